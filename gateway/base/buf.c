@@ -1,0 +1,121 @@
+#include "gateway/base/buf.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void buf_init(struct buf *buf, size_t max)
+{
+	*buf = BUF_MAX(max);
+}
+
+void buf_deinit(struct buf *buf)
+{
+	free(buf->data);
+	*buf = BUF_MAX(buf->max);
+}
+
+static int grow(struct buf *buf, size_t want)
+{
+	size_t cap = buf->cap ? buf->cap : 256;
+	while (cap < want)
+		cap = cap > SIZE_MAX / 2 ? want : cap * 2;
+	char *data = realloc(buf->data, cap);
+	if (!data)
+		return -ENOMEM;
+	buf->data = data;
+	buf->cap = cap;
+	return 0;
+}
+
+int buf_reserve(struct buf *buf, size_t want, char **space)
+{
+	if (want > buf->max - buf->len)
+		return -EMSGSIZE;
+	if (buf->start && buf->start + buf->len + want > buf->cap) {
+		memmove(buf->data, buf->data + buf->start, buf->len);
+		buf->start = 0;
+	}
+	/* One byte more than asked: printf and strings end with a NUL that is never counted. */
+	size_t need = buf->start + buf->len + want + 1;
+	if (need > buf->cap) {
+		int r = grow(buf, need);
+		if (r < 0)
+			return r;
+	}
+	*space = buf->data + buf->start + buf->len;
+	return 0;
+}
+
+void buf_commit(struct buf *buf, size_t written)
+{
+	assert(buf->start + buf->len + written <= buf->cap);
+	buf->len += written;
+}
+
+int buf_append(struct buf *buf, struct slice bytes)
+{
+	if (!bytes.len)
+		return 0;
+	char *space;
+	int r = buf_reserve(buf, bytes.len, &space);
+	if (r < 0)
+		return r;
+	memcpy(space, bytes.data, bytes.len);
+	buf->len += bytes.len;
+	return 0;
+}
+
+int buf_append_char(struct buf *buf, char c)
+{
+	return buf_append(buf, slice_of(&c, 1));
+}
+
+int buf_vprintf(struct buf *buf, const char *format, va_list args)
+{
+	va_list again;
+	va_copy(again, args);
+	int len = vsnprintf(NULL, 0, format, args);
+	char *space;
+	int r = len < 0 ? -EINVAL : buf_reserve(buf, (size_t)len, &space);
+	if (r == 0) {
+		vsnprintf(space, (size_t)len + 1, format, again);
+		buf->len += (size_t)len;
+	}
+	va_end(again);
+	return r;
+}
+
+int buf_printf(struct buf *buf, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	int r = buf_vprintf(buf, format, args);
+	va_end(args);
+	return r;
+}
+
+void buf_consume(struct buf *buf, size_t n)
+{
+	assert(n <= buf->len);
+	buf->start += n;
+	buf->len -= n;
+	if (!buf->len)
+		buf->start = 0;
+}
+
+char *buf_take_string(struct buf *buf)
+{
+	char *space;
+	if (buf->start) {
+		memmove(buf->data, buf->data + buf->start, buf->len);
+		buf->start = 0;
+	}
+	if (buf_reserve(buf, 0, &space) < 0)
+		return NULL;
+	*space = '\0';
+	char *text = buf->data;
+	*buf = BUF_MAX(buf->max);
+	return text;
+}

@@ -1,0 +1,53 @@
+#include "gateway/base/json_text.h"
+
+#include "gateway/base/utf8.h"
+
+static int escape(struct buf *buf, unsigned char c)
+{
+	switch (c) {
+	case '"':
+		return buf_append(buf, SLICE("\\\""));
+	case '\\':
+		return buf_append(buf, SLICE("\\\\"));
+	case '\n':
+		return buf_append(buf, SLICE("\\n"));
+	case '\r':
+		return buf_append(buf, SLICE("\\r"));
+	case '\t':
+		return buf_append(buf, SLICE("\\t"));
+	default:
+		return buf_printf(buf, "\\u%04x", c);
+	}
+}
+
+static int append_valid(struct buf *buf, struct slice text)
+{
+	size_t start = 0;
+	for (size_t i = 0; i < text.len; i++) {
+		unsigned char c = (unsigned char)text.data[i];
+		if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)
+			continue;
+		int r = buf_append(buf, slice_of(text.data + start, i - start));
+		if (r == 0)
+			r = escape(buf, c);
+		if (r < 0)
+			return r;
+		start = i + 1;
+	}
+	return buf_append(buf, slice_from(text, start));
+}
+
+int json_text_string(struct buf *buf, struct slice text)
+{
+	int r = buf_append_char(buf, '"');
+	while (r == 0 && text.len) {
+		size_t valid = utf8_valid_prefix(text);
+		r = append_valid(buf, slice_of(text.data, valid));
+		text = slice_from(text, valid);
+		if (r == 0 && text.len) {
+			r = buf_append(buf, SLICE("\xef\xbf\xbd"));
+			text = slice_from(text, 1);
+		}
+	}
+	return r < 0 ? r : buf_append_char(buf, '"');
+}

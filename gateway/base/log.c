@@ -1,0 +1,56 @@
+#include "gateway/base/log.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/json_text.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 8192
+
+static _Atomic int threshold = LOG_LEVEL_INFO;
+
+void log_set_level(enum log_level level)
+{
+	threshold = level;
+}
+
+void log_raw(int fd, struct slice line)
+{
+	while (line.len) {
+		ssize_t n = write(fd, line.data, line.len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return; /* nowhere left to complain to */
+		line = slice_from(line, (size_t)n);
+	}
+}
+
+void log_write(enum log_level level, const char *format, ...)
+{
+	static const char *const names[] = {"debug", "info", "warning", "error"};
+	if ((int)level < threshold)
+		return;
+	char text[LINE_MAX_BYTES / 2];
+	va_list args;
+	va_start(args, format);
+	int len = vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	if (len < 0)
+		return;
+	if ((size_t)len >= sizeof text)
+		len = sizeof text - 1;
+	char time[25];
+	clock_format(clock_wall_ms(), time);
+	CLEANUP(buf_deinit) struct buf line = BUF_MAX(LINE_MAX_BYTES * 4);
+	int r = buf_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\",\"message\":", time, names[level]);
+	if (r == 0)
+		r = json_text_string(&line, slice_of(text, (size_t)len));
+	if (r == 0)
+		r = buf_append(&line, SLICE("}\n"));
+	if (r == 0)
+		log_raw(STDERR_FILENO, buf_peek(&line));
+}

@@ -1,0 +1,30 @@
+/*
+ * json - strict parsing with jansson; the only place that includes its header
+ *
+ * Duplicate keys are refused (JSON_REJECT_DUPLICATES), so two readers cannot see two different values (RFC 8259 section 4);
+ * so are bytes after the value, invalid UTF-8, \u0000 in strings and nesting deeper than asked.
+ */
+#pragma once
+
+#include "gateway/base/slice.h"
+
+#include <jansson.h>
+
+#define JSON_ERROR_LEN 160
+
+struct json_failure {
+	size_t position;            /* byte offset of the fault, as far as known */
+	char text[JSON_ERROR_LEN];  /* one plain sentence, no input bytes in it beyond jansson's short quote */
+};
+
+/* The value, owned by the caller (json_decref), or NULL and *failure. */
+json_t *json_parse(struct slice text, unsigned max_depth, struct json_failure *failure);
+
+/* Scope clean-up: `CLEANUP(json_decref_ptr) json_t *value = …`. */
+void json_decref_ptr(json_t **value);
+
+/* A member that is a string, as a borrowed slice valid while the object lives; empty and false when missing or of another type. */
+bool json_get_string(const json_t *object, const char *key, struct slice *out);
+
+/* A member that is an integer >= 0. */
+bool json_get_u64(const json_t *object, const char *key, uint64_t *out);

@@ -1,0 +1,108 @@
+/*
+ * admission - may this token run a command now? One Redis round trip, all or nothing
+ *
+ * Owns:       a Redis link (link.h), requests under way, and settlements until Redis has acknowledged them.
+ * Lifetime:   admission_new … admission_free (asynchronous: on_freed runs when the loop has let go of everything).
+ * Runs on:    one loop; every worker and the agent loop have their own.
+ * Re-entry:   `done` never runs inside admission_decide().
+ * Results:    0, or -ENOMEM / -EIO (the request is then answered 500).
+ * Bounds:     options.max_pending requests under way (beyond it: ADMISSION_UNAVAILABLE), options.max_unsettled settlements.
+ * Invariants: a lease id is made before the call; a decision that timed out is settled with nothing used when Redis is back, because
+ *             the script may have run; nothing is ever granted without Redis' answer.
+ */
+#pragma once
+
+#include "gateway/base/secret.h"
+#include "gateway/base/slice.h"
+
+#include <uv.h>
+
+#define ADMISSION_KID_LEN   16
+#define ADMISSION_LEASE_LEN 24 /* 96 random bits as hexadecimal text */
+
+enum admission_code {
+	ADMISSION_GRANTED,
+	ADMISSION_INVALID_TOKEN,      /* unknown, wrong secret, expired, revoked, suspended, not yet valid: all alike to the caller */
+	ADMISSION_INSUFFICIENT_SCOPE,
+	ADMISSION_COMMAND_DENIED,
+	ADMISSION_QUOTA,              /* rate, actor-rate, concurrency, actor-concurrency, budget */
+	ADMISSION_UNAVAILABLE,        /* Redis away, slow or broken: fail closed */
+};
+
+struct admission_request {
+	struct slice token;      /* as it stood in Authorization, without the scheme; its form is already checked (token.h) */
+	struct slice program;    /* what the command allow list is asked about: argv[0], or "bash" for `command` */
+	uint64_t want_ms;        /* wall time the caller asks for; the token's own cap lowers it */
+};
+
+/* What one lease needs to be settled; plain data, may be copied to another loop. */
+struct admission_lease {
+	char id[ADMISSION_LEASE_LEN + 1];
+	char kid[ADMISSION_KID_LEN + 1];
+	char actor[129];
+	uint64_t granted_ms;
+	char day[9];             /* UTC day of the reservation, yyyymmdd */
+};
+
+struct admission_answer {
+	enum admission_code code;
+	const char *log_reason;  /* a word for our log only, never for the caller: "expired", "revoked", "bad-mac", "timeout" … */
+	char kid[ADMISSION_KID_LEN + 1];
+	char actor[129];
+	char policy[65];         /* policy name, "" when the token has none */
+	uint64_t policy_version;
+	struct admission_lease lease; /* when granted */
+	uint64_t max_output_bytes;    /* the token's cap per stream, 0 = none of its own */
+	uint64_t max_input_bytes;     /* 0 = none of its own */
+	uint64_t retry_after_ms;      /* for ADMISSION_QUOTA and ADMISSION_UNAVAILABLE */
+	char violated[128];           /* JSON array of policy names, e.g. ["rate","concurrency"]; "[]" when none */
+	/* Ready-made field values (fields.h), "" when the token is not known: no header is sent then. */
+	char rate_limit[160];
+	char rate_limit_policy[200];
+	char exec_budget[120];
+};
+
+typedef void (*admission_done)(void *ctx, const struct admission_answer *answer);
+
+struct admission;
+struct admission_call;
+
+/* For metrics; each may be NULL. They run on the admission's loop. */
+struct admission_observer {
+	void (*on_command)(void *ctx, uint64_t duration_us, const char *error_kind); /* error_kind NULL = answered */
+	void (*on_link)(void *ctx, bool up, unsigned breaker_state);               /* 0 closed, 1 open, 2 half-open */
+	void (*on_reaped)(void *ctx, uint64_t leases);
+	void *ctx;
+};
+
+struct admission_options {
+	uv_loop_t *loop;
+	const char *redis_url;        /* redis://, rediss://, unix:// ; copied */
+	unsigned timeout_ms;          /* one command, from the moment it is handed over */
+	const struct secret *pepper;  /* borrowed for the life of the admission */
+	size_t max_pending;
+	size_t max_unsettled;
+	struct admission_observer observer;
+};
+
+struct admission *admission_new(const struct admission_options *options);
+void admission_free(struct admission *admission, void (*on_freed)(void *ctx), void *ctx);
+
+/* Asks. *call may be given to admission_cancel() until `done` runs. The token is wiped from our memory after hashing. */
+MUST_CHECK int admission_decide(struct admission *admission, const struct admission_request *request, admission_done done,
+				void *ctx, struct admission_call **call);
+
+/* The caller left: `done` will not run; a grant that arrives later is settled with nothing used. */
+void admission_cancel(struct admission *admission, struct admission_call *call);
+
+/* Gives back a lease: used_ms of wall time and out_bytes of output are charged, once, however often this is retried.
+ * Queued and retried until Redis acknowledges. -ENOMEM or ADMISSION_E_FULL: the lease then ends by itself, charged in full. */
+#define ADMISSION_E_FULL 1
+MUST_CHECK int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms,
+				uint64_t out_bytes);
+
+/* Settlements not acknowledged yet: drain waits for 0. */
+size_t admission_unsettled(const struct admission *admission);
+
+/* Is the link up right now (for health, never for a decision)? */
+bool admission_link_up(const struct admission *admission);
