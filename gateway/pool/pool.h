@@ -1,0 +1,132 @@
+/*
+ * pool - warm Sprites that can be claimed in microseconds
+ *
+ * Keeps `hot` members created, prepared and with an open channel, gives each to one claim only, destroys it after use and
+ * refills in the background. When none is hot a claim waits for one that is on its way, or has one created.
+ *
+ * Owns:       members, their sandboxes, claims and waiters. Not the provider, not the loop.
+ * Lifetime:   pool_new, pool_start, then pool_stop … on_stopped, pool_free. The provider outlives the pool.
+ * Runs on:    one loop (the agent's), every call and every callback.
+ * Re-entry:   no callback runs inside a call of this header; every call but pool_counts may be made from any callback.
+ * Results:    of a claim: POOL_E_*; of functions: 0, or negative = bug or no memory.
+ * Bounds:     options.max members (plus what an earlier run left behind, until it is destroyed), options.max_waiters waiters.
+ * Invariants: a member is granted at most once; waiters are served oldest first; every Sprite whose creation was attempted is
+ *             held here until its absence is confirmed or pool_stop's deadline has passed.
+ */
+#pragma once
+
+#include "gateway/pool/state.h"
+#include "gateway/sprites/provider.h"
+
+#include <uv.h>
+
+/* Why a claim was refused. */
+#define POOL_E_FULL        1 /* the waiting queue is full */
+#define POOL_E_DEADLINE    2 /* none was ready in time, or certainly will not be */
+#define POOL_E_STOPPING    3 /* pool_stop was called */
+#define POOL_E_UNAVAILABLE 4 /* the provider refuses us or cannot be reached */
+
+struct pool;
+struct pool_claim;
+struct pool_member;
+
+struct pool_grant {
+	int code;                   /* 0 or POOL_E_* */
+	struct pool_member *member; /* code 0: the caller's until pool_release() */
+	/* Borrowed, valid until pool_release(). Its channel may have broken since: sandbox_run() then says SANDBOX_E_LOST;
+	 * release the member and claim again. The caller must not call sandbox_close() or sandbox_on_lost(). */
+	struct sandbox *sandbox;
+	const char *tier;           /* "hot": was ready, "cold": had to be waited for; static */
+	uint64_t retry_after_ms;    /* refused: when another try makes sense, 1000 … 300000 */
+	const char *detail;         /* refused: a plain sentence without secrets, static; else "" */
+};
+
+/* Everything is valid during the call. */
+typedef void (*pool_claim_done)(void *ctx, const struct pool_grant *grant);
+
+/* For metrics; each may be NULL. */
+struct pool_observer {
+	/* `what` is the tier ("hot", "cold"), the refusal ("full", "deadline", "stopping", "unavailable") or "canceled". */
+	void (*on_claim)(void *ctx, const char *what, uint64_t waited_us);
+	void (*on_create)(void *ctx, enum provider_code code, uint64_t took_us);
+	void (*on_prepare)(void *ctx, enum provider_code code, uint64_t took_us);
+	/* One call per attempt; a Sprite may need several. */
+	void (*on_destroy)(void *ctx, enum provider_code code, uint64_t took_us);
+	/* The channel of an idle member broke. */
+	void (*on_lost)(void *ctx);
+	/* A transition that the table does not allow was asked for and not made: a bug. */
+	void (*on_impossible)(void *ctx);
+	void *ctx;
+};
+
+struct pool_options {
+	uv_loop_t *loop;
+	struct provider provider;
+	const char *instance;    /* this gateway's name among others; copied; not empty */
+	struct slice recipe;     /* whatever determines how members are prepared; its hash is the generation in their names */
+	size_t hot;              /* members kept hot, 0 … max */
+	size_t max;              /* every Sprite that exists or is being created, 1 … 1000 */
+	size_t max_waiters;      /* 1 … 10000 */
+	uint64_t max_age_ms;     /* idle members older than this are replaced; 0 = 6 hours */
+	struct pool_observer observer;
+	/* Tests only: their own clock (microseconds); the pool then sets no timer and the test calls pool_tick(). */
+	uint64_t (*now_us)(void *ctx);
+	void *now_ctx;
+};
+
+#define POOL_HOT_DEFAULT         2
+#define POOL_MAX_DEFAULT         10
+#define POOL_MAX_WAITERS_DEFAULT 64
+
+/* NULL: no memory, or options out of their bounds (logged). */
+struct pool *pool_new(const struct pool_options *options);
+
+/* Destroys what an earlier run of the same instance left, then fills. Claims may be made at once. */
+void pool_start(struct pool *pool);
+
+/*
+ * Asks for a member, waiting at most wait_ms. `done` runs exactly once, on the next turn of the loop at the latest when a member
+ * is hot, unless pool_cancel() comes first. *claim is valid until then. -ENOMEM: `done` will not run.
+ */
+MUST_CHECK int pool_claim(struct pool *pool, uint64_t wait_ms, pool_claim_done done, void *ctx, struct pool_claim **claim);
+
+/* The caller left: `done` will not run. */
+void pool_cancel(struct pool *pool, struct pool_claim *claim);
+
+/* Gives a member back. It and its sandbox (closed at once, also with a command running) must not be touched any more; the Sprite
+ * is destroyed in the background. */
+void pool_release(struct pool *pool, struct pool_member *member);
+
+/* The Sprite's name; valid until pool_release(). */
+const char *pool_member_name(const struct pool_member *member);
+
+/*
+ * Creates no more, refuses waiters and new claims, destroys idle members at once and leased ones when they are released.
+ * on_stopped runs once: when nothing is left, or at the deadline with the number of Sprites that may still exist. A second call
+ * can only bring the deadline nearer; its on_stopped is not used.
+ */
+void pool_stop(struct pool *pool, uint64_t deadline_ms, void (*on_stopped)(void *ctx, size_t left), void *ctx);
+
+/* Closes every sandbox and forgets claims without calling them. No grant may be used after it. The memory is let go when the loop
+ * has closed the handles and the provider has answered what is under way; on_freed (may be NULL) runs then. */
+void pool_free(struct pool *pool, void (*on_freed)(void *ctx), void *ctx);
+
+struct pool_counts {
+	size_t members[POOL_STATES]; /* indexed by enum pool_state; POOL_GONE is always 0 */
+	size_t total;                /* their sum: what counts against max */
+	size_t hot_target;
+	size_t max;
+	size_t waiters;
+	uint64_t oldest_wait_us;     /* 0 without waiters */
+	const char *creation;        /* "open", or what holds new creations back: "rate-limit", "capacity", "unavailable", "unauthorized" */
+	bool stopping;
+	uint64_t impossible;         /* transitions asked for that the table does not allow: always 0 */
+};
+
+void pool_counts(const struct pool *pool, struct pool_counts *counts);
+
+/* Does what has become due. The pool's own timer calls this; tests with their own clock do it themselves. */
+void pool_tick(struct pool *pool);
+
+/* When pool_tick() has something to do, in microseconds of the pool's clock; UINT64_MAX = nothing is waiting for time. */
+uint64_t pool_next_due(const struct pool *pool);
