@@ -14,6 +14,7 @@ the spec that would be used now is kept; otherwise it is replaced.
 """
 import argparse
 import contextlib
+import copy
 import fcntl
 import http.client
 import json
@@ -39,8 +40,7 @@ LOGS = STATE / "logs"
 PREFIX = "SPRITEGATE_"
 
 START_ORDER = ("redis", "datasette", "sprites", "gateway")
-# Seconds a part may take to stop: the gateway finishes what it has begun.
-GRACE = {"gateway": 30, "sprites": 10, "datasette": 5, "redis": 10}
+GRACE = {"gateway": 10, "sprites": 10, "datasette": 5, "redis": 10}   # seconds a part may take to stop
 START_SECONDS = 30
 READY_SECONDS = 15
 DEMO = "echo Hello from $(uname -sr); python3 -c 'print(6 * 7)'"
@@ -153,13 +153,36 @@ def alive(part):
     return bool(part) and started_at(part["pid"]) == part["started"]
 
 
+HURRY = []   # signals that came while stopping
+
+
+@contextlib.contextmanager
+def stopping():
+    """Stopping is not interrupted; one more signal only cuts the waiting short."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, frame: HURRY.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def wait_gone(part, seconds):
     end = time.monotonic() + seconds
     while alive(part):
-        if time.monotonic() > end:
+        if HURRY or time.monotonic() > end:
             return False
         time.sleep(0.02)
     return True
+
+
+def grace(stack, name):
+    """The emulator forgets its Sprites; on a real API only a gateway that may finish draining leaves none behind."""
+    if name == "gateway" and "sprites" in stack["external"]:
+        drain = stack["settings"].get("SPRITEGATE_DRAIN_SECONDS", "")
+        return (int(drain) if drain.isdigit() else 55) + 5
+    return GRACE[name]
 
 
 def stop_part(stack, name):
@@ -169,13 +192,12 @@ def stop_part(stack, name):
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(part["pid"], signal.SIGTERM)
-    if not wait_gone(part, GRACE[name]):
-        say(f"{name} did not stop within {GRACE[name]} s: killed")
-        os.killpg(part["pid"], signal.SIGKILL)
-        wait_gone(part, 5)
-    # What it may have left of its own process group.
+    if not wait_gone(part, grace(stack, name)):
+        say(f"{name} killed: " + ("in a hurry" if HURRY else f"it did not stop within {grace(stack, name)} s"))
+    # The rest of its process group, if it left any.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(part["pid"], signal.SIGKILL)
+    wait_gone(part, 5)
     stack["parts"].pop(name, None)
     stack.save()
 
@@ -445,6 +467,9 @@ Token      {stack['token']}
 
 # --- commands ----------------------------------------------------------------
 
+WISHES = ("settings", "external", "emulator_args", "preset", "sprites_token")
+
+
 def remember_wishes(stack, options):
     """Merge what this caller asks for into what earlier ones did."""
     stack["settings"].update(callers_settings())
@@ -470,6 +495,7 @@ def up(options):
             for log in LOGS.glob("*.log"):
                 log.unlink()
         stack = Stack()
+        before = {key: copy.deepcopy(stack[key]) for key in WISHES}
         remember_wishes(stack, options)
         build(stack["preset"])
         choose_ports(stack)
@@ -484,7 +510,8 @@ def up(options):
             stack.publish()
         except BaseException:
             say("stopping what was started")
-            with ignoring_signals():
+            stack.record.update(before)
+            with stopping():
                 stop_all(stack)
             raise
         HELD.clear()
@@ -509,10 +536,11 @@ def watch():
                         f"{log_tail(stack, name)}")
             time.sleep(0.5)
     except BaseException as reason:
-        with ignoring_signals(), only_one(STATE / ".stack.lock", 180):
+        say("\nstopping; once more to stop at once")
+        with stopping(), only_one(STATE / ".stack.lock", 180):
             stop_all(Stack())
         if isinstance(reason, (KeyboardInterrupt, SystemExit)):
-            say("\nstopped; the data stays until ./deploy/down")
+            say("stopped; the data stays until ./deploy/down")
             return
         raise
     say("the stack was taken down")
@@ -544,17 +572,6 @@ def run_program(arguments):
                 settings[name] = f"127.0.0.1:{free_port()}"
         env = {**settings, **env}
     os.execve(stack.binary(), [str(stack.binary()), *arguments], env)
-
-
-@contextlib.contextmanager
-def ignoring_signals():
-    """Stopping is bounded; a second Ctrl-C must not leave half of it running."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def parse_up(arguments):
