@@ -1,0 +1,340 @@
+#include "gateway/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum setting_type { TEXT, SECRET, NUMBER, BYTES };
+
+#define FOR_SERVE 1U
+#define FOR_TOKEN 2U
+
+struct setting {
+	const char *name;
+	enum setting_type type;
+	size_t offset;
+	const char *initial; /* as it would be written; NULL = none */
+	uint64_t min, max;   /* of the value; of the length for TEXT and SECRET */
+	unsigned required;   /* FOR_… bits */
+	const char *help;
+};
+
+#define AT(field) offsetof(struct config, field)
+#define KIB       1024ULL
+#define MIB       (1024ULL * 1024)
+#define GIB       (1024ULL * 1024 * 1024)
+
+static const struct setting settings[] = {
+	{"listen", TEXT, AT(listen), "[::]:8080", 1, 255, FOR_SERVE,
+	 "Public address. `[::]` takes IPv4 as well; several gateways may share a port."},
+	{"admin_listen", TEXT, AT(admin_listen), "[::]:9091", 1, 255, FOR_SERVE,
+	 "Address of /metrics and /health. Never expose it to the public."},
+	{"workers", NUMBER, AT(workers), "0", 0, 64, 0, "Worker threads; 0 = the number of CPUs, at most 4."},
+	{"instance", TEXT, AT(instance), NULL, 1, 63, 0,
+	 "Name of this gateway, part of its Sprites' names. Default: FLY_MACHINE_ID, else host name and port."},
+	{"datasette_url", TEXT, AT(datasette_url), "http://127.0.0.1:8001", 1, 1024, FOR_SERVE,
+	 "Datasette: http://host:port, https://host:port or unix:/path."},
+	{"redis_url", TEXT, AT(redis_url), "redis://127.0.0.1:6379", 1, 1024, FOR_SERVE | FOR_TOKEN,
+	 "Redis: redis://, rediss:// or unix:// with user, password and database."},
+	{"sprites_url", TEXT, AT(sprites_url), "https://api.sprites.dev", 1, 1024, FOR_SERVE, "Sprites API."},
+	{"sprites_token", SECRET, AT(sprites_token), NULL, 1, 4096, FOR_SERVE, "Sprites API token."},
+	{"pepper", SECRET, AT(pepper), NULL, 32, 1024, FOR_SERVE | FOR_TOKEN,
+	 "Key of the HMAC under which token secrets are stored. Losing it invalidates every token."},
+	{"trusted_proxies", TEXT, AT(trusted_proxies), "", 0, 4096, 0,
+	 "Networks (CIDR, comma-separated) whose X-Forwarded-For and X-Forwarded-Proto are believed. Empty = nobody."},
+	{"max_head_bytes", BYTES, AT(max_head_bytes), "32KiB", 4 * KIB, 128 * KIB, 0,
+	 "Largest request head, target included. Larger costs memory and time on every request."},
+	{"max_body_bytes", BYTES, AT(max_body_bytes), "128MiB", 0, 16 * GIB, 0, "Largest body of a proxied request."},
+	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, 0, "Largest body of POST /-/agent/exec."},
+	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
+	{"pool_hot", NUMBER, AT(pool_hot), "2", 0, 100, 0, "Running Sprites kept ready by this instance."},
+	{"pool_warm", NUMBER, AT(pool_warm), "0", 0, 0, 0, "Paused Sprites kept ready for the whole pool. Only 0 is supported yet."},
+	{"pool_max", NUMBER, AT(pool_max), "10", 1, 1000, 0, "Most Sprites that exist or are being created."},
+	{"pool_wait_seconds", NUMBER, AT(pool_wait_seconds), "10", 0, 120, 0, "Longest wait of a command for a Sprite."},
+	{"cache_bytes", BYTES, AT(cache_bytes), "0", 0, 0, 0, "Response cache. Only 0 (off) is supported yet."},
+	{"exec_timeout_seconds", NUMBER, AT(exec_timeout_seconds), "30", 1, 3600, 0, "Wall time of a command that asks for none."},
+	{"exec_max_timeout_seconds", NUMBER, AT(exec_max_timeout_seconds), "300", 1, 3600, 0, "Longest `timeout_seconds` of a command."},
+	{"exec_max_output_bytes", BYTES, AT(exec_max_output_bytes), "64MiB", 1, GIB, 0, "Ceiling of every `max_output_bytes`."},
+	{"drain_seconds", NUMBER, AT(drain_seconds), "55", 0, 600, 0, "Longest time from the first SIGTERM to the exit."},
+	{"access_log", TEXT, AT(access_log), "stdout", 1, 1024, 0, "`stdout`, `stderr`, `off` or a file."},
+};
+
+static char **text_at(const struct config *config, const struct setting *s)
+{
+	return (char **)((char *)(uintptr_t)config + s->offset);
+}
+
+static uint64_t *number_at(const struct config *config, const struct setting *s)
+{
+	return (uint64_t *)(void *)((char *)(uintptr_t)config + s->offset);
+}
+
+static struct secret *secret_at(const struct config *config, const struct setting *s)
+{
+	return (struct secret *)(void *)((char *)(uintptr_t)config + s->offset);
+}
+
+static int parse_bytes(struct slice text, uint64_t *value)
+{
+	static const struct {
+		struct slice suffix;
+		uint64_t factor;
+	} units[] = {{{"KiB", 3}, KIB}, {{"MiB", 3}, MIB}, {{"GiB", 3}, GIB}};
+	uint64_t factor = 1;
+	for (size_t i = 0; i < ARRAY_LEN(units); i++) {
+		size_t n = units[i].suffix.len;
+		if (text.len > n && slice_equal(slice_from(text, text.len - n), units[i].suffix)) {
+			factor = units[i].factor;
+			text.len -= n;
+			break;
+		}
+	}
+	int r = slice_to_u64(text, UINT64_MAX / factor, value);
+	*value *= r == 0 ? factor : 0;
+	return r;
+}
+
+static int put_number(struct config *config, const struct setting *s, struct slice text, struct buf *faults)
+{
+	uint64_t value = 0;
+	int r = s->type == BYTES ? parse_bytes(text, &value) : slice_to_u64(text, UINT64_MAX, &value);
+	if (r < 0)
+		return buf_printf(faults, "%s: \"%.*s\" is not %s\n", s->name, SLICE_FMT(text),
+				  s->type == BYTES ? "a number of bytes (an integer, or with KiB, MiB, GiB)" : "a whole number");
+	if (value < s->min || value > s->max)
+		return buf_printf(faults, "%s: %llu is outside %llu to %llu\n", s->name, (unsigned long long)value,
+				  (unsigned long long)s->min, (unsigned long long)s->max);
+	*number_at(config, s) = value;
+	return 0;
+}
+
+static int put_text(struct config *config, const struct setting *s, struct slice text, struct buf *faults)
+{
+	if (text.len < s->min || text.len > s->max)
+		return buf_printf(faults, "%s: %zu characters, allowed are %llu to %llu\n", s->name, text.len,
+				  (unsigned long long)s->min, (unsigned long long)s->max);
+	for (size_t i = 0; i < text.len; i++)
+		if ((unsigned char)text.data[i] < 0x20 || text.data[i] == 0x7f)
+			return buf_printf(faults, "%s: contains a control character\n", s->name);
+	if (s->type == SECRET) {
+		secret_deinit(secret_at(config, s));
+		return secret_init(secret_at(config, s), text);
+	}
+	char *copy = slice_dup(text);
+	if (!copy)
+		return -ENOMEM;
+	free(*text_at(config, s));
+	*text_at(config, s) = copy;
+	return 0;
+}
+
+static int put(struct config *config, const struct setting *s, struct slice text, struct buf *faults)
+{
+	return s->type == NUMBER || s->type == BYTES ? put_number(config, s, text, faults) : put_text(config, s, text, faults);
+}
+
+static const struct setting *find(struct slice name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(settings); i++)
+		if (slice_equal(name, slice_str(settings[i].name)))
+			return &settings[i];
+	return NULL;
+}
+
+static int read_line(struct config *config, const char *file, unsigned number, struct slice line, struct buf *faults)
+{
+	if (line.len && line.data[line.len - 1] == '\n')
+		line.len--;
+	line = slice_trim(line);
+	if (!line.len || line.data[0] == '#')
+		return 0;
+	struct slice name, value = line;
+	if (!memchr(line.data, '=', line.len) || !slice_next(&value, '=', &name))
+		return buf_printf(faults, "%s:%u: expected `name = value`\n", file, number);
+	name = slice_trim(name);
+	const struct setting *s = find(name);
+	if (!s)
+		return buf_printf(faults, "%s:%u: unknown setting \"%.*s\"\n", file, number, SLICE_FMT(name));
+	return put(config, s, slice_trim(value), faults);
+}
+
+static void close_file(FILE **file)
+{
+	if (*file)
+		fclose(*file);
+}
+
+static int read_file(struct config *config, const char *path, struct buf *faults)
+{
+	CLEANUP(close_file) FILE *file = fopen(path, "re");
+	if (!file)
+		return buf_printf(faults, "%s: cannot be read: %s\n", path, strerror(errno));
+	CLEANUP(free_ptr) char *line = NULL;
+	size_t cap = 0;
+	ssize_t len;
+	for (unsigned number = 1; (len = getline(&line, &cap, file)) >= 0; number++) {
+		int r = read_line(config, path, number, slice_of(line, (size_t)len), faults);
+		secret_wipe(line, (size_t)len);
+		if (r < 0)
+			return r;
+	}
+	return ferror(file) ? buf_printf(faults, "%s: cannot be read\n", path) : 0;
+}
+
+static void variable_name(const struct setting *s, char out[64])
+{
+	int n = snprintf(out, 64, "SPRITEGATE_%s", s->name);
+	for (int i = 0; i < n; i++)
+		out[i] = (char)toupper((unsigned char)out[i]);
+}
+
+static int read_environment(struct config *config, struct buf *faults)
+{
+	static const char prefix[] = "SPRITEGATE_";
+	for (char **entry = environ; *entry; entry++) {
+		struct slice rest = slice_str(*entry), name;
+		if (!slice_has_prefix(rest, SLICE("SPRITEGATE_")) || !slice_next(&rest, '=', &name))
+			continue;
+		const struct setting *s = NULL;
+		for (size_t i = 0; i < ARRAY_LEN(settings) && !s; i++) {
+			char variable[64];
+			variable_name(&settings[i], variable);
+			if (slice_equal(name, slice_str(variable)))
+				s = &settings[i];
+		}
+		int r = s ? put(config, s, rest, faults)
+			  : buf_printf(faults, "%.*s: unknown setting \"%.*s\"\n", SLICE_FMT(name),
+				       SLICE_FMT(slice_from(name, sizeof prefix - 1)));
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int set_defaults(struct config *config, struct buf *faults)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++)
+		if (settings[i].initial)
+			r = put(config, &settings[i], slice_str(settings[i].initial), faults);
+	return r;
+}
+
+/* FLY_MACHINE_ID, else host name and port: unique on one machine without being asked for. */
+static int default_instance(struct config *config)
+{
+	const char *machine = getenv("FLY_MACHINE_ID");
+	char name[64 + 16], host[64] = "localhost";
+	const char *port = strrchr(config->listen, ':');
+	if (gethostname(host, sizeof host - 1) < 0)
+		return -errno;
+	if (machine && *machine)
+		snprintf(name, sizeof name, "%.63s", machine);
+	else
+		snprintf(name, sizeof name, "%.50s-%.8s", host, port ? port + 1 : "0");
+	config->instance = slice_dup(slice_str(name));
+	return config->instance ? 0 : -ENOMEM;
+}
+
+static int check_required(const struct config *config, unsigned use, struct buf *faults)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++) {
+		const struct setting *s = &settings[i];
+		char variable[64];
+		variable_name(s, variable);
+		if ((s->required & use) && s->type == SECRET && !secret_at(config, s)->len)
+			r = buf_printf(faults, "%s: required, set %s\n", s->name, variable);
+	}
+	return r;
+}
+
+static int check_relations(const struct config *config, struct buf *faults)
+{
+	int r = 0;
+	if (config->pool_hot > config->pool_max)
+		r = buf_printf(faults, "pool_hot: %llu is above pool_max (%llu)\n", (unsigned long long)config->pool_hot,
+			       (unsigned long long)config->pool_max);
+	if (r == 0 && config->exec_timeout_seconds > config->exec_max_timeout_seconds)
+		r = buf_printf(faults, "exec_timeout_seconds: %llu is above exec_max_timeout_seconds (%llu)\n",
+			       (unsigned long long)config->exec_timeout_seconds,
+			       (unsigned long long)config->exec_max_timeout_seconds);
+	return r;
+}
+
+void config_init(struct config *config)
+{
+	*config = (struct config){0};
+}
+
+void config_deinit(struct config *config)
+{
+	for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
+		if (settings[i].type == SECRET)
+			secret_deinit(secret_at(config, &settings[i]));
+		else if (settings[i].type == TEXT)
+			free(*text_at(config, &settings[i]));
+	}
+	config_init(config);
+}
+
+int config_load(struct config *config, const char *file, enum config_use use, struct buf *faults)
+{
+	int r = set_defaults(config, faults);
+	if (r == 0 && file)
+		r = read_file(config, file, faults);
+	if (r == 0)
+		r = read_environment(config, faults);
+	if (r == 0 && !config->instance)
+		r = default_instance(config);
+	if (r == 0)
+		r = check_required(config, use == CONFIG_SERVE ? FOR_SERVE : FOR_TOKEN, faults);
+	if (r == 0)
+		r = check_relations(config, faults);
+	if (r < 0)
+		return r;
+	return faults->len ? -EINVAL : 0;
+}
+
+int config_document(struct buf *out)
+{
+	static const char *const types[] = {"text", "secret", "integer", "bytes"};
+	int r = buf_append(out, SLICE("# Settings\n\nMade by `spritegate help config`. Each row is the environment variable of that name and, without\n"
+				      "`SPRITEGATE_` and in lower case, a line `name = value` of the file given with `--config`. The environment wins.\n"
+				      "Bytes are an integer or end in `KiB`, `MiB`, `GiB`.\n\n"
+				      "| Variable | Type | Default | Allowed | Meaning |\n|---|---|---|---|---|\n"));
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++) {
+		const struct setting *s = &settings[i];
+		char variable[64];
+		variable_name(s, variable);
+		r = buf_printf(out, "| `%s` | %s | %s%s%s | %llu to %llu%s | %s |\n", variable, types[s->type],
+			       s->initial && *s->initial ? "`" : "", s->initial && *s->initial ? s->initial : s->required ? "required" : "–",
+			       s->initial && *s->initial ? "`" : "", (unsigned long long)s->min, (unsigned long long)s->max,
+			       s->type == TEXT || s->type == SECRET ? " characters" : "", s->help);
+	}
+	return r;
+}
+
+/* A URL may carry a password. */
+static const char *without_userinfo(const char *text)
+{
+	const char *at = text ? strrchr(text, '@') : NULL;
+	return at ? at + 1 : text ? text : "";
+}
+
+int config_print(const struct config *config, struct buf *out)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++) {
+		const struct setting *s = &settings[i];
+		if (s->type == SECRET)
+			r = buf_printf(out, "%s = (%s)\n", s->name, secret_at(config, s)->len ? "set" : "not set");
+		else if (s->type == TEXT)
+			r = buf_printf(out, "%s = %s\n", s->name, without_userinfo(*text_at(config, s)));
+		else
+			r = buf_printf(out, "%s = %llu\n", s->name, (unsigned long long)*number_at(config, s));
+	}
+	return r;
+}

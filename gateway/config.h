@@ -1,0 +1,58 @@
+/*
+ * config - every setting, in one table that also documents itself
+ *
+ * A row `name` is the environment variable SPRITEGATE_NAME and the line `name = value` of a configuration file; the environment wins
+ * over the file, the file over the default. An unknown key, a value of the wrong type or out of bounds, or a missing
+ * required value stops the start with a sentence that names the key and the limit; nothing is guessed.
+ *
+ * Owns:     its strings and secrets.
+ * Lifetime: config_init … config_deinit; read-only between config_load and config_deinit, so threads may share it.
+ */
+#pragma once
+
+#include "gateway/base/buf.h"
+#include "gateway/base/secret.h"
+
+#include <stdint.h>
+
+struct config {
+	char *listen;
+	char *admin_listen;
+	uint64_t workers;
+	char *instance;
+	char *datasette_url;
+	char *redis_url;
+	char *sprites_url;
+	struct secret sprites_token;
+	struct secret pepper;
+	char *trusted_proxies;
+	uint64_t max_head_bytes;
+	uint64_t max_body_bytes;
+	uint64_t exec_max_body_bytes;
+	uint64_t redis_timeout_ms;
+	uint64_t pool_hot;
+	uint64_t pool_warm;
+	uint64_t pool_max;
+	uint64_t pool_wait_seconds;
+	uint64_t cache_bytes;
+	uint64_t exec_timeout_seconds;
+	uint64_t exec_max_timeout_seconds;
+	uint64_t exec_max_output_bytes;
+	uint64_t drain_seconds;
+	char *access_log;
+};
+
+/* Which settings must be there: `serve` needs all required ones, the token commands only Redis and the pepper. */
+enum config_use { CONFIG_SERVE, CONFIG_TOKEN };
+
+void config_init(struct config *config);
+void config_deinit(struct config *config);
+
+/* Reads `file` (NULL = none), then the environment. 0; -EINVAL with one line per fault in `faults`; -ENOMEM. */
+MUST_CHECK int config_load(struct config *config, const char *file, enum config_use use, struct buf *faults);
+
+/* The table as Markdown (docs/CONFIG.md is its output). */
+MUST_CHECK int config_document(struct buf *out);
+
+/* One `name = value` line each, secrets as "(set)" or "(not set)". */
+MUST_CHECK int config_print(const struct config *config, struct buf *out);

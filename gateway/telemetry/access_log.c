@@ -1,0 +1,105 @@
+#include "gateway/telemetry/access_log.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/json_text.h"
+#include "gateway/base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#define MAX_WAITING (256 * 1024)
+#define MAX_PATH    512
+
+int access_log_open(const char *where, int *fd)
+{
+	*fd = -1;
+	if (strcmp(where, "off") == 0)
+		return 0;
+	if (strcmp(where, "stdout") == 0)
+		*fd = STDOUT_FILENO;
+	else if (strcmp(where, "stderr") == 0)
+		*fd = STDERR_FILENO;
+	else
+		*fd = open(where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+	return *fd < 0 ? -errno : 0;
+}
+
+void access_log_init(struct access_log *log, int fd)
+{
+	*log = (struct access_log){.fd = fd, .lines = BUF_MAX(MAX_WAITING)};
+}
+
+void access_log_deinit(struct access_log *log)
+{
+	access_log_flush(log);
+	buf_deinit(&log->lines);
+}
+
+static int put_text(struct buf *out, const char *key, struct slice value)
+{
+	if (!value.len)
+		return 0;
+	int r = buf_printf(out, ",\"%s\":", key);
+	return r < 0 ? r : json_text_string(out, value);
+}
+
+static int put_exec(struct buf *out, const struct access_record *record)
+{
+	int r = put_text(out, "exec_id", record->exec_id);
+	if (r == 0)
+		r = put_text(out, "kid", record->kid);
+	if (r == 0)
+		r = put_text(out, "actor", record->actor);
+	if (r == 0)
+		r = put_text(out, "outcome", slice_str(record->outcome));
+	return r < 0 ? r : put_text(out, "tier", slice_str(record->tier));
+}
+
+static int put_record(struct buf *out, const struct access_record *record)
+{
+	char time[25];
+	clock_format(record->wall_ms, time);
+	struct slice path = record->path;
+	if (path.len > MAX_PATH)
+		path.len = MAX_PATH;
+	int r = buf_printf(out, "{\"time\":\"%s\",\"status\":%u,\"duration_ms\":%.3f,\"first_byte_ms\":%.3f,\"bytes_in\":%llu,\"bytes_out\":%llu", time,
+			   record->status, (double)record->duration_us / 1000, (double)record->first_byte_us / 1000,
+			   (unsigned long long)record->bytes_in, (unsigned long long)record->bytes_out);
+	if (r == 0)
+		r = put_text(out, "request_id", record->request_id);
+	if (r == 0)
+		r = put_text(out, "client", record->client);
+	if (r == 0)
+		r = put_text(out, "method", record->method);
+	if (r == 0)
+		r = put_text(out, "path", path);
+	if (r == 0)
+		r = put_text(out, "route", slice_str(record->route));
+	if (r == 0)
+		r = put_text(out, "aborted", slice_str(record->aborted));
+	if (r == 0)
+		r = put_text(out, "code", slice_str(record->code));
+	if (r == 0)
+		r = put_exec(out, record);
+	return r < 0 ? r : buf_append(out, SLICE("}\n"));
+}
+
+void access_log_write(struct access_log *log, const struct access_record *record)
+{
+	if (log->fd < 0)
+		return;
+	size_t before = log->lines.len;
+	if (put_record(&log->lines, record) == 0)
+		return;
+	log->lines.len = before; /* drop the half line */
+	log->dropped++;
+}
+
+void access_log_flush(struct access_log *log)
+{
+	if (!log->lines.len)
+		return;
+	log_raw(log->fd, buf_peek(&log->lines));
+	buf_consume(&log->lines, log->lines.len);
+}

@@ -1,0 +1,44 @@
+/*
+ * access_log - one JSON object a request; lines are collected and written once a loop turn
+ *
+ * Owns:       its line buffer; the descriptor belongs to whoever opened it.
+ * Runs on:    one loop; every worker has its own, all write to the same descriptor with O_APPEND-sized writes.
+ * Bounds:     256 KiB of lines waiting; lines beyond are dropped and counted.
+ * Rule:       never a token, a cookie, a query string of exec or a command; control characters are escaped.
+ */
+#pragma once
+
+#include "gateway/base/buf.h"
+
+struct access_log {
+	int fd; /* -1 = off */
+	struct buf lines;
+	uint64_t dropped;
+};
+
+struct access_record {
+	uint64_t wall_ms;        /* when the head was complete */
+	struct slice request_id;
+	struct slice client;     /* address without port */
+	struct slice method;
+	struct slice path;       /* raw, without the query */
+	const char *route;
+	unsigned status;         /* 499 = the client left before an answer; 0 = the connection was cut without one */
+	uint64_t bytes_in, bytes_out;
+	uint64_t duration_us, first_byte_us;
+	const char *aborted;     /* "client", "upstream", "gateway" or NULL */
+	const char *code;        /* problem code of our own refusals, or NULL */
+	/* Exec only; empty otherwise. */
+	struct slice exec_id, kid, actor;
+	const char *outcome, *tier;
+};
+
+/* "stdout", "stderr", "off" or a file name (opened for appending). 0, or -errno with -1 in *fd. */
+MUST_CHECK int access_log_open(const char *where, int *fd);
+
+void access_log_init(struct access_log *log, int fd);
+void access_log_deinit(struct access_log *log);
+void access_log_write(struct access_log *log, const struct access_record *record);
+
+/* Writes what was collected; called once a loop turn. */
+void access_log_flush(struct access_log *log);

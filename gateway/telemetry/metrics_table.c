@@ -1,0 +1,109 @@
+#include "gateway/telemetry/metrics_table.h"
+
+#define VALUES(list) (list), ARRAY_LEN(list)
+
+static const char *const routes[] = {"static", "table", "row", "exec", "gateway", "other"};
+static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"};
+static const char *const abort_sides[] = {"client", "upstream", "gateway"};
+static const char *const rejections[] = {"framing",	    "target", "method",	  "host",     "header",	   "header_limit", "target_limit",
+					 "body_limit",	    "path",   "version",  "expect",   "loop",	   "timeout",	   "connection_limit",
+					 "parser",	    "other"};
+static const char *const code_classes[] = {"1xx", "2xx", "3xx", "4xx", "5xx"};
+static const char *const upstream_errors[] = {"connect", "connect_timeout", "first_byte_timeout", "idle_timeout", "closed",
+					      "truncated", "malformed", "overload", "other"};
+static const char *const outcomes[] = {"exited", "signaled", "timed_out", "canceled", "unknown", "not_started"};
+static const char *const tiers[] = {"hot", "cold", "none"};
+static const char *const decisions[] = {"allow", "deny", "error"};
+static const char *const decision_reasons[] = {"granted",     "missing_token", "invalid_token", "invalid_request", "scope",
+					       "command",     "rate",	       "concurrency",	"budget",	   "unavailable",
+					       "capacity",    "draining",      "body_limit",	"other"};
+static const char *const kill_reasons[] = {"timeout", "client_gone", "drain"};
+static const char *const auth_failures[] = {"missing", "malformed", "checksum", "unknown", "bad-mac", "expired", "revoked",
+					    "suspended", "not-yet-valid", "other"};
+static const char *const redis_errors[] = {"connect", "timeout", "closed", "refused", "reply", "other"};
+static const char *const pool_states[] = {"intent",    "creating",   "preparing",  "warm", "hot",
+					  "leased",    "recycling",  "quarantine", "destroying"};
+static const char *const pool_refusals[] = {"full", "deadline", "stopping", "unavailable", "other"};
+static const char *const provider_codes[] = {"ok",	     "gone",	    "rate_limit", "capacity", "unauthorized",
+					     "unavailable", "policy", "invalid",    "other"};
+static const char *const sprites_calls[] = {"create", "get", "delete", "list", "policy", "kill", "dial", "other"};
+static const char *const sprites_results[] = {"ok", "gone", "rate_limit", "capacity", "unauthorized", "unavailable", "policy", "invalid", "other"};
+
+static const uint64_t request_seconds[] = {5000,   10000,   25000,   50000,   100000,	250000,	  500000,
+					   1000000, 2500000, 5000000, 10000000, 30000000, 60000000, 300000000};
+static const uint64_t fast_seconds[] = {100,   250,    500,    1000,   2500,   5000,    10000,	  25000,
+					50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000};
+static const uint64_t byte_sizes[] = {256, 1024, 4096, 16384, 65536, 262144, 1048576, 8388608, 67108864, 134217728};
+
+#define COUNTER(n, h, ...)	 {.name = "spritegate_" n, .type = METRIC_COUNTER, .help = h, .labels = {__VA_ARGS__}}
+#define COUNTER_SECONDS(n, h)	 {.name = "spritegate_" n, .type = METRIC_COUNTER, .unit = METRIC_MICROSECONDS, .help = h}
+#define GAUGE(n, h, ...)	 {.name = "spritegate_" n, .type = METRIC_GAUGE, .help = h, .labels = {__VA_ARGS__}}
+#define SECONDS(n, h, b, ...)                                                                                                      \
+	{.name = "spritegate_" n, .type = METRIC_HISTOGRAM, .unit = METRIC_MICROSECONDS, .help = h, .bounds = b,                   \
+	 .bound_count = ARRAY_LEN(b), .labels = {__VA_ARGS__}}
+#define SIZES(n, h) {.name = "spritegate_" n, .type = METRIC_HISTOGRAM, .help = h, .bounds = byte_sizes, .bound_count = ARRAY_LEN(byte_sizes)}
+#define PROCESS(n, t, u, h) {.name = "process_" n, .type = t, .unit = u, .help = h}
+
+const struct metric_family metric_families[METRIC_COUNT] = {
+	[METRIC_HTTP_REQUESTS] = COUNTER("http_requests", "Requests answered.", {"route", VALUES(routes)}, {"method", VALUES(methods)},
+					 {"code", NULL, 500}),
+	[METRIC_HTTP_REQUEST_SECONDS] = SECONDS("http_request_duration_seconds", "Time from the request's head to the end of its answer.",
+						request_seconds, {"route", VALUES(routes)}),
+	[METRIC_HTTP_FIRST_BYTE_SECONDS] = SECONDS("http_response_first_byte_seconds", "Time from the request's head to its answer's first byte.",
+						   request_seconds, {"route", VALUES(routes)}),
+	[METRIC_HTTP_IN_FLIGHT] = GAUGE("http_requests_in_flight", "Requests being answered."),
+	[METRIC_HTTP_REQUEST_BYTES] = SIZES("http_request_size_bytes", "Body bytes received from clients."),
+	[METRIC_HTTP_RESPONSE_BYTES] = SIZES("http_response_size_bytes", "Body bytes sent to clients."),
+	[METRIC_HTTP_ABORTS] = COUNTER("http_aborts", "Requests cut before their end, by who cut.", {"side", VALUES(abort_sides)}),
+	[METRIC_HTTP_REJECTED] = COUNTER("http_rejected", "Requests refused by the guard.", {"reason", VALUES(rejections)}),
+	[METRIC_CONNECTIONS] = GAUGE("connections", "Open client connections."),
+	[METRIC_UPSTREAM_REQUESTS] = COUNTER("upstream_requests", "Answers of Datasette.", {"code_class", VALUES(code_classes)}),
+	[METRIC_UPSTREAM_ERRORS] = COUNTER("upstream_errors", "Requests that Datasette did not answer properly.", {"kind", VALUES(upstream_errors)}),
+	[METRIC_UPSTREAM_CONNECT_SECONDS] = SECONDS("upstream_connect_seconds", "Time to open a connection to Datasette.", fast_seconds),
+	[METRIC_UPSTREAM_HEALTHY] = GAUGE("upstream_healthy", "1 when the last exchange with Datasette worked."),
+	[METRIC_UPSTREAM_CONNECTIONS] = GAUGE("upstream_connections", "Open connections to Datasette."),
+	[METRIC_EXEC_TOTAL] = COUNTER("exec", "Commands by how they ended and where their Sprite came from.", {"outcome", VALUES(outcomes)},
+				      {"tier", VALUES(tiers)}),
+	[METRIC_EXEC_DECISIONS] = COUNTER("exec_decisions", "Decisions on exec requests.", {"outcome", VALUES(decisions)},
+					  {"reason", VALUES(decision_reasons)}),
+	[METRIC_EXEC_SECONDS] = SECONDS("exec_seconds", "Run time of commands.", request_seconds),
+	[METRIC_EXEC_QUEUE_SECONDS] = SECONDS("exec_queue_seconds", "Wait of commands for a Sprite.", fast_seconds),
+	[METRIC_EXEC_RUNNING] = GAUGE("exec_running", "Commands running or waiting for a Sprite."),
+	[METRIC_EXEC_SANDBOX_SECONDS] = COUNTER_SECONDS("exec_sandbox_seconds", "Sum of the run times."),
+	[METRIC_EXEC_OUTPUT_BYTES] = COUNTER("exec_output_bytes", "Bytes written by commands."),
+	[METRIC_EXEC_KILLED] = COUNTER("exec_killed", "Commands ended by the gateway.", {"reason", VALUES(kill_reasons)}),
+	[METRIC_EXEC_LEASES] = GAUGE("exec_leases", "Concurrency leases held by this gateway."),
+	[METRIC_EXEC_LEASES_REAPED] = COUNTER("exec_leases_reaped", "Leases that ended without being settled."),
+	[METRIC_EXEC_UNSETTLED] = GAUGE("exec_settlements_pending", "Settlements that Redis has not acknowledged yet."),
+	[METRIC_AUTH_FAILURES] = COUNTER("auth_failures", "Exec requests without a valid token.", {"reason", VALUES(auth_failures)}),
+	[METRIC_REDIS_UP] = GAUGE("redis_up", "1 when every worker's Redis connection is up."),
+	[METRIC_REDIS_COMMAND_SECONDS] = SECONDS("redis_command_seconds", "Round trips to Redis.", fast_seconds),
+	[METRIC_REDIS_ERRORS] = COUNTER("redis_errors", "Redis commands that were not answered.", {"kind", VALUES(redis_errors)}),
+	[METRIC_REDIS_BREAKER] = GAUGE("redis_breaker_state", "Worst breaker of all workers: 0 closed, 1 open, 2 half-open."),
+	[METRIC_POOL_MEMBERS] = GAUGE("pool_members", "Sprites by state.", {"state", VALUES(pool_states)}),
+	[METRIC_POOL_TARGET] = GAUGE("pool_target", "Hot Sprites wanted."),
+	[METRIC_POOL_CLAIMS] = COUNTER("pool_claims", "Sprites handed out.", {"tier", VALUES(tiers)}),
+	[METRIC_POOL_CLAIM_SECONDS] = SECONDS("pool_claim_seconds", "Wait for a claimed Sprite.", fast_seconds, {"tier", VALUES(tiers)}),
+	[METRIC_POOL_REFUSALS] = COUNTER("pool_refusals", "Claims that got no Sprite.", {"reason", VALUES(pool_refusals)}),
+	[METRIC_POOL_CREATES] = COUNTER("pool_creates", "Sprites asked for.", {"result", VALUES(provider_codes)}),
+	[METRIC_POOL_CREATE_SECONDS] = SECONDS("pool_create_seconds", "Time to create a Sprite.", fast_seconds),
+	[METRIC_POOL_PREPARES] = COUNTER("pool_prepares", "Sprites prepared.", {"result", VALUES(provider_codes)}),
+	[METRIC_POOL_PREPARE_SECONDS] = SECONDS("pool_prepare_seconds", "Time to prepare a Sprite.", fast_seconds),
+	[METRIC_POOL_DESTROYS] = COUNTER("pool_destroys", "Attempts to destroy a Sprite.", {"result", VALUES(provider_codes)}),
+	[METRIC_POOL_LOST] = COUNTER("pool_lost", "Idle Sprites whose channel broke."),
+	[METRIC_POOL_WAITERS] = GAUGE("pool_waiters", "Commands waiting for a Sprite."),
+	[METRIC_POOL_WAIT_OLDEST_SECONDS] = {.name = "spritegate_pool_wait_oldest_seconds", .type = METRIC_GAUGE,
+					     .unit = METRIC_MICROSECONDS, .help = "Age of the oldest waiting command."},
+	[METRIC_SPRITES_CALLS] = COUNTER("sprites_calls", "Calls of the Sprites API.", {"call", VALUES(sprites_calls)},
+					 {"result", VALUES(sprites_results)}),
+	[METRIC_SPRITES_CALL_SECONDS] = SECONDS("sprites_call_seconds", "Duration of calls of the Sprites API.", fast_seconds,
+						{"call", VALUES(sprites_calls)}),
+	[METRIC_LOG_DROPPED] = COUNTER("access_log_dropped", "Access log lines that could not be written."),
+	[METRIC_BUILD_INFO] = GAUGE("build_info", "Always 1; the label tells the version.", {"version", NULL, 1}),
+	[METRIC_PROCESS_CPU_SECONDS] = PROCESS("cpu_seconds", METRIC_COUNTER, METRIC_MICROSECONDS, "User and system CPU time."),
+	[METRIC_PROCESS_RESIDENT_BYTES] = PROCESS("resident_memory_bytes", METRIC_GAUGE, METRIC_ONE, "Resident memory."),
+	[METRIC_PROCESS_VIRTUAL_BYTES] = PROCESS("virtual_memory_bytes", METRIC_GAUGE, METRIC_ONE, "Virtual memory."),
+	[METRIC_PROCESS_OPEN_FDS] = PROCESS("open_fds", METRIC_GAUGE, METRIC_ONE, "Open file descriptors."),
+	[METRIC_PROCESS_MAX_FDS] = PROCESS("max_fds", METRIC_GAUGE, METRIC_ONE, "Limit of open file descriptors."),
+	[METRIC_PROCESS_START_SECONDS] = PROCESS("start_time_seconds", METRIC_GAUGE, METRIC_MICROSECONDS, "Start of the process, Unix time."),
+};
