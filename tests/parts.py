@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""./tests/run [unit|integration|fuzz|bench|image|soak|mutants|full]
+
+Plain: what every change must pass. `full`: what every release must pass; one
+name: that part alone. All parts run even if one fails; the last lines say how
+each went, and the exit status is 0 only if all were ok. A skipped test counts
+as a failure, so does any report of a sanitizer, whoever started the program.
+
+The Python tests find in SG_PRESET the build under test (build/$SG_PRESET/spritegate);
+SG_JOBS is how many of their files run at once (4).
+"""
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+BUILD = TOP / "build"
+REPORTS = BUILD / "sanitizer-reports"
+PYTHON = os.environ.get("SG_PYTHON", sys.executable)
+CORES = str(os.cpu_count() or 2)
+
+
+class Failed(Exception):
+    """The part failed; the text says why when the output has not yet."""
+
+
+def environment():
+    """The caller's, without what would change what is tested."""
+    env = {name: value for name, value in os.environ.items()
+           if not name.startswith("SPRITEGATE_") and name not in ("SG_STATE", "SG_PRESET")
+           and not (name.startswith("SG_") and name.endswith(("_PORT", "_ARGS")))}
+    return {**env, "no_proxy": "127.0.0.1,localhost,::1", "NO_PROXY": "127.0.0.1,localhost,::1"}
+
+
+def sanitizers(log_path=None):
+    """Options of the sanitizers; tests/asan.supp, ubsan.supp, tsan.supp and lsan.supp hold what is not ours."""
+    env = {}
+    for tool, options in {"ASAN": "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
+                          "UBSAN": "print_stacktrace=1", "TSAN": "second_deadlock_stack=1", "LSAN": ""}.items():
+        known = TOP / "tests" / f"{tool.lower()}.supp"
+        env[f"{tool}_OPTIONS"] = ":".join(filter(None, [
+            "halt_on_error=1", options, f"log_path='{log_path}'" if log_path else "",
+            f"suppressions='{known}'" if known.exists() else "", os.environ.get(f"{tool}_OPTIONS", "")]))
+    return env
+
+
+ENV = {**environment(), **sanitizers(REPORTS / "report")}
+
+
+def run(*command, seconds, env=None):
+    """Run to the end or to the limit. Late programs are asked first, so that they stop what they started."""
+    command = [str(word) for word in command]
+    process = subprocess.Popen(command, cwd=TOP, env={**ENV, **(env or {})}, stdin=subprocess.DEVNULL, process_group=0)
+    try:
+        code = process.wait(timeout=seconds)
+    except BaseException as reason:
+        for number, patience in ((signal.SIGINT, 30), (signal.SIGKILL, 5)):
+            os.killpg(process.pid, number)
+            try:
+                process.wait(timeout=patience)
+                break
+            except subprocess.TimeoutExpired:
+                pass
+        if isinstance(reason, subprocess.TimeoutExpired):
+            raise Failed(f"{command[0]}: not done within {seconds} s") from None
+        raise
+    if code:
+        raise Failed(f"{pathlib.Path(command[0]).name}: exit {code}")
+
+
+def need(path):
+    if not (TOP / path).exists():
+        raise Failed(f"{path} is missing")
+
+
+def build(preset):
+    BUILD.mkdir(exist_ok=True)
+    steps = "test -e build/$0/build.ninja || cmake --preset $0; cmake --build --preset $0"
+    run("flock", "-w", "900", f"build/.{preset}.lock", "sh", "-euc", steps, preset, seconds=1200)
+
+
+# --- the parts ---------------------------------------------------------------
+
+def unit(preset):
+    build(preset)
+    run("ctest", "--preset", preset, "--no-tests=error", "-j", CORES, seconds=600)
+
+
+def python_tests(preset, path, *options, parallel=True, seconds=1200):
+    need(path)
+    build(preset)
+    report = BUILD / f"pytest-{preset}.xml"
+    report.unlink(missing_ok=True)
+    if parallel:
+        options = (*options, "-n", os.environ.get("SG_JOBS", "4"), "--dist", "loadfile")
+    run(PYTHON, "-m", "pytest", "-q", "-rfEsx", "-o", f"cache_dir={BUILD}/.pytest", "--junitxml", report, *options, path,
+        seconds=seconds, env={"SG_PRESET": preset})
+    skipped = [case.get("classname") + "." + case.get("name")
+               for case in xml.etree.ElementTree.parse(report).iter("testcase") if case.find("skipped") is not None]
+    if skipped:
+        raise Failed("skipped: " + ", ".join(skipped))
+
+
+def fuzz(seconds):
+    build("fuzz")
+    targets = sorted(path for path in (BUILD / "fuzz").rglob("*_fuzz") if path.is_file() and os.access(path, os.X_OK))
+    if not targets:
+        raise Failed("no fuzz target was built")
+    with concurrent.futures.ThreadPoolExecutor(int(CORES)) as pool:
+        bad = [name for name in pool.map(lambda target: fuzz_one(target, seconds), targets) if name]
+    if bad:
+        raise Failed(", ".join(bad))
+    print(f"{len(targets)} fuzz targets passed, {seconds} s each")
+
+
+def fuzz_one(target, seconds):
+    """Seeds are only read; what is found goes to build/fuzz. Returns the name if it failed."""
+    name = target.name.removesuffix("_fuzz")
+    seeds, found = TOP / "tests/fuzz/corpus" / name, BUILD / "fuzz/corpus" / name
+    if not seeds.is_dir():
+        print(f"{name}: no seeds in {seeds.relative_to(TOP)}", flush=True)
+        return name
+    found.mkdir(parents=True, exist_ok=True)
+    log = BUILD / "fuzz" / f"{name}.log"
+    with open(log, "wb") as output:
+        try:
+            code = subprocess.run(
+                [target, f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1",
+                 f"-artifact_prefix={BUILD}/fuzz/found-{name}-", found, seeds], cwd=TOP, env={**ENV, **sanitizers()},
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=seconds * 3 + 120, check=False).returncode
+        except subprocess.TimeoutExpired:
+            code = "timeout"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    if code:
+        print(f"{name}: FAILED ({code}), {log}", *lines[-40:], sep="\n", flush=True)
+        return name
+    runs = next((line.split()[1] for line in lines if line.startswith("stat::number_of_executed_units")), "?")
+    print(f"{name}: ok, {runs} runs", flush=True)
+    return None
+
+
+def script(path, *arguments, seconds):
+    need(path)
+    build("release")
+    run(PYTHON, path, *arguments, seconds=seconds)
+
+
+UNIT = ("unit", lambda: unit("release"))
+EMULATOR = ("emulator", lambda: python_tests("release", "tests/emulator"))
+INTEGRATION = ("integration", lambda: python_tests("release", "tests/integration"))
+UNIT_ASAN = ("unit, asan+ubsan", lambda: unit("asan"))
+SMOKE_ASAN = ("smoke, asan+ubsan", lambda: python_tests("asan", "tests/integration", "-m", "smoke"))
+INTEGRATION_ASAN = ("integration, asan+ubsan", lambda: python_tests("asan", "tests/integration", seconds=2400))
+UNIT_TSAN = ("unit, tsan", lambda: unit("tsan"))
+INTEGRATION_TSAN = ("integration, tsan", lambda: python_tests("tsan", "tests/integration", seconds=3600))
+FUZZ_BRIEF = ("fuzz, 5 s each", lambda: fuzz(5))
+FUZZ = ("fuzz, 60 s each", lambda: fuzz(60))
+BENCH = ("bench", lambda: script("tests/bench/run.py", seconds=3600))
+IMAGE = ("image", lambda: script("tests/image.py", seconds=1800))
+SOAK = ("soak", lambda: python_tests("release", "tests/soak", parallel=False, seconds=7200))
+MUTANTS = ("mutants", lambda: script("tests/mutants.py", seconds=7200))
+
+PARTS = {
+    "": [UNIT, EMULATOR, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
+    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "fuzz": [FUZZ], "bench": [BENCH], "image": [IMAGE],
+    "soak": [SOAK], "mutants": [MUTANTS],
+    "full": [UNIT, EMULATOR, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, SOAK, IMAGE],
+}
+
+
+def run_part(function):
+    """"ok" or why not."""
+    shutil.rmtree(REPORTS, ignore_errors=True)
+    REPORTS.mkdir(parents=True)
+    reason = "ok"
+    try:
+        function()
+    except Failed as failure:
+        reason = f"FAILED  {failure}"
+    except (OSError, xml.etree.ElementTree.ParseError) as failure:
+        reason = f"FAILED  {failure!r}"
+    reports = sorted(REPORTS.iterdir())
+    for report in reports:
+        print(f"--- {report.name}", report.read_text(encoding="utf-8", errors="replace")[:20000], sep="\n", flush=True)
+    if reports and reason == "ok":
+        reason = f"FAILED  {len(reports)} sanitizer reports"
+    return reason
+
+
+def main():
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in PARTS or len(sys.argv) > 2:
+        sys.exit(__doc__)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    results = []
+    for title, function in PARTS[name]:
+        print(f"\n=== {title}", flush=True)
+        began = time.monotonic()
+        result = run_part(function)
+        results.append((title, result, time.monotonic() - began))
+        if result != "ok":
+            print(result, flush=True)
+    print()
+    for title, result, seconds in results:
+        verdict, _, why = result.partition("  ")
+        print(f"{title:24} {verdict:6} {seconds:6.0f} s  {why}".rstrip())
+    return any(result != "ok" for _, result, _ in results)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
