@@ -1,0 +1,92 @@
+"""An emulator of the Sprites API: real commands in local sandboxes, real delays, faults on request."""
+import argparse
+import asyncio
+import gc
+import signal
+import sys
+
+from aiohttp import web
+
+import app
+import sandbox
+from faults import KNOWN
+from values import flag_duration, flag_rate, flag_switch
+from world import World
+
+MAX_HEAD = 65536
+BACKLOG = 512
+
+NOTES = """
+durations are numbers with units (ms, s, m, h; 1m30s).
+
+faults, for POST /_emulator/faults {"name", "rate", "count", "match": {"sprite", "method"}, parameters}:
+"""
+
+
+def parse_flags(argv):
+    faults = "".join(f"  {name:<20}{text}" + (f" ({', '.join(defaults)})" if defaults else "") + "\n"
+                     for name, (text, defaults) in KNOWN.items())
+    parser = argparse.ArgumentParser(prog="emulator", description=__doc__, epilog=NOTES + faults,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--listen", required=True, metavar="HOST:PORT", help="where to listen; port 0 takes a free one")
+    add("--token", required=True, help="the one bearer token that is accepted")
+    add("--seed", type=int, default=1, help="decides which occasions faults strike (default 1)")
+    for name, default, text in (
+            ("create-delay", "1500ms", "how long a creation takes"),
+            ("wake-delay", "300ms", "how long waking from warm takes; requests are held"),
+            ("cold-wake-delay", "1500ms", "how long waking from cold takes; requests are held"),
+            ("idle-pause", "30s", "without activity for this long a running Sprite turns warm; 0 never"),
+            ("cold-after", "0", "after this long a warm Sprite turns cold; 0 never"),
+            ("exit-tail", "0", "how long an exec socket stays open after the exit frame (live: 5s)")):
+        add(f"--{name}", type=flag_duration, default=flag_duration(default), metavar="D", help=f"{text} (default {default})")
+    add("--create-limit", type=flag_rate, metavar="N/D", help="creations in a window, such as 10/60s (default none)")
+    add("--running-limit", type=int, metavar="N", help="Sprites running at once (default none)")
+    add("--running-limit-on", choices=("wake", "create", "both"), default="both",
+        help="what the running limit refuses; unknown on the live service (default both)")
+    add("--control-idle-holds", type=flag_switch, default=True, metavar="true|false",
+        help="an open idle control socket counts as activity; unknown on the live service (default true)")
+    add("--live-op-complete", action="store_true", help="op.complete without exitCode, as live (default with)")
+    add("--has-more-always", action="store_true", help="lists say has_more true even at their end, as recorded live")
+    settings = parser.parse_args(argv)
+    host, colon, port = settings.listen.rpartition(":")
+    if not colon or not port.isdecimal():
+        parser.error(f"--listen {settings.listen}: not HOST:PORT")
+    settings.host, settings.port = host.strip("[]"), int(port)
+    return settings
+
+
+async def serve(settings):
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    world = World(settings)
+    runner = web.AppRunner(app.make(world), access_log=None, handle_signals=False, shutdown_timeout=1,
+                           max_line_size=MAX_HEAD, max_field_size=MAX_HEAD, max_headers=256)
+    try:
+        await runner.setup()
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        await stop.wait()
+    finally:
+        await world.close()
+        await runner.cleanup()
+
+
+def main():
+    settings = parse_flags(sys.argv[1:])
+    missing = sandbox.check_host()
+    if missing:
+        sys.exit(f"emulator: {missing}")
+    gc.freeze()     # start-up objects need no collection
+    try:
+        asyncio.run(serve(settings))
+    except OSError as error:
+        sys.exit(f"emulator: cannot listen on {settings.listen}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""Routes of the control plane and of the agent in the Sprite, behind one host; authorisation, headers, error bodies."""
+import asyncio
+import email.utils
+import hmac
+import json
+import time
+import uuid
+
+from aiohttp import web
+
+import command as commands
+import control
+import errors
+import exec_http
+import exec_ws
+import values
+from faults import BadFault
+from policy import BadPolicy
+from sprite import VERSION
+from world import World, check_settings
+
+MAX_URL = 40960
+PAGE = 50
+WORLD = web.AppKey("world", World)
+POLICIES = ("network", "privileges", "resources")
+
+
+def make(world):
+    app = web.Application(middlewares=[outer, authorize], client_max_size=1 << 40)
+    app[WORLD] = world
+    app.on_response_prepare.append(add_headers)
+    add = app.router.add_route
+    add("POST", "/v1/sprites", create_sprite)
+    add("GET", "/v1/sprites", list_sprites)
+    add("GET", "/v1/sprites/{name}", get_sprite)
+    add("PUT", "/v1/sprites/{name}", update_sprite)
+    add("DELETE", "/v1/sprites/{name}", delete_sprite)
+    agent = "/v1/sprites/{name}"
+    add("GET", agent + "/exec", on_agent(get_exec))
+    add("HEAD", agent + "/exec", on_agent(head_exec))
+    add("POST", agent + "/exec", on_agent(exec_http.post))
+    add("GET", agent + "/exec/{id}", on_agent(attach_exec))
+    add("POST", agent + "/exec/{id}/kill", on_agent(kill_session))
+    add("GET", agent + "/control", on_agent(open_control, control_socket=True))
+    add("GET", agent + "/policy/{kind}", on_agent(get_policy))
+    add("POST", agent + "/policy/{kind}", on_agent(set_policy))
+    add("DELETE", agent + "/policy/{kind}", on_agent(clear_policy))
+    add("GET", "/_emulator/state", get_state)
+    add("GET", "/_emulator/faults", list_faults)
+    add("POST", "/_emulator/faults", add_fault)
+    add("DELETE", "/_emulator/faults", clear_faults)
+    add("POST", "/_emulator/pause", pause_sprite)
+    return app
+
+
+# -- around every request ------------------------------------------------------
+
+@web.middleware
+async def outer(request, handler):
+    try:
+        if len(request.raw_path) > MAX_URL:
+            raise errors.Refusal(414, "URI Too Long\n")
+        return await handler(request)
+    except errors.Refusal as refusal:
+        return answer(refusal.status, refusal.body, refusal.headers)
+    except web.HTTPException as error:
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return answer(error.status, {"error": error.reason.lower()}, headers)
+    except ConnectionError:
+        # the client is gone; there is nobody to answer
+        if request.transport:
+            request.transport.abort()
+        return web.Response(status=503)
+
+
+@web.middleware
+async def authorize(request, handler):
+    if not request.path.startswith("/_emulator/"):
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, f"Bearer {request.app[WORLD].settings.token}".encode()):
+            raise errors.unauthorized()
+    return await handler(request)
+
+
+async def add_headers(request, response):
+    if request.path.startswith("/_emulator/"):
+        return
+    headers = response.headers
+    headers["Server"] = "Fly/emulator (2026-01-01)"
+    headers["Via"] = "1.1 fly.io"
+    headers["Fly-Request-Id"] = f"{values.ulid()}-lhr"
+    skew = clock_skew(request, request.match_info.get("name"))
+    headers["Date"] = email.utils.formatdate(time.time() + skew, usegmt=True)
+    if skew and "X-RateLimit-Reset" in headers:
+        headers["X-RateLimit-Reset"] = str(int(headers["X-RateLimit-Reset"]) + int(skew))
+    if request.get("agent"):
+        headers["Sprite-Version"] = VERSION
+    else:
+        headers["X-Request-Id"] = uuid.uuid4().hex
+        headers["Cache-Control"] = "max-age=0, private, must-revalidate"
+
+
+def clock_skew(request, name):
+    """One chance for each request."""
+    if "skew" not in request:
+        fault = request.app[WORLD].faults.hit("clock_skew", name, request.method)
+        request["skew"] = fault["seconds"] if fault else 0
+    return request["skew"]
+
+
+def answer(status, body, headers=None):
+    if isinstance(body, str):
+        return web.Response(status=status, text=body, headers={"X-Content-Type-Options": "nosniff", **(headers or {})})
+    return web.Response(status=status, text=json.dumps(body), content_type="application/json", charset="utf-8",
+                        headers=headers)
+
+
+def agent_answer(body, status=200):
+    """JSON as the in-sprite agent writes it: no charset, a line end."""
+    return web.Response(status=status, body=json.dumps(body).encode() + b"\n",
+                        headers={"Content-Type": "application/json"})
+
+
+async def read_json(request):
+    """The body, which may be missing whatever Content-Type says; BadBody if it is not JSON."""
+    raw = await request.read()
+    try:
+        return json.loads(raw) if raw.strip() else None
+    except ValueError:
+        raise errors.invalid("invalid JSON body") from None
+
+
+def find(request):
+    world, name = request.app[WORLD], request.match_info["name"]
+    sprite = world.find(name)
+    if world.faults.hit("false_404", name, request.method):
+        raise errors.sprite_not_found()
+    return sprite
+
+
+# -- control plane -------------------------------------------------------------
+
+def describe(request, sprite):
+    world = request.app[WORLD]
+    return world.faults.damage(sprite.describe(clock_skew(request, sprite.name)), sprite.name)
+
+
+async def create_sprite(request):
+    sprite = await request.app[WORLD].create(await read_json(request))
+    return answer(201, describe(request, sprite))
+
+
+async def list_sprites(request):
+    world, query = request.app[WORLD], request.query
+    size = query.get("max_results", "")
+    size = min(PAGE, int(size)) if size.isdecimal() and int(size) > 0 else PAGE
+    prefix, after = query.get("prefix", ""), query.get("continuation_token", "")
+    names = sorted(name for name in world.sprites if name.startswith(prefix) and name > after)
+    page = [describe(request, world.sprites[name]) for name in names[:size]]
+    token = names[size - 1] if len(names) > size else None
+    counters = world.counters()
+    return answer(200, world.faults.damage({
+        "sprites": page, "next_continuation_token": token,
+        "has_more": world.settings.has_more_always or token is not None, **counters, "org": counters}))
+
+
+async def get_sprite(request):
+    return answer(200, describe(request, find(request)))
+
+
+async def update_sprite(request):
+    sprite, body = find(request), await read_json(request)
+    if not isinstance(body, dict) or not {"url_settings", "labels", "clear_labels"} & set(body):
+        raise errors.invalid("at least one of url_settings, labels is required")
+    check_settings(body)
+    sprite.update(body)
+    return answer(200, describe(request, sprite))
+
+
+async def delete_sprite(request):
+    world, sprite = request.app[WORLD], find(request)
+    fault = world.faults.hit("delete_500", sprite.name, "DELETE")
+    if fault and not fault["deleted"]:
+        raise errors.Refusal(500, {"error": "failed to delete sprite"})
+    # a client that hangs up does not stop it
+    await asyncio.shield(world.background(world.destroy(sprite)))
+    if fault:
+        raise errors.Refusal(500, {"error": "failed to delete sprite"})
+    return web.Response(status=204, headers={"Content-Type": "text/plain; charset=utf-8"})
+
+
+# -- agent ---------------------------------------------------------------------
+
+def on_agent(handler, control_socket=False):
+    """A route that wakes the Sprite: the request is held until it runs, and cut when it pauses."""
+    async def wrapped(request):
+        world, sprite = request.app[WORLD], find(request)
+        fault = world.faults.hit("starting_503", sprite.name, request.method)
+        if fault:
+            raise errors.starting(sprite.id, fault["retry_after_seconds"])
+        holds = not control_socket or world.settings.control_idle_holds
+        async with sprite.busy(request.transport, holds):
+            request["agent"] = True
+            return await handler(request, sprite)
+    return wrapped
+
+
+async def get_exec(request, sprite):
+    if not is_upgrade(request):
+        return agent_answer(exec_http.list_sessions(sprite))
+    id = request.query.get("id")
+    if id:
+        return await exec_ws.serve(request, sprite, attach=exec_http.find_session(sprite, id))
+    try:
+        command = commands.from_query(request.query)
+    except commands.BadCommand as error:
+        raise errors.Refusal(400, f"{error}\n") from None
+    return await exec_ws.serve(request, sprite, command)
+
+
+async def head_exec(request, sprite):
+    return web.Response(headers={"Content-Type": "application/json"})
+
+
+async def attach_exec(request, sprite):
+    if not is_upgrade(request):
+        raise errors.Refusal(400, "bad upgrade: not a WebSocket handshake\n")
+    session = sprite.sessions.get(request.match_info["id"])
+    if session is None:
+        raise errors.Refusal(404, f"session not found: {request.match_info['id']}\n")
+    return await exec_ws.serve(request, sprite, attach=session)
+
+
+async def kill_session(request, sprite):
+    return await exec_http.kill(request, sprite, request.match_info["id"])
+
+
+async def open_control(request, sprite):
+    return await control.serve(request, sprite)
+
+
+def is_upgrade(request):
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def policy_kind(request, kinds=POLICIES):
+    kind = request.match_info["kind"]
+    if kind not in kinds:
+        raise errors.Refusal(404, "404 page not found\n")
+    return kind
+
+
+async def get_policy(request, sprite):
+    body = sprite.policies.get(policy_kind(request))
+    return agent_answer(sprite.world.faults.damage(body, sprite.name))
+
+
+async def set_policy(request, sprite):
+    kind = policy_kind(request)
+    try:
+        sprite.policies.set(kind, json.loads(await request.read()))
+    except BadPolicy as error:
+        raise errors.Refusal(400, f"invalid policy config: {error}\n") from None
+    except ValueError:
+        raise errors.Refusal(400, "invalid policy config: not JSON\n") from None
+    return web.Response(status=204)
+
+
+async def clear_policy(request, sprite):
+    sprite.policies.clear(policy_kind(request, POLICIES[1:]))
+    return web.Response(status=204)
+
+
+# -- the emulator's own --------------------------------------------------------
+
+async def get_state(request):
+    return answer(200, request.app[WORLD].state())
+
+
+async def list_faults(request):
+    return answer(200, {"faults": [fault.describe() for fault in request.app[WORLD].faults.active]})
+
+
+async def add_fault(request):
+    try:
+        return answer(200, request.app[WORLD].faults.add(await read_json(request)).describe())
+    except BadFault as error:
+        raise errors.Refusal(400, {"error": str(error)}) from None
+
+
+async def clear_faults(request):
+    request.app[WORLD].faults.clear(request.query.get("name"))
+    return web.Response(status=204)
+
+
+async def pause_sprite(request):
+    body = await read_json(request)
+    sprite = request.app[WORLD].find(body.get("sprite") if isinstance(body, dict) else None)
+    await sprite.pause()
+    return answer(200, {"name": sprite.name, "status": sprite.status})

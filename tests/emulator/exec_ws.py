@@ -1,0 +1,335 @@
+"""Commands over WebSocket: one operation, its frames, and GET /exec[/{session}] that carries it.
+
+Frames to the client: text debug, text session_info, output, and only after all output text
+exit, then (without a terminal) frame 3. /control carries the same operation (control.py).
+"""
+import asyncio
+import collections
+import fcntl
+import json
+import struct
+import termios
+import time
+
+from aiohttp import WSMsgType, web
+
+import command as commands
+import errors
+from sandbox import SandboxError, StartError
+from session import TERMINAL
+from sprite import cut
+
+STDIN, EXIT, EOF = 0, 3, 4
+NOT_STARTED = 127
+MAX_MESSAGE = 16 << 20
+CLOSE_TIMEOUT = 5
+INBOX = 64
+
+
+class Cut(ConnectionError):
+    """The connection is gone, by a fault or by itself."""
+
+
+class Channel:
+    """Our end of one WebSocket."""
+
+    def __init__(self, ws, request, sprite):
+        self.ws = ws
+        self.transport = request.transport
+        self.sprite = sprite
+        self.faults = sprite.world.faults
+
+    async def text(self, message):
+        await self.send_text(json.dumps(self.faults.damage(message, self.sprite.name)))
+
+    async def send_text(self, text):
+        if self.ws.closed:
+            raise Cut("the socket is closed")
+        await self.ws.send_str(text)
+
+    async def binary(self, data):
+        if self.ws.closed:
+            raise Cut("the socket is closed")
+        await self.ws.send_bytes(data)
+
+    async def half_frame(self, data):
+        """The header and half the payload of a frame, then nothing more."""
+        head = b"\x82" + (bytes([len(data)]) if len(data) < 126 else b"\x7e" + struct.pack(">H", len(data)))
+        self.transport.write((head + data)[:len(head) + len(data) // 2])
+
+    async def cut(self):
+        """Reset the connection once everything sent so far has reached the client."""
+        sock = self.transport.get_extra_info("socket")
+        for _ in range(200):
+            if self.transport.is_closing() or sock is None or sock.fileno() < 0:
+                break
+            unsent = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+            if not self.transport.get_write_buffer_size() and not struct.unpack("i", unsent)[0]:
+                break
+            await asyncio.sleep(0.001)
+        cut(self.transport)
+        raise Cut("cut by a fault")
+
+
+class Operation:
+    """One command for one client: starts it (or attaches to it), feeds it, reports it."""
+
+    def __init__(self, channel, sprite, command=None, attach=None):
+        self.channel = channel
+        self.sprite = sprite
+        self.command = command
+        self.session = attach
+        self.attaching = attach is not None
+        self.gone = asyncio.Event()         # set by the session when it has let us go
+        self.running = asyncio.Event()      # the session is known, or will never be
+        self.over = False
+        self.inbox = collections.deque()    # frames from the client that the process has not taken
+        self.arrived = asyncio.Event()
+        self.room = asyncio.Event()
+        self.struck = {}
+        self.sent = {}                      # stream -> bytes, for lose_bytes_above
+        self.code = None
+        self.error = None
+
+    def fault(self, name):
+        """Each fault has one chance for each command."""
+        if name not in self.struck:
+            self.struck[name] = self.channel.faults.hit(name, self.sprite.name)
+        return self.struck[name]
+
+    # -- the course of it -----------------------------------------------------
+
+    async def run(self, acknowledge=None):
+        """Everything up to the last frame. Cut or another ConnectionError when the client was lost."""
+        feeder = asyncio.ensure_future(self.take_frames())
+        try:
+            if not self.attaching and self.fault("cut_before_start"):
+                await self.channel.cut()
+            if acknowledge:
+                await acknowledge()
+            if not await self.begin():
+                return
+            self.running.set()
+            await self.session.attach(self, replay=self.attaching)
+            await self.follow()
+            await self.report()
+        finally:
+            self.over = True
+            self.running.set()
+            self.room.set()
+            feeder.cancel()
+            if self.session:
+                self.session.detach(self)
+
+    async def begin(self):
+        if not self.attaching:
+            before = time.monotonic()
+            try:
+                self.session = await self.start()
+            except StartError as error:
+                await self.refuse(str(error))
+                return False
+            except SandboxError:
+                await self.channel.cut()
+            self.schedule_accidents()
+            if self.fault("cut_after_start"):
+                await self.channel.cut()
+            await self.channel.text({"type": "debug", "msg": f"session_created cmd={self.command.argv[0]}",
+                                     "pid": self.session.started.pid,
+                                     "t_ms": round((time.monotonic() - before) * 1000)})
+        await self.channel.text(self.session.info(owner=not self.attaching))
+        return True
+
+    async def start(self):
+        """A start that was asked for happens, even if the client leaves before it is known."""
+        starting = self.sprite.world.background(self.sprite.execute(self.command))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(
+                lambda task: task.cancelled() or task.exception() or task.result().detach(self))
+            raise
+
+    async def refuse(self, reason):
+        self.code, self.error = NOT_STARTED, reason
+        await self.channel.text({"type": "error", "message": reason, "error": reason})
+        await self.channel.text({"type": "exit", "exit_code": self.code})
+        if not (self.command and self.command.tty):
+            await self.channel.binary(bytes([EXIT, self.code]))
+
+    def schedule_accidents(self):
+        pause = self.channel.faults.hit("pause_under_socket", self.sprite.name, on="start")
+        death = self.fault("kill_vm")
+        if pause:
+            self.sprite.world.background(after(pause.delay, self.sprite.pause))
+        if death:
+            self.sprite.world.background(after(death.delay, self.sprite.crash))
+
+    async def follow(self):
+        """Until the command has ended and its output has left, or the client has gone."""
+        done, gone = self.session.done, asyncio.ensure_future(self.gone.wait())
+        try:
+            await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+        if not done.done():
+            raise Cut("the client was lost")
+        try:
+            self.code = done.result()
+        except SandboxError:
+            await self.channel.cut()
+
+    async def report(self):
+        stall = not self.sent and self.fault("stall")
+        if stall:
+            await asyncio.sleep(stall.delay)
+        if self.fault("cut_before_exit"):
+            await self.channel.cut()
+        if self.fault("no_exit_code"):
+            self.code = None
+            return
+        await self.channel.text({"type": "exit", "exit_code": self.code})
+        if self.session.command.tty:
+            return
+        if not self.sent and self.fault("cut_mid_frame"):
+            await self.channel.half_frame(bytes([EXIT, self.code]))
+            await self.channel.cut()
+        await self.channel.binary(bytes([EXIT, self.code]))
+        twice = self.fault("duplicate_exit")
+        if twice:
+            await self.channel.binary(bytes([EXIT, self.code if twice["code"] is None else int(twice["code"]) & 255]))
+
+    # -- output ---------------------------------------------------------------
+
+    async def output(self, stream, data):
+        """Called by the session for each piece, one at a time."""
+        if not self.sent:
+            await self.strike_first(stream, data)
+        sent = self.sent[stream] = self.sent.get(stream, 0) + len(data)
+        loss = self.fault("lose_bytes_above")
+        if loss:
+            data = data[:max(0, len(data) - max(0, sent - int(loss["bytes"])))]
+        drip = self.fault("slow_drip")
+        step = max(1, int(drip["bytes"])) if drip else max(1, len(data))
+        for start in range(0, len(data), step):
+            await self.channel.binary(frame(stream, data[start:start + step]))
+            if drip:
+                await asyncio.sleep(drip.delay)
+        if self.fault("cut_after_output"):
+            await self.channel.cut()
+
+    async def strike_first(self, stream, data):
+        stall = self.fault("stall")
+        if stall:
+            await asyncio.sleep(stall.delay)
+        if self.fault("cut_before_output"):
+            await self.channel.cut()
+        if self.fault("cut_mid_frame"):
+            await self.channel.half_frame(frame(stream, data))
+            await self.channel.cut()
+
+    # -- input ----------------------------------------------------------------
+
+    async def push(self, data):
+        """Accept a binary frame of the client; waits while too many are pending."""
+        while len(self.inbox) >= INBOX and not self.over:
+            self.room.clear()
+            await self.room.wait()
+        if not self.over:
+            self.inbox.append(data)
+            self.arrived.set()
+
+    async def take_frames(self):
+        """Frames that come before the process wait for it."""
+        await self.running.wait()
+        while self.session:
+            while not self.inbox:
+                self.arrived.clear()
+                await self.arrived.wait()
+            await self.feed(self.inbox[0])
+            self.inbox.popleft()
+            self.room.set()
+
+    async def feed(self, data):
+        if self.session.command.tty:
+            await self.session.feed(data)
+        elif data[:1] == bytes([STDIN]):
+            await self.session.feed(data[1:])
+        elif data[:1] == bytes([EOF]):
+            await self.session.feed(None)
+
+    async def message(self, message):
+        """A text message of the client; unknown ones mean nothing."""
+        await self.running.wait()
+        if self.session is None:
+            return
+        match message:
+            case {"type": "resize", "rows": int(rows), "cols": int(cols)} if 0 < rows < 65536 and 0 < cols < 65536:
+                self.session.resize(rows, cols)
+            case {"type": "signal", "signal": str(name)}:
+                number = commands.signal_number(name)
+                if number is not None:
+                    await self.session.signal(number)
+
+
+def frame(stream, data):
+    return data if stream == TERMINAL else bytes([stream]) + data
+
+
+async def after(seconds, action):
+    await asyncio.sleep(seconds)
+    await action()
+
+
+def parse(text):
+    """A JSON object, or None."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+# -- GET /v1/sprites/{name}/exec ----------------------------------------------
+
+async def open_socket(request):
+    """Accept the upgrade, without compression and without a heartbeat: some clients never answer pings."""
+    ws = web.WebSocketResponse(compress=False, autoping=True, max_msg_size=MAX_MESSAGE, timeout=CLOSE_TIMEOUT)
+    if not ws.can_prepare(request).ok:
+        raise errors.Refusal(400, "bad upgrade: not a WebSocket handshake\n")
+    ws.headers["X-Sprite-Capabilities"] = "signal"
+    await ws.prepare(request)
+    return ws
+
+
+async def serve(request, sprite, command=None, attach=None):
+    """One command, or one attachment, on a socket of its own."""
+    ws = await open_socket(request)
+    channel = Channel(ws, request, sprite)
+    operation = Operation(channel, sprite, command, attach)
+    reader = asyncio.ensure_future(read(ws, operation))
+    run = asyncio.ensure_future(operation.run())
+    try:
+        await asyncio.wait({reader, run}, return_when=asyncio.FIRST_COMPLETED)
+        if run.done() and not run.exception():
+            if sprite.settings.exit_tail:
+                await asyncio.wait({reader}, timeout=sprite.settings.exit_tail)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            await ws.close(code=1000)
+        elif run.done() and not isinstance(run.exception(), ConnectionError):
+            raise run.exception()
+    finally:
+        for task in (reader, run):
+            task.cancel()
+        await asyncio.gather(reader, run, return_exceptions=True)
+    return ws
+
+
+async def read(ws, operation):
+    """Until the client has left."""
+    async for message in ws:
+        if message.type is WSMsgType.BINARY:
+            await operation.push(message.data)
+        elif message.type is WSMsgType.TEXT:
+            await operation.message(parse(message.data))

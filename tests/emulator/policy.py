@@ -1,0 +1,123 @@
+"""Policies of a Sprite: strict validation, storage, and what they mean.
+
+Enforcement today: no Sprite has a network beyond its own loopback, whatever its policy
+says, so deny holds and allow has nothing to allow. `NetworkPolicy.allows` is the decision
+that a resolver and proxy in the Sprite's network namespace would ask.
+"""
+import re
+
+NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
+PROFILES = ("", "minimal", "standard", "privileged")
+DEFAULTS = """anthropic.com *.anthropic.com openai.com *.openai.com github.com *.github.com *.githubusercontent.com
+ gitlab.com *.gitlab.com *.docker.io *.docker.com ghcr.io *.ghcr.io registry.npmjs.org *.npmjs.org pypi.org
+ files.pythonhosted.org crates.io *.crates.io static.rust-lang.org proxy.golang.org sum.golang.org
+ repo.maven.apache.org *.ubuntu.com *.hashicorp.com""".split()
+
+
+class BadPolicy(ValueError):
+    """The body is not a policy; the text says why."""
+
+
+class NetworkPolicy:
+    def __init__(self, rules):
+        self.rules = rules
+
+    @classmethod
+    def parse(cls, body):
+        fields(body, {"rules"}, "policy")
+        rules = body.get("rules")
+        if not isinstance(rules, list):
+            raise BadPolicy("rules is required and must be an array")
+        return cls([cls.parse_rule(rule) for rule in rules])
+
+    @staticmethod
+    def parse_rule(rule):
+        fields(rule, {"domain", "action", "include"}, "rule")
+        if ("domain" in rule) == ("include" in rule):
+            raise BadPolicy("a rule has exactly one of domain and include")
+        if "include" in rule:
+            if rule["include"] != "defaults":
+                raise BadPolicy("include must be \"defaults\"")
+            if "action" in rule:
+                raise BadPolicy("action does not go with include")
+        else:
+            if not isinstance(rule["domain"], str) or not (rule["domain"] == "*" or NAME.fullmatch(rule["domain"].lower())):
+                raise BadPolicy("domain must be a host name, *.suffix or *")
+            if rule.get("action") not in ("allow", "deny"):
+                raise BadPolicy("action must be allow or deny")
+        return rule
+
+    def allows(self, host):
+        """Exact name before *.suffix before *; first match inside a class; a policy that matches nothing denies."""
+        if not self.rules:
+            return True
+        host = host.lower().rstrip(".")
+        pairs = []
+        for rule in self.rules:
+            if "include" in rule:
+                pairs += [(domain, "allow") for domain in DEFAULTS]
+            else:
+                pairs.append((rule["domain"].lower().rstrip("."), rule["action"]))
+        classes = (lambda domain: domain == host,
+                   lambda domain: domain.startswith("*.") and host.endswith(domain[1:]),
+                   lambda domain: domain == "*")
+        for matches in classes:
+            for domain, action in pairs:
+                if matches(domain):
+                    return action == "allow"
+        return False
+
+
+def parse_privileges(body):
+    fields(body, {"profile", "devices", "noNewPrivileges"}, "policy")
+    if body.get("profile", "") not in PROFILES:
+        raise BadPolicy("profile must be one of: minimal, standard, privileged")
+    devices = body.get("devices", [])
+    if not isinstance(devices, list) or not all(isinstance(device, str) for device in devices):
+        raise BadPolicy("devices must be an array of texts")
+    if type(body.get("noNewPrivileges", False)) is not bool:
+        raise BadPolicy("noNewPrivileges must be a boolean")
+    return body
+
+
+def parse_resources(body):
+    fields(body, {"memory"}, "policy")
+    memory = body.get("memory")
+    if memory is not None:
+        fields(memory, {"limit_mb", "autoscale"}, "memory")
+        if type(memory.get("limit_mb")) is not int or memory["limit_mb"] < 1:
+            raise BadPolicy("limit_mb must be a positive integer")
+        if type(memory.get("autoscale", False)) is not bool:
+            raise BadPolicy("autoscale must be a boolean")
+    return body
+
+
+def fields(value, allowed, what):
+    if not isinstance(value, dict):
+        raise BadPolicy(f"{what} must be an object")
+    unknown = sorted(set(value) - allowed)
+    if unknown:
+        raise BadPolicy(f"unknown field {unknown[0]!r}")
+
+
+class Policies:
+    """The three policies of one Sprite."""
+
+    def __init__(self, sprite):
+        self.sprite = sprite
+        self.network = NetworkPolicy([])
+        self.stored = {"privileges": {}, "resources": {}}
+        self.sprite.disk.describe("policy/network.json", "{\"rules\": []}\n")
+
+    def get(self, kind):
+        return {"rules": self.network.rules} if kind == "network" else self.stored[kind]
+
+    def set(self, kind, body):
+        if kind == "network":
+            self.network = NetworkPolicy.parse(body)
+            self.sprite.describe_policy(self.network.rules)
+        else:
+            self.stored[kind] = parse_privileges(body) if kind == "privileges" else parse_resources(body)
+
+    def clear(self, kind):
+        self.stored[kind] = {}

@@ -1,0 +1,380 @@
+"""One Sprite's machine: a persistent bubblewrap sandbox with an agent as its init.
+
+The disk outlives the sandbox: a Sprite that turns cold loses its processes and /tmp, and
+starts a new sandbox over the same home. Each Sprite runs under a real user id of its own,
+so that the process limit binds and one Sprite can never touch another's files.
+"""
+import asyncio
+import json
+import os
+import pathlib
+import fcntl
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+
+HOME = "/home/sprite"
+PATH = "/home/sprite/.local/bin:/.sprite/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+USER_ID = 1000
+MAX_PROCESSES = 512
+START_TIMEOUT = 20
+PACKET = 32768
+PREFIX = "spritegate-emulator-"
+AGENT = pathlib.Path(__file__).with_name("agent.py")
+PYTHON = "/usr/bin/python3"
+
+# Of the system's /etc only what programs need to run; accounts and names are the Sprite's own.
+ETC = """alternatives bash.bashrc ca-certificates ca-certificates.conf debian_version fonts gai.conf inputrc
+ ld.so.cache ld.so.conf ld.so.conf.d localtime magic mime.types nsswitch.conf os-release perl profile.d
+ protocols python3 python3.13 rpc services skel ssl terminfo timezone""".split()
+
+
+class SandboxError(Exception):
+    """The sandbox could not be started, or died."""
+
+
+class StartError(Exception):
+    """A command could not be started; the sandbox is well."""
+
+
+def check_host():
+    """Names what is missing on this machine, or None."""
+    if not shutil.which("bwrap"):
+        return "bubblewrap (bwrap) is not installed"
+    if not os.path.exists(PYTHON):
+        return f"{PYTHON} is missing: Sprites run their agent with it"
+    if os.geteuid() == 0 and not shutil.which("setpriv"):
+        return "setpriv (util-linux) is not installed"
+    return None
+
+
+class Store:
+    """The folder of all disks. Locked while the emulator lives, so that the next one can clear what a kill left."""
+
+    def __init__(self):
+        sweep(tempfile.gettempdir())
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.path.chmod(0o711)
+        self.lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        self.first_user = first_user()
+        self.slots = set()
+
+    def take_slot(self):
+        slot = next(n for n in range(len(self.slots) + 1) if n not in self.slots)
+        self.slots.add(slot)
+        return slot
+
+    def close(self):
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self.lock)
+
+
+def sweep(parent):
+    """Remove the folders of emulators that were killed: their lock is free."""
+    for folder in pathlib.Path(parent).glob(PREFIX + "*"):
+        try:
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue        # being made right now, or another user's
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            pass
+        finally:
+            os.close(lock)
+
+
+def first_user():
+    """First of this emulator's own user ids, or None where ids cannot be chosen."""
+    if os.geteuid() != 0:
+        return None
+    first = 0x10000000 + (os.getpid() & 0xFFFFF) * 1024
+    for line in pathlib.Path("/proc/self/uid_map").read_text().splitlines():
+        start, _, count = map(int, line.split())
+        if start <= first and first + 1024 <= start + count:
+            return first
+    return None
+
+
+class Disk:
+    """What survives a cold Sprite: home and the read-only description in /.sprite."""
+
+    def __init__(self, store):
+        self.store = store
+        self.slot = store.take_slot()
+        self.user = None if store.first_user is None else store.first_user + self.slot
+        self.path = pathlib.Path(tempfile.mkdtemp(dir=store.path))
+        self.path.chmod(0o711)
+        for name, mode in (("home", 0o755), ("tmp", 0o1777), ("sprite", 0o755), ("sprite/bin", 0o755),
+                           ("sprite/policy", 0o755), ("etc", 0o755)):
+            (self.path / name).mkdir()
+            (self.path / name).chmod(mode)
+        for name in ("home", "tmp"):
+            self.own(self.path / name)
+
+    def own(self, path):
+        if self.user is not None:
+            os.chown(path, self.user, self.user)
+
+    def describe(self, name, text):
+        """Write a file under /.sprite, seen by commands and not writable by them."""
+        target = self.path / "sprite" / name
+        fresh = target.with_name(target.name + ".new")
+        fresh.write_text(text)
+        fresh.chmod(0o644)
+        fresh.rename(target)
+
+    async def clear_tmp(self):
+        await asyncio.to_thread(empty, self.path / "tmp")
+
+    async def remove(self):
+        await asyncio.to_thread(shutil.rmtree, self.path, True)
+        self.store.slots.discard(self.slot)
+
+
+def empty(folder):
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            os.unlink(entry.path)
+
+
+class Started:
+    """A command that runs: its pid inside, and our ends of its pipes or terminal."""
+
+    def __init__(self, number, pid, path, fds, exit):
+        self.number = number
+        self.pid = pid
+        self.path = path
+        self.fds = fds
+        self.exit = exit        # future of the exit code, 128+n for signals; SandboxError when the machine died
+
+
+class Sandbox:
+    """Starts with start(), ends with kill(); `died` fires when it ends by itself."""
+
+    def __init__(self, disk, hostname, died):
+        self.disk = disk
+        self.hostname = hostname
+        self.died = died
+        self.loop = asyncio.get_running_loop()
+        self.process = None
+        self.socket = None
+        self.init = None            # pid of the agent as this machine sees it
+        self.numbers = 0
+        self.starting = {}          # id -> future of Started
+        self.exits = {}             # id -> future of the exit code
+        self.ready = self.loop.create_future()
+        self.replies = {}           # "frozen"/"thawed" -> future
+        self.killed = False
+        self.gone = asyncio.Event()
+
+    # -- life -----------------------------------------------------------------
+
+    async def start(self):
+        write_accounts(self.disk, self.hostname)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        info_read, info_write = os.pipe()
+        agent = os.open(AGENT, os.O_RDONLY)
+        ours.setblocking(False)
+        self.socket = ours
+        log = os.open(self.disk.path / "log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            # Started from the main thread: --die-with-parent follows the thread that forks.
+            self.process = await asyncio.create_subprocess_exec(
+                *self.arguments(theirs.fileno(), info_write, agent),
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, cwd="/",
+                pass_fds=(theirs.fileno(), info_write, agent), start_new_session=True)
+        except OSError as error:
+            ours.close()
+            os.close(info_read)
+            raise SandboxError(f"bwrap could not be started: {error}") from None
+        finally:
+            theirs.close()
+            for fd in (info_write, agent, log):
+                os.close(fd)
+        self.loop.add_reader(ours, self.receive)
+        self.loop.create_task(self.watch())
+        try:
+            await asyncio.wait_for(asyncio.shield(self.ready), START_TIMEOUT)
+        except (TimeoutError, SandboxError):
+            os.close(info_read)
+            await self.kill()
+            reason = (self.disk.path / "log").read_text(errors="replace").strip()[-500:]
+            raise SandboxError(f"sandbox did not start: {reason or 'no reason given'}") from None
+        with open(info_read, "rb") as info:
+            self.init = json.loads(info.read())["child-pid"]
+
+    def arguments(self, channel, info, agent):
+        d = self.disk.path
+        command = []
+        if self.disk.user is not None:
+            user = str(self.disk.user)
+            command += ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"]
+        command += ["bwrap", "--die-with-parent", "--as-pid-1", "--unshare-user", "--unshare-pid", "--unshare-ipc",
+                    "--unshare-uts", "--unshare-net", "--unshare-cgroup-try", "--cap-drop", "ALL", "--clearenv",
+                    "--uid", str(USER_ID), "--gid", str(USER_ID), "--hostname", self.hostname,
+                    "--info-fd", str(info)]
+        for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+            if os.path.islink(f"/{name}"):
+                command += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
+            elif os.path.isdir(f"/{name}"):
+                command += ["--ro-bind", f"/{name}", f"/{name}"]
+        for name in ETC:
+            command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+        for name in os.listdir(d / "etc"):
+            command += ["--ro-bind", str(d / "etc" / name), f"/etc/{name}"]
+        command += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm",
+                    "--perms", "0755", "--tmpfs", "/run", "--dir", "/var/lib", "--dir", "/opt", "--dir", "/root",
+                    "--symlink", "/run", "/var/run", "--bind", str(d / "tmp"), "/tmp", "--symlink", "/tmp", "/var/tmp",
+                    "--bind", str(d / "home"), HOME, "--ro-bind", str(d / "sprite"), "/.sprite",
+                    "--ro-bind-data", str(agent), "/run/agent", "--chdir", "/",
+                    PYTHON, "-I", "-S", "-X", "utf8", "/run/agent", str(channel), str(MAX_PROCESSES)]
+        return command
+
+    async def watch(self):
+        await self.process.wait()
+        self.close()
+        self.gone.set()
+        if not self.killed and self.ready.done() and not self.ready.cancelled():
+            self.died()
+
+    def close(self):
+        self.loop.remove_reader(self.socket)
+        self.socket.close()
+        error = SandboxError("the sandbox died")
+        waiting = [self.ready, *self.starting.values(), *self.exits.values(), *self.replies.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()      # nobody may be waiting
+        self.starting.clear()
+        self.exits.clear()
+
+    async def kill(self):
+        """End every process of the sandbox; returns when the kernel has taken them all."""
+        self.killed = True
+        if self.process is None:
+            return
+        # The namespace's init first: its end waits for all others', and bwrap's for its.
+        if self.init is not None and self.process.returncode is None:
+            try:
+                os.kill(self.init, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        else:
+            try:
+                self.process.kill()
+            except ProcessLookupError:
+                pass
+        await self.gone.wait()
+
+    # -- the agent's socket ---------------------------------------------------
+
+    def receive(self):
+        for _ in range(64):
+            try:
+                data, fds, _, _ = socket.recv_fds(self.socket, 65536, 3, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                self.loop.remove_reader(self.socket)     # watch() sees the end of the process
+                return
+            self.answer(json.loads(data), fds)
+
+    def answer(self, message, fds):
+        match message:
+            case {"exited": number, "code": code}:
+                future = self.exits.pop(number, None)
+                if future and not future.done():
+                    future.set_result(code)
+            case {"started": number, "pid": pid, "path": path}:
+                exit = self.exits[number] = self.loop.create_future()
+                future = self.starting.pop(number, None)
+                if future is None or future.done():
+                    for fd in fds:
+                        os.close(fd)
+                    return
+                for fd in fds:
+                    os.set_blocking(fd, False)
+                future.set_result(Started(number, pid, path, fds, exit))
+            case {"failed": number, "message": text}:
+                future = self.starting.pop(number, None)
+                if future and not future.done():
+                    future.set_exception(StartError(text))
+            case {"ready": True}:
+                if not self.ready.done():
+                    self.ready.set_result(None)
+            case {"frozen": count} | {"thawed": count}:
+                future = self.replies.pop(next(iter(message)), None)
+                if future and not future.done():
+                    future.set_result(count)
+
+    async def ask(self, request):
+        data, extra = json.dumps(request).encode(), []
+        if len(data) > PACKET:
+            extra = [os.memfd_create("request")]
+            os.write(extra[0], data)
+            data = b'{"op": "long"}'
+        try:
+            while True:
+                try:
+                    socket.send_fds(self.socket, [data], extra)
+                    return
+                except BlockingIOError:
+                    await asyncio.sleep(0.001)
+        except OSError as error:
+            raise SandboxError(f"the sandbox is gone: {error.strerror}") from None
+        finally:
+            for fd in extra:
+                os.close(fd)
+
+    # -- what a Sprite asks of it ----------------------------------------------
+
+    async def run(self, spec):
+        """Start a command; a Started, or StartError."""
+        self.numbers += 1
+        number = self.numbers
+        future = self.starting[number] = self.loop.create_future()
+        await self.ask({"op": "start", "id": number, "argv": spec.argv, "path": spec.path, "search": PATH,
+                        "env": list(spec.environment.items()), "dir": spec.dir, "tty": spec.tty,
+                        "rows": spec.rows, "cols": spec.cols, "stdin": spec.stdin})
+        return await future
+
+    async def signal(self, number, value):
+        await self.ask({"op": "signal", "id": number, "signal": value})
+
+    async def freeze(self):
+        await self.transition("freeze", "frozen")
+
+    async def thaw(self):
+        await self.transition("thaw", "thawed")
+
+    async def transition(self, op, reply):
+        future = self.replies[reply] = self.loop.create_future()
+        await self.ask({"op": op})
+        await future
+
+
+def write_accounts(disk, hostname):
+    files = {
+        "passwd": f"root:x:0:0:root:/root:/bin/bash\nsprite:x:{USER_ID}:{USER_ID}:sprite:{HOME}:/bin/bash\n"
+                  "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+        "group": f"root:x:0:\nsprite:x:{USER_ID}:\nnogroup:x:65534:\n",
+        "hosts": f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {hostname}\n",
+        "hostname": hostname + "\n",
+        # Debian's own would replace PATH in login shells; the live image's does not
+        "profile": "for file in /etc/profile.d/*.sh; do [ -r \"$file\" ] && . \"$file\"; done; unset file\n",
+        "resolv.conf": "nameserver 127.0.0.53\noptions timeout:1 attempts:1\n",
+    }
+    for name, text in files.items():
+        path = disk.path / "etc" / name
+        path.write_text(text)
+        path.chmod(0o644)

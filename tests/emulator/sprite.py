@@ -1,0 +1,247 @@
+"""One Sprite: its description, its status cold/warm/running, and what keeps it awake.
+
+cold --wake, cold_wake_delay--> running --idle_pause without activity--> warm
+warm --wake, wake_delay--> running      warm --cold_after--> cold (processes and /tmp gone, home kept)
+
+Every pause cuts all open connections of the Sprite. Activity is a request in progress, an
+exec with an attached client, and (by --control-idle-holds, unknown on the live service) a
+control socket that is merely open.
+"""
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import time
+import uuid
+
+import errors
+import values
+from policy import Policies
+from sandbox import HOME, PATH, Disk, Sandbox, SandboxError
+from session import Session
+
+VERSION = "v0.0.1-rc46"
+ENDED_SESSIONS = 256
+
+
+class Sprite:
+    def __init__(self, world, name, body):
+        self.world = world
+        self.settings = world.settings
+        self.name = name
+        self.id = f"sprite-{uuid.uuid4()}"
+        self.created_at = self.updated_at = time.time()
+        self.labels = list(body.get("labels") or [])
+        self.url_settings = {"auth": "sprite", **(body.get("url_settings") or {})}
+        self.config = body.get("config")
+        self.environment = dict(body.get("environment") or {})
+        self.last_running_at = self.last_warming_at = None
+        self.status = "cold"
+        self.destroyed = False
+        self.disk = Disk(world.store)
+        self.policies = Policies(self)
+        self.sandbox = None
+        self.sessions = {}
+        self.ended = {}             # ids of sessions that are over, newest last
+        self.sockets = set()        # transports that a pause cuts
+        self.holds = 0
+        self.timer = None
+        self.waking = None
+        self.transition = asyncio.Lock()
+
+    def describe(self, skew=0):
+        def when(seconds):
+            return None if seconds is None else values.stamp(seconds + skew)
+
+        return {"id": self.id, "name": self.name, "status": self.status,
+                "version": None if self.last_running_at is None else VERSION,
+                "url": f"https://{self.name}-{self.world.organization_id}.sprites.app",
+                "updated_at": when(self.updated_at), "created_at": when(self.created_at),
+                "organization": self.world.organization, "url_settings": self.url_settings,
+                "environment_version": None, "labels": self.labels, "last_running_at": when(self.last_running_at),
+                "last_warming_at": when(self.last_warming_at)}
+
+    def update(self, body):
+        """PUT: what is given replaces, what is not stays."""
+        if body.get("clear_labels"):
+            self.labels = []
+        if body.get("labels") is not None:
+            self.labels = list(body["labels"])
+        self.url_settings.update(body.get("url_settings") or {})
+        self.updated_at = time.time()
+
+    # -- activity -------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def busy(self, transport=None, hold=True):
+        """Awake for the time of a request; its connection is cut by a pause."""
+        if hold:
+            self.hold()
+        try:
+            await self.wake()
+            if transport is not None:
+                if transport.is_closing():
+                    raise ConnectionResetError("the client left while the Sprite woke up")
+                self.sockets.add(transport)
+            yield
+        finally:
+            self.sockets.discard(transport)
+            if hold:
+                self.release()
+
+    def hold(self):
+        self.holds += 1
+        self.set_timer(None)
+
+    def release(self):
+        self.holds -= 1
+        self.rest()
+
+    def rest(self):
+        """Start the idle window, if nothing is going on."""
+        if self.holds == 0 and self.status == "running" and self.settings.idle_pause and not self.destroyed:
+            self.set_timer(self.settings.idle_pause, self.pause, True)
+
+    def set_timer(self, seconds, action=None, *arguments):
+        if self.timer:
+            self.timer.cancel()
+            self.timer = None
+        if action:
+            self.timer = asyncio.get_running_loop().call_later(
+                seconds, lambda: self.world.background(action(*arguments)))
+
+    # -- transitions ----------------------------------------------------------
+
+    async def wake(self):
+        while self.status != "running" or self.waking:
+            if self.destroyed:
+                raise errors.sprite_not_found()
+            if self.waking is None:
+                self.world.limits.admit_running(self.world.running())
+                self.set_timer(None)
+                self.waking = self.world.background(self.do_wake())
+            try:
+                await asyncio.shield(self.waking)
+            except asyncio.CancelledError:
+                if self.destroyed:
+                    raise errors.sprite_not_found() from None
+                raise
+            except SandboxError as error:
+                raise errors.Refusal(503, f"{error}\n") from None
+
+    async def do_wake(self):
+        try:
+            async with self.transition:
+                self.last_warming_at = time.time()
+                if self.status == "cold":
+                    sandbox = Sandbox(self.disk, self.name, self.died)
+                    self.sandbox = sandbox
+                    try:
+                        await self.disk.clear_tmp()
+                        await asyncio.gather(sandbox.start(), asyncio.sleep(self.settings.cold_wake_delay))
+                    except BaseException:
+                        self.sandbox = None
+                        await sandbox.kill()
+                        raise
+                elif self.status == "warm":
+                    await asyncio.sleep(self.settings.wake_delay)
+                    await self.sandbox.thaw()
+                self.status = "running"
+                self.last_running_at = time.time()
+        finally:
+            self.waking = None
+        self.world.count_running()
+        self.rest()
+
+    async def pause(self, only_idle=False):
+        """running -> warm: connections cut, processes stopped where they are."""
+        async with self.transition:
+            if self.status != "running" or (only_idle and self.holds):
+                return
+            self.status = "warm"
+            self.set_timer(None)
+            self.cut()
+            try:
+                await self.sandbox.freeze()
+            except SandboxError:
+                return      # it died meanwhile; died() has made the Sprite cold
+            if self.settings.cold_after:
+                self.set_timer(self.settings.cold_after, self.cool)
+
+    async def cool(self):
+        """warm -> cold: memory is lost, home is kept."""
+        async with self.transition:
+            if self.status == "warm":
+                await self.stop()
+
+    async def crash(self):
+        """The machine dies under whatever runs."""
+        async with self.transition:
+            if self.status != "cold":
+                await self.stop()
+
+    async def stop(self):
+        self.status = "cold"
+        self.set_timer(None)
+        self.cut()
+        sandbox, self.sandbox = self.sandbox, None
+        await sandbox.kill()
+
+    def died(self):
+        """The sandbox ended by itself."""
+        self.sandbox = None
+        self.status = "cold"
+        self.set_timer(None)
+        self.cut()
+
+    async def destroy(self):
+        self.destroyed = True
+        self.set_timer(None)
+        self.cut()
+        if self.waking:
+            self.waking.cancel()
+        async with self.transition:
+            self.status = "cold"
+            if self.sandbox:
+                await self.sandbox.kill()
+            await self.disk.remove()
+
+    def cut(self):
+        for transport in list(self.sockets):
+            cut(transport)
+        self.sockets.clear()
+
+    # -- commands -------------------------------------------------------------
+
+    def default_environment(self):
+        return {"HOME": HOME, "PATH": PATH, "USER": "sprite", "LOGNAME": "sprite", "SHELL": "/bin/bash",
+                "LANG": "C.UTF-8", **self.environment}
+
+    async def execute(self, command):
+        """Start a command; its Session, or StartError. The Sprite must be held awake."""
+        if self.status != "running":
+            raise SandboxError("the Sprite is not running")
+        command.resolve_environment(self.default_environment())
+        started = await self.sandbox.run(command)
+        session = Session(self, command, started)
+        self.sessions[session.id] = session
+        self.world.count_start(command)
+        return session
+
+    def session_ended(self, session):
+        self.sessions.pop(session.id, None)
+        self.ended[session.id] = None
+        while len(self.ended) > ENDED_SESSIONS:
+            del self.ended[next(iter(self.ended))]
+
+    def describe_policy(self, rules):
+        self.disk.describe("policy/network.json", json.dumps({"rules": rules}) + "\n")
+
+
+def cut(transport):
+    """Drop a connection as a vanished machine does: reset, nothing flushed, no close frame."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -1,0 +1,158 @@
+"""Everything the emulator holds: the organisation's Sprites, its limits, its counters."""
+import asyncio
+import random
+import re
+import traceback
+
+import errors
+from faults import Faults
+from limits import Limits
+from sandbox import SandboxError, StartError, Store
+from sprite import Sprite
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+STARTS = 200_000        # exec ids remembered
+
+
+class World:
+    def __init__(self, settings):
+        self.settings = settings
+        self.random = random.Random(f"{settings.seed} world")
+        self.organization = "emulator"
+        self.organization_id = "".join(self.random.choices("abcdefghijkmnpqrstuvwxyz23456789", k=5))
+        self.store = Store()
+        self.limits = Limits(settings.create_limit, settings.running_limit)
+        self.faults = Faults(settings.seed)
+        self.sprites = {}           # name -> Sprite, oldest first
+        self.creating = set()       # names promised to creations that are held
+        self.tasks = set()
+        self.created = self.destroyed = self.started = self.creates_refused = 0
+        self.max_alive = self.max_running = 0
+        self.starts = {}            # exec id -> process starts
+
+    def background(self, coroutine):
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.finished)
+        return task
+
+    def finished(self, task):
+        self.tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, (errors.Refusal, SandboxError, StartError)):
+            traceback.print_exception(error)
+
+    def find(self, name):
+        sprite = self.sprites.get(name)
+        if sprite is None:
+            raise errors.sprite_not_found()
+        return sprite
+
+    # -- creation -------------------------------------------------------------
+
+    async def create(self, body):
+        """The control plane's POST: checks, limits, faults, the time it takes."""
+        name = check_create(body)
+        try:
+            fault = self.faults.hit("create_429", name, "POST")
+            if fault:
+                raise errors.creation_limited(*(self.settings.create_limit or (10, 60)), fault["retry_after_seconds"])
+            self.check_free(name)
+            if self.settings.running_limit_on in ("create", "both"):
+                self.limits.admit_running(self.running())
+            self.limits.admit_creation()
+        except errors.Refusal as refusal:
+            self.creates_refused += refusal.status == 429
+            raise
+        failure = self.faults.hit("create_500", name, "POST")
+        if failure and not failure["created"]:
+            raise errors.Refusal(500, {"error": "failed to create sprite"})
+        hang = self.faults.hit("create_hang", name, "POST")
+        self.creating.add(name)
+        try:
+            await asyncio.sleep(self.settings.create_delay + (hang.delay if hang else 0))
+            sprite = self.sprites[name] = Sprite(self, name, body)
+        finally:
+            self.creating.discard(name)
+        self.created += 1
+        self.max_alive = max(self.max_alive, len(self.sprites))
+        if failure:
+            raise errors.Refusal(500, {"error": "failed to create sprite"})
+        return sprite
+
+    def check_free(self, name):
+        if name in self.sprites or name in self.creating:
+            raise errors.Refusal(409, {"error": f"A sprite named '{name}' already exists. "
+                                                "Please choose a different name."})
+
+    async def destroy(self, sprite):
+        if self.sprites.get(sprite.name) is sprite:
+            del self.sprites[sprite.name]
+            self.destroyed += 1
+        await sprite.destroy()
+
+    async def close(self):
+        sprites = list(self.sprites.values())
+        self.sprites.clear()
+        await asyncio.gather(*(sprite.destroy() for sprite in sprites), return_exceptions=True)
+        for task in list(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.store.close()
+
+    # -- counting -------------------------------------------------------------
+
+    def running(self):
+        return sum(1 for sprite in self.sprites.values() if sprite.status == "running" or sprite.waking)
+
+    def count_running(self):
+        self.max_running = max(self.max_running, self.running())
+
+    def count_start(self, command):
+        self.started += 1
+        for exec_id in command.exec_ids():
+            self.starts[exec_id] = self.starts.get(exec_id, 0) + 1
+            if len(self.starts) > STARTS:
+                del self.starts[next(iter(self.starts))]
+
+    def counters(self):
+        states = [sprite.status for sprite in self.sprites.values()]
+        limit = self.settings.running_limit
+        return {"name": self.organization, "running": states.count("running"), "warm": states.count("warm"),
+                "cold": states.count("cold"), "running_limit": limit, "warm_limit": None}
+
+    def state(self):
+        """What really happened, for tests."""
+        sprites = [{"name": sprite.name, "status": sprite.status, "created_at": sprite.describe()["created_at"],
+                    "labels": sprite.labels} for sprite in self.sprites.values()]
+        return {"sprites": sprites, "created": self.created, "destroyed": self.destroyed, "started": self.started,
+                "creates_refused": self.creates_refused, "max_alive": self.max_alive,
+                "max_running": self.max_running, "starts": self.starts}
+
+
+def check_create(body):
+    if not isinstance(body, dict):
+        raise errors.invalid("invalid request body")
+    name = body.get("name")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise errors.invalid("invalid sprite name format")
+    environment = body.get("environment")
+    if environment is not None and not (isinstance(environment, dict)
+                                        and all(isinstance(value, str) for value in environment.values())):
+        raise errors.invalid("environment must be a map of texts")
+    if body.get("config") is not None and not isinstance(body["config"], dict):
+        raise errors.invalid("config must be an object")
+    check_settings(body)
+    return name
+
+
+def check_settings(body):
+    """The fields that creation and update share."""
+    labels = body.get("labels")
+    if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+        raise errors.invalid("labels must be an array of texts")
+    url_settings = body.get("url_settings")
+    if url_settings is None:
+        return
+    if not isinstance(url_settings, dict) or url_settings.get("auth", "sprite") not in ("sprite", "public"):
+        raise errors.invalid("invalid auth type, must be one of: sprite, public")
