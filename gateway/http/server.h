@@ -1,0 +1,60 @@
+/*
+ * server - the HTTP/1.1 front end of one worker: libmicrohttpd in external epoll mode on a libuv loop
+ *
+ * Owns:       the listening socket given to it, the daemon, its connections and requests, its loop handles.
+ * Lifetime:   http_server_new … http_server_stop, whose on_stopped is the last thing; the server is freed right after.
+ * Runs on:    the loop given to it.
+ * Re-entry:   on_request and all sinks run from the loop, never inside a call.
+ * Results:    NULL / negative = no memory or libmicrohttpd refused to start.
+ * Bounds:     options.max_connections connections, options.max_in_flight requests under way (then 503), max_head bytes of head.
+ * Invariants: on_request sees only requests that the guard passed; every request ends in exactly one on_finished of the observer.
+ */
+#pragma once
+
+#include "gateway/http/request.h"
+
+#include <uv.h>
+
+struct http_server;
+
+/* Everything here may be NULL. Runs on the loop, for logs and metrics. */
+struct http_observer {
+	void *ctx;
+	/* Every request with a complete head, also those the guard or the server refused. `refusal` is HTTP_GUARD_OK for the others. */
+	void (*on_finished)(void *ctx, const struct http_head *head, const struct http_summary *summary,
+			    enum http_guard_reason refusal);
+	/* libmicrohttpd refused bytes that never became a request (or a connection was closed for being slow). */
+	void (*on_rejected)(void *ctx, const char *reason);
+};
+
+struct http_server_options {
+	uv_loop_t *loop;
+	int listen_fd; /* taken, also on failure */
+	size_t max_head;            /* 32 KiB; up to 128 KiB */
+	uint64_t max_body;          /* ceiling of every http_request_read() */
+	unsigned max_connections;
+	unsigned max_in_flight;
+	unsigned head_timeout_ms;   /* 10 s for a whole head */
+	unsigned idle_timeout_ms;   /* 75 s between requests, and for a client that does not read */
+	unsigned body_timeout_ms;   /* 30 s without a byte of an unfinished body */
+	void (*on_request)(void *ctx, struct http_request *request);
+	void *ctx;
+	struct http_observer observer;
+};
+
+/* Options with the defaults above; loop, listen_fd and on_request are left to the caller. */
+void http_server_defaults(struct http_server_options *options);
+
+struct http_server *http_server_new(const struct http_server_options *options);
+
+/* From now on every answer says `Connection: close`. */
+void http_server_drain(struct http_server *server);
+
+/* Stops accepting, closes the listening socket and idle connections; requests under way go on. Implies http_server_drain(). */
+void http_server_quiesce(struct http_server *server);
+
+/* Cuts what is left (on_gone, on_finished) and gives everything back; on_stopped runs later from the loop. */
+void http_server_stop(struct http_server *server, void (*on_stopped)(void *ctx), void *ctx);
+
+size_t http_server_connections(const struct http_server *server);
+size_t http_server_in_flight(const struct http_server *server);

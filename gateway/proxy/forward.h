@@ -1,0 +1,40 @@
+/*
+ * forward - what a request and a response become on their way through (RFC 9110 section 7.6, RFC 7239)
+ *
+ * Pure: borrows, writes into the caller's buffer.
+ * Results: 0, FORWARD_E_LOOP, FORWARD_E_FIELDS; negative = those of buf.
+ */
+#pragma once
+
+#include "gateway/base/buf.h"
+#include "gateway/datasette/response.h"
+#include "gateway/http/peer.h"
+#include "gateway/http/request.h"
+
+#define FORWARD_E_LOOP   1 /* our own Via is in the request already */
+#define FORWARD_E_FIELDS 2 /* the response has a field that may not be passed on and cannot be dropped */
+
+struct forward_options {
+	struct slice pseudonym;      /* in Via, "spritegate"; two gateways in a row need different ones */
+	struct peer_set trusted;     /* peers whose X-Forwarded-Proto, X-Forwarded-For and Fly-Client-IP are believed */
+	unsigned port;               /* X-Forwarded-Port when the peer is not trusted and Host has none */
+};
+
+/* Who the client is and how it came, after what trusted peers say; slices of the request. */
+struct forward_client {
+	struct slice address;
+	struct slice scheme; /* "http" or "https" */
+};
+struct forward_client forward_client_of(const struct http_head *head, const struct forward_options *options);
+
+/* Appends request line and fields, without framing fields and the empty line (exchange adds them). */
+MUST_CHECK int forward_request(const struct http_head *head, const struct forward_options *options, struct buf *out);
+
+/* Only these may be sent twice. */
+bool forward_may_retry(const struct http_head *head);
+
+/* The fields for the client, in order; slices of `head`. */
+MUST_CHECK int forward_response(const struct response_head *head, struct http_fields *fields);
+
+/* Must bytes of this response be passed on however long it is silent (text/event-stream)? */
+bool forward_is_event_stream(const struct response_head *head);

@@ -1,0 +1,46 @@
+/*
+ * relay - carries a request to Datasette and the answer back, both ways at once, in bounded memory
+ *
+ * Owns:       the exchanges it starts. Not the requests, not the pools.
+ * Lifetime:   relay_new … relay_free; relay_free only when relay_active() is 0 (http_server_stop ends all requests).
+ * Runs on:    the loop of its pools.
+ * Re-entry:   relay_handle() is called inside on_request and answers at once only with problems; no callback runs inside a call.
+ * Bounds:     HTTP_REQUEST_BUFFER + EXCHANGE_BUFFER bytes a request.
+ * Invariants: what Datasette cuts is cut for the client; a client that leaves cancels its exchange; our own 502, 503 and 504 say that
+ *             Datasette failed and how.
+ */
+#pragma once
+
+#include "gateway/datasette/exchange.h"
+#include "gateway/proxy/forward.h"
+
+struct relay;
+
+/* How a proxied request went, for access log and metrics; `head` is valid during the call. */
+struct relay_summary {
+	struct http_summary http;
+	struct exchange_timing upstream;
+	bool failed;                  /* Datasette failed: `error` says how */
+	enum exchange_error error;
+	unsigned upstream_status;     /* 0 when Datasette did not answer */
+};
+
+struct relay_options {
+	struct exchange_pool *exchanges; /* borrowed */
+	struct forward_options forward;
+	uint64_t max_body;               /* MAX_BODY_BYTES */
+	unsigned first_byte_ms, idle_ms, event_stream_idle_ms; /* 60 s, 60 s, 15 min */
+	/* May be NULL. */
+	void (*on_finished)(void *ctx, const struct http_head *head, const struct relay_summary *summary);
+	void *ctx;
+};
+
+void relay_defaults(struct relay_options *options);
+
+struct relay *relay_new(const struct relay_options *options);
+void relay_free(struct relay *relay);
+
+/* Takes over a request inside on_request. */
+void relay_handle(struct relay *relay, struct http_request *request);
+
+size_t relay_active(const struct relay *relay);
