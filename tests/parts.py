@@ -145,10 +145,11 @@ def fuzz_one(target, seconds):
     return None
 
 
-def script(path, *arguments, seconds):
+def script(path, seconds, preset=None):
     need(path)
-    build("release")
-    run(PYTHON, path, *arguments, seconds=seconds)
+    if preset:
+        build(preset)
+    run(PYTHON, path, seconds=seconds)
 
 
 UNIT = ("unit", lambda: unit("release"))
@@ -161,10 +162,10 @@ UNIT_TSAN = ("unit, tsan", lambda: unit("tsan"))
 INTEGRATION_TSAN = ("integration, tsan", lambda: python_tests("tsan", "tests/integration", seconds=3600))
 FUZZ_BRIEF = ("fuzz, 5 s each", lambda: fuzz(5))
 FUZZ = ("fuzz, 60 s each", lambda: fuzz(60))
-BENCH = ("bench", lambda: script("tests/bench/run.py", seconds=3600))
-IMAGE = ("image", lambda: script("tests/image.py", seconds=1800))
+BENCH = ("bench", lambda: script("tests/bench/run.py", 3600, "release"))
+IMAGE = ("image", lambda: script("tests/image.py", 1800))
 SOAK = ("soak", lambda: python_tests("release", "tests/soak", parallel=False, seconds=7200))
-MUTANTS = ("mutants", lambda: script("tests/mutants.py", seconds=7200))
+MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 
 PARTS = {
     "": [UNIT, EMULATOR, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Build the Dockerfile and look at the result: what is in it, who it runs as, that it serves on a read-only disk.
+
+debian:trixie-slim is made here with debootstrap, so that no registry is needed.
+"""
+import json
+import os
+import pathlib
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+CACHE = TOP / "build/image"
+BASE, IMAGE = "localhost/debian:trixie-slim", "localhost/spritegate:test"
+LARGEST_MIB = 120
+NOT_IN_SLIM = ["usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*", "var/cache/apt/*",
+               "var/lib/apt/lists/*", "var/log/*"]
+
+# As a runtime with a read-only root does it; root user command…
+READ_ONLY = """
+mount --bind "$0" "$0"
+mount -o remount,bind,ro "$0"
+mount --rbind /proc "$0/proc"
+mount --rbind /dev "$0/dev"
+user=$1; shift
+exec chroot --userspec="$user" "$0" "$@"
+"""
+
+
+def run(*command, seconds=900, quiet=False):
+    result = subprocess.run([str(word) for word in command], cwd=TOP, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT if quiet else None, text=True, timeout=seconds, check=False)
+    if result.returncode:
+        sys.exit(f"{' '.join(map(str, command[:3]))}: exit {result.returncode}\n{result.stdout[-4000:]}")
+    return result.stdout.strip()
+
+
+def check(what, holds):
+    print(("ok      " if holds else "FAILED  ") + what, flush=True)
+    if not holds:
+        sys.exit(1)
+
+
+def configure_buildah():
+    """Chroot isolation needs no engine, but its default limits may be above ours."""
+    limits = ",".join(f'"{name}={soft}:{hard}"' for name, (soft, hard) in {
+        name: resource.getrlimit(number) for name, number in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))
+    }.items() if hard != resource.RLIM_INFINITY)
+    settings = CACHE / "containers.conf"
+    settings.write_text(f"[containers]\ndefault_ulimits=[{limits}]\n")
+    os.environ.update(CONTAINERS_CONF=str(settings), BUILDAH_ISOLATION="chroot", STORAGE_DRIVER="overlay")
+
+
+def make_base():
+    tar = CACHE / "base.tar"
+    if not tar.exists():
+        sources = pathlib.Path("/etc/apt/sources.list")
+        mirror = sources.read_text().split()[1:2] if sources.exists() else []
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+            run("debootstrap", "--variant=minbase", "trixie", folder, *mirror, quiet=True)
+            run("tar", "-C", folder, "-cf", f"{tar}.new", *(f"--exclude=./{path}" for path in NOT_IN_SLIM), ".")
+        os.replace(f"{tar}.new", tar)
+    if subprocess.run(["buildah", "inspect", BASE], capture_output=True, timeout=60, check=False).returncode:
+        container = run("buildah", "from", "scratch")
+        run("buildah", "add", "--quiet", container, tar, "/")
+        run("buildah", "commit", "--quiet", "--rm", container, BASE)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def check_config():
+    config = json.loads(run("buildah", "inspect", IMAGE))["Docker"]["config"]
+    check("does not run as root", config["User"].split(":")[0].isdigit() and config["User"].split(":")[0] != "0")
+    check("serves by default", config["Entrypoint"] == ["spritegate"] and config["Cmd"] == ["serve"])
+    check("exposes 8080 and 9091", set(config["ExposedPorts"]) == {"8080/tcp", "9091/tcp"})
+    check("has a health check", config["Healthcheck"]["Test"] == ["CMD", "spritegate", "health"])
+    return config["User"]
+
+
+def check_files(root):
+    size = int(run("du", "-sxm", root).split()[0])
+    check(f"{size} MiB, at most {LARGEST_MIB}", size <= LARGEST_MIB)
+    present = [name for name in ("gcc", "cmake", "curl", "git", "python3") if (root / "usr/bin" / name).exists()]
+    check(f"brings no tools {present or ''}", not present)
+    check("brings its licence", (root / "usr/share/doc/spritegate/LICENSE").exists())
+
+
+def check_serving(root, user):
+    public, admin = free_port(), free_port()
+    inside = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", READ_ONLY, root, user, "env", "-i",
+              "PATH=/usr/local/bin:/usr/bin:/bin"]
+    for name, value in {"LISTEN": f"127.0.0.1:{public}", "ADMIN_LISTEN": f"127.0.0.1:{admin}", "PEPPER": "0" * 64,
+                        "SPRITES_TOKEN": "none", "SPRITES_URL": "http://127.0.0.1:1", "POOL_HOT": "0",
+                        "REDIS_URL": "redis://127.0.0.1:1", "DATASETTE_URL": "http://127.0.0.1:1"}.items():
+        inside.append(f"SPRITEGATE_{name}={value}")
+    check("finds all its libraries", "not found" not in run(*inside, "ldd", "/usr/local/bin/spritegate"))
+    check("cannot write", "Read-only" in run(*inside, "sh", "-c", "! touch /x 2>&1"))
+    check("version: " + run(*inside, "spritegate", "version"), True)
+    server = subprocess.Popen([*inside, "spritegate", "serve"], stdin=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 15
+        while not answers(f"http://127.0.0.1:{public}/-/gateway/health"):
+            if server.poll() is not None or time.monotonic() > end:
+                check("starts", False)
+            time.sleep(0.1)
+        check("answers /-/gateway/health on a read-only disk, without Redis", True)
+        run(*inside, "spritegate", "health", seconds=10)
+        check("`spritegate health` agrees", True)
+        server.terminate()
+        check("ends with 0 on SIGTERM", server.wait(timeout=30) == 0)
+    finally:
+        server.kill()
+
+
+def answers(url):
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=2) as response:
+            return response.status == 200
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def main():
+    CACHE.mkdir(parents=True, exist_ok=True)
+    configure_buildah()
+    make_base()
+    run("buildah", "bud", "--isolation", "chroot", "--pull-never", "--format", "docker", "--quiet", "-t", IMAGE, ".")
+    user = check_config()
+    container = run("buildah", "from", "--pull-never", IMAGE)
+    try:
+        root = pathlib.Path(run("buildah", "mount", container))
+        check_files(root)
+        check_serving(root, user)
+    finally:
+        run("buildah", "rm", container)
+        run("buildah", "prune", "--force", quiet=True)
+    print("image: passed")
+
+
+if __name__ == "__main__":
+    main()
