@@ -8,7 +8,7 @@
  * Lifetime:   pool_new, pool_start, then pool_stop … on_stopped, pool_free. The provider outlives the pool.
  * Runs on:    one loop (the agent's), every call and every callback.
  * Re-entry:   no callback runs inside a call of this header; every call but pool_counts may be made from any callback.
- * Results:    of a claim: POOL_E_*; of functions: 0, or negative = bug or no memory.
+ * Results:    of a claim: POOL_E_* (state.h); of functions: 0, or negative = bug or no memory.
  * Bounds:     options.max members (plus what an earlier run left behind, until it is destroyed), options.max_waiters waiters.
  * Invariants: a member is granted at most once; waiters are served oldest first; every Sprite whose creation was attempted is
  *             held here until its absence is confirmed or pool_stop's deadline has passed.
@@ -19,12 +19,6 @@
 #include "gateway/sprites/provider.h"
 
 #include <uv.h>
-
-/* Why a claim was refused. */
-#define POOL_E_FULL        1 /* the waiting queue is full */
-#define POOL_E_DEADLINE    2 /* none was ready in time, or certainly will not be */
-#define POOL_E_STOPPING    3 /* pool_stop was called */
-#define POOL_E_UNAVAILABLE 4 /* the provider refuses us or cannot be reached */
 
 struct pool;
 struct pool_claim;

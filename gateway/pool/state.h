@@ -1,5 +1,5 @@
 /*
- * state - the states of a pool member and the one table of allowed transitions
+ * state - the states of a pool member, the one table of allowed transitions, and why a claim is refused
  *
  * WARM, RECYCLING and QUARANTINE have their edges here but nothing moves a member into them yet: they belong to the paused
  * tier, to restoring a member's own checkpoint, and to members whose state is in doubt.
@@ -27,3 +27,9 @@ const char *pool_state_name(enum pool_state state);
 
 /* May a member that is in `from` go to `to`? */
 bool pool_state_allows(enum pool_state from, enum pool_state to);
+
+/* Why a claim was refused. */
+#define POOL_E_FULL        1 /* the waiting queue is full */
+#define POOL_E_DEADLINE    2 /* none was ready in time, or certainly will not be */
+#define POOL_E_STOPPING    3 /* the pool is being stopped */
+#define POOL_E_UNAVAILABLE 4 /* the provider refuses us or cannot be reached */

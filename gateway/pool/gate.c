@@ -1,0 +1,143 @@
+#include "gateway/pool/gate.h"
+
+#define SECOND_US UINT64_C(1000000)
+
+#define RATE_LIMIT_DEFAULT_US (10 * SECOND_US)
+#define RATE_LIMIT_MAX_US     (3600 * SECOND_US) /* an absurd Retry-After must not switch the pool off for ever */
+#define CAPACITY_US           (5 * SECOND_US)
+#define UNAUTHORIZED_US       (30 * SECOND_US)
+#define BACKOFF_FIRST_US      (SECOND_US / 2)
+#define BACKOFF_MAX_US        (30 * SECOND_US)
+
+static const char *const texts[GATE_REASONS] = {
+	[GATE_RATE_LIMIT] = "rate-limit",
+	[GATE_CAPACITY] = "capacity",
+	[GATE_UNAVAILABLE] = "unavailable",
+	[GATE_UNAUTHORIZED] = "unauthorized",
+};
+
+/* xorshift64: jitter needs spread, not secrecy. */
+static uint64_t next_random(uint64_t *state)
+{
+	uint64_t x = *state;
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	return *state = x;
+}
+
+uint64_t gate_backoff_us(unsigned attempt, uint64_t *random)
+{
+	uint64_t full = BACKOFF_FIRST_US;
+	for (unsigned i = 1; i < attempt && full < BACKOFF_MAX_US; i++)
+		full *= 2;
+	if (full > BACKOFF_MAX_US)
+		full = BACKOFF_MAX_US;
+	return full / 2 + next_random(random) % (full / 2 + 1);
+}
+
+void gate_init(struct gate *gate, uint64_t seed)
+{
+	*gate = (struct gate){.window = GATE_WINDOW_MAX, .random = seed};
+}
+
+static void hold(struct gate *gate, enum gate_reason reason, uint64_t until_us)
+{
+	if (until_us > gate->until_us[reason])
+		gate->until_us[reason] = until_us;
+}
+
+static uint64_t rate_limit_us(uint64_t retry_after_ms)
+{
+	if (!retry_after_ms)
+		return RATE_LIMIT_DEFAULT_US;
+	return retry_after_ms < RATE_LIMIT_MAX_US / 1000 ? retry_after_ms * 1000 : RATE_LIMIT_MAX_US;
+}
+
+static void unavailable(struct gate *gate, uint64_t now_us, uint64_t begun_us)
+{
+	/* Attempts that were already under way when the last one failed say nothing new. */
+	if (gate->failures && begun_us < gate->closed_us)
+		return;
+	gate->failures++;
+	if (gate->failures > 1)
+		gate->window = 1;
+	hold(gate, GATE_UNAVAILABLE, now_us + gate_backoff_us(gate->failures, &gate->random));
+}
+
+void gate_failed(struct gate *gate, uint64_t now_us, uint64_t begun_us, enum provider_code code, uint64_t retry_after_ms)
+{
+	switch (code) {
+	case PROVIDER_RATE_LIMIT:
+		hold(gate, GATE_RATE_LIMIT, now_us + rate_limit_us(retry_after_ms));
+		gate->window = 1;
+		break;
+	case PROVIDER_CAPACITY:
+		hold(gate, GATE_CAPACITY, now_us + CAPACITY_US);
+		gate->window = 1;
+		break;
+	case PROVIDER_UNAUTHORIZED:
+		hold(gate, GATE_UNAUTHORIZED, now_us + UNAUTHORIZED_US);
+		gate->window = 1;
+		break;
+	default:
+		unavailable(gate, now_us, begun_us);
+		break;
+	}
+	gate->closed_us = now_us;
+}
+
+void gate_created(struct gate *gate, uint64_t begun_us)
+{
+	if (begun_us >= gate->closed_us && gate->window < GATE_WINDOW_MAX)
+		gate->window *= 2;
+}
+
+void gate_ready(struct gate *gate)
+{
+	gate->failures = 0;
+}
+
+void gate_room(struct gate *gate)
+{
+	gate->until_us[GATE_CAPACITY] = 0;
+}
+
+void gate_tick(struct gate *gate, uint64_t now_us)
+{
+	for (int i = 0; i < GATE_REASONS; i++)
+		if (gate->until_us[i] <= now_us)
+			gate->until_us[i] = 0;
+}
+
+bool gate_is_open(const struct gate *gate)
+{
+	return gate_opens_us(gate) == 0;
+}
+
+uint64_t gate_opens_us(const struct gate *gate)
+{
+	uint64_t latest = 0;
+	for (int i = 0; i < GATE_REASONS; i++)
+		if (gate->until_us[i] > latest)
+			latest = gate->until_us[i];
+	return latest;
+}
+
+uint64_t gate_next_due(const struct gate *gate)
+{
+	uint64_t next = UINT64_MAX;
+	for (int i = 0; i < GATE_REASONS; i++)
+		if (gate->until_us[i] && gate->until_us[i] < next)
+			next = gate->until_us[i];
+	return next;
+}
+
+const char *gate_text(const struct gate *gate)
+{
+	uint64_t latest = gate_opens_us(gate);
+	for (int i = 0; i < GATE_REASONS; i++)
+		if (latest && gate->until_us[i] == latest)
+			return texts[i];
+	return "open";
+}

@@ -1,0 +1,60 @@
+/*
+ * gate - what holds new creations back: the provider's limits, its refusals and its failures
+ *
+ * Pure: no clock, no I/O; its random numbers come from a seed.
+ * Invariants: a reason ends at its own time (gate_tick), so a short one never cuts a long one off; only `capacity` can end
+ *             earlier, when a Sprite has been destroyed.
+ */
+#pragma once
+
+#include "gateway/sprites/provider.h"
+
+enum gate_reason {
+	GATE_RATE_LIMIT,   /* creation limit: Retry-After, 10 s when not given */
+	GATE_CAPACITY,     /* too many Sprites: 5 s or until one is gone */
+	GATE_UNAVAILABLE,  /* failures: 0.5 s doubling to 30 s, with jitter */
+	GATE_UNAUTHORIZED, /* 30 s */
+	GATE_REASONS,
+};
+
+#define GATE_WINDOW_MAX 1024
+
+struct gate {
+	uint64_t until_us[GATE_REASONS]; /* 0 = does not hold */
+	uint64_t closed_us;              /* last time anything was refused or failed */
+	unsigned failures;               /* in a row; one burst of failures counts once */
+	size_t window;                   /* creations allowed on the wire at once: 1 after a refusal, doubled by every success */
+	uint64_t random;
+};
+
+/* The seed must not be 0. */
+void gate_init(struct gate *gate, uint64_t seed);
+
+/* An attempt begun at begun_us was refused or failed. */
+void gate_failed(struct gate *gate, uint64_t now_us, uint64_t begun_us, enum provider_code code, uint64_t retry_after_ms);
+
+/* A creation begun at begun_us succeeded. */
+void gate_created(struct gate *gate, uint64_t begun_us);
+
+/* A member became ready: the provider works. */
+void gate_ready(struct gate *gate);
+
+/* A Sprite is gone: there is room for another. */
+void gate_room(struct gate *gate);
+
+/* Ends the reasons whose time has come. */
+void gate_tick(struct gate *gate, uint64_t now_us);
+
+bool gate_is_open(const struct gate *gate);
+
+/* When it will be open, as far as is known; 0 when it is. */
+uint64_t gate_opens_us(const struct gate *gate);
+
+/* When gate_tick() has something to do; UINT64_MAX when never. */
+uint64_t gate_next_due(const struct gate *gate);
+
+/* "open", or the reason that holds longest. */
+const char *gate_text(const struct gate *gate);
+
+/* Jittered exponential backoff in microseconds, 0.25 … 0.5 s for the first attempt (attempt 1), at most 30 s. */
+uint64_t gate_backoff_us(unsigned attempt, uint64_t *random);

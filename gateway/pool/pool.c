@@ -1,0 +1,576 @@
+#include "gateway/pool/pool.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/id.h"
+#include "gateway/base/log.h"
+#include "gateway/pool/machine.h"
+#include "gateway/pool/member_name.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#define MAX_AGE_DEFAULT_MS (UINT64_C(6) * 3600 * 1000)
+#define HANDLES            3
+
+struct pool_claim {
+	struct machine_waiter waiter; /* in the machine's queue until `ready` */
+	struct pool_claim *prev, *next;
+	pool_claim_done done;
+	void *ctx;
+	struct pool_grant grant;
+	bool ready;
+};
+
+struct pool {
+	struct provider provider;
+	struct pool_observer observer;
+	uint64_t (*now_us)(void *ctx);
+	void *now_ctx;
+	char instance[MEMBER_NAME_INSTANCE_MAX + 1];
+	char gen[MEMBER_NAME_GEN_LEN + 1];
+	struct machine machine;
+	uv_timer_t timer;
+	/* Answers go out in `check`, after the poll; `idle` keeps that poll from blocking. Neither costs a system call. */
+	uv_idle_t idle;
+	uv_check_t check;
+	struct pool_claim *ready;
+	uint64_t armed_us;
+	uint64_t impossible; /* as told to the observer so far */
+	size_t under_way;    /* operations the provider has not answered */
+	size_t handles;
+	bool acting, unauthorized, stopped, freeing;
+	size_t left;
+	void (*on_stopped)(void *ctx, size_t left);
+	void *stopped_ctx;
+	void (*on_freed)(void *ctx);
+	void *freed_ctx;
+};
+
+static const struct {
+	const char *what, *detail;
+} refusals[] = {
+	[POOL_E_FULL] = {"full", "too many callers are already waiting for a sandbox"},
+	[POOL_E_DEADLINE] = {"deadline", "no sandbox becomes ready in time"},
+	[POOL_E_STOPPING] = {"stopping", "this gateway is shutting down"},
+	[POOL_E_UNAVAILABLE] = {"unavailable", "the sandbox provider is not available"},
+};
+
+static uint64_t read_clock(const struct pool *pool)
+{
+	return pool->now_us ? pool->now_us(pool->now_ctx) : clock_mono_us();
+}
+
+static void step(struct pool *pool, struct machine_event event);
+
+/* --- answers to claims ------------------------------------------------------------------------ */
+
+static void on_idle(uv_idle_t *idle)
+{
+	(void)idle;
+}
+
+static void count_claim(struct pool *pool, const struct pool_claim *claim, const char *what)
+{
+	if (pool->observer.on_claim)
+		pool->observer.on_claim(pool->observer.ctx, what, read_clock(pool) - claim->waiter.since_us);
+}
+
+static void deliver_one(struct pool *pool)
+{
+	struct pool_claim *claim = pool->ready;
+	DL_DELETE(pool->ready, claim);
+	count_claim(pool, claim, claim->grant.code ? refusals[claim->grant.code].what : claim->grant.tier);
+	claim->done(claim->ctx, &claim->grant);
+	free(claim);
+}
+
+static void on_check(uv_check_t *check)
+{
+	struct pool *pool = check->data;
+	size_t count;
+	struct pool_claim *claim;
+	DL_COUNT(pool->ready, claim, count);
+	/* Those that become ready meanwhile come in the next turn. A callback may cancel claims or free the pool. */
+	while (count-- && pool->ready && !pool->freeing)
+		deliver_one(pool);
+	if (pool->freeing || pool->ready)
+		return;
+	uv_check_stop(&pool->check);
+	uv_idle_stop(&pool->idle);
+	if (pool->stopped && pool->on_stopped) {
+		void (*on_stopped)(void *, size_t) = TAKE(pool->on_stopped);
+		on_stopped(pool->stopped_ctx, pool->left);
+	}
+}
+
+static void wake(struct pool *pool)
+{
+	uv_idle_start(&pool->idle, on_idle);
+	uv_check_start(&pool->check, on_check);
+}
+
+static void answer(struct pool *pool, struct machine_waiter *waiter, struct pool_grant grant)
+{
+	struct pool_claim *claim = CONTAINER_OF(waiter, struct pool_claim, waiter);
+	claim->grant = grant;
+	claim->ready = true;
+	DL_APPEND(pool->ready, claim);
+	wake(pool);
+}
+
+static void answer_grant(struct pool *pool, const struct machine_action *action)
+{
+	answer(pool, action->waiter,
+	       (struct pool_grant){.member = action->member,
+				   .sandbox = action->member->sandbox,
+				   .tier = action->hot ? "hot" : "cold",
+				   .detail = ""});
+}
+
+static void answer_refusal(struct pool *pool, const struct machine_action *action)
+{
+	answer(pool, action->waiter,
+	       (struct pool_grant){.code = action->refusal,
+				   .tier = "",
+				   .retry_after_ms = action->retry_after_ms,
+				   .detail = refusals[action->refusal].detail});
+}
+
+/* --- operations of the provider --------------------------------------------------------------- */
+
+static void maybe_freed(struct pool *pool)
+{
+	if (!pool->freeing || pool->handles || pool->under_way)
+		return;
+	void (*on_freed)(void *) = pool->on_freed;
+	void *ctx = pool->freed_ctx;
+	machine_deinit(&pool->machine);
+	free(pool);
+	if (on_freed)
+		on_freed(ctx);
+}
+
+/* A wrong token makes every operation fail: said once, until something works again. */
+static void log_failure(struct pool *pool, const char *verb, const char *name, const struct provider_result *result)
+{
+	if (result->code == PROVIDER_UNAUTHORIZED) {
+		if (!pool->unauthorized)
+			log_error("pool: %s %s: the provider refuses our token: %s", verb, name, result->detail);
+		pool->unauthorized = true;
+	} else if (result->code == PROVIDER_POLICY) {
+		log_error("pool: %s %s: not used, its network could not be closed: %s", verb, name, result->detail);
+	} else {
+		log_warning("pool: %s %s: %s", verb, name, result->detail);
+	}
+}
+
+static void note_result(struct pool *pool, const char *verb, const char *name, const struct provider_result *result)
+{
+	if (result->code == PROVIDER_OK)
+		pool->unauthorized = false;
+	else
+		log_failure(pool, verb, name, result);
+}
+
+typedef void (*observer_call)(void *ctx, enum provider_code code, uint64_t took_us);
+
+static void finish(struct pool *pool, struct pool_member *member, enum machine_event_type type, const char *verb,
+		   observer_call observe, const struct provider_result *result, bool unsent)
+{
+	note_result(pool, verb, member->name, result);
+	if (observe)
+		observe(pool->observer.ctx, result->code, read_clock(pool) - member->asked_us);
+	step(pool, (struct machine_event){.type = type,
+					  .member = member,
+					  .code = result->code,
+					  .retry_after_ms = result->retry_after_ms,
+					  .unsent = unsent});
+}
+
+static void finish_create(struct pool_member *member, const struct provider_result *result, bool unsent)
+{
+	finish(member->pool, member, MACHINE_CREATED, "create", member->pool->observer.on_create, result, unsent);
+}
+
+static void on_lost(void *ctx, const char *reason)
+{
+	struct pool_member *member = ctx;
+	struct pool *pool = member->pool;
+	if (member->state != POOL_HOT)
+		return;
+	log_debug("pool: lost the channel of %s: %s", member->name, reason);
+	if (pool->observer.on_lost)
+		pool->observer.on_lost(pool->observer.ctx);
+	step(pool, (struct machine_event){.type = MACHINE_LOST, .member = member});
+}
+
+static void finish_prepare(struct pool_member *member, const struct provider_result *result, bool unsent)
+{
+	static const struct provider_result no_sandbox = {.code = PROVIDER_INVALID, .detail = "prepared without a sandbox"};
+	if (result->code == PROVIDER_OK && !result->sandbox)
+		result = &no_sandbox;
+	if (result->code == PROVIDER_OK) {
+		member->sandbox = result->sandbox;
+		sandbox_on_lost(member->sandbox, on_lost, member);
+	}
+	finish(member->pool, member, MACHINE_PREPARED, "prepare", member->pool->observer.on_prepare, result, unsent);
+}
+
+static void finish_destroy(struct pool_member *member, const struct provider_result *result, bool unsent)
+{
+	finish(member->pool, member, MACHINE_DESTROYED, "destroy", member->pool->observer.on_destroy, result, unsent);
+}
+
+/* True when the answer comes too late to matter. */
+static bool answered(struct pool *pool)
+{
+	pool->under_way--;
+	if (!pool->freeing)
+		return false;
+	maybe_freed(pool);
+	return true;
+}
+
+static void on_created(void *ctx, const struct provider_result *result)
+{
+	struct pool_member *member = ctx;
+	if (!answered(member->pool))
+		finish_create(member, result, false);
+}
+
+static void on_prepared(void *ctx, const struct provider_result *result)
+{
+	struct pool_member *member = ctx;
+	if (member->pool->freeing && result->code == PROVIDER_OK)
+		sandbox_close(result->sandbox);
+	if (!answered(member->pool))
+		finish_prepare(member, result, false);
+}
+
+static void on_destroyed(void *ctx, const struct provider_result *result)
+{
+	struct pool_member *member = ctx;
+	if (!answered(member->pool))
+		finish_destroy(member, result, false);
+}
+
+static struct provider_result not_sent(const char *detail)
+{
+	return (struct provider_result){.code = PROVIDER_UNAVAILABLE, .detail = detail};
+}
+
+/* True when the provider took the operation on and will answer. */
+static bool begun(struct pool *pool, int result)
+{
+	if (result == 0)
+		pool->under_way++;
+	return result == 0;
+}
+
+static void do_create(struct pool *pool, struct pool_member *member)
+{
+	char ulid[ID_ULID_LEN + 1];
+	member->pool = pool;
+	member->asked_us = read_clock(pool);
+	struct provider_result failed = not_sent("no random numbers for a name");
+	if (id_ulid(ulid, clock_wall_ms()) == 0) {
+		member_name_make(member->name, pool->instance, pool->gen, ulid);
+		if (begun(pool, pool->provider.ops->create(pool->provider.self, member->name, on_created, member)))
+			return;
+		failed.detail = "could not be started";
+	}
+	finish_create(member, &failed, true);
+}
+
+static void do_prepare(struct pool *pool, struct pool_member *member)
+{
+	member->asked_us = read_clock(pool);
+	if (begun(pool, pool->provider.ops->prepare(pool->provider.self, member->name, on_prepared, member)))
+		return;
+	struct provider_result failed = not_sent("could not be started");
+	finish_prepare(member, &failed, true);
+}
+
+static void do_destroy(struct pool *pool, struct pool_member *member)
+{
+	member->pool = pool;
+	member->asked_us = read_clock(pool);
+	if (begun(pool, pool->provider.ops->destroy(pool->provider.self, member->name, on_destroyed, member)))
+		return;
+	struct provider_result failed = not_sent("could not be started");
+	finish_destroy(member, &failed, true);
+}
+
+static void do_close(struct pool_member *member)
+{
+	struct sandbox *sandbox = TAKE(member->sandbox);
+	sandbox_close(sandbox);
+}
+
+static void on_found(void *ctx, const char *name)
+{
+	struct pool *pool = ctx;
+	if (!pool->freeing && member_name_belongs(name, pool->instance))
+		step(pool, (struct machine_event){.type = MACHINE_FOUND, .name = name});
+}
+
+static void on_listed(void *ctx, const struct provider_result *result)
+{
+	struct pool *pool = ctx;
+	if (answered(pool))
+		return;
+	note_result(pool, "list", pool->instance, result);
+	step(pool, (struct machine_event){.type = MACHINE_LISTED, .code = result->code});
+}
+
+static void do_list(struct pool *pool)
+{
+	char prefix[MEMBER_NAME_PREFIX_MAX + 1];
+	member_name_prefix(prefix, pool->instance);
+	if (begun(pool, pool->provider.ops->list(pool->provider.self, prefix, on_found, on_listed, pool)))
+		return;
+	step(pool, (struct machine_event){.type = MACHINE_LISTED, .code = PROVIDER_UNAVAILABLE});
+}
+
+/* --- the machine's driver --------------------------------------------------------------------- */
+
+static void carry_out(struct pool *pool, const struct machine_action *action)
+{
+	switch (action->type) {
+	case MACHINE_DO_LIST:
+		do_list(pool);
+		break;
+	case MACHINE_DO_CREATE:
+		do_create(pool, action->member);
+		break;
+	case MACHINE_DO_PREPARE:
+		do_prepare(pool, action->member);
+		break;
+	case MACHINE_DO_CLOSE:
+		do_close(action->member);
+		break;
+	case MACHINE_DO_DESTROY:
+		do_destroy(pool, action->member);
+		break;
+	case MACHINE_DO_GRANT:
+		answer_grant(pool, action);
+		break;
+	case MACHINE_DO_REFUSE:
+		answer_refusal(pool, action);
+		break;
+	case MACHINE_DO_STOPPED:
+		pool->stopped = true;
+		pool->left = action->left;
+		wake(pool);
+		break;
+	}
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	pool_tick(timer->data);
+}
+
+static void arm(struct pool *pool, uint64_t now_us)
+{
+	if (pool->now_us)
+		return;
+	uint64_t due_us = machine_next_due(&pool->machine);
+	if (due_us == pool->armed_us)
+		return;
+	pool->armed_us = due_us;
+	if (due_us == UINT64_MAX) {
+		uv_timer_stop(&pool->timer);
+		return;
+	}
+	/* Rounded up: a tick that comes early finds nothing to do. */
+	uint64_t wait_ms = due_us > now_us ? (due_us - now_us + 999) / 1000 : 0;
+	uv_update_time(pool->timer.loop);
+	uv_timer_start(&pool->timer, on_timer, wait_ms, 0);
+}
+
+static void report_impossible(struct pool *pool)
+{
+	for (; pool->impossible < pool->machine.impossible; pool->impossible++) {
+		log_error("pool: a transition that cannot be was asked for and not made");
+		if (pool->observer.on_impossible)
+			pool->observer.on_impossible(pool->observer.ctx);
+	}
+}
+
+static void step(struct pool *pool, struct machine_event event)
+{
+	uint64_t now_us = read_clock(pool);
+	machine_step(&pool->machine, now_us, &event);
+	/* The outcome of an action that failed at once: the loop below, further up the stack, goes on. */
+	if (pool->acting)
+		return;
+	pool->acting = true;
+	struct machine_action action;
+	while (machine_next_action(&pool->machine, &action))
+		carry_out(pool, &action);
+	pool->acting = false;
+	report_impossible(pool);
+	arm(pool, now_us);
+}
+
+void pool_tick(struct pool *pool)
+{
+	pool->armed_us = 0;
+	step(pool, (struct machine_event){.type = MACHINE_TICK});
+}
+
+uint64_t pool_next_due(const struct pool *pool)
+{
+	return machine_next_due(&pool->machine);
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+static int setup(struct pool *pool, const struct pool_options *options)
+{
+	uint64_t seed;
+	int r = id_random(&seed, sizeof seed);
+	if (r < 0)
+		return r;
+	r = member_name_instance(pool->instance, slice_str(options->instance));
+	if (r < 0)
+		return r;
+	member_name_generation(pool->gen, options->recipe);
+	return machine_init(&pool->machine,
+			    &(struct machine_options){
+				    .hot = options->hot,
+				    .max = options->max,
+				    .max_waiters = options->max_waiters,
+				    .max_age_us = (options->max_age_ms ? options->max_age_ms : MAX_AGE_DEFAULT_MS) * 1000,
+				    .seed = seed | 1,
+			    });
+}
+
+struct pool *pool_new(const struct pool_options *options)
+{
+	CLEANUP(free_ptr) struct pool *pool = calloc(1, sizeof *pool);
+	if (!pool)
+		return NULL;
+	int r = setup(pool, options);
+	if (r < 0) {
+		log_error("pool: cannot be made: %s", uv_strerror(r));
+		return NULL;
+	}
+	pool->provider = options->provider;
+	pool->observer = options->observer;
+	pool->now_us = options->now_us;
+	pool->now_ctx = options->now_ctx;
+	uv_timer_init(options->loop, &pool->timer);
+	uv_idle_init(options->loop, &pool->idle);
+	uv_check_init(options->loop, &pool->check);
+	pool->timer.data = pool->idle.data = pool->check.data = pool;
+	pool->handles = HANDLES;
+	return TAKE(pool);
+}
+
+void pool_start(struct pool *pool)
+{
+	step(pool, (struct machine_event){.type = MACHINE_START});
+}
+
+int pool_claim(struct pool *pool, uint64_t wait_ms, pool_claim_done done, void *ctx, struct pool_claim **claim_out)
+{
+	struct pool_claim *claim = calloc(1, sizeof *claim);
+	if (!claim)
+		return -ENOMEM;
+	uint64_t now_us = read_clock(pool);
+	claim->done = done;
+	claim->ctx = ctx;
+	claim->waiter.deadline_us = wait_ms < (UINT64_MAX - now_us) / 1000 ? now_us + wait_ms * 1000 : UINT64_MAX;
+	*claim_out = claim;
+	step(pool, (struct machine_event){.type = MACHINE_CLAIM, .waiter = &claim->waiter});
+	return 0;
+}
+
+void pool_cancel(struct pool *pool, struct pool_claim *claim)
+{
+	count_claim(pool, claim, "canceled");
+	if (!claim->ready) {
+		step(pool, (struct machine_event){.type = MACHINE_CANCEL, .waiter = &claim->waiter});
+	} else {
+		DL_DELETE(pool->ready, claim);
+		if (claim->grant.member)
+			step(pool, (struct machine_event){.type = MACHINE_RETURN, .member = claim->grant.member});
+	}
+	free(claim);
+}
+
+void pool_release(struct pool *pool, struct pool_member *member)
+{
+	step(pool, (struct machine_event){.type = MACHINE_RELEASE, .member = member});
+}
+
+const char *pool_member_name(const struct pool_member *member)
+{
+	return member->name;
+}
+
+void pool_stop(struct pool *pool, uint64_t deadline_ms, void (*on_stopped)(void *ctx, size_t left), void *ctx)
+{
+	if (!pool->machine.stopping) {
+		pool->on_stopped = on_stopped;
+		pool->stopped_ctx = ctx;
+	}
+	uint64_t now_us = read_clock(pool);
+	uint64_t deadline_us = deadline_ms < (UINT64_MAX - now_us) / 1000 ? now_us + deadline_ms * 1000 : UINT64_MAX;
+	step(pool, (struct machine_event){.type = MACHINE_STOP, .deadline_us = deadline_us});
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct pool *pool = handle->data;
+	pool->handles--;
+	maybe_freed(pool);
+}
+
+static void forget_claims(struct pool *pool)
+{
+	struct pool_claim *claim, *next_claim;
+	DL_FOREACH_SAFE(pool->ready, claim, next_claim)
+		free(claim);
+	pool->ready = NULL;
+	struct machine_waiter *waiter, *next_waiter;
+	DL_FOREACH_SAFE(pool->machine.waiters, waiter, next_waiter)
+		free(CONTAINER_OF(waiter, struct pool_claim, waiter));
+	pool->machine.waiters = NULL;
+}
+
+void pool_free(struct pool *pool, void (*on_freed)(void *ctx), void *ctx)
+{
+	pool->freeing = true;
+	pool->on_freed = on_freed;
+	pool->freed_ctx = ctx;
+	forget_claims(pool);
+	for (int state = 0; state < POOL_STATES; state++) {
+		struct pool_member *member;
+		DL_FOREACH(pool->machine.lists[state], member)
+			do_close(member);
+	}
+	uv_close((uv_handle_t *)&pool->timer, on_closed);
+	uv_close((uv_handle_t *)&pool->idle, on_closed);
+	uv_close((uv_handle_t *)&pool->check, on_closed);
+}
+
+void pool_counts(const struct pool *pool, struct pool_counts *counts)
+{
+	const struct machine *machine = &pool->machine;
+	*counts = (struct pool_counts){
+		.total = machine_total(machine),
+		.hot_target = machine->options.hot,
+		.max = machine->options.max,
+		.waiters = machine->waiting,
+		.oldest_wait_us = machine->waiters ? read_clock(pool) - machine->waiters->since_us : 0,
+		.creation = gate_text(&machine->gate),
+		.stopping = machine->stopping,
+		.impossible = machine->impossible,
+	};
+	for (int state = 0; state < POOL_GONE; state++)
+		counts->members[state] = machine->counts[state];
+}
