@@ -1,7 +1,6 @@
 """An emulator of the Sprites API: real commands in local sandboxes, real delays, faults on request."""
 import argparse
 import asyncio
-import gc
 import signal
 import sys
 
@@ -81,7 +80,6 @@ def main():
     missing = sandbox.check_host()
     if missing:
         sys.exit(f"emulator: {missing}")
-    gc.freeze()     # start-up objects need no collection
     try:
         asyncio.run(serve(settings))
     except OSError as error:

@@ -252,7 +252,7 @@ class Operation:
 
     async def feed(self, data):
         if self.session.command.tty:
-            await self.session.feed(data)
+            await self.session.feed(data if self.session.command.stdin else b"")
         elif data[:1] == bytes([STDIN]):
             await self.session.feed(data[1:])
         elif data[:1] == bytes([EOF]):

@@ -178,37 +178,41 @@ class Sandbox:
 
     async def start(self):
         write_accounts(self.disk, self.hostname)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.setblocking(False)
         info_read, info_write = os.pipe()
+        with open(info_read, "rb") as info:
+            try:
+                await self.spawn(theirs, info_write)
+            finally:
+                theirs.close()
+                os.close(info_write)
+            self.loop.add_reader(self.socket, self.receive)
+            self.loop.create_task(self.watch())
+            try:
+                await asyncio.wait_for(asyncio.shield(self.ready), START_TIMEOUT)
+            except (TimeoutError, SandboxError):
+                await self.kill()
+                reason = (self.disk.path / "log").read_text(errors="replace").strip()[-500:]
+                raise SandboxError(f"sandbox did not start: {reason or 'no reason given'}") from None
+            self.init = json.loads(info.read())["child-pid"]
+
+    async def spawn(self, channel, info):
         agent = os.open(AGENT, os.O_RDONLY)
-        ours.setblocking(False)
-        self.socket = ours
         log = os.open(self.disk.path / "log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             # Started from the main thread: --die-with-parent follows the thread that forks.
             self.process = await asyncio.create_subprocess_exec(
-                *self.arguments(theirs.fileno(), info_write, agent),
+                *self.arguments(channel.fileno(), info, agent),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, cwd="/",
-                pass_fds=(theirs.fileno(), info_write, agent), start_new_session=True)
+                pass_fds=(channel.fileno(), info, agent), start_new_session=True)
         except OSError as error:
-            ours.close()
-            os.close(info_read)
             raise SandboxError(f"bwrap could not be started: {error}") from None
         finally:
-            theirs.close()
-            for fd in (info_write, agent, log):
-                os.close(fd)
-        self.loop.add_reader(ours, self.receive)
-        self.loop.create_task(self.watch())
-        try:
-            await asyncio.wait_for(asyncio.shield(self.ready), START_TIMEOUT)
-        except (TimeoutError, SandboxError):
-            os.close(info_read)
-            await self.kill()
-            reason = (self.disk.path / "log").read_text(errors="replace").strip()[-500:]
-            raise SandboxError(f"sandbox did not start: {reason or 'no reason given'}") from None
-        with open(info_read, "rb") as info:
-            self.init = json.loads(info.read())["child-pid"]
+            if self.process is None:
+                self.socket.close()
+            os.close(agent)
+            os.close(log)
 
     def arguments(self, channel, info, agent):
         d = self.disk.path

@@ -1,0 +1,327 @@
+"""Commands over a WebSocket of their own and over POST; sessions."""
+import asyncio
+import re
+
+import aiohttp
+import pytest
+
+from emulator_client import Socket, until
+
+
+async def test_the_transcript_of_a_new_command(emulator):
+    async with emulator.client() as client:
+        name = await client.create("demo")
+        async with client.exec(name, "echo", "hi", path="echo", stdin="false") as ws:
+            headers = ws.ws._response.headers
+            assert (headers["Sprite-Version"], headers["X-Sprite-Capabilities"]) == ("v0.0.1-rc46", "signal")
+            assert "Sec-WebSocket-Extensions" not in headers
+            await ws.send(b"\x04")
+            result = await ws.result()
+        debug, info, output, text_exit, frame3 = result.frames
+        pid = info["session_id"]
+        assert debug == {"type": "debug", "msg": "session_created cmd=echo", "pid": int(pid), "t_ms": debug["t_ms"]}
+        assert info == {"type": "session_info", "session_id": pid, "command": "/usr/bin/echo hi",
+                        "created": info["created"], "cols": 0, "rows": 0, "is_owner": True, "tty": False}
+        assert (output, text_exit, frame3) == (b"\x01hi\n", {"type": "exit", "exit_code": 0}, b"\x03\x00")
+        assert result.close == 1000
+
+
+async def test_compression_is_declined(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.session.ws_connect(f"/v1/sprites/{name}/exec?cmd=true", compress=15) as ws:
+            assert ws.compress == 0
+
+
+async def test_the_transcript_of_a_terminal(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "bash", "--norc", path="bash", tty="true", rows="24", cols="80", stdin="true",
+                               env=["PS1=$ "]) as ws:
+            start = await ws.until_output(b"$ ")
+            info = start.texts("session_info")[0]
+            assert (info["tty"], info["rows"], info["cols"]) == (True, 24, 80)
+            await ws.send({"type": "resize", "cols": 120, "rows": 40})
+            await ws.send(b"stty size; tty\r")
+            await ws.until_output(b"40 120\r\n/dev/pts/")
+            await ws.send(b"exit 5\r")
+            end = await ws.result()
+        assert end.texts("exit") == [{"type": "exit", "exit_code": 5}]
+        assert end.raw.endswith(b"exit 5\r\nexit\r\n") and end.close == 1000
+
+
+async def test_a_terminal_prints_nothing_of_its_own(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        assert (await client.run(name, "echo", "tty-test", tty="true")).raw == b"tty-test\r\n"
+        assert (await client.run(name, "sh", "-c", "stty size", tty="true")).raw == b"24 80\r\n"
+        assert (await client.run(name, "sh", "-c", "kill -TERM $$", tty="true")).texts("exit")[0]["exit_code"] == 143
+        no_terminal = await client.run(name, "tty")
+        assert (no_terminal.out, no_terminal.code) == ("not a tty\n", 1)
+
+
+async def test_streams_are_kept_apart_and_codes_are_told(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        result = await client.shell(name, "echo out; echo err >&2; exit 42")
+        assert (result.out, result.err, result.code) == ("out\n", "err\n", 42)
+        assert (await client.shell(name, "kill -KILL $$")).code == 137
+        assert (await client.shell(name, "exit 255")).code == 255
+        assert (await client.shell(name, "echo x > /dev/stdout; echo y > /dev/stderr")).err == "y\n"
+
+
+async def test_the_environment_is_the_default_or_what_was_given(emulator):
+    async with emulator.client() as client:
+        name = await client.create(environment={"MADE": "with"})
+        default = await client.run(name, "env")
+        assert "HOME=/home/sprite\n" in default.out and "MADE=with\n" in default.out
+        assert ("PATH=/home/sprite/.local/bin:/.sprite/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+                in default.out)
+        given = await client.run(name, "env", env=["A=1", "B=x=y", "E="])
+        assert sorted(given.out.split()) == ["A=1", "B=x=y", "E=", "HOME=/home/sprite"]
+        assert (await client.run(name, "bash", "-lc", "echo $PATH")).out.startswith("/home/sprite/.local/bin:")
+
+
+async def test_the_folder(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        assert (await client.run(name, "pwd")).out == "/home/sprite\n"
+        assert (await client.run(name, "pwd", dir="/tmp")).out == "/tmp\n"
+        assert (await client.run(name, "pwd", dir="/nowhere")).out == "/home/sprite\n"
+        assert (await client.run(name, "pwd")).out == "/home/sprite\n"
+
+
+async def test_arguments_arrive_as_they_are(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        words = ["a b", "", "ü+&=%", "*", "-n", "two\nlines"]
+        assert (await client.run(name, "printf", "[%s]", *words)).out == "".join(f"[{word}]" for word in words)
+
+
+async def test_stdin(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "cat", stdin="true") as ws:
+            for part in (b"one", b" two"):
+                await ws.send(b"\0" + part)
+            await ws.send(b"\4")
+            assert (await ws.result()).out == "one two"
+        async with client.exec(name, "cat", stdin="false") as ws:
+            await ws.send(b"\0ignored")
+            await ws.send(b"\4")
+            result = await ws.result()
+            assert (result.out, result.code) == ("", 0)
+        assert (await client.run(name, "cat")).code == 0
+        assert (await client.run(name, "readlink", "/proc/self/fd/0")).out == "/dev/null\n"
+
+
+async def test_stdin_larger_than_every_buffer(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "sh", "-c", "sleep 0.2; wc -c", stdin="true") as ws:
+            for _ in range(80):
+                await ws.send(b"\0" + b"x" * 65536)
+            await ws.send(b"\4")
+            assert (await ws.result()).out == f"{80 * 65536}\n"
+
+
+async def test_a_process_that_does_not_read_ends_all_the_same(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "sh", "-c", "exec 0<&-; sleep 0.1; echo done", stdin="true") as ws:
+            for _ in range(40):
+                await ws.send(b"\0" + b"x" * 65536)
+            assert (await ws.result()).out == "done\n"
+
+
+async def test_large_output_arrives_whole_in_small_frames(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        result = await client.shell(name, "head -c 5000000 /dev/zero; head -c 300000 /dev/zero >&2")
+        assert (len(result.of(1)), len(result.of(2)), result.code) == (5_000_000, 300_000, 0)
+        assert max(len(frame) for frame in result.frames if isinstance(frame, bytes)) <= 32768
+
+
+async def test_a_slow_client_slows_the_process(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "sh", "-c", "head -c 100000000 /dev/zero; echo > ~/over") as ws:
+            await ws.frame()
+            await asyncio.sleep(0.5)
+            assert (await client.run(name, "test", "-e", "/home/sprite/over")).code == 1
+            ws.ws._response.connection.transport.abort()
+
+
+async def test_output_of_a_fast_command_is_never_lost(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        results = await asyncio.gather(*(client.run(name, "echo", f"number {n}") for n in range(40)))
+        assert [result.out for result in results] == [f"number {n}\n" for n in range(40)]
+        big = await asyncio.gather(*(client.run(name, "head", "-c", "60000", "/dev/zero") for _ in range(10)))
+        assert {len(result.of(1)) for result in big} == {60000}
+
+
+async def test_a_background_child_neither_delays_nor_dies(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        result = await client.shell(name, "(while sleep 0.05; do echo tick; echo tick >> ~/ticks; done) & echo main")
+        assert result.code == 0 and result.out.startswith("main\n")
+        before = int((await client.shell(name, "wc -l < ~/ticks")).out)
+
+        async def more_ticks():
+            return int((await client.shell(name, "wc -l < ~/ticks")).out) > before + 3
+
+        await until(more_ticks)
+
+
+async def test_signals_reach_the_process_group(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "sh", "-c", "trap 'echo got; exit 9' USR1; echo ready; while :; do sleep 0.05; done") as ws:
+            await ws.until_output(b"ready")
+            await ws.send({"type": "signal", "signal": "NONSENSE"})
+            await ws.send({"type": "unknown"})
+            await ws.send({"type": "signal", "signal": "USR1"})
+            result = await ws.result()
+            assert (result.out, result.code) == ("got\n", 9)
+        async with client.exec(name, "sh", "-c", "echo ready; sleep 60; :") as ws:
+            await ws.until_output(b"ready")
+            await ws.send({"type": "signal", "signal": "SIGTERM"})
+            assert (await ws.result()).code == 143
+        assert (await client.shell(name, "pgrep -c sleep")).out == "0\n"
+
+
+async def test_a_command_that_cannot_start(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        for cmd in ("no-such-program", "/etc/passwd", "/"):
+            result = await client.run(name, cmd)
+            assert [frame["type"] for frame in result.frames if isinstance(frame, dict)] == ["error", "exit"], result.frames
+            assert (result.texts("exit")[0]["exit_code"], result.code, result.close) == (127, 127, 1000)
+
+
+async def test_bad_handshakes(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        for path, text in (("exec", "No command specified\n"), ("exec?cmd=a%00b", "a NUL byte in the command\n"),
+                           ("exec?cmd=true&max_run_after_disconnect=5", None)):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await client.session.ws_connect(f"/v1/sprites/{name}/{path}")
+            assert refused.value.status == 400
+        assert (await client.call("GET", f"/v1/sprites/{name}/control")).status == 400
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await client.session.ws_connect(f"/v1/sprites/{name}/exec/999999")
+        assert refused.value.status == 404
+        plain = await client.call("GET", f"/v1/sprites/{name}/exec/999999", headers={"Upgrade": "websocket"})
+        assert (plain.status, plain.text) == (404, "session not found: 999999\n")
+        assert plain.headers["X-Content-Type-Options"] == "nosniff" and plain.headers["Content-Type"].startswith("text/plain")
+
+
+async def test_the_version_is_told(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        head = await client.call("HEAD", f"/v1/sprites/{name}/exec")
+        assert (head.status, head.headers["Sprite-Version"]) == (200, "v0.0.1-rc46")
+
+
+# -- POST -----------------------------------------------------------------------
+
+async def test_post_runs_a_command(emulator):
+    async with emulator.client() as client:
+        path = f"/v1/sprites/{await client.create()}/exec"
+        query = [("cmd", "sh"), ("cmd", "-c"), ("cmd", "cat; echo e >&2; exit 3"), ("stdin", "true")]
+        answer = await client.call("POST", path, params=query, data=b"hello")
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "application/octet-stream")
+        assert (answer.headers["Transfer-Encoding"], answer.headers["Sprite-Version"]) == ("chunked", "v0.0.1-rc46")
+        assert answer.body.endswith(b"\x03\x03") and b"\x01hello" in answer.body and b"\x02e\n" in answer.body
+        unread = await client.call("POST", path + "?cmd=cat", data=b"ignored")
+        assert unread.body == b"\x03\x00"
+
+
+async def test_post_refuses_what_needs_a_socket(emulator):
+    async with emulator.client() as client:
+        path = f"/v1/sprites/{await client.create()}/exec"
+        for query, text in (("?cmd=true&tty=false", "TTY not supported on POST /exec\n"),
+                            ("?cmd=true&id=1", "Unsupported parameters for POST /exec\n"),
+                            ("?cmd=true&cc=1", "Unsupported parameters for POST /exec\n"),
+                            ("", "No command specified\n")):
+            answer = await client.call("POST", path + query)
+            assert (answer.status, answer.text) == (400, text)
+        failed = await client.call("POST", path + "?cmd=nonesuch")
+        assert failed.status == 500 and failed.text.startswith("failed to start process")
+
+
+# -- sessions -------------------------------------------------------------------
+
+async def test_sessions_are_listed_while_they_run(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        path = f"/v1/sprites/{name}/exec"
+        assert (await client.call("GET", path)).json == {"count": 0, "sessions": []}
+        async with client.exec(name, "sleep", "60", dir="/tmp") as ws:
+            id = (await ws.frames_until(lambda f: f["type"] == "session_info")).texts("session_info")[0]["session_id"]
+            listed = (await client.call("GET", path)).json
+            assert listed["count"] == 1
+            session = listed["sessions"][0]
+            assert (session["id"], session["command"], session["workdir"]) == (id, "/usr/bin/sleep 60", "/tmp")
+            assert (session["tty"], session["is_active"]) == (False, True)
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", session["created"])
+            killed = await client.call("POST", f"{path}/{id}/kill?signal=TERM&timeout=5s")
+            assert (killed.status, killed.headers["Content-Type"]) == (200, "application/x-ndjson")
+            assert [line["type"] for line in killed.lines] == ["signal", "exited", "complete"]
+            assert killed.lines[-1]["exit_code"] == 143
+            assert (await ws.result()).code == 143
+        again = await client.call("POST", f"{path}/{id}/kill")
+        assert again.status == 410
+        assert (await client.call("POST", f"{path}/424242/kill")).status == 404
+        assert (await client.call("GET", path)).json["count"] == 0
+
+
+async def test_a_kill_that_is_not_obeyed_is_enforced(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done") as ws:
+            ready = await ws.until_output(b"ready")
+            id = ready.texts("session_info")[0]["session_id"]
+            killed = await client.call("POST", f"/v1/sprites/{name}/exec/{id}/kill?timeout=200ms")
+            assert [line["type"] for line in killed.lines] == ["signal", "timeout", "killed", "complete"]
+            assert killed.lines[-1]["exit_code"] == 137
+            assert (await ws.result()).code == 137
+
+
+async def test_a_command_outlives_its_client_as_long_as_it_may(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        line = "echo ready; while :; do sleep 0.02; date +%N > ~/alive; done"
+        for limit, ends in (("200ms", True), ("0", False)):
+            async with client.exec(name, "sh", "-c", line, max_run_after_disconnect=limit) as ws:
+                await ws.until_output(b"ready")
+    
+            async def count():
+                return (await client.call("GET", f"/v1/sprites/{name}/exec")).json["count"]
+
+            async def none():
+                return await count() == 0
+
+            if ends:
+                assert await count() == 1
+                await until(none)
+            else:
+                await asyncio.sleep(0.4)
+                sessions = (await client.call("GET", f"/v1/sprites/{name}/exec")).json["sessions"]
+                assert [session["is_active"] for session in sessions] == [False]
+
+
+async def test_attaching_replays_and_goes_on(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "sh", "-c", "echo first; read line; echo second $line", stdin="true") as ws:
+            id = (await ws.until_output(b"first")).texts("session_info")[0]["session_id"]
+        async with client.session.ws_connect(f"/v1/sprites/{name}/exec/{id}") as ws:
+            ws = Socket(ws)
+            info = await ws.frame()
+            assert (info["type"], info["session_id"], info["is_owner"]) == ("session_info", id, False)
+            await ws.until_output(b"first\n")
+            await ws.send(b"\0line\n")
+            result = await ws.result()
+            assert (result.out, result.code, result.close) == ("second line\n", 0, 1000)
