@@ -1,0 +1,367 @@
+#include "policy/admission.h"
+
+#include "gateway/base/id.h"
+#include "gateway/base/log.h"
+#include "policy/keys.h"
+#include "policy/script.h"
+#include "policy/settlements.h"
+#include "policy/token.h"
+#include "policy/verdict.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#define SCOPE                "exec:run"
+#define PROGRAM_MAX          255
+#define UNAVAILABLE_RETRY_MS 2000
+#define SETTLE_RETRY_MS      500
+
+_Static_assert(TOKEN_KID_LEN == ADMISSION_KID_LEN, "one length of a kid");
+
+struct admission_call {
+	struct link_command command;
+	struct admission *admission;
+	struct admission_call *prev, *next;
+	admission_done done; /* NULL once it ran or was cancelled */
+	void *ctx;
+	char kid[ADMISSION_KID_LEN + 1];
+	char lease[ADMISSION_LEASE_LEN + 1];
+	char mac[TOKEN_MAC_LEN + 1];
+	char program[PROGRAM_MAX + 1];
+	uint64_t want_ms;
+	/* Of a call that was never sent: what it will be told in the next loop turn. */
+	enum admission_code refusal;
+	const char *reason;
+};
+
+struct admission {
+	struct admission_options options;
+	struct link *link;
+	struct settlements settlements;
+	char pepper_id[TOKEN_PEPPER_ID_LEN + 1];
+	struct admission_call *asked;   /* Redis has not answered yet; also those whose caller is gone */
+	struct admission_call *refused; /* never sent */
+	size_t pending;                 /* in `asked` */
+	uv_timer_t soon;                /* tells `refused` */
+	uv_timer_t retry;               /* settlements that Redis answered with an error */
+	unsigned handles;
+	void (*on_freed)(void *ctx);
+	void *freed_ctx;
+};
+
+/* --- answers ---------------------------------------------------------------- */
+
+static void finish(struct admission_call *call, struct admission_answer *answer)
+{
+	admission_done done = call->done;
+	call->done = NULL;
+	if (!done)
+		return;
+	memcpy(answer->kid, call->kid, sizeof answer->kid);
+	done(call->ctx, answer);
+}
+
+static void finish_without_redis(struct admission_call *call, enum admission_code code, const char *reason)
+{
+	struct admission_answer answer = {.code = code, .log_reason = reason, .violated = "[]"};
+	if (code == ADMISSION_UNAVAILABLE)
+		answer.retry_after_ms = UNAVAILABLE_RETRY_MS;
+	finish(call, &answer);
+}
+
+static void free_asked(struct admission_call *call)
+{
+	struct admission *admission = call->admission;
+	DL_DELETE(admission->asked, call);
+	admission->pending--;
+	free(call);
+}
+
+static void on_soon(uv_timer_t *timer)
+{
+	struct admission *admission = timer->data;
+	struct admission_call *call;
+	while ((call = admission->refused)) {
+		DL_DELETE(admission->refused, call);
+		finish_without_redis(call, call->refusal, call->reason);
+		free(call);
+	}
+}
+
+static void refuse_soon(struct admission_call *call, enum admission_code code, const char *reason)
+{
+	struct admission *admission = call->admission;
+	call->refusal = code;
+	call->reason = reason;
+	DL_APPEND(admission->refused, call);
+	(void)uv_timer_start(&admission->soon, on_soon, 0, 0);
+}
+
+/* --- settlements ------------------------------------------------------------ */
+
+static void on_retry(uv_timer_t *timer)
+{
+	struct admission *admission = timer->data;
+	settlements_pump(&admission->settlements);
+	if (!admission->settlements.count)
+		(void)uv_timer_stop(timer);
+}
+
+static int settle(struct admission *admission, const struct admission_lease *lease, bool known, uint64_t used_ms,
+		  uint64_t out_bytes)
+{
+	int r = settlements_add(&admission->settlements, lease, known, used_ms, out_bytes);
+	if (r == SETTLEMENTS_E_FULL)
+		return ADMISSION_E_FULL;
+	if (r == 0 && !uv_is_active((uv_handle_t *)&admission->retry))
+		(void)uv_timer_start(&admission->retry, on_retry, SETTLE_RETRY_MS, SETTLE_RETRY_MS);
+	return r;
+}
+
+int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes)
+{
+	return settle(admission, lease, true, used_ms, out_bytes);
+}
+
+/* Nobody is there to use this grant. */
+static void give_back(struct admission *admission, const struct admission_lease *lease, bool known)
+{
+	if (!admission->settlements.stopped && settle(admission, lease, known, 0, 0) != 0)
+		log_warning("admission: no room to give back lease %s, it ends by itself", lease->id);
+}
+
+/* --- the question ----------------------------------------------------------- */
+
+static int send_call(struct admission_call *call, bool by_text)
+{
+	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN], want[24];
+	snprintf(key, sizeof key, KEY_RECORD "%s", call->kid);
+	snprintf(want, sizeof want, "%" PRIu64, call->want_ms);
+	struct slice args[] = {
+		slice_str(key),
+		slice_str(call->kid),
+		slice_str(call->mac),
+		slice_str(call->admission->pepper_id),
+		SLICE(SCOPE),
+		slice_str(call->program),
+		slice_str(want),
+		slice_str(call->lease),
+	};
+	return script_send(call->admission->link, &call->command, &script_admit, by_text, args, ARRAY_LEN(args));
+}
+
+/* The connection ended, or the answer makes no sense: the lease may exist. */
+static void on_no_answer(struct admission_call *call, const char *reason)
+{
+	struct admission *admission = call->admission;
+	struct admission_lease lease = {0};
+	memcpy(lease.id, call->lease, sizeof lease.id);
+	memcpy(lease.kid, call->kid, sizeof lease.kid);
+	give_back(admission, &lease, false);
+	finish_without_redis(call, ADMISSION_UNAVAILABLE, reason);
+	free_asked(call);
+}
+
+static void on_answer(struct admission_call *call, const struct redisReply *reply)
+{
+	struct admission *admission = call->admission;
+	struct admission_answer answer;
+	uint64_t reaped;
+	if (verdict_read(reply, &answer, &reaped) < 0) {
+		on_no_answer(call, "redis-error");
+		return;
+	}
+	if (reaped && admission->options.observer.on_reaped)
+		admission->options.observer.on_reaped(admission->options.observer.ctx, reaped);
+	if (answer.code == ADMISSION_GRANTED) {
+		memcpy(answer.lease.id, call->lease, sizeof answer.lease.id);
+		memcpy(answer.lease.kid, call->kid, sizeof answer.lease.kid);
+		if (!call->done)
+			give_back(admission, &answer.lease, true);
+	}
+	finish(call, &answer);
+	free_asked(call);
+}
+
+static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply)
+{
+	struct admission_call *call = CONTAINER_OF(command, struct admission_call, command);
+	if (event == LINK_TIMEOUT) {
+		finish_without_redis(call, ADMISSION_UNAVAILABLE, "timeout");
+	} else if (event == LINK_LOST) {
+		on_no_answer(call, "connection-lost");
+	} else if (!script_is_missing(reply)) {
+		on_answer(call, reply);
+	} else if (!call->done || send_call(call, true) != 0) {
+		/* Nothing has run. */
+		finish_without_redis(call, ADMISSION_UNAVAILABLE, "redis-down");
+		free_asked(call);
+	}
+}
+
+/* A name that could not stand in a list (blanks, too long) is asked as "": no list allows it. */
+static void copy_program(struct slice program, char out[PROGRAM_MAX + 1])
+{
+	bool plain = program.len <= PROGRAM_MAX;
+	for (size_t i = 0; plain && i < program.len; i++)
+		plain = (unsigned char)program.data[i] > ' ';
+	if (plain && program.len)
+		memcpy(out, program.data, program.len);
+	out[plain ? program.len : 0] = '\0';
+}
+
+static int make_lease_id(char out[ADMISSION_LEASE_LEN + 1])
+{
+	unsigned char random[ADMISSION_LEASE_LEN / 2];
+	int r = id_random(random, sizeof random);
+	if (r == 0)
+		hex_encode(random, sizeof random, out);
+	return r;
+}
+
+static int prepare(struct admission_call *call, const struct admission_request *request, const struct token_parts *token)
+{
+	memcpy(call->kid, token->kid.data, TOKEN_KID_LEN);
+	copy_program(request->program, call->program);
+	call->want_ms = request->want_ms;
+	call->command.event = on_event;
+	int r = make_lease_id(call->lease);
+	if (r == 0)
+		r = token_mac(call->admission->options.pepper, token->secret, call->mac);
+	return r;
+}
+
+int admission_decide(struct admission *admission, const struct admission_request *request, admission_done done, void *ctx,
+		     struct admission_call **out)
+{
+	struct admission_call *call = calloc(1, sizeof *call);
+	if (!call)
+		return -ENOMEM;
+	call->admission = admission;
+	call->done = done;
+	call->ctx = ctx;
+	struct token_parts token;
+	if (token_parse(request->token, &token) != 0) {
+		refuse_soon(call, ADMISSION_INVALID_TOKEN, "malformed");
+	} else {
+		int r = prepare(call, request, &token);
+		if (r < 0) {
+			free(call);
+			return r;
+		}
+		if (admission->pending >= admission->options.max_pending) {
+			refuse_soon(call, ADMISSION_UNAVAILABLE, "too-many-pending");
+		} else if (send_call(call, false) != 0) {
+			refuse_soon(call, ADMISSION_UNAVAILABLE, "redis-down");
+		} else {
+			DL_APPEND(admission->asked, call);
+			admission->pending++;
+		}
+	}
+	*out = call;
+	return 0;
+}
+
+void admission_cancel(struct admission *admission, struct admission_call *call)
+{
+	(void)admission;
+	call->done = NULL;
+}
+
+/* --- life ------------------------------------------------------------------- */
+
+static void on_link_state(void *ctx, enum link_breaker breaker)
+{
+	struct admission *admission = ctx;
+	const struct admission_observer *observer = &admission->options.observer;
+	if (breaker == LINK_BREAKER_CLOSED)
+		settlements_pump(&admission->settlements);
+	if (observer->on_link)
+		observer->on_link(observer->ctx, breaker == LINK_BREAKER_CLOSED, (unsigned)breaker);
+}
+
+static void on_link_command(void *ctx, uint64_t duration_us, const char *error_kind)
+{
+	const struct admission_observer *observer = &((struct admission *)ctx)->options.observer;
+	if (observer->on_command)
+		observer->on_command(observer->ctx, duration_us, error_kind);
+}
+
+struct admission *admission_new(const struct admission_options *options)
+{
+	struct admission *admission = calloc(1, sizeof *admission);
+	if (!admission)
+		return NULL;
+	admission->options = *options;
+	admission->options.redis_url = NULL;
+	struct link_options link = {
+		.loop = options->loop,
+		.url = slice_str(options->redis_url),
+		.timeout_ms = options->timeout_ms,
+		.on_state = on_link_state,
+		.on_command = on_link_command,
+		.ctx = admission,
+	};
+	if (token_pepper_id(options->pepper, admission->pepper_id) < 0 || !(admission->link = link_new(&link))) {
+		free(admission);
+		return NULL;
+	}
+	settlements_init(&admission->settlements, admission->link, options->max_unsettled);
+	(void)uv_timer_init(options->loop, &admission->soon);
+	(void)uv_timer_init(options->loop, &admission->retry);
+	admission->soon.data = admission->retry.data = admission;
+	return admission;
+}
+
+static void release(struct admission *admission)
+{
+	if (--admission->handles)
+		return;
+	void (*on_freed)(void *) = admission->on_freed;
+	void *ctx = admission->freed_ctx;
+	settlements_deinit(&admission->settlements);
+	free(admission);
+	if (on_freed)
+		on_freed(ctx);
+}
+
+static void on_link_freed(void *ctx)
+{
+	release(ctx);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	release(handle->data);
+}
+
+void admission_free(struct admission *admission, void (*on_freed)(void *ctx), void *ctx)
+{
+	struct admission_call *call, *next;
+	admission->on_freed = on_freed;
+	admission->freed_ctx = ctx;
+	admission->handles = 3;
+	settlements_stop(&admission->settlements);
+	DL_FOREACH(admission->asked, call)
+		call->done = NULL;
+	link_free(admission->link, on_link_freed, admission);
+	DL_FOREACH_SAFE(admission->refused, call, next) {
+		DL_DELETE(admission->refused, call);
+		free(call);
+	}
+	uv_close((uv_handle_t *)&admission->soon, on_timer_closed);
+	uv_close((uv_handle_t *)&admission->retry, on_timer_closed);
+}
+
+size_t admission_unsettled(const struct admission *admission)
+{
+	return admission->settlements.count;
+}
+
+bool admission_link_up(const struct admission *admission)
+{
+	return link_breaker(admission->link) == LINK_BREAKER_CLOSED;
+}

@@ -1,0 +1,15 @@
+/*
+ * keys - the names of our keys in Redis
+ *
+ * The constant hash tag {g} keeps them in one slot of a cluster, so that one script may touch token, actor and budget together.
+ * The Lua scripts use the same names.
+ */
+#pragma once
+
+#define KEY_PREFIX       "sg:{g}:"
+#define KEY_RECORD       KEY_PREFIX "k:"         /* + kid: the token's record (record.h) */
+#define KEY_LEASES       KEY_PREFIX "c:"         /* + kid: running commands */
+#define KEY_BUDGET       KEY_PREFIX "b:"         /* + kid:yyyymmdd: what was used that day */
+#define KEY_ACTOR_INDEX  KEY_PREFIX "ix:actor:"  /* + actor: its kids */
+#define KEY_AUDIT        KEY_PREFIX "audit"      /* what operators did */
+#define KEY_EVENTS       KEY_PREFIX "ev"         /* channel: "revoke <kid>" */

@@ -1,0 +1,129 @@
+#include "policy/settlements.h"
+
+#include "policy/keys.h"
+#include "policy/script.h"
+
+#include <errno.h>
+#include <hiredis/hiredis.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#define UNDER_WAY_MAX 32
+
+struct settlement {
+	struct link_command command;
+	struct settlements *list;
+	struct settlement *prev, *next;
+	struct admission_lease lease;
+	bool known;
+	uint64_t used_ms, out_bytes;
+};
+
+static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply);
+
+static int send_one(struct settlement *s, bool by_text)
+{
+	s->command = (struct link_command){.event = on_event};
+	char granted[24], used[24], out[24];
+	snprintf(granted, sizeof granted, "%" PRIu64, s->lease.granted_ms);
+	snprintf(used, sizeof used, "%" PRIu64, s->used_ms);
+	snprintf(out, sizeof out, "%" PRIu64, s->out_bytes);
+	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN];
+	snprintf(key, sizeof key, KEY_RECORD "%s", s->lease.kid);
+	struct slice args[] = {
+		slice_str(key),
+		slice_str(s->lease.kid),
+		slice_str(s->lease.id),
+		slice_str(s->known ? s->lease.actor : ""),
+		slice_str(s->known ? granted : ""),
+		slice_str(s->known ? s->lease.day : ""),
+		slice_str(used),
+		slice_str(out),
+	};
+	return script_send(s->list->link, &s->command, &script_settle, by_text, args, ARRAY_LEN(args));
+}
+
+static void requeue(struct settlement *s)
+{
+	struct settlements *list = s->list;
+	DL_DELETE(list->sent, s);
+	list->under_way--;
+	DL_APPEND(list->queued, s);
+}
+
+static void finish(struct settlement *s)
+{
+	struct settlements *list = s->list;
+	DL_DELETE(list->sent, s);
+	list->under_way--;
+	list->count--;
+	free(s);
+	settlements_pump(list);
+}
+
+static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply)
+{
+	struct settlement *s = CONTAINER_OF(command, struct settlement, command);
+	if (event == LINK_TIMEOUT)
+		return; /* its answer or the end of the connection follows */
+	if (event == LINK_REPLY && reply->type == REDIS_REPLY_INTEGER) {
+		finish(s);
+		return;
+	}
+	if (event == LINK_REPLY && script_is_missing(reply) && !s->list->stopped && send_one(s, true) == 0)
+		return;
+	requeue(s);
+}
+
+void settlements_init(struct settlements *list, struct link *link, size_t max)
+{
+	*list = (struct settlements){.link = link, .max = max};
+}
+
+void settlements_stop(struct settlements *list)
+{
+	list->stopped = true;
+}
+
+void settlements_deinit(struct settlements *list)
+{
+	struct settlement *s, *next;
+	DL_FOREACH_SAFE(list->queued, s, next) {
+		DL_DELETE(list->queued, s);
+		free(s);
+	}
+	list->count = 0;
+}
+
+int settlements_add(struct settlements *list, const struct admission_lease *lease, bool known, uint64_t used_ms,
+		    uint64_t out_bytes)
+{
+	if (list->count >= list->max)
+		return SETTLEMENTS_E_FULL;
+	struct settlement *s = calloc(1, sizeof *s);
+	if (!s)
+		return -ENOMEM;
+	s->list = list;
+	s->lease = *lease;
+	s->known = known;
+	s->used_ms = used_ms;
+	s->out_bytes = out_bytes;
+	DL_APPEND(list->queued, s);
+	list->count++;
+	settlements_pump(list);
+	return 0;
+}
+
+void settlements_pump(struct settlements *list)
+{
+	while (!list->stopped && list->queued && list->under_way < UNDER_WAY_MAX) {
+		struct settlement *s = list->queued;
+		if (send_one(s, false) != 0)
+			return;
+		DL_DELETE(list->queued, s);
+		DL_APPEND(list->sent, s);
+		list->under_way++;
+	}
+}

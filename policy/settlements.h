@@ -1,0 +1,39 @@
+/*
+ * settlements - leases on their way back to Redis
+ *
+ * Owns:       a copy of each lease until Redis has acknowledged it.
+ * Lifetime:   settlements_init … settlements_deinit; the link must have been freed first (it ends what is under way).
+ * Runs on:    the link's loop.
+ * Results:    0, SETTLEMENTS_E_FULL, -ENOMEM.
+ * Bounds:     `max` of them, 32 under way at once.
+ * Invariants: what was under way when the connection ended is sent again: the script settles a lease once, however often it is asked.
+ */
+#pragma once
+
+#include "policy/admission.h"
+#include "policy/link.h"
+
+#define SETTLEMENTS_E_FULL 1
+
+struct settlement;
+
+struct settlements {
+	struct link *link;
+	struct settlement *queued; /* oldest first */
+	struct settlement *sent;
+	size_t count, under_way, max;
+	bool stopped;
+};
+
+void settlements_init(struct settlements *list, struct link *link, size_t max);
+
+/* Nothing is sent from now on; for the time in which the link is being freed. */
+void settlements_stop(struct settlements *list);
+void settlements_deinit(struct settlements *list);
+
+/* `known` is false when the answer to the admission was never seen: only id and kid of the lease are used then. */
+MUST_CHECK int settlements_add(struct settlements *list, const struct admission_lease *lease, bool known, uint64_t used_ms,
+			       uint64_t out_bytes);
+
+/* Sends what can be sent: to be called when the link is back, and now and then. */
+void settlements_pump(struct settlements *list);

@@ -1,0 +1,98 @@
+#include "policy/token.h"
+
+#include "gateway/base/id.h"
+
+#include <string.h>
+
+#define PREFIX     "sgt_"
+#define PREFIX_LEN (sizeof PREFIX - 1)
+#define SECRET_AT  (PREFIX_LEN + TOKEN_KID_LEN + 1)
+#define SIGNED_LEN (TOKEN_LEN - TOKEN_CHECKSUM_LEN)
+
+/* The reflected polynomial of IEEE 802.3, as in zlib: what token scanners compute. */
+static uint32_t crc32_of(const char *text, size_t len)
+{
+	uint32_t crc = 0xFFFFFFFFu;
+	for (size_t i = 0; i < len; i++) {
+		crc ^= (unsigned char)text[i];
+		for (int bit = 0; bit < 8; bit++)
+			crc = (crc >> 1) ^ (0xEDB88320u & (0u - (crc & 1u)));
+	}
+	return ~crc;
+}
+
+static void write_checksum(const char *text, char out[TOKEN_CHECKSUM_LEN])
+{
+	static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+	uint32_t rest = crc32_of(text, SIGNED_LEN);
+	for (int i = TOKEN_CHECKSUM_LEN - 1; i >= 0; i--) {
+		out[i] = digits[rest % 62];
+		rest /= 62;
+	}
+}
+
+static bool is_base62(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		char c = text[i];
+		if (!((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z')))
+			return false;
+	}
+	return true;
+}
+
+bool token_kid_is_valid(struct slice kid)
+{
+	return kid.len == TOKEN_KID_LEN && is_base62(kid.data, kid.len);
+}
+
+int token_parse(struct slice text, struct token_parts *parts)
+{
+	if (text.len != TOKEN_LEN || memcmp(text.data, PREFIX, PREFIX_LEN) != 0 || text.data[SECRET_AT - 1] != '_')
+		return TOKEN_E_FORM;
+	if (!is_base62(text.data + PREFIX_LEN, TOKEN_KID_LEN) || !is_base62(text.data + SECRET_AT, TOKEN_LEN - SECRET_AT))
+		return TOKEN_E_FORM;
+	char want[TOKEN_CHECKSUM_LEN];
+	write_checksum(text.data, want);
+	if (memcmp(want, text.data + SIGNED_LEN, TOKEN_CHECKSUM_LEN) != 0)
+		return TOKEN_E_CHECKSUM;
+	parts->kid = slice_of(text.data + PREFIX_LEN, TOKEN_KID_LEN);
+	parts->secret = slice_of(text.data + SECRET_AT, TOKEN_SECRET_LEN);
+	return 0;
+}
+
+int token_mint(char out[TOKEN_LEN + 1])
+{
+	memcpy(out, PREFIX, PREFIX_LEN);
+	int r = id_base62(out + PREFIX_LEN, TOKEN_KID_LEN);
+	if (r < 0)
+		return r;
+	out[SECRET_AT - 1] = '_';
+	r = id_base62(out + SECRET_AT, TOKEN_SECRET_LEN);
+	if (r < 0)
+		return r;
+	write_checksum(out, out + SIGNED_LEN);
+	out[TOKEN_LEN] = '\0';
+	return 0;
+}
+
+int token_mac(const struct secret *pepper, struct slice secret, char out[TOKEN_MAC_LEN + 1])
+{
+	unsigned char mac[HMAC_BYTES];
+	int r = hmac_sha256(secret_peek(pepper), secret, mac);
+	if (r < 0)
+		return r;
+	hex_encode(mac, sizeof mac, out);
+	secret_wipe(mac, sizeof mac);
+	return 0;
+}
+
+int token_pepper_id(const struct secret *pepper, char out[TOKEN_PEPPER_ID_LEN + 1])
+{
+	unsigned char mac[HMAC_BYTES];
+	int r = hmac_sha256(secret_peek(pepper), SLICE("spritegate pepper id"), mac);
+	if (r < 0)
+		return r;
+	hex_encode(mac, TOKEN_PEPPER_ID_LEN / 2, out);
+	return 0;
+}
