@@ -7,6 +7,7 @@ import asyncio
 import collections
 import fcntl
 import json
+import select
 import struct
 import termios
 import time
@@ -24,6 +25,7 @@ NOT_STARTED = 127
 MAX_MESSAGE = 16 << 20
 CLOSE_TIMEOUT = 5
 INBOX = 64
+LOOK_FOR_CLIENT = 0.25
 
 
 class Cut(ConnectionError):
@@ -56,6 +58,15 @@ class Channel:
         """The header and half the payload of a frame, then nothing more."""
         head = b"\x82" + (bytes([len(data)]) if len(data) < 126 else b"\x7e" + struct.pack(">H", len(data)))
         self.transport.write((head + data)[:len(head) + len(data) // 2])
+
+    def left(self):
+        """Whether the peer has closed its side, seen without reading."""
+        sock = self.transport.get_extra_info("socket")
+        if self.transport.is_closing() or sock is None or sock.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     async def cut(self):
         """Reset the connection once everything sent so far has reached the client."""
@@ -234,7 +245,11 @@ class Operation:
         """Accept a binary frame of the client; waits while too many are pending."""
         while len(self.inbox) >= INBOX and not self.over:
             self.room.clear()
-            await self.room.wait()
+            waiting = asyncio.ensure_future(self.room.wait())
+            await asyncio.wait({waiting}, timeout=LOOK_FOR_CLIENT)
+            waiting.cancel()
+            if self.channel.left():     # not reading, nothing else would tell
+                await self.channel.cut()
         if not self.over:
             self.inbox.append(data)
             self.arrived.set()
@@ -246,6 +261,8 @@ class Operation:
             while not self.inbox:
                 self.arrived.clear()
                 await self.arrived.wait()
+            if self.session.code is not None:
+                return      # what is left over counts as dropped
             await self.feed(self.inbox[0])
             self.inbox.popleft()
             self.room.set()
@@ -328,8 +345,11 @@ async def serve(request, sprite, command=None, attach=None):
 
 async def read(ws, operation):
     """Until the client has left."""
-    async for message in ws:
-        if message.type is WSMsgType.BINARY:
-            await operation.push(message.data)
-        elif message.type is WSMsgType.TEXT:
-            await operation.message(parse(message.data))
+    try:
+        async for message in ws:
+            if message.type is WSMsgType.BINARY:
+                await operation.push(message.data)
+            elif message.type is WSMsgType.TEXT:
+                await operation.message(parse(message.data))
+    except ConnectionError:
+        pass

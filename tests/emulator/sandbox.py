@@ -237,7 +237,7 @@ class Sandbox:
                     "--perms", "0755", "--tmpfs", "/run", "--dir", "/var/lib", "--dir", "/opt", "--dir", "/root",
                     "--symlink", "/run", "/var/run", "--bind", str(d / "tmp"), "/tmp", "--symlink", "/tmp", "/var/tmp",
                     "--bind", str(d / "home"), HOME, "--ro-bind", str(d / "sprite"), "/.sprite",
-                    "--ro-bind-data", str(agent), "/run/agent", "--chdir", "/",
+                    "--ro-bind-data", str(agent), "/run/agent", "--remount-ro", "/", "--chdir", "/",
                     PYTHON, "-I", "-S", "-X", "utf8", "/run/agent", str(channel), str(MAX_PROCESSES)]
         return command
 
