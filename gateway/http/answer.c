@@ -1,0 +1,115 @@
+#include "gateway/base/clock.h"
+#include "gateway/http/internal.h"
+
+#include <errno.h>
+
+/* How much libmicrohttpd asks for at once when the length is known. */
+#define BLOCK_SIZE (32 * 1024)
+
+static ssize_t on_read(void *ctx, uint64_t position UNUSED, char *into, size_t room)
+{
+	struct http_request *request = ctx;
+	if (request->aborted)
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	if (!request->out.len) {
+		if (request->ended)
+			return MHD_CONTENT_READER_END_OF_STREAM;
+		request_suspend(request);
+		return 0;
+	}
+	struct slice bytes = buf_peek(&request->out);
+	size_t n = bytes.len < room ? bytes.len : room;
+	memcpy(into, bytes.data, n);
+	buf_consume(&request->out, n);
+	request->bytes_out += n;
+	if (request->want_writable && request->out.len <= HTTP_REQUEST_BUFFER / 2)
+		request_touch(request);
+	return (ssize_t)n;
+}
+
+static struct MHD_Response *create(struct http_request *request)
+{
+	if (request->bodyless && request->status != 204)
+		return MHD_create_response_empty(MHD_RF_HEAD_ONLY_RESPONSE);
+	if (request->bodyless)
+		return MHD_create_response_from_buffer_static(0, "");
+	if (request->ended) {
+		struct slice body = buf_peek(&request->out);
+		request->bytes_out = body.len;
+		return MHD_create_response_from_buffer_static(body.len, body.len ? body.data : "");
+	}
+	uint64_t size = request->length == HTTP_LENGTH_UNKNOWN ? MHD_SIZE_UNKNOWN : request->length;
+	return MHD_create_response_from_callback(size, BLOCK_SIZE, on_read, request, NULL);
+}
+
+static int add_field(struct MHD_Response *response, const char *name, const char *value)
+{
+	/* libmicrohttpd refuses an empty value; a blank one is empty to every reader. */
+	return MHD_add_response_header(response, name, *value ? value : " ") == MHD_YES ? 0 : -ENOMEM;
+}
+
+static int add_fields(struct http_request *request, struct MHD_Response *response)
+{
+	struct slice rest = buf_peek(&request->answer);
+	while (rest.len) {
+		const char *name = rest.data;
+		const char *value = name + strlen(name) + 1;
+		int r = add_field(response, name, value);
+		if (r < 0)
+			return r;
+		rest = slice_from(rest, (size_t)(value - name) + strlen(value) + 1);
+	}
+	int r = add_field(response, "X-Request-Id", request->id);
+	if (r == 0 && (request->close || request->server->draining))
+		r = add_field(response, "Connection", "close");
+	if (r == 0 && request->bodyless && request->status != 204 && request->length != HTTP_LENGTH_UNKNOWN) {
+		char length[24];
+		snprintf(length, sizeof length, "%llu", (unsigned long long)request->length);
+		r = add_field(response, "Content-Length", length);
+	}
+	return r;
+}
+
+int answer_commit(struct http_request *request)
+{
+	request->committed = true;
+	if (request->ended && !request->bodyless && request->length != request->out.len)
+		return -EPROTO;
+	struct MHD_Response *response = create(request);
+	if (!response)
+		return -ENOMEM;
+	int r = add_fields(request, response);
+	if (r == 0 && MHD_queue_response(request->connection->mhd, request->status, response) != MHD_YES)
+		r = -EIO;
+	MHD_destroy_response(response);
+	return r;
+}
+
+static int write_raw(struct http_request *request, struct buf *text)
+{
+	int r = buf_printf(text, "HTTP/1.1 %u %s\r\n", request->status, http_status_phrase(request->status));
+	struct slice rest = buf_peek(&request->answer);
+	while (r == 0 && rest.len) {
+		const char *name = rest.data;
+		const char *value = name + strlen(name) + 1;
+		r = buf_printf(text, "%s: %s\r\n", name, value);
+		rest = slice_from(rest, (size_t)(value - name) + strlen(value) + 1);
+	}
+	if (r == 0)
+		r = buf_printf(text, "X-Request-Id: %s\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n", request->id,
+			       request->out.len);
+	return r < 0 ? r : buf_append(text, buf_peek(&request->out));
+}
+
+bool answer_send_raw(struct http_request *request)
+{
+	CLEANUP(buf_deinit) struct buf text = BUF_MAX(4 * HTTP_REQUEST_BUFFER);
+	request->raw = request->committed = true;
+	request->bytes_out = request->out.len;
+	if (write_raw(request, &text) < 0)
+		return false;
+	struct slice bytes = buf_peek(&text);
+	ssize_t sent = send(request->connection->fd, bytes.data, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	shutdown(request->connection->fd, SHUT_WR);
+	return sent == (ssize_t)bytes.len;
+}

@@ -1,0 +1,116 @@
+/*
+ * internal - what server.c, request.c and answer.c share; nobody else includes it
+ *
+ * A connection lives from libmicrohttpd's STARTED to its CLOSED notice. A request is taken from the server's free list when the request
+ * line is known and goes back when libmicrohttpd says that it has completed; libmicrohttpd never has two at once on a connection.
+ * What users ask for is noted in the request's flags and carried out in the check phase of the same loop turn (request_settle), so that
+ * libmicrohttpd is only ever entered from one place, http_server's run().
+ */
+#pragma once
+
+#include "gateway/http/server.h"
+
+#include <microhttpd.h>
+
+/* A body up to this size is read and dropped to keep the connection when it was answered early. */
+#define DISCARD_MAX (64 * 1024)
+/* After an answer that was sent in the middle of an upload: how much more is swallowed so that the client gets to read it. */
+#define LINGER_MAX  (4 * 1024 * 1024)
+
+struct http_connection {
+	struct http_connection *prev, *next;
+	struct http_server *server;
+	struct MHD_Connection *mhd;
+	struct http_request *request; /* NULL between requests */
+	uint64_t head_deadline_us;    /* when the next head must be complete; 0 = a request is under way */
+	int fd;
+	bool gone;
+	char peer[INET6_ADDRSTRLEN];
+};
+
+enum request_phase {
+	PHASE_HEAD, /* libmicrohttpd waits for our word before it reads the body */
+	PHASE_BODY,
+	PHASE_DONE, /* the whole request is here */
+};
+
+struct http_request {
+	struct http_request *prev, *next; /* in the server's ready list, or next in the free list */
+	struct http_server *server;
+	struct http_connection *connection;
+
+	struct http_head head;
+	struct http_fields fields;
+	size_t fields_seen;
+	char id[ID_UUID_LEN + 1];
+	struct buf target;
+
+	const struct http_sink *sink;
+	void *ctx;
+	enum http_guard_reason refusal;
+	enum request_phase phase;
+	uint64_t max_body, bytes_in, bytes_out, first_byte_us;
+	uint64_t body_seen_us;       /* last time that body bytes came */
+	unsigned slow_seconds;       /* seconds spent waiting for body bytes */
+
+	unsigned status;
+	uint64_t length;             /* of the answer; HTTP_LENGTH_UNKNOWN until it has ended */
+	struct buf answer;           /* the answer's fields: name NUL value NUL … */
+	struct buf out;              /* body bytes not yet taken by libmicrohttpd */
+
+	bool begun;                  /* the guard has seen it */
+	bool queued;                 /* in the ready list */
+	bool suspended;              /* libmicrohttpd does not look at the connection */
+	bool reading;                /* the sink wants the body */
+	bool body_paused;            /* on_body took less than it was given */
+	bool end_told, gone_told;
+	bool answered, ended, committed;
+	bool bodyless;               /* the answer has no body whatever is written */
+	bool want_writable;
+	bool gone;
+	bool aborted;                /* close the connection at the next opportunity */
+	bool aborted_by_user;
+	bool slow;                   /* aborted because the client was too slow */
+	bool close;                  /* answer with Connection: close */
+	bool raw;                    /* the answer was sent past libmicrohttpd, in the middle of an upload */
+	uint64_t lingered;
+};
+
+struct http_server {
+	struct http_server_options options;
+	struct MHD_Daemon *daemon;
+	size_t pool_size;
+	uv_poll_t daemon_poll, gone_poll;
+	uv_check_t check;
+	uv_idle_t idle;
+	uv_timer_t sweep;
+	int gone_fd; /* epoll of all connections, edge-triggered, for EPOLLRDHUP only */
+	unsigned open_handles;
+	struct http_connection *connections;
+	struct http_request *ready, *free;
+	size_t connection_count, in_flight, free_count;
+	struct buf scratch;
+	bool readable, running, draining, stopping;
+	void (*on_stopped)(void *ctx);
+	void *stopped_ctx;
+};
+
+/* server.c */
+void server_kick(struct http_server *server);
+
+/* request.c: called by server.c from libmicrohttpd's callbacks */
+struct http_request *request_take(struct http_connection *connection, struct slice target);
+enum MHD_Result request_step(struct http_request *request, const char *method, const char *version, const char *data,
+			     size_t *size);
+void request_settle(struct http_request *request);
+void request_complete(struct http_request *request, enum MHD_RequestTerminationCode code);
+void request_touch(struct http_request *request);
+void request_free(struct http_request *request);
+void request_suspend(struct http_request *request);
+void request_refuse(struct http_request *request, const struct http_problem *problem, enum http_guard_reason reason,
+		    const char *allow);
+
+/* answer.c: from what the user said to what libmicrohttpd sends */
+MUST_CHECK int answer_commit(struct http_request *request);
+/* Sends a complete answer in the middle of an upload. False when it did not fit into the socket. */
+bool answer_send_raw(struct http_request *request);

@@ -1,0 +1,99 @@
+#include "gateway/http/listener.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static int fail(char error[LISTENER_ERROR_LEN], struct slice text, const char *why)
+{
+	snprintf(error, LISTENER_ERROR_LEN, "\"%.*s\": %s", (int)(text.len > 80 ? 80 : text.len),
+		 text.len ? text.data : "", why);
+	return -EINVAL;
+}
+
+static int parse_v6(const char *host, uint16_t port, struct listener_address *address)
+{
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+	if (inet_pton(AF_INET6, host, &v6.sin6_addr) != 1)
+		return -EINVAL;
+	memcpy(&address->storage, &v6, sizeof v6);
+	address->len = sizeof v6;
+	return 0;
+}
+
+static int parse_v4(const char *host, uint16_t port, struct listener_address *address)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+	if (inet_pton(AF_INET, host, &v4.sin_addr) != 1)
+		return -EINVAL;
+	memcpy(&address->storage, &v4, sizeof v4);
+	address->len = sizeof v4;
+	return 0;
+}
+
+int listener_parse(struct slice text, struct listener_address *address, char error[LISTENER_ERROR_LEN])
+{
+	*address = (struct listener_address){.len = 0};
+	const char *colon = text.len ? memrchr(text.data, ':', text.len) : NULL;
+	if (!colon)
+		return fail(error, text, "an address needs a port, as in 127.0.0.1:8080 or [::]:8080");
+	struct slice host = slice_of(text.data, (size_t)(colon - text.data));
+	uint64_t port;
+	if (slice_to_u64(slice_from(text, host.len + 1), 65535, &port) != 0)
+		return fail(error, text, "the port must be a number from 0 to 65535");
+	bool v6 = host.len >= 2 && host.data[0] == '[' && host.data[host.len - 1] == ']';
+	if (v6)
+		host = slice_of(host.data + 1, host.len - 2);
+	char name[INET6_ADDRSTRLEN];
+	if (host.len >= sizeof name)
+		return fail(error, text, "not an IPv4 address or an IPv6 address in brackets");
+	memcpy(name, host.data, host.len);
+	name[host.len] = '\0';
+	int r = v6 ? parse_v6(name, (uint16_t)port, address) : parse_v4(name, (uint16_t)port, address);
+	return r == 0 ? 0 : fail(error, text, "not an IPv4 address or an IPv6 address in brackets");
+}
+
+static int give_up(int fd, const char *what, char error[LISTENER_ERROR_LEN])
+{
+	int code = errno;
+	snprintf(error, LISTENER_ERROR_LEN, "%s: %s", what, strerror(code));
+	if (fd >= 0)
+		close(fd);
+	return -code;
+}
+
+int listener_open(const struct listener_address *address, int *fd, char error[LISTENER_ERROR_LEN])
+{
+	const int on = 1, off = 0;
+	int s = socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (s < 0)
+		return give_up(s, "socket", error);
+	/* [::] also takes IPv4, which Fly's proxy may use. */
+	if (address->storage.ss_family == AF_INET6 && setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) < 0)
+		return give_up(s, "IPV6_V6ONLY", error);
+	if (setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+	    setsockopt(s, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0)
+		return give_up(s, "SO_REUSEPORT", error);
+	struct sockaddr_storage storage = address->storage;
+	if (bind(s, (struct sockaddr *)&storage, address->len) < 0)
+		return give_up(s, "bind", error);
+	if (listen(s, SOMAXCONN) < 0)
+		return give_up(s, "listen", error);
+	*fd = s;
+	return 0;
+}
+
+int listener_port(int fd, unsigned *port)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} name;
+	socklen_t len = sizeof name;
+	if (getsockname(fd, &name.any, &len) < 0)
+		return -errno;
+	*port = ntohs(name.any.sa_family == AF_INET6 ? name.v6.sin6_port : name.v4.sin_port);
+	return 0;
+}

@@ -1,0 +1,80 @@
+#include "gateway/http/problem.h"
+
+#include "gateway/base/json_text.h"
+
+#include <errno.h>
+
+const char *http_status_phrase(unsigned status)
+{
+	static const struct {
+		unsigned status;
+		const char *phrase;
+	} phrases[] = {
+		{200, "OK"}, {202, "Accepted"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"},
+		{403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"}, {408, "Request Timeout"},
+		{409, "Conflict"}, {413, "Content Too Large"}, {414, "URI Too Long"}, {415, "Unsupported Media Type"},
+		{417, "Expectation Failed"}, {421, "Misdirected Request"}, {422, "Unprocessable Content"},
+		{429, "Too Many Requests"}, {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"},
+		{501, "Not Implemented"}, {502, "Bad Gateway"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"},
+		{505, "HTTP Version Not Supported"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(phrases); i++)
+		if (phrases[i].status == status)
+			return phrases[i].phrase;
+	return "Unknown";
+}
+
+static int member(struct buf *body, const char *key, struct slice value)
+{
+	int r = buf_printf(body, ",\"%s\":", key);
+	return r < 0 ? r : json_text_string(body, value);
+}
+
+static int write_ids(const struct http_problem *problem, struct buf *body)
+{
+	if (!problem->request_id.len)
+		return 0;
+	int r = member(body, "request_id", problem->request_id);
+	if (r == 0)
+		r = buf_printf(body, ",\"instance\":\"urn:uuid:%.*s\"", SLICE_FMT(problem->request_id));
+	return r;
+}
+
+int http_problem_write(const struct http_problem *problem, struct buf *body)
+{
+	const char *title = problem->title ? problem->title : http_status_phrase(problem->status);
+	int r = buf_append(body, SLICE("{\"type\":"));
+	if (r == 0)
+		r = json_text_string(body, slice_str(problem->type ? problem->type : "about:blank"));
+	if (r == 0)
+		r = member(body, "title", slice_str(title));
+	if (r == 0)
+		r = buf_printf(body, ",\"status\":%u", problem->status);
+	if (r == 0 && problem->detail.len)
+		r = member(body, "detail", problem->detail);
+	if (r == 0)
+		r = member(body, "code", slice_str(problem->code));
+	if (r == 0)
+		r = write_ids(problem, body);
+	if (r == 0)
+		r = buf_append(body, SLICE(",\"ok\":false"));
+	if (r == 0 && problem->extra.len) {
+		r = buf_append_char(body, ',');
+		if (r == 0)
+			r = buf_append(body, problem->extra);
+	}
+	return r < 0 ? r : buf_append(body, SLICE("}\n"));
+}
+
+int http_problem_fields(struct http_fields *fields)
+{
+	static const struct http_field ours[] = {
+		{SLICE("Content-Type"), SLICE("application/problem+json")},
+		{SLICE("Cache-Control"), SLICE("no-store")},
+		{SLICE("X-Content-Type-Options"), SLICE("nosniff")},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+		if (http_fields_add(fields, ours[i].name, ours[i].value) != 0)
+			return -E2BIG;
+	return 0;
+}

@@ -1,0 +1,456 @@
+#include "gateway/http/server.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/log.h"
+#include "gateway/http/internal.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#define SWEEP_MS 1000
+/* A body that has been waited for this long must have come at the minimum rate. */
+#define SLOW_AFTER_SECONDS    10
+#define SLOW_BYTES_PER_SECOND 1024
+
+/* What libmicrohttpd needs beside the head: its own records of up to 100 fields, and a response head. */
+#define POOL_EXTRA (16 * 1024)
+
+/* Inside one thread a resumed connection needs no wake-up through a descriptor, which would cost two system calls a request. */
+#define SUSPEND_WITHOUT_ITC (MHD_ALLOW_SUSPEND_RESUME & ~MHD_USE_ITC)
+
+void http_server_defaults(struct http_server_options *options)
+{
+	*options = (struct http_server_options){
+		.listen_fd = -1,
+		.max_head = 32 * 1024,
+		.max_body = 128ull * 1024 * 1024,
+		.max_connections = 16384,
+		.max_in_flight = 4096,
+		.head_timeout_ms = 10000,
+		.idle_timeout_ms = 75000,
+		.body_timeout_ms = 30000,
+	};
+}
+
+static void rejected(struct http_server *server, const char *reason)
+{
+	if (server->options.observer.on_rejected)
+		server->options.observer.on_rejected(server->options.observer.ctx, reason);
+}
+
+/* --- libmicrohttpd's callbacks ------------------------------------------------------------------------------------------ */
+
+static void on_message(void *ctx, const char *format, va_list args)
+{
+	/* The one message that tells of an answer which libmicrohttpd gives by itself. */
+	static const char refusal[] = "Error processing request (HTTP response code is %u";
+	if (strncmp(format, refusal, sizeof refusal - 1) != 0)
+		return;
+	switch (va_arg(args, unsigned)) {
+	case 413:
+		rejected(ctx, "body_limit");
+		break;
+	case 414:
+		rejected(ctx, "target_limit");
+		break;
+	case 431:
+		rejected(ctx, "header_limit");
+		break;
+	case 505:
+		rejected(ctx, "version");
+		break;
+	default:
+		rejected(ctx, "framing");
+	}
+}
+
+static void *on_target(void *ctx UNUSED, const char *target, struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	struct http_connection *connection = info ? info->socket_context : NULL;
+	if (!connection)
+		return NULL;
+	struct http_request *request = request_take(connection, slice_str(target));
+	/* libmicrohttpd would cut the query into arguments: needless work, and a limit on their number. */
+	char *query = strchr((char *)(uintptr_t)target, '?');
+	if (query && query[1])
+		query[1] = '\0';
+	return request;
+}
+
+static size_t leave_escaped(void *ctx UNUSED, struct MHD_Connection *mhd UNUSED, char *text)
+{
+	return strlen(text);
+}
+
+static enum MHD_Result on_access(void *ctx UNUSED, struct MHD_Connection *mhd UNUSED, const char *url UNUSED,
+				 const char *method, const char *version, const char *data, size_t *size, void **request_ctx)
+{
+	struct http_request *request = *request_ctx;
+	return request ? request_step(request, method, version, data, size) : MHD_NO;
+}
+
+static void on_completed(void *ctx UNUSED, struct MHD_Connection *mhd UNUSED, void **request_ctx,
+			 enum MHD_RequestTerminationCode code)
+{
+	struct http_request *request = *request_ctx;
+	*request_ctx = NULL;
+	if (request)
+		request_complete(request, code);
+}
+
+static void format_peer(struct http_connection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	if (!info || !info->client_addr)
+		return;
+	union {
+		struct sockaddr_storage storage;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} address = {.storage = {.ss_family = 0}};
+	bool v6 = info->client_addr->sa_family == AF_INET6;
+	memcpy(&address, info->client_addr, v6 ? sizeof address.v6 : sizeof address.v4);
+	if (v6 && IN6_IS_ADDR_V4MAPPED(&address.v6.sin6_addr))
+		inet_ntop(AF_INET, address.v6.sin6_addr.s6_addr + 12, connection->peer, sizeof connection->peer);
+	else if (v6)
+		inet_ntop(AF_INET6, &address.v6.sin6_addr, connection->peer, sizeof connection->peer);
+	else
+		inet_ntop(AF_INET, &address.v4.sin_addr, connection->peer, sizeof connection->peer);
+}
+
+static void connection_started(struct http_server *server, struct MHD_Connection *mhd, void **socket_ctx)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct http_connection *connection = info ? calloc(1, sizeof *connection) : NULL;
+	*socket_ctx = connection;
+	if (!connection)
+		return;
+	connection->server = server;
+	connection->mhd = mhd;
+	connection->fd = info->connect_fd;
+	connection->head_deadline_us = clock_mono_us() + (uint64_t)server->options.head_timeout_ms * 1000;
+	format_peer(connection);
+	DL_APPEND(server->connections, connection);
+	server->connection_count++;
+	/* Suspended connections are not looked at by libmicrohttpd: this tells of a client that leaves meanwhile. */
+	struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
+	if (epoll_ctl(server->gone_fd, EPOLL_CTL_ADD, connection->fd, &event) < 0)
+		log_warning("http: cannot watch a connection: %s", strerror(errno));
+}
+
+static void connection_closed(struct http_server *server, void **socket_ctx)
+{
+	struct http_connection *connection = *socket_ctx;
+	*socket_ctx = NULL;
+	if (!connection)
+		return;
+	DL_DELETE(server->connections, connection);
+	server->connection_count--;
+	free(connection);
+}
+
+static void on_connection(void *ctx, struct MHD_Connection *mhd, void **socket_ctx, enum MHD_ConnectionNotificationCode code)
+{
+	if (code == MHD_CONNECTION_NOTIFY_STARTED)
+		connection_started(ctx, mhd, socket_ctx);
+	else
+		connection_closed(ctx, socket_ctx);
+}
+
+/* --- the loop ----------------------------------------------------------------------------------------------------------- */
+
+static void on_idle(uv_idle_t *idle UNUSED)
+{
+	/* Only there to keep the loop from sleeping while something is ready. */
+}
+
+void server_kick(struct http_server *server)
+{
+	if (!server->stopping)
+		uv_idle_start(&server->idle, on_idle);
+}
+
+static void settle_all(struct http_server *server)
+{
+	while (server->ready) {
+		struct http_request *request = server->ready;
+		DL_DELETE(server->ready, request);
+		request->queued = false;
+		request_settle(request);
+	}
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct http_server *server = handle->data;
+	if (--server->open_handles)
+		return;
+	void (*on_stopped)(void *) = server->on_stopped;
+	void *ctx = server->stopped_ctx;
+	while (server->free) {
+		struct http_request *request = server->free;
+		server->free = request->next;
+		request_free(request);
+	}
+	buf_deinit(&server->scratch);
+	if (server->gone_fd >= 0)
+		close(server->gone_fd);
+	free(server);
+	if (on_stopped)
+		on_stopped(ctx);
+}
+
+static void close_handles(struct http_server *server)
+{
+	uv_handle_t *handles[] = {(uv_handle_t *)&server->check, (uv_handle_t *)&server->idle, (uv_handle_t *)&server->sweep,
+				  (uv_handle_t *)&server->daemon_poll, (uv_handle_t *)&server->gone_poll};
+	for (size_t i = 0; i < ARRAY_LEN(handles); i++)
+		uv_close(handles[i], on_handle_closed);
+}
+
+/* libmicrohttpd may not be stopped while connections are suspended. */
+static void stop_now(struct http_server *server)
+{
+	struct http_connection *connection;
+	DL_FOREACH(server->connections, connection)
+	{
+		struct http_request *request = connection->request;
+		if (request && request->suspended) {
+			request->suspended = false;
+			MHD_resume_connection(connection->mhd);
+		}
+	}
+	uv_poll_stop(&server->daemon_poll);
+	MHD_stop_daemon(server->daemon);
+	server->daemon = NULL;
+	close_handles(server);
+}
+
+static void on_check(uv_check_t *check)
+{
+	struct http_server *server = check->data;
+	if (server->stopping) {
+		stop_now(server);
+		return;
+	}
+	if (!server->readable && !server->ready && !uv_is_active((uv_handle_t *)&server->idle))
+		return;
+	server->readable = false;
+	settle_all(server);
+	MHD_run(server->daemon);
+	uint64_t wait_ms;
+	bool pending = server->ready || (MHD_get_timeout64(server->daemon, &wait_ms) == MHD_YES && wait_ms == 0);
+	if (!pending && !server->stopping)
+		uv_idle_stop(&server->idle);
+	else
+		uv_idle_start(&server->idle, on_idle);
+}
+
+static void on_daemon_poll(uv_poll_t *poll, int status UNUSED, int events UNUSED)
+{
+	struct http_server *server = poll->data;
+	server->readable = true;
+}
+
+static void on_gone_poll(uv_poll_t *poll, int status UNUSED, int events UNUSED)
+{
+	struct http_server *server = poll->data;
+	struct epoll_event ready[64];
+	int n;
+	while ((n = epoll_wait(server->gone_fd, ready, ARRAY_LEN(ready), 0)) > 0) {
+		for (int i = 0; i < n; i++) {
+			struct http_connection *connection = ready[i].data.ptr;
+			connection->gone = true;
+			if (connection->request && connection->request->begun) {
+				connection->request->gone = true;
+				request_touch(connection->request);
+			}
+		}
+		if (n < (int)ARRAY_LEN(ready))
+			return;
+	}
+}
+
+/* --- clients that take too long ------------------------------------------------------------------------------------------ */
+
+static void say_timeout(int fd)
+{
+	static const char body[] = "{\"type\":\"about:blank\",\"title\":\"Request Timeout\",\"status\":408,"
+				   "\"code\":\"request-timeout\",\"ok\":false}\n";
+	char answer[512];
+	int len = snprintf(answer, sizeof answer,
+			   "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/problem+json\r\n"
+			   "Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+			   sizeof body - 1, body);
+	/* Whether it arrives or not, the connection ends. */
+	ssize_t sent UNUSED = send(fd, answer, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* libmicrohttpd sees the end of the connection and cleans up. */
+static void hang_up(struct http_connection *connection)
+{
+	shutdown(connection->fd, SHUT_RDWR);
+	connection->head_deadline_us = 0;
+}
+
+static void sweep_head(struct http_connection *connection, uint64_t now)
+{
+	if (!connection->head_deadline_us || now < connection->head_deadline_us)
+		return;
+	/* Without a request line it may be a connection that a browser opened ahead: nothing is said then. */
+	if (connection->request) {
+		say_timeout(connection->fd);
+		rejected(connection->server, "timeout");
+	}
+	hang_up(connection);
+}
+
+static void sweep_body(struct http_request *request, uint64_t now)
+{
+	if (request->phase != PHASE_BODY || request->suspended || request->aborted)
+		return;
+	uint64_t silent_ms = (now - request->body_seen_us) / 1000;
+	request->slow_seconds++;
+	bool crawls = request->slow_seconds > SLOW_AFTER_SECONDS &&
+		      request->bytes_in < (uint64_t)request->slow_seconds * SLOW_BYTES_PER_SECOND;
+	if (silent_ms < request->server->options.body_timeout_ms && !crawls)
+		return;
+	request->slow = request->aborted = true;
+	if (!request->committed)
+		say_timeout(request->connection->fd);
+	rejected(request->server, "timeout");
+	hang_up(request->connection);
+}
+
+static void on_sweep(uv_timer_t *timer)
+{
+	struct http_server *server = timer->data;
+	struct http_connection *connection, *next;
+	uint64_t now = clock_mono_us();
+	DL_FOREACH_SAFE(server->connections, connection, next)
+	{
+		if (connection->request && connection->request->begun)
+			sweep_body(connection->request, now);
+		else
+			sweep_head(connection, now);
+	}
+	/* libmicrohttpd closes idle connections when it runs. */
+	server->readable = true;
+}
+
+/* --- life ---------------------------------------------------------------------------------------------------------------- */
+
+static struct MHD_Daemon *start_daemon(struct http_server *server)
+{
+	const struct http_server_options *options = &server->options;
+	return MHD_start_daemon(
+		SUSPEND_WITHOUT_ITC | MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, server,
+		MHD_OPTION_LISTEN_SOCKET, options->listen_fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, server->pool_size,
+		MHD_OPTION_CONNECTION_LIMIT, options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+		options->idle_timeout_ms / 1000, MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, MHD_OPTION_EXTERNAL_LOGGER, on_message,
+		server, MHD_OPTION_URI_LOG_CALLBACK, on_target, server, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, server,
+		MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
+		MHD_OPTION_END);
+}
+
+static int start_handles(struct http_server *server)
+{
+	uv_loop_t *loop = server->options.loop;
+	const union MHD_DaemonInfo *info = MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+	if (!info)
+		return -EIO;
+	int epoll_fd = info->epoll_fd;
+	uv_check_init(loop, &server->check);
+	uv_idle_init(loop, &server->idle);
+	uv_timer_init(loop, &server->sweep);
+	server->check.data = server->idle.data = server->sweep.data = server;
+	server->open_handles = 3;
+	int r = uv_poll_init(loop, &server->daemon_poll, epoll_fd);
+	if (r < 0)
+		return r;
+	server->daemon_poll.data = server;
+	server->open_handles++;
+	r = uv_poll_init(loop, &server->gone_poll, server->gone_fd);
+	if (r < 0)
+		return r;
+	server->gone_poll.data = server;
+	server->open_handles++;
+	uv_check_start(&server->check, on_check);
+	uv_timer_start(&server->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+	r = uv_poll_start(&server->daemon_poll, UV_READABLE, on_daemon_poll);
+	return r < 0 ? r : uv_poll_start(&server->gone_poll, UV_READABLE, on_gone_poll);
+}
+
+struct http_server *http_server_new(const struct http_server_options *options)
+{
+	struct http_server *server = calloc(1, sizeof *server);
+	if (!server) {
+		close(options->listen_fd);
+		return NULL;
+	}
+	server->options = *options;
+	server->pool_size = options->max_head + POOL_EXTRA;
+	server->gone_fd = epoll_create1(EPOLL_CLOEXEC);
+	server->daemon = server->gone_fd < 0 ? NULL : start_daemon(server);
+	if (!server->daemon) {
+		close(options->listen_fd);
+		if (server->gone_fd >= 0)
+			close(server->gone_fd);
+		free(server);
+		return NULL;
+	}
+	if (start_handles(server) < 0) {
+		log_error("http: the loop refused a handle");
+		MHD_stop_daemon(server->daemon);
+		if (server->open_handles == 0) {
+			close(server->gone_fd);
+			free(server);
+		}
+		return NULL;
+	}
+	/* The first run puts the listening socket into libmicrohttpd's epoll. */
+	server_kick(server);
+	return server;
+}
+
+void http_server_drain(struct http_server *server)
+{
+	server->draining = true;
+}
+
+void http_server_quiesce(struct http_server *server)
+{
+	struct http_connection *connection;
+	http_server_drain(server);
+	MHD_socket fd = MHD_quiesce_daemon(server->daemon);
+	if (fd != MHD_INVALID_SOCKET)
+		close(fd);
+	DL_FOREACH(server->connections, connection)
+	{
+		if (!connection->request)
+			hang_up(connection);
+	}
+}
+
+void http_server_stop(struct http_server *server, void (*on_stopped)(void *ctx), void *ctx)
+{
+	server_kick(server);
+	server->stopping = server->draining = true;
+	server->on_stopped = on_stopped;
+	server->stopped_ctx = ctx;
+}
+
+size_t http_server_connections(const struct http_server *server)
+{
+	return server->connection_count;
+}
+
+size_t http_server_in_flight(const struct http_server *server)
+{
+	return server->in_flight;
+}
