@@ -107,10 +107,21 @@ async def test_signals(emulator):
             for _ in range(60):         # input that nobody reads does not stand in the way
                 await control.send(b"\0" + b"x" * 32768)
             await control.send({"type": "signal", "signal": "KILL"})
-            result = await control.result()
-            assert result.code == 137
-            assert result.envelopes[-1]["args"]["dropped"] > 0      # what the process never took
+            assert (await control.result()).code == 137
             assert (await control.run("pgrep", "-c", "sleep")).out == "0\n"
+
+
+async def test_input_that_was_never_taken_is_counted(emulator):
+    async with emulator.client() as client:
+        async with client.control(await client.create()) as control:
+            # the child keeps the pipe open, so that nothing of it is lost before the end
+            await control.start("sh", "-c", "setsid sleep 60 <&0 >&- 2>&- & echo ready; wait", stdin="true")
+            await control.until_output(b"ready")
+            for _ in range(60):
+                await control.send(b"\0" + b"x" * 32768)
+            await control.send({"type": "signal", "signal": "KILL"})
+            result = await control.result()
+            assert (result.code, result.envelopes[-1]["args"]["dropped"] > 0) == (137, True)
 
 
 async def test_a_client_that_leaves_amid_input_is_noticed(emulator):

@@ -1,0 +1,267 @@
+"""Every fault, as a client meets it."""
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+import faults
+from emulator_client import Emulator, until
+
+
+@contextlib.asynccontextmanager
+async def faulty(emulator, fault, **more):
+    """A client with a running Sprite and one fault on it."""
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.control(name) as control:
+            await client.fault(fault, match={"sprite": name}, **more)
+            try:
+                yield client, name, control
+            finally:
+                await client.clear_faults()
+
+
+async def starts(client, id):
+    return (await client.state())["starts"].get(id, 0)
+
+
+async def test_faults_are_listed_and_cleared(emulator):
+    async with emulator.client() as client:
+        await client.fault("create_429", rate=0.5, count=3, match={"sprite": "none-*"})
+        await client.fault("stall")
+        listed = (await client.call("GET", "/_emulator/faults")).json["faults"]
+        assert listed[0] == {"name": "create_429", "rate": 0.5, "count": 3, "match": {"sprite": "none-*"},
+                             "retry_after_seconds": 1, "hits": 0}
+        assert (listed[1]["name"], listed[1]["rate"], listed[1]["count"]) == ("stall", 1.0, None)
+        assert (await client.call("DELETE", "/_emulator/faults?name=stall")).status == 204
+        assert [f["name"] for f in (await client.call("GET", "/_emulator/faults")).json["faults"]] == ["create_429"]
+        await client.clear_faults()
+        assert (await client.call("GET", "/_emulator/faults")).json == {"faults": []}
+
+
+@pytest.mark.parametrize("body", [{}, {"name": "nonsense"}, {"name": "stall", "rate": 2}, {"name": "stall", "rate": "x"},
+                                  {"name": "stall", "count": 0}, {"name": "stall", "match": {"host": "x"}},
+                                  {"name": "stall", "bytes": 1}, {"name": "stall", "delay_ms": "long"}, [], None])
+async def test_a_bad_fault_is_refused(emulator, body):
+    async with emulator.client() as client:
+        answer = await client.call("POST", "/_emulator/faults", json=body)
+        assert answer.status == 400 and answer.json["error"]
+
+
+async def test_every_name_is_accepted(emulator):
+    async with emulator.client() as client:
+        for name in faults.KNOWN:
+            await client.fault(name, match={"sprite": "nobody"})
+        await client.clear_faults()
+
+
+# -- creation, deletion, lookup --------------------------------------------------
+
+async def test_create_429(emulator):
+    async with emulator.client() as client:
+        await client.fault("create_429", count=1, match={"sprite": "limited"}, retry_after_seconds=7)
+        before = (await client.state())["creates_refused"]
+        answer = await client.call("POST", "/v1/sprites", json={"name": "limited"})
+        assert (answer.status, answer.json["error"]) == (429, "sprite_creation_rate_limited")
+        assert (answer.headers["Retry-After"], answer.json["retry_after_seconds"]) == ("7", 7)
+        assert (await client.state())["creates_refused"] == before + 1
+        await client.create("limited")
+        await client.clear_faults()
+
+
+async def test_create_500(emulator):
+    async with emulator.client() as client:
+        for created in (False, True):
+            name = f"failed-{created}".lower()
+            await client.fault("create_500", count=1, match={"sprite": name}, created=created)
+            answer = await client.call("POST", "/v1/sprites", json={"name": name})
+            assert (answer.status, answer.json) == (500, {"error": "failed to create sprite"})
+            assert (await client.call("GET", f"/v1/sprites/{name}")).status == (200 if created else 404)
+        await client.clear_faults()
+
+
+async def test_create_hang(emulator):
+    async with emulator.client() as client:
+        await client.fault("create_hang", delay_ms=400, match={"sprite": "hangs"})
+        before = time.monotonic()
+        await client.create("hangs")
+        assert time.monotonic() - before >= 0.4
+        await client.clear_faults()
+
+
+async def test_starting_503(emulator):
+    async with faulty(emulator, "starting_503", count=2) as (client, name, _):
+        for path in ("policy/network", "control"):
+            answer = await client.call("GET", f"/v1/sprites/{name}/{path}", headers={"Upgrade": "websocket"})
+            assert (answer.status, answer.json["error"], answer.headers["Retry-After"]) == (503, "sprite_starting", "5")
+        assert (await client.call("GET", f"/v1/sprites/{name}/policy/network")).status == 200
+
+
+async def test_false_404(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.fault("false_404", count=1, match={"sprite": name, "method": "DELETE"})
+        assert (await client.call("GET", f"/v1/sprites/{name}")).status == 200
+        refused = await client.call("DELETE", f"/v1/sprites/{name}")
+        assert (refused.status, refused.json) == (404, {"error": "sprite not found"})
+        assert await client.status(name) == "cold"
+        await client.clear_faults()
+
+
+async def test_delete_500(emulator):
+    async with emulator.client() as client:
+        for deleted in (False, True):
+            name = await client.create()
+            await client.fault("delete_500", count=1, match={"sprite": name}, deleted=deleted)
+            answer = await client.call("DELETE", f"/v1/sprites/{name}")
+            assert (answer.status, answer.json) == (500, {"error": "failed to delete sprite"})
+            assert (await client.status(name) is None) == deleted
+        await client.clear_faults()
+
+
+# -- cuts -------------------------------------------------------------------------
+
+@pytest.mark.parametrize("fault, started, frames", [
+    ("cut_before_start", 0, []),
+    ("cut_after_start", 1, [("control", "op.ack")]),
+    ("cut_before_output", 1, [("control", "op.ack"), "debug", "session_info"]),
+    ("cut_mid_frame", 1, [("control", "op.ack"), "debug", "session_info"]),
+    ("cut_after_output", 1, [("control", "op.ack"), "debug", "session_info", b"\x01hello\n"]),
+    ("cut_before_exit", 1, [("control", "op.ack"), "debug", "session_info", b"\x01hello\n"]),
+])
+@pytest.mark.parametrize("socket", ["control", "exec"])
+async def test_cuts(emulator, fault, started, frames, socket):
+    async with faulty(emulator, fault, count=1) as (client, name, control):
+        id = f"{fault}-{socket}"
+        script, env = "echo hello; sleep 0.3; echo x > ~/done", [f"SPRITEGATE_EXEC_ID={id}", "PATH=/usr/bin"]
+        if socket == "control":
+            result = await control.run("sh", "-c", script, env=env)
+        else:
+            frames = [frame for frame in frames if not isinstance(frame, tuple)]
+            result = await client.run(name, "sh", "-c", script, env=env)
+        seen = [(frame[0], frame[1]["type"]) if isinstance(frame, tuple) else frame["type"] if isinstance(frame, dict)
+                else frame for frame in result.frames]
+        assert seen == frames
+        assert (result.close, result.code) == (None, None)
+        assert await starts(client, id) == started
+
+        async def done():
+            return (await client.run(name, "test", "-e", "/home/sprite/done")).code == 0
+
+        if started:
+            await until(done)       # the command goes on without its client
+        else:
+            assert not await done()
+
+
+async def test_cut_mid_frame_of_the_exit(emulator):
+    async with faulty(emulator, "cut_mid_frame", count=1) as (client, name, control):
+        result = await control.run("true")
+        assert (result.texts("exit")[0]["exit_code"], result.code, result.close) == (0, None, None)
+
+
+# -- what a client is told wrongly ---------------------------------------------------
+
+async def test_duplicate_exit(emulator):
+    async with faulty(emulator, "duplicate_exit", code=0) as (client, name, control):
+        assert (await control.run("false")).exits == [1, 0]
+        assert (await client.run(name, "false")).exits == [1, 0]
+
+
+async def test_no_exit_code(emulator):
+    async with faulty(emulator, "no_exit_code") as (client, name, control):
+        result = await control.run("echo", "hi")
+        assert (result.out, result.exits, result.texts("exit")) == ("hi\n", [], [])
+        assert result.envelopes[-1]["args"] == {"ok": True}
+        result = await client.run(name, "echo", "hi")
+        assert (result.out, result.exits, result.texts("exit"), result.close) == ("hi\n", [], [], 1000)
+
+
+async def test_stall(emulator):
+    async with faulty(emulator, "stall", delay_ms=300) as (client, name, control):
+        for command in ("true", "pwd"):
+            before = time.monotonic()
+            assert (await control.run(command)).code == 0
+            assert 0.3 <= time.monotonic() - before < 0.6
+
+
+async def test_slow_drip(emulator):
+    async with faulty(emulator, "slow_drip", bytes=4, delay_ms=50) as (client, name, control):
+        before = time.monotonic()
+        result = await control.run("echo", "0123456789")
+        assert [frame for frame in result.frames if isinstance(frame, bytes)] == [b"\x010123", b"\x014567", b"\x0189\n", b"\3\0"]
+        assert time.monotonic() - before >= 0.15
+
+
+async def test_lose_bytes_above(emulator):
+    async with faulty(emulator, "lose_bytes_above", bytes=1000) as (client, name, control):
+        result = await control.run("sh", "-c", "head -c 100000 /dev/zero; head -c 999 /dev/zero >&2")
+        assert (len(result.of(1)), len(result.of(2)), result.code) == (1000, 999, 0)
+
+
+async def test_wrong_type_and_missing_field(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        path = f"/v1/sprites/{name}"
+        await client.fault("wrong_type", field="status", count=1, match={"sprite": name})
+        assert (await client.call("GET", path)).json["status"] == 7
+        await client.fault("missing_field", field="name", count=1, match={"sprite": name})
+        assert "name" not in (await client.call("GET", path)).json
+        await client.clear_faults()
+        whole = (await client.call("GET", path)).json
+        await client.fault("wrong_type", match={"sprite": name})
+        assert sum(type(a) is not type(b) for a, b in zip((await client.call("GET", path)).json.values(), whole.values())) == 1
+        result = await client.run(name, "true")
+        assert result.frames[-1] == b"\3\0"
+        await client.clear_faults()
+
+
+async def test_clock_skew(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.fault("clock_skew", seconds=-86400, count=1, match={"sprite": name})
+        skewed = (await client.call("GET", f"/v1/sprites/{name}")).json["created_at"]
+        right = (await client.call("GET", f"/v1/sprites/{name}")).json["created_at"]
+        assert skewed < right and skewed[11:] == right[11:]
+        await client.clear_faults()
+
+
+# -- the machine ----------------------------------------------------------------------
+
+@pytest.mark.parametrize("fault, status", [("pause_under_socket", "warm"), ("kill_vm", "cold")])
+async def test_the_machine_goes_away_under_a_command(emulator, fault, status):
+    async with faulty(emulator, fault, delay_ms=20, count=1) as (client, name, control):
+        result = await control.run("sleep", "60")
+        assert (result.code, result.close) == (None, None)
+        await client.until_status(name, status)
+        assert (await client.run(name, "echo", "again")).out == "again\n"
+
+
+async def test_a_pause_under_an_idle_socket(emulator):
+    async with faulty(emulator, "pause_under_socket", on="open", delay_ms=0, count=1) as (client, name, _):
+        async with client.control(name) as control:
+            assert (await control.result()).close is None
+        assert await client.status(name) == "warm"
+
+
+# -- which occasions ------------------------------------------------------------------
+
+async def test_the_seed_decides_which_occasions_are_struck():
+    async def pattern(seed):
+        with Emulator("--seed", str(seed)) as emulator:
+            async with emulator.client() as client:
+                await client.fault("create_500", rate=0.5)
+                answers = [await client.call("POST", "/v1/sprites", json={"name": f"n{i}"}) for i in range(24)]
+                return [answer.status for answer in answers]
+
+    first = await pattern(1)
+    assert set(first) == {201, 500}
+    assert first == await pattern(1) != await pattern(2)
+
+
+async def test_names_match_exactly_or_by_prefix():
+    fault = faults.Fault({"name": "stall", "match": {"sprite": "sg-a-*"}}, 1, 0)
+    assert fault.strikes("sg-a-1", None, None) and not fault.strikes("sg-b-1", None, None)
+    exact = faults.Fault({"name": "stall", "match": {"sprite": "sg-a"}}, 1, 0)
+    assert exact.strikes("sg-a", None, None) and not exact.strikes("sg-a1", None, None)
