@@ -5,8 +5,8 @@
  *
  * Runs on:    the agent loop.
  * Re-entry:   `done` never runs inside the call that started the operation.
- * Ownership:  names are copied. A started operation calls `done` exactly once, also after a time-out of its own; the receiver
- *             tells late answers apart by its own bookkeeping (an operation cannot be taken back once it is on the wire).
+ * Ownership:  names are copied. A started operation calls `done` exactly once, also after a time-out of its own; the
+ * receiver tells late answers apart by its own bookkeeping (an operation cannot be taken back once it is on the wire).
  */
 #pragma once
 
@@ -15,22 +15,22 @@
 
 enum provider_code {
 	PROVIDER_OK,
-	PROVIDER_GONE,        /* there is no such Sprite (confirmed absence: 404 or 410) */
-	PROVIDER_RATE_LIMIT,  /* 429 sprite_creation_rate_limited; retry_after_ms is set */
-	PROVIDER_CAPACITY,    /* 429 concurrent_sprite_limit_exceeded */
-	PROVIDER_UNAUTHORIZED,/* 401, 403: no retry helps until the token is changed */
-	PROVIDER_UNAVAILABLE, /* connection failed, time-out, 5xx: the operation may have happened */
-	PROVIDER_POLICY,      /* the network policy could not be set or read back as asked: the Sprite must not be used */
-	PROVIDER_INVALID,     /* an answer that contradicts the contract */
+	PROVIDER_GONE,         /* there is no such Sprite (confirmed absence: 404 or 410) */
+	PROVIDER_RATE_LIMIT,   /* 429 sprite_creation_rate_limited; retry_after_ms is set */
+	PROVIDER_CAPACITY,     /* 429 concurrent_sprite_limit_exceeded */
+	PROVIDER_UNAUTHORIZED, /* 401, 403: no retry helps until the token is changed */
+	PROVIDER_UNAVAILABLE,  /* connection failed, time-out, 5xx: the operation may have happened */
+	PROVIDER_POLICY,  /* the network policy could not be set or read back as asked: the Sprite must not be used */
+	PROVIDER_INVALID, /* an answer that contradicts the contract */
 };
 
 #define PROVIDER_NAME_MAX 63
 
 struct provider_result {
 	enum provider_code code;
-	uint64_t retry_after_ms;  /* 0 = the provider did not say */
-	struct sandbox *sandbox;  /* of prepare, when code is PROVIDER_OK; ownership moves to the receiver */
-	const char *detail;       /* a plain sentence for the log, valid during the call; never NULL */
+	uint64_t retry_after_ms; /* 0 = the provider did not say */
+	struct sandbox *sandbox; /* of prepare, when code is PROVIDER_OK; ownership moves to the receiver */
+	const char *detail;      /* a plain sentence for the log, valid during the call; never NULL */
 };
 
 typedef void (*provider_done)(void *ctx, const struct provider_result *result);
@@ -39,11 +39,12 @@ typedef void (*provider_done)(void *ctx, const struct provider_result *result);
 typedef void (*provider_found)(void *ctx, const char *name);
 
 struct provider_ops {
-	/* Creates a Sprite. A name that exists already counts as created. 0 or -errno; with -errno `done` is not called. */
+	/* Creates a Sprite. A name that exists already counts as created. 0 or -errno; with -errno `done` is not
+	 * called. */
 	int (*create)(void *self, const char *name, provider_done done, void *ctx);
 
-	/* Makes a created Sprite ready: closes its network (policy set and read back), opens its channel, runs a first command
-	 * so that the next one is not slow. Hands over a sandbox. */
+	/* Makes a created Sprite ready: closes its network (policy set and read back), opens its channel, runs a first
+	 * command so that the next one is not slow. Hands over a sandbox. */
 	int (*prepare)(void *self, const char *name, provider_done done, void *ctx);
 
 	/* Deletes a Sprite. PROVIDER_OK and PROVIDER_GONE both mean that it does not exist any more. */

@@ -1,0 +1,48 @@
+/*
+ * answers - what an answer of the REST API means; no I/O
+ *
+ * Error bodies come in four shapes and as plain text (sprites contract 1.3); success bodies are read strictly. Nothing
+ * here takes one 404 as proof that a Sprite is gone: the service has given false ones. Who needs proof compares with
+ * the list.
+ *
+ * Owns:   nothing; a verdict is plain data.
+ * Bounds: the detail is cut at ANSWERS_DETAIL bytes.
+ */
+#pragma once
+
+#include "gateway/json/json.h"
+#include "gateway/sprites/observer.h"
+
+#define ANSWERS_DETAIL 256
+
+/* What came back. */
+struct answer {
+	unsigned status;         /* 0: none came; `failure` says why */
+	uint64_t retry_after_ms; /* of the Retry-After field; 0 = none */
+	struct slice body;
+	const char *failure;
+};
+
+struct verdict {
+	enum provider_code code; /* PROVIDER_GONE: this answer says so, which is no proof */
+	bool not_ready;          /* 502, 503, no answer: the same may succeed a moment later */
+	bool exists;             /* create: the name was taken (409) */
+	bool missing_quirk; /* a 500 that the service is known to give for missing Sprites (sprites contract 1.4) */
+	uint64_t retry_after_ms; /* retry_after_seconds, else Retry-After, else 0 */
+	unsigned status;
+	char detail[ANSWERS_DETAIL]; /* a plain sentence */
+};
+
+/* `name`: the Sprite asked for, which a created or found Sprite must carry. */
+void answers_judge(struct verdict *verdict, enum sprites_call call, const char *name, const struct answer *answer);
+
+/* The one policy that is ever set: no network at all. */
+#define ANSWERS_POLICY "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"}]}"
+
+/* One page of the list, owned by the caller (json_decref): an object whose "sprites" is an array of objects with string
+ * names. *token is the next page's, empty at the end; borrowed from the page. NULL and a verdict when it is not that.
+ */
+json_t *answers_page(struct verdict *verdict, const struct answer *answer, struct slice *token);
+
+/* A verdict without an answer. */
+void answers_fail(struct verdict *verdict, enum provider_code code, const char *detail);

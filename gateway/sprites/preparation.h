@@ -1,0 +1,45 @@
+/*
+ * preparation - in which order a Sprite is made ready, and what is tried again; no I/O
+ *
+ *   CLOSE_NETWORK → CHECK_NETWORK → DIAL → RUN → finished
+ *
+ * The network is closed before anything is dialled or run. A Sprite that is still waking (502, 503, no answer, a lost
+ * channel) is tried again after a pause that grows, or after the one it asks for, until the budget is used up. Three
+ * times "there is no such Sprite" lead to CONFIRM: the service has given false 404s, so the list decides.
+ *
+ * Owns:       nothing; plain data.
+ * Invariants: no PREPARATION_FINISH with PROVIDER_OK unless CHECK_NETWORK succeeded and then RUN did; nothing after a
+ * finish.
+ */
+#pragma once
+
+#include "gateway/sprites/answers.h"
+
+enum preparation_step {
+	PREPARATION_CLOSE_NETWORK,
+	PREPARATION_CHECK_NETWORK,
+	PREPARATION_DIAL,
+	PREPARATION_RUN,
+	PREPARATION_CONFIRM, /* is it on the list? PROVIDER_OK: yes, PROVIDER_GONE: no */
+};
+
+struct preparation {
+	enum preparation_step step;
+	uint64_t ends_us;
+	unsigned failures; /* in a row */
+	unsigned missing;  /* "no such Sprite" in a row */
+};
+
+struct preparation_action {
+	enum { PREPARATION_DO, PREPARATION_WAIT, PREPARATION_FINISH } kind;
+	uint64_t wait_us;        /* WAIT: then do `step` of the preparation */
+	enum provider_code code; /* FINISH */
+};
+
+/* Then do the step CLOSE_NETWORK. */
+void preparation_init(struct preparation *preparation, uint64_t budget_us, uint64_t now_us);
+
+/* How the present step ended; what to do next. `random` is any number: pauses differ, so that many Sprites do not knock
+ * at once. */
+struct preparation_action preparation_step(struct preparation *preparation, const struct verdict *verdict,
+                                           uint64_t now_us, uint32_t random);

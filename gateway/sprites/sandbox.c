@@ -1,0 +1,607 @@
+#include "gateway/sprites/sandbox_dial.h"
+
+#include "gateway/base/log.h"
+#include "gateway/sprites/operation.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define STDIN_PIECE 32768
+#define STDIN_IN_FLIGHT 131072 /* queued on the socket; beyond it the input waits here until the socket has drained */
+#define SIGNAL_LEN 16
+#define REASON_BYTES 512
+#define URL_BYTES ((size_t)1024 + FRAMES_QUERY_MAX)
+
+/* A command with everything needed to start it later. */
+struct job {
+	bool set;
+	bool probe;       /* our keepalive, not the user's */
+	struct buf start; /* the op.start message, or the URL of its /exec */
+	struct slice input;
+	bool input_ended;
+	char signal[SIGNAL_LEN]; /* asked for before the command was started; "" = none */
+	const struct sandbox_events *events;
+	void *ctx;
+	uint64_t ticket; /* its op.start in the socket's count of messages */
+};
+
+struct sandbox {
+	struct sandbox_options options;
+	char *name;
+	char *base; /* "wss://…/v1/sprites/{name}" */
+	bool use_exec, dialling, closed;
+	bool gone;   /* no channel any more, for good */
+	bool lost;   /* … and on_lost is due */
+	bool paused; /* by the user, for the user's command */
+	struct socket *socket;
+	struct frames frames;
+	struct operation operation;
+	struct job running, waiting;
+	sandbox_dialled dialled;
+	void *dialled_ctx;
+	void (*on_lost)(void *ctx, const char *reason);
+	void *on_lost_ctx;
+	char reason[REASON_BYTES];
+	uv_timer_t deadline; /* of op.complete or of the keepalive */
+	uv_timer_t later;    /* the next keepalive, or a loss to be told outside of a call */
+	unsigned handles;
+};
+
+static const struct socket_events socket_events;
+
+/* --- jobs --- */
+
+static void job_deinit(struct job *job)
+{
+	buf_deinit(&job->start);
+	*job = (struct job){0};
+}
+
+/* Emptied before its callback runs, so that the callback may start the next one. */
+static struct job job_take(struct job *job)
+{
+	struct job taken = *job;
+	*job = (struct job){0};
+	buf_deinit(&taken.start);
+	return taken;
+}
+
+static void break_job(struct job *job, enum sandbox_doubt doubt, const char *reason)
+{
+	struct job broken = job_take(job);
+	if (broken.set && !broken.probe)
+		broken.events->on_broken(broken.ctx, doubt, reason);
+}
+
+/* --- the end of the channel --- */
+
+static void drop_socket(struct sandbox *sandbox)
+{
+	socket_close(sandbox->socket);
+	sandbox->socket = NULL;
+	frames_deinit(&sandbox->frames);
+	frames_init(&sandbox->frames);
+}
+
+static void tell_loss(struct sandbox *sandbox)
+{
+	if (!sandbox->lost || !sandbox->on_lost || sandbox->closed)
+		return;
+	sandbox->lost = false;
+	sandbox->on_lost(sandbox->on_lost_ctx, sandbox->reason);
+}
+
+/* Whoever waits is told; when nobody does, an idle sandbox was lost. */
+static void give_up(struct sandbox *sandbox, enum sandbox_doubt doubt, const char *reason)
+{
+	if (sandbox->gone)
+		return;
+	sandbox->gone = true;
+	snprintf(sandbox->reason, sizeof sandbox->reason, "%s", reason);
+	uv_timer_stop(&sandbox->deadline);
+	uv_timer_stop(&sandbox->later);
+	drop_socket(sandbox);
+	sandbox->lost = !sandbox->waiting.set && (!sandbox->running.set || sandbox->running.probe);
+	break_job(&sandbox->running, doubt, sandbox->reason);
+	if (!sandbox->closed)
+		break_job(&sandbox->waiting, SANDBOX_NOT_STARTED, sandbox->reason);
+	tell_loss(sandbox);
+}
+
+static void on_later(uv_timer_t *timer);
+
+static void give_up_later(struct sandbox *sandbox, const char *reason)
+{
+	snprintf(sandbox->reason, sizeof sandbox->reason, "%s", reason);
+	uv_timer_start(&sandbox->later, on_later, 0, 0);
+}
+
+/* --- feeding the command --- */
+
+static bool can_send(const struct sandbox *sandbox)
+{
+	enum operation_state state = sandbox->operation.state;
+	bool started = state == OPERATION_SENT || state == OPERATION_RUNNING ||
+	               (state == OPERATION_QUEUED && !sandbox->use_exec);
+	return sandbox->running.set && started && sandbox->socket;
+}
+
+static void pump_input(struct sandbox *sandbox)
+{
+	struct job *job = &sandbox->running;
+	int r = 0;
+	while (r == 0 && can_send(sandbox) && !job->input_ended && socket_unsent(sandbox->socket) < STDIN_IN_FLIGHT) {
+		const char id = job->input.len ? FRAMES_STDIN : FRAMES_STDIN_EOF;
+		struct slice piece = job->input;
+		if (piece.len > STDIN_PIECE)
+			piece.len = STDIN_PIECE;
+		r = socket_send(sandbox->socket, FRAME_MESSAGE_BINARY, slice_of(&id, 1), piece);
+		if (r == 0) {
+			job->input_ended = !piece.len;
+			job->input = slice_from(job->input, piece.len);
+		}
+	}
+	/* A full queue drains again, a closed socket says so itself. */
+	if (r < 0)
+		give_up_later(sandbox, "no memory for the input of a command");
+}
+
+static int send_signal(struct sandbox *sandbox, const char *signal)
+{
+	CLEANUP(buf_deinit) struct buf text = BUF_MAX(256);
+	int r = frames_write_signal(&text, signal);
+	if (r < 0)
+		return r;
+	/* What a killed command would still have read only delays its end. */
+	if (strcmp(signal, "KILL") == 0 && sandbox->operation.state != OPERATION_QUEUED) {
+		socket_drop_unsent(sandbox->socket);
+		sandbox->running.input_ended = true;
+	}
+	r = socket_send(sandbox->socket, FRAME_MESSAGE_TEXT, buf_peek(&text), (struct slice){0});
+	return r > 0 ? SANDBOX_E_LOST : r;
+}
+
+static void feed_command(struct sandbox *sandbox)
+{
+	struct job *job = &sandbox->running;
+	pump_input(sandbox);
+	if (!job->signal[0])
+		return;
+	if (send_signal(sandbox, job->signal) != 0)
+		give_up_later(sandbox, "a signal could not be sent");
+	job->signal[0] = '\0';
+}
+
+static void apply_pause(struct sandbox *sandbox)
+{
+	if (!sandbox->socket)
+		return;
+	if (sandbox->paused && sandbox->running.set && !sandbox->running.probe)
+		socket_pause(sandbox->socket);
+	else
+		socket_resume(sandbox->socket);
+}
+
+/* --- starting --- */
+
+/* The message waits in the socket's queue until libcurl takes its first byte. */
+static void note_handed(struct sandbox *sandbox)
+{
+	if (sandbox->operation.state == OPERATION_QUEUED && sandbox->socket && !sandbox->use_exec &&
+	    socket_handed(sandbox->socket) >= sandbox->running.ticket)
+		(void)operation_step(&sandbox->operation, OPERATION_HANDED);
+}
+
+static int start_on_control(struct sandbox *sandbox, struct job *job)
+{
+	int r = socket_send(sandbox->socket, FRAME_MESSAGE_TEXT, buf_peek(&job->start), (struct slice){0});
+	if (r != 0)
+		return r < 0 ? r : SANDBOX_E_LOST;
+	job->ticket = socket_queued(sandbox->socket);
+	return 0;
+}
+
+static int start_on_exec(struct sandbox *sandbox, struct job *job)
+{
+	CLEANUP(free_ptr) char *url = buf_take_string(&job->start);
+	if (!url)
+		return -ENOMEM;
+	return socket_open(&sandbox->options.socket, url, &socket_events, sandbox, &sandbox->socket);
+}
+
+/* Moves the job into `running`. With any result but 0 nothing was sent and the job is where it was. */
+static int start(struct sandbox *sandbox, struct job *job)
+{
+	int r = sandbox->use_exec ? start_on_exec(sandbox, job) : start_on_control(sandbox, job);
+	if (r != 0)
+		return r;
+	uv_timer_stop(&sandbox->later);
+	(void)operation_step(&sandbox->operation, OPERATION_START);
+	sandbox->running = job_take(job);
+	note_handed(sandbox);
+	apply_pause(sandbox);
+	if (!sandbox->use_exec)
+		feed_command(sandbox);
+	return 0;
+}
+
+static int prepare_job(struct sandbox *sandbox, struct job *job, const char *const *argv, size_t argc)
+{
+	int r;
+	if (sandbox->use_exec) {
+		CLEANUP(buf_deinit) struct buf query = BUF_MAX(FRAMES_QUERY_MAX);
+		job->start = BUF_MAX(URL_BYTES);
+		r = frames_write_query(&query, argv, argc);
+		if (r == 0)
+			r = buf_printf(&job->start, "%s/exec?%.*s", sandbox->base, SLICE_FMT(buf_peek(&query)));
+	} else {
+		/* Commands start in the order in which they are accepted, and at most one waits: its id is the next. */
+		job->start = BUF_MAX(FRAMES_START_MAX);
+		r = frames_write_start(&job->start, sandbox->operation.id + 1, argv, argc);
+	}
+	if (r != 0) {
+		job_deinit(job);
+		return r == FRAMES_E_TOO_LONG || r == -EMSGSIZE ? SANDBOX_E_TOO_LONG : r;
+	}
+	job->set = true;
+	return 0;
+}
+
+/* --- between commands --- */
+
+static void on_deadline(uv_timer_t *timer);
+
+static void start_probe(struct sandbox *sandbox)
+{
+	static const char *const argv[] = {"true"};
+	struct job job = {.probe = true};
+	int r = prepare_job(sandbox, &job, argv, ARRAY_LEN(argv));
+	if (r == 0)
+		r = start(sandbox, &job);
+	job_deinit(&job);
+	if (r != 0)
+		give_up(sandbox, SANDBOX_NOT_STARTED, "the keepalive could not be started");
+	else
+		uv_timer_start(&sandbox->deadline, on_deadline, sandbox->options.keepalive_timeout_ms, 0);
+}
+
+/* Called whenever a command has ended or the channel has opened. */
+static void rest(struct sandbox *sandbox)
+{
+	if (sandbox->gone || sandbox->closed || sandbox->running.set)
+		return;
+	if (sandbox->operation.state == OPERATION_EXITED) {
+		uv_timer_start(&sandbox->deadline, on_deadline, sandbox->options.complete_timeout_ms, 0);
+		return;
+	}
+	uv_timer_stop(&sandbox->deadline);
+	if (sandbox->waiting.set) {
+		if (start(sandbox, &sandbox->waiting) != 0)
+			give_up(sandbox, SANDBOX_NOT_STARTED, "the command could not be handed over");
+	} else if (sandbox->options.keepalive_ms) {
+		uv_timer_start(&sandbox->later, on_later, sandbox->options.keepalive_ms, 0);
+	}
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+	struct sandbox *sandbox = timer->data;
+	if (sandbox->running.set)
+		give_up(sandbox, SANDBOX_MAY_HAVE_RUN, "the keepalive command was not answered in time");
+	else if (operation_step(&sandbox->operation, OPERATION_LATE) == OPERATION_LOST)
+		give_up(sandbox, SANDBOX_NOT_STARTED, "the server did not say op.complete after the exit frame");
+}
+
+static void on_later(uv_timer_t *timer)
+{
+	struct sandbox *sandbox = timer->data;
+	if (sandbox->gone)
+		tell_loss(sandbox);
+	else if (sandbox->running.set)
+		give_up(sandbox, SANDBOX_MAY_HAVE_RUN, sandbox->reason);
+	else
+		start_probe(sandbox);
+}
+
+/* --- what the state machine asks for --- */
+
+static void finish(struct sandbox *sandbox, unsigned exit_code)
+{
+	struct job done = job_take(&sandbox->running);
+	sandbox->paused = false;
+	uv_timer_stop(&sandbox->deadline);
+	if (sandbox->use_exec) {
+		/* At once: the server itself closes only seconds later (sprites contract 3.4). */
+		drop_socket(sandbox);
+		(void)operation_step(&sandbox->operation, OPERATION_COMPLETE);
+	} else {
+		socket_drop_unsent(sandbox->socket);
+		apply_pause(sandbox);
+	}
+	if (done.probe && exit_code) {
+		give_up(sandbox, SANDBOX_NOT_STARTED, "the keepalive command failed");
+		return;
+	}
+	if (!done.probe)
+		done.events->on_exit(done.ctx, exit_code);
+	rest(sandbox);
+}
+
+static const char *reason_of(const struct frame *frame, char *buffer, size_t size)
+{
+	const char *what = "the server's answer contradicts itself";
+	struct slice text = frame->bytes;
+	switch (frame->kind) {
+	case FRAME_STDOUT:
+	case FRAME_STDERR:
+		what = "output came that belongs to no command";
+		text = (struct slice){0};
+		break;
+	case FRAME_EXIT:
+		what = "an exit frame came that belongs to no command";
+		break;
+	case FRAME_COMPLETE:
+		what = "the server ended the command without an exit frame";
+		break;
+	case FRAME_REFUSED:
+		what = "the server refused the command";
+		break;
+	default:
+		break;
+	}
+	snprintf(buffer, size, "%s%s%.*s", what, text.len ? ": " : "", text.len < 300 ? (int)text.len : 300,
+	         text.data ? text.data : "");
+	return buffer;
+}
+
+static void act(struct sandbox *sandbox, enum operation_action action, const struct frame *frame)
+{
+	char reason[REASON_BYTES];
+	const struct job *job = &sandbox->running;
+	switch (action) {
+	case OPERATION_NOTHING:
+		break;
+	case OPERATION_DELIVER:
+		if (!job->probe)
+			job->events->on_output(job->ctx, frame->kind == FRAME_STDOUT ? SANDBOX_STDOUT : SANDBOX_STDERR,
+			                       frame->bytes);
+		break;
+	case OPERATION_FINISH:
+		finish(sandbox, frame->code);
+		break;
+	case OPERATION_FREE:
+		rest(sandbox);
+		break;
+	case OPERATION_IMPOSSIBLE:
+		log_error("sandbox: an impossible step of the operation");
+		give_up(sandbox, SANDBOX_MAY_HAVE_RUN, "internal error");
+		break;
+	case OPERATION_BREAK_NOT_STARTED:
+	case OPERATION_LOST:
+		give_up(sandbox, SANDBOX_NOT_STARTED, reason_of(frame, reason, sizeof reason));
+		break;
+	case OPERATION_BREAK_MAY_HAVE_RUN:
+		give_up(sandbox, SANDBOX_MAY_HAVE_RUN, reason_of(frame, reason, sizeof reason));
+		break;
+	}
+}
+
+/* --- what the socket says --- */
+
+static void on_message(void *ctx, enum frame_message message, struct slice bytes, bool end)
+{
+	struct sandbox *sandbox = ctx;
+	struct frame frame;
+	note_handed(sandbox);
+	int r = frames_feed(&sandbox->frames, message, bytes, end, &frame);
+	if (r < 0)
+		give_up(sandbox, SANDBOX_MAY_HAVE_RUN, "no memory for a message of the server");
+	else if (r == FRAMES_FRAME)
+		act(sandbox, operation_frame(&sandbox->operation, &frame), &frame);
+}
+
+static void channel_closed(struct sandbox *sandbox, const char *reason)
+{
+	enum operation_action action = operation_step(&sandbox->operation, OPERATION_CLOSED);
+	give_up(sandbox, action == OPERATION_BREAK_MAY_HAVE_RUN ? SANDBOX_MAY_HAVE_RUN : SANDBOX_NOT_STARTED, reason);
+}
+
+static void on_closed(void *ctx, const char *reason)
+{
+	struct sandbox *sandbox = ctx;
+	note_handed(sandbox);
+	channel_closed(sandbox, reason);
+}
+
+static void on_drained(void *ctx)
+{
+	struct sandbox *sandbox = ctx;
+	note_handed(sandbox);
+	pump_input(sandbox);
+}
+
+static void on_open(void *ctx)
+{
+	struct sandbox *sandbox = ctx;
+	if (sandbox->use_exec) {
+		(void)operation_step(&sandbox->operation, OPERATION_HANDED);
+		(void)operation_step(&sandbox->operation, OPERATION_PROOF);
+		feed_command(sandbox);
+		return;
+	}
+	sandbox->dialling = false;
+	rest(sandbox);
+	sandbox->dialled(sandbox->dialled_ctx, sandbox, NULL);
+}
+
+/* A refusal by the Sprite or the API did not start anything (sprites contract 11.15); but a 500, 502 or 504 may come
+ * from between us and a Sprite that had the request already. */
+static bool may_have_started(const struct socket_refusal *refusal)
+{
+	bool refused = (refusal->status >= 400 && refusal->status < 500) || refusal->status == 503;
+	return refusal->request_sent && !refused;
+}
+
+static void on_refused(void *ctx, const struct socket_refusal *refusal)
+{
+	struct sandbox *sandbox = ctx;
+	if (!sandbox->dialling) {
+		if (may_have_started(refusal))
+			(void)operation_step(&sandbox->operation, OPERATION_HANDED);
+		channel_closed(sandbox, refusal->reason);
+		return;
+	}
+	sandbox->dialling = false;
+	drop_socket(sandbox);
+	if (refusal->status == 404) {
+		sandbox->use_exec = true;
+		rest(sandbox);
+		refusal = NULL;
+	} else {
+		sandbox->gone = true;
+	}
+	sandbox->dialled(sandbox->dialled_ctx, sandbox, refusal);
+}
+
+static const struct socket_events socket_events = {
+        .on_open = on_open,
+        .on_refused = on_refused,
+        .on_message = on_message,
+        .on_drained = on_drained,
+        .on_closed = on_closed,
+};
+
+/* --- the public functions --- */
+
+int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, const struct sandbox_events *events,
+                void *ctx)
+{
+	if (sandbox->gone || sandbox->dialling)
+		return SANDBOX_E_LOST;
+	if (sandbox->waiting.set || (sandbox->running.set && !sandbox->running.probe))
+		return SANDBOX_E_BUSY;
+	struct job job = {.input = command->input, .events = events, .ctx = ctx};
+	int r = prepare_job(sandbox, &job, command->argv, command->argc);
+	if (r != 0)
+		return r;
+	if (sandbox->operation.state == OPERATION_IDLE) {
+		r = start(sandbox, &job);
+		job_deinit(&job);
+		return r;
+	}
+	sandbox->waiting = job;
+	return 0;
+}
+
+int sandbox_signal(struct sandbox *sandbox, const char *signal)
+{
+	struct job *job = sandbox->waiting.set ? &sandbox->waiting : &sandbox->running;
+	if (!job->set || job->probe)
+		return SANDBOX_E_LOST;
+	if (job == &sandbox->running && can_send(sandbox))
+		return send_signal(sandbox, signal);
+	int len = snprintf(job->signal, sizeof job->signal, "%s", signal);
+	return len < SIGNAL_LEN ? 0 : -EINVAL;
+}
+
+void sandbox_pause(struct sandbox *sandbox)
+{
+	sandbox->paused = true;
+	apply_pause(sandbox);
+}
+
+void sandbox_resume(struct sandbox *sandbox)
+{
+	sandbox->paused = false;
+	apply_pause(sandbox);
+}
+
+void sandbox_on_lost(struct sandbox *sandbox, void (*on_lost)(void *ctx, const char *reason), void *ctx)
+{
+	sandbox->on_lost = on_lost;
+	sandbox->on_lost_ctx = ctx;
+	if (sandbox->lost)
+		uv_timer_start(&sandbox->later, on_later, 0, 0);
+}
+
+const char *sandbox_name(const struct sandbox *sandbox)
+{
+	return sandbox->name;
+}
+
+bool sandbox_uses_exec(const struct sandbox *sandbox)
+{
+	return sandbox->use_exec;
+}
+
+/* --- life --- */
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct sandbox *sandbox = handle->data;
+	if (--sandbox->handles)
+		return;
+	free(sandbox->name);
+	free(sandbox->base);
+	free(sandbox);
+}
+
+void sandbox_close(struct sandbox *sandbox)
+{
+	if (!sandbox || sandbox->closed)
+		return;
+	sandbox->closed = sandbox->gone = true;
+	drop_socket(sandbox);
+	job_deinit(&sandbox->running);
+	job_deinit(&sandbox->waiting);
+	uv_close((uv_handle_t *)&sandbox->deadline, on_handle_closed);
+	uv_close((uv_handle_t *)&sandbox->later, on_handle_closed);
+}
+
+static char *base_url(const char *ws_url, const char *name)
+{
+	CLEANUP(buf_deinit) struct buf url = BUF_MAX(1024);
+	int r = buf_printf(&url, "%s/v1/sprites/", ws_url);
+	if (r == 0)
+		r = frames_percent_encode(&url, slice_str(name));
+	return r < 0 ? NULL : buf_take_string(&url);
+}
+
+static int dial(struct sandbox *sandbox, const char *name)
+{
+	sandbox->name = slice_dup(slice_str(name));
+	sandbox->base = base_url(sandbox->options.ws_url, name);
+	if (!sandbox->name || !sandbox->base)
+		return -ENOMEM;
+	CLEANUP(buf_deinit) struct buf url = BUF_MAX(1100);
+	int r = buf_printf(&url, "%s/control", sandbox->base);
+	if (r < 0)
+		return r;
+	return socket_open(&sandbox->options.socket, buf_peek(&url).data, &socket_events, sandbox, &sandbox->socket);
+}
+
+int sandbox_dial(const struct sandbox_options *options, const char *name, sandbox_dialled done, void *ctx,
+                 struct sandbox **out)
+{
+	struct sandbox *sandbox = calloc(1, sizeof *sandbox);
+	if (!sandbox)
+		return -ENOMEM;
+	sandbox->options = *options;
+	sandbox->dialled = done;
+	sandbox->dialled_ctx = ctx;
+	sandbox->dialling = true;
+	frames_init(&sandbox->frames);
+	operation_init(&sandbox->operation);
+	uv_timer_init(options->socket.loop, &sandbox->deadline);
+	uv_timer_init(options->socket.loop, &sandbox->later);
+	sandbox->deadline.data = sandbox->later.data = sandbox;
+	sandbox->handles = 2;
+	int r = dial(sandbox, name);
+	if (r < 0) {
+		sandbox_close(sandbox);
+		return r;
+	}
+	*out = sandbox;
+	return 0;
+}

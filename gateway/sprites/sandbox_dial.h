@@ -1,0 +1,30 @@
+/*
+ * sandbox_dial - how the provider makes a sandbox: opens its channel
+ *
+ * See sandbox.h for what a sandbox is and who owns it. The options, the token and the driver behind them outlive every
+ * sandbox.
+ */
+#pragma once
+
+#include "gateway/sprites/sandbox.h"
+#include "gateway/sprites/socket.h"
+
+struct sandbox_options {
+	struct socket_options socket;
+	const char *ws_url;            /* "wss://api.sprites.dev", no slash at the end */
+	unsigned keepalive_ms;         /* an idle sandbox runs `true` this long after the last command; 0 = never */
+	unsigned keepalive_timeout_ms; /* … which must exit within this time */
+	unsigned complete_timeout_ms;  /* from the exit frame to op.complete */
+};
+
+/* The channel stands (refusal NULL, the sandbox may be used) or not (it may only be closed). Runs once, unless
+ * sandbox_close() came first. */
+typedef void (*sandbox_dialled)(void *ctx, struct sandbox *sandbox, const struct socket_refusal *refusal);
+
+/* 0, -ENOMEM or -EIO. A Sprite that answers 404 on /control gets a sandbox that opens /exec for each command: such a
+ * dial succeeds at once, whether or not the Sprite exists. */
+MUST_CHECK int sandbox_dial(const struct sandbox_options *options, const char *name, sandbox_dialled done, void *ctx,
+                            struct sandbox **sandbox);
+
+/* True for a sandbox without a control socket. */
+bool sandbox_uses_exec(const struct sandbox *sandbox);

@@ -1,0 +1,548 @@
+#include "gateway/sprites/sprites_provider.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/id.h"
+#include "gateway/sprites/client.h"
+#include "gateway/sprites/preparation.h"
+#include "gateway/sprites/sandbox_dial.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MAX_UNSENT ((size_t)1 << 20)
+
+struct sprites_provider {
+	struct sprites_provider_options options;
+	uv_loop_t *loop;
+	struct secret token;
+	char *ws_url;
+	struct client *client;
+	struct sandbox_options sandbox_options;
+	struct work *works;
+};
+
+/* One operation of the pool under way. */
+struct work {
+	struct work *next, **link;
+	struct sprites_provider *provider;
+	char name[PROVIDER_NAME_MAX + 1];
+	provider_done done;
+	provider_found found;
+	void *ctx;
+	struct verdict verdict; /* the last one */
+	/* destroy, and the confirmation of an absence */
+	bool listed;
+	/* prepare */
+	struct preparation preparation;
+	struct sandbox *sandbox;
+	bool told;          /* `done` has run: only a REST call is still out */
+	bool calling;       /* … and will come back to us */
+	uv_timer_t pause;   /* the next attempt, or the end of the first command */
+	uv_timer_t timeout; /* of all of it */
+	unsigned handles;
+};
+
+/* --- life of an operation --- */
+
+static struct work *work_new(struct sprites_provider *provider, const char *name, provider_done done, void *ctx)
+{
+	struct work *work = calloc(1, sizeof *work);
+	if (!work)
+		return NULL;
+	work->provider = provider;
+	work->done = done;
+	work->ctx = ctx;
+	snprintf(work->name, sizeof work->name, "%s", name);
+	work->link = &provider->works;
+	work->next = provider->works;
+	if (work->next)
+		work->next->link = &work->next;
+	provider->works = work;
+	return work;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct work *work = handle->data;
+	if (!--work->handles)
+		free(work);
+}
+
+static void work_free(struct work *work)
+{
+	*work->link = work->next;
+	if (work->next)
+		work->next->link = work->link;
+	sandbox_close(work->sandbox);
+	if (!work->handles) {
+		free(work);
+		return;
+	}
+	uv_close((uv_handle_t *)&work->pause, on_handle_closed);
+	uv_close((uv_handle_t *)&work->timeout, on_handle_closed);
+}
+
+/* Tells the pool, once. The work lives on while a REST call is out. */
+static void tell(struct work *work, enum provider_code code)
+{
+	struct provider_result result = {
+	        .code = code,
+	        .retry_after_ms = work->verdict.retry_after_ms,
+	        .sandbox = code == PROVIDER_OK ? TAKE(work->sandbox) : NULL,
+	        .detail = work->verdict.detail,
+	};
+	provider_done done = work->done;
+	void *ctx = work->ctx;
+	struct verdict verdict = work->verdict;
+	result.detail = verdict.detail;
+	if (work->calling) {
+		work->told = true;
+		sandbox_close(TAKE(work->sandbox));
+	} else {
+		work_free(work);
+	}
+	done(ctx, &result);
+}
+
+static bool valid_name(const char *name)
+{
+	size_t len = strlen(name);
+	return len > 0 && len <= PROVIDER_NAME_MAX;
+}
+
+/* --- create and list --- */
+
+static void on_simple(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	work->verdict = *verdict;
+	tell(work, verdict->code);
+}
+
+/* The list of a client that is refused as a whole (404) says nothing about Sprites. */
+static void on_list(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	work->verdict = *verdict;
+	tell(work, verdict->code == PROVIDER_GONE ? PROVIDER_INVALID : verdict->code);
+}
+
+/* Gives the work up when the call could not be made. */
+static int started(struct work *work, int r)
+{
+	if (r < 0)
+		work_free(work);
+	return r;
+}
+
+static int create(void *self, const char *name, provider_done done, void *ctx)
+{
+	struct sprites_provider *provider = self;
+	struct work *work = valid_name(name) ? work_new(provider, name, done, ctx) : NULL;
+	if (!work)
+		return valid_name(name) ? -ENOMEM : -EINVAL;
+	return started(work, client_create(provider->client, name, on_simple, work));
+}
+
+static void on_found(void *ctx, const char *name)
+{
+	struct work *work = ctx;
+	work->found(work->ctx, name);
+}
+
+static int list(void *self, const char *prefix, provider_found found, provider_done done, void *ctx)
+{
+	struct sprites_provider *provider = self;
+	struct work *work = work_new(provider, prefix, done, ctx);
+	if (!work)
+		return -ENOMEM;
+	work->found = found;
+	return started(work, client_list(provider->client, prefix, on_found, on_list, work));
+}
+
+/* --- is it really gone? --- */
+
+static void on_listed(void *ctx, const char *name)
+{
+	struct work *work = ctx;
+	work->listed |= strcmp(name, work->name) == 0;
+}
+
+/* The second witness; `done` gets PROVIDER_OK or why the list cannot tell. */
+static int ask_list(struct work *work, client_done done)
+{
+	work->listed = false;
+	return client_list(work->provider->client, work->name, on_listed, done, work);
+}
+
+/* --- destroy --- */
+
+static void fail(struct work *work, const char *detail)
+{
+	answers_fail(&work->verdict, PROVIDER_UNAVAILABLE, detail);
+	tell(work, PROVIDER_UNAVAILABLE);
+}
+
+static void on_destroy_listed(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	if (verdict->code != PROVIDER_OK)
+		fail(work, "delete: the Sprite may be gone, but the list could not be read");
+	else if (work->listed)
+		fail(work, "delete: the API denies the Sprite, but it is on the list");
+	else
+		tell(work, PROVIDER_GONE);
+}
+
+static void confirm_absence(struct work *work)
+{
+	if (ask_list(work, on_destroy_listed) < 0)
+		fail(work, "delete: the list could not be asked for");
+}
+
+static void on_destroy_get(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	if (verdict->code == PROVIDER_GONE || verdict->missing_quirk)
+		confirm_absence(work);
+	else
+		tell(work, PROVIDER_UNAVAILABLE);
+}
+
+static void on_deleted(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	work->verdict = *verdict;
+	if (verdict->code == PROVIDER_GONE)
+		confirm_absence(work);
+	else if (!verdict->missing_quirk)
+		tell(work, verdict->code);
+	else if (client_get(work->provider->client, work->name, on_destroy_get, work) < 0)
+		tell(work, PROVIDER_UNAVAILABLE);
+}
+
+static int destroy(void *self, const char *name, provider_done done, void *ctx)
+{
+	struct sprites_provider *provider = self;
+	struct work *work = valid_name(name) ? work_new(provider, name, done, ctx) : NULL;
+	if (!work)
+		return valid_name(name) ? -ENOMEM : -EINVAL;
+	return started(work, client_delete(provider->client, name, on_deleted, work));
+}
+
+/* --- prepare --- */
+
+static void do_step(struct work *work);
+static void step_done(struct work *work, const struct verdict *verdict);
+
+static void step_failed(struct work *work, bool not_ready, const char *detail)
+{
+	struct verdict verdict;
+	answers_fail(&verdict, PROVIDER_UNAVAILABLE, detail);
+	verdict.not_ready = not_ready;
+	step_done(work, &verdict);
+}
+
+static void on_called(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	work->calling = false;
+	if (work->told)
+		work_free(work);
+	else
+		step_done(work, verdict);
+}
+
+static void on_confirmed(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	struct verdict answer = *verdict;
+	if (answer.code == PROVIDER_OK && !work->listed)
+		answers_fail(&answer, PROVIDER_GONE, "prepare: there is no such Sprite, says the list too");
+	else if (answer.code == PROVIDER_GONE)
+		answer.code = PROVIDER_INVALID;
+	on_called(work, &answer);
+}
+
+static void refused(struct work *work, const struct socket_refusal *refusal)
+{
+	struct verdict verdict;
+	struct answer answer = {
+	        .status = refusal->status, .retry_after_ms = refusal->retry_after_ms, .failure = refusal->reason};
+	if (refusal->status >= 400) {
+		answers_judge(&verdict, SPRITES_GET, work->name, &answer);
+		snprintf(verdict.detail, sizeof verdict.detail, "prepare: %.200s", refusal->reason);
+		step_done(work, &verdict);
+	} else {
+		step_failed(work, true, refusal->reason);
+	}
+}
+
+static void on_dialled(void *ctx, struct sandbox *sandbox, const struct socket_refusal *refusal)
+{
+	struct work *work = ctx;
+	work->sandbox = sandbox;
+	if (refusal) {
+		sandbox_close(TAKE(work->sandbox));
+		refused(work, refusal);
+		return;
+	}
+	struct verdict verdict;
+	answers_fail(&verdict, PROVIDER_OK, "prepare: the channel stands");
+	step_done(work, &verdict);
+}
+
+static void on_first_output(void *ctx UNUSED, enum sandbox_stream stream UNUSED, struct slice bytes UNUSED)
+{
+}
+
+static void on_first_exit(void *ctx, unsigned exit_code)
+{
+	struct work *work = ctx;
+	struct verdict verdict;
+	uv_timer_stop(&work->pause);
+	answers_fail(&verdict, exit_code ? PROVIDER_INVALID : PROVIDER_OK,
+	             exit_code ? "prepare: the first command failed" : "prepare: done");
+	step_done(work, &verdict);
+}
+
+static void on_first_broken(void *ctx, enum sandbox_doubt doubt UNUSED, const char *reason)
+{
+	struct work *work = ctx;
+	char detail[ANSWERS_DETAIL];
+	uv_timer_stop(&work->pause);
+	sandbox_close(TAKE(work->sandbox));
+	snprintf(detail, sizeof detail, "prepare: the first command: %s", reason);
+	/* It does nothing, so it may run twice. */
+	step_failed(work, true, detail);
+}
+
+static void on_first_timeout(uv_timer_t *timer)
+{
+	struct work *work = timer->data;
+	sandbox_close(TAKE(work->sandbox));
+	step_failed(work, false, "prepare: the first command did not end in time");
+}
+
+static const struct sandbox_events first_events = {
+        .on_output = on_first_output, .on_exit = on_first_exit, .on_broken = on_first_broken};
+
+static int run_first(struct work *work)
+{
+	static const char *const argv[] = {"bash", "-lc", ":"};
+	struct sandbox_command command = {.argv = argv, .argc = ARRAY_LEN(argv)};
+	int r = sandbox_run(work->sandbox, &command, &first_events, work);
+	if (r == 0)
+		uv_timer_start(&work->pause, on_first_timeout, work->provider->options.first_run_timeout_ms, 0);
+	return r;
+}
+
+static int call_step(struct work *work)
+{
+	struct client *client = work->provider->client;
+	int r = -EINVAL;
+	switch (work->preparation.step) {
+	case PREPARATION_CLOSE_NETWORK:
+		r = client_close_network(client, work->name, on_called, work);
+		break;
+	case PREPARATION_CHECK_NETWORK:
+		r = client_check_network(client, work->name, on_called, work);
+		break;
+	case PREPARATION_CONFIRM:
+		r = ask_list(work, on_confirmed);
+		break;
+	case PREPARATION_DIAL:
+		return sandbox_dial(&work->provider->sandbox_options, work->name, on_dialled, work, &work->sandbox);
+	case PREPARATION_RUN:
+		return run_first(work);
+	}
+	work->calling = r == 0;
+	return r;
+}
+
+static void on_pause(uv_timer_t *timer)
+{
+	do_step(timer->data);
+}
+
+static void do_step(struct work *work)
+{
+	int r = call_step(work);
+	if (r != 0)
+		step_failed(work, r > 0,
+		            r > 0 ? "prepare: the channel was lost" : "prepare: a step could not be started");
+}
+
+static void step_done(struct work *work, const struct verdict *verdict)
+{
+	uint32_t random = 0;
+	(void)!id_random(&random, sizeof random);
+	work->verdict = *verdict;
+	struct preparation_action action = preparation_step(&work->preparation, verdict, clock_mono_us(), random);
+	switch (action.kind) {
+	case PREPARATION_DO:
+		do_step(work);
+		break;
+	case PREPARATION_WAIT:
+		if (work->preparation.step == PREPARATION_DIAL)
+			sandbox_close(TAKE(work->sandbox));
+		uv_timer_start(&work->pause, on_pause, action.wait_us / 1000 + 1, 0);
+		break;
+	case PREPARATION_FINISH:
+		tell(work, action.code);
+		break;
+	}
+}
+
+static void on_timeout(uv_timer_t *timer)
+{
+	struct work *work = timer->data;
+	uv_timer_stop(&work->pause);
+	uv_timer_stop(&work->timeout);
+	if (work->verdict.code == PROVIDER_OK)
+		answers_fail(&work->verdict, PROVIDER_UNAVAILABLE, "prepare: it took too long");
+	tell(work, PROVIDER_UNAVAILABLE);
+}
+
+static int prepare(void *self, const char *name, provider_done done, void *ctx)
+{
+	struct sprites_provider *provider = self;
+	struct work *work = valid_name(name) ? work_new(provider, name, done, ctx) : NULL;
+	if (!work)
+		return valid_name(name) ? -ENOMEM : -EINVAL;
+	uint64_t budget_ms = provider->options.prepare_timeout_ms;
+	preparation_init(&work->preparation, budget_ms * 1000, clock_mono_us());
+	int r = call_step(work);
+	if (r < 0)
+		return started(work, r);
+	uv_timer_init(provider->loop, &work->pause);
+	uv_timer_init(provider->loop, &work->timeout);
+	work->pause.data = work->timeout.data = work;
+	work->handles = 2;
+	uv_timer_start(&work->timeout, on_timeout, budget_ms, 0);
+	return 0;
+}
+
+static const struct provider_ops ops = {.create = create, .prepare = prepare, .destroy = destroy, .list = list};
+
+struct provider sprites_provider_interface(struct sprites_provider *provider)
+{
+	return (struct provider){.ops = &ops, .self = provider};
+}
+
+/* --- life --- */
+
+static void set_default(unsigned *value, unsigned otherwise)
+{
+	if (!*value)
+		*value = otherwise;
+}
+
+static void set_defaults(struct sprites_provider_options *options)
+{
+	set_default(&options->connect_timeout_ms, 10000);
+	set_default(&options->call_timeout_ms, 30000);
+	set_default(&options->handshake_timeout_ms, 30000);
+	set_default(&options->ping_interval_ms, 15000);
+	set_default(&options->dead_after_ms, 45000);
+	set_default(&options->keepalive_ms, 20000);
+	set_default(&options->keepalive_timeout_ms, 5000);
+	set_default(&options->complete_timeout_ms, 2000);
+	set_default(&options->first_run_timeout_ms, 30000);
+	set_default(&options->prepare_timeout_ms, 60000);
+	if (!options->max_calls)
+		options->max_calls = 256;
+}
+
+/* Such bytes would end up in a header line. */
+static bool valid_token(struct slice token)
+{
+	for (size_t i = 0; i < token.len; i++) {
+		unsigned char c = (unsigned char)token.data[i];
+		if (c <= 0x20 || c >= 0x7f)
+			return false;
+	}
+	return token.len > 0 && token.len <= 4096;
+}
+
+static struct slice without_slash(struct slice url)
+{
+	while (url.len && url.data[url.len - 1] == '/')
+		url.len--;
+	return url;
+}
+
+static int make_client(struct sprites_provider *provider, struct curl_driver *driver, struct slice base_url)
+{
+	const struct sprites_provider_options *options = &provider->options;
+	CLEANUP(free_ptr) char *url = slice_dup(base_url);
+	if (!url)
+		return -ENOMEM;
+	struct client_options client_options = {
+	        .driver = driver,
+	        .base_url = url,
+	        .token = &provider->token,
+	        .connect_timeout_ms = options->connect_timeout_ms,
+	        .timeout_ms = options->call_timeout_ms,
+	        .max_calls = options->max_calls,
+	        .observer = options->observer,
+	};
+	provider->client = client_new(&client_options);
+	if (!provider->client || asprintf(&provider->ws_url, "ws%s", url + strlen("http")) < 0)
+		return -ENOMEM;
+	provider->sandbox_options = (struct sandbox_options){
+	        .socket = {.loop = provider->loop,
+	                   .driver = driver,
+	                   .token = &provider->token,
+	                   .connect_timeout_ms = options->connect_timeout_ms,
+	                   .handshake_timeout_ms = options->handshake_timeout_ms,
+	                   .ping_interval_ms = options->ping_interval_ms,
+	                   .dead_after_ms = options->dead_after_ms,
+	                   .max_unsent = MAX_UNSENT,
+	                   .observer = &provider->options.observer},
+	        .ws_url = provider->ws_url,
+	        .keepalive_ms = options->keepalive_ms == UINT_MAX ? 0 : options->keepalive_ms,
+	        .keepalive_timeout_ms = options->keepalive_timeout_ms,
+	        .complete_timeout_ms = options->complete_timeout_ms,
+	};
+	return 0;
+}
+
+int sprites_provider_new(uv_loop_t *loop, struct curl_driver *driver, const char *base_url, const struct secret *token,
+                         const struct sprites_provider_options *options, struct sprites_provider **out)
+{
+	struct slice url = without_slash(slice_str(base_url));
+	bool http = slice_has_prefix(url, SLICE("http://")) || slice_has_prefix(url, SLICE("https://"));
+	if (!http || url.len > 512 || !valid_token(secret_peek(token)))
+		return -EINVAL;
+	struct sprites_provider *provider = calloc(1, sizeof *provider);
+	if (!provider)
+		return -ENOMEM;
+	provider->loop = loop;
+	if (options)
+		provider->options = *options;
+	set_defaults(&provider->options);
+	int r = secret_init(&provider->token, secret_peek(token));
+	if (r == 0)
+		r = make_client(provider, driver, url);
+	if (r < 0) {
+		sprites_provider_free(provider);
+		return r;
+	}
+	*out = provider;
+	return 0;
+}
+
+void sprites_provider_free(struct sprites_provider *provider)
+{
+	if (!provider)
+		return;
+	client_free(provider->client);
+	while (provider->works)
+		work_free(provider->works);
+	secret_deinit(&provider->token);
+	free(provider->ws_url);
+	free(provider);
+}
