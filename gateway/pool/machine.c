@@ -37,7 +37,7 @@ int machine_init(struct machine *machine, const struct machine_options *options)
 	/* A member has at most two actions waiting (close, and one operation), plus the one that grants it; a waiter has one. */
 	machine->action_cap = 3 * machine->slot_count + options->max_waiters + 8;
 	machine->slots = calloc(machine->slot_count, sizeof *machine->slots);
-	machine->ready_us = calloc(machine->slot_count, sizeof *machine->ready_us);
+	machine->ready_us = calloc(2 * machine->slot_count, sizeof *machine->ready_us);
 	machine->actions = calloc(machine->action_cap, sizeof *machine->actions);
 	if (!machine->slots || !machine->ready_us || !machine->actions) {
 		machine_deinit(machine);
@@ -187,20 +187,21 @@ static struct outlook look_out(struct machine *machine, uint64_t now_us, bool op
 		create = expected(&machine->create, CREATE_GUESS_US);
 		prepare = expected(&machine->prepare, PREPARE_GUESS_US);
 	}
+	uint64_t *times = machine->ready_us + (optimistic ? machine->slot_count : 0);
 	size_t n = 0;
 	for (int state = POOL_INTENT; state <= POOL_PREPARING; state++) {
 		uint64_t left = state == POOL_PREPARING ? prepare : create + prepare;
 		struct pool_member *member;
 		DL_FOREACH(machine->lists[state], member) {
 			uint64_t ready = member->since_us + left;
-			machine->ready_us[n++] = ready > now_us ? ready : now_us;
+			times[n++] = ready > now_us ? ready : now_us;
 		}
 	}
-	qsort(machine->ready_us, n, sizeof *machine->ready_us, by_time);
+	qsort(times, n, sizeof *times, by_time);
 	size_t total = machine_total(machine);
 	struct outlook outlook = {
 		.now_us = now_us,
-		.ready_us = machine->ready_us,
+		.ready_us = times,
 		.on_way = n,
 		.opens_us = gate_opens_us(&machine->gate),
 		.room = machine->options.max > total ? machine->options.max - total : 0,
@@ -229,12 +230,10 @@ static uint64_t retry_after_ms(struct machine *machine, uint64_t now_us, size_t 
 
 /* --- claims ----------------------------------------------------------------------------------- */
 
-static void refuse(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter, int refusal, size_t position)
+static void refuse(struct machine *machine, struct machine_waiter *waiter, int refusal, uint64_t retry_ms)
 {
-	act(machine, (struct machine_action){.type = MACHINE_DO_REFUSE,
-					     .waiter = waiter,
-					     .refusal = refusal,
-					     .retry_after_ms = retry_after_ms(machine, now_us, position)});
+	act(machine, (struct machine_action){
+			     .type = MACHINE_DO_REFUSE, .waiter = waiter, .refusal = refusal, .retry_after_ms = retry_ms});
 }
 
 static void unqueue(struct machine *machine, struct machine_waiter *waiter)
@@ -255,11 +254,11 @@ static void claim(struct machine *machine, uint64_t now_us, struct machine_waite
 {
 	waiter->since_us = now_us;
 	if (machine->stopping) {
-		refuse(machine, now_us, waiter, POOL_E_STOPPING, 0);
+		refuse(machine, waiter, POOL_E_STOPPING, RETRY_AFTER_MIN);
 	} else if (machine->counts[POOL_HOT]) {
 		grant(machine, now_us, waiter, true);
 	} else if (machine->waiting >= machine->options.max_waiters) {
-		refuse(machine, now_us, waiter, POOL_E_FULL, machine->waiting);
+		refuse(machine, waiter, POOL_E_FULL, retry_after_ms(machine, now_us, machine->waiting));
 	} else {
 		DL_APPEND(machine->waiters, waiter);
 		machine->waiting++;
@@ -289,7 +288,7 @@ static void review_waiters(struct machine *machine, uint64_t now_us)
 		}
 		unqueue(machine, waiter);
 		/* Those refused together should not come back together. */
-		refuse(machine, now_us, waiter, why_late(machine), position + refused++);
+		refuse(machine, waiter, why_late(machine), retry_after_ms(machine, now_us, position + refused++));
 	}
 }
 
@@ -648,7 +647,7 @@ static void stop(struct machine *machine, uint64_t now_us, uint64_t deadline_us)
 	while (machine->waiters) {
 		struct machine_waiter *waiter = machine->waiters;
 		unqueue(machine, waiter);
-		refuse(machine, now_us, waiter, POOL_E_STOPPING, 0);
+		refuse(machine, waiter, POOL_E_STOPPING, RETRY_AFTER_MIN);
 	}
 	while (machine->lists[POOL_HOT])
 		destroy_oldest_hot(machine, now_us);

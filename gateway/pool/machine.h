@@ -113,7 +113,7 @@ struct machine {
 	size_t waiting;
 	struct gate gate;
 	struct estimate create, prepare, hold, destroy;
-	uint64_t *ready_us; /* scratch of the outlook */
+	uint64_t *ready_us; /* scratch of the two outlooks, expected and optimistic */
 	bool filling, stopping, overdue, stopped;
 	bool worse; /* the outlook of waiters may have got worse in this step */
 	uint64_t fill_us;        /* filling starts then at the latest; 0 = decided */

@@ -1,0 +1,607 @@
+/*
+ * Scripts: each row is an event and the actions that must follow it, both as text. Members are called a, b, c … in the order
+ * in which the machine has them created, waiters 1, 2, 3 …
+ */
+#include "gateway/pool/machine.h"
+
+#include "gateway/base/buf.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include <cmocka.h>
+
+#define WAITERS 10
+
+struct row {
+	const char *event;
+	const char *actions;
+};
+
+struct script {
+	struct machine machine;
+	struct machine_waiter waiters[WAITERS];
+	uint64_t now_us;
+	char next_name;
+	struct buf out;
+};
+
+static const char *const codes[] = {
+	[PROVIDER_OK] = "ok",
+	[PROVIDER_GONE] = "gone",
+	[PROVIDER_RATE_LIMIT] = "rate-limit",
+	[PROVIDER_CAPACITY] = "capacity",
+	[PROVIDER_UNAUTHORIZED] = "unauthorized",
+	[PROVIDER_UNAVAILABLE] = "unavailable",
+	[PROVIDER_POLICY] = "policy",
+	[PROVIDER_INVALID] = "invalid",
+};
+
+static const char *const refusals[] = {
+	[POOL_E_FULL] = "full",
+	[POOL_E_DEADLINE] = "deadline",
+	[POOL_E_STOPPING] = "stopping",
+	[POOL_E_UNAVAILABLE] = "unavailable",
+};
+
+static enum provider_code code_of(const char *text)
+{
+	for (size_t i = 0; i < ARRAY_LEN(codes); i++)
+		if (strcmp(codes[i], text) == 0)
+			return (enum provider_code)i;
+	fail_msg("no such code: %s", text);
+	return PROVIDER_INVALID;
+}
+
+static struct pool_member *member_of(struct script *script, const char *name)
+{
+	for (int state = 0; state < POOL_GONE; state++) {
+		struct pool_member *member;
+		DL_FOREACH(script->machine.lists[state], member)
+			if (strcmp(member->name, name) == 0)
+				return member;
+	}
+	fail_msg("no such member: %s", name);
+	return NULL;
+}
+
+static int number_of(const struct script *script, const struct machine_waiter *waiter)
+{
+	return (int)(waiter - script->waiters);
+}
+
+static void say(struct script *script, const char *format, ...) PRINTF(2, 3);
+
+static void say(struct script *script, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	if (script->out.len)
+		assert_int_equal(buf_append(&script->out, SLICE(", ")), 0);
+	assert_int_equal(buf_vprintf(&script->out, format, args), 0);
+	va_end(args);
+}
+
+static void say_action(struct script *script, const struct machine_action *action)
+{
+	switch (action->type) {
+	case MACHINE_DO_LIST:
+		say(script, "list");
+		break;
+	case MACHINE_DO_CREATE:
+		action->member->name[0] = script->next_name++;
+		say(script, "create %s", action->member->name);
+		break;
+	case MACHINE_DO_PREPARE:
+		say(script, "prepare %s", action->member->name);
+		break;
+	case MACHINE_DO_CLOSE:
+		say(script, "close %s", action->member->name);
+		break;
+	case MACHINE_DO_DESTROY:
+		say(script, "destroy %s", action->member->name);
+		break;
+	case MACHINE_DO_GRANT:
+		say(script, "grant %d %s%s", number_of(script, action->waiter), action->member->name,
+		    action->hot ? " hot" : "");
+		break;
+	case MACHINE_DO_REFUSE:
+		say(script, "refuse %d %s %d", number_of(script, action->waiter), refusals[action->refusal],
+		    (int)action->retry_after_ms);
+		break;
+	case MACHINE_DO_STOPPED:
+		say(script, "stopped %d", (int)action->left);
+		break;
+	}
+}
+
+static void send(struct script *script, struct machine_event event)
+{
+	machine_step(&script->machine, script->now_us, &event);
+	struct machine_action action;
+	while (machine_next_action(&script->machine, &action))
+		say_action(script, &action);
+}
+
+static bool send_outcome(struct script *script, const char *verb, const char *who, const char *code, const char *ms)
+{
+	static const char *const verbs[] = {"created", "prepared", "destroyed"};
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+		if (strcmp(verbs[i], verb) != 0)
+			continue;
+		bool unsent = strcmp(code, "unsent") == 0;
+		send(script, (struct machine_event){.type = MACHINE_CREATED + i,
+						    .member = member_of(script, who),
+						    .code = unsent ? PROVIDER_UNAVAILABLE : code_of(code),
+						    .retry_after_ms = (uint64_t)atoi(ms),
+						    .unsent = unsent});
+		return true;
+	}
+	return false;
+}
+
+static bool send_member(struct script *script, const char *verb, const char *who)
+{
+	static const char *const verbs[] = {"return", "release", "lost"};
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		if (strcmp(verbs[i], verb) == 0) {
+			send(script, (struct machine_event){.type = MACHINE_RETURN + i, .member = member_of(script, who)});
+			return true;
+		}
+	return false;
+}
+
+static void say_counts(struct script *script)
+{
+	for (int state = 0; state < POOL_GONE; state++)
+		if (script->machine.counts[state])
+			say(script, "%s %d", pool_state_name((enum pool_state)state), (int)script->machine.counts[state]);
+	if (script->machine.waiting)
+		say(script, "waiting %d", (int)script->machine.waiting);
+}
+
+static void play(struct script *script, const char *text)
+{
+	char verb[16] = "", a[32] = "", b[16] = "", c[16] = "";
+	sscanf(text, "%15s %31s %15s %15s", verb, a, b, c);
+	uint64_t ms = (uint64_t)atoi(a);
+	if (send_outcome(script, verb, a, b, c) || send_member(script, verb, a))
+		return;
+	if (strcmp(verb, "start") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_START});
+	} else if (strcmp(verb, "stop") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_STOP, .deadline_us = script->now_us + ms * 1000});
+	} else if (strcmp(verb, "pass") == 0) {
+		script->now_us += ms * 1000;
+	} else if (strcmp(verb, "wait") == 0) {
+		script->now_us += ms * 1000;
+		send(script, (struct machine_event){.type = MACHINE_TICK});
+	} else if (strcmp(verb, "claim") == 0) {
+		struct machine_waiter *waiter = &script->waiters[atoi(a)];
+		waiter->deadline_us = script->now_us + (uint64_t)atoi(b) * 1000;
+		send(script, (struct machine_event){.type = MACHINE_CLAIM, .waiter = waiter});
+	} else if (strcmp(verb, "cancel") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_CANCEL, .waiter = &script->waiters[atoi(a)]});
+	} else if (strcmp(verb, "found") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_FOUND, .name = a});
+	} else if (strcmp(verb, "listed") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_LISTED, .code = code_of(a)});
+	} else if (strcmp(verb, "counts") == 0) {
+		say_counts(script);
+	} else if (strcmp(verb, "creation") == 0) {
+		say(script, "%s", gate_text(&script->machine.gate));
+	} else {
+		fail_msg("no such event: %s", text);
+	}
+}
+
+static void run(size_t hot, size_t max, size_t max_waiters, const struct row *rows, size_t count)
+{
+	struct script script = {.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(4096)};
+	struct machine_options options = {
+		.hot = hot, .max = max, .max_waiters = max_waiters, .max_age_us = UINT64_C(3600000000), .seed = 7};
+	assert_int_equal(machine_init(&script.machine, &options), 0);
+	for (size_t i = 0; i < count; i++) {
+		play(&script, rows[i].event);
+		char *got = buf_take_string(&script.out);
+		if (strcmp(got ? got : "", rows[i].actions) != 0)
+			fail_msg("row %zu, \"%s\":\n  expected: %s\n  got:      %s", i, rows[i].event, rows[i].actions, got);
+		free(got);
+	}
+	assert_int_equal(script.machine.impossible, 0);
+	buf_deinit(&script.out);
+	machine_deinit(&script.machine);
+}
+
+#define RUN(hot, max, max_waiters, ...)                                                                                \
+	do {                                                                                                           \
+		static const struct row rows_[] = {__VA_ARGS__};                                                       \
+		run(hot, max, max_waiters, rows_, ARRAY_LEN(rows_));                                                   \
+	} while (0)
+
+#define STARTED {"start", "list"}, {"listed ok", ""}
+
+/* Two hot members, a newer than b. */
+#define TWO_HOT                                                                                                        \
+	{"start", "list"}, {"listed ok", "create a, create b"}, {"pass 2000", ""}, {"created a ok", "prepare a"},      \
+		{"created b ok", "prepare b"}, {"pass 1000", ""}, {"prepared b ok", ""}, {"prepared a ok", ""}
+
+static void fills_and_refills(void **state)
+{
+	(void)state;
+	RUN(2, 10, 8, TWO_HOT, {"counts", "hot 2"}, {"claim 1 1000", "grant 1 a hot, create c"},
+	    {"claim 2 1000", "grant 2 b hot, create d"}, {"release a", "close a, destroy a"}, {"created c ok", "prepare c"},
+	    {"prepared c ok", ""}, {"counts", "creating 1, hot 1, leased 1, destroying 1"}, {"destroyed a ok", ""},
+	    {"counts", "creating 1, hot 1, leased 1"});
+}
+
+static void cold_claims_join_what_is_on_its_way(void **state)
+{
+	(void)state;
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"claim 1 9000", "create b"}, {"claim 2 9000", "create c"},
+	    {"created b ok", "prepare b"}, {"prepared b ok", "grant 1 b"}, {"created a ok", "prepare a"},
+	    {"prepared a ok", "grant 2 a"}, {"created c ok", "prepare c"}, {"prepared c ok", ""},
+	    {"counts", "hot 1, leased 2"});
+}
+
+static void nothing_hot_wanted(void **state)
+{
+	(void)state;
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"},
+	    {"release a", "close a, destroy a"}, {"destroyed a ok", ""}, {"counts", ""});
+}
+
+static void what_a_canceled_claim_asked_for_does_not_stay(void **state)
+{
+	(void)state;
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"cancel 1", ""}, {"created a ok", "prepare a"},
+	    {"prepared a ok", ""}, {"counts", "hot 1"}, {"wait 29999", ""}, {"counts", "hot 1"},
+	    {"wait 1", "close a, destroy a"});
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"cancel 1", ""}, {"claim 2 9000", ""}, {"created a ok", "prepare a"},
+	    {"prepared a ok", "grant 2 a"});
+}
+
+static void max_counts_everything(void **state)
+{
+	(void)state;
+	RUN(1, 2, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"claim 1 9000", "grant 1 a hot, create b"}, {"claim 2 60000", ""}, {"created b ok", "prepare b"},
+	    {"prepared b ok", "grant 2 b"}, {"claim 3 60000", ""}, {"counts", "leased 2, waiting 1"},
+	    {"release a", "close a, destroy a"}, {"destroyed a unavailable", ""}, {"wait 500", "destroy a"},
+	    {"destroyed a ok", "create c"}, {"created c ok", "prepare c"}, {"prepared c ok", "grant 3 c"});
+}
+
+static void refuses_when_the_queue_is_full(void **state)
+{
+	(void)state;
+	/* Nothing measured: 1.5 s to create and 1 s to prepare are assumed, the second one after a lease of 5 s and 0.5 s. */
+	RUN(0, 1, 1, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "refuse 2 full 8000"}, {"counts", "creating 1, waiting 1"});
+	RUN(0, 4, 1, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "refuse 2 full 2500"});
+}
+
+static void refuses_at_the_deadline(void **state)
+{
+	(void)state;
+	RUN(0, 4, 8, STARTED, {"claim 1 3000", "create a"}, {"claim 2 2000", "create b"}, {"wait 1999", ""},
+	    {"wait 1", "refuse 2 deadline 1000"}, {"wait 1000", "refuse 1 deadline 1000"});
+	RUN(0, 4, 8, STARTED, {"claim 1 0", "create a, refuse 1 deadline 2500"});
+}
+
+static void refuses_at_once_what_is_certainly_in_vain(void **state)
+{
+	(void)state;
+	/* Once 2 s + 1 s are measured with the spread of one sample, a quarter of it is the least that is assumed: 0.75 s. */
+	RUN(1, 4, 8, {"start", "list"}, {"listed ok", "create a"}, {"pass 2000", ""}, {"created a ok", "prepare a"},
+	    {"pass 1000", ""}, {"prepared a ok", ""}, {"claim 1 0", "grant 1 a hot, create b"},
+	    {"claim 2 750", "create c, refuse 2 deadline 3000"}, {"claim 3 751", ""}, {"wait 750", ""},
+	    {"wait 1", "refuse 3 deadline 2249"});
+}
+
+static void rate_limit_is_obeyed(void **state)
+{
+	(void)state;
+	RUN(2, 10, 8, {"start", "list"}, {"listed ok", "create a, create b"}, {"created a rate-limit 7000", ""},
+	    {"created b rate-limit 7000", ""}, {"creation", "rate-limit"}, {"counts", ""}, {"wait 6999", ""},
+	    /* One at a time until one succeeds. */
+	    {"wait 1", "create c"}, {"created c ok", "prepare c, create d"}, {"creation", "open"});
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a rate-limit", ""}, {"wait 9999", ""},
+	    {"wait 1", "create b"});
+	/* A waiter who cannot live to see the end of it need not wait; one who can, waits. */
+	RUN(0, 10, 8, STARTED, {"claim 1 6000", "create a"}, {"claim 2 8000", "create b"},
+	    {"created a rate-limit 7000", ""}, {"created b rate-limit 7000", "refuse 1 deadline 9500"}, {"wait 7000", "create c"},
+	    {"created c ok", "prepare c"}, {"prepared c ok", "grant 2 c"});
+}
+
+static void capacity_waits_for_a_destroy(void **state)
+{
+	(void)state;
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"claim 1 0", "grant 1 a hot, create b"}, {"created b capacity", ""}, {"creation", "capacity"},
+	    {"release a", "close a, destroy a"}, {"destroyed a ok", "create c"}, {"created c capacity", ""}, {"wait 4999", ""},
+	    {"wait 1", "create d"});
+}
+
+static void failures_back_off(void **state)
+{
+	(void)state;
+	/* The answer was lost: the Sprite may exist and is destroyed under its name; a new one gets a new name. */
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
+	    {"creation", "unavailable"}, {"destroyed a ok", ""}, {"wait 249", ""}, {"wait 251", "create b"},
+	    {"created b ok", "prepare b"}, {"prepared b unavailable", "close b, destroy b"}, {"wait 499", ""},
+	    {"wait 501", "create c"});
+}
+
+static void a_lost_creation_is_not_forgotten(void **state)
+{
+	(void)state;
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
+	    {"destroyed a gone", ""}, {"wait 500", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", ""},
+	    {"wait 4500", "destroy a"}, {"destroyed a gone", ""}, {"wait 5000", "destroy a"}, {"destroyed a gone", ""},
+	    {"wait 5000", "destroy a"}, {"destroyed a gone", ""}, {"counts", "hot 1, destroying 1"}, {"wait 5000", "destroy a"},
+	    {"destroyed a gone", ""}, {"counts", "hot 1"});
+	/* It appeared late. */
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
+	    {"destroyed a gone", ""}, {"wait 5000", "create b, destroy a"}, {"destroyed a ok", ""}, {"counts", "creating 1"});
+}
+
+static void one_not_found_is_no_licence_to_forget(void **state)
+{
+	(void)state;
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"},
+	    {"release a", "close a, destroy a"}, {"destroyed a gone", ""}, {"counts", "destroying 1"}, {"wait 4999", ""},
+	    {"wait 1", "destroy a"}, {"destroyed a gone", ""}, {"counts", ""});
+}
+
+static void destroy_is_retried_until_it_worked(void **state)
+{
+	(void)state;
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"},
+	    {"release a", "close a, destroy a"}, {"destroyed a unavailable", ""}, {"wait 500", "destroy a"},
+	    {"destroyed a invalid", ""}, {"wait 1000", "destroy a"}, {"destroyed a unauthorized", ""}, {"wait 29999", ""},
+	    {"wait 1", "destroy a"}, {"destroyed a rate-limit 45000", ""}, {"wait 44999", ""}, {"wait 1", "destroy a"},
+	    {"destroyed a unsent", ""}, {"wait 8000", "destroy a"}, {"destroyed a policy", ""}, {"wait 30000", "destroy a"},
+	    {"destroyed a ok", ""}, {"counts", ""});
+}
+
+static void a_working_destroy_hastens_the_others(void **state)
+{
+	(void)state;
+	RUN(2, 10, 8, TWO_HOT, {"claim 1 0", "grant 1 a hot, create c"}, {"claim 2 0", "grant 2 b hot, create d"},
+	    {"release a", "close a, destroy a"}, {"release b", "close b, destroy b"}, {"destroyed a unavailable", ""},
+	    {"destroyed b ok", "destroy a"});
+}
+
+static void unsafe_members_are_never_handed_out(void **state)
+{
+	(void)state;
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"},
+	    {"prepared a policy", "close a, destroy a"}, {"wait 500", "create b"}, {"created b ok", "prepare b"},
+	    {"prepared b ok", "grant 1 b"});
+}
+
+static void unauthorized_refuses_waiters(void **state)
+{
+	(void)state;
+	RUN(0, 10, 8, STARTED, {"claim 1 60000", "create a"}, {"created a unauthorized", "refuse 1 unavailable 32500"},
+	    {"creation", "unauthorized"}, {"claim 2 60000", "refuse 2 unavailable 32500"}, {"wait 30000", ""},
+	    {"claim 3 60000", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", "grant 3 b"});
+	/* Hot members are served all the same. */
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"claim 1 0", "grant 1 a hot, create b"}, {"return a", ""}, {"created b unauthorized", ""},
+	    {"claim 2 0", "grant 2 a hot"});
+}
+
+static void a_lost_channel_is_dialled_once_more(void **state)
+{
+	(void)state;
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"lost a", "close a, prepare a"}, {"claim 1 9000", "create b"}, {"prepared a ok", "grant 1 a"});
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"lost a", "close a, prepare a"}, {"prepared a ok", ""}, {"lost a", "close a, create b, destroy a"});
+	/* That one idle Sprite has vanished holds nothing back. */
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"lost a", "close a, prepare a"}, {"prepared a gone", "close a, create b, destroy a"}, {"creation", "open"});
+	/* A user's channel is the user's affair. */
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"},
+	    {"lost a", ""}, {"counts", "leased 1"});
+}
+
+static void never_handed_over_goes_to_the_next(void **state)
+{
+	(void)state;
+	RUN(0, 1, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"},
+	    {"claim 2 9000", ""}, {"return a", "grant 2 a"}, {"return a", ""}, {"claim 3 0", "grant 3 a hot"});
+}
+
+static void waiters_are_served_oldest_first(void **state)
+{
+	(void)state;
+	RUN(0, 3, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "create b"}, {"claim 3 9000", "create c"},
+	    {"created c ok", "prepare c"}, {"prepared c ok", "grant 1 c"}, {"cancel 2", ""}, {"created b ok", "prepare b"},
+	    {"prepared b ok", "grant 3 b"});
+}
+
+static void old_members_are_replaced(void **state)
+{
+	(void)state;
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"wait 3599999", ""}, {"wait 1", "create b"}, {"counts", "creating 1, hot 1"}, {"created b ok", "prepare b"},
+	    {"prepared b ok", "close a, destroy a"});
+	/* No room for the replacement: it makes room. */
+	RUN(1, 1, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"wait 3600000", "close a, destroy a"}, {"destroyed a ok", "create b"});
+	/* An old one is better than none while there is no replacement. */
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"wait 3600000", "create b"}, {"created b capacity", ""}, {"claim 1 0", "grant 1 a hot"});
+}
+
+static void what_an_earlier_run_left_goes_first(void **state)
+{
+	(void)state;
+	RUN(1, 2, 8, {"start", "list"}, {"claim 1 9000", ""}, {"found x", "destroy x"}, {"found y", "destroy y"},
+	    {"found z", "destroy z"}, {"listed ok", ""}, {"destroyed x ok", ""}, {"destroyed y ok", "create a"},
+	    {"destroyed z ok", "create b"});
+	/* A listing that does not answer, or fails, stops nobody. */
+	RUN(1, 2, 8, {"start", "list"}, {"claim 1 9000", ""}, {"wait 4999", ""}, {"wait 1", "create a, create b"},
+	    {"listed unavailable", ""}, {"wait 1000", "list"}, {"found a", ""}, {"found x", "destroy x"}, {"listed ok", ""},
+	    {"wait 60000", "refuse 1 deadline 1000"});
+	RUN(1, 2, 8, {"start", "list"}, {"listed unauthorized", "create a"}, {"wait 1000", "list"});
+}
+
+static void draining(void **state)
+{
+	(void)state;
+	RUN(2, 10, 8, TWO_HOT, {"claim 1 0", "grant 1 a hot, create c"}, {"claim 2 0", "grant 2 b hot, create d"},
+	    {"claim 3 9000", "create e"}, {"created c ok", "prepare c"},
+	    {"stop 60000", "refuse 3 stopping 1000"}, {"claim 4 9000", "refuse 4 stopping 1000"},
+	    {"created d ok", "destroy d"}, {"prepared c ok", "close c, destroy c"}, {"release a", "close a, destroy a"},
+	    {"created e rate-limit", ""}, {"destroyed c ok", ""}, {"destroyed d ok", ""}, {"destroyed a ok", ""},
+	    {"counts", "leased 1"}, {"release b", "close b, destroy b"}, {"destroyed b gone", ""}, {"wait 5000", "destroy b"},
+	    {"destroyed b gone", "stopped 0"}, {"wait 60000", ""});
+	RUN(2, 10, 8, TWO_HOT, {"claim 1 0", "grant 1 a hot, create c"},
+	    {"stop 60000", "close b, destroy b"}, {"stop 70000", ""}, {"stop 1000", ""}, {"wait 999", ""},
+	    {"wait 1", "stopped 3"}, {"wait 60000", ""});
+	RUN(2, 10, 8, {"stop 1000", "stopped 0"});
+	RUN(2, 10, 8, {"start", "list"}, {"stop 1000", ""}, {"listed unavailable", "stopped 0"}, {"wait 60000", ""});
+}
+
+static void at_most_eight_destroys_at_once(void **state)
+{
+	(void)state;
+	RUN(0, 1, 8, {"start", "list"}, {"found 1", "destroy 1"}, {"found 2", "destroy 2"}, {"found 3", "destroy 3"},
+	    {"found 4", "destroy 4"}, {"found 5", "destroy 5"}, {"found 6", "destroy 6"}, {"found 7", "destroy 7"},
+	    {"found 8", "destroy 8"}, {"found 9", ""}, {"destroyed 3 unavailable", "destroy 9"});
+}
+
+static void leftovers_beyond_the_bound_come_with_the_next_listing(void **state)
+{
+	(void)state;
+	struct script script = {.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(1 << 16)};
+	struct machine_options options = {.hot = 1, .max = 2, .max_waiters = 1, .max_age_us = 1, .seed = 7};
+	assert_int_equal(machine_init(&script.machine, &options), 0);
+	play(&script, "start");
+	char event[32];
+	for (int i = 0; i < 100; i++) {
+		snprintf(event, sizeof event, "found x%d", i);
+		play(&script, event);
+	}
+	assert_int_equal(script.machine.counts[POOL_DESTROYING], 2 + MACHINE_LEFTOVERS);
+	play(&script, "listed ok");
+	buf_deinit(&script.out);
+	play(&script, "wait 5000");
+	char *got = buf_take_string(&script.out);
+	assert_string_equal(got, "list");
+	free(got);
+	machine_deinit(&script.machine);
+}
+
+static void failing_creations_do_not_pile_up_ghosts(void **state)
+{
+	(void)state;
+	/* After the second failure in a row only one is tried at a time, and none while two may exist that cannot be destroyed. */
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
+	    {"destroyed a unavailable", ""}, {"wait 500", "create b, destroy a"}, {"created b unavailable", "destroy b"},
+	    {"destroyed a unavailable", ""}, {"destroyed b unavailable", ""}, {"wait 1000", "destroy a, destroy b"},
+	    {"destroyed a unavailable", ""}, {"destroyed b gone", "create c"});
+}
+
+static void options_have_bounds(void **state)
+{
+	(void)state;
+	static const struct machine_options bad[] = {
+		{.hot = 0, .max = 0, .max_waiters = 1, .max_age_us = 1, .seed = 1},
+		{.hot = 2, .max = 1, .max_waiters = 1, .max_age_us = 1, .seed = 1},
+		{.hot = 0, .max = 1001, .max_waiters = 1, .max_age_us = 1, .seed = 1},
+		{.hot = 0, .max = 1, .max_waiters = 0, .max_age_us = 1, .seed = 1},
+		{.hot = 0, .max = 1, .max_waiters = 1, .max_age_us = 1, .seed = 0},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		struct machine machine;
+		assert_int_equal(machine_init(&machine, &bad[i]), -EINVAL);
+	}
+}
+
+/* A double release: a crash in a debug build, counted and without effect in a release build. */
+static void an_impossible_transition_is_not_made(void **state)
+{
+	(void)state;
+	fflush(NULL);
+	pid_t child = fork();
+	if (child == 0) {
+		signal(SIGABRT, SIG_DFL);
+		freopen("/dev/null", "w", stderr);
+		struct machine machine;
+		struct machine_options options = {.hot = 1, .max = 2, .max_waiters = 1, .max_age_us = 1, .seed = 7};
+		if (machine_init(&machine, &options) < 0)
+			_exit(9);
+		machine_step(&machine, 1, &(struct machine_event){.type = MACHINE_FOUND, .name = "x"});
+		machine_step(&machine, 1,
+			     &(struct machine_event){.type = MACHINE_RELEASE, .member = machine.lists[POOL_DESTROYING]});
+		_exit(machine.impossible == 1 && machine.counts[POOL_DESTROYING] == 1 ? 1 : 2);
+	}
+	int status;
+	assert_int_equal(waitpid(child, &status, 0), child);
+#ifdef NDEBUG
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+#else
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+#endif
+}
+
+static void the_table_has_no_way_back(void **state)
+{
+	(void)state;
+	for (int s = 0; s < POOL_STATES; s++) {
+		assert_false(pool_state_allows(POOL_GONE, (enum pool_state)s));
+		assert_int_equal(pool_state_allows(POOL_DESTROYING, (enum pool_state)s), s == POOL_GONE);
+		/* A Sprite that may exist leaves through DESTROYING only. */
+		if (s != POOL_INTENT && s != POOL_CREATING && s != POOL_DESTROYING)
+			assert_false(pool_state_allows((enum pool_state)s, POOL_GONE));
+		/* Only a hot one is handed out. */
+		assert_int_equal(pool_state_allows((enum pool_state)s, POOL_LEASED), s == POOL_HOT);
+		assert_true(strlen(pool_state_name((enum pool_state)s)) > 2);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(fills_and_refills),
+		cmocka_unit_test(cold_claims_join_what_is_on_its_way),
+		cmocka_unit_test(nothing_hot_wanted),
+		cmocka_unit_test(what_a_canceled_claim_asked_for_does_not_stay),
+		cmocka_unit_test(max_counts_everything),
+		cmocka_unit_test(refuses_when_the_queue_is_full),
+		cmocka_unit_test(refuses_at_the_deadline),
+		cmocka_unit_test(refuses_at_once_what_is_certainly_in_vain),
+		cmocka_unit_test(rate_limit_is_obeyed),
+		cmocka_unit_test(capacity_waits_for_a_destroy),
+		cmocka_unit_test(failures_back_off),
+		cmocka_unit_test(a_lost_creation_is_not_forgotten),
+		cmocka_unit_test(one_not_found_is_no_licence_to_forget),
+		cmocka_unit_test(destroy_is_retried_until_it_worked),
+		cmocka_unit_test(a_working_destroy_hastens_the_others),
+		cmocka_unit_test(unsafe_members_are_never_handed_out),
+		cmocka_unit_test(unauthorized_refuses_waiters),
+		cmocka_unit_test(a_lost_channel_is_dialled_once_more),
+		cmocka_unit_test(never_handed_over_goes_to_the_next),
+		cmocka_unit_test(waiters_are_served_oldest_first),
+		cmocka_unit_test(old_members_are_replaced),
+		cmocka_unit_test(what_an_earlier_run_left_goes_first),
+		cmocka_unit_test(draining),
+		cmocka_unit_test(at_most_eight_destroys_at_once),
+		cmocka_unit_test(leftovers_beyond_the_bound_come_with_the_next_listing),
+		cmocka_unit_test(failing_creations_do_not_pile_up_ghosts),
+		cmocka_unit_test(options_have_bounds),
+		cmocka_unit_test(an_impossible_transition_is_not_made),
+		cmocka_unit_test(the_table_has_no_way_back),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
