@@ -1,4 +1,171 @@
-int main(void)
+#include "gateway/serve.h"
+#include "policy/cli.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define EXIT_USAGE 2
+
+static const char help_text[] =
+	"spritegate - runs an agent's commands in Fly Sprites, in front of Datasette\n"
+	"\n"
+	"  spritegate serve [--config FILE]           run the gateway\n"
+	"  spritegate check-config [--config FILE]    check the settings and print them, without secrets\n"
+	"  spritegate token COMMAND …                 make and manage tokens (spritegate token --help)\n"
+	"  spritegate health [HOST:PORT]              exit 0 when the gateway there serves; default 127.0.0.1:8080\n"
+	"  spritegate help config                     every setting, as Markdown\n"
+	"  spritegate version\n"
+	"\n"
+	"Settings come from the environment (SPRITEGATE_…) and from the file; the environment wins.\n"
+	"Exit status: 0 done, 1 failed, 2 wrong use or settings.\n";
+
+/* --config FILE, or nothing; -1 for anything else. */
+static int read_options(int argc, char **argv, const char **file)
 {
-	return 0;
+	*file = NULL;
+	if (argc == 0)
+		return 0;
+	if (argc == 2 && strcmp(argv[0], "--config") == 0) {
+		*file = argv[1];
+		return 0;
+	}
+	fprintf(stderr, "spritegate: unknown argument \"%s\", allowed is --config FILE\n", argv[0]);
+	return -1;
+}
+
+static int load(struct config *config, const char *file, enum config_use use)
+{
+	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(64 * 1024);
+	int r = config_load(config, file, use, &faults);
+	if (r == 0)
+		return 0;
+	if (faults.len)
+		fprintf(stderr, "spritegate: the settings cannot be used:\n%.*s", SLICE_FMT(buf_peek(&faults)));
+	else
+		fprintf(stderr, "spritegate: the settings cannot be read: %s\n", strerror(-r));
+	return r;
+}
+
+static int command_serve(int argc, char **argv)
+{
+	const char *file;
+	CLEANUP(config_deinit) struct config config;
+	config_init(&config);
+	if (read_options(argc, argv, &file) < 0 || load(&config, file, CONFIG_SERVE) < 0)
+		return EXIT_USAGE;
+	return serve(&config, SPRITEGATE_VERSION);
+}
+
+static int command_check(int argc, char **argv)
+{
+	const char *file;
+	CLEANUP(config_deinit) struct config config;
+	CLEANUP(buf_deinit) struct buf text = BUF_MAX(64 * 1024);
+	config_init(&config);
+	if (read_options(argc, argv, &file) < 0 || load(&config, file, CONFIG_SERVE) < 0)
+		return EXIT_USAGE;
+	if (config_print(&config, &text) < 0)
+		return EXIT_FAILURE;
+	printf("%.*s", SLICE_FMT(buf_peek(&text)));
+	return EXIT_SUCCESS;
+}
+
+static int command_token(int argc, char **argv)
+{
+	CLEANUP(config_deinit) struct config config;
+	config_init(&config);
+	bool asks_help = argc == 0 || strcmp(argv[argc - 1], "--help") == 0;
+	if (!asks_help && load(&config, NULL, CONFIG_TOKEN) < 0)
+		return EXIT_USAGE;
+	struct policy_cli_options options = {.redis_url = config.redis_url, .pepper = &config.pepper, .out = stdout, .err = stderr};
+	return policy_cli(argc, argv, &options);
+}
+
+static int connect_to(const char *host, const char *port)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+	struct timeval limit = {.tv_sec = 2};
+	if (getaddrinfo(host, port, &hints, &found) != 0)
+		return -1;
+	int fd = -1;
+	for (struct addrinfo *a = found; a && fd < 0; a = a->ai_next) {
+		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (fd < 0)
+			continue;
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+		if (connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
+			close(fd);
+			fd = -1;
+		}
+	}
+	freeaddrinfo(found);
+	return fd;
+}
+
+/* For container health checks, so that an image needs no HTTP client: one request, the status line is the answer. */
+static int command_health(int argc, char **argv)
+{
+	static const char request[] = "GET /-/gateway/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+	const char *where = argc ? argv[0] : "127.0.0.1:8080";
+	const char *colon = strrchr(where, ':');
+	if (argc > 1 || !colon) {
+		fprintf(stderr, "spritegate: health takes one HOST:PORT\n");
+		return EXIT_USAGE;
+	}
+	CLEANUP(free_ptr) char *host = slice_dup(slice_of(where, (size_t)(colon - where)));
+	char answer[16] = "";
+	int fd = host ? connect_to(host, colon + 1) : -1;
+	bool ok = fd >= 0 && write(fd, request, sizeof request - 1) == sizeof request - 1 &&
+		  read(fd, answer, sizeof answer - 1) >= 12 && strncmp(answer, "HTTP/1.1 200", 12) == 0;
+	if (fd >= 0)
+		close(fd);
+	if (!ok)
+		fprintf(stderr, "spritegate: %s does not serve (%s)\n", where, *answer ? answer : "no answer");
+	return ok ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int command_help(int argc, char **argv)
+{
+	if (argc == 0) {
+		fputs(help_text, stdout);
+		return EXIT_SUCCESS;
+	}
+	CLEANUP(buf_deinit) struct buf text = BUF_MAX(64 * 1024);
+	if (strcmp(argv[0], "config") != 0 || config_document(&text) < 0) {
+		fprintf(stderr, "spritegate: there is help on: config\n");
+		return EXIT_USAGE;
+	}
+	printf("%.*s", SLICE_FMT(buf_peek(&text)));
+	return EXIT_SUCCESS;
+}
+
+static int command_version(int argc UNUSED, char **argv UNUSED)
+{
+	puts("spritegate " SPRITEGATE_VERSION);
+	return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*run)(int argc, char **argv);
+	} commands[] = {
+		{"serve", command_serve},   {"check-config", command_check}, {"token", command_token},
+		{"health", command_health}, {"help", command_help},	     {"--help", command_help},
+		{"-h", command_help},	    {"version", command_version},    {"--version", command_version},
+	};
+	for (size_t i = 0; argc > 1 && i < ARRAY_LEN(commands); i++)
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return commands[i].run(argc - 2, argv + 2);
+	if (argc > 1)
+		fprintf(stderr, "spritegate: unknown command \"%s\"\n\n", argv[1]);
+	fputs(help_text, stderr);
+	return EXIT_USAGE;
 }

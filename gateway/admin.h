@@ -1,0 +1,34 @@
+/*
+ * admin - the listener for operators: /metrics, /health/live, /health/ready
+ *
+ * Owns:       its HTTP server.
+ * Lifetime:   admin_new … admin_stop, whose on_stopped is the last thing.
+ * Runs on:    the agent's loop.
+ * Results:    NULL = no memory.
+ */
+#pragma once
+
+#include "gateway/http/server.h"
+#include "gateway/telemetry/metrics.h"
+
+struct admin;
+
+/* What readiness is judged by. */
+struct admin_health {
+	bool draining;
+	bool redis_up, datasette_up;
+	size_t hot, hot_target;
+};
+
+struct admin_options {
+	uv_loop_t *loop;
+	int listen_fd; /* taken, also on failure */
+	const struct metrics *metrics;
+	/* Brings the gauges up to date before a scrape. */
+	void (*collect)(void *ctx);
+	void (*health)(void *ctx, struct admin_health *health);
+	void *ctx;
+};
+
+struct admin *admin_new(const struct admin_options *options);
+void admin_stop(struct admin *admin, void (*on_stopped)(void *ctx), void *ctx);

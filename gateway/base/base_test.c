@@ -1,0 +1,181 @@
+#include "gateway/base/base64.h"
+#include "gateway/base/clock.h"
+#include "gateway/base/hmac.h"
+#include "gateway/base/id.h"
+#include "gateway/base/json_text.h"
+#include "gateway/base/secret.h"
+#include "gateway/base/utf8.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void test_slices(void **state UNUSED)
+{
+	assert_true(slice_equal_nocase(SLICE("Content-Type"), SLICE("content-TYPE")));
+	assert_false(slice_equal_nocase(SLICE("a"), SLICE("ab")));
+	assert_true(slice_equal(slice_trim(SLICE(" \ta b\t ")), SLICE("a b")));
+	struct slice rest = SLICE("a,,b"), part;
+	static const char *const parts[] = {"a", "", "b"};
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+		assert_true(slice_next(&rest, ',', &part));
+		assert_true(slice_equal(part, slice_str(parts[i])));
+	}
+	assert_false(slice_next(&rest, ',', &part));
+}
+
+static void test_numbers(void **state UNUSED)
+{
+	uint64_t value = 0;
+	assert_int_equal(slice_to_u64(SLICE("18446744073709551615"), UINT64_MAX, &value), 0);
+	assert_true(value == UINT64_MAX);
+	assert_int_equal(slice_to_u64(SLICE("18446744073709551616"), UINT64_MAX, &value), -ERANGE);
+	assert_int_equal(slice_to_u64(SLICE("11"), 10, &value), -ERANGE);
+	static const char *const bad[] = {"", "+1", "-1", " 1", "1 ", "0x1", "1.0"};
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		assert_int_equal(slice_to_u64(slice_str(bad[i]), UINT64_MAX, &value), -EINVAL);
+}
+
+static void test_buf(void **state UNUSED)
+{
+	struct buf buf = BUF_MAX(10);
+	assert_int_equal(buf_append(&buf, SLICE("0123456")), 0);
+	assert_int_equal(buf_append(&buf, SLICE("789a")), -EMSGSIZE);
+	assert_int_equal(buf.len, 7);
+	buf_consume(&buf, 5);
+	assert_int_equal(buf_printf(&buf, "%s", "789abcde"), 0);
+	assert_true(slice_equal(buf_peek(&buf), SLICE("56789abcde")));
+	assert_int_equal(buf_append_char(&buf, 'x'), -EMSGSIZE);
+	char *text = buf_take_string(&buf);
+	assert_string_equal(text, "56789abcde");
+	assert_int_equal(buf.len, 0);
+	free(text);
+}
+
+static void test_utf8(void **state UNUSED)
+{
+	static const struct {
+		const char *text;
+		size_t valid, tail;
+	} rows[] = {
+		{"", 0, 0},
+		{"abc", 3, 0},
+		{"\xc3\xbc", 2, 0},
+		{"a\xc3", 1, 1},
+		{"\xe2\x80", 0, 2},
+		{"\xf0\x9f\x98", 0, 3},
+		{"\xf0\x9f\x98\x80", 4, 0},
+		{"\xc0\xaf", 0, 0},         /* overlong */
+		{"\xed\xa0\x80", 0, 0},     /* surrogate */
+		{"\xf4\x90\x80\x80", 0, 0}, /* above U+10FFFF */
+		{"\x80", 0, 0},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		assert_int_equal(utf8_valid_prefix(slice_str(rows[i].text)), rows[i].valid);
+		assert_int_equal(utf8_unfinished_tail(slice_str(rows[i].text)), rows[i].tail);
+	}
+}
+
+static void test_json_text(void **state UNUSED)
+{
+	struct buf out = BUF_MAX(256);
+	assert_int_equal(json_text_string(&out, SLICE("a\"\\\n\x1f\xff\xc3\xbc")), 0);
+	assert_true(slice_equal(buf_peek(&out), SLICE("\"a\\\"\\\\\\n\\u001f\xef\xbf\xbd\xc3\xbc\"")));
+	buf_deinit(&out);
+}
+
+static void test_base64(void **state UNUSED)
+{
+	static const struct {
+		const char *plain, *text;
+	} rows[] = {{"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foobar", "Zm9vYmFy"}};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct buf out = BUF_MAX(64);
+		assert_int_equal(base64_encode(&out, slice_str(rows[i].plain)), 0);
+		assert_true(slice_equal(buf_peek(&out), slice_str(rows[i].text)));
+		buf_deinit(&out);
+		assert_int_equal(base64_decode(&out, slice_str(rows[i].text)), 0);
+		assert_true(slice_equal(buf_peek(&out), slice_str(rows[i].plain)));
+		buf_deinit(&out);
+	}
+	static const char *const bad[] = {"Zg", "Zg=", "Zh==", "Zg==\n", "Zm9=", "Z===", "====", "Zm 9", "Zm9v!"};
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		struct buf out = BUF_MAX(64);
+		assert_int_equal(base64_decode(&out, slice_str(bad[i])), -EINVAL);
+		buf_deinit(&out);
+	}
+}
+
+static void test_base64_is_whole_over_pieces(void **state UNUSED)
+{
+	size_t len = 200000;
+	char *bytes = malloc(len);
+	struct buf text = BUF_MAX(400000), back = BUF_MAX(400000);
+	assert_int_equal(id_random(bytes, len), 0);
+	assert_int_equal(base64_encode(&text, slice_of(bytes, len)), 0);
+	assert_int_equal(text.len, (len + 2) / 3 * 4);
+	assert_int_equal(base64_decode(&back, buf_peek(&text)), 0);
+	assert_true(slice_equal(buf_peek(&back), slice_of(bytes, len)));
+	buf_deinit(&text);
+	buf_deinit(&back);
+	free(bytes);
+}
+
+/* RFC 4231, test case 2 */
+static void test_hmac(void **state UNUSED)
+{
+	unsigned char mac[HMAC_BYTES];
+	char hex[2 * HMAC_BYTES + 1];
+	assert_int_equal(hmac_sha256(SLICE("Jefe"), SLICE("what do ya want for nothing?"), mac), 0);
+	hex_encode(mac, sizeof mac, hex);
+	assert_string_equal(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+}
+
+static void test_ids(void **state UNUSED)
+{
+	char a[ID_UUID_LEN + 1], b[ID_UUID_LEN + 1], ulid[ID_ULID_LEN + 1], word[33];
+	assert_int_equal(id_uuid7(a, 0x0193e3f01234), 0);
+	assert_int_equal(id_uuid7(b, 0x0193e3f01234), 0);
+	assert_memory_equal(a, "0193e3f0-1234-7", 15);
+	assert_non_null(strchr("89ab", a[19]));
+	assert_string_not_equal(a, b);
+	assert_int_equal(id_ulid(ulid, 1469918176385), 0);
+	assert_memory_equal(ulid, "01aryz6s41", 10); /* the example of the ULID specification, in lower case */
+	assert_int_equal(id_base62(word, 32), 0);
+	assert_int_equal(strlen(word), 32);
+}
+
+static void test_secret(void **state UNUSED)
+{
+	struct secret secret;
+	assert_int_equal(secret_init(&secret, SLICE("abc")), 0);
+	assert_true(secret_equal(&secret, SLICE("abc")));
+	assert_false(secret_equal(&secret, SLICE("abd")));
+	assert_false(secret_equal(&secret, SLICE("ab")));
+	secret_deinit(&secret);
+	assert_null(secret.bytes);
+}
+
+static void test_clock(void **state UNUSED)
+{
+	char text[25];
+	clock_format(1769855293366, text);
+	assert_string_equal(text, "2026-01-31T10:28:13.366Z");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_slices),	  cmocka_unit_test(test_numbers), cmocka_unit_test(test_buf),
+		cmocka_unit_test(test_utf8),	  cmocka_unit_test(test_json_text), cmocka_unit_test(test_base64),
+		cmocka_unit_test(test_base64_is_whole_over_pieces), cmocka_unit_test(test_hmac), cmocka_unit_test(test_ids),
+		cmocka_unit_test(test_secret),	  cmocka_unit_test(test_clock),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

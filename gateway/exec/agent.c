@@ -1,0 +1,315 @@
+#include "gateway/exec/agent.h"
+
+#include "gateway/base/log.h"
+#include "gateway/exec/run.h"
+
+#include <stdlib.h>
+#include <uthash.h>
+
+#define DRAIN_POLL_MS  20
+#define DRAIN_SLACK_MS 5000
+
+struct entry {
+	char exec_id[ID_UUID_LEN + 1];
+	struct run *run;
+	UT_hash_handle hh;
+};
+
+struct exec_agent {
+	uv_loop_t *loop;
+	struct mailbox mailbox;
+	struct pool *pool;
+	struct admission *settlement;
+	struct metrics_shard *metrics;
+	struct run_owner owner;
+	struct entry *runs;
+	uv_timer_t drain_timer;
+	bool draining, pool_stopped;
+	uint64_t drain_deadline_ms; /* in loop time */
+	void (*on_drained)(void *ctx);
+	void *drained_ctx;
+	int closing;                /* parts that have not let go yet */
+	void (*on_freed)(void *ctx);
+	void *freed_ctx;
+};
+
+static void count_end(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result)
+{
+	struct metrics_labels labels = {{job->outcome, metrics_value(METRIC_EXEC_TOTAL, 1, job->tier)}};
+	metrics_add(agent->metrics, METRIC_EXEC_TOTAL, labels, 1);
+	metrics_observe(agent->metrics, METRIC_EXEC_QUEUE_SECONDS, METRICS_NONE, result->claim_us);
+	metrics_add(agent->metrics, METRIC_EXEC_OUTPUT_BYTES, METRICS_NONE, job->output_bytes);
+	if (job->outcome == EXEC_NOT_STARTED)
+		return;
+	metrics_observe(agent->metrics, METRIC_EXEC_SECONDS, METRICS_NONE, result->run_us);
+	metrics_add(agent->metrics, METRIC_EXEC_SANDBOX_SECONDS, METRICS_NONE, result->run_us);
+	const char *reason = job->outcome == EXEC_TIMED_OUT ? "timeout" : agent->draining ? "drain" : "client_gone";
+	if (job->outcome == EXEC_TIMED_OUT || job->outcome == EXEC_CANCELED) {
+		struct metrics_labels killed = {{metrics_value(METRIC_EXEC_KILLED, 0, reason)}};
+		metrics_add(agent->metrics, METRIC_EXEC_KILLED, killed, 1);
+	}
+}
+
+static void reply(struct exec_job *job)
+{
+	if (mailbox_reply(job->reply_to, &job->message.item) != 0)
+		exec_job_free(job); /* the worker is gone, and its client with it */
+}
+
+static void on_answered(void *ctx, struct exec_job *job, const struct exec_result *result)
+{
+	struct exec_agent *agent = ctx;
+	count_end(agent, job, result);
+	reply(job);
+}
+
+static void on_run_freed(void *ctx, struct run *run)
+{
+	struct exec_agent *agent = ctx;
+	struct entry *entry, *next;
+	HASH_ITER (hh, agent->runs, entry, next) {
+		if (entry->run == run) {
+			HASH_DEL(agent->runs, entry);
+			free(entry);
+		}
+	}
+}
+
+static void start(struct exec_agent *agent, struct exec_job *job)
+{
+	struct entry *entry = calloc(1, sizeof *entry);
+	if (entry)
+		entry->run = run_start(&agent->owner, job);
+	if (!entry || !entry->run) {
+		free(entry);
+		job->error = -ENOMEM;
+		reply(job);
+		return;
+	}
+	memcpy(entry->exec_id, job->message.exec_id, sizeof entry->exec_id);
+	HASH_ADD_STR(agent->runs, exec_id, entry);
+}
+
+static void cancel(struct exec_agent *agent, struct exec_cancel *message)
+{
+	struct entry *entry;
+	HASH_FIND_STR(agent->runs, message->message.exec_id, entry);
+	if (entry)
+		run_cancel(entry->run);
+	free(message);
+}
+
+static void on_message(void *ctx, struct mailbox_item *item)
+{
+	struct exec_message *message = CONTAINER_OF(item, struct exec_message, item);
+	if (message->kind == EXEC_START)
+		start(ctx, CONTAINER_OF(message, struct exec_job, message));
+	else
+		cancel(ctx, CONTAINER_OF(message, struct exec_cancel, message));
+}
+
+static const char *const code_names[] = {
+	[PROVIDER_OK] = "ok",
+	[PROVIDER_GONE] = "gone",
+	[PROVIDER_RATE_LIMIT] = "rate_limit",
+	[PROVIDER_CAPACITY] = "capacity",
+	[PROVIDER_UNAUTHORIZED] = "unauthorized",
+	[PROVIDER_UNAVAILABLE] = "unavailable",
+	[PROVIDER_POLICY] = "policy",
+	[PROVIDER_INVALID] = "invalid",
+};
+
+static void count_call(struct exec_agent *agent, enum metric calls, enum metric seconds, enum provider_code code, uint64_t took_us)
+{
+	struct metrics_labels labels = {{metrics_value(calls, 0, code_names[code])}};
+	metrics_add(agent->metrics, calls, labels, 1);
+	if (code == PROVIDER_OK)
+		metrics_observe(agent->metrics, seconds, METRICS_NONE, took_us);
+}
+
+static void on_claim(void *ctx, const char *what, uint64_t waited_us)
+{
+	struct exec_agent *agent = ctx;
+	if (strcmp(what, "hot") == 0 || strcmp(what, "cold") == 0) {
+		struct metrics_labels labels = {{metrics_value(METRIC_POOL_CLAIMS, 0, what)}};
+		metrics_add(agent->metrics, METRIC_POOL_CLAIMS, labels, 1);
+		metrics_observe(agent->metrics, METRIC_POOL_CLAIM_SECONDS, labels, waited_us);
+	} else if (strcmp(what, "canceled") != 0) {
+		struct metrics_labels labels = {{metrics_value(METRIC_POOL_REFUSALS, 0, what)}};
+		metrics_add(agent->metrics, METRIC_POOL_REFUSALS, labels, 1);
+	}
+}
+
+static void on_create(void *ctx, enum provider_code code, uint64_t took_us)
+{
+	count_call(ctx, METRIC_POOL_CREATES, METRIC_POOL_CREATE_SECONDS, code, took_us);
+}
+
+static void on_prepare(void *ctx, enum provider_code code, uint64_t took_us)
+{
+	count_call(ctx, METRIC_POOL_PREPARES, METRIC_POOL_PREPARE_SECONDS, code, took_us);
+}
+
+static void on_destroy(void *ctx, enum provider_code code, uint64_t took_us UNUSED)
+{
+	struct exec_agent *agent = ctx;
+	struct metrics_labels labels = {{metrics_value(METRIC_POOL_DESTROYS, 0, code_names[code])}};
+	metrics_add(agent->metrics, METRIC_POOL_DESTROYS, labels, 1);
+}
+
+static void on_lost(void *ctx)
+{
+	struct exec_agent *agent = ctx;
+	metrics_add(agent->metrics, METRIC_POOL_LOST, METRICS_NONE, 1);
+}
+
+static struct pool *make_pool(struct exec_agent *agent, const struct exec_agent_options *options)
+{
+	struct pool_options pool = {
+		.loop = options->loop,
+		.provider = options->provider,
+		.instance = options->instance,
+		.recipe = SLICE("closed network; bash"),
+		.hot = options->pool_hot,
+		.max = options->pool_max,
+		.max_waiters = POOL_MAX_WAITERS_DEFAULT,
+		.observer = {.on_claim = on_claim, .on_create = on_create, .on_prepare = on_prepare, .on_destroy = on_destroy,
+			     .on_lost = on_lost, .ctx = agent},
+	};
+	return pool_new(&pool);
+}
+
+static void ignore_freed(void *ctx UNUSED)
+{
+}
+
+struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
+{
+	struct exec_agent *agent = calloc(1, sizeof *agent);
+	if (!agent)
+		return NULL;
+	agent->loop = options->loop;
+	agent->metrics = options->metrics;
+	if (mailbox_init(&agent->mailbox, options->loop, options->max_jobs, on_message, agent) < 0) {
+		free(agent);
+		return NULL;
+	}
+	struct admission_options settlement = options->settlement;
+	settlement.loop = options->loop;
+	agent->settlement = admission_new(&settlement);
+	agent->pool = agent->settlement ? make_pool(agent, options) : NULL;
+	if (!agent->pool) {
+		/* Start-up fails and ends the process: the mailbox's handle is left to that. */
+		if (agent->settlement)
+			admission_free(agent->settlement, ignore_freed, NULL);
+		return NULL;
+	}
+	agent->owner = (struct run_owner){.loop = options->loop, .pool = agent->pool, .settlement = agent->settlement,
+					  .wait_ms = options->pool_wait_ms, .on_answered = on_answered,
+					  .on_freed = on_run_freed, .ctx = agent};
+	uv_timer_init(options->loop, &agent->drain_timer);
+	agent->drain_timer.data = agent;
+	pool_start(agent->pool);
+	return agent;
+}
+
+struct mailbox *exec_agent_mailbox(struct exec_agent *agent)
+{
+	return &agent->mailbox;
+}
+
+void exec_agent_collect(struct exec_agent *agent)
+{
+	static const enum pool_state shown[] = {POOL_INTENT, POOL_CREATING, POOL_PREPARING, POOL_WARM, POOL_HOT,
+						POOL_LEASED, POOL_RECYCLING, POOL_QUARANTINE, POOL_DESTROYING};
+	struct pool_counts counts;
+	pool_counts(agent->pool, &counts);
+	for (unsigned i = 0; i < ARRAY_LEN(shown); i++)
+		metrics_set(agent->metrics, METRIC_POOL_MEMBERS, (struct metrics_labels){{i}}, counts.members[shown[i]]);
+	metrics_set(agent->metrics, METRIC_POOL_TARGET, METRICS_NONE, counts.hot_target);
+	metrics_set(agent->metrics, METRIC_POOL_WAITERS, METRICS_NONE, counts.waiters);
+	metrics_set(agent->metrics, METRIC_POOL_WAIT_OLDEST_SECONDS, METRICS_NONE, counts.oldest_wait_us);
+	metrics_set(agent->metrics, METRIC_EXEC_RUNNING, METRICS_NONE, HASH_COUNT(agent->runs));
+	metrics_set(agent->metrics, METRIC_EXEC_UNSETTLED, METRICS_NONE, admission_unsettled(agent->settlement));
+}
+
+static void cancel_all(struct exec_agent *agent)
+{
+	struct entry *entry, *next;
+	HASH_ITER (hh, agent->runs, entry, next)
+		run_cancel(entry->run);
+}
+
+static void on_drain_timer(uv_timer_t *timer)
+{
+	struct exec_agent *agent = timer->data;
+	uint64_t now = uv_now(agent->loop);
+	if (now >= agent->drain_deadline_ms)
+		cancel_all(agent);
+	bool done = agent->pool_stopped && !agent->runs && !admission_unsettled(agent->settlement);
+	if (!done && now < agent->drain_deadline_ms + DRAIN_SLACK_MS)
+		return;
+	if (!done)
+		log_warning("drain: given up with %u commands and %zu settlements left", HASH_COUNT(agent->runs),
+			    admission_unsettled(agent->settlement));
+	uv_timer_stop(timer);
+	agent->on_drained(agent->drained_ctx);
+}
+
+static void on_pool_stopped(void *ctx, size_t left)
+{
+	struct exec_agent *agent = ctx;
+	agent->pool_stopped = true;
+	if (left)
+		log_warning("drain: %zu Sprites may still exist; the next start of this instance removes them", left);
+}
+
+void exec_agent_drain(struct exec_agent *agent, uint64_t deadline_ms, void (*on_drained)(void *ctx), void *ctx)
+{
+	uint64_t deadline = uv_now(agent->loop) + deadline_ms;
+	if (agent->draining && deadline >= agent->drain_deadline_ms)
+		return;
+	agent->drain_deadline_ms = deadline;
+	pool_stop(agent->pool, deadline_ms + DRAIN_SLACK_MS / 2, on_pool_stopped, agent);
+	if (agent->draining)
+		return;
+	agent->draining = true;
+	agent->on_drained = on_drained;
+	agent->drained_ctx = ctx;
+	uv_timer_start(&agent->drain_timer, on_drain_timer, 0, DRAIN_POLL_MS);
+}
+
+static void on_part_freed(void *ctx)
+{
+	struct exec_agent *agent = ctx;
+	if (--agent->closing > 0)
+		return;
+	agent->on_freed(agent->freed_ctx);
+	free(agent);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	on_part_freed(handle->data);
+}
+
+void exec_agent_free(struct exec_agent *agent, void (*on_freed)(void *ctx), void *ctx)
+{
+	agent->on_freed = on_freed;
+	agent->freed_ctx = ctx;
+	agent->closing = 4;
+	mailbox_close(&agent->mailbox, on_part_freed);
+	uv_close((uv_handle_t *)&agent->drain_timer, on_timer_closed);
+	pool_free(agent->pool, on_part_freed, agent);
+	admission_free(agent->settlement, on_part_freed, agent);
+}
+
+void exec_agent_counts(const struct exec_agent *agent, struct pool_counts *counts)
+{
+	pool_counts(agent->pool, counts);
+}
+
+bool exec_agent_redis_up(const struct exec_agent *agent)
+{
+	return admission_link_up(agent->settlement);
+}

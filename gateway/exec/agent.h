@@ -1,0 +1,51 @@
+/*
+ * agent - everything about Sprites, on one loop: the pool, the running commands, their settlement
+ *
+ * Workers post jobs and cancellations into its mailbox and get every job back, answered, through their own.
+ *
+ * Owns:       its mailbox, the pool, the runs, its link to Redis. Not the provider, not the loop.
+ * Lifetime:   exec_agent_new, then exec_agent_drain … on_drained, exec_agent_free … on_freed.
+ * Runs on:    its loop; only exec_agent_mailbox's posts come from other threads.
+ * Results:    NULL = no memory, or options out of bounds (logged).
+ * Bounds:     max_jobs jobs waiting in the mailbox (beyond it the endpoint answers 503), the pool's waiters behind that.
+ */
+#pragma once
+
+#include "gateway/exec/job.h"
+#include "gateway/pool/pool.h"
+#include "gateway/telemetry/metrics.h"
+
+struct exec_agent;
+
+struct exec_agent_options {
+	uv_loop_t *loop;
+	struct provider provider;
+	const char *instance;
+	size_t pool_hot, pool_max;
+	uint64_t pool_wait_ms;
+	size_t max_jobs;
+	struct admission_options settlement; /* loop and observer are filled in here */
+	struct metrics_shard *metrics;
+};
+
+struct exec_agent *exec_agent_new(const struct exec_agent_options *options);
+
+/* Where jobs and cancellations go; valid until exec_agent_free(). */
+struct mailbox *exec_agent_mailbox(struct exec_agent *agent);
+
+/* Sets the gauges that are only read when scraped. */
+void exec_agent_collect(struct exec_agent *agent);
+
+/*
+ * No new jobs (they come back refused), idle Sprites destroyed; what runs may end by itself until the deadline and is canceled then.
+ * on_drained runs once, when the last run is answered, every Sprite destroyed and every lease settled, or 5 s after the deadline.
+ * A second call only brings the deadline nearer.
+ */
+void exec_agent_drain(struct exec_agent *agent, uint64_t deadline_ms, void (*on_drained)(void *ctx), void *ctx);
+
+/* After on_drained. */
+void exec_agent_free(struct exec_agent *agent, void (*on_freed)(void *ctx), void *ctx);
+
+/* For health: hot members right now, and is Redis' link up. */
+void exec_agent_counts(const struct exec_agent *agent, struct pool_counts *counts);
+bool exec_agent_redis_up(const struct exec_agent *agent);

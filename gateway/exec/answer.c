@@ -1,0 +1,107 @@
+#include "gateway/exec/answer.h"
+
+#include <stdio.h>
+
+static const char *const outcome_names[EXEC_OUTCOMES] = {"exited", "signaled", "timed_out", "canceled", "unknown", "not_started"};
+
+/* draft-ietf-httpapi-ratelimit-headers-11, section "Problem Types" */
+static const char reduced_capacity[] = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
+
+const char *exec_outcome_name(enum exec_outcome outcome)
+{
+	return outcome_names[outcome];
+}
+
+static int put_streams(struct exec_result *result, struct buf *body)
+{
+	static const char *const names[] = {"stdout", "stderr"};
+	const char *encoding[2] = {"utf-8", "utf-8"};
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < 2; i++) {
+		r = buf_printf(body, "\"%s\":", names[i]);
+		if (r == 0)
+			r = output_put(&result->streams[i], body, &encoding[i]);
+		if (r == 0)
+			r = buf_append_char(body, ',');
+	}
+	if (r == 0)
+		r = buf_printf(body, "\"encoding\":{\"stdout\":\"%s\",\"stderr\":\"%s\"}", encoding[0], encoding[1]);
+	for (size_t i = 0; r == 0 && i < 2; i++)
+		r = buf_printf(body, ",\"%s_bytes\":%llu,\"%s_truncated\":%s", names[i],
+			       (unsigned long long)result->streams[i].total, names[i],
+			       output_truncated(&result->streams[i]) ? "true" : "false");
+	return r;
+}
+
+static int put_timing(const struct exec_result *result, struct buf *body)
+{
+	return buf_printf(body,
+			  ",\"duration_ms\":%llu,\"sandbox\":{\"tier\":\"%s\",\"session\":null},"
+			  "\"timing_ms\":{\"admit\":%.1f,\"claim\":%.1f,\"exec\":%.1f}",
+			  (unsigned long long)((result->run_us + 500) / 1000), result->tier, (double)result->admit_us / 1000,
+			  (double)result->claim_us / 1000, (double)result->run_us / 1000);
+}
+
+static int put_ran(struct exec_result *result, const char *exec_id, struct buf *body)
+{
+	int r = buf_printf(body, "{\"ok\":true,\"exec_id\":\"%s\",\"outcome\":\"%s\",\"exit_code\":", exec_id,
+			   outcome_names[result->outcome]);
+	if (r == 0)
+		r = result->outcome == EXEC_EXITED ? buf_printf(body, "%u", result->exit_code) : buf_append(body, SLICE("null"));
+	if (r == 0)
+		r = buf_append(body, SLICE(",\"signal\":null,"));
+	if (r == 0)
+		r = put_streams(result, body);
+	if (r == 0)
+		r = buf_append(body, SLICE(",\"files\":{}"));
+	if (r == 0)
+		r = put_timing(result, body);
+	return r < 0 ? r : buf_append(body, SLICE("}\n"));
+}
+
+static int put_not_run(struct exec_result *result, const char *exec_id, struct buf *body)
+{
+	bool unknown = result->outcome == EXEC_UNKNOWN;
+	int r = buf_printf(body, "\"outcome\":\"%s\",\"exec_id\":\"%s\",\"may_have_run\":%s", outcome_names[result->outcome], exec_id,
+			   unknown ? "true" : "false");
+	if (r == 0 && unknown)
+		r = buf_append_char(body, ',');
+	if (r == 0 && unknown)
+		r = put_streams(result, body);
+	if (r == 0 && result->outcome == EXEC_NOT_STARTED)
+		r = buf_printf(body, ",\"retry_after\":%llu", (unsigned long long)((result->retry_after_ms + 999) / 1000));
+	if (r == 0 && result->outcome == EXEC_NOT_STARTED && result->refusal != EXEC_REFUSED_BY_PROVIDER)
+		r = buf_append(body, SLICE(",\"violated-policies\":[\"fleet\"]"));
+	return r;
+}
+
+int exec_answer_write(struct exec_result *result, const char *exec_id, struct exec_answer *answer)
+{
+	*answer = (struct exec_answer){.status = 200, .body = BUF_MAX(EXEC_ANSWER_MAX)};
+	snprintf(answer->detail, sizeof answer->detail, "%s", result->detail);
+	int r;
+	if (result->outcome == EXEC_UNKNOWN) {
+		answer->status = 502;
+		answer->code = "outcome-unknown";
+		r = put_not_run(result, exec_id, &answer->body);
+	} else if (result->outcome == EXEC_NOT_STARTED) {
+		bool capacity = result->refusal != EXEC_REFUSED_BY_PROVIDER;
+		answer->status = 503;
+		answer->code = capacity ? "temporary-reduced-capacity" : "not-started";
+		answer->type = capacity ? reduced_capacity : NULL;
+		if (result->retry_after_ms < 1000)
+			result->retry_after_ms = 1000;
+		answer->retry_after_ms = result->retry_after_ms;
+		r = put_not_run(result, exec_id, &answer->body);
+	} else {
+		r = put_ran(result, exec_id, &answer->body);
+	}
+	if (r < 0)
+		exec_answer_deinit(answer);
+	return r;
+}
+
+void exec_answer_deinit(struct exec_answer *answer)
+{
+	buf_deinit(&answer->body);
+}

@@ -1,0 +1,56 @@
+/*
+ * answer - what a finished run is told to the caller as: status, JSON body or problem
+ *
+ * Pure but for the memory of the body.
+ * Results:    0, -ENOMEM, -EMSGSIZE (the answer would pass EXEC_ANSWER_MAX).
+ * Invariants: 200 only when the command is known to have run; an exit code only with the outcome `exited`.
+ */
+#pragma once
+
+#include "gateway/base/buf.h"
+#include "gateway/base/id.h"
+#include "gateway/exec/output.h"
+
+#define EXEC_ANSWER_MAX (1024UL * 1024 * 1024)
+
+enum exec_outcome {
+	EXEC_EXITED,
+	EXEC_SIGNALED,    /* only when the sandbox names the signal; Sprites reports 128+n as an exit code today */
+	EXEC_TIMED_OUT,
+	EXEC_CANCELED,
+	EXEC_UNKNOWN,     /* it may have run: the connection broke before the exit frame */
+	EXEC_NOT_STARTED, /* it certainly did not run */
+	EXEC_OUTCOMES,
+};
+
+/* Why a command was not started. */
+enum exec_refusal {
+	EXEC_REFUSED_BY_PROVIDER, /* no sandbox could be had, or it refused the command */
+	EXEC_REFUSED_CAPACITY,    /* every sandbox is in use and none will be free in time */
+	EXEC_REFUSED_DRAINING,
+};
+
+struct exec_result {
+	enum exec_outcome outcome;
+	unsigned exit_code;         /* of EXEC_EXITED */
+	enum exec_refusal refusal;  /* of EXEC_NOT_STARTED */
+	uint64_t retry_after_ms;    /* of EXEC_NOT_STARTED */
+	const char *tier;           /* "hot", "cold" or "none" */
+	struct output streams[2];   /* stdout, stderr */
+	uint64_t admit_us, claim_us, run_us;
+	char detail[200];           /* a plain sentence for EXEC_UNKNOWN and EXEC_NOT_STARTED */
+};
+
+struct exec_answer {
+	unsigned status;
+	const char *code;           /* problem code, NULL for a 200 */
+	const char *type;           /* problem type, NULL = about:blank */
+	uint64_t retry_after_ms;    /* 0 = none */
+	struct buf body;            /* the JSON answer, or the problem's further members without braces */
+	char detail[200];           /* of a problem */
+};
+
+const char *exec_outcome_name(enum exec_outcome outcome);
+
+MUST_CHECK int exec_answer_write(struct exec_result *result, const char *exec_id, struct exec_answer *answer);
+void exec_answer_deinit(struct exec_answer *answer);

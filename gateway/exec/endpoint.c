@@ -1,0 +1,540 @@
+#include "gateway/exec/endpoint.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/log.h"
+#include "gateway/exec/reply.h"
+#include "policy/token.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <uthash.h>
+
+struct call {
+	struct exec_endpoint *endpoint;
+	struct http_request *request; /* NULL when it can no longer be answered */
+	char exec_id[ID_UUID_LEN + 1];
+	struct buf body;
+	struct slice token;           /* in the request's head */
+	struct exec_request *command;
+	struct admission_call *admission;
+	uint64_t admit_start_us, admit_us;
+	bool with_agent;
+	struct exec_reply reply;      /* what every answer of this call says */
+	/* For the access log. */
+	char kid[ADMISSION_KID_LEN + 1];
+	char actor[129];
+	const char *code, *outcome, *tier;
+	UT_hash_handle hh;
+};
+
+struct exec_endpoint {
+	struct exec_endpoint_options options;
+	struct admission *admission;
+	struct mailbox mailbox;
+	struct call *calls;           /* by exec id, while the agent has their job */
+	size_t jobs_out;
+	uint64_t buffered;            /* bytes of all bodies under way */
+	bool draining, freeing;
+	int closing;
+	void (*on_freed)(void *ctx);
+	void *freed_ctx;
+};
+
+static void decide(struct call *call, const char *outcome, const char *reason)
+{
+	struct metrics_labels labels = {{metrics_value(METRIC_EXEC_DECISIONS, 0, outcome), metrics_value(METRIC_EXEC_DECISIONS, 1, reason)}};
+	metrics_add(call->endpoint->options.metrics, METRIC_EXEC_DECISIONS, labels, 1);
+}
+
+static void count_auth_failure(struct call *call, const char *reason)
+{
+	struct metrics_labels labels = {{metrics_value(METRIC_AUTH_FAILURES, 0, reason)}};
+	metrics_add(call->endpoint->options.metrics, METRIC_AUTH_FAILURES, labels, 1);
+}
+
+static void drop_body(struct call *call)
+{
+	call->endpoint->buffered -= call->body.len;
+	buf_deinit(&call->body);
+}
+
+/* Every answer goes through here: a call is answered once. */
+static void answer_problem(struct call *call, const struct exec_problem *problem)
+{
+	struct http_request *request = TAKE(call->request);
+	call->code = problem->code;
+	drop_body(call);
+	if (request && exec_reply_problem(request, &call->reply, problem) < 0)
+		log_error("exec %s: the answer could not be sent", call->exec_id);
+}
+
+static void answer_internal(struct call *call)
+{
+	decide(call, "error", "other");
+	answer_problem(call, &(struct exec_problem){.status = 500, .code = "internal", .detail = "The gateway failed; it is not your fault."});
+}
+
+static void refuse_token(struct call *call, const char *log_reason)
+{
+	count_auth_failure(call, log_reason);
+	decide(call, "deny", "invalid_token");
+	answer_problem(call, &exec_problem_invalid_token);
+}
+
+static void refuse_quota(struct call *call, const struct admission_answer *answer)
+{
+	const char *reason = strstr(answer->violated, "concurrency") ? "concurrency" : strstr(answer->violated, "budget") ? "budget" : "rate";
+	char extra[256];
+	uint64_t seconds = exec_retry_after_seconds(answer->retry_after_ms);
+	snprintf(extra, sizeof extra, "\"violated-policies\":%s,\"retry_after\":%llu", answer->violated, (unsigned long long)seconds);
+	decide(call, "deny", reason);
+	answer_problem(call, &(struct exec_problem){
+				     .status = 429,
+				     .code = "quota-exceeded",
+				     .type = "https://iana.org/assignments/http-problem-types#quota-exceeded",
+				     .title = "Request cannot be satisfied as assigned quota has been exceeded",
+				     .detail = "One of the token's limits is used up; violated-policies names it.",
+				     .retry_after_s = seconds,
+				     .extra = slice_str(extra),
+			     });
+}
+
+static void refuse_unavailable(struct call *call, const struct admission_answer *answer)
+{
+	decide(call, "error", "unavailable");
+	answer_problem(call, &(struct exec_problem){
+				     .status = 503,
+				     .code = "policy-unavailable",
+				     .detail = "The store of tokens and limits does not answer; nothing was run.",
+				     .retry_after_s = exec_retry_after_seconds(answer->retry_after_ms ? answer->retry_after_ms : 2000),
+			     });
+}
+
+static void refuse_capacity(struct call *call, const char *reason, const char *detail)
+{
+	decide(call, "error", reason);
+	answer_problem(call, &(struct exec_problem){
+				     .status = 503,
+				     .code = "temporary-reduced-capacity",
+				     .type = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+				     .detail = detail,
+				     .retry_after_s = 2,
+				     .extra = SLICE("\"violated-policies\":[\"fleet\"],\"retry_after\":2"),
+			     });
+}
+
+static void refuse_body(struct call *call, uint64_t limit, const char *what)
+{
+	char extra[64], detail[128];
+	snprintf(extra, sizeof extra, "\"limit_bytes\":%llu", (unsigned long long)limit);
+	snprintf(detail, sizeof detail, "The %s is larger than the limit of %llu bytes.", what, (unsigned long long)limit);
+	decide(call, "deny", "body_limit");
+	answer_problem(call, &(struct exec_problem){.status = 413, .code = "body-too-large", .detail = detail, .extra = slice_str(extra)});
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* The token's cap is the default and the ceiling; without one 1 MiB is the default. */
+static uint64_t output_cap(const struct call *call, const struct admission_answer *answer)
+{
+	uint64_t ceiling = call->endpoint->options.max_output_bytes, own = answer->max_output_bytes;
+	uint64_t cap = own ? min_u64(own, ceiling) : ceiling;
+	if (call->command->has_max_output)
+		return min_u64(call->command->max_output_bytes, cap);
+	return own ? cap : min_u64(EXEC_DEFAULT_OUTPUT_BYTES, cap);
+}
+
+static void give_back(struct call *call, const struct admission_lease *lease)
+{
+	if (admission_settle(call->endpoint->admission, lease, 0, 0) != 0)
+		log_warning("exec %s: its lease could not be given back and will end by itself", call->exec_id);
+}
+
+static void post_job(struct call *call, const struct admission_answer *answer)
+{
+	struct exec_endpoint *endpoint = call->endpoint;
+	struct exec_job *job = exec_job_new(call->exec_id);
+	if (!job) {
+		give_back(call, &answer->lease);
+		answer_internal(call);
+		return;
+	}
+	job->reply_to = &endpoint->mailbox;
+	job->max_output_bytes = output_cap(call, answer);
+	job->request = TAKE(call->command);
+	job->lease = answer->lease;
+	job->timeout_ms = answer->lease.granted_ms;
+	job->admit_us = call->admit_us;
+	if (mailbox_post(endpoint->options.agent, &job->message.item) != 0) {
+		exec_job_free(job);
+		give_back(call, &answer->lease);
+		refuse_capacity(call, "capacity", "Too many commands are waiting for a sandbox.");
+		return;
+	}
+	decide(call, "allow", "granted");
+	drop_body(call);
+	endpoint->jobs_out++;
+	metrics_add(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
+	call->with_agent = true;
+	HASH_ADD_STR(endpoint->calls, exec_id, call);
+}
+
+static void remember(struct call *call, const struct admission_answer *answer)
+{
+	snprintf(call->kid, sizeof call->kid, "%s", answer->kid);
+	snprintf(call->actor, sizeof call->actor, "%s", answer->actor);
+	exec_reply_limits(&call->reply, answer);
+}
+
+static void refuse_policy(struct call *call, const struct admission_answer *answer)
+{
+	char extra[256];
+	bool scope = answer->code == ADMISSION_INSUFFICIENT_SCOPE;
+	if (scope) {
+		decide(call, "deny", "scope");
+		answer_problem(call, &exec_problem_scope);
+		return;
+	}
+	/* The policy's name comes from the operator's own token command, which allows no quotes in it. */
+	snprintf(extra, sizeof extra, "\"policy\":\"%s\",\"policy_version\":%llu", answer->policy,
+		 (unsigned long long)answer->policy_version);
+	decide(call, "deny", "command");
+	answer_problem(call, &(struct exec_problem){.status = 403,
+						    .code = "command-denied",
+						    .detail = "The token's policy does not allow this program.",
+						    .extra = slice_str(extra)});
+}
+
+static void on_decided(void *ctx, const struct admission_answer *answer)
+{
+	struct call *call = ctx;
+	call->admission = NULL;
+	call->admit_us = clock_mono_us() - call->admit_start_us;
+	remember(call, answer);
+	switch (answer->code) {
+	case ADMISSION_GRANTED:
+		if (answer->max_input_bytes && call->command->input.len > answer->max_input_bytes) {
+			give_back(call, &answer->lease);
+			refuse_body(call, answer->max_input_bytes, "standard input");
+		} else {
+			post_job(call, answer);
+		}
+		break;
+	case ADMISSION_INVALID_TOKEN:
+		refuse_token(call, answer->log_reason);
+		break;
+	case ADMISSION_QUOTA:
+		refuse_quota(call, answer);
+		break;
+	case ADMISSION_UNAVAILABLE:
+		refuse_unavailable(call, answer);
+		break;
+	case ADMISSION_INSUFFICIENT_SCOPE:
+	case ADMISSION_COMMAND_DENIED:
+		refuse_policy(call, answer);
+		break;
+	}
+}
+
+static uint64_t wanted_ms(const struct call *call)
+{
+	uint64_t asked = call->command->timeout_ms;
+	return min_u64(asked ? asked : call->endpoint->options.timeout_ms, call->endpoint->options.max_timeout_ms);
+}
+
+static void admit(struct call *call)
+{
+	struct admission_request request = {.token = call->token,
+					    .program = slice_str(exec_request_program(call->command)),
+					    .want_ms = wanted_ms(call)};
+	call->admit_start_us = clock_mono_us();
+	if (admission_decide(call->endpoint->admission, &request, on_decided, call, &call->admission) < 0)
+		answer_internal(call);
+}
+
+static void refuse_request(struct call *call, int fault, const struct buf *faults)
+{
+	CLEANUP(buf_deinit) struct buf extra = BUF_MAX(faults->len + 64);
+	struct exec_problem problem = {.status = 400, .code = "malformed-request"};
+	char detail[256];
+	decide(call, "deny", "invalid_request");
+	if (fault == EXEC_REQUEST_MALFORMED) {
+		snprintf(detail, sizeof detail, "%.*s", SLICE_FMT(buf_peek(faults)));
+		problem.detail = detail;
+	} else if (buf_printf(&extra, "\"errors\":%.*s", SLICE_FMT(buf_peek(faults))) == 0) {
+		problem = (struct exec_problem){.status = 422,
+						.code = "invalid-request",
+						.detail = "Some fields cannot be used; errors says which and why.",
+						.extra = buf_peek(&extra)};
+	}
+	answer_problem(call, &problem);
+}
+
+static void on_body_end(void *ctx)
+{
+	struct call *call = ctx;
+	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(64 * 1024);
+	if (!call->request)
+		return;
+	if (call->endpoint->draining) {
+		refuse_capacity(call, "draining", "This gateway is shutting down.");
+		return;
+	}
+	int r = exec_request_parse(buf_peek(&call->body), &call->command, &faults);
+	drop_body(call);
+	if (r > 0)
+		refuse_request(call, r, &faults);
+	else if (r < 0)
+		answer_internal(call);
+	else
+		admit(call);
+}
+
+static size_t on_body(void *ctx, struct slice bytes)
+{
+	struct call *call = ctx;
+	struct exec_endpoint *endpoint = call->endpoint;
+	if (!call->request)
+		return bytes.len; /* answered already: the rest is of no use */
+	if (endpoint->buffered + bytes.len > endpoint->options.max_buffered) {
+		refuse_capacity(call, "capacity", "Too many request bodies are being received.");
+		return bytes.len;
+	}
+	if (buf_append(&call->body, bytes) < 0) {
+		answer_internal(call);
+		return bytes.len;
+	}
+	endpoint->buffered += bytes.len;
+	return bytes.len;
+}
+
+static void cancel_job(struct call *call)
+{
+	struct exec_cancel *cancel = calloc(1, sizeof *cancel);
+	if (!cancel) {
+		log_error("exec %s: could not be canceled, it ends at its timeout", call->exec_id);
+		return;
+	}
+	cancel->message.kind = EXEC_CANCEL;
+	memcpy(cancel->message.exec_id, call->exec_id, sizeof cancel->message.exec_id);
+	/* Not counted against the queue: every cancellation belongs to a job that was. */
+	if (mailbox_reply(call->endpoint->options.agent, &cancel->message.item) != 0)
+		free(cancel);
+}
+
+static void on_gone(void *ctx)
+{
+	struct call *call = ctx;
+	call->request = NULL;
+	if (call->admission) {
+		admission_cancel(call->endpoint->admission, call->admission);
+		call->admission = NULL;
+	}
+	if (call->with_agent)
+		cancel_job(call);
+}
+
+static void write_log(struct call *call, const struct http_head *head, const struct http_summary *summary)
+{
+	static const char *const aborted[] = {NULL, "client", "gateway", "client", "gateway"};
+	bool gone = summary->end == HTTP_END_GONE;
+	struct access_record record = {
+		.wall_ms = clock_wall_ms() - summary->duration_us / 1000,
+		.request_id = head->id,
+		.client = head->peer,
+		.method = head->method,
+		.path = head->path,
+		.route = "exec",
+		.status = gone && !summary->status ? 499 : summary->status,
+		.bytes_in = summary->bytes_in,
+		.bytes_out = summary->bytes_out,
+		.duration_us = summary->duration_us,
+		.first_byte_us = summary->first_byte_us,
+		.aborted = aborted[summary->end],
+		.code = call->code,
+		.exec_id = call->outcome ? slice_str(call->exec_id) : (struct slice){0},
+		.kid = slice_str(call->kid),
+		.actor = slice_str(call->actor),
+		.outcome = call->outcome,
+		.tier = call->tier,
+	};
+	access_log_write(call->endpoint->options.log, &record);
+}
+
+static void on_finished(void *ctx, const struct http_summary *summary)
+{
+	struct call *call = ctx;
+	struct exec_endpoint *endpoint = call->endpoint;
+	write_log(call, call->reply.head, summary);
+	if (call->with_agent)
+		HASH_DEL(endpoint->calls, call);
+	drop_body(call);
+	exec_request_free(call->command);
+	free(call);
+}
+
+static const struct http_sink sink = {.on_body = on_body, .on_body_end = on_body_end, .on_gone = on_gone, .on_finished = on_finished};
+
+static void answer_job(struct call *call, struct exec_job *job)
+{
+	struct http_request *request = TAKE(call->request);
+	call->outcome = exec_outcome_name(job->outcome);
+	call->tier = job->tier;
+	call->code = job->answer.code;
+	if (!request)
+		return;
+	int r = job->error < 0 ? job->error : exec_reply_job(request, &call->reply, job);
+	if (r < 0) {
+		log_error("exec %s: its answer could not be sent: %s", call->exec_id, strerror(-r));
+		call->request = request;
+		answer_internal(call);
+	}
+}
+
+static void maybe_freed(struct exec_endpoint *endpoint);
+
+static void on_job_back(void *ctx, struct mailbox_item *item)
+{
+	struct exec_endpoint *endpoint = ctx;
+	struct exec_job *job = CONTAINER_OF(CONTAINER_OF(item, struct exec_message, item), struct exec_job, message);
+	struct call *call;
+	HASH_FIND_STR(endpoint->calls, job->message.exec_id, call);
+	metrics_sub(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
+	endpoint->jobs_out--;
+	if (call) {
+		HASH_DEL(endpoint->calls, call);
+		call->with_agent = false;
+		answer_job(call, job);
+	}
+	exec_job_free(job);
+	maybe_freed(endpoint);
+}
+
+/* 0: call->token is set. Otherwise the call was answered. */
+static int read_token(struct call *call, const struct http_head *head)
+{
+	struct token_parts parts;
+	int r = exec_bearer_token(http_fields_value(head->fields, SLICE("Authorization")), &call->token);
+	if (r == 0 && token_parse(call->token, &parts) == 0)
+		return 0;
+	if (r == 0) {
+		refuse_token(call, "checksum");
+	} else if (r == EXEC_BEARER_MISSING) {
+		count_auth_failure(call, "missing");
+		decide(call, "deny", "missing_token");
+		answer_problem(call, &exec_problem_missing_token);
+	} else {
+		count_auth_failure(call, "malformed");
+		decide(call, "deny", "invalid_request");
+		answer_problem(call, &exec_problem_invalid_authorization);
+	}
+	return -EACCES;
+}
+
+static void handle_post(struct call *call, const struct http_head *head)
+{
+	if (read_token(call, head) < 0)
+		return;
+	if (call->endpoint->draining) {
+		refuse_capacity(call, "draining", "This gateway is shutting down.");
+		return;
+	}
+	if (!exec_is_json(http_fields_value(head->fields, SLICE("Content-Type")))) {
+		decide(call, "deny", "invalid_request");
+		answer_problem(call, &exec_problem_media_type);
+		return;
+	}
+	if (head->body == HTTP_BODY_LENGTH && head->content_length > call->endpoint->options.max_body) {
+		refuse_body(call, call->endpoint->options.max_body, "body");
+		return;
+	}
+	if (http_request_read(call->request, call->endpoint->options.max_body) < 0)
+		answer_internal(call);
+}
+
+static void handle(struct call *call, const struct http_head *head)
+{
+	struct http_request *request = call->request;
+	if (head->route == HTTP_ROUTE_EXEC && slice_equal(head->method, SLICE("POST"))) {
+		handle_post(call, head);
+		return;
+	}
+	call->request = NULL;
+	if (exec_reply_other(request, &call->reply, &call->code) < 0)
+		log_error("exec: the answer could not be sent");
+}
+
+void exec_endpoint_handle(struct exec_endpoint *endpoint, struct http_request *request)
+{
+	struct call *call = calloc(1, sizeof *call);
+	if (!call || id_uuid7(call->exec_id, clock_wall_ms()) < 0) {
+		free(call);
+		struct http_problem problem = {.status = 500, .code = "internal"};
+		if (http_request_respond_problem(request, &problem, NULL) < 0)
+			log_error("exec: out of memory");
+		return;
+	}
+	call->endpoint = endpoint;
+	call->request = request;
+	buf_init(&call->body, endpoint->options.max_body);
+	exec_reply_init(&call->reply, http_request_head(request), call->exec_id);
+	http_request_attach(request, &sink, call);
+	handle(call, http_request_head(request));
+}
+
+struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *options)
+{
+	struct exec_endpoint *endpoint = calloc(1, sizeof *endpoint);
+	if (!endpoint)
+		return NULL;
+	endpoint->options = *options;
+	struct admission_options admission = options->admission;
+	admission.loop = options->loop;
+	if (mailbox_init(&endpoint->mailbox, options->loop, 1, on_job_back, endpoint) < 0) {
+		free(endpoint);
+		return NULL;
+	}
+	/* Only a start-up that fails, and then ends the process, leaves the mailbox's handle open. */
+	endpoint->admission = admission_new(&admission);
+	return endpoint->admission ? endpoint : NULL;
+}
+
+void exec_endpoint_drain(struct exec_endpoint *endpoint)
+{
+	endpoint->draining = true;
+}
+
+static void on_part_freed(void *ctx)
+{
+	struct exec_endpoint *endpoint = ctx;
+	if (--endpoint->closing > 0)
+		return;
+	endpoint->on_freed(endpoint->freed_ctx);
+	free(endpoint);
+}
+
+static void maybe_freed(struct exec_endpoint *endpoint)
+{
+	if (!endpoint->freeing || endpoint->jobs_out || endpoint->closing)
+		return;
+	endpoint->closing = 2;
+	mailbox_close(&endpoint->mailbox, on_part_freed);
+	admission_free(endpoint->admission, on_part_freed, endpoint);
+}
+
+void exec_endpoint_free(struct exec_endpoint *endpoint, void (*on_freed)(void *ctx), void *ctx)
+{
+	endpoint->on_freed = on_freed;
+	endpoint->freed_ctx = ctx;
+	endpoint->freeing = true;
+	maybe_freed(endpoint);
+}
+
+bool exec_endpoint_redis_up(const struct exec_endpoint *endpoint)
+{
+	return admission_link_up(endpoint->admission);
+}

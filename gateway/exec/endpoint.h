@@ -1,0 +1,46 @@
+/*
+ * endpoint - /-/agent/exec on a worker: token, body, admission, a job for the agent, the answer
+ *
+ * Owns:       its link to Redis (admission), its mailbox, the calls under way.
+ * Lifetime:   exec_endpoint_new … exec_endpoint_free (asynchronous), which waits for the jobs that are still with the agent.
+ * Runs on:    its worker's loop.
+ * Re-entry:   none of ours; http's rules for requests apply.
+ * Bounds:     bodies being received: max_body each, max_buffered in all (503 beyond); one job a request.
+ * Invariants: every granted admission is settled: by the agent once the job was posted, here before that.
+ */
+#pragma once
+
+#include "gateway/exec/job.h"
+#include "gateway/http/request.h"
+#include "gateway/telemetry/access_log.h"
+#include "gateway/telemetry/metrics.h"
+
+struct exec_endpoint;
+
+struct exec_endpoint_options {
+	uv_loop_t *loop;
+	struct mailbox *agent;
+	struct admission_options admission; /* loop is filled in here */
+	struct metrics_shard *metrics;
+	struct access_log *log;             /* exec requests are logged here, with who and how */
+	uint64_t max_body;
+	uint64_t max_buffered;
+	uint64_t timeout_ms, max_timeout_ms;
+	uint64_t max_output_bytes;          /* ceiling per stream */
+};
+
+/* Per stream, unless the request or the token says less. */
+#define EXEC_DEFAULT_OUTPUT_BYTES (1024 * 1024)
+
+struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *options);
+
+/* Takes a request whose route is HTTP_ROUTE_EXEC or HTTP_ROUTE_EXEC_SUB; called inside on_request. */
+void exec_endpoint_handle(struct exec_endpoint *endpoint, struct http_request *request);
+
+/* From now on every new command is refused with 503. */
+void exec_endpoint_drain(struct exec_endpoint *endpoint);
+
+/* After the server was stopped. */
+void exec_endpoint_free(struct exec_endpoint *endpoint, void (*on_freed)(void *ctx), void *ctx);
+
+bool exec_endpoint_redis_up(const struct exec_endpoint *endpoint);

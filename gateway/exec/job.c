@@ -1,0 +1,22 @@
+#include "gateway/exec/job.h"
+
+#include <stdlib.h>
+
+struct exec_job *exec_job_new(const char *exec_id)
+{
+	struct exec_job *job = calloc(1, sizeof *job);
+	if (!job)
+		return NULL;
+	job->message.kind = EXEC_START;
+	memcpy(job->message.exec_id, exec_id, sizeof job->message.exec_id);
+	return job;
+}
+
+void exec_job_free(struct exec_job *job)
+{
+	if (!job)
+		return;
+	exec_request_free(job->request);
+	exec_answer_deinit(&job->answer);
+	free(job);
+}

@@ -1,0 +1,59 @@
+#include "gateway/exec/launch.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char script[] = "IFS= read -r REPLY || exit 125\n"
+			     "unset REPLY\n"
+			     "cd -- \"$1\" || exit 126\n"
+			     "count=$2; shift 2\n"
+			     "while [ \"$count\" -gt 0 ]; do export \"$1\" || exit 126; shift; count=$((count - 1)); done\n"
+			     "unset count\n"
+			     "exec -- \"$@\"\n";
+
+static const char default_cwd[] = "/home/sprite";
+
+static int build_input(struct launch *launch, struct exec_request *request)
+{
+	buf_init(&launch->input, request->input.len + 1);
+	int r = buf_append_char(&launch->input, '\n');
+	if (r == 0)
+		r = buf_append(&launch->input, buf_peek(&request->input));
+	/* Two copies of a large input for the length of a run are one too many. */
+	buf_deinit(&request->input);
+	return r;
+}
+
+int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id)
+{
+	*launch = (struct launch){0};
+	/* bash -c script name cwd count, the variables with ours, then bash -lc command or argv */
+	launch->argv = calloc(6 + request->env_count + 1 + 3 + request->argc, sizeof *launch->argv);
+	if (!launch->argv)
+		return -ENOMEM;
+	snprintf(launch->exec_id, sizeof launch->exec_id, "SPRITEGATE_EXEC_ID=%s", exec_id);
+	snprintf(launch->env_count, sizeof launch->env_count, "%zu", request->env_count + 1);
+	const char *const head[] = {"bash", "-c", script, "spritegate", request->cwd ? request->cwd : default_cwd,
+				    launch->env_count, launch->exec_id};
+	const char *const shell[] = {"bash", "-lc", request->command};
+	for (size_t i = 0; i < ARRAY_LEN(head); i++)
+		launch->argv[launch->argc++] = head[i];
+	for (size_t i = 0; i < request->env_count; i++)
+		launch->argv[launch->argc++] = request->env[i];
+	for (size_t i = 0; request->command && i < ARRAY_LEN(shell); i++)
+		launch->argv[launch->argc++] = shell[i];
+	for (size_t i = 0; i < request->argc; i++)
+		launch->argv[launch->argc++] = request->argv[i];
+	int r = build_input(launch, request);
+	if (r < 0)
+		launch_deinit(launch);
+	return r;
+}
+
+void launch_deinit(struct launch *launch)
+{
+	free(launch->argv);
+	buf_deinit(&launch->input);
+	*launch = (struct launch){0};
+}

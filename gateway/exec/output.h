@@ -1,0 +1,34 @@
+/*
+ * output - what a command printed on one stream: all of it up to a cap, beyond that its head and its tail
+ *
+ * Owns:       at most `cap` bytes.
+ * Lifetime:   output_init … output_deinit.
+ * Results:    0 or -ENOMEM.
+ * Invariants: `total` counts every byte fed, kept or not.
+ */
+#pragma once
+
+#include "gateway/base/buf.h"
+
+struct output {
+	struct buf bytes;  /* below the cap: everything; above: head, then the tail as a ring */
+	uint64_t total;
+	size_t cap;
+	size_t ring_at;    /* where the ring's oldest byte stands, counted from its start */
+};
+
+void output_init(struct output *output, size_t cap);
+void output_deinit(struct output *output);
+
+MUST_CHECK int output_feed(struct output *output, struct slice bytes);
+
+static inline bool output_truncated(const struct output *output)
+{
+	return output->total > output->cap;
+}
+
+/*
+ * Appends the kept bytes as a JSON string. Text that is UTF-8 goes as it is, with a marker line at the cut and no character
+ * split; anything else as base64 of head and tail. *encoding is set to "utf-8" or "base64".
+ */
+MUST_CHECK int output_put(struct output *output, struct buf *json, const char **encoding);

@@ -1,0 +1,254 @@
+#include "gateway/exec/reply.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define METHODS "POST, GET, HEAD, OPTIONS"
+
+const struct exec_problem exec_problem_missing_token = {
+	.status = 401,
+	.code = "missing-token",
+	.detail = "Send a token: Authorization: Bearer sgt_…",
+	.authenticate = "Bearer realm=\"exec\"",
+};
+
+/* One text for every way a token can be wrong, so that nothing leaks. */
+const struct exec_problem exec_problem_invalid_token = {
+	.status = 401,
+	.code = "invalid-token",
+	.detail = "The token is not valid.",
+	.authenticate = "Bearer realm=\"exec\", error=\"invalid_token\", error_description=\"The token is not valid\"",
+};
+
+const struct exec_problem exec_problem_invalid_authorization = {
+	.status = 400,
+	.code = "invalid-authorization",
+	.detail = "Authorization must be the word Bearer, a space and one token.",
+	.authenticate = "Bearer realm=\"exec\", error=\"invalid_request\", error_description=\"Authorization must be the word Bearer and one token\"",
+};
+
+const struct exec_problem exec_problem_scope = {
+	.status = 403,
+	.code = "insufficient-scope",
+	.detail = "The token may not run commands.",
+	.authenticate = "Bearer realm=\"exec\", error=\"insufficient_scope\", scope=\"exec:run\"",
+	.extra = {"\"required\":\"exec:run\"", 21},
+};
+
+const struct exec_problem exec_problem_media_type = {
+	.status = 415,
+	.code = "unsupported-media-type",
+	.detail = "Content-Type must be application/json.",
+};
+
+static const char usage[] =
+	"Run a command in a sandbox: POST /-/agent/exec\n"
+	"\n"
+	"  Authorization: Bearer sgt_…\n"
+	"  Content-Type: application/json\n"
+	"\n"
+	"  {\"command\": \"echo hello\"}             a shell line, run as bash -lc\n"
+	"  {\"argv\": [\"python3\", \"-c\", \"…\"]}     or a program and its arguments\n"
+	"\n"
+	"Optional: stdin (text or {\"base64\": \"…\"}), env (object), cwd (path), timeout_seconds, max_output_bytes.\n"
+	"The answer is JSON: outcome, exit_code, stdout, stderr and how long it took.\n";
+
+/* token68, RFC 9110 section 11.2 */
+static bool is_token68(struct slice text)
+{
+	while (text.len && text.data[text.len - 1] == '=')
+		text.len--;
+	for (size_t i = 0; i < text.len; i++) {
+		char c = text.data[i];
+		bool ok = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' || c == '.' ||
+			  c == '_' || c == '~' || c == '+' || c == '/';
+		if (!ok)
+			return false;
+	}
+	return text.len > 0;
+}
+
+int exec_bearer_token(struct slice authorization, struct slice *token)
+{
+	struct slice rest = slice_trim(authorization), scheme;
+	if (!rest.len || !slice_next(&rest, ' ', &scheme) || !slice_equal_nocase(scheme, SLICE("Bearer")))
+		return EXEC_BEARER_MISSING;
+	*token = slice_trim(rest);
+	return is_token68(*token) ? 0 : EXEC_BEARER_SYNTAX;
+}
+
+bool exec_is_json(struct slice content_type)
+{
+	struct slice rest = content_type, type;
+	return content_type.len && slice_next(&rest, ';', &type) && slice_equal_nocase(slice_trim(type), SLICE("application/json"));
+}
+
+uint64_t exec_retry_after_seconds(uint64_t ms)
+{
+	uint64_t seconds = (ms + 999) / 1000;
+	if (seconds > 10) {
+		uint64_t spread = seconds / 10 < 30 ? seconds / 10 : 30;
+		uint64_t random = 0;
+		if (id_random(&random, sizeof random) == 0)
+			seconds += random % (spread + 1);
+	}
+	return seconds ? seconds : 1;
+}
+
+void exec_reply_init(struct exec_reply *reply, const struct http_head *head, const char *exec_id)
+{
+	*reply = (struct exec_reply){.head = head, .exec_id = exec_id};
+}
+
+void exec_reply_limits(struct exec_reply *reply, const struct admission_answer *answer)
+{
+	reply->known = answer->rate_limit_policy[0];
+	memcpy(reply->rate_limit, answer->rate_limit, sizeof reply->rate_limit);
+	memcpy(reply->rate_limit_policy, answer->rate_limit_policy, sizeof reply->rate_limit_policy);
+	memcpy(reply->exec_budget, answer->exec_budget, sizeof reply->exec_budget);
+}
+
+static int add(struct http_fields *fields, struct slice name, const char *value)
+{
+	return value && *value ? http_fields_add(fields, name, slice_str(value)) : 0;
+}
+
+/* A page of another origin may call us with a token it was given; there is no ambient authority to protect (no cookies here). */
+static int add_cors(struct http_fields *fields, const struct http_head *head)
+{
+	if (!http_fields_find(head->fields, SLICE("Origin")))
+		return 0;
+	int r = add(fields, SLICE("Access-Control-Allow-Origin"), "*");
+	return r ? r
+		 : add(fields, SLICE("Access-Control-Expose-Headers"),
+		       "Retry-After, RateLimit, RateLimit-Policy, Exec-Budget, Exec-Usage, X-Exec-Id, X-Request-Id, Server-Timing");
+}
+
+static int add_common(struct http_fields *fields, const struct exec_reply *reply)
+{
+	int r = add(fields, SLICE("RateLimit-Policy"), reply->rate_limit_policy);
+	if (!r)
+		r = add(fields, SLICE("RateLimit"), reply->rate_limit);
+	if (!r)
+		r = add(fields, SLICE("Exec-Budget"), reply->exec_budget);
+	return r ? r : add_cors(fields, reply->head);
+}
+
+int exec_reply_problem(struct http_request *request, const struct exec_reply *reply, const struct exec_problem *problem)
+{
+	struct http_fields fields = {0};
+	char retry_after[24] = "";
+	if (problem->retry_after_s)
+		snprintf(retry_after, sizeof retry_after, "%llu", (unsigned long long)problem->retry_after_s);
+	int r = add(&fields, SLICE("WWW-Authenticate"), problem->authenticate);
+	if (!r)
+		r = add(&fields, SLICE("Retry-After"), retry_after);
+	if (!r && problem->status == 415)
+		r = add(&fields, SLICE("Accept"), "application/json");
+	if (!r)
+		r = add_common(&fields, reply);
+	if (r)
+		return -1;
+	struct http_problem http = {.status = problem->status,
+				    .code = problem->code,
+				    .type = problem->type,
+				    .title = problem->title,
+				    .detail = slice_str(problem->detail),
+				    .request_id = reply->head->id,
+				    .extra = problem->extra};
+	return http_request_respond_problem(request, &http, &fields);
+}
+
+static int add_job_fields(struct http_fields *fields, const struct exec_reply *reply, const struct exec_job *job, char timing[128],
+			  char used[96])
+{
+	snprintf(timing, 128, "admit;dur=%.1f, exec;dur=%llu", (double)job->admit_us / 1000, (unsigned long long)job->wall_ms);
+	snprintf(used, 96, "wall_ms=%llu, out_bytes=%llu", (unsigned long long)job->wall_ms, (unsigned long long)job->output_bytes);
+	int r = add(fields, SLICE("X-Exec-Id"), reply->exec_id);
+	if (!r)
+		r = add(fields, SLICE("Server-Timing"), timing);
+	if (!r)
+		r = add(fields, SLICE("Exec-Usage"), used);
+	return r ? r : add_common(fields, reply);
+}
+
+static int reply_job_problem(struct http_request *request, const struct exec_reply *reply, struct exec_job *job,
+			     struct http_fields *fields)
+{
+	char retry_after[24] = "";
+	if (job->answer.retry_after_ms)
+		snprintf(retry_after, sizeof retry_after, "%llu", (unsigned long long)(job->answer.retry_after_ms + 999) / 1000);
+	if (add(fields, SLICE("Retry-After"), retry_after))
+		return -1;
+	struct http_problem http = {.status = job->answer.status,
+				    .code = job->answer.code,
+				    .type = job->answer.type,
+				    .detail = slice_str(job->answer.detail),
+				    .request_id = reply->head->id,
+				    .extra = buf_peek(&job->answer.body)};
+	return http_request_respond_problem(request, &http, fields);
+}
+
+int exec_reply_job(struct http_request *request, const struct exec_reply *reply, struct exec_job *job)
+{
+	struct http_fields fields = {0};
+	char timing[128], used[96];
+	if (add_job_fields(&fields, reply, job, timing, used))
+		return -1;
+	if (job->answer.code)
+		return reply_job_problem(request, reply, job, &fields);
+	if (add(&fields, SLICE("Content-Type"), "application/json") || add(&fields, SLICE("Cache-Control"), "no-store") ||
+	    add(&fields, SLICE("X-Content-Type-Options"), "nosniff"))
+		return -1;
+	return http_request_respond_buf(request, 200, &fields, &job->answer.body);
+}
+
+static int reply_usage(struct http_request *request)
+{
+	struct http_fields fields = {0};
+	if (add(&fields, SLICE("Content-Type"), "text/plain; charset=utf-8") || add(&fields, SLICE("Cache-Control"), "no-store") ||
+	    add(&fields, SLICE("X-Content-Type-Options"), "nosniff"))
+		return -1;
+	return http_request_respond(request, 200, &fields, SLICE(usage));
+}
+
+static int reply_options(struct http_request *request, const struct exec_reply *reply)
+{
+	struct http_fields fields = {0};
+	int r = add(&fields, SLICE("Allow"), METHODS);
+	if (!r)
+		r = add(&fields, SLICE("Cache-Control"), "no-store");
+	if (!r)
+		r = add_cors(&fields, reply->head);
+	if (!r && http_fields_find(reply->head->fields, SLICE("Access-Control-Request-Method"))) {
+		r = add(&fields, SLICE("Access-Control-Allow-Methods"), METHODS);
+		if (!r)
+			r = add(&fields, SLICE("Access-Control-Allow-Headers"), "Authorization, Content-Type, Idempotency-Key");
+		if (!r)
+			r = add(&fields, SLICE("Access-Control-Max-Age"), "600");
+	}
+	return r ? -1 : http_request_respond(request, 204, &fields, (struct slice){0});
+}
+
+static int reply_method(struct http_request *request, const char **code)
+{
+	struct http_fields fields = {0};
+	struct http_problem problem = {.status = 405, .code = "method-not-allowed", .detail = SLICE("Allowed here: " METHODS ".")};
+	*code = problem.code;
+	return add(&fields, SLICE("Allow"), METHODS) ? -1 : http_request_respond_problem(request, &problem, &fields);
+}
+
+int exec_reply_other(struct http_request *request, const struct exec_reply *reply, const char **code)
+{
+	struct slice method = reply->head->method;
+	if (reply->head->route == HTTP_ROUTE_EXEC_SUB) {
+		struct http_problem problem = {.status = 404, .code = "not-found", .detail = SLICE("There is nothing at this path.")};
+		*code = problem.code;
+		return http_request_respond_problem(request, &problem, NULL);
+	}
+	if (slice_equal(method, SLICE("GET")) || slice_equal(method, SLICE("HEAD")))
+		return reply_usage(request);
+	if (slice_equal(method, SLICE("OPTIONS")))
+		return reply_options(request, reply);
+	return reply_method(request, code);
+}

@@ -1,0 +1,57 @@
+/*
+ * reply - the answers of /-/agent/exec: their fields, their problems, and the pages that need no token
+ *
+ * Runs on:  the worker's loop, on requests of http.
+ * Results:  those of http_request_respond.
+ */
+#pragma once
+
+#include "gateway/exec/job.h"
+#include "gateway/http/request.h"
+
+/* What every answer of one call says besides its own content. */
+struct exec_reply {
+	const struct http_head *head; /* borrowed from the request */
+	const char *exec_id;
+	bool known;                   /* the token is known: its limits are told */
+	char rate_limit[160];
+	char rate_limit_policy[200];
+	char exec_budget[120];
+};
+
+struct exec_problem {
+	unsigned status;
+	const char *code, *type, *title, *detail;
+	const char *authenticate; /* WWW-Authenticate */
+	uint64_t retry_after_s;   /* 0 = none */
+	struct slice extra;       /* as in struct http_problem */
+};
+
+extern const struct exec_problem exec_problem_missing_token;
+extern const struct exec_problem exec_problem_invalid_token;
+extern const struct exec_problem exec_problem_invalid_authorization;
+extern const struct exec_problem exec_problem_scope;
+extern const struct exec_problem exec_problem_media_type;
+
+#define EXEC_BEARER_MISSING 1 /* no Authorization, or another scheme */
+#define EXEC_BEARER_SYNTAX  2 /* Bearer, but not followed by one token (RFC 6750 section 2.1) */
+
+/* The token of `Authorization: Bearer <token>`, borrowed from the value. */
+MUST_CHECK int exec_bearer_token(struct slice authorization, struct slice *token);
+
+/* Is it application/json, with or without parameters? */
+bool exec_is_json(struct slice content_type);
+
+/* Whole seconds, rounded up, at least 1; waits over 10 s get up to 10 % (at most 30 s) more, so that callers do not come back at once. */
+uint64_t exec_retry_after_seconds(uint64_t ms);
+
+void exec_reply_init(struct exec_reply *reply, const struct http_head *head, const char *exec_id);
+void exec_reply_limits(struct exec_reply *reply, const struct admission_answer *answer);
+
+MUST_CHECK int exec_reply_problem(struct http_request *request, const struct exec_reply *reply, const struct exec_problem *problem);
+
+/* The answer of a finished job; takes the memory of its body. */
+MUST_CHECK int exec_reply_job(struct http_request *request, const struct exec_reply *reply, struct exec_job *job);
+
+/* Everything but POST /-/agent/exec: usage, OPTIONS, 404, 405. *code gets the problem's code, or stays as it is. */
+MUST_CHECK int exec_reply_other(struct http_request *request, const struct exec_reply *reply, const char **code);

@@ -1,0 +1,316 @@
+#include "gateway/exec/request.h"
+
+#include "gateway/base/base64.h"
+#include "gateway/base/json_text.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MAX_DEPTH   32
+#define MAX_INPUT   (256UL * 1024 * 1024)
+#define MAX_SECONDS 1e9
+
+/* What the readers below share: where faults go, and the first error that is no fault of the caller. */
+struct reading {
+	struct exec_request *request;
+	struct buf *faults;
+	int error;
+};
+
+static void fault(struct reading *reading, const char *pointer, const char *format, ...) PRINTF(3, 4);
+
+static void fault(struct reading *reading, const char *pointer, const char *format, ...)
+{
+	char detail[256];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(detail, sizeof detail, format, args);
+	va_end(args);
+	int r = buf_append(reading->faults, reading->faults->len ? SLICE(",{\"pointer\":") : SLICE("[{\"pointer\":"));
+	if (r == 0)
+		r = json_text_string(reading->faults, slice_str(pointer));
+	if (r == 0)
+		r = buf_append(reading->faults, SLICE(",\"detail\":"));
+	if (r == 0)
+		r = json_text_string(reading->faults, slice_str(detail));
+	if (r == 0)
+		r = buf_append_char(reading->faults, '}');
+	if (r < 0)
+		reading->error = r;
+}
+
+static const char *type_name(const json_t *value)
+{
+	switch (json_typeof(value)) {
+	case JSON_OBJECT:
+		return "an object";
+	case JSON_ARRAY:
+		return "an array";
+	case JSON_STRING:
+		return "a string";
+	case JSON_INTEGER:
+		return "an integer";
+	case JSON_REAL:
+		return "a number with a fraction";
+	case JSON_TRUE:
+	case JSON_FALSE:
+		return "a boolean";
+	default:
+		return "null";
+	}
+}
+
+static void read_command(struct reading *reading, const json_t *value)
+{
+	if (!json_is_string(value))
+		fault(reading, "/command", "must be a string, is %s", type_name(value));
+	else if (json_string_length(value) == 0)
+		fault(reading, "/command", "must not be empty");
+	else if (json_string_length(value) > EXEC_MAX_ARG_BYTES)
+		fault(reading, "/command", "has %zu bytes, the limit is %d", json_string_length(value), EXEC_MAX_ARG_BYTES);
+	else
+		reading->request->command = json_string_value(value);
+}
+
+static size_t read_argument(struct reading *reading, const json_t *value, size_t i)
+{
+	char pointer[32];
+	snprintf(pointer, sizeof pointer, "/argv/%zu", i);
+	if (!json_is_string(value))
+		fault(reading, pointer, "must be a string, is %s", type_name(value));
+	else if (json_string_length(value) > EXEC_MAX_ARG_BYTES)
+		fault(reading, pointer, "has %zu bytes, the limit is %d", json_string_length(value), EXEC_MAX_ARG_BYTES);
+	else if (i == 0 && json_string_length(value) == 0)
+		fault(reading, pointer, "the program must not be empty");
+	else {
+		reading->request->argv[reading->request->argc++] = json_string_value(value);
+		return json_string_length(value) + 1;
+	}
+	return 0;
+}
+
+static void read_argv(struct reading *reading, const json_t *value)
+{
+	size_t n = json_is_array(value) ? json_array_size(value) : 0, bytes = 0;
+	if (!json_is_array(value)) {
+		fault(reading, "/argv", "must be an array of strings, is %s", type_name(value));
+		return;
+	}
+	if (n == 0 || n > EXEC_MAX_ARGS) {
+		fault(reading, "/argv", "has %zu entries, allowed are 1 to %d", n, EXEC_MAX_ARGS);
+		return;
+	}
+	reading->request->argv = calloc(n + 1, sizeof *reading->request->argv);
+	if (!reading->request->argv) {
+		reading->error = -ENOMEM;
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		bytes += read_argument(reading, json_array_get(value, i), i);
+	if (bytes > EXEC_MAX_ARGV_BYTES)
+		fault(reading, "/argv", "has %zu bytes in all, the limit is %d", bytes, EXEC_MAX_ARGV_BYTES);
+}
+
+static void read_base64(struct reading *reading, const json_t *value)
+{
+	const json_t *text = json_object_get(value, "base64");
+	if (!text || json_object_size(value) != 1 || !json_is_string(text)) {
+		fault(reading, "/stdin", "must be a string or {\"base64\": \"…\"}");
+		return;
+	}
+	int r = base64_decode(&reading->request->input, slice_of(json_string_value(text), json_string_length(text)));
+	if (r == -EINVAL)
+		fault(reading, "/stdin/base64", "is not canonical base64 (RFC 4648 section 4, with padding, no line ends)");
+	else if (r < 0)
+		reading->error = r;
+}
+
+static void read_stdin(struct reading *reading, const json_t *value)
+{
+	if (json_is_object(value)) {
+		read_base64(reading, value);
+		return;
+	}
+	if (!json_is_string(value)) {
+		fault(reading, "/stdin", "must be a string or {\"base64\": \"…\"}, is %s", type_name(value));
+		return;
+	}
+	int r = buf_append(&reading->request->input, slice_of(json_string_value(value), json_string_length(value)));
+	if (r < 0)
+		reading->error = r;
+}
+
+/* POSIX 8.1: letters, digits, underscore, no digit first. */
+static bool is_name(const char *name)
+{
+	if (!*name || (*name >= '0' && *name <= '9'))
+		return false;
+	for (; *name; name++)
+		if (!((*name >= 'A' && *name <= 'Z') || (*name >= 'a' && *name <= 'z') || (*name >= '0' && *name <= '9') || *name == '_'))
+			return false;
+	return true;
+}
+
+static void read_variable(struct reading *reading, const char *name, const json_t *value)
+{
+	char pointer[96];
+	snprintf(pointer, sizeof pointer, "/env/%.80s", name);
+	if (!is_name(name))
+		fault(reading, pointer, "is not a name of letters, digits and underscores");
+	else if (strncmp(name, "SPRITEGATE_", 11) == 0)
+		fault(reading, pointer, "names that begin with SPRITEGATE_ are reserved");
+	else if (!json_is_string(value))
+		fault(reading, pointer, "must be a string, is %s", type_name(value));
+	else if (strlen(name) + 1 + json_string_length(value) > EXEC_MAX_ARG_BYTES)
+		fault(reading, pointer, "name and value have more than %d bytes", EXEC_MAX_ARG_BYTES);
+	else {
+		char *pair;
+		if (asprintf(&pair, "%s=%s", name, json_string_value(value)) < 0)
+			reading->error = -ENOMEM;
+		else
+			reading->request->env[reading->request->env_count++] = pair;
+	}
+}
+
+static void read_env(struct reading *reading, json_t *value)
+{
+	const char *name;
+	json_t *member;
+	if (!json_is_object(value)) {
+		fault(reading, "/env", "must be an object of strings, is %s", type_name(value));
+		return;
+	}
+	if (json_object_size(value) > EXEC_MAX_ENV) {
+		fault(reading, "/env", "has %zu entries, the limit is %d", json_object_size(value), EXEC_MAX_ENV);
+		return;
+	}
+	reading->request->env = calloc(json_object_size(value) + 1, sizeof *reading->request->env);
+	if (!reading->request->env) {
+		reading->error = -ENOMEM;
+		return;
+	}
+	json_object_foreach (value, name, member)
+		read_variable(reading, name, member);
+}
+
+static void read_cwd(struct reading *reading, const json_t *value)
+{
+	if (!json_is_string(value))
+		fault(reading, "/cwd", "must be a string, is %s", type_name(value));
+	else if (json_string_value(value)[0] != '/')
+		fault(reading, "/cwd", "must be an absolute path");
+	else if (json_string_length(value) > EXEC_MAX_CWD_BYTES)
+		fault(reading, "/cwd", "has %zu bytes, the limit is %d", json_string_length(value), EXEC_MAX_CWD_BYTES);
+	else
+		reading->request->cwd = json_string_value(value);
+}
+
+static void read_timeout(struct reading *reading, const json_t *value)
+{
+	double seconds = json_is_number(value) ? json_number_value(value) : 0;
+	if (!json_is_number(value))
+		fault(reading, "/timeout_seconds", "must be a number, is %s", type_name(value));
+	else if (!(seconds >= 0.001 && seconds <= MAX_SECONDS))
+		fault(reading, "/timeout_seconds", "must be at least 0.001 and at most %.0f", MAX_SECONDS);
+	else
+		reading->request->timeout_ms = (uint64_t)llround(seconds * 1000);
+}
+
+static void read_max_output(struct reading *reading, const json_t *value)
+{
+	if (!json_is_integer(value))
+		fault(reading, "/max_output_bytes", "must be an integer, is %s", type_name(value));
+	else if (json_integer_value(value) < 0)
+		fault(reading, "/max_output_bytes", "must not be negative");
+	else {
+		reading->request->has_max_output = true;
+		reading->request->max_output_bytes = (uint64_t)json_integer_value(value);
+	}
+}
+
+static void read_member(struct reading *reading, const char *key, json_t *value)
+{
+	if (strcmp(key, "command") == 0)
+		read_command(reading, value);
+	else if (strcmp(key, "argv") == 0)
+		read_argv(reading, value);
+	else if (strcmp(key, "stdin") == 0)
+		read_stdin(reading, value);
+	else if (strcmp(key, "env") == 0)
+		read_env(reading, value);
+	else if (strcmp(key, "cwd") == 0)
+		read_cwd(reading, value);
+	else if (strcmp(key, "timeout_seconds") == 0)
+		read_timeout(reading, value);
+	else if (strcmp(key, "max_output_bytes") == 0)
+		read_max_output(reading, value);
+	else {
+		char pointer[96];
+		snprintf(pointer, sizeof pointer, "/%.80s", key);
+		fault(reading, pointer, "is not a field of this request");
+	}
+}
+
+static void read_object(struct reading *reading)
+{
+	const char *key;
+	json_t *value, *root = reading->request->root;
+	if (!json_is_object(root)) {
+		fault(reading, "", "must be an object, is %s", type_name(root));
+		return;
+	}
+	json_object_foreach (root, key, value)
+		read_member(reading, key, value);
+	bool command = json_object_get(root, "command"), argv = json_object_get(root, "argv");
+	if (command == argv)
+		fault(reading, "", command ? "has both command and argv, allowed is one of them" : "must have command or argv");
+}
+
+int exec_request_parse(struct slice body, struct exec_request **out, struct buf *faults)
+{
+	CLEANUP(exec_request_free_ptr) struct exec_request *request = calloc(1, sizeof *request);
+	if (!request)
+		return -ENOMEM;
+	buf_init(&request->input, MAX_INPUT);
+	struct json_failure failure;
+	request->root = json_parse(body, MAX_DEPTH, &failure);
+	if (!request->root) {
+		int r = buf_printf(faults, "The body is not valid JSON: %s (at byte %zu)", failure.text, failure.position);
+		return r < 0 ? r : EXEC_REQUEST_MALFORMED;
+	}
+	struct reading reading = {.request = request, .faults = faults};
+	read_object(&reading);
+	if (reading.error < 0)
+		return reading.error;
+	if (faults->len) {
+		int r = buf_append_char(faults, ']');
+		return r < 0 ? r : EXEC_REQUEST_INVALID;
+	}
+	*out = TAKE(request);
+	return 0;
+}
+
+void exec_request_free(struct exec_request *request)
+{
+	if (!request)
+		return;
+	for (size_t i = 0; i < request->env_count; i++)
+		free((char *)(uintptr_t)request->env[i]);
+	free(request->env);
+	free(request->argv);
+	buf_deinit(&request->input);
+	json_decref(request->root);
+	free(request);
+}
+
+void exec_request_free_ptr(struct exec_request **request)
+{
+	exec_request_free(*request);
+}
+
+const char *exec_request_program(const struct exec_request *request)
+{
+	return request->command ? "bash" : request->argv[0];
+}

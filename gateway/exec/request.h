@@ -1,0 +1,45 @@
+/*
+ * request - the JSON of POST /-/agent/exec, checked and turned into a struct
+ *
+ * Owns:       the parsed JSON and everything that points into it.
+ * Lifetime:   exec_request_parse … exec_request_free; may move to another thread as a whole.
+ * Results:    0; EXEC_REQUEST_MALFORMED (not JSON: 400), EXEC_REQUEST_INVALID (422, `faults` says which fields); -ENOMEM.
+ * Bounds:     depth 32; the limits below, each named in its fault.
+ * Invariants: exactly one of command and argv is set; every string is free of NUL.
+ */
+#pragma once
+
+#include "gateway/base/buf.h"
+#include "gateway/json/json.h"
+
+#define EXEC_REQUEST_MALFORMED 1
+#define EXEC_REQUEST_INVALID   2
+
+/* One argument of execve(2) may have 128 KiB with its NUL (MAX_ARG_STRLEN). */
+#define EXEC_MAX_ARG_BYTES  131071
+#define EXEC_MAX_ARGS	    1024
+#define EXEC_MAX_ARGV_BYTES (1024 * 1024)
+#define EXEC_MAX_ENV	    256
+#define EXEC_MAX_CWD_BYTES  4096
+
+struct exec_request {
+	json_t *root;
+	const char *command;     /* borrowed from root, NULL when argv is used */
+	const char **argv;       /* owned array of borrowed strings */
+	size_t argc;
+	const char *cwd;
+	const char **env;        /* owned array of owned "NAME=value" strings */
+	size_t env_count;
+	struct buf input;        /* standard input, decoded */
+	uint64_t timeout_ms;     /* 0 = not asked for */
+	bool has_max_output;
+	uint64_t max_output_bytes;
+};
+
+/* `faults` gets a JSON array [{"pointer", "detail"}], or one plain sentence when malformed. */
+MUST_CHECK int exec_request_parse(struct slice body, struct exec_request **request, struct buf *faults);
+void exec_request_free(struct exec_request *request);
+void exec_request_free_ptr(struct exec_request **request);
+
+/* What the command allow list of a token is asked about. */
+const char *exec_request_program(const struct exec_request *request);

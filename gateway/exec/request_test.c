@@ -1,0 +1,132 @@
+#include "gateway/exec/launch.h"
+#include "gateway/exec/request.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+
+static struct exec_request *parse(const char *body, int expected, const char *fault)
+{
+	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(4096);
+	struct exec_request *request = NULL;
+	int r = exec_request_parse(slice_str(body), &request, &faults);
+	if (fault && !memmem(faults.data ? faults.data : "", faults.len, fault, strlen(fault)))
+		fail_msg("%s: \"%s\" is not in: %.*s", body, fault, SLICE_FMT(buf_peek(&faults)));
+	assert_int_equal(r, expected);
+	return request;
+}
+
+static void test_fields(void **state UNUSED)
+{
+	struct exec_request *request = parse("{\"command\":\"echo hi\",\"stdin\":\"in\",\"env\":{\"A\":\"1\",\"B_2\":\"x y\"},"
+					     "\"cwd\":\"/tmp\",\"timeout_seconds\":1.5,\"max_output_bytes\":10}",
+					     0, NULL);
+	assert_string_equal(request->command, "echo hi");
+	assert_string_equal(exec_request_program(request), "bash");
+	assert_true(slice_equal(buf_peek(&request->input), SLICE("in")));
+	assert_int_equal(request->env_count, 2);
+	assert_string_equal(request->env[1], "B_2=x y");
+	assert_string_equal(request->cwd, "/tmp");
+	assert_int_equal(request->timeout_ms, 1500);
+	assert_true(request->has_max_output);
+	assert_int_equal(request->max_output_bytes, 10);
+	exec_request_free(request);
+}
+
+static void test_argv_and_base64(void **state UNUSED)
+{
+	struct exec_request *request = parse("{\"argv\":[\"printf\",\"%s\",\"\"],\"stdin\":{\"base64\":\"AAH/\"}}", 0, NULL);
+	assert_int_equal(request->argc, 3);
+	assert_string_equal(request->argv[1], "%s");
+	assert_string_equal(exec_request_program(request), "printf");
+	assert_true(slice_equal(buf_peek(&request->input), slice_of("\x00\x01\xff", 3)));
+	assert_int_equal(request->timeout_ms, 0);
+	assert_false(request->has_max_output);
+	exec_request_free(request);
+}
+
+static void test_malformed(void **state UNUSED)
+{
+	static const char *const bodies[] = {"", "{", "{\"command\":\"a\"} x", "{\"command\":\"a\",\"command\":\"b\"}", "{\"command\":\"\\u0000\"}",
+					     "{\"command\":\"\xff\"}", "nul"};
+	for (size_t i = 0; i < ARRAY_LEN(bodies); i++)
+		parse(bodies[i], EXEC_REQUEST_MALFORMED, NULL);
+	char deep[128];
+	memset(deep, '[', 64);
+	memset(deep + 64, ']', 63);
+	deep[127] = '\0';
+	parse(deep, EXEC_REQUEST_MALFORMED, "nested deeper");
+}
+
+static void test_invalid(void **state UNUSED)
+{
+	static const struct {
+		const char *body, *fault;
+	} rows[] = {
+		{"[]", "must be an object, is an array"},
+		{"{}", "must have command or argv"},
+		{"{\"command\":\"a\",\"argv\":[\"a\"]}", "both command and argv"},
+		{"{\"command\":1}", "\"pointer\":\"/command\",\"detail\":\"must be a string, is an integer\""},
+		{"{\"command\":\"\"}", "must not be empty"},
+		{"{\"argv\":[]}", "/argv"},
+		{"{\"argv\":[\"\"]}", "/argv/0"},
+		{"{\"argv\":[\"a\",2]}", "/argv/1"},
+		{"{\"command\":\"a\",\"stdin\":5}", "/stdin"},
+		{"{\"command\":\"a\",\"stdin\":{\"base64\":\"A\"}}", "/stdin/base64"},
+		{"{\"command\":\"a\",\"stdin\":{\"base64\":\"QQ==\",\"x\":1}}", "/stdin"},
+		{"{\"command\":\"a\",\"env\":[]}", "/env"},
+		{"{\"command\":\"a\",\"env\":{\"1A\":\"x\"}}", "/env/1A"},
+		{"{\"command\":\"a\",\"env\":{\"A=B\":\"x\"}}", "/env/A=B"},
+		{"{\"command\":\"a\",\"env\":{\"A\":1}}", "/env/A"},
+		{"{\"command\":\"a\",\"env\":{\"SPRITEGATE_EXEC_ID\":\"x\"}}", "reserved"},
+		{"{\"command\":\"a\",\"cwd\":\"tmp\"}", "/cwd"},
+		{"{\"command\":\"a\",\"timeout_seconds\":0}", "/timeout_seconds"},
+		{"{\"command\":\"a\",\"timeout_seconds\":-1}", "/timeout_seconds"},
+		{"{\"command\":\"a\",\"timeout_seconds\":\"1\"}", "/timeout_seconds"},
+		{"{\"command\":\"a\",\"max_output_bytes\":1.5}", "/max_output_bytes"},
+		{"{\"command\":\"a\",\"max_output_bytes\":-1}", "/max_output_bytes"},
+		{"{\"command\":\"a\",\"nope\":1}", "/nope"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		parse(rows[i].body, EXEC_REQUEST_INVALID, rows[i].fault);
+}
+
+static void test_limits(void **state UNUSED)
+{
+	size_t len = EXEC_MAX_ARG_BYTES + 1;
+	char *body = malloc(len + 64);
+	memcpy(body, "{\"command\":\"", 12);
+	memset(body + 12, 'a', len);
+	memcpy(body + 12 + len, "\"}", 3);
+	parse(body, EXEC_REQUEST_INVALID, "the limit is 131071");
+	memcpy(body + 12 + len - 1, "\"}", 3);
+	exec_request_free(parse(body, 0, NULL));
+	free(body);
+}
+
+static void test_launch(void **state UNUSED)
+{
+	struct exec_request *request = parse("{\"argv\":[\"a=b\",\"c\"],\"env\":{\"K\":\"v\"},\"stdin\":\"in\"}", 0, NULL);
+	struct launch launch;
+	assert_int_equal(launch_init(&launch, request, "id-1"), 0);
+	static const char *const tail[] = {"/home/sprite", "2", "SPRITEGATE_EXEC_ID=id-1", "K=v", "a=b", "c"};
+	assert_int_equal(launch.argc, 4 + ARRAY_LEN(tail));
+	for (size_t i = 0; i < ARRAY_LEN(tail); i++)
+		assert_string_equal(launch.argv[4 + i], tail[i]);
+	assert_true(slice_equal(buf_peek(&launch.input), SLICE("\nin")));
+	launch_deinit(&launch);
+	exec_request_free(request);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_fields),	cmocka_unit_test(test_argv_and_base64), cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_invalid), cmocka_unit_test(test_limits),		cmocka_unit_test(test_launch),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

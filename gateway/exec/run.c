@@ -1,0 +1,261 @@
+#include "gateway/exec/run.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/log.h"
+#include "gateway/exec/launch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define TERM_GRACE_MS 2000
+#define KILL_GRACE_MS 1000
+#define LINGER_MS     250
+#define TRIES	      2
+
+enum run_state { CLAIMING, RUNNING, TERMINATING, KILLING, LINGERING, FREED };
+
+struct run {
+	const struct run_owner *owner;
+	enum run_state state;
+	struct exec_job *job;        /* NULL once answered */
+	struct pool_claim *claim;
+	struct pool_member *member;
+	struct sandbox *sandbox;
+	struct launch launch;
+	unsigned tries;
+	uint64_t claim_start_us, run_start_us;
+	struct exec_result result;
+	uv_timer_t timer;
+};
+
+static void start_claim(struct run *run);
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct run *run = handle->data;
+	const struct run_owner *owner = run->owner;
+	owner->on_freed(owner->ctx, run);
+	launch_deinit(&run->launch);
+	output_deinit(&run->result.streams[0]);
+	output_deinit(&run->result.streams[1]);
+	free(run);
+}
+
+static void release(struct run *run)
+{
+	if (run->member)
+		pool_release(run->owner->pool, run->member);
+	run->member = NULL;
+	run->sandbox = NULL;
+	run->state = FREED;
+	uv_timer_stop(&run->timer);
+	if (!uv_is_closing((uv_handle_t *)&run->timer))
+		uv_close((uv_handle_t *)&run->timer, on_closed);
+}
+
+static void settle(struct run *run)
+{
+	uint64_t bytes = run->result.streams[0].total + run->result.streams[1].total;
+	int r = admission_settle(run->owner->settlement, &run->job->lease, run->result.run_us / 1000, bytes);
+	if (r != 0)
+		log_warning("exec %s: its lease could not be settled and will end by itself", run->job->message.exec_id);
+}
+
+/* Settles and hands the job back; the Sprite is still ours afterwards. */
+static void answer(struct run *run, enum exec_outcome outcome)
+{
+	struct exec_result *result = &run->result;
+	result->outcome = outcome;
+	if (run->run_start_us)
+		result->run_us = clock_mono_us() - run->run_start_us;
+	settle(run);
+	struct exec_job *job = TAKE(run->job);
+	job->outcome = outcome;
+	job->tier = result->tier;
+	job->wall_ms = result->run_us / 1000;
+	job->output_bytes = result->streams[0].total + result->streams[1].total;
+	job->error = exec_answer_write(result, job->message.exec_id, &job->answer);
+	run->owner->on_answered(run->owner->ctx, job, result);
+}
+
+static void finish(struct run *run, enum exec_outcome outcome)
+{
+	answer(run, outcome);
+	release(run);
+}
+
+static void refuse(struct run *run, enum exec_refusal refusal, uint64_t retry_after_ms, const char *detail)
+{
+	run->result.refusal = refusal;
+	run->result.retry_after_ms = retry_after_ms;
+	snprintf(run->result.detail, sizeof run->result.detail, "%s", detail);
+	run->run_start_us = 0;
+	finish(run, EXEC_NOT_STARTED);
+}
+
+static void on_timer(uv_timer_t *timer);
+
+static void enter(struct run *run, enum run_state state, uint64_t timeout_ms)
+{
+	run->state = state;
+	uv_timer_start(&run->timer, on_timer, timeout_ms, 0);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	struct run *run = timer->data;
+	switch (run->state) {
+	case RUNNING:
+		enter(run, TERMINATING, TERM_GRACE_MS);
+		if (sandbox_signal(run->sandbox, "TERM") != 0)
+			log_info("exec %s: TERM could not be sent", run->job->message.exec_id);
+		break;
+	case TERMINATING:
+		enter(run, KILLING, KILL_GRACE_MS);
+		if (sandbox_signal(run->sandbox, "KILL") != 0)
+			log_info("exec %s: KILL could not be sent", run->job->message.exec_id);
+		break;
+	case KILLING:
+		finish(run, EXEC_TIMED_OUT);
+		break;
+	case LINGERING:
+		release(run);
+		break;
+	case CLAIMING:
+	case FREED:
+		break;
+	}
+}
+
+static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
+{
+	struct run *run = ctx;
+	if (run->state == LINGERING)
+		return;
+	if (output_feed(&run->result.streams[stream], bytes) < 0) {
+		snprintf(run->result.detail, sizeof run->result.detail, "The gateway ran out of memory for the output.");
+		finish(run, EXEC_UNKNOWN);
+	}
+}
+
+static void on_exited(void *ctx, unsigned exit_code)
+{
+	struct run *run = ctx;
+	if (run->state == LINGERING) {
+		release(run);
+		return;
+	}
+	run->result.exit_code = exit_code;
+	finish(run, run->state == RUNNING ? EXEC_EXITED : EXEC_TIMED_OUT);
+}
+
+/* Gives the Sprite back and, when nothing was started, tries another one. */
+static void try_again(struct run *run, const char *reason)
+{
+	pool_release(run->owner->pool, run->member);
+	run->member = NULL;
+	run->sandbox = NULL;
+	uv_timer_stop(&run->timer);
+	if (run->tries < TRIES)
+		start_claim(run);
+	else
+		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, reason);
+}
+
+static void on_broken(void *ctx, enum sandbox_doubt doubt, const char *reason)
+{
+	struct run *run = ctx;
+	if (run->state == LINGERING) {
+		release(run);
+	} else if (run->state != RUNNING) {
+		finish(run, EXEC_TIMED_OUT);
+	} else if (doubt == SANDBOX_NOT_STARTED) {
+		try_again(run, reason);
+	} else {
+		snprintf(run->result.detail, sizeof run->result.detail, "%s", reason);
+		finish(run, EXEC_UNKNOWN);
+	}
+}
+
+static const struct sandbox_events events = {.on_output = on_output, .on_exit = on_exited, .on_broken = on_broken};
+
+static void launch(struct run *run)
+{
+	struct sandbox_command command = {.argv = run->launch.argv, .argc = run->launch.argc, .input = buf_peek(&run->launch.input)};
+	run->run_start_us = clock_mono_us();
+	int r = sandbox_run(run->sandbox, &command, &events, run);
+	if (r == 0)
+		enter(run, RUNNING, run->job->timeout_ms);
+	else if (r == SANDBOX_E_TOO_LONG)
+		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, "The command is too long for this sandbox's API.");
+	else
+		try_again(run, "The sandbox was lost before the command could be sent.");
+}
+
+static void on_granted(void *ctx, const struct pool_grant *grant)
+{
+	struct run *run = ctx;
+	run->claim = NULL;
+	run->result.claim_us = clock_mono_us() - run->claim_start_us;
+	if (grant->code == 0) {
+		run->member = grant->member;
+		run->sandbox = grant->sandbox;
+		run->result.tier = grant->tier;
+		launch(run);
+		return;
+	}
+	bool unavailable = grant->code == POOL_E_UNAVAILABLE, stopping = grant->code == POOL_E_STOPPING;
+	refuse(run, unavailable ? EXEC_REFUSED_BY_PROVIDER : stopping ? EXEC_REFUSED_DRAINING : EXEC_REFUSED_CAPACITY,
+	       grant->retry_after_ms, grant->detail);
+}
+
+static void start_claim(struct run *run)
+{
+	run->state = CLAIMING;
+	run->tries++;
+	if (pool_claim(run->owner->pool, run->owner->wait_ms, on_granted, run, &run->claim) < 0)
+		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, "The gateway is out of memory.");
+}
+
+struct run *run_start(const struct run_owner *owner, struct exec_job *job)
+{
+	struct run *run = calloc(1, sizeof *run);
+	if (!run)
+		return NULL;
+	*run = (struct run){.owner = owner, .job = job};
+	output_init(&run->result.streams[0], job->max_output_bytes);
+	output_init(&run->result.streams[1], job->max_output_bytes);
+	run->result.tier = "none";
+	run->result.admit_us = job->admit_us;
+	run->claim_start_us = clock_mono_us();
+	if (launch_init(&run->launch, job->request, job->message.exec_id) < 0) {
+		free(run);
+		return NULL;
+	}
+	run->tries = 1;
+	if (pool_claim(owner->pool, owner->wait_ms, on_granted, run, &run->claim) < 0) {
+		launch_deinit(&run->launch);
+		free(run);
+		return NULL;
+	}
+	uv_timer_init(owner->loop, &run->timer);
+	run->timer.data = run;
+	return run;
+}
+
+void run_cancel(struct run *run)
+{
+	if (run->state == LINGERING || run->state == FREED)
+		return;
+	if (run->state == CLAIMING) {
+		pool_cancel(run->owner->pool, run->claim);
+		run->claim = NULL;
+		finish(run, EXEC_CANCELED);
+		return;
+	}
+	if (sandbox_signal(run->sandbox, "KILL") != 0)
+		log_info("exec %s: KILL could not be sent", run->job->message.exec_id);
+	answer(run, EXEC_CANCELED);
+	/* The Sprite is destroyed anyway: this only lets the KILL leave before the channel closes. */
+	enter(run, LINGERING, LINGER_MS);
+}

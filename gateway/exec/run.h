@@ -1,0 +1,37 @@
+/*
+ * run - one command's life: claim a Sprite, run, time out, cancel, settle, give the Sprite back
+ *
+ *   CLAIMING → RUNNING → (TERMINATING → KILLING →) answered → LINGERING → freed
+ *
+ * The job is answered exactly once and its lease settled exactly once, together. A Sprite that was used is never used again.
+ *
+ * Owns:       its job until it is answered, its claim, its member.
+ * Lifetime:   run_start … on_freed, which comes after the job was answered and the member released.
+ * Runs on:    the agent loop.
+ * Re-entry:   on_answered and on_freed may run inside run_cancel, never inside run_start.
+ * Bounds:     a command ends at its timeout plus 2 s (TERM to KILL) plus 1 s (KILL to giving up); two tries to start it, the second
+ *             only if the first certainly did not.
+ */
+#pragma once
+
+#include "gateway/exec/job.h"
+#include "gateway/pool/pool.h"
+
+struct run;
+
+struct run_owner {
+	uv_loop_t *loop;
+	struct pool *pool;
+	struct admission *settlement;
+	uint64_t wait_ms;        /* longest wait for a Sprite */
+	/* Takes the job; `result` is valid during the call. */
+	void (*on_answered)(void *ctx, struct exec_job *job, const struct exec_result *result);
+	void (*on_freed)(void *ctx, struct run *run);
+	void *ctx;
+};
+
+/* Takes the job. NULL when out of memory: the job is still the caller's. `owner` outlives the run. */
+struct run *run_start(const struct run_owner *owner, struct exec_job *job);
+
+/* Kills the command; the job is answered with `canceled` at once. */
+void run_cancel(struct run *run);

@@ -1,0 +1,395 @@
+#include "gateway/serve.h"
+
+#include "gateway/admin.h"
+#include "gateway/base/log.h"
+#include "gateway/exec/agent.h"
+#include "gateway/http/listener.h"
+#include "gateway/sprites/sprites_provider.h"
+#include "gateway/telemetry/process.h"
+#include "gateway/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MAX_WORKERS	   64
+#define DEFAULT_WORKERS	   4
+#define ACCEPT_ON_MS	   2000
+#define MAX_JOBS	   256
+#define MAX_UNSETTLED	   4096
+#define MAX_REDIS_PENDING  1024
+#define STOP_RESERVE_MS	   5000 /* of DRAIN_SECONDS: for cancelling, destroying and settling what is left */
+
+/* A worker says one of these about itself, from its own thread. */
+struct worker_slot {
+	struct worker *worker;
+	struct gateway *gateway;
+	struct mailbox_item idle, stopped;
+};
+
+struct gateway {
+	const struct config *config;
+	uv_loop_t loop;
+	struct mailbox mailbox;
+	uv_signal_t signals[2];
+	uv_timer_t timer;
+	struct metrics *metrics;
+	struct meters meters;
+	struct curl_driver *curl;
+	struct sprites_provider *provider;
+	struct exec_agent *agent;
+	struct admin *admin;
+	struct worker_slot slots[MAX_WORKERS];
+	unsigned workers, idle, stopped;
+	int access_fd;
+	bool draining, quiesced, stopping, agent_drained;
+};
+
+static int fail(const char *what, const char *why)
+{
+	fprintf(stderr, "spritegate: %s: %s\n", what, why);
+	return -1;
+}
+
+static unsigned worker_count(const struct config *config)
+{
+	if (config->workers)
+		return (unsigned)config->workers;
+	unsigned cpus = uv_available_parallelism();
+	return cpus < DEFAULT_WORKERS ? cpus : DEFAULT_WORKERS;
+}
+
+/* Taking down, in reverse order: workers, agent, provider, admin, the loop's own handles. */
+
+static void ignore_closed(uv_handle_t *handle UNUSED)
+{
+}
+
+static void ignore(void *ctx UNUSED)
+{
+}
+
+static void on_admin_stopped(void *ctx)
+{
+	struct gateway *gateway = ctx;
+	for (size_t i = 0; i < ARRAY_LEN(gateway->signals); i++)
+		uv_close((uv_handle_t *)&gateway->signals[i], ignore_closed);
+	uv_close((uv_handle_t *)&gateway->timer, ignore_closed);
+	mailbox_close(&gateway->mailbox, ignore);
+}
+
+static void on_agent_freed(void *ctx)
+{
+	struct gateway *gateway = ctx;
+	sprites_provider_free(gateway->provider);
+	curl_driver_free(gateway->curl);
+	admin_stop(gateway->admin, on_admin_stopped, gateway);
+}
+
+static void maybe_free_agent(struct gateway *gateway)
+{
+	if (gateway->stopped == gateway->workers && gateway->agent_drained)
+		exec_agent_free(TAKE(gateway->agent), on_agent_freed, gateway);
+}
+
+static void stop_workers(struct gateway *gateway)
+{
+	if (gateway->stopping)
+		return;
+	gateway->stopping = true;
+	uv_timer_stop(&gateway->timer);
+	for (unsigned i = 0; i < gateway->workers; i++)
+		worker_stop(gateway->slots[i].worker);
+}
+
+static void maybe_stop_workers(struct gateway *gateway)
+{
+	if (gateway->idle == gateway->workers && gateway->agent_drained)
+		stop_workers(gateway);
+}
+
+static void on_agent_drained(void *ctx)
+{
+	struct gateway *gateway = ctx;
+	gateway->agent_drained = true;
+	maybe_stop_workers(gateway);
+	maybe_free_agent(gateway);
+}
+
+static void on_drain_deadline(uv_timer_t *timer)
+{
+	struct gateway *gateway = timer->data;
+	log_warning("drain: the deadline has come, what is left is cut");
+	stop_workers(gateway);
+}
+
+static uint64_t drain_ms(const struct gateway *gateway)
+{
+	uint64_t all = gateway->config->drain_seconds * 1000;
+	return all > STOP_RESERVE_MS ? all - STOP_RESERVE_MS : all / 2;
+}
+
+static void on_accepted_long_enough(uv_timer_t *timer)
+{
+	struct gateway *gateway = timer->data;
+	gateway->quiesced = true;
+	for (unsigned i = 0; i < gateway->workers; i++)
+		worker_quiesce(gateway->slots[i].worker);
+	uint64_t left = gateway->config->drain_seconds * 1000;
+	uv_timer_start(timer, on_drain_deadline, left > ACCEPT_ON_MS ? left - ACCEPT_ON_MS : 0, 0);
+}
+
+static void begin_drain(struct gateway *gateway)
+{
+	log_info("drain: begun; a second signal ends it at once");
+	gateway->draining = true;
+	for (unsigned i = 0; i < gateway->workers; i++)
+		worker_drain(gateway->slots[i].worker);
+	exec_agent_drain(gateway->agent, drain_ms(gateway), on_agent_drained, gateway);
+	uv_timer_start(&gateway->timer, on_accepted_long_enough, ACCEPT_ON_MS, 0);
+}
+
+static void on_signal(uv_signal_t *signal, int number UNUSED)
+{
+	struct gateway *gateway = signal->data;
+	if (!gateway->draining) {
+		begin_drain(gateway);
+		return;
+	}
+	log_warning("drain: second signal, what is left is cut");
+	if (gateway->agent)
+		exec_agent_drain(gateway->agent, 0, on_agent_drained, gateway);
+	stop_workers(gateway);
+}
+
+static void on_message(void *ctx, struct mailbox_item *item)
+{
+	struct gateway *gateway = ctx;
+	for (unsigned i = 0; i < gateway->workers; i++) {
+		if (item == &gateway->slots[i].idle)
+			gateway->idle++;
+		if (item == &gateway->slots[i].stopped) {
+			gateway->stopped++;
+			worker_free(TAKE(gateway->slots[i].worker));
+		}
+	}
+	if (!gateway->stopping)
+		maybe_stop_workers(gateway);
+	else if (gateway->agent)
+		maybe_free_agent(gateway);
+}
+
+static void on_worker_idle(void *ctx)
+{
+	struct worker_slot *slot = ctx;
+	if (mailbox_reply(&slot->gateway->mailbox, &slot->idle) != 0)
+		log_error("serve: a worker's message was lost");
+}
+
+static void on_worker_stopped(void *ctx)
+{
+	struct worker_slot *slot = ctx;
+	if (mailbox_reply(&slot->gateway->mailbox, &slot->stopped) != 0)
+		log_error("serve: a worker's message was lost");
+}
+
+/* What the admin listener asks. */
+
+static void judge(const struct gateway *gateway, bool *redis_up, unsigned *breaker, bool *datasette_up)
+{
+	*redis_up = exec_agent_redis_up(gateway->agent);
+	*datasette_up = true;
+	*breaker = gateway->meters.redis_breaker;
+	for (unsigned i = 0; i < gateway->workers; i++) {
+		if (!gateway->slots[i].worker)
+			continue;
+		const struct meters *meters = worker_meters(gateway->slots[i].worker);
+		*redis_up = *redis_up && meters->redis_up;
+		*datasette_up = *datasette_up && meters->upstream_ok;
+		*breaker = meters->redis_breaker > *breaker ? meters->redis_breaker : *breaker;
+	}
+}
+
+static void collect(void *ctx)
+{
+	struct gateway *gateway = ctx;
+	struct metrics_shard *shard = gateway->meters.shard;
+	process_collect(shard);
+	metrics_set(shard, METRIC_BUILD_INFO, METRICS_NONE, 1);
+	if (!gateway->agent)
+		return;
+	bool redis_up, datasette_up;
+	unsigned breaker;
+	judge(gateway, &redis_up, &breaker, &datasette_up);
+	metrics_set(shard, METRIC_REDIS_UP, METRICS_NONE, redis_up);
+	metrics_set(shard, METRIC_REDIS_BREAKER, METRICS_NONE, breaker);
+	metrics_set(shard, METRIC_UPSTREAM_HEALTHY, METRICS_NONE, datasette_up);
+	exec_agent_collect(gateway->agent);
+}
+
+static void tell_health(void *ctx, struct admin_health *health)
+{
+	struct gateway *gateway = ctx;
+	unsigned breaker;
+	health->draining = gateway->draining || !gateway->agent;
+	if (!gateway->agent)
+		return;
+	struct pool_counts counts;
+	exec_agent_counts(gateway->agent, &counts);
+	health->hot = counts.members[POOL_HOT] + counts.members[POOL_LEASED];
+	health->hot_target = counts.hot_target;
+	judge(gateway, &health->redis_up, &breaker, &health->datasette_up);
+}
+
+/* Building up. A failure ends the process, which gives back whatever was made. */
+
+static int make_loop(struct gateway *gateway)
+{
+	static const int numbers[] = {SIGTERM, SIGINT};
+	int r = uv_loop_init(&gateway->loop);
+	if (r == 0)
+		r = mailbox_init(&gateway->mailbox, &gateway->loop, 1, on_message, gateway);
+	if (r == 0)
+		r = uv_timer_init(&gateway->loop, &gateway->timer);
+	gateway->timer.data = gateway;
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(numbers); i++) {
+		r = uv_signal_init(&gateway->loop, &gateway->signals[i]);
+		gateway->signals[i].data = gateway;
+		if (r == 0)
+			r = uv_signal_start(&gateway->signals[i], on_signal, numbers[i]);
+	}
+	return r < 0 ? fail("event loop", uv_strerror(r)) : 0;
+}
+
+static int make_agent(struct gateway *gateway)
+{
+	const struct config *config = gateway->config;
+	gateway->curl = curl_driver_new(&gateway->loop);
+	if (!gateway->curl)
+		return fail("agent", "out of memory");
+	struct sprites_provider_options provider = {.observer = meters_sprites(&gateway->meters)};
+	int r = sprites_provider_new(&gateway->loop, gateway->curl, config->sprites_url, &config->sprites_token, &provider,
+				     &gateway->provider);
+	if (r < 0)
+		return fail("sprites_url or sprites_token", r == -EINVAL ? "not usable (expected https://host or http://host:port, and a token)"
+									 : strerror(-r));
+	struct exec_agent_options agent = {
+		.loop = &gateway->loop,
+		.provider = sprites_provider_interface(gateway->provider),
+		.instance = config->instance,
+		.pool_hot = config->pool_hot,
+		.pool_max = config->pool_max,
+		.pool_wait_ms = config->pool_wait_seconds * 1000,
+		.max_jobs = MAX_JOBS,
+		.settlement = {.redis_url = config->redis_url,
+			       .timeout_ms = (unsigned)config->redis_timeout_ms,
+			       .pepper = &config->pepper,
+			       .max_pending = MAX_REDIS_PENDING,
+			       .max_unsettled = MAX_UNSETTLED,
+			       .observer = meters_admission(&gateway->meters)},
+		.metrics = gateway->meters.shard,
+	};
+	gateway->agent = exec_agent_new(&agent);
+	return gateway->agent ? 0 : fail("agent", "could not be made");
+}
+
+static int open_listener(const char *name, const char *where, int *fd)
+{
+	struct listener_address address;
+	char error[LISTENER_ERROR_LEN];
+	int r = listener_parse(slice_str(where), &address, error);
+	if (r == 0)
+		r = listener_open(&address, fd, error);
+	return r < 0 ? fail(name, error) : 0;
+}
+
+static int make_admin(struct gateway *gateway)
+{
+	int fd;
+	if (open_listener("admin_listen", gateway->config->admin_listen, &fd) < 0)
+		return -1;
+	struct admin_options options = {.loop = &gateway->loop,
+					.listen_fd = fd,
+					.metrics = gateway->metrics,
+					.collect = collect,
+					.health = tell_health,
+					.ctx = gateway};
+	gateway->admin = admin_new(&options);
+	return gateway->admin ? 0 : fail("admin", "could not be made");
+}
+
+static int make_worker(struct gateway *gateway, unsigned i, const struct peer_set *trusted)
+{
+	struct worker_slot *slot = &gateway->slots[i];
+	char error[WORKER_ERROR_LEN];
+	int fd;
+	unsigned port;
+	if (open_listener("listen", gateway->config->listen, &fd) < 0)
+		return -1;
+	if (listener_port(fd, &port) < 0)
+		return fail("listen", "the port is not known");
+	struct worker_options options = {
+		.config = gateway->config,
+		.agent = exec_agent_mailbox(gateway->agent),
+		.metrics = metrics_shard(gateway->metrics, i + 1),
+		.listen_fd = fd,
+		.access_fd = gateway->access_fd,
+		.trusted = *trusted,
+		.port = port,
+		.on_idle = on_worker_idle,
+		.on_stopped = on_worker_stopped,
+		.ctx = slot,
+	};
+	slot->gateway = gateway;
+	slot->worker = worker_new(&options, error);
+	return slot->worker ? 0 : fail("worker", error);
+}
+
+static int make_workers(struct gateway *gateway)
+{
+	struct peer_set trusted;
+	if (peer_set_parse(slice_str(gateway->config->trusted_proxies), &trusted) < 0)
+		return fail("trusted_proxies", "expected networks such as 10.0.0.0/8, separated by commas");
+	for (unsigned i = 0; i < gateway->workers; i++)
+		if (make_worker(gateway, i, &trusted) < 0)
+			return -1;
+	for (unsigned i = 0; i < gateway->workers; i++)
+		if (worker_start(gateway->slots[i].worker) < 0)
+			return fail("worker", "the thread could not be started");
+	return 0;
+}
+
+static int build(struct gateway *gateway, const char *version)
+{
+	signal(SIGPIPE, SIG_IGN);
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+		return fail("curl", "could not be initialised");
+	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
+		return fail("access_log", "cannot be opened for writing");
+	gateway->workers = worker_count(gateway->config);
+	gateway->metrics = metrics_new(gateway->workers + 1, version);
+	if (!gateway->metrics)
+		return fail("metrics", "out of memory");
+	meters_init(&gateway->meters, metrics_shard(gateway->metrics, 0));
+	if (make_loop(gateway) < 0 || make_agent(gateway) < 0 || make_admin(gateway) < 0)
+		return -1;
+	return make_workers(gateway);
+}
+
+int serve(const struct config *config, const char *version)
+{
+	static struct gateway gateway;
+	gateway.config = config;
+	if (build(&gateway, version) < 0)
+		return 1;
+	log_info("serving on %s with %u workers as instance %s, admin on %s", config->listen, gateway.workers, config->instance,
+		 config->admin_listen);
+	uv_run(&gateway.loop, UV_RUN_DEFAULT);
+	metrics_free(gateway.metrics);
+	if (uv_loop_close(&gateway.loop) != 0)
+		log_error("serve: the loop still has handles");
+	curl_global_cleanup();
+	log_info("stopped");
+	return 0;
+}

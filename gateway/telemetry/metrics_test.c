@@ -1,0 +1,99 @@
+#include "gateway/telemetry/access_log.h"
+#include "gateway/telemetry/metrics_table.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static bool has_line(const struct buf *text, const char *line)
+{
+	const char *at = memmem(text->data, text->len, line, strlen(line));
+	return at && at[strlen(line)] == '\n' && (at == text->data || at[-1] == '\n');
+}
+
+static void expect_line(const struct buf *text, const char *line)
+{
+	if (!has_line(text, line))
+		fail_msg("missing: %s", line);
+}
+
+static void test_text(void **state UNUSED)
+{
+	struct metrics *metrics = metrics_new(2, "1.2.3");
+	struct buf out = BUF_MAX(1024 * 1024);
+	struct metrics_labels ok = {{metrics_value(METRIC_HTTP_REQUESTS, 0, "exec"), metrics_value(METRIC_HTTP_REQUESTS, 1, "POST"), metrics_code(200)}};
+	metrics_add(metrics_shard(metrics, 0), METRIC_HTTP_REQUESTS, ok, 2);
+	metrics_add(metrics_shard(metrics, 1), METRIC_HTTP_REQUESTS, ok, 3);
+	metrics_observe(metrics_shard(metrics, 0), METRIC_EXEC_SECONDS, METRICS_NONE, 5000);
+	metrics_observe(metrics_shard(metrics, 0), METRIC_EXEC_SECONDS, METRICS_NONE, 5001);
+	metrics_observe(metrics_shard(metrics, 1), METRIC_EXEC_SECONDS, METRICS_NONE, 400000000);
+	metrics_add(metrics_shard(metrics, 0), METRIC_EXEC_LEASES, METRICS_NONE, 1);
+	metrics_sub(metrics_shard(metrics, 1), METRIC_EXEC_LEASES, METRICS_NONE, 1);
+	metrics_set(metrics_shard(metrics, 0), METRIC_BUILD_INFO, METRICS_NONE, 1);
+	assert_int_equal(metrics_render(metrics, false, &out), 0);
+	expect_line(&out, "# TYPE spritegate_http_requests_total counter");
+	expect_line(&out, "spritegate_http_requests_total{route=\"exec\",method=\"POST\",code=\"200\"} 5");
+	expect_line(&out, "spritegate_http_requests_total{route=\"table\",method=\"GET\",code=\"200\"} 0");
+	expect_line(&out, "spritegate_exec_seconds_bucket{le=\"0.005\"} 1");
+	expect_line(&out, "spritegate_exec_seconds_bucket{le=\"0.01\"} 2");
+	expect_line(&out, "spritegate_exec_seconds_bucket{le=\"300\"} 2");
+	expect_line(&out, "spritegate_exec_seconds_bucket{le=\"+Inf\"} 3");
+	expect_line(&out, "spritegate_exec_seconds_sum 400.010001");
+	expect_line(&out, "spritegate_exec_seconds_count 3");
+	expect_line(&out, "spritegate_exec_leases 0");
+	expect_line(&out, "spritegate_exec_total{outcome=\"unknown\",tier=\"cold\"} 0");
+	expect_line(&out, "spritegate_build_info{version=\"1.2.3\"} 1");
+	buf_deinit(&out);
+	assert_int_equal(metrics_render(metrics, true, &out), 0);
+	expect_line(&out, "# TYPE spritegate_http_requests counter");
+	assert_memory_equal(out.data + out.len - 6, "# EOF\n", 6);
+	buf_deinit(&out);
+	metrics_free(metrics);
+}
+
+static void test_table(void **state UNUSED)
+{
+	for (unsigned i = 0; i < METRIC_COUNT; i++) {
+		const struct metric_family *family = &metric_families[i];
+		assert_non_null(family->name);
+		assert_non_null(family->help);
+		assert_true(family->type != METRIC_HISTOGRAM || family->bound_count > 0);
+		for (unsigned b = 1; b < family->bound_count; b++)
+			assert_true(family->bounds[b] > family->bounds[b - 1]);
+	}
+	assert_int_equal(metrics_value(METRIC_HTTP_REQUESTS, 1, "BREW"), metrics_value(METRIC_HTTP_REQUESTS, 1, "other"));
+}
+
+static void test_access_log(void **state UNUSED)
+{
+	int pipe_fds[2];
+	char text[2048];
+	struct access_log log;
+	assert_int_equal(pipe(pipe_fds), 0);
+	access_log_init(&log, pipe_fds[1]);
+	struct access_record record = {.method = SLICE("GET"), .path = SLICE("/a\n\"b"), .route = "table", .status = 200, .bytes_out = 5};
+	access_log_write(&log, &record);
+	access_log_flush(&log);
+	ssize_t n = read(pipe_fds[0], text, sizeof text - 1);
+	assert_true(n > 0);
+	text[n] = '\0';
+	assert_non_null(strstr(text, "\"status\":200,"));
+	assert_non_null(strstr(text, "\"path\":\"/a\\n\\\"b\""));
+	assert_null(strstr(text, "exec_id"));
+	assert_ptr_equal(strchr(text, '\n'), text + n - 1);
+	access_log_deinit(&log);
+	close(pipe_fds[0]);
+	close(pipe_fds[1]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_table), cmocka_unit_test(test_access_log)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,358 @@
+#include "gateway/worker.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/log.h"
+#include "gateway/http/server.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MAX_BUFFERED_BODIES 16 /* times EXEC_MAX_BODY_BYTES */
+#define MAX_REDIS_PENDING   1024
+#define IDLE_POLL_MS	    20
+
+enum wish { WISH_DRAIN, WISH_QUIESCE, WISH_STOP };
+
+/* What other threads ask for; there is one of each, so asking needs no memory. */
+struct wish_item {
+	struct mailbox_item item;
+	enum wish wish;
+	_Atomic bool asked;
+};
+
+struct worker {
+	struct worker_options options;
+	struct meters meters;
+	struct access_log log;
+	uv_thread_t thread;
+	bool started;
+	uv_loop_t loop;
+	struct mailbox mailbox;
+	struct wish_item wishes[3];
+	uv_prepare_t turn;       /* end of each loop turn: flush the log, set the gauges */
+	uv_timer_t idle_timer;
+	struct curl_driver *curl;
+	struct connection_pool *connections;
+	struct exchange_pool *exchanges;
+	struct relay *relay;
+	struct exec_endpoint *endpoint;
+	struct http_server *server;
+	bool draining, stopping;
+};
+
+static void respond_health(struct worker *worker, struct http_request *request)
+{
+	const struct http_head *head = http_request_head(request);
+	struct http_fields fields = {0};
+	char body[160];
+	if (!slice_equal(head->method, SLICE("GET")) && !slice_equal(head->method, SLICE("HEAD"))) {
+		struct http_problem problem = {.status = 405, .code = "method-not-allowed", .detail = SLICE("Allowed here: GET, HEAD.")};
+		if (http_fields_add(&fields, SLICE("Allow"), SLICE("GET, HEAD")) == 0 &&
+		    http_request_respond_problem(request, &problem, &fields) < 0)
+			log_error("health: the answer could not be sent");
+		return;
+	}
+	int len = snprintf(body, sizeof body, "{\"ok\":%s,\"status\":\"%s\",\"redis\":\"%s\",\"datasette\":\"%s\"}\n",
+			   worker->draining ? "false" : "true", worker->draining ? "draining" : "serving",
+			   exec_endpoint_redis_up(worker->endpoint) ? "up" : "down", worker->meters.upstream_ok ? "up" : "down");
+	if (http_fields_add(&fields, SLICE("Content-Type"), SLICE("application/json")) != 0 ||
+	    http_fields_add(&fields, SLICE("Cache-Control"), SLICE("no-store")) != 0 ||
+	    http_request_respond(request, worker->draining ? 503 : 200, &fields, slice_of(body, (size_t)len)) < 0)
+		log_error("health: the answer could not be sent");
+}
+
+static void on_request(void *ctx, struct http_request *request)
+{
+	struct worker *worker = ctx;
+	switch (http_request_head(request)->route) {
+	case HTTP_ROUTE_EXEC:
+	case HTTP_ROUTE_EXEC_SUB:
+		exec_endpoint_handle(worker->endpoint, request);
+		break;
+	case HTTP_ROUTE_HEALTH:
+		respond_health(worker, request);
+		break;
+	case HTTP_ROUTE_PROXY:
+	case HTTP_ROUTE_AMBIGUOUS: /* the guard has refused it */
+		relay_handle(worker->relay, request);
+		break;
+	}
+}
+
+static void log_request(struct worker *worker, const struct http_head *head, const struct http_summary *summary, const char *aborted,
+			const char *code)
+{
+	bool gone = summary->end == HTTP_END_GONE || summary->end == HTTP_END_TIMEOUT;
+	struct access_record record = {
+		.wall_ms = clock_wall_ms() - summary->duration_us / 1000,
+		.request_id = head->id,
+		.client = head->peer,
+		.method = head->method,
+		.path = head->path,
+		.route = http_route_label_name(http_route_label_of(head->path)),
+		.status = gone && !summary->status ? 499 : summary->status,
+		.bytes_in = summary->bytes_in,
+		.bytes_out = summary->bytes_out,
+		.duration_us = summary->duration_us,
+		.first_byte_us = summary->first_byte_us,
+		.aborted = aborted ? aborted : gone ? "client" : summary->end == HTTP_END_STOPPED ? "gateway" : NULL,
+		.code = code,
+	};
+	access_log_write(&worker->log, &record);
+}
+
+/* Every request is counted here; it is logged by whoever knows most about it. */
+static void on_finished(void *ctx, const struct http_head *head, const struct http_summary *summary, enum http_guard_reason refusal)
+{
+	struct worker *worker = ctx;
+	meters_request(&worker->meters, head, summary, refusal);
+	if (refusal != HTTP_GUARD_OK || head->route == HTTP_ROUTE_HEALTH)
+		log_request(worker, head, summary, NULL, refusal == HTTP_GUARD_OK ? NULL : http_guard_reason_name(refusal));
+}
+
+static void on_relayed(void *ctx, const struct http_head *head, const struct relay_summary *summary)
+{
+	struct worker *worker = ctx;
+	meters_relay(&worker->meters, summary);
+	log_request(worker, head, &summary->http, summary->failed && summary->upstream_status ? "upstream" : NULL,
+		    summary->failed ? exchange_error_name(summary->error) : NULL);
+}
+
+static void on_rejected(void *ctx, const char *reason)
+{
+	struct worker *worker = ctx;
+	meters_rejected(&worker->meters);
+	log_debug("http: refused before it was a request: %s", reason);
+}
+
+static void on_turn(uv_prepare_t *turn)
+{
+	struct worker *worker = turn->data;
+	access_log_flush(&worker->log);
+	metrics_set(worker->meters.shard, METRIC_CONNECTIONS, METRICS_NONE, http_server_connections(worker->server));
+	metrics_set(worker->meters.shard, METRIC_HTTP_IN_FLIGHT, METRICS_NONE, http_server_in_flight(worker->server));
+	metrics_set(worker->meters.shard, METRIC_UPSTREAM_CONNECTIONS, METRICS_NONE, connection_pool_counts(worker->connections).open);
+	metrics_set(worker->meters.shard, METRIC_LOG_DROPPED, METRICS_NONE, worker->log.dropped);
+}
+
+static void on_loop_closed(uv_handle_t *handle UNUSED)
+{
+}
+
+static void on_mailbox_closed(void *ctx UNUSED)
+{
+}
+
+/* The server and the endpoint are gone: nothing uses Datasette any more. */
+static void on_endpoint_freed(void *ctx)
+{
+	struct worker *worker = ctx;
+	relay_free(worker->relay);
+	exchange_pool_free(worker->exchanges);
+	connection_pool_free(worker->connections);
+	curl_driver_free(worker->curl);
+	uv_close((uv_handle_t *)&worker->turn, on_loop_closed);
+	uv_close((uv_handle_t *)&worker->idle_timer, on_loop_closed);
+	mailbox_close(&worker->mailbox, on_mailbox_closed);
+}
+
+static void on_server_stopped(void *ctx)
+{
+	struct worker *worker = ctx;
+	worker->server = NULL;
+	uv_prepare_stop(&worker->turn);
+	exec_endpoint_free(worker->endpoint, on_endpoint_freed, worker);
+}
+
+static void on_idle_timer(uv_timer_t *timer)
+{
+	struct worker *worker = timer->data;
+	if (http_server_in_flight(worker->server))
+		return;
+	uv_timer_stop(timer);
+	worker->options.on_idle(worker->options.ctx);
+}
+
+static void begin_drain(struct worker *worker)
+{
+	worker->draining = true;
+	exec_endpoint_drain(worker->endpoint);
+	http_server_drain(worker->server);
+}
+
+static void on_wish(void *ctx, struct mailbox_item *item)
+{
+	struct worker *worker = ctx;
+	if (worker->stopping)
+		return;
+	switch (CONTAINER_OF(item, struct wish_item, item)->wish) {
+	case WISH_DRAIN:
+		begin_drain(worker);
+		break;
+	case WISH_QUIESCE:
+		begin_drain(worker);
+		http_server_quiesce(worker->server);
+		uv_timer_start(&worker->idle_timer, on_idle_timer, 0, IDLE_POLL_MS);
+		break;
+	case WISH_STOP:
+		worker->stopping = true;
+		uv_timer_stop(&worker->idle_timer);
+		http_server_stop(worker->server, on_server_stopped, worker);
+		break;
+	}
+}
+
+static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
+{
+	worker->curl = curl_driver_new(&worker->loop);
+	if (!worker->curl)
+		return -1;
+	struct connection_pool_options connections;
+	connection_pool_defaults(&connections);
+	connections.driver = worker->curl;
+	connections.loop = &worker->loop;
+	connections.url = worker->options.config->datasette_url;
+	char reason[CONNECTION_ERROR_LEN];
+	worker->connections = connection_pool_new(&connections, reason);
+	if (!worker->connections) {
+		snprintf(error, WORKER_ERROR_LEN, "datasette_url: %.200s", reason);
+		return -1;
+	}
+	worker->exchanges = exchange_pool_new(worker->connections, &worker->loop);
+	if (!worker->exchanges)
+		return -1;
+	struct relay_options relay;
+	relay_defaults(&relay);
+	relay.exchanges = worker->exchanges;
+	relay.forward.trusted = worker->options.trusted;
+	relay.forward.port = worker->options.port;
+	relay.max_body = worker->options.config->max_body_bytes;
+	relay.on_finished = on_relayed;
+	relay.ctx = worker;
+	worker->relay = relay_new(&relay);
+	return worker->relay ? 0 : -1;
+}
+
+static int make_endpoint(struct worker *worker)
+{
+	const struct config *config = worker->options.config;
+	struct exec_endpoint_options options = {
+		.loop = &worker->loop,
+		.agent = worker->options.agent,
+		.admission = {.redis_url = config->redis_url,
+			      .timeout_ms = (unsigned)config->redis_timeout_ms,
+			      .pepper = &config->pepper,
+			      .max_pending = MAX_REDIS_PENDING,
+			      .max_unsettled = MAX_REDIS_PENDING,
+			      .observer = meters_admission(&worker->meters)},
+		.metrics = worker->options.metrics,
+		.log = &worker->log,
+		.max_body = config->exec_max_body_bytes,
+		.max_buffered = config->exec_max_body_bytes * MAX_BUFFERED_BODIES,
+		.timeout_ms = config->exec_timeout_seconds * 1000,
+		.max_timeout_ms = config->exec_max_timeout_seconds * 1000,
+		.max_output_bytes = config->exec_max_output_bytes,
+	};
+	worker->endpoint = exec_endpoint_new(&options);
+	return worker->endpoint ? 0 : -1;
+}
+
+static int make_server(struct worker *worker)
+{
+	const struct config *config = worker->options.config;
+	struct http_server_options options;
+	http_server_defaults(&options);
+	options.loop = &worker->loop;
+	options.listen_fd = worker->options.listen_fd;
+	worker->options.listen_fd = -1;
+	options.max_head = config->max_head_bytes;
+	options.max_body = config->max_body_bytes > config->exec_max_body_bytes ? config->max_body_bytes : config->exec_max_body_bytes;
+	options.on_request = on_request;
+	options.ctx = worker;
+	options.observer = (struct http_observer){.ctx = worker, .on_finished = on_finished, .on_rejected = on_rejected};
+	worker->server = http_server_new(&options);
+	return worker->server ? 0 : -1;
+}
+
+static int make_loop(struct worker *worker)
+{
+	int r = uv_loop_init(&worker->loop);
+	if (r == 0)
+		r = mailbox_init(&worker->mailbox, &worker->loop, ARRAY_LEN(worker->wishes), on_wish, worker);
+	if (r < 0)
+		return r;
+	uv_prepare_init(&worker->loop, &worker->turn);
+	uv_timer_init(&worker->loop, &worker->idle_timer);
+	worker->turn.data = worker->idle_timer.data = worker;
+	return 0;
+}
+
+/* A start-up that fails ends the process: what was made so far is left to that. */
+struct worker *worker_new(const struct worker_options *options, char error[WORKER_ERROR_LEN])
+{
+	struct worker *worker = calloc(1, sizeof *worker);
+	snprintf(error, WORKER_ERROR_LEN, "a worker could not be made");
+	if (!worker)
+		return NULL;
+	worker->options = *options;
+	meters_init(&worker->meters, options->metrics);
+	access_log_init(&worker->log, options->access_fd);
+	for (unsigned i = 0; i < ARRAY_LEN(worker->wishes); i++)
+		worker->wishes[i].wish = (enum wish)i;
+	if (make_loop(worker) < 0 || make_upstream(worker, error) < 0 || make_endpoint(worker) < 0 || make_server(worker) < 0)
+		return NULL;
+	return worker;
+}
+
+static void run(void *arg)
+{
+	struct worker *worker = arg;
+	uv_prepare_start(&worker->turn, on_turn);
+	uv_run(&worker->loop, UV_RUN_DEFAULT);
+	access_log_flush(&worker->log);
+	worker->options.on_stopped(worker->options.ctx);
+}
+
+int worker_start(struct worker *worker)
+{
+	int r = uv_thread_create(&worker->thread, run, worker);
+	worker->started = r == 0;
+	return r;
+}
+
+static void ask(struct worker *worker, enum wish wish)
+{
+	struct wish_item *item = &worker->wishes[wish];
+	if (!atomic_exchange(&item->asked, true) && mailbox_reply(&worker->mailbox, &item->item) != 0)
+		log_error("worker: could not be told to stop");
+}
+
+void worker_drain(struct worker *worker)
+{
+	ask(worker, WISH_DRAIN);
+}
+
+void worker_quiesce(struct worker *worker)
+{
+	ask(worker, WISH_QUIESCE);
+}
+
+void worker_stop(struct worker *worker)
+{
+	ask(worker, WISH_STOP);
+}
+
+void worker_free(struct worker *worker)
+{
+	if (worker->started)
+		uv_thread_join(&worker->thread);
+	if (uv_loop_close(&worker->loop) != 0)
+		log_error("worker: its loop still has handles");
+	access_log_deinit(&worker->log);
+	free(worker);
+}
+
+const struct meters *worker_meters(const struct worker *worker)
+{
+	return &worker->meters;
+}

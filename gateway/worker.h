@@ -1,0 +1,49 @@
+/*
+ * worker - one thread: a loop, a listening socket, connections to Datasette, a link to Redis; shares nothing with other workers
+ *
+ * Owns:       its thread, loop and everything on it.
+ * Lifetime:   worker_new, worker_start, then worker_drain, worker_quiesce, worker_stop in that order (any may be left out but the last),
+ *             on_stopped, worker_free.
+ * Runs on:    worker_new, worker_start and worker_free on the thread of the gateway; the rest of this header from any thread.
+ * Results:    NULL and a sentence; negative = the thread could not be started.
+ */
+#pragma once
+
+#include "gateway/config.h"
+#include "gateway/exec/endpoint.h"
+#include "gateway/meters.h"
+
+struct worker;
+
+struct worker_options {
+	const struct config *config; /* outlives the worker */
+	struct mailbox *agent;       /* outlives the worker */
+	struct metrics_shard *metrics;
+	int listen_fd;               /* taken, also on failure */
+	int access_fd;               /* -1 = no access log; borrowed */
+	struct peer_set trusted;
+	unsigned port;
+	/* Run on the worker's thread: nothing is under way after worker_quiesce(); everything is given back, the thread may be joined. */
+	void (*on_idle)(void *ctx);
+	void (*on_stopped)(void *ctx);
+	void *ctx;
+};
+
+#define WORKER_ERROR_LEN 256
+
+struct worker *worker_new(const struct worker_options *options, char error[WORKER_ERROR_LEN]);
+MUST_CHECK int worker_start(struct worker *worker);
+
+/* New commands are refused, answers say `Connection: close`, the health check says 503. */
+void worker_drain(struct worker *worker);
+
+/* Accepts no more connections; on_idle runs once when the last request has ended. */
+void worker_quiesce(struct worker *worker);
+
+/* Cuts what is left and ends the thread. */
+void worker_stop(struct worker *worker);
+
+/* Joins the thread. */
+void worker_free(struct worker *worker);
+
+const struct meters *worker_meters(const struct worker *worker);
