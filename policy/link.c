@@ -202,8 +202,10 @@ static bool is_wrong_server(const redisReply *reply)
 
 static void judge(struct link *link, const struct link_command *command, const redisReply *reply)
 {
-	bool broken = reply->type == REDIS_REPLY_ERROR && !is_error(reply, "NOSCRIPT");
-	observe(link, command, broken ? "error" : NULL);
+	bool repeats = is_error(reply, "NOSCRIPT"); /* by text at once, and is observed then */
+	bool broken = reply->type == REDIS_REPLY_ERROR && !repeats;
+	if (!repeats)
+		observe(link, command, broken ? "error" : NULL);
 	if (!broken) {
 		if (!command->late)
 			succeeded(link);

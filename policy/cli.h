@@ -1,0 +1,22 @@
+/*
+ * cli - `spritegate token create|list|show|revoke`
+ *
+ * Blocks; for the command line only.
+ *
+ * Results:  the exit status: 0; 1: it could not be done (Redis away, no such token), the reason is on `err`;
+ *           2: the arguments are wrong, one line on `err` says which and what is allowed.
+ */
+#pragma once
+
+#include "gateway/base/secret.h"
+
+#include <stdio.h>
+
+struct policy_cli_options {
+	const char *redis_url;
+	const struct secret *pepper; /* may be NULL or empty: then `create` says that it is missing */
+	FILE *out, *err;
+};
+
+/* argv[0] is the word after `token`; argc may be 0 (shows the usage). */
+int policy_cli(int argc, char **argv, const struct policy_cli_options *options);

@@ -1,0 +1,413 @@
+#include "policy/store.h"
+
+#include "policy/keys.h"
+#include "policy/limits.h"
+#include "policy/redis_tls.h"
+#include "policy/redis_url.h"
+
+#include <errno.h>
+#include <hiredis/hiredis.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+
+#define TIMEOUT_S   2
+#define KEEP_DAYS   30 /* a record stays this long after its expiry, for `show` */
+#define AUDIT_MAX   "10000"
+#define ARGS_MAX    (2 * RECORD_FIELDS + 2)
+#define KEY_MAX     200
+
+struct store {
+	struct redis_url url;
+	struct ssl_ctx_st *tls;
+	redisContext *context;
+	char reason[200];
+};
+
+static void free_reply(redisReply **reply)
+{
+	if (*reply)
+		freeReplyObject(*reply);
+}
+
+static int fail(struct store *store, const char *reason)
+{
+	snprintf(store->reason, sizeof store->reason, "%s", reason);
+	return STORE_E_REDIS;
+}
+
+/* hiredis: after an error the context is of no use. */
+static int lost(struct store *store)
+{
+	int r = fail(store, store->context && store->context->errstr[0] ? store->context->errstr : "no memory for a connection");
+	redisFree(store->context);
+	store->context = NULL;
+	return r;
+}
+
+/* --- asking ----------------------------------------------------------------- */
+
+static int ask(struct store *store, const struct slice *args, size_t count, redisReply **reply)
+{
+	const char *argv[ARGS_MAX];
+	size_t lengths[ARGS_MAX];
+	if (count > ARGS_MAX)
+		return fail(store, "too many arguments");
+	for (size_t i = 0; i < count; i++) {
+		argv[i] = args[i].len ? args[i].data : "";
+		lengths[i] = args[i].len;
+	}
+	redisReply *answer = redisCommandArgv(store->context, (int)count, argv, lengths);
+	if (!answer)
+		return lost(store);
+	if (answer->type == REDIS_REPLY_ERROR) {
+		int r = fail(store, answer->str);
+		freeReplyObject(answer);
+		return r;
+	}
+	*reply = answer;
+	return 0;
+}
+
+/* When only whether it worked matters. */
+static int tell(struct store *store, const struct slice *args, size_t count)
+{
+	CLEANUP(free_reply) redisReply *reply = NULL;
+	return ask(store, args, count, &reply);
+}
+
+static int connect_socket(struct store *store)
+{
+	struct timeval timeout = {.tv_sec = TIMEOUT_S};
+	const struct redis_url *url = &store->url;
+	store->context = url->path[0] ? redisConnectUnixWithTimeout(url->path, timeout)
+				      : redisConnectWithTimeout(url->host, url->port, timeout);
+	if (!store->context || store->context->err || redisSetTimeout(store->context, timeout) != REDIS_OK)
+		return lost(store);
+	if (url->tls && (!(store->tls = redis_tls_new()) || redis_tls_start(store->tls, store->context, url->host) < 0))
+		return lost(store);
+	return 0;
+}
+
+static int log_in(struct store *store)
+{
+	const struct redis_url *url = &store->url;
+	char db[12];
+	snprintf(db, sizeof db, "%u", url->db);
+	struct slice with_user[] = {SLICE("AUTH"), slice_str(url->user), slice_str(url->password)};
+	struct slice without[] = {SLICE("AUTH"), slice_str(url->password)};
+	struct slice choose[] = {SLICE("SELECT"), slice_str(db)};
+	int r = 0;
+	if (url->user[0])
+		r = tell(store, with_user, 3);
+	else if (url->password[0])
+		r = tell(store, without, 2);
+	if (r == 0 && url->db)
+		r = tell(store, choose, 2);
+	return r;
+}
+
+static int ready(struct store *store)
+{
+	if (store->context)
+		return 0;
+	if (!store->url.host[0] && !store->url.path[0])
+		return STORE_E_REDIS; /* the URL was refused; the reason stands */
+	int r = connect_socket(store);
+	return r ? r : log_in(store);
+}
+
+struct store *store_open(struct slice url)
+{
+	struct store *store = calloc(1, sizeof *store);
+	if (!store)
+		return NULL;
+	const char *why = NULL;
+	if (redis_url_parse(url, &store->url, &why) < 0)
+		snprintf(store->reason, sizeof store->reason, "the URL is not usable: %s", why);
+	return store;
+}
+
+void store_close(struct store *store)
+{
+	if (!store)
+		return;
+	if (store->context)
+		redisFree(store->context);
+	redis_tls_free(store->tls);
+	redis_url_wipe(&store->url);
+	free(store);
+}
+
+const char *store_reason(const struct store *store)
+{
+	return store->reason;
+}
+
+/* --- reading ---------------------------------------------------------------- */
+
+static struct slice text_of(const redisReply *reply)
+{
+	bool text = reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS;
+	return text ? slice_of(reply->str, reply->len) : (struct slice){0};
+}
+
+static uint64_t number_of(const redisReply *reply)
+{
+	uint64_t number = 0;
+	if (reply->type == REDIS_REPLY_INTEGER)
+		return reply->integer > 0 ? (uint64_t)reply->integer : 0;
+	return slice_to_u64(text_of(reply), UINT64_MAX, &number) == 0 ? number : 0;
+}
+
+static struct slice make_key(char key[KEY_MAX], const char *prefix, struct slice name)
+{
+	int len = snprintf(key, KEY_MAX, "%s%.*s", prefix, SLICE_FMT(name));
+	return slice_of(key, len < 0 ? 0 : (size_t)len);
+}
+
+int store_now(struct store *store, uint64_t *now_ms)
+{
+	CLEANUP(free_reply) redisReply *reply = NULL;
+	struct slice args[] = {SLICE("TIME")};
+	int r = ready(store);
+	if (r == 0)
+		r = ask(store, args, 1, &reply);
+	if (r)
+		return r;
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2)
+		return fail(store, "TIME has an unexpected answer");
+	*now_ms = number_of(reply->element[0]) * 1000 + number_of(reply->element[1]) / 1000;
+	return 0;
+}
+
+int store_load(struct store *store, struct slice kid, struct record *record)
+{
+	CLEANUP(free_reply) redisReply *reply = NULL;
+	char key[KEY_MAX];
+	struct slice args[] = {SLICE("HGETALL"), make_key(key, KEY_RECORD, kid)};
+	int r = ready(store);
+	if (r == 0)
+		r = ask(store, args, 2, &reply);
+	if (r)
+		return r;
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0)
+		return STORE_E_MISSING;
+	*record = (struct record){0};
+	for (size_t i = 0; i + 1 < reply->elements; i += 2)
+		if (record_read_field(record, text_of(reply->element[i]), text_of(reply->element[i + 1])) < 0)
+			return fail(store, "the record holds a value that is no number or too long");
+	return 0;
+}
+
+static int load_running(struct store *store, struct slice kid, uint64_t now_ms, struct store_usage *usage)
+{
+	CLEANUP(free_reply) redisReply *reply = NULL;
+	char key[KEY_MAX], now[24];
+	snprintf(now, sizeof now, "%" PRIu64, now_ms);
+	struct slice args[] = {SLICE("ZCOUNT"), make_key(key, KEY_LEASES, kid), slice_str(now), SLICE("+inf")};
+	int r = ask(store, args, 4, &reply);
+	if (r == 0)
+		usage->running = number_of(reply);
+	return r;
+}
+
+int store_usage(struct store *store, struct slice kid, struct store_usage *usage)
+{
+	CLEANUP(free_reply) redisReply *reply = NULL;
+	char key[KEY_MAX], name[TOKEN_KID_LEN + 10];
+	uint64_t now_ms;
+	*usage = (struct store_usage){0};
+	int r = store_now(store, &now_ms);
+	if (r == 0)
+		r = load_running(store, kid, now_ms, usage);
+	if (r)
+		return r;
+	time_t seconds = (time_t)(now_ms / 1000);
+	struct tm utc;
+	gmtime_r(&seconds, &utc);
+	snprintf(name, sizeof name, "%.*s:", SLICE_FMT(kid));
+	strftime(name + strlen(name), 9, "%Y%m%d", &utc);
+	struct slice args[] = {SLICE("HMGET"), make_key(key, KEY_BUDGET, slice_str(name)), SLICE("used"), SLICE("held"),
+			       SLICE("out"),   SLICE("reqs")};
+	r = ask(store, args, ARRAY_LEN(args), &reply);
+	if (r == 0 && reply->type == REDIS_REPLY_ARRAY && reply->elements == 4)
+		*usage = (struct store_usage){
+			.running = usage->running,
+			.used_ms = number_of(reply->element[0]),
+			.held_ms = number_of(reply->element[1]),
+			.out_bytes = number_of(reply->element[2]),
+			.requests = number_of(reply->element[3]),
+		};
+	return r;
+}
+
+/* --- changing --------------------------------------------------------------- */
+
+static int audit(struct store *store, const char *action, struct slice kid, struct slice actor)
+{
+	struct slice args[] = {SLICE("XADD"), SLICE(KEY_AUDIT), SLICE("MAXLEN"), SLICE("~"),     SLICE(AUDIT_MAX),
+			       SLICE("*"),    SLICE("action"),  slice_str(action), SLICE("kid"), kid,
+			       SLICE("actor"), actor};
+	return tell(store, args, ARRAY_LEN(args));
+}
+
+static int begin(struct store *store)
+{
+	struct slice args[] = {SLICE("MULTI")};
+	return tell(store, args, 1);
+}
+
+/* Every command of the transaction must have worked. */
+static int commit(struct store *store)
+{
+	CLEANUP(free_reply) redisReply *reply = NULL;
+	struct slice args[] = {SLICE("EXEC")};
+	int r = ask(store, args, 1, &reply);
+	if (r)
+		return r;
+	if (reply->type != REDIS_REPLY_ARRAY)
+		return fail(store, "the transaction was not run");
+	for (size_t i = 0; i < reply->elements; i++)
+		if (reply->element[i]->type == REDIS_REPLY_ERROR)
+			return fail(store, reply->element[i]->str);
+	return 0;
+}
+
+static int put_record(struct store *store, struct slice kid, const struct record *record)
+{
+	char key[KEY_MAX], numbers[RECORD_FIELDS][21];
+	struct slice args[ARGS_MAX] = {SLICE("HSET"), make_key(key, KEY_RECORD, kid)};
+	size_t count = 2 + record_write(record, args + 2, numbers);
+	return tell(store, args, count);
+}
+
+static int put_expiry(struct store *store, struct slice kid, uint64_t exp_ms)
+{
+	char key[KEY_MAX], end[24];
+	if (!exp_ms)
+		return 0;
+	snprintf(end, sizeof end, "%" PRIu64, exp_ms + KEEP_DAYS * LIMITS_DAY_MS);
+	struct slice args[] = {SLICE("PEXPIREAT"), make_key(key, KEY_RECORD, kid), slice_str(end)};
+	return tell(store, args, 3);
+}
+
+static int put_index(struct store *store, struct slice kid, struct slice actor)
+{
+	char key[KEY_MAX];
+	struct slice args[] = {SLICE("SADD"), make_key(key, KEY_ACTOR_INDEX, actor), kid};
+	return tell(store, args, 3);
+}
+
+int store_create(struct store *store, struct slice kid, const struct record *record)
+{
+	struct slice actor = slice_str(record->actor);
+	int r = ready(store);
+	if (r == 0)
+		r = begin(store);
+	if (r == 0)
+		r = put_record(store, kid, record);
+	if (r == 0)
+		r = put_expiry(store, kid, record->exp);
+	if (r == 0)
+		r = put_index(store, kid, actor);
+	if (r == 0)
+		r = audit(store, "create", kid, actor);
+	return r ? r : commit(store);
+}
+
+static int mark_revoked(struct store *store, struct slice kid)
+{
+	char key[KEY_MAX];
+	struct slice name = make_key(key, KEY_RECORD, kid);
+	struct slice status[] = {SLICE("HSET"), name, SLICE("status"), SLICE("revoked")};
+	struct slice version[] = {SLICE("HINCRBY"), name, SLICE("ver"), SLICE("1")};
+	int r = tell(store, status, 4);
+	return r ? r : tell(store, version, 4);
+}
+
+static int announce_revoked(struct store *store, struct slice kid)
+{
+	char text[TOKEN_KID_LEN + 8];
+	snprintf(text, sizeof text, "revoke %.*s", SLICE_FMT(kid));
+	struct slice args[] = {SLICE("PUBLISH"), SLICE(KEY_EVENTS), slice_str(text)};
+	return tell(store, args, 3);
+}
+
+int store_revoke(struct store *store, struct slice kid)
+{
+	struct record record;
+	int r = store_load(store, kid, &record);
+	if (r == 0)
+		r = begin(store);
+	if (r == 0)
+		r = mark_revoked(store, kid);
+	if (r == 0)
+		r = announce_revoked(store, kid);
+	if (r == 0)
+		r = audit(store, "revoke", kid, slice_str(record.actor));
+	return r ? r : commit(store);
+}
+
+/* --- listing ---------------------------------------------------------------- */
+
+static int by_name(const void *a, const void *b)
+{
+	return memcmp(a, b, TOKEN_KID_LEN);
+}
+
+/* SCAN may give a key twice. */
+static size_t sort_unique(store_kid *kids, size_t count)
+{
+	size_t kept = 0;
+	if (count)
+		qsort(kids, count, sizeof *kids, by_name);
+	for (size_t i = 0; i < count; i++)
+		if (!kept || by_name(kids[kept - 1], kids[i]) != 0)
+			memmove(kids[kept++], kids[i], sizeof *kids);
+	return kept;
+}
+
+static int add_page(struct store *store, const redisReply *page, store_kid **kids, size_t *count)
+{
+	size_t prefix = sizeof KEY_RECORD - 1;
+	if (*count + page->elements > STORE_KIDS_MAX)
+		return fail(store, "there are too many tokens to list");
+	store_kid *grown = realloc(*kids, (*count + page->elements + 1) * sizeof **kids);
+	if (!grown)
+		return fail(store, "out of memory");
+	*kids = grown;
+	for (size_t i = 0; i < page->elements; i++) {
+		struct slice kid = slice_from(text_of(page->element[i]), prefix);
+		if (!token_kid_is_valid(kid))
+			continue;
+		memcpy(grown[*count], kid.data, TOKEN_KID_LEN);
+		grown[(*count)++][TOKEN_KID_LEN] = '\0';
+	}
+	return 0;
+}
+
+int store_list(struct store *store, store_kid **kids, size_t *count)
+{
+	char cursor[24] = "0";
+	CLEANUP(free_ptr) store_kid *found = NULL;
+	size_t n = 0;
+	int r = ready(store);
+	do {
+		CLEANUP(free_reply) redisReply *reply = NULL;
+		struct slice args[] = {SLICE("SCAN"), slice_str(cursor), SLICE("MATCH"), SLICE(KEY_RECORD "*"), SLICE("COUNT"), SLICE("1000")};
+		if (r == 0)
+			r = ask(store, args, ARRAY_LEN(args), &reply);
+		if (r)
+			return r;
+		if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 || reply->element[1]->type != REDIS_REPLY_ARRAY)
+			return fail(store, "SCAN has an unexpected answer");
+		snprintf(cursor, sizeof cursor, "%.*s", SLICE_FMT(text_of(reply->element[0])));
+		r = add_page(store, reply->element[1], &found, &n);
+	} while (r || strcmp(cursor, "0") != 0);
+	*count = sort_unique(found, n);
+	*kids = TAKE(found);
+	return 0;
+}
