@@ -24,7 +24,7 @@ STDIN, EXIT, EOF = 0, 3, 4
 NOT_STARTED = 127
 MAX_MESSAGE = 16 << 20
 CLOSE_TIMEOUT = 5
-INBOX = 64
+INBOX = 2 << 20            # bytes of frames that wait for the process
 LOOK_FOR_CLIENT = 0.25
 
 
@@ -95,6 +95,7 @@ class Operation:
         self.running = asyncio.Event()      # the session is known, or will never be
         self.over = False
         self.inbox = collections.deque()    # frames from the client that the process has not taken
+        self.inbox_size = 0
         self.arrived = asyncio.Event()
         self.room = asyncio.Event()
         self.struck = {}
@@ -243,7 +244,7 @@ class Operation:
 
     async def push(self, data):
         """Accept a binary frame of the client; waits while too many are pending."""
-        while len(self.inbox) >= INBOX and not self.over:
+        while self.inbox_size >= INBOX and not self.over:
             self.room.clear()
             waiting = asyncio.ensure_future(self.room.wait())
             await asyncio.wait({waiting}, timeout=LOOK_FOR_CLIENT)
@@ -252,6 +253,7 @@ class Operation:
                 await self.channel.cut()
         if not self.over:
             self.inbox.append(data)
+            self.inbox_size += len(data)
             self.arrived.set()
 
     async def take_frames(self):
@@ -264,7 +266,7 @@ class Operation:
             if self.session.code is not None:
                 return      # what is left over counts as dropped
             await self.feed(self.inbox[0])
-            self.inbox.popleft()
+            self.inbox_size -= len(self.inbox.popleft())
             self.room.set()
 
     async def feed(self, data):

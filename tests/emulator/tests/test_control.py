@@ -207,7 +207,7 @@ async def test_a_lost_socket_leaves_its_command_to_the_grace_period(emulator):
     async with emulator.client() as client:
         name = await client.create()
         async with client.control(name) as control:
-            await control.start("sh", "-c", "echo ready; sleep 60", max_run_after_disconnect="200ms")
+            await control.start("sh", "-c", "echo ready; sleep 60", max_run_after_disconnect="800ms")
             await control.until_output(b"ready")
             control.ws._response.connection.transport.abort()
 

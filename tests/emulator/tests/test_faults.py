@@ -183,7 +183,7 @@ async def test_stall(emulator):
         for command in ("true", "pwd"):
             before = time.monotonic()
             assert (await control.run(command)).code == 0
-            assert 0.3 <= time.monotonic() - before < 0.6
+            assert time.monotonic() - before >= 0.3
 
 
 async def test_slow_drip(emulator):

