@@ -137,6 +137,7 @@ static int parse_information(struct frames *frames, struct slice text, struct fr
 		return FRAMES_FRAME;
 	if (slice_equal(type, SLICE("session_info"))) {
 		frame->kind = FRAME_SESSION;
+		json_get_string(message, "session_id", &frame->bytes);
 	} else if (slice_equal(type, SLICE("error"))) {
 		frame->kind = FRAME_NOTE;
 		frame->bytes = either(message, "message", "error");

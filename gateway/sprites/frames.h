@@ -29,7 +29,7 @@ enum frame_kind {
 	FRAME_ACK,      /* op.ack */
 	FRAME_COMPLETE, /* op.complete; bytes: its error text, mostly empty */
 	FRAME_REFUSED,  /* op.error; refusal says which, bytes is its text */
-	FRAME_SESSION,  /* session_info: the command exists */
+	FRAME_SESSION,  /* session_info: the command exists; bytes: its session id, empty when it has none */
 	FRAME_NOTE,     /* text error; bytes: its message */
 	FRAME_OTHER,    /* to be ignored */
 	FRAME_INVALID,  /* contradicts the contract; bytes: a plain sentence */

@@ -33,7 +33,9 @@ void outbox_deinit(struct outbox *outbox)
 	free(outbox->current);
 	free(outbox->ping);
 	free(outbox->pong);
-	outbox_init(outbox, outbox->max);
+	struct outbox empty = {.max = outbox->max, .pushed = outbox->pushed, .handed = outbox->handed};
+	*outbox = empty;
+	outbox->tail = &outbox->head;
 }
 
 static bool is_control(enum outbox_kind kind)

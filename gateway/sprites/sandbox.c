@@ -10,6 +10,8 @@
 #define STDIN_PIECE 32768
 #define STDIN_IN_FLIGHT 131072 /* queued on the socket; beyond it the input waits here until the socket has drained */
 #define SIGNAL_LEN 16
+#define SESSION_LEN 128
+#define PIPE_BYTES 65536 /* what a pipe of Linux takes though nobody reads it */
 #define REASON_BYTES 512
 #define URL_BYTES ((size_t)1024 + FRAMES_QUERY_MAX)
 
@@ -18,8 +20,9 @@ struct job {
 	bool set;
 	bool probe;       /* our keepalive, not the user's */
 	struct buf start; /* the op.start message, or the URL of its /exec */
-	struct slice input;
+	struct slice input; /* what is left of it */
 	bool input_ended;
+	bool may_block; /* more input than a pipe takes: it may stand between a signal and the command */
 	char signal[SIGNAL_LEN]; /* asked for before the command was started; "" = none */
 	const struct sandbox_events *events;
 	void *ctx;
@@ -38,6 +41,7 @@ struct sandbox {
 	struct frames frames;
 	struct operation operation;
 	struct job running, waiting;
+	char session[SESSION_LEN]; /* of the running command; "" = not known */
 	sandbox_dialled dialled;
 	void *dialled_ctx;
 	void (*on_lost)(void *ctx, const char *reason);
@@ -147,8 +151,16 @@ static void pump_input(struct sandbox *sandbox)
 		give_up_later(sandbox, "no memory for the input of a command");
 }
 
+/* The server hands frames to the command in order, so a signal in the socket waits behind input that nobody reads. */
+static int signal_session(struct sandbox *sandbox, const char *signal)
+{
+	return sandbox->options.kill(sandbox->options.kill_ctx, sandbox->name, sandbox->session, signal);
+}
+
 static int send_signal(struct sandbox *sandbox, const char *signal)
 {
+	if (sandbox->running.may_block && sandbox->session[0] && signal_session(sandbox, signal) == 0)
+		return 0;
 	CLEANUP(buf_deinit) struct buf text = BUF_MAX(256);
 	int r = frames_write_signal(&text, signal);
 	if (r < 0)
@@ -219,6 +231,7 @@ static int start(struct sandbox *sandbox, struct job *job)
 	uv_timer_stop(&sandbox->later);
 	(void)operation_step(&sandbox->operation, OPERATION_START);
 	sandbox->running = job_take(job);
+	sandbox->session[0] = '\0';
 	note_handed(sandbox);
 	apply_pause(sandbox);
 	if (!sandbox->use_exec)
@@ -397,8 +410,11 @@ static void on_message(void *ctx, enum frame_message message, struct slice bytes
 	int r = frames_feed(&sandbox->frames, message, bytes, end, &frame);
 	if (r < 0)
 		give_up(sandbox, SANDBOX_MAY_HAVE_RUN, "no memory for a message of the server");
-	else if (r == FRAMES_FRAME)
-		act(sandbox, operation_frame(&sandbox->operation, &frame), &frame);
+	if (r != FRAMES_FRAME)
+		return;
+	if (frame.kind == FRAME_SESSION)
+		snprintf(sandbox->session, sizeof sandbox->session, "%.*s", SLICE_FMT(frame.bytes));
+	act(sandbox, operation_frame(&sandbox->operation, &frame), &frame);
 }
 
 static void channel_closed(struct sandbox *sandbox, const char *reason)
@@ -481,7 +497,7 @@ int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, 
 		return SANDBOX_E_LOST;
 	if (sandbox->waiting.set || (sandbox->running.set && !sandbox->running.probe))
 		return SANDBOX_E_BUSY;
-	struct job job = {.input = command->input, .events = events, .ctx = ctx};
+	struct job job = {.input = command->input, .may_block = command->input.len > PIPE_BYTES, .events = events, .ctx = ctx};
 	int r = prepare_job(sandbox, &job, command->argv, command->argc);
 	if (r != 0)
 		return r;

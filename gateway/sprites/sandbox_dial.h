@@ -15,6 +15,10 @@ struct sandbox_options {
 	unsigned keepalive_ms;         /* an idle sandbox runs `true` this long after the last command; 0 = never */
 	unsigned keepalive_timeout_ms; /* … which must exit within this time */
 	unsigned complete_timeout_ms;  /* from the exit frame to op.complete */
+	/* Signals a session by another way than its socket, where the signal would wait behind input that the command does not
+	 * read. Called from sandbox_signal(); 0 or -errno. */
+	int (*kill)(void *ctx, const char *name, const char *session, const char *signal);
+	void *kill_ctx;
 };
 
 /* The channel stands (refusal NULL, the sandbox may be used) or not (it may only be closed). Runs once, unless

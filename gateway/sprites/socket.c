@@ -24,7 +24,8 @@ struct socket {
 	enum socket_state state;
 	bool closed; /* by the owner: no callback any more */
 	bool paused, want_write, polling;
-	bool drain_due; /* data was queued and on_drained has not followed yet */
+	CURLcode send_failed; /* nothing is sent any more; what came before may still be read */
+	bool drain_due;       /* data was queued and on_drained has not followed yet */
 	int watched;    /* events that poll asks for */
 	struct curl_slist *headers;
 	struct handshake handshake;
@@ -117,7 +118,7 @@ static void say_goodbye(struct socket *socket)
 {
 	const char normal[2] = {(char)(CLOSE_NORMAL >> 8), (char)(CLOSE_NORMAL & 0xff)};
 	size_t sent;
-	if (!socket->outbox.current)
+	if (!socket->outbox.current && socket->send_failed == CURLE_OK)
 		(void)curl_ws_send(socket->transfer.easy, normal, sizeof normal, &sent, 0, CURLWS_CLOSE);
 }
 
@@ -195,18 +196,18 @@ static void schedule_turn(struct socket *socket)
 
 int socket_send(struct socket *socket, enum frame_message message, struct slice first, struct slice second)
 {
-	if (socket->state != OPEN)
+	if (socket->state != OPEN || socket->send_failed != CURLE_OK)
 		return SOCKET_E_CLOSED;
 	enum outbox_kind kind = message == FRAME_MESSAGE_TEXT ? OUTBOX_TEXT : OUTBOX_BINARY;
 	int r = outbox_push(&socket->outbox, kind, first, second);
 	if (r != 0)
 		return r == OUTBOX_E_FULL ? SOCKET_E_FULL : r;
-	/* A failure shows again in the next turn, where callbacks may run; so does the end of the queue. */
-	if (!socket->want_write)
-		(void)flush(socket);
 	socket->drain_due = true;
-	if (!socket->want_write)
+	if (!socket->want_write) {
+		socket->send_failed = flush(socket);
+		/* The end of the queue and a failure are told in a turn, where callbacks may run. */
 		schedule_turn(socket);
+	}
 	watch(socket);
 	return 0;
 }
@@ -231,20 +232,18 @@ void socket_drop_unsent(struct socket *socket)
 	outbox_drop(&socket->outbox);
 }
 
-/* Sends what waits; false when the connection is gone. */
-static bool flush_waiting(struct socket *socket)
+/* Sends what waits. A failure ends only the sending: the peer's last words may be here already. */
+static void flush_waiting(struct socket *socket)
 {
-	CURLcode code = flush(socket);
-	if (code != CURLE_OK) {
-		snprintf(socket->reason, sizeof socket->reason, "sending failed: %s", curl_easy_strerror(code));
-		fail(socket, socket->reason);
-		return false;
-	}
-	if (socket->drain_due && !socket->outbox.bytes) {
+	if (socket->send_failed == CURLE_OK)
+		socket->send_failed = flush(socket);
+	if (socket->send_failed != CURLE_OK) {
+		outbox_deinit(&socket->outbox);
+		socket->want_write = socket->drain_due = false;
+	} else if (socket->drain_due && !socket->outbox.bytes) {
 		socket->drain_due = false;
 		socket->events->on_drained(socket->ctx);
 	}
-	return socket->state == OPEN;
 }
 
 /* --- receiving --- */
@@ -253,7 +252,7 @@ static void closed_by_peer(struct socket *socket)
 {
 	struct slice payload = slice_of(socket->control, socket->control_len);
 	size_t sent;
-	if (!socket->outbox.current)
+	if (!socket->outbox.current && socket->send_failed == CURLE_OK)
 		(void)curl_ws_send(socket->transfer.easy, payload.data, payload.len, &sent, 0, CURLWS_CLOSE);
 	if (payload.len < 2) {
 		fail(socket, "the server closed the connection without a close code");
@@ -323,28 +322,33 @@ static bool receive(struct socket *socket, char *buffer)
 	return socket->state == OPEN && !socket->paused;
 }
 
-/* libcurl holds bytes that no readiness shows, so it is read until it has no more (CURLE_AGAIN). */
-static void drain(struct socket *socket)
+/* libcurl holds bytes that no readiness shows, so it is read until it has no more (CURLE_AGAIN). False when others have their
+ * turn first. */
+static bool drain(struct socket *socket)
 {
 	char buffer[READ_BYTES];
-	unsigned reads = 0;
-	if (socket->paused)
-		return;
-	while (receive(socket, buffer)) {
-		if (++reads == READS_PER_TURN) {
-			schedule_turn(socket);
-			return;
-		}
+	for (unsigned reads = 0; reads < READS_PER_TURN; reads++) {
+		if (!receive(socket, buffer))
+			return true;
 	}
+	schedule_turn(socket);
+	return false;
 }
 
 static void turn(struct socket *socket)
 {
-	if (socket->state != OPEN || !flush_waiting(socket))
-		return;
-	drain(socket);
+	if (socket->state == OPEN)
+		flush_waiting(socket);
+	if (socket->state == OPEN && !socket->paused && drain(socket) && socket->state == OPEN && !socket->paused &&
+	    socket->send_failed != CURLE_OK) {
+		snprintf(socket->reason, sizeof socket->reason, "sending failed: %s",
+			 curl_easy_strerror(socket->send_failed));
+		fail(socket, socket->reason);
+	}
 	/* Reading may have queued a pong. */
-	if (socket->state == OPEN && (!socket->outbox.pong || flush_waiting(socket)))
+	if (socket->state == OPEN && socket->outbox.pong)
+		flush_waiting(socket);
+	if (socket->state == OPEN)
 		watch(socket);
 }
 
@@ -397,9 +401,7 @@ static void on_timer(uv_timer_t *timer)
 	if (action != HEARTBEAT_PING)
 		return;
 	if (outbox_push(&socket->outbox, OUTBOX_PING, (struct slice){0}, (struct slice){0}) == 0)
-		(void)flush_waiting(socket);
-	if (socket->state == OPEN)
-		watch(socket);
+		turn(socket);
 }
 
 /* --- opening --- */

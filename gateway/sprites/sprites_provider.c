@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/id.h"
+#include "gateway/base/log.h"
 #include "gateway/sprites/client.h"
 #include "gateway/sprites/preparation.h"
 #include "gateway/sprites/sandbox_dial.h"
@@ -474,6 +475,19 @@ static struct slice without_slash(struct slice url)
 	return url;
 }
 
+static void on_killed(void *ctx UNUSED, const struct verdict *verdict)
+{
+	/* A session that has ended meanwhile is what was asked for; whoever signals also waits for the end and has a deadline. */
+	if (verdict->code != PROVIDER_OK && verdict->code != PROVIDER_GONE)
+		log_warning("sprites: a signal was not delivered: %s", verdict->detail);
+}
+
+static int kill_session(void *ctx, const char *name, const char *session, const char *signal)
+{
+	struct sprites_provider *provider = ctx;
+	return client_kill(provider->client, name, session, signal, on_killed, provider);
+}
+
 static int make_client(struct sprites_provider *provider, struct curl_driver *driver, struct slice base_url)
 {
 	const struct sprites_provider_options *options = &provider->options;
@@ -506,6 +520,8 @@ static int make_client(struct sprites_provider *provider, struct curl_driver *dr
 	        .keepalive_ms = options->keepalive_ms == UINT_MAX ? 0 : options->keepalive_ms,
 	        .keepalive_timeout_ms = options->keepalive_timeout_ms,
 	        .complete_timeout_ms = options->complete_timeout_ms,
+	        .kill = kill_session,
+	        .kill_ctx = provider,
 	};
 	return 0;
 }
