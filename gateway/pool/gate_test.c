@@ -1,0 +1,108 @@
+#include "gateway/pool/gate.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#define SECOND UINT64_C(1000000)
+
+static void reasons_end_at_their_own_time(void **state)
+{
+	(void)state;
+	struct gate gate;
+	gate_init(&gate, 1);
+	assert_true(gate_is_open(&gate));
+	assert_string_equal(gate_text(&gate), "open");
+	assert_true(gate_next_due(&gate) == UINT64_MAX);
+
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_RATE_LIMIT, 20000);
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_RATE_LIMIT, 5000); /* a short one does not cut it off */
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_CAPACITY, 0);
+	assert_true(gate_next_due(&gate) == 105 * SECOND);
+	assert_true(gate_opens_us(&gate) == 120 * SECOND);
+	assert_string_equal(gate_text(&gate), "rate-limit");
+	gate_room(&gate);
+	assert_true(gate_next_due(&gate) == 120 * SECOND);
+	gate_tick(&gate, 120 * SECOND - 1);
+	assert_false(gate_is_open(&gate));
+	gate_tick(&gate, 120 * SECOND);
+	assert_true(gate_is_open(&gate));
+}
+
+static void rate_limits_have_a_default_and_a_bound(void **state)
+{
+	(void)state;
+	static const struct {
+		uint64_t retry_after_ms, seconds;
+	} rows[] = {{0, 10}, {1000, 1}, {59000, 59}, {3600000, 3600}, {UINT64_MAX, 3600}};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct gate gate;
+		gate_init(&gate, 1);
+		gate_failed(&gate, SECOND, 1, PROVIDER_RATE_LIMIT, rows[i].retry_after_ms);
+		assert_true(gate_opens_us(&gate) == (1 + rows[i].seconds) * SECOND);
+	}
+}
+
+static void backoff_doubles_with_jitter_up_to_30_s(void **state)
+{
+	(void)state;
+	uint64_t random = 42;
+	for (unsigned attempt = 1; attempt < 100; attempt++) {
+		uint64_t full = attempt < 7 ? SECOND / 2 << (attempt - 1) : 30 * SECOND;
+		uint64_t least = UINT64_MAX, most = 0;
+		for (int i = 0; i < 100; i++) {
+			uint64_t us = gate_backoff_us(attempt, &random);
+			least = us < least ? us : least;
+			most = us > most ? us : most;
+		}
+		assert_true(least >= full / 2 && most <= full);
+		assert_true(most - least > full / 4);
+	}
+}
+
+static void a_burst_of_failures_counts_once(void **state)
+{
+	(void)state;
+	struct gate gate;
+	gate_init(&gate, 1);
+	for (int i = 0; i < 5; i++)
+		gate_failed(&gate, 20 * SECOND + i, 10 * SECOND, PROVIDER_UNAVAILABLE, 0);
+	assert_int_equal(gate.failures, 1);
+	assert_true(gate_opens_us(&gate) <= 21 * SECOND);
+	gate_failed(&gate, 30 * SECOND, 25 * SECOND, PROVIDER_POLICY, 0);
+	assert_int_equal(gate.failures, 2);
+	assert_int_equal(gate.window, 1);
+	gate_ready(&gate);
+	assert_int_equal(gate.failures, 0);
+}
+
+static void refusals_start_slowly_again(void **state)
+{
+	(void)state;
+	struct gate gate;
+	gate_init(&gate, 1);
+	assert_int_equal(gate.window, GATE_WINDOW_MAX);
+	gate_failed(&gate, 20 * SECOND, 10 * SECOND, PROVIDER_RATE_LIMIT, 0);
+	assert_int_equal(gate.window, 1);
+	gate_created(&gate, 15 * SECOND); /* was on the wire before the refusal: proves nothing */
+	assert_int_equal(gate.window, 1);
+	gate_created(&gate, 30 * SECOND);
+	gate_created(&gate, 30 * SECOND);
+	assert_int_equal(gate.window, 4);
+	for (int i = 0; i < 100; i++)
+		gate_created(&gate, 30 * SECOND);
+	assert_int_equal(gate.window, GATE_WINDOW_MAX);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(reasons_end_at_their_own_time),
+		cmocka_unit_test(rate_limits_have_a_default_and_a_bound),
+		cmocka_unit_test(backoff_doubles_with_jitter_up_to_30_s),
+		cmocka_unit_test(a_burst_of_failures_counts_once),
+		cmocka_unit_test(refusals_start_slowly_again),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

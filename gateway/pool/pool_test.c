@@ -1,0 +1,704 @@
+/*
+ * The driver on a real loop, with a provider that answers when the test says so and a clock that stands still.
+ */
+#include "gateway/pool/pool.h"
+
+#include "gateway/pool/member_name.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define CALLS 32
+
+struct sandbox {
+	void (*on_lost)(void *ctx, const char *reason);
+	void *ctx;
+};
+
+static size_t open_sandboxes;
+
+static struct sandbox *fake_sandbox(void)
+{
+	open_sandboxes++;
+	return calloc(1, sizeof(struct sandbox));
+}
+
+void sandbox_on_lost(struct sandbox *sandbox, void (*on_lost)(void *ctx, const char *reason), void *ctx)
+{
+	sandbox->on_lost = on_lost;
+	sandbox->ctx = ctx;
+}
+
+void sandbox_close(struct sandbox *sandbox)
+{
+	if (sandbox)
+		open_sandboxes--;
+	free(sandbox);
+}
+
+/* An operation that waits for its answer. */
+struct call {
+	const char *verb;
+	char name[PROVIDER_NAME_MAX + 1];
+	provider_found found;
+	provider_done done;
+	void *ctx;
+};
+
+struct answer {
+	size_t count;
+	struct pool_grant last;
+	struct pool_member *member;
+};
+
+struct fixture {
+	uv_loop_t loop;
+	struct pool *pool;
+	struct call calls[CALLS];
+	size_t call_count;
+	int refuse; /* what operations return instead of beginning */
+	uint64_t now_us;
+	char seen[512]; /* by the observer */
+	size_t stopped, left, freed;
+};
+
+/* --- the provider ----------------------------------------------------------------------------- */
+
+static int begin(struct fixture *f, const char *verb, const char *name, provider_found found, provider_done done, void *ctx)
+{
+	if (f->refuse)
+		return f->refuse;
+	assert_true(f->call_count < CALLS);
+	struct call *call = &f->calls[f->call_count++];
+	*call = (struct call){.verb = verb, .found = found, .done = done, .ctx = ctx};
+	strcpy(call->name, name);
+	return 0;
+}
+
+static int fake_create(void *self, const char *name, provider_done done, void *ctx)
+{
+	return begin(self, "create", name, NULL, done, ctx);
+}
+
+static int fake_prepare(void *self, const char *name, provider_done done, void *ctx)
+{
+	return begin(self, "prepare", name, NULL, done, ctx);
+}
+
+static int fake_destroy(void *self, const char *name, provider_done done, void *ctx)
+{
+	return begin(self, "destroy", name, NULL, done, ctx);
+}
+
+static int fake_list(void *self, const char *prefix, provider_found found, provider_done done, void *ctx)
+{
+	return begin(self, "list", prefix, found, done, ctx);
+}
+
+static const struct provider_ops fake_ops = {fake_create, fake_prepare, fake_destroy, fake_list};
+
+/* The oldest operation of this kind that waits for its answer. */
+static struct call *peek(struct fixture *f, const char *verb)
+{
+	for (size_t i = 0; i < f->call_count; i++)
+		if (strcmp(f->calls[i].verb, verb) == 0)
+			return &f->calls[i];
+	fail_msg("no %s is under way", verb);
+	return NULL;
+}
+
+static struct call take(struct fixture *f, const char *verb)
+{
+	struct call *at = peek(f, verb);
+	struct call call = *at;
+	memmove(at, at + 1, (size_t)(&f->calls[f->call_count] - (at + 1)) * sizeof *at);
+	f->call_count--;
+	return call;
+}
+
+static size_t count(const struct fixture *f, const char *verb)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < f->call_count; i++)
+		n += strcmp(f->calls[i].verb, verb) == 0;
+	return n;
+}
+
+/* Answers the oldest operation of this kind. */
+static void answer(struct fixture *f, const char *verb, enum provider_code code)
+{
+	struct call call = take(f, verb);
+	struct provider_result result = {.code = code, .detail = "as the test says"};
+	if (code == PROVIDER_OK && strcmp(verb, "prepare") == 0)
+		result.sandbox = fake_sandbox();
+	call.done(call.ctx, &result);
+}
+
+/* --- fixture ---------------------------------------------------------------------------------- */
+
+static uint64_t test_clock(void *ctx)
+{
+	return ((struct fixture *)ctx)->now_us;
+}
+
+static void note(struct fixture *f, const char *what, const char *detail)
+{
+	size_t len = strlen(f->seen);
+	snprintf(f->seen + len, sizeof f->seen - len, "%s%s%s", what, detail, " ");
+}
+
+static void saw_claim(void *ctx, const char *what, uint64_t waited_us)
+{
+	char text[64];
+	snprintf(text, sizeof text, "%s:%llu", what, (unsigned long long)waited_us);
+	note(ctx, "claim:", text);
+}
+
+static void saw_create(void *ctx, enum provider_code code, uint64_t took_us)
+{
+	char text[64];
+	snprintf(text, sizeof text, "%d:%llu", (int)code, (unsigned long long)took_us);
+	note(ctx, "create:", text);
+}
+
+static void saw_prepare(void *ctx, enum provider_code code, uint64_t took_us)
+{
+	(void)took_us;
+	note(ctx, "prepare:", code == PROVIDER_OK ? "ok" : code == PROVIDER_INVALID ? "invalid" : "failed");
+}
+
+static void saw_destroy(void *ctx, enum provider_code code, uint64_t took_us)
+{
+	(void)took_us;
+	note(ctx, "destroy:", code == PROVIDER_OK ? "ok" : "failed");
+}
+
+static void saw_lost(void *ctx)
+{
+	note(ctx, "lost", "");
+}
+
+static struct pool_options options(struct fixture *f)
+{
+	return (struct pool_options){
+		.loop = &f->loop,
+		.provider = {.ops = &fake_ops, .self = f},
+		.instance = "gw",
+		.recipe = SLICE("recipe"),
+		.hot = 1,
+		.max = 4,
+		.max_waiters = 4,
+		.observer = {.on_claim = saw_claim,
+			     .on_create = saw_create,
+			     .on_prepare = saw_prepare,
+			     .on_destroy = saw_destroy,
+			     .on_lost = saw_lost,
+			     .ctx = f},
+		.now_us = test_clock,
+		.now_ctx = f,
+	};
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+	if (!f || uv_loop_init(&f->loop) < 0)
+		return -1;
+	f->now_us = 1000000;
+	open_sandboxes = 0;
+	*state = f;
+	return 0;
+}
+
+static void turn(struct fixture *f)
+{
+	uv_run(&f->loop, UV_RUN_NOWAIT);
+}
+
+static void on_freed(void *ctx)
+{
+	((struct fixture *)ctx)->freed++;
+}
+
+static void free_pool(struct fixture *f)
+{
+	pool_free(f->pool, on_freed, f);
+	f->pool = NULL;
+	while (f->call_count)
+		answer(f, f->calls[0].verb, PROVIDER_UNAVAILABLE);
+	turn(f);
+	assert_int_equal(f->freed, 1);
+	assert_int_equal(open_sandboxes, 0);
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	if (f->pool)
+		free_pool(f);
+	int r = uv_loop_close(&f->loop);
+	free(f);
+	return r;
+}
+
+static void start(struct fixture *f)
+{
+	struct pool_options o = options(f);
+	f->pool = pool_new(&o);
+	assert_non_null(f->pool);
+	pool_start(f->pool);
+}
+
+static void start_hot(struct fixture *f)
+{
+	start(f);
+	answer(f, "list", PROVIDER_OK);
+	answer(f, "create", PROVIDER_OK);
+	answer(f, "prepare", PROVIDER_OK);
+	f->seen[0] = '\0';
+}
+
+static void on_done(void *ctx, const struct pool_grant *grant)
+{
+	struct answer *a = ctx;
+	a->count++;
+	a->last = *grant;
+	a->member = grant->member;
+}
+
+static struct pool_claim *claim(struct fixture *f, uint64_t wait_ms, struct answer *a)
+{
+	struct pool_claim *c = NULL;
+	assert_int_equal(pool_claim(f->pool, wait_ms, on_done, a, &c), 0);
+	assert_non_null(c);
+	return c;
+}
+
+static size_t members(struct fixture *f, enum pool_state s)
+{
+	struct pool_counts counts;
+	pool_counts(f->pool, &counts);
+	return counts.members[s];
+}
+
+static void pass(struct fixture *f, uint64_t ms)
+{
+	f->now_us += ms * 1000;
+	pool_tick(f->pool);
+}
+
+/* --- tests ------------------------------------------------------------------------------------ */
+
+static void a_hot_claim_is_answered_on_the_next_turn(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0};
+	start_hot(f);
+	claim(f, 1000, &a);
+	assert_int_equal(a.count, 0);
+	assert_int_equal(count(f, "create"), 1); /* the refill has begun, nothing else */
+	assert_int_equal(f->call_count, 1);
+	turn(f);
+	assert_int_equal(a.count, 1);
+	assert_int_equal(a.last.code, 0);
+	assert_string_equal(a.last.tier, "hot");
+	assert_non_null(a.last.sandbox);
+	assert_true(member_name_belongs(pool_member_name(a.member), "gw"));
+	assert_int_equal(f->call_count, 1);
+	assert_string_equal(f->seen, "claim:hot:0 ");
+
+	pool_release(f->pool, a.member);
+	assert_int_equal(open_sandboxes, 0);
+	assert_int_equal(count(f, "destroy"), 1);
+	turn(f);
+	assert_int_equal(a.count, 1);
+}
+
+static void on_async(uv_async_t *async)
+{
+	struct fixture *f = async->loop->data;
+	claim(f, 1000, async->data);
+	uv_close((uv_handle_t *)async, NULL);
+}
+
+/* The exec part claims from a mailbox: its callback runs in the poll, the answer comes right after it. */
+static void a_claim_from_the_poll_is_answered_in_the_same_turn(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0};
+	uv_async_t async = {0};
+	start_hot(f);
+	f->loop.data = f;
+	assert_int_equal(uv_async_init(&f->loop, &async, on_async), 0);
+	async.data = &a;
+	uv_async_send(&async);
+	turn(f);
+	assert_int_equal(a.count, 1);
+	turn(f);
+}
+
+static void cold_claims_wait(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0};
+	start(f);
+	claim(f, 60000, &a);
+	assert_int_equal(count(f, "create"), 0); /* first of all it looks for what an earlier run left */
+	answer(f, "list", PROVIDER_OK);
+	assert_int_equal(count(f, "create"), 2); /* one for the caller, one to keep hot */
+	f->now_us += 1500;
+	struct pool_counts counts;
+	pool_counts(f->pool, &counts);
+	assert_int_equal(counts.waiters, 1);
+	assert_int_equal(counts.oldest_wait_us, 1500);
+	assert_int_equal(counts.total, 2);
+	assert_string_equal(counts.creation, "open");
+	answer(f, "create", PROVIDER_OK);
+	answer(f, "prepare", PROVIDER_OK);
+	turn(f);
+	assert_int_equal(a.count, 1);
+	assert_string_equal(a.last.tier, "cold");
+	assert_string_equal(f->seen, "create:0:1500 prepare:ok claim:cold:1500 ");
+}
+
+static void refusals_say_why(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a[6] = {0};
+	start(f);
+	for (int i = 0; i < 5; i++)
+		claim(f, 1000, &a[i]);
+	turn(f);
+	assert_int_equal(a[4].count, 1);
+	assert_int_equal(a[4].last.code, POOL_E_FULL);
+	assert_true(a[4].last.retry_after_ms >= 1000);
+	assert_non_null(strstr(a[4].last.detail, "waiting"));
+	assert_null(a[4].last.member);
+	pass(f, 1000);
+	turn(f);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(a[i].last.code, POOL_E_DEADLINE);
+	f->seen[0] = '\0';
+	answer(f, "list", PROVIDER_OK);
+	answer(f, "create", PROVIDER_UNAUTHORIZED);
+	claim(f, 60000, &a[5]);
+	turn(f);
+	assert_int_equal(a[5].last.code, POOL_E_UNAVAILABLE);
+	assert_string_equal(f->seen, "create:4:0 claim:unavailable:0 ");
+}
+
+static void a_canceled_claim_is_never_answered(void **state)
+{
+	struct fixture *f = *state;
+	struct answer waiting = {0}, granted = {0}, refused = {0}, next = {0};
+	start_hot(f);
+	/* Granted, not told yet: nobody touched the member, it is hot again. */
+	pool_cancel(f->pool, claim(f, 1000, &granted));
+	assert_int_equal(members(f, POOL_HOT), 1);
+	assert_int_equal(open_sandboxes, 1);
+	claim(f, 1000, &next);
+	pool_cancel(f->pool, claim(f, 1000, &waiting));
+	pool_cancel(f->pool, claim(f, 0, &refused));
+	turn(f);
+	turn(f);
+	assert_int_equal(next.count, 1);
+	assert_int_equal(granted.count + waiting.count + refused.count, 0);
+}
+
+static void names_are_fresh(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0};
+	start(f);
+	claim(f, 60000, &a);
+	assert_string_equal(f->calls[0].name, "sg-gw-");
+	answer(f, "list", PROVIDER_OK);
+	struct call first = take(f, "create"), second = take(f, "create");
+	assert_true(member_name_belongs(first.name, "gw") && member_name_belongs(second.name, "gw"));
+	assert_string_not_equal(first.name, second.name);
+	f->calls[f->call_count++] = second;
+	first.done(first.ctx, &(struct provider_result){.code = PROVIDER_UNAVAILABLE, .detail = "time-out"});
+	assert_string_equal(peek(f, "destroy")->name, first.name);
+}
+
+static void a_lost_channel_is_dialled_again(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0};
+	start_hot(f);
+	claim(f, 1000, &a);
+	turn(f);
+	struct sandbox *sandbox = a.last.sandbox;
+	sandbox->on_lost(sandbox->ctx, "cut"); /* its user's affair */
+	assert_int_equal(members(f, POOL_LEASED), 1);
+	pool_release(f->pool, a.member);
+	answer(f, "create", PROVIDER_OK);
+	struct call prepare = take(f, "prepare");
+	sandbox = fake_sandbox();
+	prepare.done(prepare.ctx, &(struct provider_result){.code = PROVIDER_OK, .sandbox = sandbox, .detail = ""});
+	f->seen[0] = '\0';
+	sandbox->on_lost(sandbox->ctx, "cut");
+	assert_string_equal(f->seen, "lost ");
+	assert_int_equal(open_sandboxes, 0);
+	assert_string_equal(f->calls[f->call_count - 1].verb, "prepare");
+	assert_string_equal(f->calls[f->call_count - 1].name, prepare.name);
+	answer(f, "prepare", PROVIDER_OK);
+	assert_int_equal(members(f, POOL_HOT), 1);
+}
+
+static void a_provider_that_cannot_begin_is_asked_again(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0};
+	start(f);
+	f->refuse = -ENOMEM;
+	claim(f, 60000, &a);
+	answer(f, "list", PROVIDER_OK);
+	assert_int_equal(f->call_count, 0);
+	struct pool_counts counts;
+	pool_counts(f->pool, &counts);
+	assert_int_equal(counts.total, 0); /* nothing was sent: nothing to destroy */
+	assert_string_equal(counts.creation, "unavailable");
+	pass(f, 500);
+	f->refuse = 0;
+	pass(f, 1000);
+	/* After two failures in a row one creation at a time, until one succeeds. */
+	assert_int_equal(count(f, "create"), 1);
+	f->refuse = -ENOMEM;
+	answer(f, "create", PROVIDER_OK); /* the preparation cannot begin, nor can the destruction */
+	assert_int_equal(members(f, POOL_DESTROYING), 1);
+	f->refuse = 0;
+	pass(f, 2000);
+	assert_int_equal(count(f, "destroy"), 1);
+	turn(f);
+	assert_int_equal(a.count, 0);
+}
+
+static void a_preparation_without_a_sandbox_is_a_failed_one(void **state)
+{
+	struct fixture *f = *state;
+	start(f);
+	answer(f, "list", PROVIDER_OK);
+	answer(f, "create", PROVIDER_OK);
+	struct call call = take(f, "prepare");
+	call.done(call.ctx, &(struct provider_result){.code = PROVIDER_OK, .detail = ""});
+	assert_string_equal(f->seen, "create:0:0 prepare:invalid ");
+	assert_int_equal(count(f, "destroy"), 1);
+}
+
+static void only_its_own_leftovers_are_destroyed(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const names[] = {
+		"sg-gw-0a1b-0123456789abcdefghjkmnpqrs",    /* ours, of another generation */
+		"sg-gw-2-0a1b-0123456789abcdefghjkmnpqrs",  /* of the instance gw-2 */
+		"sg-gw-0a1b-0a1b-0123456789abcdefghjkmnpqrs",
+		"sg-gw-mine",
+		"sg-gw-0a1b-0123456789ABCDEFGHJKMNPQRS",
+	};
+	start(f);
+	struct call call = take(f, "list");
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		call.found(call.ctx, names[i]);
+	call.done(call.ctx, &(struct provider_result){.code = PROVIDER_OK, .detail = ""});
+	assert_int_equal(count(f, "destroy"), 1);
+	assert_string_equal(peek(f, "destroy")->name, names[0]);
+}
+
+static void on_stopped(void *ctx, size_t left)
+{
+	struct fixture *f = ctx;
+	f->stopped++;
+	f->left = left;
+}
+
+static void stopping_waits_for_what_is_left(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0}, b = {0};
+	start_hot(f);
+	claim(f, 1000, &a);
+	claim(f, 1000, &b);
+	turn(f);
+	pool_stop(f->pool, 30000, on_stopped, f);
+	assert_int_equal(b.count, 0);
+	turn(f);
+	assert_int_equal(b.last.code, POOL_E_STOPPING);
+	while (count(f, "create"))
+		answer(f, "create", PROVIDER_OK);
+	while (count(f, "destroy"))
+		answer(f, "destroy", PROVIDER_OK);
+	turn(f);
+	assert_int_equal(f->stopped, 0);
+	pool_release(f->pool, a.member);
+	answer(f, "destroy", PROVIDER_OK);
+	assert_int_equal(f->stopped, 0);
+	turn(f);
+	assert_int_equal(f->stopped, 1);
+	assert_int_equal(f->left, 0);
+	pool_stop(f->pool, 0, on_stopped, f);
+	turn(f);
+	assert_int_equal(f->stopped, 1);
+}
+
+static void stopping_ends_at_its_deadline(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0};
+	start_hot(f);
+	claim(f, 1000, &a);
+	turn(f);
+	pool_stop(f->pool, 30000, on_stopped, f);
+	assert_int_equal(pool_next_due(f->pool), f->now_us + 30000000);
+	pass(f, 30000);
+	turn(f);
+	assert_int_equal(f->stopped, 1);
+	assert_int_equal(f->left, 2); /* the leased one and the refill that was being created */
+}
+
+static void what_arrives_after_the_end_is_closed(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0}, b = {0};
+	start(f);
+	answer(f, "list", PROVIDER_OK);
+	answer(f, "create", PROVIDER_OK);
+	claim(f, 60000, &a); /* waits */
+	answer(f, "prepare", PROVIDER_OK); /* granted, not told */
+	claim(f, 60000, &b);
+	pool_free(f->pool, on_freed, f);
+	f->pool = NULL;
+	assert_int_equal(open_sandboxes, 0);
+	turn(f);
+	assert_int_equal(f->freed, 0);
+	while (f->call_count)
+		answer(f, f->calls[0].verb, PROVIDER_OK);
+	assert_int_equal(f->freed, 1);
+	assert_int_equal(a.count + b.count, 0);
+}
+
+/* A caller that does everything at once from its answer. */
+struct busybody {
+	struct fixture *f;
+	struct answer again;
+	struct pool_claim *victim;
+	bool free;
+};
+
+static void on_busy_done(void *ctx, const struct pool_grant *grant)
+{
+	struct busybody *b = ctx;
+	pool_cancel(b->f->pool, b->victim);
+	claim(b->f, 0, &b->again);
+	pool_release(b->f->pool, grant->member);
+	if (b->free) {
+		pool_free(b->f->pool, on_freed, b->f);
+		b->f->pool = NULL;
+	}
+}
+
+static void answers_may_call_back(void **state)
+{
+	struct fixture *f = *state;
+	for (int i = 0; i < 2; i++) {
+		struct answer victim = {0};
+		struct busybody b = {.f = f, .free = i == 1};
+		struct pool_claim *c;
+		start_hot(f);
+		assert_int_equal(pool_claim(f->pool, 1000, on_busy_done, &b, &c), 0);
+		b.victim = claim(f, 0, &victim); /* refused, also waiting to be told */
+		turn(f);
+		turn(f);
+		assert_int_equal(victim.count, 0);
+		assert_int_equal(b.again.count, b.free ? 0 : 1);
+		if (!b.free)
+			free_pool(f);
+		while (f->call_count)
+			answer(f, f->calls[0].verb, PROVIDER_OK);
+		turn(f);
+		assert_int_equal(f->freed, 1);
+		f->freed = 0;
+	}
+}
+
+/* With the real clock, the pool's own timer keeps the deadline. */
+static void its_own_timer_ticks(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0};
+	struct pool_options o = options(f);
+	o.now_us = NULL;
+	f->pool = pool_new(&o);
+	assert_non_null(f->pool);
+	pool_start(f->pool);
+	claim(f, 2, &a);
+	while (!a.count)
+		uv_run(&f->loop, UV_RUN_ONCE);
+	assert_int_equal(a.last.code, POOL_E_DEADLINE);
+}
+
+static void options_out_of_bounds_are_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct pool_options o = options(f);
+	o.max = 0;
+	assert_null(pool_new(&o));
+	o = options(f);
+	o.hot = 5;
+	assert_null(pool_new(&o));
+	o = options(f);
+	o.instance = "";
+	assert_null(pool_new(&o));
+}
+
+static void zero_is_a_size(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0};
+	struct pool_options o = options(f);
+	o.hot = 0;
+	f->pool = pool_new(&o);
+	pool_start(f->pool);
+	answer(f, "list", PROVIDER_OK);
+	assert_int_equal(f->call_count, 0);
+	assert_int_equal(pool_next_due(f->pool), UINT64_MAX);
+	claim(f, 60000, &a);
+	answer(f, "create", PROVIDER_OK);
+	answer(f, "prepare", PROVIDER_OK);
+	turn(f);
+	pool_release(f->pool, a.member);
+	answer(f, "destroy", PROVIDER_OK);
+	assert_int_equal(f->call_count, 0);
+	assert_int_equal(pool_next_due(f->pool), UINT64_MAX);
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_hot_claim_is_answered_on_the_next_turn),
+		TEST(a_claim_from_the_poll_is_answered_in_the_same_turn),
+		TEST(cold_claims_wait),
+		TEST(refusals_say_why),
+		TEST(a_canceled_claim_is_never_answered),
+		TEST(names_are_fresh),
+		TEST(a_lost_channel_is_dialled_again),
+		TEST(a_provider_that_cannot_begin_is_asked_again),
+		TEST(a_preparation_without_a_sandbox_is_a_failed_one),
+		TEST(only_its_own_leftovers_are_destroyed),
+		TEST(stopping_waits_for_what_is_left),
+		TEST(stopping_ends_at_its_deadline),
+		TEST(what_arrives_after_the_end_is_closed),
+		TEST(answers_may_call_back),
+		TEST(its_own_timer_ticks),
+		TEST(options_out_of_bounds_are_refused),
+		TEST(zero_is_a_size),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
