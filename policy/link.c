@@ -3,19 +3,13 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/id.h"
 #include "gateway/base/log.h"
-#include "policy/redis_poll.h"
-#include "policy/redis_tls.h"
-#include "policy/redis_url.h"
+#include "policy/dial.h"
 
 #include <hiredis/async.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <utlist.h>
 
-#define CONNECT_MS    100
-#define GREETING_MS   500
 #define RETRY_MIN_MS  50
 #define RETRY_MAX_MS  500
 #define PROBE_MS      500
@@ -23,32 +17,20 @@
 #define FAILURES_MAX  5
 #define SILENT_PROBES 4 /* unanswered for this many probe intervals: the connection is given up */
 
-enum phase {
-	PHASE_WAITING, /* for the next attempt */
-	PHASE_RESOLVING,
-	PHASE_CONNECTING,
-	PHASE_GREETING,
-	PHASE_READY,
-	PHASE_DROPPING, /* hiredis is told to free the context, or is at it */
-	PHASE_CLOSED,
-};
-
 struct link {
 	struct link_options options;
-	struct redis_url url;
-	struct ssl_ctx_st *tls;
-	enum phase phase;
-	redisAsyncContext *context;
-	uv_timer_t wait;     /* of the phase: next attempt, connect, greeting, next probe */
+	struct dial dial;
+	uv_timer_t wait;     /* until the next attempt, or the next probe */
 	uv_timer_t deadline; /* of the first command in `waiting` */
-	uv_getaddrinfo_t resolve;
 	struct link_command *waiting; /* in time so far, by deadline */
 	struct link_command probe;
 	unsigned attempt; /* since the last good answer */
 	unsigned failures;
-	unsigned silent;
+	unsigned silent; /* probes in a row that had to wait for the one before */
+	bool ready;
 	bool tripped;
 	bool complained;
+	bool closed;
 	enum link_breaker told;
 	unsigned handles; /* libuv still holds */
 	void (*on_freed)(void *ctx);
@@ -56,21 +38,20 @@ struct link {
 };
 
 static void on_wait(uv_timer_t *timer);
-static void begin(struct link *link);
 
 /* --- state ------------------------------------------------------------------ */
 
 enum link_breaker link_breaker(const struct link *link)
 {
-	if (link->phase == PHASE_READY)
-		return !link->tripped ? LINK_BREAKER_CLOSED : link->probe.link ? LINK_BREAKER_HALF_OPEN : LINK_BREAKER_OPEN;
-	return link->phase == PHASE_GREETING ? LINK_BREAKER_HALF_OPEN : LINK_BREAKER_OPEN;
+	if (!link->ready)
+		return LINK_BREAKER_OPEN;
+	return !link->tripped ? LINK_BREAKER_CLOSED : link->probe.link ? LINK_BREAKER_HALF_OPEN : LINK_BREAKER_OPEN;
 }
 
 static void tell(struct link *link)
 {
 	enum link_breaker now = link_breaker(link);
-	if (now == link->told || link->phase == PHASE_CLOSED)
+	if (now == link->told || link->closed)
 		return;
 	link->told = now;
 	if (link->options.on_state)
@@ -80,9 +61,16 @@ static void tell(struct link *link)
 /* One line when it goes, one when it is back; not one an attempt. */
 static void complain(struct link *link, const char *reason)
 {
-	if (!link->complained && link->phase != PHASE_CLOSED)
+	if (!link->complained && !link->closed)
 		log_warning("redis: %s", reason);
 	link->complained = true;
+}
+
+static void recovered(struct link *link)
+{
+	if (link->complained)
+		log_info("redis: answers again");
+	link->complained = false;
 }
 
 static uint64_t jittered(uint64_t ms)
@@ -95,7 +83,7 @@ static uint64_t jittered(uint64_t ms)
 
 static void wait_for(struct link *link, uint64_t ms)
 {
-	if (link->phase != PHASE_CLOSED)
+	if (!link->closed)
 		(void)uv_timer_start(&link->wait, on_wait, ms, 0);
 }
 
@@ -104,28 +92,11 @@ static void arm_probe(struct link *link)
 	wait_for(link, jittered(link->tripped || link->failures || link->silent ? PROBE_MS : HEARTBEAT_MS));
 }
 
-static void retry_later(struct link *link)
-{
-	if (link->phase == PHASE_CLOSED)
-		return;
-	link->phase = PHASE_WAITING;
-	uint64_t ms = RETRY_MIN_MS << (link->attempt < 4 ? link->attempt : 4);
-	link->attempt++;
-	wait_for(link, jittered(ms < RETRY_MAX_MS ? ms : RETRY_MAX_MS));
-	tell(link);
-}
-
-/* Reset instead of a clean end: what Redis has not received yet must not run after its caller was told "unavailable". */
 static void drop(struct link *link, const char *reason)
 {
 	complain(link, reason);
-	if (!link->context || link->phase == PHASE_DROPPING)
-		return;
-	struct linger abort = {.l_onoff = 1, .l_linger = 0};
-	(void)setsockopt(link->context->c.fd, SOL_SOCKET, SO_LINGER, &abort, sizeof abort);
-	if (link->phase != PHASE_CLOSED)
-		link->phase = PHASE_DROPPING;
-	redisAsyncFree(link->context);
+	link->ready = false;
+	dial_drop(&link->dial, reason);
 }
 
 static void failed(struct link *link)
@@ -136,7 +107,7 @@ static void failed(struct link *link)
 		link->tripped = true;
 		complain(link, "5 failures in a row, asking it no more until it answers a probe");
 	}
-	if ((trips || link->failures == 1) && link->phase == PHASE_READY)
+	if ((trips || link->failures == 1) && link->ready)
 		arm_probe(link);
 	tell(link);
 }
@@ -160,7 +131,7 @@ static void on_deadline(uv_timer_t *timer);
 
 static void arm_deadline(struct link *link)
 {
-	if (link->phase == PHASE_CLOSED)
+	if (link->closed)
 		return;
 	if (!link->waiting) {
 		(void)uv_timer_stop(&link->deadline);
@@ -235,8 +206,7 @@ static void on_reply(redisAsyncContext *context, void *reply, void *data)
 		command->event(command, LINK_REPLY, reply);
 		return;
 	}
-	if (link->phase == PHASE_READY)
-		link->phase = PHASE_DROPPING;
+	link->ready = false;
 	observe(link, command, "lost");
 	command->event(command, LINK_LOST, NULL);
 }
@@ -260,7 +230,7 @@ static void insert(struct link *link, struct link_command *command)
 
 static int send_now(struct link *link, struct link_command *command, int argc, const char **argv, const size_t *lengths)
 {
-	if (redisAsyncCommandArgv(link->context, on_reply, command, argc, argv, lengths) != REDIS_OK)
+	if (redisAsyncCommandArgv(link->dial.context, on_reply, command, argc, argv, lengths) != REDIS_OK)
 		return LINK_E_DOWN;
 	command->link = link;
 	command->late = false;
@@ -276,7 +246,7 @@ static int send_now(struct link *link, struct link_command *command, int argc, c
 
 int link_send(struct link *link, struct link_command *command, int argc, const char **argv, const size_t *lengths)
 {
-	if (link->phase != PHASE_READY || link->tripped)
+	if (!link->ready || link->tripped)
 		return LINK_E_DOWN;
 	return send_now(link, command, argc, argv, lengths);
 }
@@ -288,7 +258,7 @@ static void probe(struct link *link);
 static void on_probe(struct link_command *command, enum link_event event, const struct redisReply *reply)
 {
 	struct link *link = CONTAINER_OF(command, struct link, probe);
-	if (event != LINK_REPLY || link->phase != PHASE_READY || reply->type != REDIS_REPLY_STATUS) {
+	if (event != LINK_REPLY || !link->ready || reply->type != REDIS_REPLY_STATUS) {
 		tell(link);
 		return;
 	}
@@ -299,9 +269,7 @@ static void on_probe(struct link_command *command, enum link_event event, const 
 	} else {
 		link->tripped = false;
 		link->failures = 0;
-		if (link->complained)
-			log_info("redis: answers again");
-		link->complained = false;
+		recovered(link);
 	}
 	tell(link);
 }
@@ -323,191 +291,68 @@ static void probe(struct link *link)
 	tell(link);
 }
 
-/* --- connecting ------------------------------------------------------------- */
+/* --- the connection --------------------------------------------------------- */
 
-static void on_gone(void *ctx)
+static void on_ready(void *ctx)
 {
 	struct link *link = ctx;
-	const redisAsyncContext *context = link->context;
-	complain(link, context->err ? context->errstr : "the connection ended");
-	link->context = NULL;
-	link->tripped = false;
-	link->failures = link->silent = 0;
-	retry_later(link);
-}
-
-static void release(struct link *link)
-{
-	if (--link->handles || link->phase != PHASE_CLOSED)
-		return;
-	void (*on_freed)(void *) = link->on_freed;
-	void *ctx = link->freed_ctx;
-	redis_tls_free(link->tls);
-	redis_url_wipe(&link->url);
-	free(link);
-	if (on_freed)
-		on_freed(ctx);
-}
-
-static void on_poll_closed(void *ctx)
-{
-	release(ctx);
-}
-
-static void on_connected(const redisAsyncContext *context, int status)
-{
-	struct link *link = context->data;
-	if (status != REDIS_OK || link->phase != PHASE_CONNECTING)
-		return;
-	link->phase = PHASE_GREETING;
-	wait_for(link, GREETING_MS);
-	tell(link);
-}
-
-/* For AUTH and SELECT only a refusal matters; PING comes last and opens the link. */
-static void on_greeted(redisAsyncContext *context, void *answer, void *data)
-{
-	struct link *link = context->data;
-	const redisReply *reply = answer;
-	if (!reply || link->phase != PHASE_GREETING)
-		return;
-	if (reply->type == REDIS_REPLY_ERROR) {
-		char reason[160];
-		snprintf(reason, sizeof reason, "it refuses us: %.*s", (int)(reply->len < 120 ? reply->len : 120), reply->str);
-		drop(link, reason);
-		return;
-	}
-	if (!data)
-		return;
-	link->phase = PHASE_READY;
-	if (link->complained)
-		log_info("redis: connected");
-	link->complained = false;
+	link->ready = true;
+	recovered(link);
 	arm_probe(link);
 	tell(link);
 }
 
-static int greet(struct link *link)
+static void on_ended(void *ctx, const char *reason)
 {
-	const struct redis_url *url = &link->url;
-	redisAsyncContext *context = link->context;
-	int r = REDIS_OK;
-	if (url->user[0])
-		r = redisAsyncCommand(context, on_greeted, NULL, "AUTH %s %s", url->user, url->password);
-	else if (url->password[0])
-		r = redisAsyncCommand(context, on_greeted, NULL, "AUTH %s", url->password);
-	if (r == REDIS_OK && url->db)
-		r = redisAsyncCommand(context, on_greeted, NULL, "SELECT %u", url->db);
-	if (r == REDIS_OK)
-		r = redisAsyncCommand(context, on_greeted, link, "PING");
-	return r;
-}
-
-static void connect_to(struct link *link, redisOptions *options)
-{
-	redisAsyncContext *context = redisAsyncConnectWithOptions(options);
-	struct redis_poll_events events = {.on_gone = on_gone, .on_closed = on_poll_closed, .ctx = link};
-	if (!context || context->err || redis_poll_attach(context, link->options.loop, &events) < 0) {
-		complain(link, context && context->err ? context->errstr : "no memory for a connection");
-		redisAsyncFree(context);
-		retry_later(link);
-		return;
-	}
-	link->handles++;
-	link->context = context;
-	link->phase = PHASE_CONNECTING;
-	context->data = link;
-	wait_for(link, CONNECT_MS);
-	bool started = redisAsyncSetConnectCallback(context, on_connected) == REDIS_OK;
-	if (started && link->url.tls)
-		started = redis_tls_start(link->tls, &context->c, link->url.host) == 0;
-	if (!started || greet(link) != REDIS_OK)
-		drop(link, context->c.errstr[0] ? context->c.errstr : "no memory for a connection");
-}
-
-/* Every attempt takes the next address, so one that is dead does not keep us from the others. */
-static const struct addrinfo *pick(const struct addrinfo *list, unsigned attempt)
-{
-	unsigned count = 0;
-	for (const struct addrinfo *a = list; a; a = a->ai_next)
-		count++;
-	for (unsigned i = attempt % count; i; i--)
-		list = list->ai_next;
-	return list;
-}
-
-static void connect_to_address(struct link *link, const struct addrinfo *address)
-{
-	char ip[NI_MAXHOST];
-	if (getnameinfo(address->ai_addr, address->ai_addrlen, ip, sizeof ip, NULL, 0, NI_NUMERICHOST) != 0) {
-		retry_later(link);
-		return;
-	}
-	redisOptions options = {0};
-	REDIS_OPTIONS_SET_TCP(&options, ip, link->url.port);
-	options.options |= address->ai_family == AF_INET6 ? REDIS_OPT_PREFER_IPV6 : REDIS_OPT_PREFER_IPV4;
-	connect_to(link, &options);
-}
-
-static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *list)
-{
-	struct link *link = resolve->data;
-	if (link->phase == PHASE_RESOLVING && status == 0 && list) {
-		connect_to_address(link, pick(list, link->attempt));
-	} else if (link->phase == PHASE_RESOLVING) {
-		complain(link, "its name cannot be resolved");
-		retry_later(link);
-	}
-	uv_freeaddrinfo(list);
-	release(link);
-}
-
-static void begin(struct link *link)
-{
-	if (link->url.path[0]) {
-		redisOptions options = {0};
-		REDIS_OPTIONS_SET_UNIX(&options, link->url.path);
-		connect_to(link, &options);
-		return;
-	}
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-	link->resolve.data = link;
-	if (uv_getaddrinfo(link->options.loop, &link->resolve, on_resolved, link->url.host, NULL, &hints) < 0) {
-		retry_later(link);
-		return;
-	}
-	link->handles++;
-	link->phase = PHASE_RESOLVING;
+	struct link *link = ctx;
+	complain(link, reason);
+	link->ready = link->tripped = false;
+	link->failures = link->silent = 0;
+	uint64_t ms = RETRY_MIN_MS << (link->attempt < 4 ? link->attempt : 4);
+	link->attempt++;
+	wait_for(link, jittered(ms < RETRY_MAX_MS ? ms : RETRY_MAX_MS));
+	tell(link);
 }
 
 static void on_wait(uv_timer_t *timer)
 {
 	struct link *link = timer->data;
-	if (link->phase == PHASE_WAITING)
-		begin(link);
-	else if (link->phase == PHASE_CONNECTING)
-		drop(link, "no connection in time");
-	else if (link->phase == PHASE_GREETING)
-		drop(link, "no answer to the login in time");
-	else if (link->phase == PHASE_READY)
+	if (link->ready)
 		probe(link);
+	else if (link->dial.phase == DIAL_IDLE)
+		dial_start(&link->dial, link->attempt);
 }
 
 /* --- life ------------------------------------------------------------------- */
+
+static void release(struct link *link)
+{
+	if (--link->handles)
+		return;
+	void (*on_freed)(void *) = link->on_freed;
+	void *ctx = link->freed_ctx;
+	free(link);
+	if (on_freed)
+		on_freed(ctx);
+}
+
+static void on_dial_closed(void *ctx)
+{
+	release(ctx);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	release(handle->data);
+}
 
 struct link *link_new(const struct link_options *options)
 {
 	struct link *link = calloc(1, sizeof *link);
 	if (!link)
 		return NULL;
-	const char *why = NULL;
-	if (redis_url_parse(options->url, &link->url, &why) < 0) {
-		log_error("redis: the URL is not usable: %s", why);
-		free(link);
-		return NULL;
-	}
-	if (link->url.tls && !(link->tls = redis_tls_new())) {
-		redis_url_wipe(&link->url);
+	struct dial_events events = {.on_ready = on_ready, .on_ended = on_ended, .on_closed = on_dial_closed, .ctx = link};
+	if (dial_init(&link->dial, options->loop, options->url, &events) < 0) {
 		free(link);
 		return NULL;
 	}
@@ -517,24 +362,18 @@ struct link *link_new(const struct link_options *options)
 	(void)uv_timer_init(options->loop, &link->wait);
 	(void)uv_timer_init(options->loop, &link->deadline);
 	link->wait.data = link->deadline.data = link;
-	link->handles = 2;
 	wait_for(link, 0);
 	return link;
-}
-
-static void on_timer_closed(uv_handle_t *handle)
-{
-	release(handle->data);
 }
 
 void link_free(struct link *link, void (*on_freed)(void *ctx), void *ctx)
 {
 	link->on_freed = on_freed;
 	link->freed_ctx = ctx;
-	if (link->phase == PHASE_RESOLVING)
-		(void)uv_cancel((uv_req_t *)&link->resolve);
-	link->phase = PHASE_CLOSED;
-	drop(link, "");
+	link->closed = true;
+	link->ready = false;
+	link->handles = 3;
+	dial_close(&link->dial);
 	uv_close((uv_handle_t *)&link->wait, on_timer_closed);
 	uv_close((uv_handle_t *)&link->deadline, on_timer_closed);
 }

@@ -2,131 +2,30 @@
 
 #include "policy/keys.h"
 #include "policy/limits.h"
-#include "policy/redis_tls.h"
-#include "policy/redis_url.h"
+#include "policy/redis_blocking.h"
 
-#include <errno.h>
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/time.h>
 #include <time.h>
 
-#define TIMEOUT_S   2
-#define KEEP_DAYS   30 /* a record stays this long after its expiry, for `show` */
-#define AUDIT_MAX   "10000"
-#define ARGS_MAX    (2 * RECORD_FIELDS + 2)
-#define KEY_MAX     200
+#define KEEP_DAYS 30 /* a record stays this long after its expiry, for `show` */
+#define AUDIT_MAX "10000"
+#define KEY_MAX   200
+
+_Static_assert(STORE_E_REDIS == REDIS_BLOCKING_E_FAILED, "one code is passed on as the other");
+_Static_assert(REDIS_BLOCKING_ARGS_MAX >= 2 * RECORD_FIELDS + 2, "a whole record is one HSET");
 
 struct store {
-	struct redis_url url;
-	struct ssl_ctx_st *tls;
-	redisContext *context;
-	char reason[200];
+	struct redis_blocking redis;
 };
-
-static void free_reply(redisReply **reply)
-{
-	if (*reply)
-		freeReplyObject(*reply);
-}
-
-static int fail(struct store *store, const char *reason)
-{
-	snprintf(store->reason, sizeof store->reason, "%s", reason);
-	return STORE_E_REDIS;
-}
-
-/* hiredis: after an error the context is of no use. */
-static int lost(struct store *store)
-{
-	int r = fail(store, store->context && store->context->errstr[0] ? store->context->errstr : "no memory for a connection");
-	redisFree(store->context);
-	store->context = NULL;
-	return r;
-}
-
-/* --- asking ----------------------------------------------------------------- */
-
-static int ask(struct store *store, const struct slice *args, size_t count, redisReply **reply)
-{
-	const char *argv[ARGS_MAX];
-	size_t lengths[ARGS_MAX];
-	if (count > ARGS_MAX)
-		return fail(store, "too many arguments");
-	for (size_t i = 0; i < count; i++) {
-		argv[i] = args[i].len ? args[i].data : "";
-		lengths[i] = args[i].len;
-	}
-	redisReply *answer = redisCommandArgv(store->context, (int)count, argv, lengths);
-	if (!answer)
-		return lost(store);
-	if (answer->type == REDIS_REPLY_ERROR) {
-		int r = fail(store, answer->str);
-		freeReplyObject(answer);
-		return r;
-	}
-	*reply = answer;
-	return 0;
-}
-
-/* When only whether it worked matters. */
-static int tell(struct store *store, const struct slice *args, size_t count)
-{
-	CLEANUP(free_reply) redisReply *reply = NULL;
-	return ask(store, args, count, &reply);
-}
-
-static int connect_socket(struct store *store)
-{
-	struct timeval timeout = {.tv_sec = TIMEOUT_S};
-	const struct redis_url *url = &store->url;
-	store->context = url->path[0] ? redisConnectUnixWithTimeout(url->path, timeout)
-				      : redisConnectWithTimeout(url->host, url->port, timeout);
-	if (!store->context || store->context->err || redisSetTimeout(store->context, timeout) != REDIS_OK)
-		return lost(store);
-	if (url->tls && (!(store->tls = redis_tls_new()) || redis_tls_start(store->tls, store->context, url->host) < 0))
-		return lost(store);
-	return 0;
-}
-
-static int log_in(struct store *store)
-{
-	const struct redis_url *url = &store->url;
-	char db[12];
-	snprintf(db, sizeof db, "%u", url->db);
-	struct slice with_user[] = {SLICE("AUTH"), slice_str(url->user), slice_str(url->password)};
-	struct slice without[] = {SLICE("AUTH"), slice_str(url->password)};
-	struct slice choose[] = {SLICE("SELECT"), slice_str(db)};
-	int r = 0;
-	if (url->user[0])
-		r = tell(store, with_user, 3);
-	else if (url->password[0])
-		r = tell(store, without, 2);
-	if (r == 0 && url->db)
-		r = tell(store, choose, 2);
-	return r;
-}
-
-static int ready(struct store *store)
-{
-	if (store->context)
-		return 0;
-	if (!store->url.host[0] && !store->url.path[0])
-		return STORE_E_REDIS; /* the URL was refused; the reason stands */
-	int r = connect_socket(store);
-	return r ? r : log_in(store);
-}
 
 struct store *store_open(struct slice url)
 {
 	struct store *store = calloc(1, sizeof *store);
-	if (!store)
-		return NULL;
-	const char *why = NULL;
-	if (redis_url_parse(url, &store->url, &why) < 0)
-		snprintf(store->reason, sizeof store->reason, "the URL is not usable: %s", why);
+	if (store)
+		redis_blocking_init(&store->redis, url);
 	return store;
 }
 
@@ -134,16 +33,28 @@ void store_close(struct store *store)
 {
 	if (!store)
 		return;
-	if (store->context)
-		redisFree(store->context);
-	redis_tls_free(store->tls);
-	redis_url_wipe(&store->url);
+	redis_blocking_deinit(&store->redis);
 	free(store);
 }
 
 const char *store_reason(const struct store *store)
 {
-	return store->reason;
+	return store->redis.reason;
+}
+
+static int ask(struct store *store, const struct slice *args, size_t count, redisReply **reply)
+{
+	return redis_blocking_ask(&store->redis, args, count, reply);
+}
+
+static int tell(struct store *store, const struct slice *args, size_t count)
+{
+	return redis_blocking_tell(&store->redis, args, count);
+}
+
+static int fail(struct store *store, const char *reason)
+{
+	return redis_blocking_fail(&store->redis, reason);
 }
 
 /* --- reading ---------------------------------------------------------------- */
@@ -170,11 +81,9 @@ static struct slice make_key(char key[KEY_MAX], const char *prefix, struct slice
 
 int store_now(struct store *store, uint64_t *now_ms)
 {
-	CLEANUP(free_reply) redisReply *reply = NULL;
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
 	struct slice args[] = {SLICE("TIME")};
-	int r = ready(store);
-	if (r == 0)
-		r = ask(store, args, 1, &reply);
+	int r = ask(store, args, 1, &reply);
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2)
@@ -185,12 +94,10 @@ int store_now(struct store *store, uint64_t *now_ms)
 
 int store_load(struct store *store, struct slice kid, struct record *record)
 {
-	CLEANUP(free_reply) redisReply *reply = NULL;
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
 	char key[KEY_MAX];
 	struct slice args[] = {SLICE("HGETALL"), make_key(key, KEY_RECORD, kid)};
-	int r = ready(store);
-	if (r == 0)
-		r = ask(store, args, 2, &reply);
+	int r = ask(store, args, 2, &reply);
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0)
@@ -204,7 +111,7 @@ int store_load(struct store *store, struct slice kid, struct record *record)
 
 static int load_running(struct store *store, struct slice kid, uint64_t now_ms, struct store_usage *usage)
 {
-	CLEANUP(free_reply) redisReply *reply = NULL;
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
 	char key[KEY_MAX], now[24];
 	snprintf(now, sizeof now, "%" PRIu64, now_ms);
 	struct slice args[] = {SLICE("ZCOUNT"), make_key(key, KEY_LEASES, kid), slice_str(now), SLICE("+inf")};
@@ -216,7 +123,7 @@ static int load_running(struct store *store, struct slice kid, uint64_t now_ms, 
 
 int store_usage(struct store *store, struct slice kid, struct store_usage *usage)
 {
-	CLEANUP(free_reply) redisReply *reply = NULL;
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
 	char key[KEY_MAX], name[TOKEN_KID_LEN + 10];
 	uint64_t now_ms;
 	*usage = (struct store_usage){0};
@@ -263,7 +170,7 @@ static int begin(struct store *store)
 /* Every command of the transaction must have worked. */
 static int commit(struct store *store)
 {
-	CLEANUP(free_reply) redisReply *reply = NULL;
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
 	struct slice args[] = {SLICE("EXEC")};
 	int r = ask(store, args, 1, &reply);
 	if (r)
@@ -279,7 +186,7 @@ static int commit(struct store *store)
 static int put_record(struct store *store, struct slice kid, const struct record *record)
 {
 	char key[KEY_MAX], numbers[RECORD_FIELDS][21];
-	struct slice args[ARGS_MAX] = {SLICE("HSET"), make_key(key, KEY_RECORD, kid)};
+	struct slice args[REDIS_BLOCKING_ARGS_MAX] = {SLICE("HSET"), make_key(key, KEY_RECORD, kid)};
 	size_t count = 2 + record_write(record, args + 2, numbers);
 	return tell(store, args, count);
 }
@@ -304,9 +211,7 @@ static int put_index(struct store *store, struct slice kid, struct slice actor)
 int store_create(struct store *store, struct slice kid, const struct record *record)
 {
 	struct slice actor = slice_str(record->actor);
-	int r = ready(store);
-	if (r == 0)
-		r = begin(store);
+	int r = begin(store);
 	if (r == 0)
 		r = put_record(store, kid, record);
 	if (r == 0)
@@ -389,24 +294,30 @@ static int add_page(struct store *store, const redisReply *page, store_kid **kid
 	return 0;
 }
 
+/* One SCAN; `cursor` moves on and is "0" after the last. */
+static int scan(struct store *store, char cursor[24], store_kid **kids, size_t *count)
+{
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
+	struct slice args[] = {SLICE("SCAN"), slice_str(cursor), SLICE("MATCH"), SLICE(KEY_RECORD "*"), SLICE("COUNT"), SLICE("1000")};
+	int r = ask(store, args, ARRAY_LEN(args), &reply);
+	if (r)
+		return r;
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 || reply->element[1]->type != REDIS_REPLY_ARRAY)
+		return fail(store, "SCAN has an unexpected answer");
+	snprintf(cursor, 24, "%.*s", SLICE_FMT(text_of(reply->element[0])));
+	return add_page(store, reply->element[1], kids, count);
+}
+
 int store_list(struct store *store, store_kid **kids, size_t *count)
 {
-	char cursor[24] = "0";
 	CLEANUP(free_ptr) store_kid *found = NULL;
+	char cursor[24] = "0";
 	size_t n = 0;
-	int r = ready(store);
 	do {
-		CLEANUP(free_reply) redisReply *reply = NULL;
-		struct slice args[] = {SLICE("SCAN"), slice_str(cursor), SLICE("MATCH"), SLICE(KEY_RECORD "*"), SLICE("COUNT"), SLICE("1000")};
-		if (r == 0)
-			r = ask(store, args, ARRAY_LEN(args), &reply);
+		int r = scan(store, cursor, &found, &n);
 		if (r)
 			return r;
-		if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 || reply->element[1]->type != REDIS_REPLY_ARRAY)
-			return fail(store, "SCAN has an unexpected answer");
-		snprintf(cursor, sizeof cursor, "%.*s", SLICE_FMT(text_of(reply->element[0])));
-		r = add_page(store, reply->element[1], &found, &n);
-	} while (r || strcmp(cursor, "0") != 0);
+	} while (strcmp(cursor, "0") != 0);
 	*count = sort_unique(found, n);
 	*kids = TAKE(found);
 	return 0;
