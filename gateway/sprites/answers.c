@@ -168,7 +168,7 @@ void answers_judge(struct verdict *verdict, enum sprites_call call, const char *
 	if (!judge_status(verdict, call, answer)) {
 		if (call == SPRITES_CREATE && answer->status == 409) {
 			verdict->code = PROVIDER_OK;
-			verdict->exists = true;
+			snprintf(verdict->detail, sizeof verdict->detail, "create: the Sprite exists already");
 		}
 		/* An exited session: as dead as asked for. */
 		if (call == SPRITES_KILL && answer->status == 410)

@@ -26,7 +26,6 @@ struct answer {
 struct verdict {
 	enum provider_code code; /* PROVIDER_GONE: this answer says so, which is no proof */
 	bool not_ready;          /* 502, 503, no answer: the same may succeed a moment later */
-	bool exists;             /* create: the name was taken (409) */
 	bool missing_quirk; /* a 500 that the service is known to give for missing Sprites (sprites contract 1.4) */
 	uint64_t retry_after_ms; /* retry_after_seconds, else Retry-After, else 0 */
 	unsigned status;

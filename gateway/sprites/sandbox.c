@@ -18,11 +18,11 @@
 /* A command with everything needed to start it later. */
 struct job {
 	bool set;
-	bool probe;       /* our keepalive, not the user's */
-	struct buf start; /* the op.start message, or the URL of its /exec */
+	bool probe;         /* our keepalive, not the user's */
+	struct buf start;   /* the op.start message, or the URL of its /exec */
 	struct slice input; /* what is left of it */
 	bool input_ended;
-	bool may_block; /* more input than a pipe takes: it may stand between a signal and the command */
+	bool may_block;          /* more input than a pipe takes: it may stand between a signal and the command */
 	char signal[SIGNAL_LEN]; /* asked for before the command was started; "" = none */
 	const struct sandbox_events *events;
 	void *ctx;
@@ -33,7 +33,7 @@ struct sandbox {
 	struct sandbox_options options;
 	char *name;
 	char *base; /* "wss://…/v1/sprites/{name}" */
-	bool use_exec, dialling, closed;
+	bool use_exec, dialling, believe_404, closed;
 	bool gone;   /* no channel any more, for good */
 	bool lost;   /* … and on_lost is due */
 	bool paused; /* by the user, for the user's command */
@@ -470,7 +470,7 @@ static void on_refused(void *ctx, const struct socket_refusal *refusal)
 	}
 	sandbox->dialling = false;
 	drop_socket(sandbox);
-	if (refusal->status == 404) {
+	if (refusal->status == 404 && (refusal->from_agent || sandbox->believe_404)) {
 		sandbox->use_exec = true;
 		rest(sandbox);
 		refusal = NULL;
@@ -497,7 +497,8 @@ int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, 
 		return SANDBOX_E_LOST;
 	if (sandbox->waiting.set || (sandbox->running.set && !sandbox->running.probe))
 		return SANDBOX_E_BUSY;
-	struct job job = {.input = command->input, .may_block = command->input.len > PIPE_BYTES, .events = events, .ctx = ctx};
+	struct job job = {
+	        .input = command->input, .may_block = command->input.len > PIPE_BYTES, .events = events, .ctx = ctx};
 	int r = prepare_job(sandbox, &job, command->argv, command->argc);
 	if (r != 0)
 		return r;
@@ -597,8 +598,8 @@ static int dial(struct sandbox *sandbox, const char *name)
 	return socket_open(&sandbox->options.socket, buf_peek(&url).data, &socket_events, sandbox, &sandbox->socket);
 }
 
-int sandbox_dial(const struct sandbox_options *options, const char *name, sandbox_dialled done, void *ctx,
-                 struct sandbox **out)
+int sandbox_dial(const struct sandbox_options *options, const char *name, bool believe_404, sandbox_dialled done,
+                 void *ctx, struct sandbox **out)
 {
 	struct sandbox *sandbox = calloc(1, sizeof *sandbox);
 	if (!sandbox)
@@ -607,6 +608,7 @@ int sandbox_dial(const struct sandbox_options *options, const char *name, sandbo
 	sandbox->dialled = done;
 	sandbox->dialled_ctx = ctx;
 	sandbox->dialling = true;
+	sandbox->believe_404 = believe_404;
 	frames_init(&sandbox->frames);
 	operation_init(&sandbox->operation);
 	uv_timer_init(options->socket.loop, &sandbox->deadline);

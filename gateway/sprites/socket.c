@@ -26,7 +26,7 @@ struct socket {
 	bool paused, want_write, polling;
 	CURLcode send_failed; /* nothing is sent any more; what came before may still be read */
 	bool drain_due;       /* data was queued and on_drained has not followed yet */
-	int watched;    /* events that poll asks for */
+	int watched;          /* events that poll asks for */
 	struct curl_slist *headers;
 	struct handshake handshake;
 	struct heartbeat heartbeat;
@@ -342,7 +342,7 @@ static void turn(struct socket *socket)
 	if (socket->state == OPEN && !socket->paused && drain(socket) && socket->state == OPEN && !socket->paused &&
 	    socket->send_failed != CURLE_OK) {
 		snprintf(socket->reason, sizeof socket->reason, "sending failed: %s",
-			 curl_easy_strerror(socket->send_failed));
+		         curl_easy_strerror(socket->send_failed));
 		fail(socket, socket->reason);
 	}
 	/* Reading may have queued a pong. */

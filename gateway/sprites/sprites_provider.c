@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #define MAX_UNSENT ((size_t)1 << 20)
+#define FALSE_404S 2 /* on /control: the next one is believed */
 
 struct sprites_provider {
 	struct sprites_provider_options options;
@@ -38,10 +39,11 @@ struct work {
 	/* prepare */
 	struct preparation preparation;
 	struct sandbox *sandbox;
-	bool told;          /* `done` has run: only a REST call is still out */
-	bool calling;       /* … and will come back to us */
-	uv_timer_t pause;   /* the next attempt, or the end of the first command */
-	uv_timer_t timeout; /* of all of it */
+	unsigned control_404s; /* of the API in front of the Sprite */
+	bool told;             /* `done` has run: only a REST call is still out */
+	bool calling;          /* … and will come back to us */
+	uv_timer_t pause;      /* the next attempt, or the end of the first command */
+	uv_timer_t timeout;    /* of all of it */
 	unsigned handles;
 };
 
@@ -272,6 +274,7 @@ static void refused(struct work *work, const struct socket_refusal *refusal)
 	struct verdict verdict;
 	struct answer answer = {
 	        .status = refusal->status, .retry_after_ms = refusal->retry_after_ms, .failure = refusal->reason};
+	work->control_404s += refusal->status == 404;
 	if (refusal->status >= 400) {
 		answers_judge(&verdict, SPRITES_GET, work->name, &answer);
 		snprintf(verdict.detail, sizeof verdict.detail, "prepare: %.200s", refusal->reason);
@@ -355,7 +358,8 @@ static int call_step(struct work *work)
 		r = ask_list(work, on_confirmed);
 		break;
 	case PREPARATION_DIAL:
-		return sandbox_dial(&work->provider->sandbox_options, work->name, on_dialled, work, &work->sandbox);
+		return sandbox_dial(&work->provider->sandbox_options, work->name, work->control_404s >= FALSE_404S,
+		                    on_dialled, work, &work->sandbox);
 	case PREPARATION_RUN:
 		return run_first(work);
 	}
