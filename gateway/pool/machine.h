@@ -38,7 +38,6 @@ struct pool_member {
 	char name[PROVIDER_NAME_MAX + 1];
 	struct sandbox *sandbox;
 	struct pool *pool;
-	uint64_t asked_us;
 };
 
 struct machine_waiter {

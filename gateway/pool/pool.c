@@ -22,6 +22,8 @@ struct pool_claim {
 	bool ready;
 };
 
+struct operation;
+
 struct pool {
 	struct provider provider;
 	struct pool_observer observer;
@@ -37,7 +39,7 @@ struct pool {
 	struct pool_claim *ready;
 	uint64_t armed_us;
 	uint64_t impossible; /* as told to the observer so far */
-	size_t under_way;    /* operations the provider has not answered */
+	struct operation *operations;
 	size_t handles;
 	bool acting, unauthorized, stopped, freeing;
 	size_t left;
@@ -139,17 +141,26 @@ static void answer_refusal(struct pool *pool, const struct machine_action *actio
 
 /* --- operations of the provider --------------------------------------------------------------- */
 
-static void maybe_freed(struct pool *pool)
-{
-	if (!pool->freeing || pool->handles || pool->under_way)
-		return;
-	void (*on_freed)(void *) = pool->on_freed;
-	void *ctx = pool->freed_ctx;
-	machine_deinit(&pool->machine);
-	free(pool);
-	if (on_freed)
-		on_freed(ctx);
-}
+enum verb { CREATE, PREPARE, DESTROY, LIST };
+
+static const struct {
+	const char *text;
+	enum machine_event_type event;
+} verbs[] = {
+	[CREATE] = {"create", MACHINE_CREATED},
+	[PREPARE] = {"prepare", MACHINE_PREPARED},
+	[DESTROY] = {"destroy", MACHINE_DESTROYED},
+	[LIST] = {"list", MACHINE_LISTED},
+};
+
+/* What the provider has not answered yet. It cannot be taken back, so it may outlive the pool: `pool` is NULL then. */
+struct operation {
+	struct operation *prev, *next;
+	struct pool *pool;
+	struct pool_member *member; /* NULL for a listing */
+	enum verb verb;
+	uint64_t asked_us;
+};
 
 /* A wrong token makes every operation fail: said once, until something works again. */
 static void log_failure(struct pool *pool, const char *verb, const char *name, const struct provider_result *result)
@@ -165,32 +176,13 @@ static void log_failure(struct pool *pool, const char *verb, const char *name, c
 	}
 }
 
-static void note_result(struct pool *pool, const char *verb, const char *name, const struct provider_result *result)
+static void observe(struct pool *pool, enum verb verb, enum provider_code code, uint64_t took_us)
 {
-	if (result->code == PROVIDER_OK)
-		pool->unauthorized = false;
-	else
-		log_failure(pool, verb, name, result);
-}
-
-typedef void (*observer_call)(void *ctx, enum provider_code code, uint64_t took_us);
-
-static void finish(struct pool *pool, struct pool_member *member, enum machine_event_type type, const char *verb,
-		   observer_call observe, const struct provider_result *result, bool unsent)
-{
-	note_result(pool, verb, member->name, result);
-	if (observe)
-		observe(pool->observer.ctx, result->code, read_clock(pool) - member->asked_us);
-	step(pool, (struct machine_event){.type = type,
-					  .member = member,
-					  .code = result->code,
-					  .retry_after_ms = result->retry_after_ms,
-					  .unsent = unsent});
-}
-
-static void finish_create(struct pool_member *member, const struct provider_result *result, bool unsent)
-{
-	finish(member->pool, member, MACHINE_CREATED, "create", member->pool->observer.on_create, result, unsent);
+	const struct pool_observer *observer = &pool->observer;
+	void (*const calls[])(void *, enum provider_code, uint64_t) = {
+		[CREATE] = observer->on_create, [PREPARE] = observer->on_prepare, [DESTROY] = observer->on_destroy, [LIST] = NULL};
+	if (calls[verb])
+		calls[verb](observer->ctx, code, took_us);
 }
 
 static void on_lost(void *ctx, const char *reason)
@@ -205,101 +197,99 @@ static void on_lost(void *ctx, const char *reason)
 	step(pool, (struct machine_event){.type = MACHINE_LOST, .member = member});
 }
 
-static void finish_prepare(struct pool_member *member, const struct provider_result *result, bool unsent)
+static void take_sandbox(struct pool *pool, struct pool_member *member, struct sandbox *sandbox)
+{
+	member->pool = pool;
+	member->sandbox = sandbox;
+	sandbox_on_lost(sandbox, on_lost, member);
+}
+
+static void finish(struct pool *pool, const struct operation *operation, const struct provider_result *result, bool unsent)
 {
 	static const struct provider_result no_sandbox = {.code = PROVIDER_INVALID, .detail = "prepared without a sandbox"};
-	if (result->code == PROVIDER_OK && !result->sandbox)
+	struct pool_member *member = operation->member;
+	enum verb verb = operation->verb;
+	if (verb == PREPARE && result->code == PROVIDER_OK && !result->sandbox)
 		result = &no_sandbox;
-	if (result->code == PROVIDER_OK) {
-		member->sandbox = result->sandbox;
-		sandbox_on_lost(member->sandbox, on_lost, member);
-	}
-	finish(member->pool, member, MACHINE_PREPARED, "prepare", member->pool->observer.on_prepare, result, unsent);
+	if (result->code == PROVIDER_OK)
+		pool->unauthorized = false;
+	else
+		log_failure(pool, verbs[verb].text, member ? member->name : pool->instance, result);
+	if (verb == PREPARE && result->code == PROVIDER_OK)
+		take_sandbox(pool, member, result->sandbox);
+	observe(pool, verb, result->code, read_clock(pool) - operation->asked_us);
+	step(pool, (struct machine_event){.type = verbs[verb].event,
+					  .member = member,
+					  .code = result->code,
+					  .retry_after_ms = result->retry_after_ms,
+					  .unsent = unsent});
 }
 
-static void finish_destroy(struct pool_member *member, const struct provider_result *result, bool unsent)
+static void on_answer(void *ctx, const struct provider_result *result)
 {
-	finish(member->pool, member, MACHINE_DESTROYED, "destroy", member->pool->observer.on_destroy, result, unsent);
-}
-
-/* True when the answer comes too late to matter. */
-static bool answered(struct pool *pool)
-{
-	pool->under_way--;
-	if (!pool->freeing)
-		return false;
-	maybe_freed(pool);
-	return true;
-}
-
-static void on_created(void *ctx, const struct provider_result *result)
-{
-	struct pool_member *member = ctx;
-	if (!answered(member->pool))
-		finish_create(member, result, false);
-}
-
-static void on_prepared(void *ctx, const struct provider_result *result)
-{
-	struct pool_member *member = ctx;
-	if (member->pool->freeing && result->code == PROVIDER_OK)
+	CLEANUP(free_ptr) struct operation *operation = ctx;
+	struct pool *pool = operation->pool;
+	if (pool) {
+		DL_DELETE(pool->operations, operation);
+		finish(pool, operation, result, false);
+	} else if (operation->verb == PREPARE && result->code == PROVIDER_OK) {
 		sandbox_close(result->sandbox);
-	if (!answered(member->pool))
-		finish_prepare(member, result, false);
+	}
 }
 
-static void on_destroyed(void *ctx, const struct provider_result *result)
+static void on_found(void *ctx, const char *name)
 {
-	struct pool_member *member = ctx;
-	if (!answered(member->pool))
-		finish_destroy(member, result, false);
+	struct pool *pool = ((struct operation *)ctx)->pool;
+	if (pool && member_name_belongs(name, pool->instance))
+		step(pool, (struct machine_event){.type = MACHINE_FOUND, .name = name});
 }
 
-static struct provider_result not_sent(const char *detail)
+static int begin(struct pool *pool, struct operation *operation)
 {
-	return (struct provider_result){.code = PROVIDER_UNAVAILABLE, .detail = detail};
+	const struct provider_ops *ops = pool->provider.ops;
+	void *self = pool->provider.self;
+	char prefix[MEMBER_NAME_PREFIX_MAX + 1];
+	switch (operation->verb) {
+	case CREATE:
+		return ops->create(self, operation->member->name, on_answer, operation);
+	case PREPARE:
+		return ops->prepare(self, operation->member->name, on_answer, operation);
+	case DESTROY:
+		return ops->destroy(self, operation->member->name, on_answer, operation);
+	case LIST:
+		break;
+	}
+	member_name_prefix(prefix, pool->instance);
+	return ops->list(self, prefix, on_found, on_answer, operation);
 }
 
-/* True when the provider took the operation on and will answer. */
-static bool begun(struct pool *pool, int result)
-{
-	if (result == 0)
-		pool->under_way++;
-	return result == 0;
-}
-
-static void do_create(struct pool *pool, struct pool_member *member)
+static int name_member(struct pool *pool, struct pool_member *member)
 {
 	char ulid[ID_ULID_LEN + 1];
-	member->pool = pool;
-	member->asked_us = read_clock(pool);
-	struct provider_result failed = not_sent("no random numbers for a name");
-	if (id_ulid(ulid, clock_wall_ms()) == 0) {
+	int r = id_ulid(ulid, clock_wall_ms());
+	if (r == 0)
 		member_name_make(member->name, pool->instance, pool->gen, ulid);
-		if (begun(pool, pool->provider.ops->create(pool->provider.self, member->name, on_created, member)))
-			return;
-		failed.detail = "could not be started";
+	return r;
+}
+
+static void ask(struct pool *pool, struct pool_member *member, enum verb verb)
+{
+	struct operation asked = {.pool = pool, .member = member, .verb = verb, .asked_us = read_clock(pool)};
+	CLEANUP(free_ptr) struct operation *operation = malloc(sizeof *operation);
+	int r = operation ? 0 : -ENOMEM;
+	if (r == 0 && verb == CREATE)
+		r = name_member(pool, member);
+	if (r == 0) {
+		*operation = asked;
+		r = begin(pool, operation);
 	}
-	finish_create(member, &failed, true);
-}
-
-static void do_prepare(struct pool *pool, struct pool_member *member)
-{
-	member->asked_us = read_clock(pool);
-	if (begun(pool, pool->provider.ops->prepare(pool->provider.self, member->name, on_prepared, member)))
+	if (r < 0) {
+		struct provider_result failed = {.code = PROVIDER_UNAVAILABLE, .detail = uv_strerror(r)};
+		finish(pool, &asked, &failed, true);
 		return;
-	struct provider_result failed = not_sent("could not be started");
-	finish_prepare(member, &failed, true);
-}
-
-static void do_destroy(struct pool *pool, struct pool_member *member)
-{
-	member->pool = pool;
-	member->asked_us = read_clock(pool);
-	if (begun(pool, pool->provider.ops->destroy(pool->provider.self, member->name, on_destroyed, member)))
-		return;
-	struct provider_result failed = not_sent("could not be started");
-	finish_destroy(member, &failed, true);
+	}
+	DL_APPEND(pool->operations, operation);
+	operation = NULL;
 }
 
 static void do_close(struct pool_member *member)
@@ -308,50 +298,25 @@ static void do_close(struct pool_member *member)
 	sandbox_close(sandbox);
 }
 
-static void on_found(void *ctx, const char *name)
-{
-	struct pool *pool = ctx;
-	if (!pool->freeing && member_name_belongs(name, pool->instance))
-		step(pool, (struct machine_event){.type = MACHINE_FOUND, .name = name});
-}
-
-static void on_listed(void *ctx, const struct provider_result *result)
-{
-	struct pool *pool = ctx;
-	if (answered(pool))
-		return;
-	note_result(pool, "list", pool->instance, result);
-	step(pool, (struct machine_event){.type = MACHINE_LISTED, .code = result->code});
-}
-
-static void do_list(struct pool *pool)
-{
-	char prefix[MEMBER_NAME_PREFIX_MAX + 1];
-	member_name_prefix(prefix, pool->instance);
-	if (begun(pool, pool->provider.ops->list(pool->provider.self, prefix, on_found, on_listed, pool)))
-		return;
-	step(pool, (struct machine_event){.type = MACHINE_LISTED, .code = PROVIDER_UNAVAILABLE});
-}
-
 /* --- the machine's driver --------------------------------------------------------------------- */
 
 static void carry_out(struct pool *pool, const struct machine_action *action)
 {
 	switch (action->type) {
 	case MACHINE_DO_LIST:
-		do_list(pool);
+		ask(pool, NULL, LIST);
 		break;
 	case MACHINE_DO_CREATE:
-		do_create(pool, action->member);
+		ask(pool, action->member, CREATE);
 		break;
 	case MACHINE_DO_PREPARE:
-		do_prepare(pool, action->member);
+		ask(pool, action->member, PREPARE);
 		break;
 	case MACHINE_DO_CLOSE:
 		do_close(action->member);
 		break;
 	case MACHINE_DO_DESTROY:
-		do_destroy(pool, action->member);
+		ask(pool, action->member, DESTROY);
 		break;
 	case MACHINE_DO_GRANT:
 		answer_grant(pool, action);
@@ -526,8 +491,14 @@ void pool_stop(struct pool *pool, uint64_t deadline_ms, void (*on_stopped)(void 
 static void on_closed(uv_handle_t *handle)
 {
 	struct pool *pool = handle->data;
-	pool->handles--;
-	maybe_freed(pool);
+	if (--pool->handles)
+		return;
+	void (*on_freed)(void *) = pool->on_freed;
+	void *ctx = pool->freed_ctx;
+	machine_deinit(&pool->machine);
+	free(pool);
+	if (on_freed)
+		on_freed(ctx);
 }
 
 static void forget_claims(struct pool *pool)
@@ -548,6 +519,9 @@ void pool_free(struct pool *pool, void (*on_freed)(void *ctx), void *ctx)
 	pool->on_freed = on_freed;
 	pool->freed_ctx = ctx;
 	forget_claims(pool);
+	struct operation *operation;
+	DL_FOREACH(pool->operations, operation)
+		operation->pool = NULL;
 	for (int state = 0; state < POOL_STATES; state++) {
 		struct pool_member *member;
 		DL_FOREACH(pool->machine.lists[state], member)

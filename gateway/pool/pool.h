@@ -101,8 +101,8 @@ const char *pool_member_name(const struct pool_member *member);
  */
 void pool_stop(struct pool *pool, uint64_t deadline_ms, void (*on_stopped)(void *ctx, size_t left), void *ctx);
 
-/* Closes every sandbox and forgets claims without calling them. No grant may be used after it. The memory is let go when the loop
- * has closed the handles and the provider has answered what is under way; on_freed (may be NULL) runs then. */
+/* Closes every sandbox and forgets claims without calling them. No grant may be used after it. on_freed (may be NULL) runs when the
+ * loop has closed the handles; it does not wait for the provider, whose late answers are dropped. */
 void pool_free(struct pool *pool, void (*on_freed)(void *ctx), void *ctx);
 
 struct pool_counts {
