@@ -67,9 +67,15 @@ struct connection_waiter {
 	bool queued;
 };
 
-/* The newest idle connection at once (*connection, always a reused one), or *connection is NULL and the waiter hears later.
- * `fresh`: never a reused one. CONNECTION_E_BUSY, -ENOMEM. */
-MUST_CHECK int connection_acquire(struct connection_pool *pool, struct connection_waiter *waiter, bool fresh,
+enum connection_want {
+	CONNECTION_ANY,     /* the newest idle one, which may have died a moment ago */
+	CONNECTION_CHECKED, /* the same after a look at its socket: for a request that may not be sent twice */
+	CONNECTION_FRESH,   /* never one that was used before */
+};
+
+/* An idle connection at once (*connection, always a reused one), or *connection is NULL and the waiter hears later.
+ * CONNECTION_E_BUSY, -ENOMEM. */
+MUST_CHECK int connection_acquire(struct connection_pool *pool, struct connection_waiter *waiter, enum connection_want want,
 				  struct connection **connection);
 void connection_cancel(struct connection_pool *pool, struct connection_waiter *waiter);
 
@@ -86,9 +92,6 @@ MUST_CHECK int connection_recv(struct connection *connection, char *into, size_t
 /* Hears readiness until released; level-triggered. Set once after acquiring. */
 void connection_set_handler(struct connection *connection, void (*on_ready)(void *ctx, bool readable, bool writable), void *ctx);
 MUST_CHECK int connection_watch(struct connection *connection, bool readable, bool writable);
-
-/* Milliseconds that opening took, 0 for a reused one. */
-uint64_t connection_open_us(const struct connection *connection);
 
 struct connection_counts {
 	size_t open, idle, opening, waiting;

@@ -88,7 +88,7 @@ void exchange_set_idle(struct exchange *exchange, unsigned idle_ms);
 /* No further callback; the connection is closed. NULL is allowed. */
 void exchange_cancel(struct exchange *exchange);
 
-/* For logs: how the exchange went so far. */
+/* For logs: how the exchange went so far. May also be asked inside on_end and on_failed. */
 struct exchange_timing {
 	uint64_t connect_us;    /* waiting for a connection */
 	uint64_t first_byte_us; /* from the start; 0 when none came */

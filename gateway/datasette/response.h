@@ -54,9 +54,10 @@ struct response {
 	struct buf text;
 	struct response_head head;
 	struct response_span spans[RESPONSE_FIELDS_MAX];
-	size_t count, head_bytes;
+	size_t count, head_bytes, extension_bytes;
+	uint64_t content_length;
 	unsigned interim, content_lengths, codings;
-	bool to_head, in_value, started, done, keep_alive;
+	bool to_head, started, head_done, keep_alive, dead;
 	const char *error; /* a plain sentence, static */
 };
 

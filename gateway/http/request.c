@@ -576,18 +576,25 @@ int http_request_respond_problem(struct http_request *request, const struct http
 	return http_request_respond(request, problem->status, &fields, buf_peek(&body));
 }
 
-size_t http_request_room(const struct http_request *request)
+static bool drops_body(const struct http_request *request)
 {
-	if (request->aborted || request->bodyless)
-		return HTTP_REQUEST_BUFFER;
-	return request->out.len < HTTP_REQUEST_BUFFER ? HTTP_REQUEST_BUFFER - request->out.len : 0;
+	return request->aborted || request->bodyless || request->ended;
+}
+
+size_t http_request_room(struct http_request *request)
+{
+	size_t room = drops_body(request) ? HTTP_REQUEST_BUFFER : HTTP_REQUEST_BUFFER - request->out.len;
+	if (room >= HTTP_REQUEST_ROOM_MIN)
+		return room;
+	request->want_writable = true;
+	return 0;
 }
 
 size_t http_request_write(struct http_request *request, struct slice bytes)
 {
-	if (request->aborted || request->bodyless || request->ended)
+	if (drops_body(request))
 		return bytes.len;
-	size_t room = http_request_room(request);
+	size_t room = HTTP_REQUEST_BUFFER - request->out.len;
 	size_t n = bytes.len < room ? bytes.len : room;
 	if (buf_append(&request->out, slice_of(bytes.data, n)) < 0) {
 		cut(request);

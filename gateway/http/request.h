@@ -26,7 +26,8 @@
 #include "gateway/http/problem.h"
 #include "gateway/http/router.h"
 
-#define HTTP_REQUEST_BUFFER (64 * 1024)
+#define HTTP_REQUEST_BUFFER   (64 * 1024)
+#define HTTP_REQUEST_ROOM_MIN (4 * 1024)
 
 #define HTTP_REQUEST_E_ANSWERED  1 /* there is an answer already (or the client is gone): ignored */
 #define HTTP_REQUEST_E_TOO_LARGE 2 /* Content-Length above the limit: answered with 413 here, only on_finished follows */
@@ -76,7 +77,7 @@ struct http_sink {
 	size_t (*on_body)(void *ctx, struct slice bytes);
 	/* The whole body is here. Also called for a request without a body. */
 	void (*on_body_end)(void *ctx);
-	/* After http_request_write() took less than it was given: at least half of the buffer is free again. */
+	/* After http_request_write() took less than it was given, or http_request_room() gave 0: half of the buffer is free again. */
 	void (*on_writable)(void *ctx);
 	/* The client left, or was too slow, or the server stops: the answer can no longer be given. Not called after the whole answer was
 	 * handed over (http_request_respond, http_request_end). */
@@ -117,8 +118,8 @@ MUST_CHECK int http_request_respond_stream(struct http_request *request, unsigne
 /* How many bytes were taken; fewer than bytes.len: full, on_writable follows. All are taken (and dropped) once the client is gone. */
 MUST_CHECK size_t http_request_write(struct http_request *request, struct slice bytes);
 
-/* Bytes that the next write takes for certain. */
-size_t http_request_room(const struct http_request *request);
+/* Bytes that the next write takes for certain: 0 (on_writable follows) or at least HTTP_REQUEST_ROOM_MIN. */
+size_t http_request_room(struct http_request *request);
 
 /* The streamed answer is complete. With a `length` that is not reached the client sees a cut. */
 void http_request_end(struct http_request *request);

@@ -2,7 +2,7 @@
  * forward - what a request and a response become on their way through (RFC 9110 section 7.6, RFC 7239)
  *
  * Pure: borrows, writes into the caller's buffer.
- * Results: 0, FORWARD_E_LOOP, FORWARD_E_FIELDS; negative = those of buf.
+ * Results: 0, FORWARD_E_LOOP, FORWARD_E_LAST; negative = those of buf.
  */
 #pragma once
 
@@ -12,12 +12,12 @@
 #include "gateway/http/request.h"
 
 #define FORWARD_E_LOOP   1 /* our own Via is in the request already */
-#define FORWARD_E_FIELDS 2 /* the response has a field that may not be passed on and cannot be dropped */
+#define FORWARD_E_LAST 2 /* OPTIONS with Max-Forwards: 0 is for us (RFC 9110 section 7.6.2) */
 
 struct forward_options {
 	struct slice pseudonym;      /* in Via, "spritegate"; two gateways in a row need different ones */
 	struct peer_set trusted;     /* peers whose X-Forwarded-Proto, X-Forwarded-For and Fly-Client-IP are believed */
-	unsigned port;               /* X-Forwarded-Port when the peer is not trusted and Host has none */
+	struct slice default_host;   /* Host for an HTTP/1.0 request without one */
 };
 
 /* Who the client is and how it came, after what trusted peers say; slices of the request. */

@@ -1,0 +1,303 @@
+#include "gateway/proxy/forward.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+/* --- requests ------------------------------------------------------------------------------------------------------------ */
+
+/* What every field of the request is to us, looked up once. */
+struct scan {
+	const struct http_known *known[HTTP_FIELDS_MAX];
+	bool has_connection;
+};
+
+static void scan_fields(const struct http_fields *fields, struct scan *scan)
+{
+	scan->has_connection = false;
+	for (size_t i = 0; i < fields->count; i++) {
+		scan->known[i] = http_known_find(fields->at[i].name);
+		scan->has_connection |= scan->known[i]->id == HTTP_CONNECTION;
+	}
+}
+
+/* Does a Connection field name it? */
+static bool is_named(const struct http_fields *fields, const struct scan *scan, struct slice name)
+{
+	if (!scan->has_connection)
+		return false;
+	for (size_t i = 0; i < fields->count; i++)
+		if (scan->known[i]->id == HTTP_CONNECTION && http_list_has(fields->at[i].value, name))
+			return true;
+	return false;
+}
+
+static int write_field(struct buf *out, struct slice name, struct slice value)
+{
+	/* Checked where they came in; this is the last place before the wire. */
+	if (!http_is_token(name) || !http_is_value(value))
+		return -EINVAL;
+	char *to;
+	int r = buf_reserve(out, name.len + value.len + 4, &to);
+	if (r < 0)
+		return r;
+	memcpy(to, name.data, name.len);
+	to += name.len;
+	*to++ = ':';
+	*to++ = ' ';
+	if (value.len)
+		memcpy(to, value.data, value.len);
+	to += value.len;
+	*to++ = '\r';
+	*to++ = '\n';
+	buf_commit(out, name.len + value.len + 4);
+	return 0;
+}
+
+/* Every line of one field in one, in order. */
+static int write_joined(const struct http_fields *fields, const struct scan *scan, enum http_known_id id, struct slice name,
+			struct slice separator, struct slice last, struct buf *out)
+{
+	bool any = false;
+	int r = buf_append(out, name);
+	if (r == 0)
+		r = buf_append(out, SLICE(": "));
+	for (size_t i = 0; r == 0 && i < fields->count; i++) {
+		if (scan->known[i]->id != id)
+			continue;
+		if (any)
+			r = buf_append(out, separator);
+		if (r == 0)
+			r = buf_append(out, fields->at[i].value);
+		any = true;
+	}
+	if (r == 0 && last.len && any)
+		r = buf_append(out, separator);
+	if (r == 0)
+		r = buf_append(out, last);
+	return r < 0 ? r : buf_append(out, SLICE("\r\n"));
+}
+
+/* received-by of one member of Via: "1.1 spritegate (comment)". */
+static struct slice via_name(struct slice member)
+{
+	member = slice_trim(member);
+	const char *space = member.len ? memchr(member.data, ' ', member.len) : NULL;
+	if (!space)
+		return (struct slice){0};
+	struct slice rest = slice_trim(slice_from(member, (size_t)(space - member.data)));
+	const char *end = rest.len ? memchr(rest.data, ' ', rest.len) : NULL;
+	return end ? slice_of(rest.data, (size_t)(end - rest.data)) : rest;
+}
+
+static bool passed_here(const struct http_fields *fields, const struct scan *scan, struct slice pseudonym)
+{
+	for (size_t i = 0; i < fields->count; i++) {
+		if (scan->known[i]->id != HTTP_VIA)
+			continue;
+		struct slice rest = fields->at[i].value, member;
+		while (slice_next(&rest, ',', &member))
+			if (slice_equal_nocase(via_name(member), pseudonym))
+				return true;
+	}
+	return false;
+}
+
+/* Tokens of this gateway are nobody else's business. */
+static bool is_our_token(struct slice authorization)
+{
+	if (!slice_has_prefix_nocase(authorization, SLICE("bearer")))
+		return false;
+	return slice_has_prefix(slice_trim(slice_from(authorization, 6)), SLICE("sgt_"));
+}
+
+static bool is_dropped(const struct http_head *head, const struct scan *scan, size_t i, bool trusted)
+{
+	const struct http_known *known = scan->known[i];
+	const struct http_field *field = &head->fields->at[i];
+	if (known->flags & (HTTP_HOP | HTTP_DROP_REQUEST))
+		return true;
+	/* Fly's own fields say something when they come from Fly. */
+	if (known->flags & HTTP_IDENTITY)
+		return !trusted || !slice_has_prefix_nocase(field->name, SLICE("fly-"));
+	if (known->id == HTTP_AUTHORIZATION && is_our_token(field->value))
+		return true;
+	return is_named(head->fields, scan, field->name);
+}
+
+static int write_max_forwards(const struct http_head *head, struct slice value, struct buf *out)
+{
+	uint64_t left;
+	if (!slice_equal(head->method, SLICE("OPTIONS")) || slice_to_u64(value, UINT32_MAX, &left) != 0)
+		return write_field(out, SLICE("Max-Forwards"), value);
+	return left ? buf_printf(out, "Max-Forwards: %llu\r\n", (unsigned long long)left - 1) : FORWARD_E_LAST;
+}
+
+static int write_client_fields(const struct http_head *head, const struct scan *scan, bool trusted, struct buf *out)
+{
+	const struct http_fields *fields = head->fields;
+	bool cookies = false;
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < fields->count; i++) {
+		enum http_known_id id = scan->known[i]->id;
+		if (id == HTTP_HOST || id == HTTP_VIA || is_dropped(head, scan, i, trusted))
+			continue;
+		if (id == HTTP_MAX_FORWARDS) {
+			r = write_max_forwards(head, fields->at[i].value, out);
+		} else if (id != HTTP_COOKIE) {
+			r = write_field(out, fields->at[i].name, fields->at[i].value);
+		} else if (!cookies) {
+			/* Datasette reads only the last of several lines. */
+			r = write_joined(fields, scan, HTTP_COOKIE, fields->at[i].name, SLICE("; "), (struct slice){0}, out);
+			cookies = true;
+		}
+	}
+	return r;
+}
+
+static struct slice port_of(struct slice host, struct slice scheme)
+{
+	const char *colon = host.len ? memrchr(host.data, ':', host.len) : NULL;
+	bool in_brackets = colon && memchr(colon, ']', (size_t)(host.data + host.len - colon));
+	if (colon && !in_brackets && colon + 1 < host.data + host.len)
+		return slice_from(host, (size_t)(colon - host.data) + 1);
+	return slice_equal(scheme, SLICE("https")) ? SLICE("443") : SLICE("80");
+}
+
+static int write_forwarded(const struct http_head *head, const struct forward_options *options, struct slice host,
+			   struct buf *out)
+{
+	struct forward_client client = forward_client_of(head, options);
+	struct slice port = port_of(host, client.scheme);
+	bool v6 = client.address.len && memchr(client.address.data, ':', client.address.len);
+	int r = buf_printf(out,
+			   "X-Forwarded-For: %.*s\r\nX-Forwarded-Proto: %.*s\r\nX-Forwarded-Host: %.*s\r\n"
+			   "X-Forwarded-Port: %.*s\r\n",
+			   SLICE_FMT(client.address), SLICE_FMT(client.scheme), SLICE_FMT(host), SLICE_FMT(port));
+	return r < 0 ? r
+		     : buf_printf(out, "Forwarded: for=%s%.*s%s;proto=%.*s;host=\"%.*s\";by=_%.*s\r\nX-Request-Id: %.*s\r\n",
+				  v6 ? "\"[" : "", SLICE_FMT(client.address), v6 ? "]\"" : "", SLICE_FMT(client.scheme),
+				  SLICE_FMT(host), SLICE_FMT(options->pseudonym), SLICE_FMT(head->id));
+}
+
+static int write_via(const struct http_head *head, const struct scan *scan, const struct forward_options *options,
+		     struct buf *out)
+{
+	char ours[80];
+	snprintf(ours, sizeof ours, "1.%u %.*s", head->version_minor, SLICE_FMT(options->pseudonym));
+	return write_joined(head->fields, scan, HTTP_VIA, SLICE("Via"), SLICE(", "), slice_str(ours), out);
+}
+
+int forward_request(const struct http_head *head, const struct forward_options *options, struct buf *out)
+{
+	struct scan scan;
+	scan_fields(head->fields, &scan);
+	if (passed_here(head->fields, &scan, options->pseudonym))
+		return FORWARD_E_LOOP;
+	struct slice host = head->host.len ? head->host : options->default_host;
+	int r = buf_append(out, head->method);
+	if (r == 0)
+		r = buf_append_char(out, ' ');
+	if (r == 0)
+		r = buf_append(out, head->target);
+	if (r == 0)
+		r = buf_append(out, SLICE(" HTTP/1.1\r\n"));
+	if (r == 0)
+		r = write_field(out, SLICE("Host"), host);
+	if (r == 0)
+		r = write_client_fields(head, &scan, peer_set_has(&options->trusted, head->peer), out);
+	if (r == 0)
+		r = write_via(head, &scan, options, out);
+	return r == 0 ? write_forwarded(head, options, host, out) : r;
+}
+
+bool forward_may_retry(const struct http_head *head)
+{
+	/* The page of Datasette's one-time login link uses the link up whatever the method. */
+	if (slice_has_prefix(head->path, SLICE("/-/auth-token")))
+		return false;
+	return slice_equal(head->method, SLICE("GET")) || slice_equal(head->method, SLICE("HEAD")) ||
+	       slice_equal(head->method, SLICE("OPTIONS"));
+}
+
+/* --- who the client is ------------------------------------------------------------------------------------------------------ */
+
+static struct slice last_member(struct slice list)
+{
+	struct slice member = {0};
+	while (slice_next(&list, ',', &member))
+		continue;
+	return slice_trim(member);
+}
+
+static struct slice last_value(const struct http_fields *fields, struct slice name)
+{
+	struct slice value = {0};
+	for (size_t i = 0; i < fields->count; i++)
+		if (slice_equal_nocase(fields->at[i].name, name))
+			value = fields->at[i].value;
+	return value;
+}
+
+/* The rightmost address that is not a trusted peer itself. */
+static struct slice forwarded_for(const struct http_fields *fields, const struct peer_set *trusted)
+{
+	struct slice list = last_value(fields, SLICE("X-Forwarded-For"));
+	while (list.len) {
+		struct slice member = last_member(list);
+		if (!peer_is_address(member))
+			return (struct slice){0};
+		if (!peer_set_has(trusted, member))
+			return member;
+		const char *comma = memrchr(list.data, ',', list.len);
+		list.len = comma ? (size_t)(comma - list.data) : 0;
+	}
+	return (struct slice){0};
+}
+
+struct forward_client forward_client_of(const struct http_head *head, const struct forward_options *options)
+{
+	struct forward_client client = {.address = head->peer, .scheme = SLICE("http")};
+	if (!peer_set_has(&options->trusted, head->peer))
+		return client;
+	struct slice proto = last_member(last_value(head->fields, SLICE("X-Forwarded-Proto")));
+	if (slice_equal_nocase(proto, SLICE("https")))
+		client.scheme = SLICE("https");
+	/* Fly appends its own address to X-Forwarded-For, so its own field comes first. */
+	struct slice address = slice_trim(last_value(head->fields, SLICE("Fly-Client-IP")));
+	if (!peer_is_address(address))
+		address = forwarded_for(head->fields, &options->trusted);
+	if (address.len)
+		client.address = address;
+	return client;
+}
+
+/* --- responses ------------------------------------------------------------------------------------------------------------------ */
+
+static bool response_names(const struct response_head *head, struct slice name)
+{
+	for (size_t i = 0; i < head->count; i++)
+		if (slice_equal_nocase(head->fields[i].name, SLICE("connection")) && http_list_has(head->fields[i].value, name))
+			return true;
+	return false;
+}
+
+int forward_response(const struct response_head *head, struct http_fields *fields)
+{
+	http_fields_clear(fields);
+	for (size_t i = 0; i < head->count; i++) {
+		const struct response_field *field = &head->fields[i];
+		if (http_known_find(field->name)->flags & (HTTP_HOP | HTTP_DROP_RESPONSE) || response_names(head, field->name))
+			continue;
+		if (http_fields_add(fields, field->name, field->value) != 0)
+			return -E2BIG;
+	}
+	return 0;
+}
+
+bool forward_is_event_stream(const struct response_head *head)
+{
+	for (size_t i = 0; i < head->count; i++)
+		if (slice_equal_nocase(head->fields[i].name, SLICE("content-type")))
+			return slice_has_prefix_nocase(head->fields[i].value, SLICE("text/event-stream"));
+	return false;
+}

@@ -1,0 +1,325 @@
+#include "gateway/proxy/relay.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define HEAD_MAX (256 * 1024)
+
+/* One request on its way. It lives until the request has finished; the exchange is always over by then. */
+struct carry {
+	struct carry *next; /* in the free list */
+	struct relay *relay;
+	struct http_request *request;
+	struct exchange *exchange; /* NULL when it has ended */
+	struct relay_summary summary;
+	bool head_passed;
+};
+
+struct relay {
+	struct relay_options options;
+	struct carry *free;
+	size_t active;
+	struct buf head; /* reused for every request */
+};
+
+void relay_defaults(struct relay_options *options)
+{
+	*options = (struct relay_options){
+		.forward = {.pseudonym = SLICE("spritegate"), .default_host = SLICE("localhost")},
+		.max_body = 128ull * 1024 * 1024,
+		.first_byte_ms = 60000,
+		.idle_ms = 60000,
+		.event_stream_idle_ms = 15 * 60000,
+	};
+}
+
+/* --- problems ------------------------------------------------------------------------------------------------------------- */
+
+static void answer_problem(struct carry *carry, const struct http_problem *problem, bool retry_after)
+{
+	struct http_fields extra;
+	http_fields_clear(&extra);
+	if ((retry_after && http_fields_add(&extra, SLICE("Retry-After"), SLICE("1")) != 0) ||
+	    http_request_respond_problem(carry->request, problem, &extra) < 0)
+		http_request_abort(carry->request);
+}
+
+static void answer_internal(struct carry *carry)
+{
+	struct http_problem problem = {.status = 500, .code = "internal", .detail = SLICE("This gateway failed.")};
+	answer_problem(carry, &problem, false);
+}
+
+static void answer_busy(struct carry *carry)
+{
+	struct http_problem problem = {.status = 503,
+				       .code = "temporary-reduced-capacity",
+				       .detail = SLICE("Too many requests wait for Datasette.")};
+	answer_problem(carry, &problem, true);
+}
+
+static void answer_loop(struct carry *carry)
+{
+	struct http_problem problem = {.status = 502,
+				       .code = "loop",
+				       .detail = SLICE("The request has been through this gateway already: "
+						       "DATASETTE_URL leads back here.")};
+	answer_problem(carry, &problem, false);
+}
+
+static void answer_failure(struct carry *carry, const struct exchange_failure *failure)
+{
+	char detail[512], extra[64];
+	bool late = failure->error == EXCHANGE_TIMEOUT;
+	int len = snprintf(detail, sizeof detail, "Datasette failed, not the gateway: %s.", failure->detail);
+	snprintf(extra, sizeof extra, "\"upstream\":\"datasette\",\"upstream_error\":\"%s\"", exchange_error_name(failure->error));
+	struct http_problem problem = {
+		.status = late ? 504 : 502,
+		.code = late ? "upstream-timeout" : "bad-upstream",
+		.detail = slice_of(detail, (size_t)len < sizeof detail ? (size_t)len : sizeof detail - 1),
+		.extra = slice_str(extra),
+	};
+	answer_problem(carry, &problem, false);
+}
+
+/* --- from Datasette --------------------------------------------------------------------------------------------------------- */
+
+static void on_interim(void *ctx, const struct response_head *head)
+{
+	struct carry *carry = ctx;
+	struct http_fields fields;
+	if (forward_response(head, &fields) == 0)
+		http_request_inform(carry->request, head->status, &fields);
+}
+
+static void on_head(void *ctx, const struct response_head *head)
+{
+	struct carry *carry = ctx;
+	struct http_fields fields;
+	carry->head_passed = true;
+	carry->summary.upstream_status = head->status;
+	if (forward_is_event_stream(head))
+		exchange_set_idle(carry->exchange, carry->relay->options.event_stream_idle_ms);
+	int r = forward_response(head, &fields);
+	if (r == 0)
+		r = http_request_respond_stream(carry->request, head->status, &fields, head->length);
+	if (r < 0)
+		http_request_abort(carry->request);
+}
+
+static size_t on_room(void *ctx)
+{
+	struct carry *carry = ctx;
+	return http_request_room(carry->request);
+}
+
+static void on_response_body(void *ctx, struct slice bytes)
+{
+	struct carry *carry = ctx;
+	/* Never more than on_room has promised. */
+	if (http_request_write(carry->request, bytes) < bytes.len)
+		http_request_abort(carry->request);
+}
+
+static void on_upstream_writable(void *ctx)
+{
+	struct carry *carry = ctx;
+	http_request_resume_body(carry->request);
+}
+
+static void note_timing(struct carry *carry)
+{
+	carry->summary.upstream = exchange_timing(carry->exchange);
+	carry->exchange = NULL;
+}
+
+static void on_response_end(void *ctx)
+{
+	struct carry *carry = ctx;
+	note_timing(carry);
+	http_request_end(carry->request);
+}
+
+static void on_response_failed(void *ctx, const struct exchange_failure *failure)
+{
+	struct carry *carry = ctx;
+	note_timing(carry);
+	carry->summary.failed = true;
+	carry->summary.error = failure->error;
+	if (carry->head_passed)
+		http_request_abort(carry->request);
+	else
+		answer_failure(carry, failure);
+}
+
+static const struct exchange_events exchange_events = {
+	.on_interim = on_interim,
+	.on_head = on_head,
+	.on_room = on_room,
+	.on_body = on_response_body,
+	.on_writable = on_upstream_writable,
+	.on_end = on_response_end,
+	.on_failed = on_response_failed,
+};
+
+/* --- from the client ---------------------------------------------------------------------------------------------------------- */
+
+static size_t on_request_body(void *ctx, struct slice bytes)
+{
+	struct carry *carry = ctx;
+	return carry->exchange ? exchange_write(carry->exchange, bytes) : bytes.len;
+}
+
+static void on_request_end(void *ctx)
+{
+	struct carry *carry = ctx;
+	if (carry->exchange)
+		exchange_end(carry->exchange);
+}
+
+static void on_client_writable(void *ctx)
+{
+	struct carry *carry = ctx;
+	if (carry->exchange)
+		exchange_resume(carry->exchange);
+}
+
+static void cancel(struct carry *carry)
+{
+	struct exchange *exchange = carry->exchange;
+	if (!exchange)
+		return;
+	note_timing(carry);
+	exchange_cancel(exchange);
+}
+
+static void on_client_gone(void *ctx)
+{
+	cancel(ctx);
+}
+
+static void on_finished(void *ctx, const struct http_summary *summary)
+{
+	struct carry *carry = ctx;
+	struct relay *relay = carry->relay;
+	cancel(carry);
+	carry->summary.http = *summary;
+	if (relay->options.on_finished)
+		relay->options.on_finished(relay->options.ctx, http_request_head(carry->request), &carry->summary);
+	relay->active--;
+	carry->next = relay->free;
+	relay->free = carry;
+}
+
+static const struct http_sink sink = {
+	.on_body = on_request_body,
+	.on_body_end = on_request_end,
+	.on_writable = on_client_writable,
+	.on_gone = on_client_gone,
+	.on_finished = on_finished,
+};
+
+/* --- the way there --------------------------------------------------------------------------------------------------------------- */
+
+static struct carry *new_carry(struct relay *relay, struct http_request *request)
+{
+	struct carry *carry = relay->free;
+	if (carry)
+		relay->free = carry->next;
+	else
+		carry = malloc(sizeof *carry);
+	if (carry)
+		*carry = (struct carry){.relay = relay, .request = request};
+	return carry;
+}
+
+static int start_exchange(struct carry *carry)
+{
+	struct relay *relay = carry->relay;
+	const struct http_head *head = http_request_head(carry->request);
+	static const enum exchange_body bodies[] = {
+		[HTTP_BODY_NONE] = EXCHANGE_BODY_NONE,
+		[HTTP_BODY_LENGTH] = EXCHANGE_BODY_LENGTH,
+		[HTTP_BODY_CHUNKED] = EXCHANGE_BODY_CHUNKED,
+	};
+	struct exchange_request request = {
+		.head = buf_peek(&relay->head),
+		.body = bodies[head->body],
+		.length = head->content_length,
+		.to_head = slice_equal(head->method, SLICE("HEAD")),
+		.may_retry = forward_may_retry(head),
+		.first_byte_ms = relay->options.first_byte_ms,
+		.idle_ms = relay->options.idle_ms,
+	};
+	return exchange_start(relay->options.exchanges, &request, &exchange_events, carry, &carry->exchange);
+}
+
+static void answer_options(struct carry *carry)
+{
+	struct http_fields fields;
+	http_fields_clear(&fields);
+	if (http_fields_add(&fields, SLICE("Allow"), SLICE("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")) != 0 ||
+	    http_request_respond(carry->request, 204, &fields, (struct slice){0}) < 0)
+		http_request_abort(carry->request);
+}
+
+void relay_handle(struct relay *relay, struct http_request *request)
+{
+	struct carry *carry = new_carry(relay, request);
+	if (!carry) {
+		http_request_abort(request);
+		return;
+	}
+	relay->active++;
+	http_request_attach(request, &sink, carry);
+	buf_consume(&relay->head, relay->head.len);
+	int r = forward_request(http_request_head(request), &relay->options.forward, &relay->head);
+	if (r == FORWARD_E_LOOP) {
+		answer_loop(carry);
+		return;
+	}
+	if (r == FORWARD_E_LAST) {
+		answer_options(carry);
+		return;
+	}
+	/* Nothing is asked of Datasette for a body that is refused anyway. */
+	if (r == 0 && http_request_read(request, relay->options.max_body) != 0)
+		return;
+	if (r == 0)
+		r = start_exchange(carry);
+	if (r == EXCHANGE_E_BUSY)
+		answer_busy(carry);
+	else if (r != 0)
+		answer_internal(carry);
+}
+
+/* --- life ------------------------------------------------------------------------------------------------------------------------- */
+
+struct relay *relay_new(const struct relay_options *options)
+{
+	struct relay *relay = calloc(1, sizeof *relay);
+	if (!relay)
+		return NULL;
+	relay->options = *options;
+	buf_init(&relay->head, HEAD_MAX);
+	return relay;
+}
+
+void relay_free(struct relay *relay)
+{
+	if (!relay)
+		return;
+	while (relay->free) {
+		struct carry *carry = relay->free;
+		relay->free = carry->next;
+		free(carry);
+	}
+	buf_deinit(&relay->head);
+	free(relay);
+}
+
+size_t relay_active(const struct relay *relay)
+{
+	return relay->active;
+}
