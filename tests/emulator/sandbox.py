@@ -57,8 +57,9 @@ class Store:
         sweep(tempfile.gettempdir())
         self.path = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX))
         self.path.chmod(0o711)
-        self.lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self.lock = os.open(self.path / "locking", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
+        os.rename(self.path / "locking", self.path / "lock")    # whoever finds it finds it locked
         self.first_user = first_user()
         self.slots = set()
 
@@ -68,7 +69,7 @@ class Store:
         return slot
 
     def close(self):
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
         os.close(self.lock)
 
 
@@ -81,7 +82,7 @@ def sweep(parent):
             continue        # being made right now, or another user's
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
         except OSError:
             pass
         finally:
@@ -132,14 +133,27 @@ class Disk:
         await asyncio.to_thread(empty, self.path / "tmp")
 
     async def remove(self):
-        await asyncio.to_thread(shutil.rmtree, self.path, True)
+        await asyncio.to_thread(remove, self.path)
         self.store.slots.discard(self.slot)
+
+
+def remove(folder):
+    """A whole tree, also one whose folders a command has closed (which only matters without root)."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder):
+        os.chmod(folder, 0o700)
+        for parent, names, _ in os.walk(folder):
+            for name in names:
+                path = os.path.join(parent, name)
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def empty(folder):
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
+            remove(entry.path)
         else:
             os.unlink(entry.path)
 

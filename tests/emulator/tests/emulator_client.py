@@ -85,6 +85,13 @@ class Client:
     async def pause(self, name):
         assert (await self.call("POST", "/_emulator/pause", json={"sprite": name})).json["status"] == "warm"
 
+    async def until_none(self, name, program):
+        """Until no process of the Sprite is called so; init takes a moment to bury the dead."""
+        async def none():
+            return (await self.run(name, "pgrep", "-c", program)).out == "0\n"
+
+        await until(none)
+
     async def fault(self, name, **more):
         answer = await self.call("POST", "/_emulator/faults", json={"name": name, **more})
         assert answer.status == 200, answer.text
