@@ -5,12 +5,10 @@
 static const char *const routes[] = {"static", "table", "row", "exec", "gateway", "other"};
 static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"};
 static const char *const abort_sides[] = {"client", "upstream", "gateway"};
-static const char *const rejections[] = {"framing",	    "target", "method",	  "host",     "header",	   "header_limit", "target_limit",
-					 "body_limit",	    "path",   "version",  "expect",   "loop",	   "timeout",	   "connection_limit",
-					 "parser",	    "other"};
+static const char *const rejections[] = {"framing", "target",	   "ambiguous_path", "host",	     "field",  "method", "version",
+					 "expect",  "header_limit", "target_limit",   "body_limit", "parser", "other"};
 static const char *const code_classes[] = {"1xx", "2xx", "3xx", "4xx", "5xx"};
-static const char *const upstream_errors[] = {"connect", "connect_timeout", "first_byte_timeout", "idle_timeout", "closed",
-					      "truncated", "malformed", "overload", "other"};
+static const char *const upstream_errors[] = {"connect", "timeout", "closed", "truncated", "protocol", "internal", "other"};
 static const char *const outcomes[] = {"exited", "signaled", "timed_out", "canceled", "unknown", "not_started"};
 static const char *const tiers[] = {"hot", "cold", "none"};
 static const char *const decisions[] = {"allow", "deny", "error"};
