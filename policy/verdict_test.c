@@ -1,0 +1,165 @@
+#include "policy/verdict.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <hiredis/hiredis.h>
+
+#define SLOTS 29
+
+/* An answer of the script as hiredis would hand it over. */
+struct fake {
+	redisReply reply, element[SLOTS];
+	redisReply *pointer[SLOTS];
+};
+
+static void set_text(struct fake *fake, size_t i, const char *text)
+{
+	fake->element[i] = (redisReply){.type = REDIS_REPLY_STRING, .str = (char *)(uintptr_t)text, .len = strlen(text)};
+}
+
+static void set_number(struct fake *fake, size_t i, long long number)
+{
+	fake->element[i] = (redisReply){.type = REDIS_REPLY_INTEGER, .integer = number};
+}
+
+static void fill(struct fake *fake, const char *code)
+{
+	static const long long numbers[SLOTS] = {
+		[3] = 7, [4] = 30000, [7] = 1500001, [8] = 2, [9] = 4096, [10] = 512,
+		[11] = 60, 60000, 5, 4, 1000000,
+		[21] = 3, 1, 0, 1,
+		[25] = 600000, 1000, 30000, 1000000,
+	};
+	*fake = (struct fake){0};
+	for (size_t i = 0; i < SLOTS; i++) {
+		set_number(fake, i, numbers[i]);
+		fake->pointer[i] = &fake->element[i];
+	}
+	set_text(fake, 0, code);
+	set_text(fake, 1, "ann");
+	set_text(fake, 2, "batch");
+	set_text(fake, 5, "20261122");
+	set_text(fake, 6, "");
+	fake->reply = (redisReply){.type = REDIS_REPLY_ARRAY, .elements = SLOTS, .element = fake->pointer};
+}
+
+static void test_granted(void **state UNUSED)
+{
+	struct fake fake;
+	struct admission_answer answer;
+	uint64_t reaped;
+	fill(&fake, "granted");
+	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
+	assert_int_equal(answer.code, ADMISSION_GRANTED);
+	assert_string_equal(answer.actor, "ann");
+	assert_string_equal(answer.policy, "batch");
+	assert_int_equal(answer.policy_version, 7);
+	assert_string_equal(answer.lease.actor, "ann");
+	assert_string_equal(answer.lease.day, "20261122");
+	assert_int_equal(answer.lease.granted_ms, 30000);
+	assert_int_equal(answer.max_output_bytes, 4096);
+	assert_int_equal(answer.max_input_bytes, 512);
+	assert_int_equal(reaped, 2);
+	assert_string_equal(answer.violated, "[]");
+	assert_string_equal(answer.rate_limit, "\"rate\";r=4;t=1, \"concurrency\";r=2");
+	assert_string_equal(answer.rate_limit_policy, "\"rate\";q=60;w=60;sg-burst=5, \"concurrency\";q=3;qu=\"concurrent-requests\"");
+	assert_string_equal(answer.exec_budget, "limit=600000, used=1000, held=30000, reset=1");
+}
+
+static void test_quota(void **state UNUSED)
+{
+	struct fake fake;
+	struct admission_answer answer;
+	uint64_t reaped;
+	fill(&fake, "quota");
+	set_text(&fake, 6, "rate,actor-rate,concurrency,actor-concurrency,budget");
+	set_number(&fake, 14, -1);
+	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
+	assert_int_equal(answer.code, ADMISSION_QUOTA);
+	assert_string_equal(answer.violated, "[\"rate\",\"actor-rate\",\"concurrency\",\"actor-concurrency\",\"budget\"]");
+	assert_int_equal(answer.retry_after_ms, 1501);
+	assert_string_equal(answer.rate_limit, "\"rate\";r=0;t=1, \"concurrency\";r=2");
+}
+
+static void test_words(void **state UNUSED)
+{
+	static const struct {
+		const char *word;
+		enum admission_code code;
+	} words[] = {
+		{"unknown", ADMISSION_INVALID_TOKEN},   {"bad-mac", ADMISSION_INVALID_TOKEN},
+		{"revoked", ADMISSION_INVALID_TOKEN},   {"suspended", ADMISSION_INVALID_TOKEN},
+		{"expired", ADMISSION_INVALID_TOKEN},   {"not-yet-valid", ADMISSION_INVALID_TOKEN},
+		{"broken-record", ADMISSION_INVALID_TOKEN}, {"other-pepper", ADMISSION_INVALID_TOKEN},
+		{"scope", ADMISSION_INSUFFICIENT_SCOPE}, {"command", ADMISSION_COMMAND_DENIED},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		struct fake fake;
+		struct admission_answer answer;
+		uint64_t reaped;
+		fill(&fake, words[i].word);
+		if (words[i].code == ADMISSION_INVALID_TOKEN)
+			fake.reply.elements = 1;
+		assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
+		assert_int_equal(answer.code, words[i].code);
+		assert_string_equal(answer.log_reason, words[i].word);
+		assert_int_equal(answer.rate_limit[0] == '\0', words[i].code == ADMISSION_INVALID_TOKEN);
+	}
+}
+
+/* Nothing but the script's own answer may ever grant. */
+static void test_refuses_anything_else(void **state UNUSED)
+{
+	struct fake fake;
+	struct admission_answer answer;
+	uint64_t reaped;
+	redisReply error = {.type = REDIS_REPLY_ERROR, .str = (char *)(uintptr_t) "ERR granted", .len = 11};
+	redisReply ok = {.type = REDIS_REPLY_STATUS, .str = (char *)(uintptr_t) "granted", .len = 7};
+	redisReply nil = {.type = REDIS_REPLY_NIL};
+	assert_int_equal(verdict_read(&error, &answer, &reaped), -EPROTO);
+	assert_int_equal(verdict_read(&ok, &answer, &reaped), -EPROTO);
+	assert_int_equal(verdict_read(&nil, &answer, &reaped), -EPROTO);
+	for (size_t count = 0; count < SLOTS; count++) {
+		fill(&fake, "granted");
+		fake.reply.elements = count;
+		assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), -EPROTO);
+	}
+	fill(&fake, "Granted");
+	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), -EPROTO);
+	fill(&fake, "granted");
+	set_number(&fake, 0, 1);
+	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), -EPROTO);
+	fill(&fake, "granted");
+	set_text(&fake, 5, "202611223");
+	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), -EPROTO);
+}
+
+static void test_long_actor_is_refused_not_cut(void **state UNUSED)
+{
+	struct fake fake;
+	struct admission_answer answer;
+	uint64_t reaped;
+	char actor[130];
+	memset(actor, 'x', sizeof actor);
+	actor[129] = '\0';
+	fill(&fake, "granted");
+	set_text(&fake, 1, actor);
+	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), -EPROTO);
+	set_text(&fake, 1, actor + 1);
+	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
+	assert_string_equal(answer.lease.actor, actor + 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_granted), cmocka_unit_test(test_quota), cmocka_unit_test(test_words),
+		cmocka_unit_test(test_refuses_anything_else), cmocka_unit_test(test_long_actor_is_refused_not_cut),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
