@@ -1,0 +1,205 @@
+#include "gateway/sprites/answers.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+static struct verdict verdict;
+
+static enum provider_code judge(enum sprites_call call, unsigned status, const char *body)
+{
+	struct answer answer = {.status = status, .body = slice_str(body), .failure = "it broke"};
+	answers_judge(&verdict, call, "sg-1", &answer);
+	assert_true(strlen(verdict.detail) > 0);
+	assert_int_equal(verdict.status, status);
+	return verdict.code;
+}
+
+static void test_create(void **state UNUSED)
+{
+	assert_int_equal(judge(SPRITES_CREATE, 201, "{\"id\":\"s\",\"name\":\"sg-1\",\"status\":\"cold\"}"),
+	                 PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_CREATE, 200, "{\"name\":\"sg-1\"}"), PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_CREATE, 409, "{\"error\":\"A sprite named 'sg-1' already exists.\"}"),
+	                 PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_CREATE, 409, "not JSON"), PROVIDER_OK);
+	static const char *const wrong[] = {"",
+	                                    "{}",
+	                                    "[]",
+	                                    "{\"name\":7}",
+	                                    "{\"name\":\"sg-2\"}",
+	                                    "{\"name\":\"sg-1\"",
+	                                    "null",
+	                                    "{\"name\":\"sg-1\",\"name\":\"sg-1\"}"};
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
+		assert_int_equal(judge(SPRITES_CREATE, 201, wrong[i]), PROVIDER_INVALID);
+	assert_int_equal(judge(SPRITES_CREATE, 400, "{\"errors\":[\"invalid sprite name format\"]}"), PROVIDER_INVALID);
+	assert_non_null(strstr(verdict.detail, "invalid sprite name format"));
+	assert_int_equal(judge(SPRITES_CREATE, 302, ""), PROVIDER_INVALID);
+}
+
+static void test_limits(void **state UNUSED)
+{
+	assert_int_equal(
+	        judge(SPRITES_CREATE, 429,
+	              "{\"error\":\"sprite_creation_rate_limited\",\"message\":\"slow\",\"retry_after_seconds\":42}"),
+	        PROVIDER_RATE_LIMIT);
+	assert_int_equal(verdict.retry_after_ms, 42000);
+	assert_int_equal(
+	        judge(SPRITES_CREATE, 429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"current_count\":3}"),
+	        PROVIDER_CAPACITY);
+	assert_int_equal(verdict.retry_after_ms, 0);
+	assert_int_equal(judge(SPRITES_CREATE, 429, "slow down"), PROVIDER_RATE_LIMIT);
+	assert_int_equal(judge(SPRITES_CREATE, 429, "{\"error\":7,\"retry_after_seconds\":\"x\"}"),
+	                 PROVIDER_RATE_LIMIT);
+	assert_int_equal(verdict.retry_after_ms, 0);
+	assert_int_equal(judge(SPRITES_CREATE, 429, "{\"retry_after_seconds\":-1}"), PROVIDER_RATE_LIMIT);
+	assert_int_equal(verdict.retry_after_ms, 0);
+	assert_int_equal(judge(SPRITES_CREATE, 429, "{\"retry_after_seconds\":9223372036854775807}"),
+	                 PROVIDER_RATE_LIMIT);
+	assert_int_equal(verdict.retry_after_ms, 24ull * 3600 * 1000);
+}
+
+static void test_body_before_field(void **state UNUSED)
+{
+	struct answer answer = {.status = 429, .retry_after_ms = 9000, .body = SLICE("{\"retry_after_seconds\":3}")};
+	answers_judge(&verdict, SPRITES_CREATE, "sg-1", &answer);
+	assert_int_equal(verdict.retry_after_ms, 3000);
+	answer.body = SLICE("{}");
+	answers_judge(&verdict, SPRITES_CREATE, "sg-1", &answer);
+	assert_int_equal(verdict.retry_after_ms, 9000);
+}
+
+static void test_errors(void **state UNUSED)
+{
+	for (enum sprites_call call = SPRITES_CREATE; call < SPRITES_CALLS; call++) {
+		assert_int_equal(judge(call, 401, "{\"error\":\"authentication failed\"}"), PROVIDER_UNAUTHORIZED);
+		assert_non_null(strstr(verdict.detail, "authentication failed"));
+		assert_non_null(strstr(verdict.detail, sprites_call_name(call)));
+		assert_int_equal(judge(call, 403, ""), PROVIDER_UNAUTHORIZED);
+		assert_int_equal(judge(call, 404, "{\"error\":\"sprite not found\"}"), PROVIDER_GONE);
+		assert_false(verdict.not_ready);
+		assert_int_equal(judge(call, 500, "oops\nmore"), PROVIDER_UNAVAILABLE);
+		assert_null(strstr(verdict.detail, "more"));
+		assert_false(verdict.not_ready);
+		assert_int_equal(judge(call, 502, "<html>"), PROVIDER_UNAVAILABLE);
+		assert_true(verdict.not_ready);
+		assert_int_equal(judge(call, 503, "{\"error\":\"sprite_starting\",\"retry_after_seconds\":5}"),
+		                 PROVIDER_UNAVAILABLE);
+		assert_true(verdict.not_ready);
+		assert_int_equal(verdict.retry_after_ms, 5000);
+		assert_int_equal(judge(call, 0, ""), PROVIDER_UNAVAILABLE);
+		assert_true(verdict.not_ready);
+		assert_non_null(strstr(verdict.detail, "it broke"));
+		assert_int_equal(judge(call, 418, ""), PROVIDER_INVALID);
+		assert_int_equal(judge(call, 101, ""), PROVIDER_INVALID);
+	}
+}
+
+static void test_delete(void **state UNUSED)
+{
+	assert_int_equal(judge(SPRITES_DELETE, 204, ""), PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_DELETE, 200, "whatever"), PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_DELETE, 410, ""), PROVIDER_GONE);
+	assert_int_equal(judge(SPRITES_DELETE, 500, "{\"error\":\"failed to delete sprite\"}"), PROVIDER_UNAVAILABLE);
+	assert_true(verdict.missing_quirk);
+	assert_int_equal(judge(SPRITES_GET, 500, "{\"error\":\"failed to retrieve sprite\"}"), PROVIDER_UNAVAILABLE);
+	assert_true(verdict.missing_quirk);
+	assert_int_equal(judge(SPRITES_DELETE, 500, "failed to delete sprite"), PROVIDER_UNAVAILABLE);
+	assert_false(verdict.missing_quirk);
+	assert_int_equal(judge(SPRITES_DELETE, 502, "{\"error\":\"failed to delete sprite\"}"), PROVIDER_UNAVAILABLE);
+	assert_false(verdict.missing_quirk);
+}
+
+static void test_policy(void **state UNUSED)
+{
+	assert_int_equal(judge(SPRITES_SET_POLICY, 204, ""), PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_SET_POLICY, 200, "{}"), PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_GET_POLICY, 200, ANSWERS_POLICY), PROVIDER_OK);
+	assert_int_equal(
+	        judge(SPRITES_GET_POLICY, 200, "{\"rules\" : [ {\"action\":\"deny\", \"domain\":\"*\"} ], \"v\": 1}"),
+	        PROVIDER_OK);
+	static const char *const wrong[] = {
+	        "",
+	        "{}",
+	        "{\"rules\":[]}",
+	        "{\"rules\":null}",
+	        "{\"rules\":[{\"domain\":\"*\",\"action\":\"allow\"}]}",
+	        "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\",\"ports\":[443]}]}",
+	        "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"},{\"include\":\"defaults\"}]}",
+	        "{\"rules\":{\"domain\":\"*\",\"action\":\"deny\"}}",
+	        "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"}],\"rules\":[]}",
+	        "[{\"domain\":\"*\",\"action\":\"deny\"}]"};
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
+		assert_int_equal(judge(SPRITES_GET_POLICY, 200, wrong[i]), PROVIDER_POLICY);
+	assert_int_equal(judge(SPRITES_GET_POLICY, 204, ""), PROVIDER_INVALID);
+}
+
+static void test_kill(void **state UNUSED)
+{
+	assert_int_equal(judge(SPRITES_KILL, 200, "{\"type\":\"complete\",\"exit_code\":137}\n"), PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_KILL, 410, "gone"), PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_KILL, 404, "session not found: 1"), PROVIDER_GONE);
+}
+
+static json_t *page(const char *body, struct slice *token)
+{
+	struct answer answer = {.status = 200, .body = slice_str(body)};
+	return answers_page(&verdict, &answer, token);
+}
+
+static void test_list(void **state UNUSED)
+{
+	struct slice token;
+	/* "has_more" lies (sprites contract 2.3). */
+	json_t *list = page("{\"sprites\":[],\"next_continuation_token\":null,\"has_more\":true}", &token);
+	assert_non_null(list);
+	assert_int_equal(token.len, 0);
+	json_decref(list);
+	list = page("{\"sprites\":[{\"name\":\"a\"},{\"name\":\"b\"}],\"next_continuation_token\":\"t\"}", &token);
+	assert_non_null(list);
+	assert_true(slice_equal(token, SLICE("t")));
+	json_decref(list);
+	list = page("{\"sprites\":[],\"next_continuation_token\":\"\"}", &token);
+	assert_non_null(list);
+	assert_int_equal(token.len, 0);
+	json_decref(list);
+	static const char *const wrong[] = {"",
+	                                    "[]",
+	                                    "{}",
+	                                    "{\"sprites\":null}",
+	                                    "{\"sprites\":{}}",
+	                                    "{\"sprites\":[{\"id\":\"x\"}]}",
+	                                    "{\"sprites\":[{\"name\":7}]}",
+	                                    "{\"sprites\":[\"a\"]}",
+	                                    "{\"sprites\":[],\"next_continuation_token\":7}",
+	                                    "{\"sprites\":[]"};
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		assert_null(page(wrong[i], &token));
+		assert_int_equal(verdict.code, PROVIDER_INVALID);
+	}
+}
+
+/* Whatever a body holds, a detail is one bounded text. */
+static void test_long_detail(void **state UNUSED)
+{
+	char body[5000];
+	memset(body, 'x', sizeof body - 1);
+	body[sizeof body - 1] = '\0';
+	assert_int_equal(judge(SPRITES_DELETE, 500, body), PROVIDER_UNAVAILABLE);
+	assert_true(strlen(verdict.detail) < ANSWERS_DETAIL);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+	        cmocka_unit_test(test_create), cmocka_unit_test(test_limits), cmocka_unit_test(test_body_before_field),
+	        cmocka_unit_test(test_errors), cmocka_unit_test(test_delete), cmocka_unit_test(test_policy),
+	        cmocka_unit_test(test_kill),   cmocka_unit_test(test_list),   cmocka_unit_test(test_long_detail),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
