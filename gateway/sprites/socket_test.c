@@ -1,0 +1,617 @@
+/* The real socket against a scripted peer on the same loop (127.0.0.1). Waits are for events; the few times are of timers under
+ * test. */
+#include "gateway/sprites/socket.h"
+
+#include "gateway/sprites/handshake.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SEEN_MAX ((size_t)8 << 20)
+
+/* --- the peer --- */
+
+static struct peer {
+	uv_tcp_t listener, connection;
+	bool connected, answered;
+	const char *answer;    /* instead of a proper 101; "" = none at all */
+	struct slice with_101; /* frames in the same segment */
+	bool deaf;             /* stops reading after the handshake */
+	bool answers_pings;
+	struct buf in;    /* handshake, then frames not taken apart yet */
+	struct buf texts; /* what came: "kind:payload\n", long payloads as "kind:#length\n" */
+	int port;
+} peer;
+
+static void on_written(uv_write_t *write, int status UNUSED)
+{
+	free(write->data);
+	free(write);
+}
+
+static void peer_send(struct slice bytes)
+{
+	uv_write_t *write = calloc(1, sizeof *write);
+	assert_non_null(write);
+	write->data = slice_dup(bytes);
+	uv_buf_t buf = uv_buf_init(write->data, (unsigned)bytes.len);
+	assert_int_equal(uv_write(write, (uv_stream_t *)&peer.connection, &buf, 1, on_written), 0);
+}
+
+/* One unmasked frame. */
+static void peer_frame(unsigned char first_byte, struct slice payload)
+{
+	CLEANUP(buf_deinit) struct buf frame = BUF_MAX(SEEN_MAX);
+	unsigned char head[10] = {first_byte};
+	size_t len = 2;
+	if (payload.len < 126) {
+		head[1] = (unsigned char)payload.len;
+	} else {
+		head[1] = 127;
+		for (int i = 0; i < 8; i++)
+			head[2 + i] = (unsigned char)((uint64_t)payload.len >> (56 - 8 * i));
+		len = 10;
+	}
+	assert_int_equal(buf_append(&frame, slice_of((char *)head, len)), 0);
+	assert_int_equal(buf_append(&frame, payload), 0);
+	peer_send(buf_peek(&frame));
+}
+
+static void peer_saw(unsigned opcode, struct slice payload)
+{
+	int r = payload.len < 200 ? buf_printf(&peer.texts, "%x:%.*s\n", opcode, SLICE_FMT(payload))
+	                          : buf_printf(&peer.texts, "%x:#%zu\n", opcode, payload.len);
+	assert_int_equal(r, 0);
+	if (opcode == 9 && peer.answers_pings)
+		peer_frame(0x8a, payload);
+}
+
+/* Takes one masked frame apart; false when it is not whole yet. */
+static bool peer_take(void)
+{
+	struct slice in = buf_peek(&peer.in);
+	const unsigned char *bytes = (const unsigned char *)in.data;
+	if (in.len < 6)
+		return false;
+	assert_true(bytes[1] & 0x80); /* a client masks (RFC 6455 section 5.1) */
+	size_t len = bytes[1] & 0x7f, head = 2;
+	if (len == 126) {
+		len = (size_t)bytes[2] << 8 | bytes[3];
+		head = 4;
+	} else if (len == 127) {
+		len = 0;
+		for (int i = 0; i < 8; i++)
+			len = len << 8 | bytes[2 + i];
+		head = 10;
+	}
+	if (in.len < head + 4 + len)
+		return false;
+	CLEANUP(free_ptr) char *payload = malloc(len + 1);
+	assert_non_null(payload);
+	for (size_t i = 0; i < len; i++)
+		payload[i] = (char)(bytes[head + 4 + i] ^ bytes[head + i % 4]);
+	peer_saw(bytes[0] & 15, slice_of(payload, len));
+	buf_consume(&peer.in, head + 4 + len);
+	return true;
+}
+
+static void peer_answer(struct slice request)
+{
+	CLEANUP(free_ptr) char *text = slice_dup(request);
+	const char *key = strcasestr(text, "sec-websocket-key: ");
+	struct handshake handshake;
+	assert_non_null(key);
+	assert_non_null(strstr(text, "Authorization: Bearer secret\r\n"));
+	assert_int_equal(handshake_init_key(&handshake, key + strlen("sec-websocket-key: ")), 0);
+	CLEANUP(buf_deinit) struct buf answer = BUF_MAX(SEEN_MAX);
+	int r = peer.answer
+	                ? buf_append(&answer, slice_str(peer.answer))
+	                : buf_printf(&answer,
+	                             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+	                             "Sec-WebSocket-Accept: %s\r\n\r\n",
+	                             handshake.accept);
+	if (r == 0)
+		r = buf_append(&answer, peer.with_101);
+	assert_int_equal(r, 0);
+	if (answer.len)
+		peer_send(buf_peek(&answer));
+}
+
+static void on_allocate(uv_handle_t *handle UNUSED, size_t want UNUSED, uv_buf_t *buf)
+{
+	static char block[65536];
+	*buf = uv_buf_init(block, sizeof block);
+}
+
+static void on_peer_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+	if (n < 0) {
+		uv_read_stop(stream);
+		assert_int_equal(buf_append(&peer.texts, SLICE("eof\n")), 0);
+		return;
+	}
+	assert_int_equal(buf_append(&peer.in, slice_of(buf->base, (size_t)n)), 0);
+	if (!peer.answered) {
+		struct slice in = buf_peek(&peer.in);
+		const char *end = memmem(in.data, in.len, "\r\n\r\n", 4);
+		if (!end)
+			return;
+		peer.answered = true;
+		peer_answer(in);
+		buf_consume(&peer.in, (size_t)(end + 4 - in.data));
+		if (peer.deaf)
+			uv_read_stop(stream);
+	}
+	while (peer_take())
+		;
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+	assert_int_equal(status, 0);
+	assert_false(peer.connected);
+	assert_int_equal(uv_tcp_init(listener->loop, &peer.connection), 0);
+	assert_int_equal(uv_accept(listener, (uv_stream_t *)&peer.connection), 0);
+	peer.connected = true;
+	assert_int_equal(uv_read_start((uv_stream_t *)&peer.connection, on_allocate, on_peer_read), 0);
+}
+
+/* --- the socket --- */
+
+static uv_loop_t loop;
+static struct curl_driver *driver;
+static struct secret token;
+static struct socket *client;
+static struct socket_options options;
+
+static struct seen {
+	int opened, refused, closed, drained, messages;
+	struct socket_refusal refusal;
+	char reason[256];
+	struct buf bytes;
+	bool close_when_opened, pause_at_message, close_at_message;
+} seen;
+
+static void on_open(void *ctx UNUSED)
+{
+	seen.opened++;
+	if (seen.close_when_opened) {
+		socket_close(client);
+		client = NULL;
+	}
+}
+
+static void on_refused(void *ctx UNUSED, const struct socket_refusal *refusal)
+{
+	seen.refused++;
+	seen.refusal = *refusal;
+	snprintf(seen.reason, sizeof seen.reason, "%s", refusal->reason);
+}
+
+static void on_message(void *ctx UNUSED, enum frame_message message, struct slice bytes, bool end)
+{
+	assert_int_equal(buf_append(&seen.bytes, bytes), 0);
+	if (end && message == FRAME_MESSAGE_TEXT)
+		assert_int_equal(buf_append_char(&seen.bytes, '\n'), 0);
+	seen.messages += end;
+	if (seen.pause_at_message)
+		socket_pause(client);
+	if (seen.close_at_message) {
+		socket_close(client);
+		client = NULL;
+	}
+}
+
+static void on_drained(void *ctx UNUSED)
+{
+	seen.drained++;
+}
+
+static void on_closed(void *ctx UNUSED, const char *reason)
+{
+	seen.closed++;
+	snprintf(seen.reason, sizeof seen.reason, "%s", reason);
+}
+
+static const struct socket_events events = {
+        .on_open = on_open,
+        .on_refused = on_refused,
+        .on_message = on_message,
+        .on_drained = on_drained,
+        .on_closed = on_closed,
+};
+
+static int set_up(void **state UNUSED)
+{
+	struct sockaddr_in address;
+	int len = sizeof address;
+	peer = (struct peer){.in = BUF_MAX(SEEN_MAX), .texts = BUF_MAX(SEEN_MAX), .answers_pings = true};
+	seen = (struct seen){.bytes = BUF_MAX(SEEN_MAX)};
+	assert_int_equal(uv_loop_init(&loop), 0);
+	driver = curl_driver_new(&loop);
+	assert_non_null(driver);
+	assert_int_equal(secret_init(&token, SLICE("secret")), 0);
+	assert_int_equal(uv_tcp_init(&loop, &peer.listener), 0);
+	assert_int_equal(uv_ip4_addr("127.0.0.1", 0, &address), 0);
+	assert_int_equal(uv_tcp_bind(&peer.listener, (struct sockaddr *)&address, 0), 0);
+	assert_int_equal(uv_listen((uv_stream_t *)&peer.listener, 8, on_connection), 0);
+	assert_int_equal(uv_tcp_getsockname(&peer.listener, (struct sockaddr *)&address, &len), 0);
+	peer.port = ntohs(address.sin_port);
+	options = (struct socket_options){.loop = &loop,
+	                                  .driver = driver,
+	                                  .token = &token,
+	                                  .connect_timeout_ms = 5000,
+	                                  .handshake_timeout_ms = 5000,
+	                                  .ping_interval_ms = 15000,
+	                                  .dead_after_ms = 45000,
+	                                  .max_unsent = 1 << 20};
+	return 0;
+}
+
+static void close_peer(uv_tcp_t *handle)
+{
+	if (!uv_is_closing((uv_handle_t *)handle))
+		uv_close((uv_handle_t *)handle, NULL);
+}
+
+static int tear_down(void **state UNUSED)
+{
+	socket_close(client);
+	client = NULL;
+	close_peer(&peer.listener);
+	if (peer.connected)
+		close_peer(&peer.connection);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	curl_driver_free(driver);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	/* Nothing is left open: every handle of the socket has gone. */
+	assert_int_equal(uv_loop_close(&loop), 0);
+	buf_deinit(&peer.in);
+	buf_deinit(&peer.texts);
+	buf_deinit(&seen.bytes);
+	secret_deinit(&token);
+	return 0;
+}
+
+static void open_socket(void)
+{
+	char url[64];
+	snprintf(url, sizeof url, "ws://127.0.0.1:%d/v1/sprites/a/control", peer.port);
+	assert_int_equal(socket_open(&options, url, &events, NULL, &client), 0);
+	assert_int_equal(seen.opened + seen.refused, 0);
+}
+
+/* The turn after which nothing is left to wait for may be the one that makes it true. */
+#define RUN_UNTIL(condition)                                                                                           \
+	for (int alive_ = 1; !(condition); alive_ = uv_run(&loop, UV_RUN_ONCE))                                        \
+	assert_int_not_equal(alive_, 0)
+
+static void open_whole(void)
+{
+	open_socket();
+	RUN_UNTIL(seen.opened || seen.refused || seen.closed);
+	assert_int_equal(seen.opened, 1);
+}
+
+static bool peer_has(const char *text)
+{
+	struct slice texts = buf_peek(&peer.texts);
+	return texts.len && memmem(texts.data, texts.len, text, strlen(text));
+}
+
+/* --- opening --- */
+
+static void test_frames_in_the_segment_of_the_101(void **state UNUSED)
+{
+	char frames[3 * 299];
+	for (size_t i = 0; i < sizeof frames; i += 3)
+		memcpy(frames + i, "\x82\x01x", 3);
+	peer.with_101 = slice_of(frames, sizeof frames);
+	open_socket();
+	RUN_UNTIL(seen.messages == 299);
+	assert_int_equal(seen.opened, 1);
+}
+
+static void test_refusals(void **state UNUSED)
+{
+	peer.answer = "HTTP/1.1 503 Service Unavailable\r\nSprite-Version: dev\r\nRetry-After: 7\r\nContent-Length: "
+	              "0\r\n\r\n";
+	open_socket();
+	RUN_UNTIL(seen.refused);
+	assert_int_equal(seen.refusal.status, 503);
+	assert_int_equal(seen.refusal.retry_after_ms, 7000);
+	assert_true(seen.refusal.request_sent);
+	assert_true(seen.refusal.from_agent);
+	assert_non_null(strstr(seen.reason, "503"));
+	assert_int_equal(socket_send(client, FRAME_MESSAGE_TEXT, SLICE("x"), SLICE("")), SOCKET_E_CLOSED);
+}
+
+static void test_not_a_websocket(void **state UNUSED)
+{
+	peer.answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+	              "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+	open_socket();
+	RUN_UNTIL(seen.refused || seen.opened);
+	assert_int_equal(seen.opened, 0);
+	assert_int_equal(seen.refusal.status, 0);
+	assert_true(seen.refusal.request_sent);
+	assert_non_null(strstr(seen.reason, "Accept"));
+}
+
+static void test_ordinary_answer(void **state UNUSED)
+{
+	peer.answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+	open_socket();
+	RUN_UNTIL(seen.refused || seen.opened);
+	assert_int_equal(seen.opened, 0);
+	assert_int_equal(seen.refusal.status, 200);
+}
+
+static void test_nobody_listens(void **state UNUSED)
+{
+	close_peer(&peer.listener);
+	uv_run(&loop, UV_RUN_NOWAIT);
+	open_socket();
+	RUN_UNTIL(seen.refused);
+	assert_int_equal(seen.refusal.status, 0);
+	assert_false(seen.refusal.request_sent);
+}
+
+static void test_silent_handshake(void **state UNUSED)
+{
+	peer.answer = "";
+	options.handshake_timeout_ms = 30;
+	open_socket();
+	RUN_UNTIL(seen.refused);
+	assert_int_equal(seen.refusal.status, 0);
+	assert_true(seen.refusal.request_sent);
+}
+
+static void test_close_while_opening(void **state UNUSED)
+{
+	peer.answer = "";
+	open_socket();
+	RUN_UNTIL(peer.answered);
+	socket_close(client);
+	client = NULL;
+	RUN_UNTIL(peer_has("eof"));
+	assert_int_equal(seen.opened + seen.refused + seen.closed, 0);
+}
+
+static void test_close_in_on_open(void **state UNUSED)
+{
+	peer.with_101 = SLICE("\x82\x01x");
+	seen.close_when_opened = true;
+	open_whole();
+	RUN_UNTIL(peer_has("eof"));
+	assert_true(peer_has("8:\x03\xe8\n"));
+	assert_int_equal(seen.messages + seen.closed, 0);
+}
+
+/* --- the end --- */
+
+static void test_close_code_and_reason(void **state UNUSED)
+{
+	open_whole();
+	peer_frame(0x88, SLICE("\x03\xf3the sandbox is gone"));
+	RUN_UNTIL(seen.closed);
+	assert_string_equal(seen.reason, "the server closed the connection: 1011 the sandbox is gone");
+	RUN_UNTIL(peer_has("eof"));
+	assert_true(peer_has("8:\x03\xf3the sandbox is gone\n"));
+}
+
+static void test_close_without_a_code(void **state UNUSED)
+{
+	open_whole();
+	peer_frame(0x88, SLICE(""));
+	RUN_UNTIL(seen.closed);
+	assert_non_null(strstr(seen.reason, "without a close code"));
+}
+
+static void test_connection_ends(void **state UNUSED)
+{
+	open_whole();
+	peer_frame(0x82, SLICE("\001last words"));
+	close_peer(&peer.connection);
+	RUN_UNTIL(seen.closed);
+	assert_true(slice_equal(buf_peek(&seen.bytes), SLICE("\001last words")));
+	assert_non_null(strstr(seen.reason, "without a close frame"));
+}
+
+static void test_broken_framing(void **state UNUSED)
+{
+	open_whole();
+	peer_frame(0xf2, SLICE("x"));
+	RUN_UNTIL(seen.closed);
+	assert_int_equal(seen.messages, 0);
+}
+
+/* What came before the end is read, though sending has failed already. */
+static void test_last_words_after_a_failed_send(void **state UNUSED)
+{
+	static char block[1 << 19];
+	peer.deaf = true;
+	open_whole();
+	assert_int_equal(socket_send(client, FRAME_MESSAGE_BINARY, slice_of(block, sizeof block), SLICE("")), 0);
+	peer_frame(0x82, SLICE("\003\007"));
+	uv_run(&loop, UV_RUN_NOWAIT);
+	assert_int_equal(uv_tcp_close_reset(&peer.connection, NULL), 0);
+	while (!seen.closed) {
+		(void)!socket_send(client, FRAME_MESSAGE_BINARY, slice_of(block, sizeof block), SLICE(""));
+		assert_true(uv_run(&loop, UV_RUN_ONCE) != 0);
+	}
+	assert_true(slice_equal(buf_peek(&seen.bytes), SLICE("\003\007")));
+}
+
+static void test_close_in_on_message(void **state UNUSED)
+{
+	seen.close_at_message = true;
+	open_whole();
+	peer_frame(0x82, SLICE("a"));
+	peer_frame(0x82, SLICE("b"));
+	RUN_UNTIL(peer_has("eof"));
+	assert_int_equal(seen.messages, 1);
+	assert_int_equal(seen.closed, 0);
+}
+
+/* --- messages --- */
+
+static void test_sending(void **state UNUSED)
+{
+	open_whole();
+	assert_int_equal(socket_send(client, FRAME_MESSAGE_TEXT, SLICE("{}"), SLICE("")), 0);
+	assert_int_equal(socket_send(client, FRAME_MESSAGE_BINARY, SLICE("0"), SLICE("abc")), 0);
+	assert_int_equal(seen.drained, 0);
+	assert_int_equal(socket_queued(client), 2);
+	assert_int_equal(socket_handed(client), 2);
+	RUN_UNTIL(peer_has("1:{}\n2:0abc\n"));
+	RUN_UNTIL(seen.drained);
+	assert_int_equal(socket_unsent(client), 0);
+}
+
+static void test_fragments_and_a_ping_between(void **state UNUSED)
+{
+	open_whole();
+	peer_frame(0x01, SLICE("one "));
+	peer_frame(0x89, SLICE("p"));
+	peer_frame(0x00, SLICE(""));
+	peer_frame(0x80, SLICE("two"));
+	peer_frame(0x81, SLICE(""));
+	RUN_UNTIL(seen.messages == 2);
+	assert_true(slice_equal(buf_peek(&seen.bytes), SLICE("one two\n\n")));
+	RUN_UNTIL(peer_has("a:p\n"));
+}
+
+static void test_large_message(void **state UNUSED)
+{
+	static char block[3000000];
+	open_whole();
+	memset(block, 'z', sizeof block);
+	peer_frame(0x82, slice_of(block, sizeof block));
+	RUN_UNTIL(seen.messages);
+	assert_int_equal(seen.bytes.len, sizeof block);
+}
+
+static void test_ping_while_a_message_is_half_out(void **state UNUSED)
+{
+	static char block[1 << 19];
+	int sent = 0;
+	peer.deaf = true;
+	open_whole();
+	/* Until the network takes no more, so that the last one is half out. */
+	while (socket_unsent(client) == 0) {
+		assert_int_equal(socket_send(client, FRAME_MESSAGE_BINARY, slice_of(block, sizeof block), SLICE("")),
+		                 0);
+		sent++;
+	}
+	peer_frame(0x89, SLICE("hello"));
+	peer_frame(0x82, SLICE("x"));
+	RUN_UNTIL(seen.messages);
+	assert_int_equal(uv_read_start((uv_stream_t *)&peer.connection, on_allocate, on_peer_read), 0);
+	RUN_UNTIL(peer_has("a:hello\n"));
+	RUN_UNTIL(seen.drained);
+	char want[64 * 16], *at = want;
+	assert_true(sent < 60);
+	for (int i = 0; i < sent; i++)
+		at += sprintf(at, "2:#%zu\n", sizeof block);
+	assert_true(peer_has(want));
+	assert_int_equal(seen.closed, 0);
+}
+
+static void test_unsent_is_bounded_and_can_be_dropped(void **state UNUSED)
+{
+	static char block[1 << 19];
+	peer.deaf = true;
+	open_whole();
+	int r, sent = 0;
+	while ((r = socket_send(client, FRAME_MESSAGE_BINARY, slice_of(block, sizeof block), SLICE(""))) == 0)
+		sent++;
+	assert_int_equal(r, SOCKET_E_FULL);
+	assert_true(socket_unsent(client) <= options.max_unsent);
+	assert_true(socket_handed(client) < socket_queued(client));
+	socket_drop_unsent(client);
+	assert_true(socket_unsent(client) <= sizeof block);
+	assert_int_equal(socket_send(client, FRAME_MESSAGE_TEXT, SLICE("after"), SLICE("")), 0);
+	assert_int_equal(uv_read_start((uv_stream_t *)&peer.connection, on_allocate, on_peer_read), 0);
+	RUN_UNTIL(peer_has("1:after\n"));
+}
+
+static void test_pause(void **state UNUSED)
+{
+	static char block[1 << 20];
+	open_whole();
+	seen.pause_at_message = true;
+	peer_frame(0x82, SLICE("a"));
+	RUN_UNTIL(seen.messages == 1);
+	peer_frame(0x82, slice_of(block, sizeof block));
+	peer_frame(0x82, SLICE("c"));
+	for (int i = 0; i < 50; i++)
+		uv_run(&loop, UV_RUN_NOWAIT);
+	assert_int_equal(seen.messages, 1);
+	assert_int_equal(seen.bytes.len, 1);
+	seen.pause_at_message = false;
+	socket_resume(client);
+	assert_int_equal(seen.messages, 1);
+	RUN_UNTIL(seen.messages == 3);
+	assert_int_equal(seen.bytes.len, sizeof block + 2);
+}
+
+/* --- the heartbeat --- */
+
+static void test_silent_peer_is_dead(void **state UNUSED)
+{
+	peer.answers_pings = false;
+	options.ping_interval_ms = 10;
+	options.dead_after_ms = 60;
+	open_whole();
+	RUN_UNTIL(seen.closed);
+	assert_non_null(strstr(seen.reason, "nothing was heard"));
+	assert_true(peer_has("9:\n9:\n"));
+}
+
+static void test_answering_peer_lives(void **state UNUSED)
+{
+	options.ping_interval_ms = 5;
+	options.dead_after_ms = 500;
+	open_whole();
+	RUN_UNTIL(peer_has("9:\n9:\n9:\n9:\n9:\n9:\n9:\n9:\n9:\n9:\n"));
+	assert_int_equal(seen.closed, 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+	        TEST(test_frames_in_the_segment_of_the_101),
+	        TEST(test_refusals),
+	        TEST(test_not_a_websocket),
+	        TEST(test_ordinary_answer),
+	        TEST(test_nobody_listens),
+	        TEST(test_silent_handshake),
+	        TEST(test_close_while_opening),
+	        TEST(test_close_in_on_open),
+	        TEST(test_close_code_and_reason),
+	        TEST(test_close_without_a_code),
+	        TEST(test_connection_ends),
+	        TEST(test_broken_framing),
+	        TEST(test_last_words_after_a_failed_send),
+	        TEST(test_close_in_on_message),
+	        TEST(test_sending),
+	        TEST(test_fragments_and_a_ping_between),
+	        TEST(test_large_message),
+	        TEST(test_ping_while_a_message_is_half_out),
+	        TEST(test_unsent_is_bounded_and_can_be_dropped),
+	        TEST(test_pause),
+	        TEST(test_silent_peer_is_dead),
+	        TEST(test_answering_peer_lives),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
