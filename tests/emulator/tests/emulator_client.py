@@ -5,6 +5,8 @@ import json
 import pathlib
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -217,6 +219,12 @@ class Socket:
 
     async def send(self, data):
         await (self.ws.send_bytes(data) if isinstance(data, bytes) else self.ws.send_str(json.dumps(data)))
+
+    def reset(self):
+        """Leave as a process that was killed with unread input does."""
+        transport = self.ws._response.connection.transport
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
 
     async def gone(self):
         """Until the peer has dropped or closed the connection."""

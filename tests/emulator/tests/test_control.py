@@ -116,7 +116,7 @@ async def test_input_that_was_never_taken_is_counted(emulator):
     async with emulator.client() as client:
         async with client.control(await client.create()) as control:
             # the child keeps the pipe open, so that nothing of it is lost before the end
-            await control.start("sh", "-c", "setsid sh -c 'echo ready; exec sleep 60 >&- 2>&-' <&0 & wait", stdin="true")
+            await control.start("sh", "-c", "exec 3<&0; setsid sh -c 'echo ready; exec sleep 60 >&- 2>&-' <&3 & wait", stdin="true")
             await control.until_output(b"ready")
             for _ in range(60):
                 await control.send(b"\0" + b"x" * 32768)
@@ -132,7 +132,7 @@ async def test_a_client_that_leaves_amid_input_is_noticed(emulator):
             await control.start("sleep", "60", stdin="true", max_run_after_disconnect="50ms")
             sending = asyncio.ensure_future(asyncio.gather(*(control.send(b"\0" + b"x" * 65536) for _ in range(200))))
             await control.frames_until(lambda frame: isinstance(frame, dict) and frame["type"] == "session_info")
-            control.ws._response.connection.transport.abort()
+            control.reset()
             await asyncio.gather(sending, return_exceptions=True)
 
         async def ended():
@@ -210,7 +210,7 @@ async def test_a_lost_socket_leaves_its_command_to_the_grace_period(emulator):
         async with client.control(name) as control:
             await control.start("sh", "-c", "echo ready; sleep 60", max_run_after_disconnect="800ms")
             await control.until_output(b"ready")
-            control.ws._response.connection.transport.abort()
+            control.reset()
 
         async def count(wanted):
             return (await client.call("GET", f"/v1/sprites/{name}/exec")).json["count"] == wanted

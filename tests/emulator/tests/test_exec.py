@@ -149,7 +149,7 @@ async def test_a_slow_client_slows_the_process(emulator):
             await ws.frame()
             await asyncio.sleep(0.5)
             assert (await client.run(name, "test", "-e", "/home/sprite/over")).code == 1
-            ws.ws._response.connection.transport.abort()
+            ws.reset()
 
 
 async def test_output_of_a_fast_command_is_never_lost(emulator):
