@@ -562,10 +562,10 @@ static void pass_time(struct model *model, uint64_t us)
 		let_late_ones_appear(model);
 		send(model, (struct machine_event){.type = MACHINE_TICK});
 		CHECK(model, machine_next_due(&model->machine) > model->now_us);
-		for (size_t i = 0; i < model->queued; i++)
-			CHECK(model, model->queue[i]->deadline_us > model->now_us);
 	}
 	model->now_us = until_us;
+	for (size_t i = 0; i < model->queued; i++)
+		CHECK(model, model->queue[i]->deadline_us > model->now_us);
 	let_late_ones_appear(model);
 }
 

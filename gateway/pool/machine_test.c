@@ -167,6 +167,21 @@ static void say_counts(struct script *script)
 		say(script, "waiting %d", (int)script->machine.waiting);
 }
 
+/* Ticks when the machine wants them, and only then. */
+static void pass_time(struct script *script, uint64_t us)
+{
+	uint64_t until_us = script->now_us + us;
+	for (;;) {
+		uint64_t due_us = machine_next_due(&script->machine);
+		if (due_us > until_us)
+			break;
+		script->now_us = due_us > script->now_us ? due_us : script->now_us;
+		send(script, (struct machine_event){.type = MACHINE_TICK});
+		assert_true(machine_next_due(&script->machine) > script->now_us);
+	}
+	script->now_us = until_us;
+}
+
 static void play(struct script *script, const char *text)
 {
 	char verb[16] = "", a[32] = "", b[16] = "", c[16] = "";
@@ -181,8 +196,7 @@ static void play(struct script *script, const char *text)
 	} else if (strcmp(verb, "pass") == 0) {
 		script->now_us += ms * 1000;
 	} else if (strcmp(verb, "wait") == 0) {
-		script->now_us += ms * 1000;
-		send(script, (struct machine_event){.type = MACHINE_TICK});
+		pass_time(script, ms * 1000);
 	} else if (strcmp(verb, "claim") == 0) {
 		struct machine_waiter *waiter = &script->waiters[atoi(a)];
 		waiter->deadline_us = script->now_us + (uint64_t)atoi(b) * 1000;
@@ -317,6 +331,13 @@ static void rate_limit_is_obeyed(void **state)
 	RUN(0, 10, 8, STARTED, {"claim 1 6000", "create a"}, {"claim 2 8000", "create b"},
 	    {"created a rate-limit 7000", ""}, {"created b rate-limit 7000", "refuse 1 deadline 9500"}, {"wait 7000", "create c"},
 	    {"created c ok", "prepare c"}, {"prepared c ok", "grant 2 c"});
+}
+
+static void only_those_for_whom_none_is_on_its_way_are_refused(void **state)
+{
+	(void)state;
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "create b"}, {"created b rate-limit 30000", "refuse 2 deadline 32500"},
+	    {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"});
 }
 
 static void capacity_waits_for_a_destroy(void **state)
@@ -469,6 +490,8 @@ static void draining(void **state)
 	    {"stop 60000", "close b, destroy b"}, {"stop 70000", ""}, {"stop 1000", ""}, {"wait 999", ""},
 	    {"wait 1", "stopped 3"}, {"wait 60000", ""});
 	RUN(2, 10, 8, {"stop 1000", "stopped 0"});
+	RUN(0, 10, 8, {"start", "list"}, {"listed unavailable", ""}, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"},
+	    {"prepared a ok", "grant 1 a"}, {"stop 60000", ""}, {"wait 59999", ""}, {"wait 1", "stopped 1"});
 	RUN(2, 10, 8, {"start", "list"}, {"stop 1000", ""}, {"listed unavailable", "stopped 0"}, {"wait 60000", ""});
 }
 
@@ -508,7 +531,7 @@ static void failing_creations_do_not_pile_up_ghosts(void **state)
 	/* After the second failure in a row only one is tried at a time, and none while two may exist that cannot be destroyed. */
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
 	    {"destroyed a unavailable", ""}, {"wait 500", "create b, destroy a"}, {"created b unavailable", "destroy b"},
-	    {"destroyed a unavailable", ""}, {"destroyed b unavailable", ""}, {"wait 1000", "destroy a, destroy b"},
+	    {"destroyed a unavailable", ""}, {"destroyed b unavailable", ""}, {"wait 1000", "destroy b, destroy a"},
 	    {"destroyed a unavailable", ""}, {"destroyed b gone", "create c"});
 }
 
@@ -582,6 +605,7 @@ int main(void)
 		cmocka_unit_test(refuses_at_the_deadline),
 		cmocka_unit_test(refuses_at_once_what_is_certainly_in_vain),
 		cmocka_unit_test(rate_limit_is_obeyed),
+		cmocka_unit_test(only_those_for_whom_none_is_on_its_way_are_refused),
 		cmocka_unit_test(capacity_waits_for_a_destroy),
 		cmocka_unit_test(failures_back_off),
 		cmocka_unit_test(a_lost_creation_is_not_forgotten),
