@@ -18,7 +18,7 @@ static const char *const decision_reasons[] = {"granted",     "missing_token", "
 static const char *const kill_reasons[] = {"timeout", "client_gone", "drain"};
 static const char *const auth_failures[] = {"missing", "malformed", "checksum", "unknown", "bad-mac", "expired", "revoked",
 					    "suspended", "not-yet-valid", "other"};
-static const char *const redis_errors[] = {"connect", "timeout", "closed", "refused", "reply", "other"};
+static const char *const redis_errors[] = {"timeout", "error", "lost", "other"};
 static const char *const pool_states[] = {"intent",    "creating",   "preparing",  "warm", "hot",
 					  "leased",    "recycling",  "quarantine", "destroying"};
 static const char *const pool_refusals[] = {"full", "deadline", "stopping", "unavailable", "other"};
