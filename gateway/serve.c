@@ -324,11 +324,8 @@ static int make_worker(struct gateway *gateway, unsigned i, const struct peer_se
 	struct worker_slot *slot = &gateway->slots[i];
 	char error[WORKER_ERROR_LEN];
 	int fd;
-	unsigned port;
 	if (open_listener("listen", gateway->config->listen, &fd) < 0)
 		return -1;
-	if (listener_port(fd, &port) < 0)
-		return fail("listen", "the port is not known");
 	struct worker_options options = {
 		.config = gateway->config,
 		.agent = exec_agent_mailbox(gateway->agent),
@@ -336,7 +333,6 @@ static int make_worker(struct gateway *gateway, unsigned i, const struct peer_se
 		.listen_fd = fd,
 		.access_fd = gateway->access_fd,
 		.trusted = *trusted,
-		.port = port,
 		.on_idle = on_worker_idle,
 		.on_stopped = on_worker_stopped,
 		.ctx = slot,

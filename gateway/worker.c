@@ -225,7 +225,6 @@ static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 	relay_defaults(&relay);
 	relay.exchanges = worker->exchanges;
 	relay.forward.trusted = worker->options.trusted;
-	relay.forward.port = worker->options.port;
 	relay.max_body = worker->options.config->max_body_bytes;
 	relay.on_finished = on_relayed;
 	relay.ctx = worker;

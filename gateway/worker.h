@@ -22,7 +22,6 @@ struct worker_options {
 	int listen_fd;               /* taken, also on failure */
 	int access_fd;               /* -1 = no access log; borrowed */
 	struct peer_set trusted;
-	unsigned port;
 	/* Run on the worker's thread: nothing is under way after worker_quiesce(); everything is given back, the thread may be joined. */
 	void (*on_idle)(void *ctx);
 	void (*on_stopped)(void *ctx);
