@@ -1,0 +1,221 @@
+"""The policy's scripts and records as the tests use them, and a second implementation of the rules to compare with."""
+import collections
+import datetime
+import hashlib
+import hmac
+import itertools
+import pathlib
+import secrets
+
+TOP = pathlib.Path(__file__).resolve().parent.parent.parent
+SCRIPTS = TOP / "policy/scripts"
+CLOCK = "redis.call('TIME')"
+PEPPER = b"pepper of the policy tests"
+DAY_US = 86_400_000_000
+GRACE_MS = 15_000
+
+REPLY = ("code actor pol ver granted_ms day violated wait_us reaped max_out max_in "
+         "rate_n rate_per_ms burst left reset_us arate_n arate_per_ms aburst actor_left actor_reset_us "
+         "conc running aconc actor_running bud_ms used held day_left_us").split()
+
+LIMITS = {"rate_n": 600, "rate_per_ms": 1000, "burst": 1000, "conc": 1000, "max_ms": 300_000}
+
+numbers = itertools.count(1)
+
+
+def pepper_id(pepper=PEPPER):
+    return hmac.new(pepper, b"spritegate pepper id", hashlib.sha256).hexdigest()[:8]
+
+
+def mac_of(secret, pepper=PEPPER):
+    return hmac.new(pepper, secret.encode(), hashlib.sha256).hexdigest()
+
+
+def date(us):
+    return datetime.datetime.fromtimestamp(us // 1_000_000, datetime.UTC).strftime("%Y%m%d")
+
+
+def lease_id():
+    return secrets.token_hex(12)
+
+
+class Token:
+    def __init__(self, store, actor="ann", **fields):
+        self.store = store
+        self.kid = f"K{next(numbers):015d}"
+        self.secret = "s" * 32
+        self.mac = mac_of(self.secret)
+        self.actor = actor
+        self.set(**{"mac": self.mac, "pep": pepper_id(), "status": "active", "actor": actor, "scopes": "exec:run", "ver": 1,
+                    **LIMITS, **fields})
+
+    @property
+    def key(self):
+        return f"sg:{{g}}:k:{self.kid}"
+
+    def set(self, **fields):
+        gone = [name for name, value in fields.items() if value is None]
+        if gone:
+            self.store.redis.hdel(self.key, *gone)
+        kept = {name: value for name, value in fields.items() if value is not None}
+        if kept:
+            self.store.redis.hset(self.key, mapping=kept)
+
+
+class Store:
+    """A Redis with both scripts. With `clock` set (µs) the scripts are told the time; the shipped text cannot be."""
+
+    def __init__(self, redis, clock=None):
+        self.redis = redis
+        self.clock = clock
+        self.admit_text = self.text("admit")
+        self.settle_text = self.text("settle")
+        assert CLOCK not in self.settle_text
+        if clock is not None:
+            assert self.admit_text.count(CLOCK) == 1
+            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[8], ARGV[9]}")
+        self.run_admit = redis.register_script(self.admit_text)
+        self.run_settle = redis.register_script(self.settle_text)
+
+    @staticmethod
+    def text(name):
+        return (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+
+    def times(self):
+        return [] if self.clock is None else [self.clock // 1_000_000, self.clock % 1_000_000]
+
+    def admit(self, token, lease=None, want=1000, program="bash", scope="exec:run", mac=None, pepper=None, client=None):
+        reply = self.run_admit(keys=[token.key], client=client, args=[
+            token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), *self.times()])
+        return Answer(reply)
+
+    def settle(self, token, lease, granted=None, used=0, out=0, client=None):
+        """`granted`: an Answer, or None when the answer was never seen."""
+        known = [token.actor, granted.granted_ms, granted.day] if granted else ["", "", ""]
+        return self.run_settle(keys=[token.key], client=client, args=[token.kid, lease, *known, used, out])
+
+    def leases(self, token):
+        return self.redis.zrange(f"sg:{{g}}:c:{token.kid}", 0, -1)
+
+    def budget(self, token, day):
+        found = self.redis.hgetall(f"sg:{{g}}:b:{token.kid}:{day}")
+        return {name: int(value) for name, value in found.items()}
+
+    def snapshot(self):
+        """Every key with its bytes, and Redis' count of changes."""
+        return {key: self.redis.dump(key) for key in self.redis.scan_iter()}, self.changes()
+
+    def changes(self):
+        return self.redis.info("persistence")["rdb_changes_since_last_save"]
+
+
+class Answer:
+    def __init__(self, reply):
+        self.reply = reply
+        assert len(reply) in (1, len(REPLY)), reply
+        self.__dict__.update(zip(REPLY, reply))
+
+    def __repr__(self):
+        return repr(dict(zip(REPLY, self.reply)))
+
+
+class Model:
+    """The rules of docs/POLICY.md over again: plain integers, one dictionary a kind of key."""
+
+    def __init__(self):
+        self.records = {}
+        self.tat = {}
+        self.leases = collections.defaultdict(dict)     # kid or actor → {member: end ms}
+        self.spent = collections.defaultdict(lambda: {"used": 0, "held": 0, "out": 0, "reqs": 0})
+
+    def bucket(self, name, now, count, per_ms, burst):
+        interval = max(1, per_ms * 1000 // count)
+        tau = interval * burst
+        tat = max(now, self.tat.get(name, now))
+        if tat > now + tau:
+            tat = now + tau - interval
+        return interval, tau, tat
+
+    @staticmethod
+    def left(now, interval, tau, tat):
+        left = (tau - (tat - now)) // interval
+        return left, tat - now if left > 0 else tat + interval - tau - now
+
+    def reap(self, kid, actor, now_ms):
+        ended = [member for member, end in self.leases["c", kid].items() if end <= now_ms]
+        for member in ended:
+            _, want, day = member.split(":")
+            del self.leases["c", kid][member]
+            self.leases["ac", actor].pop(member, None)
+            self.spent[kid, day]["held"] -= int(want)
+            self.spent[kid, day]["used"] += int(want)
+        for member in [member for member, end in self.leases["ac", actor].items() if end <= now_ms]:
+            del self.leases["ac", actor][member]
+        return len(ended)
+
+    def admit(self, kid, now, lease, want, program):
+        r = collections.defaultdict(int, self.records[kid])
+        actor, now_ms, day, left_of_day = r["actor"], now // 1000, date(now), DAY_US - now % DAY_US
+        if r["status"] != "active":
+            return ["revoked"]
+        if "exp" in self.records[kid] and r["exp"] <= now_ms:
+            return ["expired"]
+        reaped = self.reap(kid, actor, now_ms)
+        want = min(want, r["max_ms"])
+        limits = [("rate", ("t", kid), r["rate_n"], r["rate_per_ms"], r["burst"])]
+        if r["arate_n"]:
+            limits.append(("actor-rate", ("at", actor), r["arate_n"], r["arate_per_ms"], r["aburst"]))
+        running, actor_running = len(self.leases["c", kid]), len(self.leases["ac", actor])
+        spent = self.spent[kid, day]
+        used, held = spent["used"], spent["held"]
+
+        code, violated, wait, granted, granted_day = "granted", [], 0, 0, ""
+        if r["cmds"] and program not in r["cmds"].split():
+            code = "command"
+        else:
+            for name, key, count, per_ms, burst in limits:
+                interval, tau, tat = self.bucket(key, now, count, per_ms, burst)
+                if tat + interval - tau > now:
+                    violated.append(name)
+                    wait = max(wait, tat + interval - tau - now)
+            if running >= r["conc"]:
+                violated.append("concurrency")
+                wait = max(wait, 1_000_000)
+            if r["aconc"] and actor_running >= r["aconc"]:
+                violated.append("actor-concurrency")
+                wait = max(wait, 1_000_000)
+            if r["bud_ms"] and used + held + want > r["bud_ms"]:
+                violated.append("budget")
+                wait = max(wait, left_of_day if used + want > r["bud_ms"] else 1_000_000)
+            if violated:
+                code = "quota"
+        if code == "granted":
+            for name, key, count, per_ms, burst in limits:
+                interval, tau, tat = self.bucket(key, now, count, per_ms, burst)
+                self.tat[key] = tat + interval
+            member = f"{lease}:{want}:{day}"
+            for key in ("c", kid), ("ac", actor):
+                self.leases[key][member] = now_ms + want + GRACE_MS
+            spent["held"] += want
+            spent["reqs"] += 1
+            running, actor_running, held, granted, granted_day = running + 1, actor_running + 1, held + want, want, day
+
+        states = [self.left(now, *self.bucket(key, now, count, per_ms, burst)) for _, key, count, per_ms, burst in limits]
+        states.append((0, 0))
+        return [code, actor, "", r["ver"], granted, granted_day, ",".join(violated), wait, reaped, r["max_out"], r["max_in"],
+                r["rate_n"], r["rate_per_ms"], r["burst"], *states[0],
+                r["arate_n"], r["arate_per_ms"], r["aburst"], *states[1],
+                r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day]
+
+    def settle(self, kid, actor, lease, used, out):
+        for member in list(self.leases["c", kid]):
+            found, want, day = member.split(":")
+            if found == lease:
+                del self.leases["c", kid][member]
+                self.leases["ac", actor].pop(member, None)
+                spent = self.spent[kid, day]
+                spent["held"] -= int(want)
+                spent["used"] += min(used, int(want))
+                spent["out"] += out
+                return 1
+        return 0
