@@ -322,7 +322,7 @@ static void on_later(uv_timer_t *timer)
 static void finish(struct sandbox *sandbox, unsigned exit_code)
 {
 	struct job done = job_take(&sandbox->running);
-	sandbox->paused = false;
+	sandbox->paused &= done.probe; /* a command behind a keepalive may have been paused already */
 	uv_timer_stop(&sandbox->deadline);
 	if (sandbox->use_exec) {
 		/* At once: the server itself closes only seconds later (sprites contract 3.4). */

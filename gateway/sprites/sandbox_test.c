@@ -1,0 +1,939 @@
+/* The sandbox over a socket that the test plays: the functions of socket.h are defined here and take the place of the real ones. */
+#include "gateway/sprites/sandbox_dial.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LOG_MAX ((size_t)1 << 20)
+
+/* --- the socket --- */
+
+struct socket {
+	const struct socket_events *events;
+	void *ctx;
+};
+
+static struct {
+	struct socket *open; /* the one that is neither closed nor over */
+	int opened, closed;
+	char url[256];
+	struct buf sent;      /* "t:text\n", "b:id payload\n", long payloads as "b:id#length\n" */
+	bool paused, holding; /* holding: nothing is handed to the network */
+	int refuse_open, refuse_send;
+	uint64_t queued, handed;
+	size_t unsent;
+	int dropped;
+} net;
+
+int socket_open(const struct socket_options *options UNUSED, const char *url, const struct socket_events *events,
+                void *ctx, struct socket **socket)
+{
+	if (net.refuse_open)
+		return net.refuse_open;
+	assert_null(net.open);
+	net.open = calloc(1, sizeof *net.open);
+	assert_non_null(net.open);
+	*net.open = (struct socket){.events = events, .ctx = ctx};
+	net.opened++;
+	net.paused = false;
+	net.queued = net.handed = 0;
+	snprintf(net.url, sizeof net.url, "%s", url);
+	*socket = net.open;
+	return 0;
+}
+
+int socket_send(struct socket *socket, enum frame_message message, struct slice first, struct slice second)
+{
+	assert_ptr_equal(socket, net.open);
+	if (net.refuse_send)
+		return net.refuse_send;
+	size_t len = first.len + second.len;
+	int r;
+	if (message == FRAME_MESSAGE_TEXT)
+		r = buf_printf(&net.sent, "t:%.*s%.*s\n", SLICE_FMT(first), SLICE_FMT(second));
+	else if (len > 100)
+		r = buf_printf(&net.sent, "b:%d#%zu\n", first.data[0], second.len);
+	else
+		r = buf_printf(&net.sent, "b:%d %.*s\n", first.data[0], SLICE_FMT(second));
+	assert_int_equal(r, 0);
+	net.queued++;
+	if (net.holding)
+		net.unsent += len;
+	else
+		net.handed = net.queued;
+	return 0;
+}
+
+uint64_t socket_queued(const struct socket *socket UNUSED)
+{
+	return net.queued;
+}
+
+uint64_t socket_handed(const struct socket *socket UNUSED)
+{
+	return net.handed;
+}
+
+size_t socket_unsent(const struct socket *socket UNUSED)
+{
+	return net.unsent;
+}
+
+void socket_drop_unsent(struct socket *socket UNUSED)
+{
+	net.dropped++;
+	net.unsent = 0;
+}
+
+void socket_pause(struct socket *socket UNUSED)
+{
+	net.paused = true;
+}
+
+void socket_resume(struct socket *socket UNUSED)
+{
+	net.paused = false;
+}
+
+void socket_close(struct socket *socket)
+{
+	if (!socket)
+		return;
+	assert_ptr_equal(socket, net.open);
+	free(socket);
+	net.open = NULL;
+	net.closed++;
+}
+
+static void text(const char *message)
+{
+	if (net.open)
+		net.open->events->on_message(net.open->ctx, FRAME_MESSAGE_TEXT, slice_str(message), true);
+}
+
+static void frame(const char *bytes, size_t len)
+{
+	if (net.open)
+		net.open->events->on_message(net.open->ctx, FRAME_MESSAGE_BINARY, slice_of(bytes, len), true);
+}
+
+#define FRAME(literal) frame(literal, sizeof(literal) - 1)
+
+static void ack(void)
+{
+	text("control:{\"type\":\"op.ack\",\"id\":\"\"}");
+	text("{\"type\":\"session_info\",\"session_id\":\"42\"}");
+}
+
+static void complete(void)
+{
+	text("control:{\"type\":\"op.complete\",\"id\":\"\",\"args\":{\"ok\":true}}");
+}
+
+static void cut(void)
+{
+	if (net.open)
+		net.open->events->on_closed(net.open->ctx, "cut");
+}
+
+static void drained(void)
+{
+	net.unsent = 0;
+	net.handed = net.queued;
+	net.open->events->on_drained(net.open->ctx);
+}
+
+static void refuse(struct socket_refusal refusal)
+{
+	refusal.reason = "refused";
+	net.open->events->on_refused(net.open->ctx, &refusal);
+}
+
+static bool sent(const char *want)
+{
+	bool same = slice_equal(buf_peek(&net.sent), slice_str(want));
+	if (!same)
+		print_message("sent: %.*s\n", SLICE_FMT(buf_peek(&net.sent)));
+	buf_deinit(&net.sent);
+	return same;
+}
+
+#define START(id, argv, path)                                                                                          \
+	"t:control:{\"type\":\"op.start\",\"id\":\"" id "\",\"op\":\"exec\",\"args\":{\"cmd\":[" argv                  \
+	"],\"path\":\"" path "\",\"stdin\":\"true\"}}\n"
+#define START_SH(id) START(id, "\"sh\",\"-c\",\"x\"", "sh")
+#define PROBE(id) START(id, "\"true\"", "true") "b:4 \n"
+
+/* --- the sandbox --- */
+
+static uv_loop_t loop;
+static struct sandbox_options options;
+static struct sandbox *sandbox;
+
+static struct {
+	struct buf log; /* what the callbacks said */
+	enum { KEEP, CLOSE, RUN_AGAIN, PAUSE } on_output, on_exit, on_broken, on_lost;
+	int killed;
+	int kill_result;
+} seen;
+
+static int run(void);
+
+static void react(int what)
+{
+	if (what == CLOSE)
+		sandbox_close(sandbox);
+	else if (what == RUN_AGAIN)
+		assert_int_equal(run(), 0);
+	else if (what == PAUSE)
+		sandbox_pause(sandbox);
+}
+
+static void say(const char *format, ...) PRINTF(1, 2);
+
+static void say(const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	assert_int_equal(buf_vprintf(&seen.log, format, args), 0);
+	va_end(args);
+}
+
+static void on_output(void *ctx UNUSED, enum sandbox_stream stream, struct slice bytes)
+{
+	say("%s:%.*s ", stream == SANDBOX_STDOUT ? "out" : "err", SLICE_FMT(bytes));
+	react(seen.on_output);
+}
+
+static void on_exit_frame(void *ctx UNUSED, unsigned exit_code)
+{
+	say("exit:%u ", exit_code);
+	react(seen.on_exit);
+}
+
+static void on_broken(void *ctx UNUSED, enum sandbox_doubt doubt, const char *reason)
+{
+	assert_true(strlen(reason) > 0);
+	say("%s ", doubt == SANDBOX_NOT_STARTED ? "unrun" : "doubt");
+	react(seen.on_broken);
+}
+
+static void on_lost(void *ctx UNUSED, const char *reason)
+{
+	assert_true(strlen(reason) > 0);
+	say("lost ");
+	react(seen.on_lost);
+}
+
+static const struct sandbox_events events = {.on_output = on_output, .on_exit = on_exit_frame, .on_broken = on_broken};
+
+static void on_dialled(void *ctx UNUSED, struct sandbox *dialled, const struct socket_refusal *refusal)
+{
+	assert_ptr_equal(dialled, sandbox);
+	if (refusal)
+		say("refused:%u ", refusal->status);
+	else
+		say("dialled ");
+}
+
+static int on_kill(void *ctx UNUSED, const char *name, const char *session, const char *signal)
+{
+	say("kill:%s/%s/%s ", name, session, signal);
+	seen.killed++;
+	return seen.kill_result;
+}
+
+static bool said(const char *want)
+{
+	bool same = slice_equal(buf_peek(&seen.log), slice_str(want));
+	if (!same)
+		print_message("said: %.*s\n", SLICE_FMT(buf_peek(&seen.log)));
+	buf_deinit(&seen.log);
+	return same;
+}
+
+static int run_with(struct slice input)
+{
+	static const char *const argv[] = {"sh", "-c", "x"};
+	struct sandbox_command command = {.argv = argv, .argc = 3, .input = input};
+	return sandbox_run(sandbox, &command, &events, NULL);
+}
+
+static int run(void)
+{
+	return run_with(SLICE(""));
+}
+
+static int set_up(void **state UNUSED)
+{
+	memset(&net, 0, sizeof net);
+	memset(&seen, 0, sizeof seen);
+	net.sent = BUF_MAX(LOG_MAX);
+	seen.log = BUF_MAX(LOG_MAX);
+	assert_int_equal(uv_loop_init(&loop), 0);
+	options = (struct sandbox_options){
+	        .socket = {.loop = &loop}, .ws_url = "ws://api", .complete_timeout_ms = 2000, .kill = on_kill};
+	sandbox = NULL;
+	return 0;
+}
+
+static int tear_down(void **state UNUSED)
+{
+	sandbox_close(sandbox);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(&loop), 0);
+	assert_null(net.open);
+	buf_deinit(&net.sent);
+	buf_deinit(&seen.log);
+	return 0;
+}
+
+static void dial(void)
+{
+	assert_int_equal(sandbox_dial(&options, "sg-1/x", false, on_dialled, NULL, &sandbox), 0);
+}
+
+static void open_control(void)
+{
+	dial();
+	assert_string_equal(net.url, "ws://api/v1/sprites/sg-1%2Fx/control");
+	assert_true(said(""));
+	net.open->events->on_open(net.open->ctx);
+	assert_true(said("dialled "));
+	sandbox_on_lost(sandbox, on_lost, NULL);
+}
+
+static void open_exec(void)
+{
+	dial();
+	refuse((struct socket_refusal){.status = 404, .request_sent = true, .from_agent = true});
+	assert_true(said("dialled "));
+	assert_true(sandbox_uses_exec(sandbox));
+	sandbox_on_lost(sandbox, on_lost, NULL);
+}
+
+/* Turns of the loop until something was said. */
+static void wait_for_words(void)
+{
+	while (!seen.log.len)
+		uv_run(&loop, UV_RUN_ONCE);
+}
+
+static void wait_for_sending(void)
+{
+	while (!net.sent.len)
+		uv_run(&loop, UV_RUN_ONCE);
+}
+
+/* --- dialling --- */
+
+static void test_refused_dial(void **state UNUSED)
+{
+	dial();
+	assert_int_equal(run(), SANDBOX_E_LOST);
+	refuse((struct socket_refusal){.status = 503});
+	assert_true(said("refused:503 "));
+	assert_int_equal(run(), SANDBOX_E_LOST);
+}
+
+static void test_false_404(void **state UNUSED)
+{
+	dial();
+	refuse((struct socket_refusal){.status = 404});
+	assert_true(said("refused:404 "));
+	sandbox_close(sandbox);
+	assert_int_equal(sandbox_dial(&options, "sg-1", true, on_dialled, NULL, &sandbox), 0);
+	refuse((struct socket_refusal){.status = 404});
+	assert_true(said("dialled "));
+	assert_true(sandbox_uses_exec(sandbox));
+}
+
+static void test_dial_that_cannot_begin(void **state UNUSED)
+{
+	struct sandbox *none = NULL;
+	net.refuse_open = -ENOMEM;
+	assert_int_equal(sandbox_dial(&options, "sg-1", false, on_dialled, NULL, &none), -ENOMEM);
+	assert_null(none);
+}
+
+static void test_close_while_dialling(void **state UNUSED)
+{
+	dial();
+	sandbox_close(sandbox);
+	assert_int_equal(net.closed, 1);
+	assert_true(said(""));
+}
+
+/* --- commands on the control socket --- */
+
+static void test_commands_one_after_another(void **state UNUSED)
+{
+	open_control();
+	assert_string_equal(sandbox_name(sandbox), "sg-1/x");
+	assert_int_equal(run_with(SLICE("in")), 0);
+	assert_true(sent(START_SH("1") "b:0 in\nb:4 \n"));
+	assert_int_equal(run(), SANDBOX_E_BUSY);
+	ack();
+	FRAME("\001a");
+	FRAME("\002b");
+	text("{\"type\":\"exit\",\"exit_code\":0}");
+	FRAME("\001c");
+	FRAME("\003\003");
+	assert_true(said("out:a err:b out:c exit:3 "));
+	complete();
+	assert_int_equal(run(), 0);
+	assert_true(sent(START_SH("2") "b:4 \n"));
+	ack();
+	FRAME("\003\000");
+	assert_true(said("exit:0 "));
+	assert_int_equal(net.opened, 1);
+	assert_int_equal(net.closed, 0);
+}
+
+static void test_next_command_waits_for_op_complete(void **state UNUSED)
+{
+	open_control();
+	seen.on_exit = RUN_AGAIN;
+	assert_int_equal(run(), 0);
+	ack();
+	assert_true(sent(START_SH("1") "b:4 \n"));
+	FRAME("\003\001");
+	assert_true(said("exit:1 "));
+	assert_int_equal(run(), SANDBOX_E_BUSY);
+	FRAME("\003\002"); /* a second exit frame, and output after it, belong to nobody */
+	FRAME("\001x");
+	assert_true(sent(""));
+	complete();
+	assert_true(sent(START_SH("2") "b:4 \n"));
+	seen.on_exit = KEEP;
+	ack();
+	FRAME("\003\007");
+	assert_true(said("exit:7 "));
+}
+
+static void test_results(void **state UNUSED)
+{
+	static char longest[FRAMES_ARG_MAX + 2];
+	const char *const argv[] = {"echo", longest}, *const latin1[] = {"\xe4"};
+	struct sandbox_command command = {.argv = argv, .argc = 2};
+	memset(longest, 'x', sizeof longest - 1);
+	open_control();
+	assert_int_equal(sandbox_run(sandbox, &command, &events, NULL), SANDBOX_E_TOO_LONG);
+	command = (struct sandbox_command){.argv = latin1, .argc = 1};
+	assert_int_equal(sandbox_run(sandbox, &command, &events, NULL), -EINVAL);
+	net.refuse_send = -ENOMEM;
+	assert_int_equal(run(), -ENOMEM);
+	net.refuse_send = SOCKET_E_CLOSED;
+	assert_int_equal(run(), SANDBOX_E_LOST);
+	net.refuse_send = 0;
+	assert_true(sent(""));
+	assert_int_equal(run(), 0);
+	assert_true(sent(START_SH("1") "b:4 \n"));
+}
+
+/* --- what breaks --- */
+
+struct fault {
+	const char
+	        *steps; /* a(ck) o(utput) t(ext exit) e(xit) c(omplete) x(cut) b(usy) i(nvalid) n(ot active) E(xit 9) */
+	const char *said;
+};
+
+static void step(char what)
+{
+	switch (what) {
+	case 'a':
+		ack();
+		break;
+	case 'o':
+		FRAME("\001o");
+		break;
+	case 't':
+		text("{\"type\":\"exit\",\"exit_code\":0}");
+		break;
+	case 'e':
+		FRAME("\003\004");
+		break;
+	case 'E':
+		FRAME("\003\011");
+		break;
+	case 'c':
+		complete();
+		break;
+	case 'x':
+		cut();
+		break;
+	case 'b':
+		text("control:{\"type\":\"op.error\",\"args\":{\"code\":\"op.busy\",\"message\":\"no\"}}");
+		break;
+	case 'n':
+		text("control:{\"type\":\"op.error\",\"args\":{\"code\":\"op.not_active\"}}");
+		break;
+	default:
+		text("control:{\"type\":7}");
+	}
+}
+
+static void test_faults(void **state UNUSED)
+{
+	static const struct fault faults[] = {
+	        {"x", "doubt "},
+	        {"ax", "doubt "},
+	        {"aox", "out:o doubt "},
+	        {"aotx", "out:o doubt "},
+	        {"aoex", "out:o exit:4 lost "},
+	        {"aoecx", "out:o exit:4 lost "},
+	        {"ac", "doubt "},
+	        {"atc", "doubt "},
+	        {"b", "unrun "},
+	        {"ab", "doubt "},
+	        {"i", "doubt "},
+	        {"aoi", "out:o doubt "},
+	        {"aei", "exit:4 lost "},
+	        {"aeEoc", "exit:4 "},
+	        {"aecE", "exit:4 lost "},
+	        {"aeco", "exit:4 lost "},
+	        {"anoenc", "out:o exit:4 "},
+	        {"aecn", "exit:4 "},
+	        {"oec", "out:o exit:4 "},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(faults); i++) {
+		open_control();
+		assert_int_equal(run(), 0);
+		for (const char *at = faults[i].steps; *at; at++)
+			step(*at);
+		bool right = said(faults[i].said);
+		if (!right)
+			print_message("steps: %s\n", faults[i].steps);
+		assert_true(right);
+		bool over = strstr(faults[i].said, "lost") || strstr(faults[i].said, "doubt") ||
+		            strstr(faults[i].said, "unrun");
+		assert_int_equal(run(), over ? SANDBOX_E_LOST : 0);
+		cut();
+		sandbox_close(sandbox);
+		buf_deinit(&seen.log);
+		buf_deinit(&net.sent);
+	}
+}
+
+static void test_cut_before_anything_was_handed_over(void **state UNUSED)
+{
+	open_control();
+	net.holding = true;
+	assert_int_equal(run(), 0);
+	cut();
+	assert_true(said("unrun "));
+}
+
+static void test_cut_while_idle(void **state UNUSED)
+{
+	open_control();
+	cut();
+	assert_true(said("lost "));
+	assert_int_equal(net.closed, 1);
+}
+
+static void test_loss_before_somebody_listens(void **state UNUSED)
+{
+	dial();
+	net.open->events->on_open(net.open->ctx);
+	cut();
+	assert_true(said("dialled "));
+	sandbox_on_lost(sandbox, on_lost, NULL);
+	assert_true(said(""));
+	wait_for_words();
+	assert_true(said("lost "));
+}
+
+static void test_op_complete_never_comes(void **state UNUSED)
+{
+	options.complete_timeout_ms = 1;
+	open_control();
+	assert_int_equal(run(), 0);
+	ack();
+	FRAME("\003\000");
+	assert_true(said("exit:0 "));
+	wait_for_words();
+	assert_true(said("lost "));
+}
+
+static void test_op_complete_never_comes_while_one_waits(void **state UNUSED)
+{
+	options.complete_timeout_ms = 1;
+	open_control();
+	assert_int_equal(run(), 0);
+	ack();
+	FRAME("\003\000");
+	assert_true(said("exit:0 "));
+	assert_int_equal(run(), 0);
+	wait_for_words();
+	assert_true(said("unrun "));
+}
+
+static void test_close_in_callbacks(void **state UNUSED)
+{
+	open_control();
+	seen.on_output = CLOSE;
+	assert_int_equal(run(), 0);
+	ack();
+	FRAME("\001a");
+	assert_true(said("out:a "));
+	open_control();
+	seen.on_exit = CLOSE;
+	assert_int_equal(run(), 0);
+	FRAME("\003\001");
+	assert_true(said("exit:1 "));
+	open_control();
+	seen.on_broken = CLOSE;
+	assert_int_equal(run(), 0);
+	cut();
+	assert_true(said("doubt "));
+	open_control();
+	seen.on_lost = CLOSE;
+	cut();
+	assert_true(said("lost "));
+}
+
+static void test_close_tells_nobody(void **state UNUSED)
+{
+	open_control();
+	assert_int_equal(run(), 0);
+	ack();
+	sandbox_close(sandbox);
+	sandbox_close(sandbox);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	sandbox = NULL;
+	assert_true(said(""));
+}
+
+/* --- input, signals, pauses --- */
+
+static void test_input_in_pieces_with_back_pressure(void **state UNUSED)
+{
+	static char input[300000];
+	open_control();
+	net.holding = true;
+	assert_int_equal(run_with(slice_of(input, sizeof input)), 0);
+	assert_true(sent(START_SH("1") "b:0#32768\nb:0#32768\nb:0#32768\nb:0#32768\n"));
+	drained();
+	assert_true(sent("b:0#32768\nb:0#32768\nb:0#32768\nb:0#32768\n"));
+	ack();
+	net.unsent = 0;
+	drained();
+	assert_true(sent("b:0#32768\nb:0#5088\nb:4 \n"));
+	drained();
+	assert_true(sent(""));
+}
+
+static void test_input_ends_with_the_command(void **state UNUSED)
+{
+	static char input[300000];
+	open_control();
+	net.holding = true;
+	assert_int_equal(run_with(slice_of(input, sizeof input)), 0);
+	drained();
+	ack();
+	buf_deinit(&net.sent);
+	FRAME("\003\001");
+	assert_int_equal(net.dropped, 1);
+	drained();
+	assert_true(sent(""));
+	complete();
+	net.holding = false;
+	assert_int_equal(run(), 0);
+	assert_true(sent(START_SH("2") "b:4 \n"));
+}
+
+static void test_signals(void **state UNUSED)
+{
+	open_control();
+	assert_int_equal(sandbox_signal(sandbox, "TERM"), SANDBOX_E_LOST);
+	assert_int_equal(run(), 0);
+	ack();
+	buf_deinit(&net.sent);
+	assert_int_equal(sandbox_signal(sandbox, "TERM"), 0);
+	assert_true(sent("t:{\"type\":\"signal\",\"signal\":\"TERM\"}\n"));
+	assert_int_equal(sandbox_signal(sandbox, "KILL"), 0);
+	assert_true(sent("t:{\"type\":\"signal\",\"signal\":\"KILL\"}\n"));
+	FRAME("\003\211");
+	assert_int_equal(sandbox_signal(sandbox, "KILL"), SANDBOX_E_LOST);
+	assert_true(said("exit:137 "));
+	assert_int_equal(seen.killed, 0);
+}
+
+static void test_signal_of_a_command_that_waits(void **state UNUSED)
+{
+	open_control();
+	assert_int_equal(run(), 0);
+	ack();
+	FRAME("\003\000");
+	assert_int_equal(run(), 0);
+	buf_deinit(&net.sent);
+	assert_int_equal(sandbox_signal(sandbox, "TERM"), 0);
+	assert_int_equal(sandbox_signal(sandbox, "KILL"), 0);
+	assert_true(sent(""));
+	complete();
+	assert_true(sent(START_SH("2") "b:4 \nt:{\"type\":\"signal\",\"signal\":\"KILL\"}\n"));
+}
+
+static void test_signal_past_input_that_nobody_reads(void **state UNUSED)
+{
+	static char input[100000];
+	open_control();
+	assert_int_equal(run_with(slice_of(input, sizeof input)), 0);
+	/* The session is not known yet: the socket is the only way. */
+	buf_deinit(&net.sent);
+	assert_int_equal(sandbox_signal(sandbox, "TERM"), 0);
+	assert_true(sent("t:{\"type\":\"signal\",\"signal\":\"TERM\"}\n"));
+	ack();
+	assert_int_equal(sandbox_signal(sandbox, "KILL"), 0);
+	assert_true(said("kill:sg-1/x/42/KILL "));
+	assert_true(sent(""));
+	seen.kill_result = -EBUSY;
+	assert_int_equal(sandbox_signal(sandbox, "KILL"), 0);
+	assert_true(sent("t:{\"type\":\"signal\",\"signal\":\"KILL\"}\n"));
+}
+
+static void test_pause(void **state UNUSED)
+{
+	open_control();
+	seen.on_output = PAUSE;
+	assert_int_equal(run(), 0);
+	ack();
+	FRAME("\001a");
+	assert_true(net.paused);
+	sandbox_resume(sandbox);
+	assert_false(net.paused);
+	FRAME("\001b");
+	assert_true(net.paused);
+	/* The peer's exit frame was read before the pause: the pause does not outlive the command. */
+	FRAME("\003\000");
+	assert_false(net.paused);
+	assert_true(said("out:a out:b exit:0 "));
+	complete();
+	assert_int_equal(run(), 0);
+	assert_false(net.paused);
+}
+
+/* --- the keepalive --- */
+
+static void test_keepalive(void **state UNUSED)
+{
+	options.keepalive_ms = 1;
+	options.keepalive_timeout_ms = 5000;
+	open_control();
+	for (int i = 0; i < 2; i++) {
+		wait_for_sending();
+		assert_true(sent(i ? PROBE("2") : PROBE("1")));
+		ack();
+		FRAME("\001ignored");
+		FRAME("\003\000");
+		complete();
+	}
+	assert_true(said(""));
+}
+
+static void test_command_behind_a_keepalive(void **state UNUSED)
+{
+	options.keepalive_ms = 1;
+	options.keepalive_timeout_ms = 5000;
+	open_control();
+	wait_for_sending();
+	assert_true(sent(PROBE("1")));
+	assert_int_equal(run(), 0);
+	assert_int_equal(run(), SANDBOX_E_BUSY);
+	sandbox_pause(sandbox);
+	assert_false(net.paused); /* or the keepalive would never end */
+	ack();
+	FRAME("\003\000");
+	assert_true(sent(""));
+	complete();
+	assert_true(sent(START_SH("2") "b:4 \n"));
+	assert_true(net.paused);
+	sandbox_resume(sandbox);
+	ack();
+	FRAME("\003\005");
+	assert_true(said("exit:5 "));
+}
+
+static void begin_keepalive(void)
+{
+	options.keepalive_ms = 1;
+	open_control();
+	wait_for_sending();
+	assert_true(sent(PROBE("1")));
+}
+
+static void test_keepalive_fails(void **state UNUSED)
+{
+	options.keepalive_timeout_ms = 5000;
+	begin_keepalive();
+	cut();
+	assert_true(said("lost "));
+	sandbox_close(sandbox);
+	begin_keepalive();
+	ack();
+	FRAME("\003\001");
+	assert_true(said("lost "));
+	sandbox_close(sandbox);
+	begin_keepalive();
+	assert_int_equal(run(), 0);
+	cut();
+	assert_true(said("unrun "));
+	sandbox_close(sandbox);
+	begin_keepalive();
+	assert_int_equal(run(), 0);
+	FRAME("\003\001");
+	assert_true(said("unrun "));
+}
+
+static void test_keepalive_is_not_answered(void **state UNUSED)
+{
+	options.keepalive_timeout_ms = 1;
+	begin_keepalive();
+	wait_for_words();
+	assert_true(said("lost "));
+	sandbox_close(sandbox);
+	begin_keepalive();
+	assert_int_equal(run(), 0);
+	wait_for_words();
+	assert_true(said("unrun "));
+}
+
+/* --- commands on sockets of their own --- */
+
+static void test_exec(void **state UNUSED)
+{
+	open_exec();
+	assert_int_equal(run_with(SLICE("in")), 0);
+	assert_string_equal(net.url, "ws://api/v1/sprites/sg-1%2Fx/exec?cmd=sh&cmd=-c&cmd=x&path=sh&stdin=true");
+	assert_true(sent(""));
+	assert_int_equal(run(), SANDBOX_E_BUSY);
+	assert_int_equal(sandbox_signal(sandbox, "TERM"), 0);
+	net.open->events->on_open(net.open->ctx);
+	assert_true(sent("b:0 in\nb:4 \nt:{\"type\":\"signal\",\"signal\":\"TERM\"}\n"));
+	text("{\"type\":\"session_info\",\"session_id\":\"42\"}");
+	FRAME("\001a");
+	seen.on_exit = RUN_AGAIN;
+	FRAME("\003\217");
+	assert_true(said("out:a exit:143 "));
+	assert_int_equal(net.closed, 2);
+	assert_int_equal(net.opened, 3);
+	seen.on_exit = KEEP;
+	net.open->events->on_open(net.open->ctx);
+	FRAME("\003\000");
+	assert_true(said("exit:0 "));
+	assert_null(net.open);
+}
+
+static void test_exec_refused(void **state UNUSED)
+{
+	static const struct {
+		struct socket_refusal refusal;
+		const char *said;
+	} cases[] = {
+	        {{.status = 0, .request_sent = false}, "unrun "},  {{.status = 0, .request_sent = true}, "doubt "},
+	        {{.status = 400, .request_sent = true}, "unrun "}, {{.status = 404, .request_sent = true}, "unrun "},
+	        {{.status = 429, .request_sent = true}, "unrun "}, {{.status = 503, .request_sent = true}, "unrun "},
+	        {{.status = 500, .request_sent = true}, "doubt "}, {{.status = 502, .request_sent = true}, "doubt "},
+	        {{.status = 504, .request_sent = true}, "doubt "}, {{.status = 200, .request_sent = true}, "doubt "},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		open_exec();
+		assert_int_equal(run(), 0);
+		refuse(cases[i].refusal);
+		assert_true(said(cases[i].said));
+		assert_int_equal(run(), SANDBOX_E_LOST);
+		sandbox_close(sandbox);
+	}
+}
+
+static void test_exec_cut(void **state UNUSED)
+{
+	open_exec();
+	assert_int_equal(run(), 0);
+	net.open->events->on_open(net.open->ctx);
+	cut();
+	assert_true(said("doubt "));
+	sandbox_close(sandbox);
+	open_exec();
+	net.refuse_open = -ENOMEM;
+	assert_int_equal(run(), -ENOMEM);
+	net.refuse_open = 0;
+	assert_int_equal(run(), 0);
+}
+
+static void test_exec_too_long(void **state UNUSED)
+{
+	static char text_of_40_k[40001];
+	const char *const argv[] = {"echo", text_of_40_k};
+	struct sandbox_command command = {.argv = argv, .argc = 2};
+	memset(text_of_40_k, 'x', sizeof text_of_40_k - 1);
+	open_exec();
+	assert_int_equal(sandbox_run(sandbox, &command, &events, NULL), SANDBOX_E_TOO_LONG);
+	assert_null(net.open);
+}
+
+static void test_exec_keepalive(void **state UNUSED)
+{
+	options.keepalive_ms = 1;
+	options.keepalive_timeout_ms = 5000;
+	open_exec();
+	while (!net.open)
+		uv_run(&loop, UV_RUN_ONCE);
+	assert_non_null(strstr(net.url, "/exec?cmd=true&path=true"));
+	net.open->events->on_open(net.open->ctx);
+	assert_int_equal(run(), 0);
+	FRAME("\003\000");
+	assert_non_null(net.open);
+	assert_non_null(strstr(net.url, "/exec?cmd=sh&"));
+	net.open->events->on_open(net.open->ctx);
+	FRAME("\003\006");
+	assert_true(said("exit:6 "));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+	        TEST(test_refused_dial),
+	        TEST(test_false_404),
+	        TEST(test_dial_that_cannot_begin),
+	        TEST(test_close_while_dialling),
+	        TEST(test_commands_one_after_another),
+	        TEST(test_next_command_waits_for_op_complete),
+	        TEST(test_results),
+	        TEST(test_faults),
+	        TEST(test_cut_before_anything_was_handed_over),
+	        TEST(test_cut_while_idle),
+	        TEST(test_loss_before_somebody_listens),
+	        TEST(test_op_complete_never_comes),
+	        TEST(test_op_complete_never_comes_while_one_waits),
+	        TEST(test_close_in_callbacks),
+	        TEST(test_close_tells_nobody),
+	        TEST(test_input_in_pieces_with_back_pressure),
+	        TEST(test_input_ends_with_the_command),
+	        TEST(test_signals),
+	        TEST(test_signal_of_a_command_that_waits),
+	        TEST(test_signal_past_input_that_nobody_reads),
+	        TEST(test_pause),
+	        TEST(test_keepalive),
+	        TEST(test_command_behind_a_keepalive),
+	        TEST(test_keepalive_fails),
+	        TEST(test_keepalive_is_not_answered),
+	        TEST(test_exec),
+	        TEST(test_exec_refused),
+	        TEST(test_exec_cut),
+	        TEST(test_exec_too_long),
+	        TEST(test_exec_keepalive),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
