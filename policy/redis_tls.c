@@ -7,6 +7,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct ssl_ctx_st *redis_tls_new(void)
 {
@@ -31,7 +32,7 @@ static bool expect_host(SSL *ssl, const char *host)
 	unsigned char address[sizeof(struct in6_addr)];
 	if (inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1)
 		return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1;
-	return SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, host) == 1;
+	return SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, (void *)(uintptr_t)host) == 1;
 }
 
 int redis_tls_start(struct ssl_ctx_st *tls, struct redisContext *connection, const char *host)

@@ -89,23 +89,31 @@ local function reap()
       redis.call('HINCRBY', key, 'used', want)
     end
   end
-  redis.call('ZREMRANGEBYSCORE', actor_leases, '-inf', int(now_ms))
+  -- Asked first: after any command that may write, even one that changes nothing, Redis no longer refuses when memory is full.
+  if redis.call('ZCOUNT', actor_leases, '-inf', int(now_ms)) > 0 then
+    redis.call('ZREMRANGEBYSCORE', actor_leases, '-inf', int(now_ms))
+  end
   return #ended
 end
 
--- GCRA, not applied yet. The clamp heals a clock that went back and a limit that was raised.
-local function bucket(key, n, per_ms, burst)
+-- GCRA, not applied yet. The key holds TAT:tau. No grant leaves a TAT beyond now + tau: one that is there is due to a clock that has
+-- gone back since, or to a limit that has been raised since. One command is let through then, and its grant puts the TAT right; merely
+-- waiting would not, since a refusal writes nothing. A key that tokens with different limits share is judged by the tau it was
+-- written with, or one of them could wipe out what the others have used.
+local function bucket(key, shared, n, per_ms, burst)
   if n < 1 then return nil end
   local b = {key = key, interval = math.max(1, math.floor(per_ms * 1000 / n))}
   b.tau = b.interval * burst
-  b.tat = math.min(math.max(tonumber(redis.call('GET', key) or now), now), now + b.tau)
+  local tat, tau = string.match(redis.call('GET', key) or '', '^(%d+):(%d+)$')
+  b.tat = math.max(tonumber(tat or now), now)
+  if b.tat > now + math.max(b.tau, shared and tonumber(tau) or 0) then b.tat = now + b.tau - b.interval end
   b.wait = b.tat + b.interval - b.tau - now
   return b
 end
 
 local function take(b)
   b.tat = b.tat + b.interval
-  redis.call('SET', b.key, int(b.tat), 'PX', int(math.ceil((b.tat - now) / 1000) + 1000))
+  redis.call('SET', b.key, int(b.tat) .. ':' .. int(b.tau), 'PX', int(math.ceil((b.tat - now) / 1000) + 1000))
 end
 
 -- What is left, and the wait until it is full (or, when nothing is left, until the next one).
@@ -117,8 +125,8 @@ end
 
 local reaped = reap()
 local want = math.min(asked_ms, number('max_ms'))
-local rate = bucket(PREFIX .. 't:' .. kid, number('rate_n'), number('rate_per_ms'), number('burst'))
-local actor_rate = bucket(PREFIX .. 'at:' .. record.actor, number('arate_n'), number('arate_per_ms'), number('aburst'))
+local rate = bucket(PREFIX .. 't:' .. kid, false, number('rate_n'), number('rate_per_ms'), number('burst'))
+local actor_rate = bucket(PREFIX .. 'at:' .. record.actor, true, number('arate_n'), number('arate_per_ms'), number('aburst'))
 local running = redis.call('ZCARD', leases)
 local actor_running = redis.call('ZCARD', actor_leases)
 local use = redis.call('HMGET', spent, 'used', 'held')

@@ -131,8 +131,9 @@ class Model:
     def bucket(self, name, now, count, per_ms, burst):
         interval = max(1, per_ms * 1000 // count)
         tau = interval * burst
-        tat = max(now, self.tat.get(name, now))
-        if tat > now + tau:
+        tat, written_with = self.tat.get(name, (now, 0))
+        tat = max(now, tat)
+        if tat > now + (max(tau, written_with) if name[0] == "at" else tau):
             tat = now + tau - interval
         return interval, tau, tat
 
@@ -192,7 +193,7 @@ class Model:
         if code == "granted":
             for name, key, count, per_ms, burst in limits:
                 interval, tau, tat = self.bucket(key, now, count, per_ms, burst)
-                self.tat[key] = tat + interval
+                self.tat[key] = tat + interval, tau
             member = f"{lease}:{want}:{day}"
             for key in ("c", kid), ("ac", actor):
                 self.leases[key][member] = now_ms + want + GRACE_MS

@@ -176,6 +176,21 @@ def test_the_wait_is_exact(timed):
     assert timed.admit(token).code == "quota"
 
 
+@pytest.mark.parametrize("count, per_ms, burst", [(60, 60_000, 5), (7, 10_000, 3), (1, 1000, 1), (1000, 1000, 20)])
+def test_no_window_sees_more_than_the_burst_and_the_rate(timed, count, per_ms, burst):
+    token = Token(timed, rate_n=count, rate_per_ms=per_ms, burst=burst)
+    rnd, interval, granted = random.Random(count), per_ms * 1000 // count, []
+    for _ in range(400):
+        if timed.admit(token).code == "granted":
+            granted.append(timed.clock)
+        timed.clock += rnd.choice([0, interval // 10, interval // 3, interval * 2 // 3])
+    for i, start in enumerate(granted):
+        for j in range(i, len(granted)):
+            assert j - i + 1 <= burst + (granted[j] - start) // interval
+    elapsed = timed.clock - NOON
+    assert len(granted) >= elapsed // interval, "and nobody is refused what is his"
+
+
 # --- leases ----------------------------------------------------------------------------------------------------------
 
 def test_the_same_lease_twice_is_one_grant(timed):
@@ -306,6 +321,17 @@ def test_a_raised_burst_and_a_lowered_limit_act_at_once(timed):
     assert timed.admit(token).violated == "rate"
 
 
+def test_tokens_of_one_actor_cannot_reset_each_others_use(timed):
+    generous = Token(timed, arate_n=1, arate_per_ms=1000, aburst=10)
+    strict = Token(timed, arate_n=1, arate_per_ms=1000, aburst=1)
+    assert [timed.admit(generous).code for _ in range(11)] == ["granted"] * 10 + ["quota"]
+    for _ in range(5):
+        assert timed.admit(strict).violated == "actor-rate"
+        assert timed.admit(generous).violated == "actor-rate"
+    timed.clock -= 5 * SECOND
+    assert [timed.admit(generous).code for _ in range(2)] == ["granted", "quota"], "only a clock that went back is healed"
+
+
 def test_limits_that_are_set_later_count_what_runs_already(timed):
     token = Token(timed)
     for _ in range(3):
@@ -350,7 +376,7 @@ def test_numbers_are_whole_and_plain(store):
     token = Token(store, rate_n=7, rate_per_ms=60_000, burst=3, bud_ms=10**12, max_ms=86_400_000)
     store.admit(token, "a" * 24, want=86_399_999)
     store.admit(token, want=10**15)
-    assert re.fullmatch(r"\d{16}", store.redis.get(f"sg:{{g}}:t:{token.kid}"))
+    assert re.fullmatch(r"\d{16}:25714284", store.redis.get(f"sg:{{g}}:t:{token.kid}"))
     (member, end), (second, _) = store.redis.zrange(f"sg:{{g}}:c:{token.kid}", 0, -1, withscores=True)
     assert re.fullmatch(r"a{24}:86399999:\d{8}", member) and ":86400000:" in second
     now = time.time() * 1000
@@ -468,7 +494,7 @@ class Pair:
         fields = {
             "rate_n": rnd.choice([1, 3, 7, 60]), "rate_per_ms": rnd.choice([1000, 10_000, 60_000]), "burst": rnd.choice([1, 2, 10]),
             "conc": rnd.choice([1, 2, 5]), "max_ms": rnd.choice([1000, 20_000]),
-            "arate_n": rnd.choice([None, 5]), "arate_per_ms": 1000, "aburst": 4, "aconc": rnd.choice([None, 1, 4]),
+            "arate_n": rnd.choice([None, 1, 5]), "arate_per_ms": 1000, "aburst": rnd.choice([1, 4]), "aconc": rnd.choice([None, 1, 4]),
             "bud_ms": rnd.choice([None, 5000, 60_000]), "cmds": rnd.choice([None, None, "ls cat"]),
             "status": rnd.choice(["active"] * 5 + ["revoked"]), "exp": rnd.choice([None, None, (NOON + DAY_US) // 1000]),
         }
