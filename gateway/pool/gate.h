@@ -23,7 +23,7 @@ struct gate {
 	uint64_t until_us[GATE_REASONS]; /* 0 = does not hold */
 	uint64_t closed_us;              /* last time anything was refused or failed */
 	unsigned failures;               /* in a row; one burst of failures counts once */
-	size_t window;                   /* creations allowed on the wire at once: 1 after a refusal, doubled by every success */
+	size_t window;                   /* creations on the wire at once: 1 after a refusal, doubled by a success */
 	uint64_t random;
 };
 

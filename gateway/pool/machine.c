@@ -33,18 +33,15 @@ int machine_init(struct machine *machine, const struct machine_options *options)
 	if (!options->max || options->max > 1000 || options->hot > options->max || !options->max_waiters ||
 	    options->max_waiters > 10000 || !options->max_age_us || !options->seed)
 		return -EINVAL;
-	machine->slot_count = options->max + MACHINE_LEFTOVERS;
-	/* A member has at most two actions waiting (close, and one operation), plus the one that grants it; a waiter has one. */
-	machine->action_cap = 3 * machine->slot_count + options->max_waiters + 8;
-	machine->slots = calloc(machine->slot_count, sizeof *machine->slots);
-	machine->ready_us = calloc(2 * machine->slot_count, sizeof *machine->ready_us);
+	size_t members = options->max + MACHINE_LEFTOVERS;
+	/* At most waiting: of a member its close, one operation and its grant, of a waiter its refusal. */
+	machine->action_cap = 3 * members + options->max_waiters + 8;
+	machine->ready_us = calloc(2 * members, sizeof *machine->ready_us);
 	machine->actions = calloc(machine->action_cap, sizeof *machine->actions);
-	if (!machine->slots || !machine->ready_us || !machine->actions) {
+	if (roster_init(&machine->roster, members) < 0 || !machine->ready_us || !machine->actions) {
 		machine_deinit(machine);
 		return -ENOMEM;
 	}
-	for (size_t i = 0; i < machine->slot_count; i++)
-		LL_PREPEND(machine->free, &machine->slots[machine->slot_count - 1 - i]);
 	gate_init(&machine->gate, options->seed);
 	machine->random = options->seed;
 	return 0;
@@ -52,18 +49,10 @@ int machine_init(struct machine *machine, const struct machine_options *options)
 
 void machine_deinit(struct machine *machine)
 {
-	free(machine->slots);
+	roster_deinit(&machine->roster);
 	free(machine->ready_us);
 	free(machine->actions);
 	*machine = (struct machine){0};
-}
-
-size_t machine_total(const struct machine *machine)
-{
-	size_t total = 0;
-	for (int state = 0; state < POOL_GONE; state++)
-		total += machine->counts[state];
-	return total;
 }
 
 static void act(struct machine *machine, struct machine_action action)
@@ -91,79 +80,32 @@ static void operate(struct machine *machine, struct pool_member *member, enum ma
 	act(machine, (struct machine_action){.type = type, .member = member});
 }
 
-/* A bug shows itself at once in a debug build; in production it is counted and the event has no effect. */
-static bool impossible(struct machine *machine)
-{
-	machine->impossible++;
-	assert(!"impossible transition");
-	return false;
-}
-
-static void enlist(struct machine *machine, struct pool_member *member, enum pool_state state, uint64_t now_us)
-{
-	member->state = state;
-	member->since_us = now_us;
-	machine->counts[state]++;
-	if (state == POOL_HOT)
-		DL_PREPEND(machine->lists[state], member);
-	else
-		DL_APPEND(machine->lists[state], member);
-}
-
 static bool has_channel(enum pool_state state)
 {
 	return state == POOL_HOT || state == POOL_LEASED;
 }
 
-/* The one place where a member changes its state. */
+/* Every change of state goes through here. */
 static bool move(struct machine *machine, struct pool_member *member, enum pool_state to, uint64_t now_us)
 {
 	enum pool_state from = member->state;
-	if (!pool_state_allows(from, to))
-		return impossible(machine);
-	DL_DELETE(machine->lists[from], member);
-	machine->counts[from]--;
-	if (member->aged) {
-		member->aged = false;
-		machine->aged--;
-	}
-	enlist(machine, member, to, now_us);
+	if (!roster_move(&machine->roster, member, to, now_us))
+		return false;
 	if ((has_channel(from) || from == POOL_PREPARING) && !has_channel(to))
 		act(machine, (struct machine_action){.type = MACHINE_DO_CLOSE, .member = member});
 	return true;
 }
 
-static struct pool_member *member_new(struct machine *machine, enum pool_state state, uint64_t now_us)
-{
-	struct pool_member *member = machine->free;
-	if (!member)
-		return NULL;
-	LL_DELETE(machine->free, member);
-	*member = (struct pool_member){.created_us = now_us};
-	enlist(machine, member, state, now_us);
-	return member;
-}
-
-/* Records that went to GONE in an earlier step: the driver has carried out all their actions by now. */
-static void reap(struct machine *machine)
-{
-	struct pool_member *member, *next;
-	DL_FOREACH_SAFE(machine->lists[POOL_GONE], member, next) {
-		DL_DELETE(machine->lists[POOL_GONE], member);
-		machine->counts[POOL_GONE]--;
-		LL_PREPEND(machine->free, member);
-	}
-}
-
 static size_t on_way(const struct machine *machine)
 {
-	return machine->counts[POOL_INTENT] + machine->counts[POOL_CREATING] + machine->counts[POOL_PREPARING];
+	const size_t *counts = machine->roster.counts;
+	return counts[POOL_INTENT] + counts[POOL_CREATING] + counts[POOL_PREPARING];
 }
 
 /* Hot members that need no replacement. */
 static size_t fresh(const struct machine *machine)
 {
-	return machine->counts[POOL_HOT] - machine->aged;
+	return machine->roster.counts[POOL_HOT] - machine->roster.aged;
 }
 
 /* --- the outlook of waiters ------------------------------------------------------------------- */
@@ -187,18 +129,18 @@ static struct outlook look_out(struct machine *machine, uint64_t now_us, bool op
 		create = expected(&machine->create, CREATE_GUESS_US);
 		prepare = expected(&machine->prepare, PREPARE_GUESS_US);
 	}
-	uint64_t *times = machine->ready_us + (optimistic ? machine->slot_count : 0);
+	uint64_t *times = machine->ready_us + (optimistic ? machine->roster.capacity : 0);
 	size_t n = 0;
 	for (int state = POOL_INTENT; state <= POOL_PREPARING; state++) {
 		uint64_t left = state == POOL_PREPARING ? prepare : create + prepare;
 		struct pool_member *member;
-		DL_FOREACH(machine->lists[state], member) {
+		DL_FOREACH(machine->roster.lists[state], member) {
 			uint64_t ready = member->since_us + left;
 			times[n++] = ready > now_us ? ready : now_us;
 		}
 	}
 	qsort(times, n, sizeof *times, by_time);
-	size_t total = machine_total(machine);
+	size_t total = roster_total(&machine->roster);
 	struct outlook outlook = {
 		.now_us = now_us,
 		.ready_us = times,
@@ -244,7 +186,7 @@ static void unqueue(struct machine *machine, struct machine_waiter *waiter)
 
 static void grant(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter, bool hot)
 {
-	struct pool_member *member = machine->lists[POOL_HOT];
+	struct pool_member *member = machine->roster.lists[POOL_HOT];
 	if (move(machine, member, POOL_LEASED, now_us))
 		act(machine, (struct machine_action){
 				     .type = MACHINE_DO_GRANT, .waiter = waiter, .member = member, .hot = hot});
@@ -255,7 +197,7 @@ static void claim(struct machine *machine, uint64_t now_us, struct machine_waite
 	waiter->since_us = now_us;
 	if (machine->stopping) {
 		refuse(machine, waiter, POOL_E_STOPPING, RETRY_AFTER_MIN);
-	} else if (machine->counts[POOL_HOT]) {
+	} else if (machine->roster.counts[POOL_HOT]) {
 		grant(machine, now_us, waiter, true);
 	} else if (machine->waiting >= machine->options.max_waiters) {
 		refuse(machine, waiter, POOL_E_FULL, retry_after_ms(machine, now_us, machine->waiting));
@@ -294,7 +236,7 @@ static void review_waiters(struct machine *machine, uint64_t now_us)
 
 static void serve(struct machine *machine, uint64_t now_us)
 {
-	while (machine->waiters && machine->counts[POOL_HOT]) {
+	while (machine->waiters && machine->roster.counts[POOL_HOT]) {
 		struct machine_waiter *waiter = machine->waiters;
 		unqueue(machine, waiter);
 		grant(machine, now_us, waiter, false);
@@ -308,12 +250,12 @@ static size_t ghosts(const struct machine *machine)
 {
 	size_t n = 0;
 	struct pool_member *member;
-	DL_FOREACH(machine->lists[POOL_DESTROYING], member)
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
 		n += member->doubtful && !member->absent_us;
 	return n;
 }
 
-/* When creations keep failing, every try may leave a Sprite that exists: their destruction shows whether the provider is back. */
+/* When creations keep failing every try may leave a Sprite: destroying those shows whether the provider is back. */
 static bool too_many_ghosts(const struct machine *machine)
 {
 	return machine->gate.failures > 1 && ghosts(machine) >= GHOSTS_MAX;
@@ -321,15 +263,16 @@ static bool too_many_ghosts(const struct machine *machine)
 
 static bool may_create(const struct machine *machine)
 {
-	return machine->filling && !machine->stopping && machine->free && gate_is_open(&machine->gate) &&
-	       machine_total(machine) < machine->options.max && machine->counts[POOL_CREATING] < machine->gate.window &&
+	const struct roster *roster = &machine->roster;
+	return machine->filling && !machine->stopping && gate_is_open(&machine->gate) && roster->free &&
+	       roster_total(roster) < machine->options.max && roster->counts[POOL_CREATING] < machine->gate.window &&
 	       !too_many_ghosts(machine);
 }
 
 static void fill(struct machine *machine, uint64_t now_us)
 {
 	while (fresh(machine) + on_way(machine) < machine->options.hot + machine->waiting && may_create(machine)) {
-		struct pool_member *member = member_new(machine, POOL_INTENT, now_us);
+		struct pool_member *member = roster_new(&machine->roster, POOL_INTENT, now_us);
 		if (!move(machine, member, POOL_CREATING, now_us))
 			return;
 		operate(machine, member, MACHINE_DO_CREATE);
@@ -360,7 +303,7 @@ static void created(struct machine *machine, uint64_t now_us, const struct machi
 	struct pool_member *member = event->member;
 	uint64_t begun_us = member->since_us;
 	if (member->state != POOL_CREATING) {
-		impossible(machine);
+		roster_impossible(&machine->roster);
 		return;
 	}
 	member->busy = false;
@@ -384,7 +327,7 @@ static void prepared(struct machine *machine, uint64_t now_us, const struct mach
 	struct pool_member *member = event->member;
 	uint64_t begun_us = member->since_us;
 	if (member->state != POOL_PREPARING) {
-		impossible(machine);
+		roster_impossible(&machine->roster);
 		return;
 	}
 	member->busy = false;
@@ -420,7 +363,7 @@ static void lost(struct machine *machine, uint64_t now_us, struct pool_member *m
 static void start_destroys(struct machine *machine)
 {
 	struct pool_member *member;
-	DL_FOREACH(machine->lists[POOL_DESTROYING], member) {
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member) {
 		if (machine->destroys >= DESTROYS_MAX)
 			return;
 		if (member->busy || member->wait_us)
@@ -434,7 +377,7 @@ static void start_destroys(struct machine *machine)
 static void hasten_destroys(struct machine *machine)
 {
 	struct pool_member *member;
-	DL_FOREACH(machine->lists[POOL_DESTROYING], member)
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
 		if (member->attempts && !member->told && !member->absent_us)
 			member->wait_us = 0;
 }
@@ -465,7 +408,7 @@ static void destroyed(struct machine *machine, uint64_t now_us, const struct mac
 {
 	struct pool_member *member = event->member;
 	if (member->state != POOL_DESTROYING || !member->busy) {
-		impossible(machine);
+		roster_impossible(&machine->roster);
 		return;
 	}
 	member->busy = false;
@@ -490,13 +433,13 @@ static void destroyed(struct machine *machine, uint64_t now_us, const struct mac
 
 static void destroy_oldest_hot(struct machine *machine, uint64_t now_us)
 {
-	move(machine, machine->lists[POOL_HOT]->prev, POOL_DESTROYING, now_us); /* utlist: the head's prev is the tail */
+	move(machine, machine->roster.lists[POOL_HOT]->prev, POOL_DESTROYING, now_us); /* utlist: the head's prev is the tail */
 }
 
 static void destroy_aged(struct machine *machine, uint64_t now_us)
 {
 	struct pool_member *member, *oldest = NULL;
-	DL_FOREACH(machine->lists[POOL_HOT], member)
+	DL_FOREACH(machine->roster.lists[POOL_HOT], member)
 		if (member->aged && (!oldest || member->created_us <= oldest->created_us))
 			oldest = member;
 	if (oldest)
@@ -505,22 +448,11 @@ static void destroy_aged(struct machine *machine, uint64_t now_us)
 
 /* --- what an earlier run left ----------------------------------------------------------------- */
 
-static bool is_known(const struct machine *machine, const char *name)
-{
-	for (int state = 0; state < POOL_GONE; state++) {
-		const struct pool_member *member;
-		DL_FOREACH(machine->lists[state], member)
-			if (strcmp(member->name, name) == 0)
-				return true;
-	}
-	return false;
-}
-
 static void found(struct machine *machine, uint64_t now_us, const char *name)
 {
-	if (is_known(machine, name))
+	if (roster_find(&machine->roster, name))
 		return;
-	struct pool_member *member = member_new(machine, POOL_DESTROYING, now_us);
+	struct pool_member *member = roster_new(&machine->roster, POOL_DESTROYING, now_us);
 	if (!member) {
 		machine->list.incomplete = true;
 		return;
@@ -558,17 +490,6 @@ static bool is_due(uint64_t at_us, uint64_t now_us)
 	return at_us && at_us <= now_us;
 }
 
-static void mark_aged(struct machine *machine, uint64_t now_us)
-{
-	struct pool_member *member;
-	DL_FOREACH(machine->lists[POOL_HOT], member) {
-		if (member->aged || member->created_us + machine->options.max_age_us > now_us)
-			continue;
-		member->aged = true;
-		machine->aged++;
-	}
-}
-
 static void tick(struct machine *machine, uint64_t now_us)
 {
 	gate_tick(&machine->gate, now_us);
@@ -579,12 +500,12 @@ static void tick(struct machine *machine, uint64_t now_us)
 	if (is_due(machine->list.wait_us, now_us))
 		start_listing(machine);
 	struct pool_member *member;
-	DL_FOREACH(machine->lists[POOL_DESTROYING], member)
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
 		if (is_due(member->wait_us, now_us))
 			member->wait_us = 0;
-	mark_aged(machine, now_us);
+	roster_age(&machine->roster, machine->options.max_age_us, now_us);
 	if (is_due(machine->surplus_us, now_us))
-		while (machine->counts[POOL_HOT] > machine->options.hot)
+		while (machine->roster.counts[POOL_HOT] > machine->options.hot)
 			destroy_oldest_hot(machine, now_us);
 	if (is_due(machine->stop_us, now_us)) {
 		machine->stop_us = 0;
@@ -609,9 +530,9 @@ uint64_t machine_next_due(const struct machine *machine)
 	DL_FOREACH(machine->waiters, waiter)
 		next = sooner(next, waiter->deadline_us);
 	const struct pool_member *member;
-	DL_FOREACH(machine->lists[POOL_DESTROYING], member)
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
 		next = sooner(next, member->wait_us);
-	DL_FOREACH(machine->lists[POOL_HOT], member)
+	DL_FOREACH(machine->roster.lists[POOL_HOT], member)
 		next = sooner(next, member->aged ? 0 : member->created_us + machine->options.max_age_us);
 	return next;
 }
@@ -621,16 +542,16 @@ uint64_t machine_next_due(const struct machine *machine)
 /* Members that are too old go when their replacement is there, or to make room for it. */
 static void retire(struct machine *machine, uint64_t now_us)
 {
-	while (machine->aged && fresh(machine) >= machine->options.hot)
+	while (machine->roster.aged && fresh(machine) >= machine->options.hot)
 		destroy_aged(machine, now_us);
-	bool full = machine_total(machine) >= machine->options.max && !machine->counts[POOL_DESTROYING];
-	if (machine->aged && full && !on_way(machine) && gate_is_open(&machine->gate))
+	bool full = roster_total(&machine->roster) >= machine->options.max && !machine->roster.counts[POOL_DESTROYING];
+	if (machine->roster.aged && full && !on_way(machine) && gate_is_open(&machine->gate))
 		destroy_aged(machine, now_us);
 }
 
 static void watch_surplus(struct machine *machine, uint64_t now_us)
 {
-	if (machine->counts[POOL_HOT] <= machine->options.hot)
+	if (machine->roster.counts[POOL_HOT] <= machine->options.hot)
 		machine->surplus_us = 0;
 	else if (!machine->surplus_us)
 		machine->surplus_us = now_us + SURPLUS_US;
@@ -649,13 +570,13 @@ static void stop(struct machine *machine, uint64_t now_us, uint64_t deadline_us)
 		unqueue(machine, waiter);
 		refuse(machine, waiter, POOL_E_STOPPING, RETRY_AFTER_MIN);
 	}
-	while (machine->lists[POOL_HOT])
+	while (machine->roster.lists[POOL_HOT])
 		destroy_oldest_hot(machine, now_us);
 }
 
 static void check_stopped(struct machine *machine)
 {
-	size_t left = machine_total(machine);
+	size_t left = roster_total(&machine->roster);
 	if (!machine->stopping || machine->stopped)
 		return;
 	if ((left || machine->list.busy) && !machine->overdue)
@@ -726,7 +647,7 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 
 void machine_step(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
-	reap(machine);
+	roster_reap(&machine->roster); /* all their actions have been carried out by now */
 	machine->worse = false;
 	handle(machine, now_us, event);
 	serve(machine, now_us);

@@ -5,40 +5,20 @@
  * in order and whose outcome comes back as events. Time passes in one place, the event MACHINE_TICK: every other event uses
  * `now` only to note when something happened.
  *
- * Owns:       member records. Waiters belong to the driver and must stay until granted, refused or canceled.
+ * Owns:       the roster of members. Waiters belong to the driver and must stay until granted, refused or canceled.
  * Lifetime:   machine_init … machine_deinit.
  * Bounds:     max + MACHINE_LEFTOVERS members, max_waiters waiters; no allocation after machine_init.
- * Invariants: a member is in exactly one list, that of its state, and only move() changes it; HOT is newest first; waiters are
- *             oldest first; nobody waits while a member is hot; at most one operation of a member is under way (busy);
- *             a record in GONE is reused from the next step on.
+ * Invariants: waiters are oldest first; nobody waits while a member is hot; at most one operation of a member is under way
+ *             (busy); a record in GONE is reused from the next step on.
  */
 #pragma once
 
 #include "gateway/pool/gate.h"
 #include "gateway/pool/outlook.h"
-#include "gateway/pool/state.h"
+#include "gateway/pool/roster.h"
 
 /* How many Sprites of an earlier run are taken in at once; the rest come with the next listing. */
 #define MACHINE_LEFTOVERS 64
-
-struct pool_member {
-	struct pool_member *prev, *next;
-	enum pool_state state;
-	bool busy;           /* an operation of this member is under way */
-	bool doubtful;       /* its creation was never confirmed: it may yet appear */
-	bool redialed;       /* its channel was lost once before */
-	bool aged;           /* hot and older than max_age */
-	bool told;           /* destroying: the provider said how long to wait */
-	unsigned attempts;   /* failed attempts to destroy it */
-	uint64_t since_us;   /* in its state since */
-	uint64_t created_us;
-	uint64_t wait_us;    /* destroying: the next attempt waits for this; 0 = for nothing */
-	uint64_t absent_us;  /* destroying: first answer that it does not exist; 0 = none */
-	/* The driver's. */
-	char name[PROVIDER_NAME_MAX + 1];
-	struct sandbox *sandbox;
-	struct pool *pool;
-};
 
 struct machine_waiter {
 	struct machine_waiter *prev, *next;
@@ -102,12 +82,7 @@ struct machine_action {
 
 struct machine {
 	struct machine_options options;
-	struct pool_member *slots;
-	size_t slot_count;
-	struct pool_member *free;
-	struct pool_member *lists[POOL_STATES];
-	size_t counts[POOL_STATES];
-	size_t aged;
+	struct roster roster;
 	struct machine_waiter *waiters;
 	size_t waiting;
 	struct gate gate;
@@ -127,7 +102,6 @@ struct machine {
 	uint64_t random;
 	struct machine_action *actions;
 	size_t action_cap, action_head, action_count;
-	uint64_t impossible;
 };
 
 /* -ENOMEM, -EINVAL for options out of their bounds (pool.h). */
@@ -136,12 +110,9 @@ void machine_deinit(struct machine *machine);
 
 void machine_step(struct machine *machine, uint64_t now_us, const struct machine_event *event);
 
-/* Takes the oldest action that is left; false when there is none. While carrying out an action the driver may make the step that
- * tells its outcome; all actions are taken before any other step. */
+/* Takes the oldest action that is left; false when there is none. While carrying out an action the driver may make the step
+ * that tells its outcome; all actions are taken before any other step. */
 bool machine_next_action(struct machine *machine, struct machine_action *action);
 
 /* When the next MACHINE_TICK is needed; UINT64_MAX = never. */
 uint64_t machine_next_due(const struct machine *machine);
-
-/* Everything that counts against max. */
-size_t machine_total(const struct machine *machine);

@@ -84,7 +84,7 @@ static bool chance(struct model *model, unsigned percent)
 
 static struct member *member_of(struct model *model, const struct pool_member *member)
 {
-	return &model->members[member - model->machine.slots];
+	return &model->members[member - model->machine.roster.slots];
 }
 
 /* --- the world -------------------------------------------------------------------------------- */
@@ -121,7 +121,7 @@ static bool is_held(struct model *model, const char *name)
 {
 	for (int state = 0; state < POOL_GONE; state++) {
 		struct pool_member *member;
-		DL_FOREACH(model->machine.lists[state], member)
+		DL_FOREACH(model->machine.roster.lists[state], member)
 			if (strcmp(member->name, name) == 0)
 				return true;
 	}
@@ -149,7 +149,7 @@ static void check_lists(struct model *model)
 	for (int state = 0; state < POOL_STATES; state++) {
 		size_t n = 0;
 		const struct pool_member *member;
-		DL_FOREACH(machine->lists[state], member) {
+		DL_FOREACH(machine->roster.lists[state], member) {
 			const struct member *mine = member_of(model, member);
 			CHECK(model, member->state == (enum pool_state)state);
 			CHECK(model, member->busy == (mine->operation != NONE));
@@ -159,18 +159,18 @@ static void check_lists(struct model *model)
 			leftovers += state != POOL_GONE && mine->leftover;
 			aged += member->aged;
 		}
-		CHECK(model, n == machine->counts[state]);
+		CHECK(model, n == machine->roster.counts[state]);
 		live += state != POOL_GONE ? n : 0;
 	}
 	const struct pool_member *spare;
 	size_t spares = 0;
-	LL_FOREACH(machine->free, spare)
+	LL_FOREACH(machine->roster.free, spare)
 		spares++;
-	CHECK(model, live == machine_total(machine));
-	CHECK(model, live + machine->counts[POOL_GONE] + spares == machine->slot_count);
+	CHECK(model, live == roster_total(&machine->roster));
+	CHECK(model, live + machine->roster.counts[POOL_GONE] + spares == machine->roster.capacity);
 	CHECK(model, live - leftovers <= model->options.max);
-	CHECK(model, aged == machine->aged);
-	CHECK(model, machine->impossible == 0);
+	CHECK(model, aged == machine->roster.aged);
+	CHECK(model, machine->roster.impossible == 0);
 }
 
 static void check_waiters(struct model *model)
@@ -183,7 +183,7 @@ static void check_waiters(struct model *model)
 		n++;
 	}
 	CHECK(model, n == model->queued && n == machine->waiting && n <= model->options.max_waiters);
-	CHECK(model, !n || !machine->counts[POOL_HOT]);
+	CHECK(model, !n || !machine->roster.counts[POOL_HOT]);
 	CHECK(model, !n || !model->stopping);
 }
 
@@ -197,15 +197,16 @@ static void check_nothing_leaks(struct model *model)
 static void check_it_does_its_work(struct model *model)
 {
 	const struct machine *machine = &model->machine;
-	size_t on_way = machine->counts[POOL_INTENT] + machine->counts[POOL_CREATING] + machine->counts[POOL_PREPARING];
-	size_t have = machine->counts[POOL_HOT] - machine->aged + on_way;
+	const size_t *counts = machine->roster.counts;
+	size_t on_way = counts[POOL_INTENT] + counts[POOL_CREATING] + counts[POOL_PREPARING];
+	size_t have = counts[POOL_HOT] - machine->roster.aged + on_way;
 	bool held_back = !machine->filling || model->stopping || !gate_is_open(&machine->gate) ||
-			 machine_total(machine) >= model->options.max ||
-			 machine->counts[POOL_CREATING] >= machine->gate.window || machine->gate.failures > 1;
+			 roster_total(&machine->roster) >= model->options.max ||
+			 counts[POOL_CREATING] >= machine->gate.window || machine->gate.failures > 1;
 	CHECK(model, have >= model->options.hot + model->queued || held_back);
 	size_t destroys = 0, ready = 0;
 	const struct pool_member *member;
-	DL_FOREACH(machine->lists[POOL_DESTROYING], member) {
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member) {
 		destroys += member->busy;
 		ready += !member->busy && !member->wait_us;
 	}
@@ -250,8 +251,8 @@ static uint64_t soonest(struct model *model, size_t position)
 	uint64_t create = estimate_optimistic_us(&machine->create), prepare = estimate_optimistic_us(&machine->prepare);
 	uint64_t times[SLOTS];
 	size_t n = 0;
-	for (size_t i = 0; i < machine->slot_count; i++) {
-		const struct pool_member *member = &machine->slots[i];
+	for (size_t i = 0; i < machine->roster.capacity; i++) {
+		const struct pool_member *member = &machine->roster.slots[i];
 		if (model->members[i].operation != CREATE && model->members[i].operation != PREPARE)
 			continue;
 		uint64_t at = member->since_us + prepare + (model->members[i].operation == CREATE ? create : 0);
@@ -329,7 +330,7 @@ static void on_operation(struct model *model, const struct machine_action *actio
 	mine->operation = operation;
 	if (operation != CREATE)
 		return;
-	CHECK(model, !model->stopping && machine_total(&model->machine) <= model->options.max);
+	CHECK(model, !model->stopping && roster_total(&model->machine.roster) <= model->options.max);
 	snprintf(action->member->name, sizeof action->member->name, "m%u", model->names++);
 	mine->leftover = false;
 }
@@ -362,7 +363,7 @@ static void on_action(struct model *model, const struct machine_action *action)
 		break;
 	case MACHINE_DO_STOPPED:
 		CHECK(model, model->stopping && !model->stopped);
-		CHECK(model, action->left == machine_total(&model->machine));
+		CHECK(model, action->left == roster_total(&model->machine.roster));
 		model->stopped = true;
 		model->left = action->left;
 		break;
@@ -417,10 +418,10 @@ static void cancel(struct model *model)
 
 static struct pool_member *any_of(struct model *model, enum pool_state state)
 {
-	if (!model->machine.counts[state])
+	if (!model->machine.roster.counts[state])
 		return NULL;
-	struct pool_member *member = model->machine.lists[state];
-	for (size_t i = any(model, model->machine.counts[state]); i; i--)
+	struct pool_member *member = model->machine.roster.lists[state];
+	for (size_t i = any(model, model->machine.roster.counts[state]); i; i--)
 		member = member->next;
 	return member;
 }
@@ -475,7 +476,8 @@ static struct machine_event answer_prepare(struct model *model, struct pool_memb
 	if (!exists(model, member->name))
 		return (struct machine_event){.code = PROVIDER_GONE};
 	if (chance(model, model->trouble)) {
-		static const enum provider_code codes[] = {PROVIDER_GONE, PROVIDER_UNAVAILABLE, PROVIDER_POLICY, PROVIDER_INVALID};
+		static const enum provider_code codes[] = {PROVIDER_GONE, PROVIDER_UNAVAILABLE, PROVIDER_POLICY,
+							   PROVIDER_INVALID};
 		return chance(model, 20) ? refusal(model) : (struct machine_event){.code = codes[any(model, 4)]};
 	}
 	member_of(model, member)->open = true;
@@ -520,12 +522,12 @@ static void finish(struct model *model, struct pool_member *member)
 
 static bool finish_any(struct model *model)
 {
-	size_t first = any(model, model->machine.slot_count);
-	for (size_t i = 0; i < model->machine.slot_count; i++) {
-		size_t at = (first + i) % model->machine.slot_count;
+	size_t first = any(model, model->machine.roster.capacity);
+	for (size_t i = 0; i < model->machine.roster.capacity; i++) {
+		size_t at = (first + i) % model->machine.roster.capacity;
 		if (model->members[at].operation == NONE)
 			continue;
-		finish(model, &model->machine.slots[at]);
+		finish(model, &model->machine.roster.slots[at]);
 		return true;
 	}
 	return false;
@@ -536,9 +538,9 @@ static void finish_listing(struct model *model)
 	for (size_t i = 0; i < SPRITES; i++) {
 		if (!model->sprites[i].exists)
 			continue;
-		struct pool_member *next = model->machine.free;
+		struct pool_member *next = model->machine.roster.free;
 		send(model, (struct machine_event){.type = MACHINE_FOUND, .name = model->sprites[i].name});
-		if (next && next != model->machine.free)
+		if (next && next != model->machine.roster.free)
 			member_of(model, next)->leftover = true;
 	}
 	bool failed = chance(model, model->trouble);

@@ -64,7 +64,7 @@ static struct pool_member *member_of(struct script *script, const char *name)
 {
 	for (int state = 0; state < POOL_GONE; state++) {
 		struct pool_member *member;
-		DL_FOREACH(script->machine.lists[state], member)
+		DL_FOREACH(script->machine.roster.lists[state], member)
 			if (strcmp(member->name, name) == 0)
 				return member;
 	}
@@ -161,8 +161,8 @@ static bool send_member(struct script *script, const char *verb, const char *who
 static void say_counts(struct script *script)
 {
 	for (int state = 0; state < POOL_GONE; state++)
-		if (script->machine.counts[state])
-			say(script, "%s %d", pool_state_name((enum pool_state)state), (int)script->machine.counts[state]);
+		if (script->machine.roster.counts[state])
+			say(script, "%s %d", pool_state_name((enum pool_state)state), (int)script->machine.roster.counts[state]);
 	if (script->machine.waiting)
 		say(script, "waiting %d", (int)script->machine.waiting);
 }
@@ -229,7 +229,7 @@ static void run(size_t hot, size_t max, size_t max_waiters, const struct row *ro
 			fail_msg("row %zu, \"%s\":\n  expected: %s\n  got:      %s", i, rows[i].event, rows[i].actions, got);
 		free(got);
 	}
-	assert_int_equal(script.machine.impossible, 0);
+	assert_int_equal(script.machine.roster.impossible, 0);
 	buf_deinit(&script.out);
 	machine_deinit(&script.machine);
 }
@@ -278,8 +278,8 @@ static void what_a_canceled_claim_asked_for_does_not_stay(void **state)
 	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"cancel 1", ""}, {"created a ok", "prepare a"},
 	    {"prepared a ok", ""}, {"counts", "hot 1"}, {"wait 29999", ""}, {"counts", "hot 1"},
 	    {"wait 1", "close a, destroy a"});
-	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"cancel 1", ""}, {"claim 2 9000", ""}, {"created a ok", "prepare a"},
-	    {"prepared a ok", "grant 2 a"});
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"cancel 1", ""}, {"claim 2 9000", ""},
+	    {"created a ok", "prepare a"}, {"prepared a ok", "grant 2 a"});
 }
 
 static void max_counts_everything(void **state)
@@ -296,7 +296,8 @@ static void refuses_when_the_queue_is_full(void **state)
 {
 	(void)state;
 	/* Nothing measured: 1.5 s to create and 1 s to prepare are assumed, the second one after a lease of 5 s and 0.5 s. */
-	RUN(0, 1, 1, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "refuse 2 full 8000"}, {"counts", "creating 1, waiting 1"});
+	RUN(0, 1, 1, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "refuse 2 full 8000"},
+	    {"counts", "creating 1, waiting 1"});
 	RUN(0, 4, 1, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "refuse 2 full 2500"});
 }
 
@@ -306,6 +307,9 @@ static void refuses_at_the_deadline(void **state)
 	RUN(0, 4, 8, STARTED, {"claim 1 3000", "create a"}, {"claim 2 2000", "create b"}, {"wait 1999", ""},
 	    {"wait 1", "refuse 2 deadline 1000"}, {"wait 1000", "refuse 1 deadline 1000"});
 	RUN(0, 4, 8, STARTED, {"claim 1 0", "create a, refuse 1 deadline 2500"});
+	/* Those refused together are not sent to come back together. */
+	RUN(0, 1, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", ""}, {"claim 3 9000", ""},
+	    {"created a rate-limit 60000", "refuse 1 deadline 62500, refuse 2 deadline 68000, refuse 3 deadline 73500"});
 }
 
 static void refuses_at_once_what_is_certainly_in_vain(void **state)
@@ -329,15 +333,16 @@ static void rate_limit_is_obeyed(void **state)
 	    {"wait 1", "create b"});
 	/* A waiter who cannot live to see the end of it need not wait; one who can, waits. */
 	RUN(0, 10, 8, STARTED, {"claim 1 6000", "create a"}, {"claim 2 8000", "create b"},
-	    {"created a rate-limit 7000", ""}, {"created b rate-limit 7000", "refuse 1 deadline 9500"}, {"wait 7000", "create c"},
-	    {"created c ok", "prepare c"}, {"prepared c ok", "grant 2 c"});
+	    {"created a rate-limit 7000", ""}, {"created b rate-limit 7000", "refuse 1 deadline 9500"},
+	    {"wait 7000", "create c"}, {"created c ok", "prepare c"}, {"prepared c ok", "grant 2 c"});
 }
 
 static void only_those_for_whom_none_is_on_its_way_are_refused(void **state)
 {
 	(void)state;
-	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "create b"}, {"created b rate-limit 30000", "refuse 2 deadline 32500"},
-	    {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"});
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "create b"},
+	    {"created b rate-limit 30000", "refuse 2 deadline 32500"}, {"created a ok", "prepare a"},
+	    {"prepared a ok", "grant 1 a"});
 }
 
 static void capacity_waits_for_a_destroy(void **state)
@@ -397,6 +402,10 @@ static void a_working_destroy_hastens_the_others(void **state)
 	RUN(2, 10, 8, TWO_HOT, {"claim 1 0", "grant 1 a hot, create c"}, {"claim 2 0", "grant 2 b hot, create d"},
 	    {"release a", "close a, destroy a"}, {"release b", "close b, destroy b"}, {"destroyed a unavailable", ""},
 	    {"destroyed b ok", "destroy a"});
+	/* Not where the provider said how long to wait. */
+	RUN(2, 10, 8, TWO_HOT, {"claim 1 0", "grant 1 a hot, create c"}, {"claim 2 0", "grant 2 b hot, create d"},
+	    {"release a", "close a, destroy a"}, {"release b", "close b, destroy b"}, {"destroyed a rate-limit 4000", ""},
+	    {"destroyed b ok", ""}, {"wait 3999", ""}, {"wait 1", "destroy a"});
 }
 
 static void unsafe_members_are_never_handed_out(void **state)
@@ -515,7 +524,7 @@ static void leftovers_beyond_the_bound_come_with_the_next_listing(void **state)
 		snprintf(event, sizeof event, "found x%d", i);
 		play(&script, event);
 	}
-	assert_int_equal(script.machine.counts[POOL_DESTROYING], 2 + MACHINE_LEFTOVERS);
+	assert_int_equal(script.machine.roster.counts[POOL_DESTROYING], 2 + MACHINE_LEFTOVERS);
 	play(&script, "listed ok");
 	buf_deinit(&script.out);
 	play(&script, "wait 5000");
@@ -566,8 +575,8 @@ static void an_impossible_transition_is_not_made(void **state)
 			_exit(9);
 		machine_step(&machine, 1, &(struct machine_event){.type = MACHINE_FOUND, .name = "x"});
 		machine_step(&machine, 1,
-			     &(struct machine_event){.type = MACHINE_RELEASE, .member = machine.lists[POOL_DESTROYING]});
-		_exit(machine.impossible == 1 && machine.counts[POOL_DESTROYING] == 1 ? 1 : 2);
+			     &(struct machine_event){.type = MACHINE_RELEASE, .member = machine.roster.lists[POOL_DESTROYING]});
+		_exit(machine.roster.impossible == 1 && machine.roster.counts[POOL_DESTROYING] == 1 ? 1 : 2);
 	}
 	int status;
 	assert_int_equal(waitpid(child, &status, 0), child);

@@ -94,7 +94,7 @@ static void on_check(uv_check_t *check)
 	struct pool_claim *claim;
 	DL_COUNT(pool->ready, claim, count);
 	/* Those that become ready meanwhile come in the next turn. A callback may cancel claims or free the pool. */
-	while (count-- && pool->ready && !pool->freeing)
+	while (count-- && pool->ready)
 		deliver_one(pool);
 	if (pool->freeing || pool->ready)
 		return;
@@ -204,7 +204,8 @@ static void take_sandbox(struct pool *pool, struct pool_member *member, struct s
 	sandbox_on_lost(sandbox, on_lost, member);
 }
 
-static void finish(struct pool *pool, const struct operation *operation, const struct provider_result *result, bool unsent)
+static void finish(struct pool *pool, const struct operation *operation, const struct provider_result *result,
+		   bool unsent)
 {
 	static const struct provider_result no_sandbox = {.code = PROVIDER_INVALID, .detail = "prepared without a sandbox"};
 	struct pool_member *member = operation->member;
@@ -357,7 +358,7 @@ static void arm(struct pool *pool, uint64_t now_us)
 
 static void report_impossible(struct pool *pool)
 {
-	for (; pool->impossible < pool->machine.impossible; pool->impossible++) {
+	for (; pool->impossible < pool->machine.roster.impossible; pool->impossible++) {
 		log_error("pool: a transition that cannot be was asked for and not made");
 		if (pool->observer.on_impossible)
 			pool->observer.on_impossible(pool->observer.ctx);
@@ -524,7 +525,7 @@ void pool_free(struct pool *pool, void (*on_freed)(void *ctx), void *ctx)
 		operation->pool = NULL;
 	for (int state = 0; state < POOL_STATES; state++) {
 		struct pool_member *member;
-		DL_FOREACH(pool->machine.lists[state], member)
+		DL_FOREACH(pool->machine.roster.lists[state], member)
 			do_close(member);
 	}
 	uv_close((uv_handle_t *)&pool->timer, on_closed);
@@ -536,15 +537,15 @@ void pool_counts(const struct pool *pool, struct pool_counts *counts)
 {
 	const struct machine *machine = &pool->machine;
 	*counts = (struct pool_counts){
-		.total = machine_total(machine),
+		.total = roster_total(&machine->roster),
 		.hot_target = machine->options.hot,
 		.max = machine->options.max,
 		.waiters = machine->waiting,
 		.oldest_wait_us = machine->waiters ? read_clock(pool) - machine->waiters->since_us : 0,
 		.creation = gate_text(&machine->gate),
 		.stopping = machine->stopping,
-		.impossible = machine->impossible,
+		.impossible = machine->roster.impossible,
 	};
 	for (int state = 0; state < POOL_GONE; state++)
-		counts->members[state] = machine->counts[state];
+		counts->members[state] = machine->roster.counts[state];
 }

@@ -79,16 +79,16 @@ struct pool *pool_new(const struct pool_options *options);
 void pool_start(struct pool *pool);
 
 /*
- * Asks for a member, waiting at most wait_ms. `done` runs exactly once, on the next turn of the loop at the latest when a member
- * is hot, unless pool_cancel() comes first. *claim is valid until then. -ENOMEM: `done` will not run.
+ * Asks for a member, waiting at most wait_ms. `done` runs exactly once, on the next turn of the loop at the latest when a
+ * member is hot, unless pool_cancel() comes first. *claim is valid until then. -ENOMEM: `done` will not run.
  */
 MUST_CHECK int pool_claim(struct pool *pool, uint64_t wait_ms, pool_claim_done done, void *ctx, struct pool_claim **claim);
 
 /* The caller left: `done` will not run. */
 void pool_cancel(struct pool *pool, struct pool_claim *claim);
 
-/* Gives a member back. It and its sandbox (closed at once, also with a command running) must not be touched any more; the Sprite
- * is destroyed in the background. */
+/* Gives a member back. It and its sandbox (closed at once, also with a command running) must not be touched any more; the
+ * Sprite is destroyed in the background. */
 void pool_release(struct pool *pool, struct pool_member *member);
 
 /* The Sprite's name; valid until pool_release(). */
@@ -101,8 +101,8 @@ const char *pool_member_name(const struct pool_member *member);
  */
 void pool_stop(struct pool *pool, uint64_t deadline_ms, void (*on_stopped)(void *ctx, size_t left), void *ctx);
 
-/* Closes every sandbox and forgets claims without calling them. No grant may be used after it. on_freed (may be NULL) runs when the
- * loop has closed the handles; it does not wait for the provider, whose late answers are dropped. */
+/* Closes every sandbox and forgets claims without calling them. No grant may be used after it. on_freed (may be NULL) runs
+ * when the loop has closed the handles; it does not wait for the provider, whose late answers are dropped. */
 void pool_free(struct pool *pool, void (*on_freed)(void *ctx), void *ctx);
 
 struct pool_counts {
@@ -112,7 +112,7 @@ struct pool_counts {
 	size_t max;
 	size_t waiters;
 	uint64_t oldest_wait_us;     /* 0 without waiters */
-	const char *creation;        /* "open", or what holds new creations back: "rate-limit", "capacity", "unavailable", "unauthorized" */
+	const char *creation;        /* "open", or what holds new ones back: "rate-limit", "capacity", "unavailable", "unauthorized" */
 	bool stopping;
 	uint64_t impossible;         /* transitions asked for that the table does not allow: always 0 */
 };

@@ -434,8 +434,10 @@ static void a_lost_channel_is_dialled_again(void **state)
 	claim(f, 1000, &a);
 	turn(f);
 	struct sandbox *sandbox = a.last.sandbox;
+	f->seen[0] = '\0';
 	sandbox->on_lost(sandbox->ctx, "cut"); /* its user's affair */
 	assert_int_equal(members(f, POOL_LEASED), 1);
+	assert_string_equal(f->seen, "");
 	pool_release(f->pool, a.member);
 	answer(f, "create", PROVIDER_OK);
 	struct call prepare = take(f, "prepare");
@@ -605,6 +607,29 @@ static void on_busy_done(void *ctx, const struct pool_grant *grant)
 	}
 }
 
+static void on_done_cancel(void *ctx, const struct pool_grant *grant)
+{
+	struct busybody *b = ctx;
+	pool_cancel(b->f->pool, b->victim);
+	b->again.count++;
+	(void)grant;
+}
+
+static void the_last_answer_may_be_canceled_by_the_one_before(void **state)
+{
+	struct fixture *f = *state;
+	struct answer victim = {0};
+	struct busybody b = {.f = f};
+	struct pool_claim *c;
+	start(f);
+	assert_int_equal(pool_claim(f->pool, 0, on_done_cancel, &b, &c), 0);
+	b.victim = claim(f, 0, &victim);
+	turn(f);
+	turn(f);
+	assert_int_equal(b.again.count, 1);
+	assert_int_equal(victim.count, 0);
+}
+
 static void answers_may_call_back(void **state)
 {
 	struct fixture *f = *state;
@@ -698,6 +723,7 @@ int main(void)
 		TEST(stopping_waits_for_what_is_left),
 		TEST(stopping_ends_at_its_deadline),
 		TEST(what_arrives_after_the_end_is_closed),
+		TEST(the_last_answer_may_be_canceled_by_the_one_before),
 		TEST(answers_may_call_back),
 		TEST(its_own_timer_ticks),
 		TEST(options_out_of_bounds_are_refused),

@@ -1,0 +1,67 @@
+/*
+ * roster - the records of all members, each in the list of its state
+ *
+ * Owns:       the records.
+ * Lifetime:   roster_init … roster_deinit.
+ * Bounds:     `capacity` records, allocated at roster_init.
+ * Invariants: a member is in exactly one list, that of its state, and only roster_move() changes it, along the table of
+ *             state.h; HOT is newest first, the others are oldest first; counts match lists.
+ */
+#pragma once
+
+#include "gateway/pool/state.h"
+#include "gateway/sprites/provider.h"
+
+struct pool_member {
+	struct pool_member *prev, *next;
+	enum pool_state state;
+	bool busy;           /* an operation of this member is under way */
+	bool doubtful;       /* its creation was never confirmed: it may yet appear */
+	bool redialed;       /* its channel was lost once before */
+	bool aged;           /* hot and older than max_age */
+	bool told;           /* destroying: the provider said how long to wait */
+	unsigned attempts;   /* failed attempts to destroy it */
+	uint64_t since_us;   /* in its state since */
+	uint64_t created_us;
+	uint64_t wait_us;    /* destroying: the next attempt waits for this; 0 = for nothing */
+	uint64_t absent_us;  /* destroying: first answer that it does not exist; 0 = none */
+	/* The driver's. */
+	char name[PROVIDER_NAME_MAX + 1];
+	struct sandbox *sandbox;
+	struct pool *pool;
+};
+
+struct roster {
+	struct pool_member *slots;
+	size_t capacity;
+	struct pool_member *free;
+	struct pool_member *lists[POOL_STATES];
+	size_t counts[POOL_STATES];
+	size_t aged;
+	uint64_t impossible; /* transitions asked for that the table does not have */
+};
+
+/* -ENOMEM. */
+MUST_CHECK int roster_init(struct roster *roster, size_t capacity);
+void roster_deinit(struct roster *roster);
+
+/* A new member in this state; NULL when all records are in use. */
+struct pool_member *roster_new(struct roster *roster, enum pool_state state, uint64_t now_us);
+
+/* False when the table does not allow it: nothing is changed then, and roster_impossible() was called. */
+bool roster_move(struct roster *roster, struct pool_member *member, enum pool_state to, uint64_t now_us);
+
+/* A bug shows itself at once in a debug build; in a release build it is counted. */
+void roster_impossible(struct roster *roster);
+
+/* Takes back the records that are in GONE. */
+void roster_reap(struct roster *roster);
+
+/* Hot members older than max_age_us become `aged`. */
+void roster_age(struct roster *roster, uint64_t max_age_us, uint64_t now_us);
+
+/* Members that are not gone: what counts against max. */
+size_t roster_total(const struct roster *roster);
+
+/* The member with this name that is not gone, or NULL. */
+struct pool_member *roster_find(const struct roster *roster, const char *name);
