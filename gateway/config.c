@@ -51,7 +51,7 @@ static const struct setting settings[] = {
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
 	{"pool_hot", NUMBER, AT(pool_hot), "2", 0, 100, 0, "Running Sprites kept ready by this instance."},
 	{"pool_warm", NUMBER, AT(pool_warm), "0", 0, 0, 0, "Paused Sprites kept ready for the whole pool. Only 0 is supported yet."},
-	{"pool_max", NUMBER, AT(pool_max), "10", 1, 1000, 0, "Most Sprites that exist or are being created."},
+	{"pool_max", NUMBER, AT(pool_max), "10", 1, 1000, 0, "Most Sprites of this instance that exist or are being created."},
 	{"pool_wait_seconds", NUMBER, AT(pool_wait_seconds), "10", 0, 120, 0, "Longest wait of a command for a Sprite."},
 	{"cache_bytes", BYTES, AT(cache_bytes), "0", 0, 0, 0, "Response cache. Only 0 (off) is supported yet."},
 	{"exec_timeout_seconds", NUMBER, AT(exec_timeout_seconds), "30", 1, 3600, 0, "Wall time of a command that asks for none."},
