@@ -102,7 +102,8 @@ static void give_up(struct sandbox *sandbox, enum sandbox_doubt doubt, const cha
 	if (sandbox->gone)
 		return;
 	sandbox->gone = true;
-	snprintf(sandbox->reason, sizeof sandbox->reason, "%s", reason);
+	if (reason != sandbox->reason)
+		snprintf(sandbox->reason, sizeof sandbox->reason, "%s", reason);
 	uv_timer_stop(&sandbox->deadline);
 	uv_timer_stop(&sandbox->later);
 	drop_socket(sandbox);
@@ -324,6 +325,7 @@ static void finish(struct sandbox *sandbox, unsigned exit_code)
 	struct job done = job_take(&sandbox->running);
 	sandbox->paused &= done.probe; /* a command behind a keepalive may have been paused already */
 	uv_timer_stop(&sandbox->deadline);
+	uv_timer_stop(&sandbox->later);
 	if (sandbox->use_exec) {
 		/* At once: the server itself closes only seconds later (sprites contract 3.4). */
 		drop_socket(sandbox);

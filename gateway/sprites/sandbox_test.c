@@ -651,6 +651,32 @@ static void test_input_ends_with_the_command(void **state UNUSED)
 	assert_true(sent(START_SH("2") "b:4 \n"));
 }
 
+static void test_no_memory_for_input(void **state UNUSED)
+{
+	static char input[300000];
+	open_control();
+	net.holding = true;
+	assert_int_equal(run_with(slice_of(input, sizeof input)), 0);
+	net.refuse_send = -ENOMEM;
+	drained();
+	assert_true(said(""));
+	wait_for_words();
+	assert_true(said("doubt "));
+	sandbox_close(sandbox);
+	/* The command ends before that is told. */
+	net.refuse_send = 0;
+	options.keepalive_ms = 60000;
+	open_control();
+	assert_int_equal(run_with(slice_of(input, sizeof input)), 0);
+	net.refuse_send = -ENOMEM;
+	drained();
+	FRAME("\003\001");
+	assert_true(said("exit:1 "));
+	uv_run(&loop, UV_RUN_NOWAIT);
+	uv_run(&loop, UV_RUN_NOWAIT);
+	assert_true(said(""));
+}
+
 static void test_signals(void **state UNUSED)
 {
 	open_control();
@@ -921,6 +947,7 @@ int main(void)
 	        TEST(test_close_tells_nobody),
 	        TEST(test_input_in_pieces_with_back_pressure),
 	        TEST(test_input_ends_with_the_command),
+	        TEST(test_no_memory_for_input),
 	        TEST(test_signals),
 	        TEST(test_signal_of_a_command_that_waits),
 	        TEST(test_signal_past_input_that_nobody_reads),
