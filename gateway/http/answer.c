@@ -13,7 +13,7 @@ static ssize_t on_read(void *ctx, uint64_t position UNUSED, char *into, size_t r
 		return MHD_CONTENT_READER_END_WITH_ERROR;
 	if (!request->out.len) {
 		if (request->ended)
-			return MHD_CONTENT_READER_END_OF_STREAM;
+			return request->short_answer ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
 		request_suspend(request);
 		return 0;
 	}
@@ -33,7 +33,7 @@ static struct MHD_Response *create(struct http_request *request)
 		return MHD_create_response_empty(MHD_RF_HEAD_ONLY_RESPONSE);
 	if (request->bodyless)
 		return MHD_create_response_from_buffer_static(0, "");
-	if (request->ended) {
+	if (request->ended && !request->short_answer) {
 		struct slice body = buf_peek(&request->out);
 		request->bytes_out = body.len;
 		return MHD_create_response_from_buffer_static(body.len, body.len ? body.data : "");
@@ -74,7 +74,7 @@ int answer_commit(struct http_request *request)
 {
 	request->committed = true;
 	if (request->ended && !request->bodyless && request->length != request->out.len)
-		return -EPROTO;
+		request->short_answer = true;
 	struct MHD_Response *response = create(request);
 	if (!response)
 		return -ENOMEM;

@@ -70,6 +70,7 @@ struct http_request {
 	bool gone;
 	bool aborted;                /* close the connection at the next opportunity */
 	bool aborted_by_user;
+	bool short_answer;           /* the answer ends early: what is there is sent, then the connection is cut */
 	bool slow;                   /* aborted because the client was too slow */
 	bool close;                  /* answer with Connection: close */
 	bool raw;                    /* the answer was sent past libmicrohttpd, in the middle of an upload */

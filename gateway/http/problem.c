@@ -10,7 +10,7 @@ const char *http_status_phrase(unsigned status)
 		unsigned status;
 		const char *phrase;
 	} phrases[] = {
-		{200, "OK"}, {202, "Accepted"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"},
+		{103, "Early Hints"}, {200, "OK"}, {202, "Accepted"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"},
 		{403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"}, {408, "Request Timeout"},
 		{409, "Conflict"}, {413, "Content Too Large"}, {414, "URI Too Long"}, {415, "Unsupported Media Type"},
 		{417, "Expectation Failed"}, {421, "Misdirected Request"}, {422, "Unprocessable Content"},

@@ -161,7 +161,7 @@ static uint64_t body_left(const struct http_request *request)
  * until then, or the answer is sent past it. */
 static void answer_early(struct http_request *request)
 {
-	if (request->ended && !request->raw && body_left(request) > DISCARD_MAX && !answer_send_raw(request))
+	if (request->ended && !request->short_answer && !request->raw && body_left(request) > DISCARD_MAX && !answer_send_raw(request))
 		cut(request);
 	resume(request);
 }
@@ -409,7 +409,7 @@ static enum http_end end_of(const struct http_request *request, enum MHD_Request
 		return HTTP_END_STOPPED;
 	if (request->gone && request->gone_told)
 		return HTTP_END_GONE;
-	if (request->aborted)
+	if (request->aborted || request->short_answer)
 		return HTTP_END_CUT;
 	if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK && request->committed)
 		return HTTP_END_OK;
@@ -618,7 +618,12 @@ void http_request_end(struct http_request *request)
 void http_request_abort(struct http_request *request)
 {
 	request->aborted_by_user = true;
-	cut(request);
+	if (!request->answered || request->ended || request->bodyless) {
+		cut(request);
+		return;
+	}
+	request->ended = request->short_answer = true;
+	request_touch(request);
 }
 
 void http_request_inform(struct http_request *request, unsigned status, const struct http_fields *fields)
@@ -627,7 +632,7 @@ void http_request_inform(struct http_request *request, unsigned status, const st
 	if (request->head.version_minor == 0 || request->answered || request->aborted || !request->suspended)
 		return;
 	CLEANUP(buf_deinit) struct buf text = BUF_MAX(HTTP_REQUEST_BUFFER);
-	int r = buf_printf(&text, "HTTP/1.1 %u Informational\r\n", status);
+	int r = buf_printf(&text, "HTTP/1.1 %u %s\r\n", status, http_status_phrase(status));
 	for (size_t i = 0; r == 0 && fields && i < fields->count; i++)
 		r = buf_printf(&text, "%.*s: %.*s\r\n", SLICE_FMT(fields->at[i].name), SLICE_FMT(fields->at[i].value));
 	if (r == 0)

@@ -124,7 +124,8 @@ size_t http_request_room(struct http_request *request);
 /* The streamed answer is complete. With a `length` that is not reached the client sees a cut. */
 void http_request_end(struct http_request *request);
 
-/* Cuts the connection: the client can tell that the answer is not whole. on_finished follows, on_gone does not. */
+/* Cuts the connection, after what was written so far: the client can tell that the answer is not whole. on_finished follows, on_gone
+ * does not. */
 void http_request_abort(struct http_request *request);
 
 /* Sends an interim answer (102-199, RFC 9110 section 15.2) when the client speaks HTTP/1.1 and nothing is answered yet; else ignored. */
