@@ -568,7 +568,7 @@ static void an_impossible_transition_is_not_made(void **state)
 	pid_t child = fork();
 	if (child == 0) {
 		signal(SIGABRT, SIG_DFL);
-		freopen("/dev/null", "w", stderr);
+		close(STDERR_FILENO); /* assert() would write there */
 		struct machine machine;
 		struct machine_options options = {.hot = 1, .max = 2, .max_waiters = 1, .max_age_us = 1, .seed = 7};
 		if (machine_init(&machine, &options) < 0)

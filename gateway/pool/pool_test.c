@@ -319,6 +319,30 @@ static void a_hot_claim_is_answered_on_the_next_turn(void **state)
 	assert_int_equal(a.count, 1);
 }
 
+static void on_guard(uv_timer_t *timer)
+{
+	*(bool *)timer->data = true;
+}
+
+/* Nothing else wakes the loop. */
+static void the_answer_does_not_wait_for_an_event(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0};
+	uv_timer_t guard;
+	bool slept = false;
+	start_hot(f);
+	uv_timer_init(&f->loop, &guard);
+	guard.data = &slept;
+	uv_timer_start(&guard, on_guard, 3000, 0);
+	claim(f, 1000, &a);
+	uv_run(&f->loop, UV_RUN_ONCE);
+	assert_int_equal(a.count, 1);
+	assert_false(slept);
+	uv_close((uv_handle_t *)&guard, NULL);
+	turn(f);
+}
+
 static void on_async(uv_async_t *async)
 {
 	struct fixture *f = async->loop->data;
@@ -711,6 +735,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(a_hot_claim_is_answered_on_the_next_turn),
+		TEST(the_answer_does_not_wait_for_an_event),
 		TEST(a_claim_from_the_poll_is_answered_in_the_same_turn),
 		TEST(cold_claims_wait),
 		TEST(refusals_say_why),
