@@ -7,7 +7,8 @@
  * Owns:       members, their sandboxes, claims and waiters. Not the provider, not the loop.
  * Lifetime:   pool_new, pool_start, then pool_stop … on_stopped, pool_free. The provider outlives the pool.
  * Runs on:    one loop (the agent's), every call and every callback.
- * Re-entry:   no callback runs inside a call of this header; every call but pool_counts may be made from any callback.
+ * Re-entry:   `done`, on_stopped and on_freed never run inside a call of this header and may make any call. The observer's
+ *             callbacks run inside and may make none but pool_counts.
  * Results:    of a claim: POOL_E_* (state.h); of functions: 0, or negative = bug or no memory.
  * Bounds:     options.max members (plus what an earlier run left behind, until it is destroyed), options.max_waiters waiters.
  * Invariants: a member is granted at most once; waiters are served oldest first; every Sprite whose creation was attempted is
