@@ -6,13 +6,15 @@ import hmac
 import itertools
 import pathlib
 import secrets
+import zlib
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 SCRIPTS = TOP / "policy/scripts"
 CLOCK = "redis.call('TIME')"
-PEPPER = b"pepper of the policy tests"
+PEPPER = b"pepper of the policy tests, 32 bytes or more"
 DAY_US = 86_400_000_000
 GRACE_MS = 15_000
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 REPLY = ("code actor pol ver granted_ms day violated wait_us reaped max_out max_in "
          "rate_n rate_per_ms burst left reset_us arate_n arate_per_ms aburst actor_left actor_reset_us "
@@ -39,19 +41,45 @@ def lease_id():
     return secrets.token_hex(12)
 
 
+def documented_acl(user):
+    """The words that docs/POLICY.md tells operators to give Redis."""
+    for line in (TOP / "docs/POLICY.md").read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if words[:3] == ["ACL", "SETUSER", user]:
+            return ["ACL", "SETUSER", user, "reset", *[">pw" if word == ">PASSWORD" else word for word in words[3:]]]
+    raise AssertionError(f"docs/POLICY.md has no ACL for {user}")
+
+
 class Token:
-    def __init__(self, store, actor="ann", **fields):
+    def __init__(self, store, actor="ann", kid=None, **fields):
         self.store = store
-        self.kid = f"K{next(numbers):015d}"
+        self.kid = kid or f"K{next(numbers):015d}"
         self.secret = "s" * 32
         self.mac = mac_of(self.secret)
         self.actor = actor
         self.set(**{"mac": self.mac, "pep": pepper_id(), "status": "active", "actor": actor, "scopes": "exec:run", "ver": 1,
                     **LIMITS, **fields})
 
+    @classmethod
+    def existing(cls, store, kid):
+        """One that the command line has made."""
+        token = cls.__new__(cls)
+        token.store, token.kid = store, kid
+        token.mac, token.actor = store.redis.hmget(token.key, "mac", "actor")
+        return token
+
     @property
     def key(self):
         return f"sg:{{g}}:k:{self.kid}"
+
+    def text(self, secret=None):
+        """As its owner holds it."""
+        text = f"sgt_{self.kid}_{secret or self.secret}"
+        crc, digits = zlib.crc32(text.encode()), ""
+        for _ in range(6):
+            crc, digit = divmod(crc, 62)
+            digits = DIGITS[digit] + digits
+        return text + digits
 
     def set(self, **fields):
         gone = [name for name, value in fields.items() if value is None]
