@@ -15,6 +15,7 @@ struct watcher {
 	uv_poll_t poll;
 	struct curl_driver *driver;
 	curl_socket_t fd;
+	int events;
 };
 
 static void report_done(struct curl_driver *driver)
@@ -51,6 +52,9 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	if (events & UV_WRITABLE)
 		what |= CURL_CSELECT_OUT;
 	act(watcher->driver, watcher->fd, what);
+	/* After an error libuv has stopped watching, and libcurl says nothing new when it wants to read on. */
+	if (status < 0 && !uv_is_closing((uv_handle_t *)poll))
+		(void)uv_poll_start(poll, watcher->events, on_poll);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -88,6 +92,8 @@ static struct watcher *watch(struct curl_driver *driver, curl_socket_t fd)
 	return watcher;
 }
 
+/* Always 0: after anything else libcurl fails every transfer of the multi handle, for good. A socket that cannot be watched ends in
+ * its transfer's own time-out. */
 static int socket_callback(CURL *easy UNUSED, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
 {
 	struct curl_driver *driver = ctx;
@@ -102,10 +108,11 @@ static int socket_callback(CURL *easy UNUSED, curl_socket_t fd, int what, void *
 	}
 	if (!watcher)
 		watcher = watch(driver, fd);
-	if (!watcher)
-		return -1;
-	int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-	return uv_poll_start(&watcher->poll, events, on_poll) < 0 ? -1 : 0;
+	if (watcher)
+		watcher->events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+	if (!watcher || uv_poll_start(&watcher->poll, watcher->events, on_poll) < 0)
+		log_error("curl: a socket cannot be watched");
+	return 0;
 }
 
 struct curl_driver *curl_driver_new(uv_loop_t *loop)
