@@ -572,6 +572,28 @@ static void stopping_waits_for_what_is_left(void **state)
 	assert_int_equal(f->stopped, 1);
 }
 
+static void on_done_free(void *ctx, const struct pool_grant *grant)
+{
+	struct fixture *f = ctx;
+	assert_int_equal(grant->code, POOL_E_STOPPING);
+	pool_free(TAKE(f->pool), on_freed, f);
+}
+
+static void a_freed_pool_does_not_say_that_it_stopped(void **state)
+{
+	struct fixture *f = *state;
+	struct pool_options o = options(f);
+	struct pool_claim *c;
+	f->pool = pool_new(&o);
+	assert_non_null(f->pool);
+	assert_int_equal(pool_claim(f->pool, 1000, on_done_free, f, &c), 0);
+	pool_stop(f->pool, 1000, on_stopped, f);
+	turn(f);
+	turn(f);
+	assert_int_equal(f->freed, 1);
+	assert_int_equal(f->stopped, 0);
+}
+
 static void stopping_ends_at_its_deadline(void **state)
 {
 	struct fixture *f = *state;
@@ -746,6 +768,7 @@ int main(void)
 		TEST(a_preparation_without_a_sandbox_is_a_failed_one),
 		TEST(only_its_own_leftovers_are_destroyed),
 		TEST(stopping_waits_for_what_is_left),
+		TEST(a_freed_pool_does_not_say_that_it_stopped),
 		TEST(stopping_ends_at_its_deadline),
 		TEST(what_arrives_after_the_end_is_closed),
 		TEST(the_last_answer_may_be_canceled_by_the_one_before),
