@@ -2,6 +2,7 @@
 
 #define IDENTITY (HTTP_IDENTITY | HTTP_PROTECTED)
 
+/* Sorted by length. */
 static const struct http_known known[] = {
 	{SLICE("te"), HTTP_OTHER, HTTP_HOP},
 	{SLICE("via"), HTTP_VIA, HTTP_PROTECTED},
@@ -107,12 +108,24 @@ bool http_list_has(struct slice list, struct slice member)
 	return false;
 }
 
+/* Both in ASCII; `lower` is lower case already. */
+static bool equals_lower(const char *text, const char *lower, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		char c = text[i];
+		if ((c >= 'A' && c <= 'Z' ? (char)(c + 32) : c) != lower[i])
+			return false;
+	}
+	return true;
+}
+
 const struct http_known *http_known_find(struct slice name)
 {
-	for (size_t i = 0; i < ARRAY_LEN(known); i++)
-		if (known[i].name.len == name.len && slice_equal_nocase(known[i].name, name))
-			return &known[i];
 	char first = name.len ? (char)(name.data[0] | 0x20) : '\0';
+	for (size_t i = 0; i < ARRAY_LEN(known) && known[i].name.len <= name.len; i++)
+		if (known[i].name.len == name.len && known[i].name.data[0] == first &&
+		    equals_lower(name.data, known[i].name.data, name.len))
+			return &known[i];
 	if (first != 'x' && first != 'f')
 		return &unknown;
 	for (size_t i = 0; i < ARRAY_LEN(prefixes); i++)

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "gateway/http/request_id.h"
 #include "gateway/http/server.h"
 
 #include <microhttpd.h>
@@ -90,8 +91,8 @@ struct http_server {
 	struct http_connection *connections;
 	struct http_request *ready, *free;
 	size_t connection_count, in_flight, free_count;
-	struct buf scratch;
-	bool readable, running, draining, stopping;
+	struct request_id_source ids;
+	bool readable, draining, stopping;
 	void (*on_stopped)(void *ctx);
 	void *stopped_ctx;
 };

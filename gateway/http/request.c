@@ -299,7 +299,7 @@ static enum MHD_Result begin(struct http_request *request, const char *method, c
 	http_guard_check(&input, &limits, &verdict);
 	fill_head(request, input.method, &verdict);
 	request->gone = request->connection->gone;
-	if (id_uuid7(request->id, clock_wall_ms()) < 0)
+	if (request_id_next(&server->ids, clock_wall_ms(), request->id) < 0)
 		return MHD_NO;
 	if (verdict.reason != HTTP_GUARD_OK)
 		refuse_by_guard(request, &verdict);

@@ -197,7 +197,6 @@ static void on_handle_closed(uv_handle_t *handle)
 		server->free = request->next;
 		request_free(request);
 	}
-	buf_deinit(&server->scratch);
 	if (server->gone_fd >= 0)
 		close(server->gone_fd);
 	free(server);

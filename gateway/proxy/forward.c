@@ -1,22 +1,28 @@
 #include "gateway/proxy/forward.h"
 
 #include <errno.h>
-#include <stdio.h>
 
 /* --- requests ------------------------------------------------------------------------------------------------------------ */
 
 /* What every field of the request is to us, looked up once. */
 struct scan {
 	const struct http_known *known[HTTP_FIELDS_MAX];
-	bool has_connection;
+	bool has_connection, has_via; /* a Connection field that names others */
 };
+
+/* Nearly every Connection field says only this, and then names no field. */
+static bool names_fields(struct slice connection)
+{
+	return !slice_equal_nocase(connection, SLICE("keep-alive")) && !slice_equal_nocase(connection, SLICE("close"));
+}
 
 static void scan_fields(const struct http_fields *fields, struct scan *scan)
 {
-	scan->has_connection = false;
+	scan->has_connection = scan->has_via = false;
 	for (size_t i = 0; i < fields->count; i++) {
 		scan->known[i] = http_known_find(fields->at[i].name);
-		scan->has_connection |= scan->known[i]->id == HTTP_CONNECTION;
+		scan->has_connection |= scan->known[i]->id == HTTP_CONNECTION && names_fields(fields->at[i].value);
+		scan->has_via |= scan->known[i]->id == HTTP_VIA;
 	}
 }
 
@@ -50,6 +56,25 @@ static int write_field(struct buf *out, struct slice name, struct slice value)
 	*to++ = '\r';
 	*to++ = '\n';
 	buf_commit(out, name.len + value.len + 4);
+	return 0;
+}
+
+/* Formatting by printf would cost more than the rest of the head. */
+static int append_all(struct buf *out, const struct slice *pieces, size_t count)
+{
+	size_t total = 0;
+	char *to;
+	for (size_t i = 0; i < count; i++)
+		total += pieces[i].len;
+	int r = buf_reserve(out, total, &to);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < count; i++) {
+		if (pieces[i].len)
+			memcpy(to, pieces[i].data, pieces[i].len);
+		to += pieces[i].len;
+	}
+	buf_commit(out, total);
 	return 0;
 }
 
@@ -91,7 +116,7 @@ static struct slice via_name(struct slice member)
 
 static bool passed_here(const struct http_fields *fields, const struct scan *scan, struct slice pseudonym)
 {
-	for (size_t i = 0; i < fields->count; i++) {
+	for (size_t i = 0; scan->has_via && i < fields->count; i++) {
 		if (scan->known[i]->id != HTTP_VIA)
 			continue;
 		struct slice rest = fields->at[i].value, member;
@@ -163,28 +188,37 @@ static struct slice port_of(struct slice host, struct slice scheme)
 	return slice_equal(scheme, SLICE("https")) ? SLICE("443") : SLICE("80");
 }
 
-static int write_forwarded(const struct http_head *head, const struct forward_options *options, struct slice host,
+static int write_forwarded(const struct http_head *head, const struct forward_options *options, struct slice host, bool trusted,
 			   struct buf *out)
 {
-	struct forward_client client = forward_client_of(head, options);
-	struct slice port = port_of(host, client.scheme);
+	struct forward_client client = trusted ? forward_client_of(head, options)
+					       : (struct forward_client){.address = head->peer, .scheme = SLICE("http")};
 	bool v6 = client.address.len && memchr(client.address.data, ':', client.address.len);
-	int r = buf_printf(out,
-			   "X-Forwarded-For: %.*s\r\nX-Forwarded-Proto: %.*s\r\nX-Forwarded-Host: %.*s\r\n"
-			   "X-Forwarded-Port: %.*s\r\n",
-			   SLICE_FMT(client.address), SLICE_FMT(client.scheme), SLICE_FMT(host), SLICE_FMT(port));
-	return r < 0 ? r
-		     : buf_printf(out, "Forwarded: for=%s%.*s%s;proto=%.*s;host=\"%.*s\";by=_%.*s\r\nX-Request-Id: %.*s\r\n",
-				  v6 ? "\"[" : "", SLICE_FMT(client.address), v6 ? "]\"" : "", SLICE_FMT(client.scheme),
-				  SLICE_FMT(host), SLICE_FMT(options->pseudonym), SLICE_FMT(head->id));
+	struct slice pieces[] = {
+		SLICE("X-Forwarded-For: "), client.address,
+		SLICE("\r\nX-Forwarded-Proto: "), client.scheme,
+		SLICE("\r\nX-Forwarded-Host: "), host,
+		SLICE("\r\nX-Forwarded-Port: "), port_of(host, client.scheme),
+		SLICE("\r\nForwarded: for="), v6 ? SLICE("\"[") : SLICE(""), client.address, v6 ? SLICE("]\"") : SLICE(""),
+		SLICE(";proto="), client.scheme, SLICE(";host=\""), host, SLICE("\";by=_"), options->pseudonym,
+		SLICE("\r\nX-Request-Id: "), head->id, SLICE("\r\n"),
+	};
+	return append_all(out, pieces, ARRAY_LEN(pieces));
 }
 
 static int write_via(const struct http_head *head, const struct scan *scan, const struct forward_options *options,
 		     struct buf *out)
 {
-	char ours[80];
-	snprintf(ours, sizeof ours, "1.%u %.*s", head->version_minor, SLICE_FMT(options->pseudonym));
-	return write_joined(head->fields, scan, HTTP_VIA, SLICE("Via"), SLICE(", "), slice_str(ours), out);
+	struct slice protocol = head->version_minor ? SLICE("1.1 ") : SLICE("1.0 ");
+	if (!scan->has_via) {
+		struct slice pieces[] = {SLICE("Via: "), protocol, options->pseudonym, SLICE("\r\n")};
+		return append_all(out, pieces, ARRAY_LEN(pieces));
+	}
+	CLEANUP(buf_deinit) struct buf ours = BUF_MAX(256);
+	int r = buf_append(&ours, protocol);
+	if (r == 0)
+		r = buf_append(&ours, options->pseudonym);
+	return r < 0 ? r : write_joined(head->fields, scan, HTTP_VIA, SLICE("Via"), SLICE(", "), buf_peek(&ours), out);
 }
 
 int forward_request(const struct http_head *head, const struct forward_options *options, struct buf *out)
@@ -193,21 +227,17 @@ int forward_request(const struct http_head *head, const struct forward_options *
 	scan_fields(head->fields, &scan);
 	if (passed_here(head->fields, &scan, options->pseudonym))
 		return FORWARD_E_LOOP;
+	bool trusted = peer_set_has(&options->trusted, head->peer);
 	struct slice host = head->host.len ? head->host : options->default_host;
-	int r = buf_append(out, head->method);
-	if (r == 0)
-		r = buf_append_char(out, ' ');
-	if (r == 0)
-		r = buf_append(out, head->target);
-	if (r == 0)
-		r = buf_append(out, SLICE(" HTTP/1.1\r\n"));
+	struct slice line[] = {head->method, SLICE(" "), head->target, SLICE(" HTTP/1.1\r\n")};
+	int r = append_all(out, line, ARRAY_LEN(line));
 	if (r == 0)
 		r = write_field(out, SLICE("Host"), host);
 	if (r == 0)
-		r = write_client_fields(head, &scan, peer_set_has(&options->trusted, head->peer), out);
+		r = write_client_fields(head, &scan, trusted, out);
 	if (r == 0)
 		r = write_via(head, &scan, options, out);
-	return r == 0 ? write_forwarded(head, options, host, out) : r;
+	return r == 0 ? write_forwarded(head, options, host, trusted, out) : r;
 }
 
 bool forward_may_retry(const struct http_head *head)
@@ -283,14 +313,22 @@ static bool response_names(const struct response_head *head, struct slice name)
 
 int forward_response(const struct response_head *head, struct http_fields *fields)
 {
+	bool has_connection = false;
+	size_t kept = 0;
 	http_fields_clear(fields);
 	for (size_t i = 0; i < head->count; i++) {
-		const struct response_field *field = &head->fields[i];
-		if (http_known_find(field->name)->flags & (HTTP_HOP | HTTP_DROP_RESPONSE) || response_names(head, field->name))
+		const struct http_known *known = http_known_find(head->fields[i].name);
+		has_connection |= known->id == HTTP_CONNECTION && names_fields(head->fields[i].value);
+		if (known->flags & (HTTP_HOP | HTTP_DROP_RESPONSE))
 			continue;
-		if (http_fields_add(fields, field->name, field->value) != 0)
+		if (http_fields_add(fields, head->fields[i].name, head->fields[i].value) != 0)
 			return -E2BIG;
 	}
+	for (size_t i = 0; has_connection && i < fields->count; i++)
+		if (!response_names(head, fields->at[i].name))
+			fields->at[kept++] = fields->at[i];
+	if (has_connection)
+		fields->count = kept;
 	return 0;
 }
 

@@ -20,7 +20,8 @@ struct relay {
 	struct relay_options options;
 	struct carry *free;
 	size_t active;
-	struct buf head; /* reused for every request */
+	struct buf head;           /* reused for every request */
+	struct http_fields fields; /* reused for every response */
 };
 
 void relay_defaults(struct relay_options *options)
@@ -88,22 +89,22 @@ static void answer_failure(struct carry *carry, const struct exchange_failure *f
 static void on_interim(void *ctx, const struct response_head *head)
 {
 	struct carry *carry = ctx;
-	struct http_fields fields;
-	if (forward_response(head, &fields) == 0)
-		http_request_inform(carry->request, head->status, &fields);
+	struct http_fields *fields = &carry->relay->fields;
+	if (forward_response(head, fields) == 0)
+		http_request_inform(carry->request, head->status, fields);
 }
 
 static void on_head(void *ctx, const struct response_head *head)
 {
 	struct carry *carry = ctx;
-	struct http_fields fields;
+	struct http_fields *fields = &carry->relay->fields;
 	carry->head_passed = true;
 	carry->summary.upstream_status = head->status;
 	if (forward_is_event_stream(head))
 		exchange_set_idle(carry->exchange, carry->relay->options.event_stream_idle_ms);
-	int r = forward_response(head, &fields);
+	int r = forward_response(head, fields);
 	if (r == 0)
-		r = http_request_respond_stream(carry->request, head->status, &fields, head->length);
+		r = http_request_respond_stream(carry->request, head->status, fields, head->length);
 	if (r < 0)
 		http_request_abort(carry->request);
 }
