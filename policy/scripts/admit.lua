@@ -81,7 +81,6 @@ local function reap()
   local ended = redis.call('ZRANGEBYSCORE', leases, '-inf', int(now_ms))
   for _, member in ipairs(ended) do
     redis.call('ZREM', leases, member)
-    redis.call('ZREM', actor_leases, member)
     local want, day = string.match(member, '^[^:]*:(%d+):(%d+)$')
     local key = PREFIX .. 'b:' .. kid .. ':' .. day
     if redis.call('EXISTS', key) == 1 then

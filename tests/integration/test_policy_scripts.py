@@ -115,7 +115,7 @@ def test_scopes(store, scopes, ok):
 @pytest.mark.parametrize("cmds, program, ok", [
     (None, "bash", True), ("", "", True), ("   ", "anything at all", True), ("ls", "ls", True), ("ls cat", "cat", True),
     (" ls cat ", "ls", True), ("ls cat", "ls cat", False), ("ls", "bash", False), ("ls", "", False), ("ls cat", " ", False),
-    ("lsof", "ls", False), ("ls", "lsof", False), ("l.", "ls", False), ("%a+", "ls", False), ("ls", "/bin/ls", False),
+    ("lsof", "ls", False), ("ls", "lsof", False), ("l.", "ls", False), ("%a+", "ls", False), ("ls", "l.", False), ("ls", "%a+", False), ("ls", "/bin/ls", False),
     ("ls", "LS", False), ("ls", "ls\n", False),
 ])
 def test_command_lists(store, cmds, program, ok):
