@@ -530,6 +530,13 @@ static void test_cut_before_anything_was_handed_over(void **state UNUSED)
 	assert_int_equal(run(), 0);
 	cut();
 	assert_true(said("unrun "));
+	sandbox_close(sandbox);
+	/* The network took it, and then came nothing. */
+	open_control();
+	assert_int_equal(run(), 0);
+	net.handed = net.queued;
+	cut();
+	assert_true(said("doubt "));
 }
 
 static void test_cut_while_idle(void **state UNUSED)
