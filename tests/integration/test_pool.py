@@ -119,11 +119,11 @@ def test_no_sandbox_in_time(rig):
 def test_queue_is_bounded(rig):
     """Whoever cannot be served in time is told so at once; the others are served in order."""
     emulator = rig.emulator()
-    gateway = rig.gateway(emulator=emulator, pool_hot=1, pool_max=1, pool_wait_seconds=30, token={"conc": 1000})
+    gateway = rig.gateway(emulator=emulator, pool_hot=1, pool_max=1, pool_wait_seconds=8, token={"conc": 1000})
     gateway.until_ready()
     with concurrent.futures.ThreadPoolExecutor(150) as pool:
         began = time.monotonic()
-        answers = [pool.submit(gateway.exec, command="sleep 3", timeout_seconds=1) for _ in range(150)]
+        answers = [pool.submit(gateway.exec, command="sleep 0.5") for _ in range(150)]
         done = [answer.result() for answer in answers]
     statuses = [answer.status_code for answer in done]
     assert set(statuses) <= {200, 503}, statuses
