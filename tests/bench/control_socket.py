@@ -1,0 +1,75 @@
+"""A Sprite of the emulator and one control socket to it: no more than what a bare command needs, so that it costs little."""
+import http.client
+import json
+import os
+import socket
+
+from processes import NotMeasured
+
+TEXT, BINARY, CLOSE = 1, 2, 8
+STDIN, EXIT, EOF = b"\x00", 3, b"\x04"
+MASK = bytes(4)   # costs nothing; the emulator is no proxy that could be fooled
+
+
+class ControlSocket:
+    def __init__(self, port, token, name):
+        rest(port, token, "POST", "/v1/sprites", {"name": name})
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.sendall((f"GET /v1/sprites/{name}/control HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+                             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                             "Sec-WebSocket-Key: c3ByaXRlZ2F0ZS1iZW5jaA==\r\n\r\n").encode())
+        self.input = self.socket.makefile("rb")
+        answer = self.input.readline()
+        while self.input.readline().strip():
+            pass
+        if b" 101 " not in answer:
+            raise NotMeasured(f"sprites: no control socket: {answer}")
+
+    def run(self, argv):
+        """Start the command, give it one line and the end of input; back at the exit frame with its code and output."""
+        start = {"type": "op.start", "id": "1", "op": "exec", "args": {"cmd": argv, "path": argv[0], "stdin": "true"}}
+        self.socket.sendall(message(TEXT, b"control:" + json.dumps(start).encode()) + message(BINARY, STDIN + b"\n") +
+                            message(BINARY, EOF))
+        output = b""
+        while True:
+            kind, data = self.receive()
+            if kind == BINARY and data[0] == EXIT:
+                return data[1], output
+            if kind == BINARY:
+                output += data[1:]
+            elif b'"op.error"' in data:
+                raise NotMeasured(f"sprites: {data}")
+
+    def settle(self):
+        """After run(): until the socket is ready for the next command."""
+        while b'"op.complete"' not in self.receive()[1]:
+            pass
+
+    def receive(self):
+        """One message; the server sends short ones in one frame and no pings."""
+        head = self.input.read(2)
+        if len(head) < 2 or head[0] & 15 == CLOSE:
+            raise NotMeasured("sprites: the control socket was closed")
+        size = head[1]
+        if size >= 126:
+            size = int.from_bytes(self.input.read(2 if size == 126 else 8))
+        return head[0] & 15, self.input.read(size)
+
+    def close(self):
+        self.input.close()
+        self.socket.close()
+
+
+def message(kind, data):
+    size = bytes([128 + len(data)]) if len(data) < 126 else bytes([128 + 126]) + len(data).to_bytes(2)
+    return bytes([128 + kind]) + size + MASK + data
+
+
+def rest(port, token, method, path, body):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, json.dumps(body), {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
+    response = connection.getresponse()
+    if response.status >= 300:
+        raise NotMeasured(f"sprites: {method} {path}: {response.status} {response.read()[:200]}")
+    connection.close()

@@ -1,0 +1,39 @@
+"""Medians, percentiles, ratios and tables of them."""
+import math
+import statistics
+
+
+def percentile(values, percent):
+    """Nearest rank."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1]
+
+
+def median_of(rounds, figure):
+    return statistics.median(each[figure] for each in rounds)
+
+
+def ratio(ours, theirs, figure):
+    """Median [least – most] of the ratios of each round, as text."""
+    ratios = [a[figure] / b[figure] for a, b in zip(ours, theirs) if b[figure]]
+    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}–{max(ratios):.2f}]" if ratios else "–"
+
+
+def number(value):
+    """Three digits that mean something."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def table(head, rows):
+    """Text with the first column left and the others right; a row of one cell is a heading."""
+    full = [row for row in [head, *rows] if len(row) > 1]
+    widths = [max(len(row[i]) for row in full) for i in range(len(head))]
+    lines = []
+    for row in [head, *rows]:
+        if len(row) == 1:
+            lines += ["", row[0]]
+        else:
+            lines.append("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip())
+    return "\n".join(lines)
