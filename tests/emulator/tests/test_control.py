@@ -220,6 +220,26 @@ async def test_a_lost_socket_leaves_its_command_to_the_grace_period(emulator):
         await client.until_none(name, "sleep")
 
 
+async def test_a_client_that_leaves_at_once_never_hides_a_start(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        before = (await client.state())["started"]
+        for n in range(60):
+            async with client.control(name) as control:
+                await control.start("sh", "-c", "echo >> ~/ran")
+                await asyncio.sleep(n % 12 * 0.0001)
+                control.ws._response.connection.transport.abort()
+
+        tries = []
+
+        async def settled():
+            tries.append(None)
+            ran = int((await client.shell(name, "touch ~/ran; wc -l < ~/ran")).out)
+            return ran == (await client.state())["started"] - before - len(tries)
+
+        await until(settled)
+
+
 @pytest.mark.parametrize("where", ["env", "argv", "script"])
 async def test_starts_are_counted_by_exec_id(emulator, where):
     async with emulator.client() as client:

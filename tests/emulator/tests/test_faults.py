@@ -194,6 +194,12 @@ async def test_slow_drip(emulator):
         assert time.monotonic() - before >= 0.15
 
 
+async def test_a_slow_client_gets_what_was_in_the_pipes_at_the_end(emulator):
+    async with faulty(emulator, "slow_drip", bytes=2000, delay_ms=15) as (client, name, control):
+        result = await control.run("sh", "-c", "sleep 60 & head -c 60000 /dev/zero")
+        assert (len(result.of(1)), result.code) == (60000, 0)
+
+
 async def test_lose_bytes_above(emulator):
     async with faulty(emulator, "lose_bytes_above", bytes=1000) as (client, name, control):
         result = await control.run("sh", "-c", "head -c 100000 /dev/zero; head -c 999 /dev/zero >&2")
