@@ -1,0 +1,50 @@
+#include "gateway/http/target.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+static void check(const char *raw, enum http_target_form form, const char *path, const char *query, const char *authority)
+{
+	struct http_target target;
+	assert_int_equal(http_target_parse(slice_str(raw), &target), 0);
+	assert_int_equal(target.form, form);
+	assert_true(slice_equal(target.path, slice_str(path)));
+	assert_true(slice_equal(target.query, slice_str(query)));
+	assert_int_equal(target.query.data != NULL, query != NULL);
+	assert_true(slice_equal(target.authority, slice_str(authority)));
+}
+
+static void test_forms(void **state UNUSED)
+{
+	check("/", HTTP_TARGET_ORIGIN, "/", NULL, NULL);
+	check("/db/t.json?_size=1&q=a?b", HTTP_TARGET_ORIGIN, "/db/t.json", "_size=1&q=a?b", NULL);
+	check("/?", HTTP_TARGET_ORIGIN, "/", "", NULL);
+	check("//x/../%00;a", HTTP_TARGET_ORIGIN, "//x/../%00;a", NULL, NULL);
+	check("/\"<>\\^{}|`", HTTP_TARGET_ORIGIN, "/\"<>\\^{}|`", NULL, NULL);
+	check("*", HTTP_TARGET_ASTERISK, "*", NULL, NULL);
+	check("http://h:1/a?b", HTTP_TARGET_ABSOLUTE, "/a", "b", "h:1");
+	check("HTTPS://h", HTTP_TARGET_ABSOLUTE, "/", NULL, "h");
+	struct http_target target;
+	assert_int_equal(http_target_parse(SLICE("example.org:443"), &target), 0);
+	assert_int_equal(target.form, HTTP_TARGET_AUTHORITY);
+}
+
+static void test_refused(void **state UNUSED)
+{
+	static const char *const bad[] = {"",        "a",      "a/b",     "/a b",     "/a\tb",    "/a\x01", "/a\x7f",
+					  "/a\x80",  "/a#b",   "http://", "http:///", "http://?", "ftp://h/", "**",
+					  "http://h?q"};
+	struct http_target target;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		assert_int_equal(http_target_parse(slice_str(bad[i]), &target), HTTP_TARGET_E_INVALID);
+	assert_int_equal(http_target_parse(slice_of("/a\0b", 4), &target), HTTP_TARGET_E_INVALID);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_forms), cmocka_unit_test(test_refused)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
