@@ -5,9 +5,10 @@
  * Lifetime:   client_new … client_free; calls under way then end without `done`.
  * Runs on:    the loop of its driver.
  * Re-entry:   `done` never runs inside a call; it may start others, and may call client_free().
- * Results:    0, -ENOMEM, -EIO (libcurl refuses), -EBUSY (max_calls under way), -EINVAL; `done` runs only after 0,
- * exactly once. Bounds:     bodies up to 1 MiB, options.max_calls calls at a time, options.timeout_ms each, 10000 pages
- * of a list. Invariants: the token goes to the base URL's host only and into no message; redirects are not followed.
+ * Results:    0, -ENOMEM, -EIO (libcurl refuses), -EBUSY (max_calls under way), -EMSGSIZE (does not fit a URL);
+ *             `done` runs only after 0, exactly once.
+ * Bounds:     bodies up to 1 MiB, options.max_calls calls at a time, options.timeout_ms each, 10000 pages of a list.
+ * Invariants: the token goes to the base URL's host only and into no message; redirects are not followed.
  */
 #pragma once
 
@@ -43,8 +44,8 @@ MUST_CHECK int client_delete(struct client *client, const char *name, client_don
 MUST_CHECK int client_close_network(struct client *client, const char *name, client_done done, void *ctx);
 MUST_CHECK int client_check_network(struct client *client, const char *name, client_done done, void *ctx);
 
-/* All Sprites whose name begins with `prefix`: one `found` each as the pages come, then `done`. Only with PROVIDER_OK
- * is it all of them. */
+/* All Sprites whose name begins with `prefix`: one `found` each as the pages come (it must not call back), then `done`.
+ * Only with PROVIDER_OK is it all of them. */
 MUST_CHECK int client_list(struct client *client, const char *prefix, provider_found found, client_done done,
                            void *ctx);
 

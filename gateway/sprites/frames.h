@@ -9,8 +9,9 @@
  * Owns:       the text message being collected and the last one parsed. Nothing of what it is fed.
  * Lifetime:   frames_init … frames_deinit.
  * Results:    frames_feed: FRAMES_FRAME, 0 (nothing yet), -ENOMEM.
- * Bounds:     text messages up to FRAMES_TEXT_MAX bytes; binary messages are passed on in pieces as they come and never
- * collected. Invariants: at most one frame per feed; after a FRAME_INVALID nothing else comes out.
+ * Bounds:     text messages up to FRAMES_TEXT_MAX bytes; binary messages are passed on in pieces as they come and
+ *             never collected.
+ * Invariants: at most one frame per feed; after a FRAME_INVALID nothing else comes out.
  */
 #pragma once
 

@@ -10,9 +10,9 @@
  *
  * Owns:       nothing; plain data.
  * Runs on:    anywhere.
- * Invariants: of every start exactly one of EXIT, BREAK_NOT_STARTED and BREAK_MAY_HAVE_RUN comes out, once; after LOST
- * and BREAK_… nothing comes out. BREAK_NOT_STARTED only while nothing was handed to the network, or on a refusal that
- * says so.
+ * Invariants: of every start exactly one of FINISH, BREAK_NOT_STARTED and BREAK_MAY_HAVE_RUN comes out, once; after LOST
+ *             and BREAK_… nothing comes out. BREAK_NOT_STARTED only while nothing was handed to the network, or on a
+ *             refusal that says so.
  */
 #pragma once
 

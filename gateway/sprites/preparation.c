@@ -25,15 +25,14 @@ static struct preparation_action next(struct preparation *preparation)
 	return (struct preparation_action){.kind = PREPARATION_DO};
 }
 
-/* 0.1, 0.2, 0.4 … 2 s, each up to half longer. */
+/* 0.1, 0.2, 0.4 … 2 s, or what was asked for if that is longer; up to a second more. */
 static uint64_t pause_us(unsigned failures, uint64_t hint_us, uint32_t random)
 {
 	uint64_t pause = failures < 6 ? (uint64_t)PAUSE_US << (failures - 1) : PAUSE_MAX_US;
 	if (pause > PAUSE_MAX_US)
 		pause = PAUSE_MAX_US;
-	if (pause < hint_us)
-		pause = hint_us;
-	return pause + pause / 2 * (random % 1024) / 1024;
+	uint64_t spread = pause / 2 * (random % 1024) / 1024;
+	return (pause < hint_us ? hint_us : pause) + spread;
 }
 
 static struct preparation_action again(struct preparation *preparation, const struct verdict *verdict, uint64_t now_us,

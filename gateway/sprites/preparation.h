@@ -9,7 +9,7 @@
  *
  * Owns:       nothing; plain data.
  * Invariants: no PREPARATION_FINISH with PROVIDER_OK unless CHECK_NETWORK succeeded and then RUN did; nothing after a
- * finish.
+ *             finish.
  */
 #pragma once
 

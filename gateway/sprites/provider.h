@@ -5,8 +5,8 @@
  *
  * Runs on:    the agent loop.
  * Re-entry:   `done` never runs inside the call that started the operation.
- * Ownership:  names are copied. A started operation calls `done` exactly once, also after a time-out of its own; the
- * receiver tells late answers apart by its own bookkeeping (an operation cannot be taken back once it is on the wire).
+ * Ownership:  names are copied. A started operation calls `done` exactly once, also after a time-out of its own; the receiver
+ *             tells late answers apart by its own bookkeeping (an operation cannot be taken back once it is on the wire).
  */
 #pragma once
 
@@ -39,12 +39,11 @@ typedef void (*provider_done)(void *ctx, const struct provider_result *result);
 typedef void (*provider_found)(void *ctx, const char *name);
 
 struct provider_ops {
-	/* Creates a Sprite. A name that exists already counts as created. 0 or -errno; with -errno `done` is not
-	 * called. */
+	/* Creates a Sprite. A name that exists already counts as created. 0 or -errno; with -errno `done` is not called. */
 	int (*create)(void *self, const char *name, provider_done done, void *ctx);
 
-	/* Makes a created Sprite ready: closes its network (policy set and read back), opens its channel, runs a first
-	 * command so that the next one is not slow. Hands over a sandbox. */
+	/* Makes a created Sprite ready: closes its network (policy set and read back), opens its channel, runs a first command
+	 * so that the next one is not slow. Hands over a sandbox. */
 	int (*prepare)(void *self, const char *name, provider_done done, void *ctx);
 
 	/* Deletes a Sprite. PROVIDER_OK and PROVIDER_GONE both mean that it does not exist any more. */

@@ -1,17 +1,19 @@
 /*
  * sandbox - one prepared Sprite and the channel on which commands run in it, one after another
  *
- * The channel is a control socket (/v1/sprites/{name}/control); on a Sprite without one (404) each command opens /exec
- * instead.
+ * The channel is a control socket (/v1/sprites/{name}/control); on a Sprite without one (404) each command opens /exec instead.
  *
- * Owns:       its channel and the buffers of the running command. Not the Sprite itself: the provider destroys that by
- * name. Lifetime:   made by the provider's prepare, ended by sandbox_close(); after that no callback runs. Runs on: the
- * agent loop only. Re-entry:   no callback runs inside a call; sandbox_close() may be called from any callback.
- * Results:    SANDBOX_E_BUSY (a command is running), SANDBOX_E_LOST (no channel), SANDBOX_E_TOO_LONG (does not fit the
- * API); negative = bug or no memory. With any result but 0 nothing was sent. Bounds:     frames up to 1 MiB; unsent
- * input is what the caller passed, nothing is copied twice. Invariants: at most one command at a time; exactly one of
- * on_exit and on_broken ends it; on_exit comes only from an exit frame (binary frame 3 - sprites contract 3.2), after
- * all output that came before it.
+ * Owns:       its channel and the buffers of the running command. Not the Sprite itself: the provider destroys that by name.
+ * Lifetime:   made by the provider's prepare, ended by sandbox_close(); after that no callback runs.
+ * Runs on:    the agent loop only.
+ * Re-entry:   no callback runs inside a call; sandbox_close() may be called from any callback.
+ * Results:    SANDBOX_E_BUSY (a command is running), SANDBOX_E_LOST (no channel), SANDBOX_E_TOO_LONG (does not fit the API);
+ *             negative = bug or no memory. With any result but 0 nothing was sent.
+ * Bounds:     output is passed on in pieces as it comes, other messages have at most 1 MiB; unsent input is what the caller
+ *             passed, nothing is copied twice.
+ * Invariants: at most one command at a time; exactly one of on_exit and on_broken ends it; on_exit comes only from an exit frame
+ *             (binary frame 3 - sprites contract 3.2), after all output that came before it. After on_broken or on_lost
+ *             the channel is gone for good.
  */
 #pragma once
 
@@ -36,8 +38,7 @@ struct sandbox_events {
 	void (*on_output)(void *ctx, enum sandbox_stream stream, struct slice bytes);
 	/* The command's own status, 0..255. The sandbox is free for the next command when this returns. */
 	void (*on_exit)(void *ctx, unsigned exit_code);
-	/* The channel broke, or the server refused or contradicted itself. `reason` is a plain sentence, valid during
-	 * the call. */
+	/* The channel broke, or the server refused or contradicted itself. `reason` is a plain sentence, valid during the call. */
 	void (*on_broken)(void *ctx, enum sandbox_doubt doubt, const char *reason);
 };
 

@@ -9,9 +9,10 @@
  * Runs on:    the loop of its driver.
  * Re-entry:   no callback runs inside a call; socket_close() may be called from any callback.
  * Results:    SOCKET_E_FULL, SOCKET_E_CLOSED (not open yet, or not any more), -ENOMEM, -EIO.
- * Bounds:     options.max_unsent bytes wait to be sent (or one larger message); per turn of the loop a bounded number
- * of reads. Invariants: exactly one of on_refused and on_closed ends it, unless socket_close() came first; on_message
- * only after on_open.
+ * Bounds:     options.max_unsent bytes wait to be sent (or one larger message); per turn of the loop a bounded number of
+ *             reads.
+ * Invariants: exactly one of on_refused and on_closed ends it, unless socket_close() came first; on_message only after
+ *             on_open.
  */
 #pragma once
 
