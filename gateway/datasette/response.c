@@ -139,7 +139,9 @@ static int on_headers_complete(llhttp_t *parser)
 		response->events->on_head(response->ctx, &response->head);
 	else if (response->head.status != 100 && response->events->on_interim)
 		response->events->on_interim(response->ctx, &response->head);
-	return response->to_head ? 1 : 0; /* 1: no body follows whatever the fields say */
+	/* 1: no body follows, whatever the fields say (RFC 9112 section 6.3). */
+	unsigned status = response->head.status;
+	return response->to_head || status < 200 || status == 204 || status == 304 ? 1 : 0;
 }
 
 static int on_chunk_extension(llhttp_t *parser, const char *at UNUSED, size_t len)

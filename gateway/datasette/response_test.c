@@ -119,6 +119,8 @@ static void test_complete(void **state UNUSED)
 	complete("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", 204, "Content-Length=5;|");
 	complete("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n", 304, "ETag=\"x\";|");
 	complete("HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n", 599, "Content-Length=0;|");
+	complete("HTTP/1.1 102 Processing\r\nContent-Length: 9\r\n\r\n" OK "Content-Length: 1\r\n\r\na", 200, "Content-Length=1;|a");
+	complete("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", 204, "Transfer-Encoding=chunked;|");
 	complete("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" OK "Content-Length: 1\r\n\r\na", 200,
 		 "Content-Length=1;|a");
 }

@@ -132,7 +132,7 @@ static bool is_our_token(struct slice authorization)
 {
 	if (!slice_has_prefix_nocase(authorization, SLICE("bearer")))
 		return false;
-	return slice_has_prefix(slice_trim(slice_from(authorization, 6)), SLICE("sgt_"));
+	return slice_has_prefix_nocase(slice_trim(slice_from(authorization, 6)), SLICE("sgt_"));
 }
 
 static bool is_dropped(const struct http_head *head, const struct scan *scan, size_t i, bool trusted)
