@@ -4,12 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Its one variable has a reserved name, so that none of the caller's can be it. */
 static const char script[] = "IFS= read -r REPLY || exit 125\n"
 			     "unset REPLY\n"
 			     "cd -- \"$1\" || exit 126\n"
-			     "count=$2; shift 2\n"
-			     "while [ \"$count\" -gt 0 ]; do export \"$1\" || exit 126; shift; count=$((count - 1)); done\n"
-			     "unset count\n"
+			     "SPRITEGATE_LEFT=$2; shift 2\n"
+			     "while [ \"$SPRITEGATE_LEFT\" -gt 0 ]; do\n"
+			     "export \"$1\" || exit 126; shift; SPRITEGATE_LEFT=$((SPRITEGATE_LEFT - 1))\n"
+			     "done\n"
+			     "unset SPRITEGATE_LEFT\n"
 			     "exec -- \"$@\"\n";
 
 static const char default_cwd[] = "/home/sprite";
