@@ -11,11 +11,14 @@
 #define MAX_DEPTH   32
 #define MAX_INPUT   (256UL * 1024 * 1024)
 #define MAX_SECONDS 1e9
+#define MAX_FAULTS  32 /* told; a body can have thousands */
 
 /* What the readers below share: where faults go, and the first error that is no fault of the caller. */
 struct reading {
 	struct exec_request *request;
 	struct buf *faults;
+	unsigned count;
+	size_t bytes; /* of the command, the arguments and the variables, each with its NUL */
 	int error;
 };
 
@@ -25,6 +28,8 @@ static void fault(struct reading *reading, const char *pointer, const char *form
 {
 	char detail[256];
 	va_list args;
+	if (reading->count++ >= MAX_FAULTS)
+		return;
 	va_start(args, format);
 	vsnprintf(detail, sizeof detail, format, args);
 	va_end(args);
@@ -62,6 +67,20 @@ static const char *type_name(const json_t *value)
 	}
 }
 
+#define POINTER_LEN 192
+
+/* "/env/a~1b": a member's name as RFC 6901 section 3 writes it; of a long one the beginning. */
+static void point(char out[POINTER_LEN], const char *parent, const char *name)
+{
+	size_t len = (size_t)snprintf(out, POINTER_LEN, "%s/", parent);
+	for (; *name && len + 3 < POINTER_LEN; name++) {
+		if (*name == '~' || *name == '/')
+			out[len++] = '~';
+		out[len++] = (char)(*name == '~' ? '0' : *name == '/' ? '1' : *name);
+	}
+	out[len] = '\0';
+}
+
 static void read_command(struct reading *reading, const json_t *value)
 {
 	if (!json_is_string(value))
@@ -70,11 +89,13 @@ static void read_command(struct reading *reading, const json_t *value)
 		fault(reading, "/command", "must not be empty");
 	else if (json_string_length(value) > EXEC_MAX_ARG_BYTES)
 		fault(reading, "/command", "has %zu bytes, the limit is %d", json_string_length(value), EXEC_MAX_ARG_BYTES);
-	else
+	else {
 		reading->request->command = json_string_value(value);
+		reading->bytes += json_string_length(value) + 1;
+	}
 }
 
-static size_t read_argument(struct reading *reading, const json_t *value, size_t i)
+static void read_argument(struct reading *reading, const json_t *value, size_t i)
 {
 	char pointer[32];
 	snprintf(pointer, sizeof pointer, "/argv/%zu", i);
@@ -86,14 +107,13 @@ static size_t read_argument(struct reading *reading, const json_t *value, size_t
 		fault(reading, pointer, "the program must not be empty");
 	else {
 		reading->request->argv[reading->request->argc++] = json_string_value(value);
-		return json_string_length(value) + 1;
+		reading->bytes += json_string_length(value) + 1;
 	}
-	return 0;
 }
 
 static void read_argv(struct reading *reading, const json_t *value)
 {
-	size_t n = json_is_array(value) ? json_array_size(value) : 0, bytes = 0;
+	size_t n = json_is_array(value) ? json_array_size(value) : 0;
 	if (!json_is_array(value)) {
 		fault(reading, "/argv", "must be an array of strings, is %s", type_name(value));
 		return;
@@ -108,9 +128,7 @@ static void read_argv(struct reading *reading, const json_t *value)
 		return;
 	}
 	for (size_t i = 0; i < n; i++)
-		bytes += read_argument(reading, json_array_get(value, i), i);
-	if (bytes > EXEC_MAX_ARGV_BYTES)
-		fault(reading, "/argv", "has %zu bytes in all, the limit is %d", bytes, EXEC_MAX_ARGV_BYTES);
+		read_argument(reading, json_array_get(value, i), i);
 }
 
 static void read_base64(struct reading *reading, const json_t *value)
@@ -155,8 +173,8 @@ static bool is_name(const char *name)
 
 static void read_variable(struct reading *reading, const char *name, const json_t *value)
 {
-	char pointer[96];
-	snprintf(pointer, sizeof pointer, "/env/%.80s", name);
+	char pointer[POINTER_LEN];
+	point(pointer, "/env", name);
 	if (!is_name(name))
 		fault(reading, pointer, "is not a name of letters, digits and underscores");
 	else if (strncmp(name, "SPRITEGATE_", 11) == 0)
@@ -167,10 +185,12 @@ static void read_variable(struct reading *reading, const char *name, const json_
 		fault(reading, pointer, "name and value have more than %d bytes", EXEC_MAX_ARG_BYTES);
 	else {
 		char *pair;
-		if (asprintf(&pair, "%s=%s", name, json_string_value(value)) < 0)
+		if (asprintf(&pair, "%s=%s", name, json_string_value(value)) < 0) {
 			reading->error = -ENOMEM;
-		else
-			reading->request->env[reading->request->env_count++] = pair;
+			return;
+		}
+		reading->request->env[reading->request->env_count++] = pair;
+		reading->bytes += strlen(pair) + 1;
 	}
 }
 
@@ -247,8 +267,8 @@ static void read_member(struct reading *reading, const char *key, json_t *value)
 	else if (strcmp(key, "max_output_bytes") == 0)
 		read_max_output(reading, value);
 	else {
-		char pointer[96];
-		snprintf(pointer, sizeof pointer, "/%.80s", key);
+		char pointer[POINTER_LEN];
+		point(pointer, "", key);
 		fault(reading, pointer, "is not a field of this request");
 	}
 }
@@ -266,6 +286,9 @@ static void read_object(struct reading *reading)
 	bool command = json_object_get(root, "command"), argv = json_object_get(root, "argv");
 	if (command == argv)
 		fault(reading, "", command ? "has both command and argv, allowed is one of them" : "must have command or argv");
+	if (reading->bytes > EXEC_MAX_ARGV_BYTES)
+		fault(reading, argv ? "/argv" : "/env", "arguments and variables have %zu bytes in all, the limit is %d", reading->bytes,
+		      EXEC_MAX_ARGV_BYTES);
 }
 
 int exec_request_parse(struct slice body, struct exec_request **out, struct buf *faults)

@@ -18,7 +18,7 @@
 /* One argument of execve(2) may have 128 KiB with its NUL (MAX_ARG_STRLEN). */
 #define EXEC_MAX_ARG_BYTES  131071
 #define EXEC_MAX_ARGS	    1024
-#define EXEC_MAX_ARGV_BYTES (1024 * 1024)
+#define EXEC_MAX_ARGV_BYTES (1024 * 1024) /* command or argv, and env, together */
 #define EXEC_MAX_ENV	    256
 #define EXEC_MAX_CWD_BYTES  4096
 
@@ -36,7 +36,7 @@ struct exec_request {
 	uint64_t max_output_bytes;
 };
 
-/* `faults` gets a JSON array [{"pointer", "detail"}], or one plain sentence when malformed. */
+/* `faults` gets a JSON array [{"pointer", "detail"}] of at most 32, or one plain sentence when malformed; 48 KiB are enough. */
 MUST_CHECK int exec_request_parse(struct slice body, struct exec_request **request, struct buf *faults);
 void exec_request_free(struct exec_request *request);
 void exec_request_free_ptr(struct exec_request **request);

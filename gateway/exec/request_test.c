@@ -90,6 +90,8 @@ static void test_invalid(void **state UNUSED)
 		{"{\"command\":\"a\",\"max_output_bytes\":1.5}", "/max_output_bytes"},
 		{"{\"command\":\"a\",\"max_output_bytes\":-1}", "/max_output_bytes"},
 		{"{\"command\":\"a\",\"nope\":1}", "/nope"},
+		{"{\"command\":\"a\",\"a/b~c\":1}", "\"/a~1b~0c\""},
+		{"{\"command\":\"a\",\"env\":{\"a/b\":\"x\"}}", "\"/env/a~1b\""},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		parse(rows[i].body, EXEC_REQUEST_INVALID, rows[i].fault);
@@ -106,6 +108,39 @@ static void test_limits(void **state UNUSED)
 	memcpy(body + 12 + len - 1, "\"}", 3);
 	exec_request_free(parse(body, 0, NULL));
 	free(body);
+}
+
+/* However much is wrong, the answer is the caller's 422 and fits. */
+static void test_many_faults(void **state UNUSED)
+{
+	CLEANUP(buf_deinit) struct buf body = BUF_MAX(1024 * 1024), faults = BUF_MAX(48 * 1024);
+	assert_int_equal(buf_append(&body, SLICE("{\"argv\":[0")), 0);
+	for (int i = 1; i < 1024; i++)
+		assert_int_equal(buf_append(&body, SLICE(",0")), 0);
+	assert_int_equal(buf_append_char(&body, ']'), 0);
+	for (int i = 0; i < 3000; i++)
+		assert_int_equal(buf_printf(&body, ",\"\\u0001\\u0001field%d\":1", i), 0);
+	assert_int_equal(buf_append_char(&body, '}'), 0);
+	struct exec_request *request = NULL;
+	assert_int_equal(exec_request_parse(buf_peek(&body), &request, &faults), EXEC_REQUEST_INVALID);
+	struct json_failure failure;
+	CLEANUP(json_decref_ptr) json_t *list = json_parse(buf_peek(&faults), 32, &failure);
+	assert_true(json_array_size(list) >= 1 && json_array_size(list) <= 32);
+}
+
+/* Each variable is small enough, all of them are not. */
+static void test_sum(void **state UNUSED)
+{
+	CLEANUP(buf_deinit) struct buf body = BUF_MAX(4 * 1024 * 1024);
+	char value[60001];
+	memset(value, 'v', sizeof value - 1);
+	value[sizeof value - 1] = '\0';
+	assert_int_equal(buf_append(&body, SLICE("{\"command\":\"a\",\"env\":{\"A\":\"\"")), 0);
+	for (int i = 0; i < 18; i++)
+		assert_int_equal(buf_printf(&body, ",\"V%d\":\"%s\"", i, value), 0);
+	assert_int_equal(buf_append(&body, SLICE("}}")), 0);
+	CLEANUP(free_ptr) char *text = buf_take_string(&body);
+	parse(text, EXEC_REQUEST_INVALID, "\"/env\",\"detail\":\"arguments and variables have");
 }
 
 static void test_launch(void **state UNUSED)
@@ -127,6 +162,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fields),	cmocka_unit_test(test_argv_and_base64), cmocka_unit_test(test_malformed),
 		cmocka_unit_test(test_invalid), cmocka_unit_test(test_limits),		cmocka_unit_test(test_launch),
+		cmocka_unit_test(test_many_faults), cmocka_unit_test(test_sum),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
