@@ -2,10 +2,11 @@
 
 #include <stdio.h>
 
-/* jansson's own depth limit is 2048 at build time: count before parsing, outside strings. */
-static bool too_deep(struct slice text, unsigned max_depth, size_t *position)
+/* jansson's own depth limit is 2048 at build time, and a value of two bytes takes it hundreds: count before parsing, outside strings. */
+static bool too_much(struct slice text, unsigned max_depth, struct json_failure *failure)
 {
 	unsigned depth = 0;
+	size_t values = 0;
 	bool in_string = false;
 	for (size_t i = 0; i < text.len; i++) {
 		char c = text.data[i];
@@ -22,8 +23,14 @@ static bool too_deep(struct slice text, unsigned max_depth, size_t *position)
 			depth++;
 		else if ((c == '}' || c == ']') && depth)
 			depth--;
+		values += c == ',' || c == '{' || c == '[';
+		failure->position = i;
 		if (depth > max_depth) {
-			*position = i;
+			snprintf(failure->text, sizeof failure->text, "nested deeper than %u levels", max_depth);
+			return true;
+		}
+		if (values > JSON_MAX_VALUES) {
+			snprintf(failure->text, sizeof failure->text, "more than %d values", JSON_MAX_VALUES);
 			return true;
 		}
 	}
@@ -32,10 +39,8 @@ static bool too_deep(struct slice text, unsigned max_depth, size_t *position)
 
 json_t *json_parse(struct slice text, unsigned max_depth, struct json_failure *failure)
 {
-	if (too_deep(text, max_depth, &failure->position)) {
-		snprintf(failure->text, sizeof failure->text, "nested deeper than %u levels", max_depth);
+	if (too_much(text, max_depth, failure))
 		return NULL;
-	}
 	json_error_t error;
 	json_t *value = json_loadb(text.len ? text.data : "", text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
 	if (!value) {

@@ -3,6 +3,7 @@
  *
  * Duplicate keys are refused (JSON_REJECT_DUPLICATES), so two readers cannot see two different values (RFC 8259 section 4);
  * so are bytes after the value, invalid UTF-8, \u0000 in strings and nesting deeper than asked.
+ * Bounds:  JSON_MAX_VALUES values (about 20 MiB of memory), beside the text itself.
  */
 #pragma once
 
@@ -10,7 +11,8 @@
 
 #include <jansson.h>
 
-#define JSON_ERROR_LEN 160
+#define JSON_ERROR_LEN  160
+#define JSON_MAX_VALUES 65536 /* commas and opening brackets */
 
 struct json_failure {
 	size_t position;            /* byte offset of the fault, as far as known */
