@@ -418,7 +418,7 @@ static void on_job_back(void *ctx, struct mailbox_item *item)
 static int read_token(struct call *call, const struct http_head *head)
 {
 	struct token_parts parts;
-	int r = exec_bearer_token(http_fields_value(head->fields, SLICE("Authorization")), &call->token);
+	int r = exec_authorization(head->fields, &call->token);
 	if (r == 0 && token_parse(call->token, &parts) == 0)
 		return 0;
 	if (r == 0) {

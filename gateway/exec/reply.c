@@ -77,6 +77,13 @@ int exec_bearer_token(struct slice authorization, struct slice *token)
 	return is_token68(*token) ? 0 : EXEC_BEARER_SYNTAX;
 }
 
+int exec_authorization(const struct http_fields *fields, struct slice *token)
+{
+	if (http_fields_count(fields, SLICE("Authorization")) > 1)
+		return EXEC_BEARER_SYNTAX;
+	return exec_bearer_token(http_fields_value(fields, SLICE("Authorization")), token);
+}
+
 bool exec_is_json(struct slice content_type)
 {
 	struct slice rest = content_type, type;
@@ -172,21 +179,30 @@ static int add_job_fields(struct http_fields *fields, const struct exec_reply *r
 	return r ? r : add_common(fields, reply);
 }
 
+int exec_reply_job_body(const struct exec_reply *reply, const struct exec_job *job, struct buf *body)
+{
+	struct http_problem problem = {.status = job->answer.status,
+				       .code = job->answer.code,
+				       .type = job->answer.type,
+				       .detail = slice_str(job->answer.detail),
+				       .request_id = reply->head->id,
+				       .extra = buf_peek(&job->answer.body)};
+	return http_problem_write(&problem, body);
+}
+
+/* http_request_respond_problem() is for problems without a command's output. */
 static int reply_job_problem(struct http_request *request, const struct exec_reply *reply, struct exec_job *job,
 			     struct http_fields *fields)
 {
+	CLEANUP(buf_deinit) struct buf body = BUF_MAX(EXEC_ANSWER_MAX + 4096);
 	char retry_after[24] = "";
 	if (job->answer.retry_after_ms)
 		snprintf(retry_after, sizeof retry_after, "%llu", (unsigned long long)(job->answer.retry_after_ms + 999) / 1000);
-	if (add(fields, SLICE("Retry-After"), retry_after))
+	if (add(fields, SLICE("Retry-After"), retry_after) || http_problem_fields(fields) < 0)
 		return -1;
-	struct http_problem http = {.status = job->answer.status,
-				    .code = job->answer.code,
-				    .type = job->answer.type,
-				    .detail = slice_str(job->answer.detail),
-				    .request_id = reply->head->id,
-				    .extra = buf_peek(&job->answer.body)};
-	return http_request_respond_problem(request, &http, fields);
+	int r = exec_reply_job_body(reply, job, &body);
+	exec_answer_deinit(&job->answer);
+	return r < 0 ? r : http_request_respond_buf(request, job->answer.status, fields, &body);
 }
 
 int exec_reply_job(struct http_request *request, const struct exec_reply *reply, struct exec_job *job)

@@ -39,6 +39,9 @@ extern const struct exec_problem exec_problem_media_type;
 /* The token of `Authorization: Bearer <token>`, borrowed from the value. */
 MUST_CHECK int exec_bearer_token(struct slice authorization, struct slice *token);
 
+/* The same of a request's fields; two Authorization lines are EXEC_BEARER_SYNTAX, whatever they say. */
+MUST_CHECK int exec_authorization(const struct http_fields *fields, struct slice *token);
+
 /* Is it application/json, with or without parameters? */
 bool exec_is_json(struct slice content_type);
 
@@ -49,6 +52,9 @@ void exec_reply_init(struct exec_reply *reply, const struct http_head *head, con
 void exec_reply_limits(struct exec_reply *reply, const struct admission_answer *answer);
 
 MUST_CHECK int exec_reply_problem(struct http_request *request, const struct exec_reply *reply, const struct exec_problem *problem);
+
+/* The body of a job's problem, with whatever the command had printed: it may be as large as an answer. Results: those of buf. */
+MUST_CHECK int exec_reply_job_body(const struct exec_reply *reply, const struct exec_job *job, struct buf *body);
 
 /* The answer of a finished job; takes the memory of its body. */
 MUST_CHECK int exec_reply_job(struct http_request *request, const struct exec_reply *reply, struct exec_job *job);
