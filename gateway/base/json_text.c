@@ -2,6 +2,14 @@
 
 #include "gateway/base/utf8.h"
 
+/* Output can be a megabyte of NULs: no printf for each. */
+static int escape_control(struct buf *buf, unsigned char c)
+{
+	static const char digits[] = "0123456789abcdef";
+	const char text[] = {'\\', 'u', '0', '0', digits[c >> 4], digits[c & 15]};
+	return buf_append(buf, slice_of(text, sizeof text));
+}
+
 static int escape(struct buf *buf, unsigned char c)
 {
 	switch (c) {
@@ -16,7 +24,7 @@ static int escape(struct buf *buf, unsigned char c)
 	case '\t':
 		return buf_append(buf, SLICE("\\t"));
 	default:
-		return buf_printf(buf, "\\u%04x", c);
+		return escape_control(buf, c);
 	}
 }
 
