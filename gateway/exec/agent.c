@@ -75,6 +75,17 @@ static void on_run_freed(void *ctx, struct run *run)
 	}
 }
 
+/* Out of memory before there was a run that settles. */
+static void refuse(struct exec_agent *agent, struct exec_job *job)
+{
+	if (admission_settle(agent->settlement, &job->lease, 0, 0) != 0)
+		log_warning("exec %s: its lease could not be settled and will end by itself", job->message.exec_id);
+	job->outcome = EXEC_NOT_STARTED;
+	job->tier = "none";
+	job->error = -ENOMEM;
+	reply(job);
+}
+
 static void start(struct exec_agent *agent, struct exec_job *job)
 {
 	struct entry *entry = calloc(1, sizeof *entry);
@@ -82,8 +93,7 @@ static void start(struct exec_agent *agent, struct exec_job *job)
 		entry->run = run_start(&agent->owner, job);
 	if (!entry || !entry->run) {
 		free(entry);
-		job->error = -ENOMEM;
-		reply(job);
+		refuse(agent, job);
 		return;
 	}
 	memcpy(entry->exec_id, job->message.exec_id, sizeof entry->exec_id);

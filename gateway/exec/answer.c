@@ -1,5 +1,7 @@
 #include "gateway/exec/answer.h"
 
+#include "gateway/base/json_text.h"
+
 #include <stdio.h>
 
 static const char *const outcome_names[EXEC_OUTCOMES] = {"exited", "signaled", "timed_out", "canceled", "unknown", "not_started"};
@@ -59,6 +61,20 @@ static int put_ran(struct exec_result *result, const char *exec_id, struct buf *
 	return r < 0 ? r : buf_append(body, SLICE("}\n"));
 }
 
+static int put_refusal(const struct exec_result *result, struct buf *body)
+{
+	if (result->refusal == EXEC_REFUSED_TOO_LONG) {
+		int r = buf_append(body, SLICE(",\"errors\":[{\"pointer\":\"\",\"detail\":"));
+		if (r == 0)
+			r = json_text_string(body, slice_str(result->detail));
+		return r < 0 ? r : buf_append(body, SLICE("}]"));
+	}
+	int r = buf_printf(body, ",\"retry_after\":%llu", (unsigned long long)((result->retry_after_ms + 999) / 1000));
+	if (r == 0 && result->refusal != EXEC_REFUSED_BY_PROVIDER)
+		r = buf_append(body, SLICE(",\"violated-policies\":[\"fleet\"]"));
+	return r;
+}
+
 static int put_not_run(struct exec_result *result, const char *exec_id, struct buf *body)
 {
 	bool unknown = result->outcome == EXEC_UNKNOWN;
@@ -68,11 +84,7 @@ static int put_not_run(struct exec_result *result, const char *exec_id, struct b
 		r = buf_append_char(body, ',');
 	if (r == 0 && unknown)
 		r = put_streams(result, body);
-	if (r == 0 && result->outcome == EXEC_NOT_STARTED)
-		r = buf_printf(body, ",\"retry_after\":%llu", (unsigned long long)((result->retry_after_ms + 999) / 1000));
-	if (r == 0 && result->outcome == EXEC_NOT_STARTED && result->refusal != EXEC_REFUSED_BY_PROVIDER)
-		r = buf_append(body, SLICE(",\"violated-policies\":[\"fleet\"]"));
-	return r;
+	return r < 0 || unknown ? r : put_refusal(result, body);
 }
 
 int exec_answer_write(struct exec_result *result, const char *exec_id, struct exec_answer *answer)
@@ -83,6 +95,10 @@ int exec_answer_write(struct exec_result *result, const char *exec_id, struct ex
 	if (result->outcome == EXEC_UNKNOWN) {
 		answer->status = 502;
 		answer->code = "outcome-unknown";
+		r = put_not_run(result, exec_id, &answer->body);
+	} else if (result->outcome == EXEC_NOT_STARTED && result->refusal == EXEC_REFUSED_TOO_LONG) {
+		answer->status = 422;
+		answer->code = "invalid-request";
 		r = put_not_run(result, exec_id, &answer->body);
 	} else if (result->outcome == EXEC_NOT_STARTED) {
 		bool capacity = result->refusal != EXEC_REFUSED_BY_PROVIDER;

@@ -28,6 +28,7 @@ enum exec_refusal {
 	EXEC_REFUSED_BY_PROVIDER, /* no sandbox could be had, or it refused the command */
 	EXEC_REFUSED_CAPACITY,    /* every sandbox is in use and none will be free in time */
 	EXEC_REFUSED_DRAINING,
+	EXEC_REFUSED_TOO_LONG,    /* it does not fit the sandbox's API: no retry helps (422) */
 };
 
 struct exec_result {

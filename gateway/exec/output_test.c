@@ -53,15 +53,19 @@ static void test_outcomes(void **state UNUSED)
 		enum exec_outcome outcome;
 		unsigned status;
 		const char *code, *has;
+		enum exec_refusal refusal;
 	} rows[] = {
-		{EXEC_EXITED, 200, NULL, "\"outcome\":\"exited\",\"exit_code\":7,"},
-		{EXEC_TIMED_OUT, 200, NULL, "\"outcome\":\"timed_out\",\"exit_code\":null,"},
-		{EXEC_CANCELED, 200, NULL, "\"outcome\":\"canceled\",\"exit_code\":null,"},
-		{EXEC_UNKNOWN, 502, "outcome-unknown", "\"may_have_run\":true,\"stdout\":\"partial\""},
-		{EXEC_NOT_STARTED, 503, "not-started", "\"may_have_run\":false,\"retry_after\":1"},
+		{EXEC_EXITED, 200, NULL, "\"outcome\":\"exited\",\"exit_code\":7,", 0},
+		{EXEC_TIMED_OUT, 200, NULL, "\"outcome\":\"timed_out\",\"exit_code\":null,", 0},
+		{EXEC_CANCELED, 200, NULL, "\"outcome\":\"canceled\",\"exit_code\":null,", 0},
+		{EXEC_UNKNOWN, 502, "outcome-unknown", "\"may_have_run\":true,\"stdout\":\"partial\"", 0},
+		{EXEC_NOT_STARTED, 503, "not-started", "\"may_have_run\":false,\"retry_after\":1", EXEC_REFUSED_BY_PROVIDER},
+		{EXEC_NOT_STARTED, 503, "temporary-reduced-capacity", "\"retry_after\":1,\"violated-policies\":[\"fleet\"]", EXEC_REFUSED_CAPACITY},
+		{EXEC_NOT_STARTED, 422, "invalid-request", "\"may_have_run\":false,\"errors\":[{\"pointer\":\"\",\"detail\":\"why\"}]",
+		 EXEC_REFUSED_TOO_LONG},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct exec_result result = {.outcome = rows[i].outcome, .exit_code = 7, .tier = "hot"};
+		struct exec_result result = {.outcome = rows[i].outcome, .exit_code = 7, .refusal = rows[i].refusal, .tier = "hot", .detail = "why"};
 		struct exec_answer answer;
 		output_init(&result.streams[0], 100);
 		output_init(&result.streams[1], 100);

@@ -155,6 +155,7 @@ static void try_again(struct run *run, const char *reason)
 	pool_release(run->owner->pool, run->member);
 	run->member = NULL;
 	run->sandbox = NULL;
+	run->run_start_us = 0;
 	uv_timer_stop(&run->timer);
 	if (run->tries < TRIES)
 		start_claim(run);
@@ -187,7 +188,7 @@ static void launch(struct run *run)
 	if (r == 0)
 		enter(run, RUNNING, run->job->timeout_ms);
 	else if (r == SANDBOX_E_TOO_LONG)
-		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, "The command is too long for this sandbox's API.");
+		refuse(run, EXEC_REFUSED_TOO_LONG, 0, "The command with its arguments and variables is too long for the sandbox's API.");
 	else
 		try_again(run, "The sandbox was lost before the command could be sent.");
 }
@@ -209,11 +210,13 @@ static void on_granted(void *ctx, const struct pool_grant *grant)
 	       grant->retry_after_ms, grant->detail);
 }
 
+/* Both tries share the wait: the lease has 15 s more than the command for it, for killing and for settling. */
 static void start_claim(struct run *run)
 {
+	uint64_t waited_ms = (clock_mono_us() - run->claim_start_us) / 1000;
 	run->state = CLAIMING;
 	run->tries++;
-	if (pool_claim(run->owner->pool, run->owner->wait_ms, on_granted, run, &run->claim) < 0)
+	if (pool_claim(run->owner->pool, waited_ms < run->owner->wait_ms ? run->owner->wait_ms - waited_ms : 0, on_granted, run, &run->claim) < 0)
 		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, "The gateway is out of memory.");
 }
 

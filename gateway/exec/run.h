@@ -8,7 +8,7 @@
  * Owns:       its job until it is answered, its claim, its member.
  * Lifetime:   run_start … on_freed, which comes after the job was answered and the member released.
  * Runs on:    the agent loop.
- * Re-entry:   on_answered and on_freed may run inside run_cancel, never inside run_start.
+ * Re-entry:   on_answered may run inside run_cancel, never inside run_start; on_freed runs inside neither.
  * Bounds:     a command ends at its timeout plus 2 s (TERM to KILL) plus 1 s (KILL to giving up); two tries to start it, the second
  *             only if the first certainly did not.
  */
@@ -23,7 +23,7 @@ struct run_owner {
 	uv_loop_t *loop;
 	struct pool *pool;
 	struct admission *settlement;
-	uint64_t wait_ms;        /* longest wait for a Sprite */
+	uint64_t wait_ms;        /* longest wait for a Sprite, both tries together */
 	/* Takes the job; `result` is valid during the call. */
 	void (*on_answered)(void *ctx, struct exec_job *job, const struct exec_result *result);
 	void (*on_freed)(void *ctx, struct run *run);
