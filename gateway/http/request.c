@@ -502,6 +502,16 @@ static int copy_field(struct buf *answer, const struct http_field *field)
 	return r < 0 ? r : buf_append_char(answer, '\0');
 }
 
+/* libmicrohttpd would close the connection without a word. */
+static bool answer_fits(const struct http_request *request)
+{
+	const size_t record = 72, own_fields = 512, framing = 4;
+	size_t used = request->target.len + own_fields;
+	for (size_t i = 0; i < request->fields.count; i++)
+		used += request->fields.at[i].name.len + request->fields.at[i].value.len + framing + record;
+	return used + request->answer.len + request->answer_count * framing < request->server->pool_size;
+}
+
 static int start_answer(struct http_request *request, unsigned status, const struct http_fields *fields, uint64_t length)
 {
 	if (request->answered || request->aborted)
@@ -512,6 +522,11 @@ static int start_answer(struct http_request *request, unsigned status, const str
 			cut(request);
 			return r;
 		}
+	}
+	request->answer_count = fields ? fields->count : 0;
+	if (!answer_fits(request)) {
+		buf_consume(&request->answer, request->answer.len);
+		return HTTP_REQUEST_E_HEAD;
 	}
 	request->answered = true;
 	request->status = status;

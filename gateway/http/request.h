@@ -11,7 +11,7 @@
  *             after it is answered). Everything in http_head is valid until then.
  * Runs on:    the loop of its server.
  * Re-entry:   no callback runs inside a call. Every call is allowed in every callback but on_finished.
- * Results:    HTTP_REQUEST_E_ANSWERED, HTTP_REQUEST_E_TOO_LARGE; negative = no memory or a field that may not be sent (-EINVAL): the
+ * Results:    HTTP_REQUEST_E_ANSWERED, HTTP_REQUEST_E_TOO_LARGE, HTTP_REQUEST_E_HEAD; negative = no memory or a field that may not be sent (-EINVAL): the
  *             connection is then cut and on_finished follows.
  * Bounds:     HTTP_REQUEST_BUFFER bytes of unsent streamed answer; a request body is never buffered here.
  * Invariants: on_finished comes exactly once and last to a request with a sink, whatever happens; an answer is committed at the end
@@ -31,6 +31,8 @@
 
 #define HTTP_REQUEST_E_ANSWERED  1 /* there is an answer already (or the client is gone): ignored */
 #define HTTP_REQUEST_E_TOO_LARGE 2 /* Content-Length above the limit: answered with 413 here, only on_finished follows */
+#define HTTP_REQUEST_E_HEAD      3 /* the fields do not fit into what this request's head has left of the memory of the connection:
+                                    * nothing was answered. 12 KiB always fit, more with a smaller request head. */
 
 #define HTTP_LENGTH_UNKNOWN UINT64_MAX
 

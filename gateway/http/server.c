@@ -16,8 +16,9 @@
 #define SLOW_AFTER_SECONDS    10
 #define SLOW_BYTES_PER_SECOND 1024
 
-/* What libmicrohttpd needs beside the head: its own records of up to 100 fields, and a response head. */
-#define POOL_EXTRA (16 * 1024)
+/* What libmicrohttpd's pool of a connection needs beside the head: its records of up to 100 fields (64 bytes each) and a response head
+ * of 12 KiB, which is as much as a page of Datasette with long Link and Set-Cookie fields has been seen to send, with room to spare. */
+#define POOL_EXTRA (24 * 1024)
 
 /* Inside one thread a resumed connection needs no wake-up through a descriptor, which would cost two system calls a request. */
 #define SUSPEND_WITHOUT_ITC (MHD_ALLOW_SUSPEND_RESUME & ~MHD_USE_ITC)

@@ -94,18 +94,45 @@ static void on_interim(void *ctx, const struct response_head *head)
 		http_request_inform(carry->request, head->status, fields);
 }
 
+static void note_timing(struct carry *carry)
+{
+	carry->summary.upstream = exchange_timing(carry->exchange);
+	carry->exchange = NULL;
+}
+
+static void cancel(struct carry *carry)
+{
+	struct exchange *exchange = carry->exchange;
+	if (!exchange)
+		return;
+	note_timing(carry);
+	exchange_cancel(exchange);
+}
+
+static void refuse_head(struct carry *carry)
+{
+	static const struct exchange_failure failure = {
+		.error = EXCHANGE_PROTOCOL, .detail = "its head is too large to be passed on beside a request head of this size"};
+	cancel(carry);
+	carry->summary.failed = true;
+	carry->summary.error = failure.error;
+	answer_failure(carry, &failure);
+}
+
 static void on_head(void *ctx, const struct response_head *head)
 {
 	struct carry *carry = ctx;
 	struct http_fields *fields = &carry->relay->fields;
-	carry->head_passed = true;
 	carry->summary.upstream_status = head->status;
 	if (forward_is_event_stream(head))
 		exchange_set_idle(carry->exchange, carry->relay->options.event_stream_idle_ms);
 	int r = forward_response(head, fields);
 	if (r == 0)
 		r = http_request_respond_stream(carry->request, head->status, fields, head->length);
-	if (r < 0)
+	carry->head_passed = r == 0;
+	if (r == HTTP_REQUEST_E_HEAD)
+		refuse_head(carry);
+	else if (r < 0)
 		http_request_abort(carry->request);
 }
 
@@ -127,12 +154,6 @@ static void on_upstream_writable(void *ctx)
 {
 	struct carry *carry = ctx;
 	http_request_resume_body(carry->request);
-}
-
-static void note_timing(struct carry *carry)
-{
-	carry->summary.upstream = exchange_timing(carry->exchange);
-	carry->exchange = NULL;
 }
 
 static void on_response_end(void *ctx)
@@ -184,15 +205,6 @@ static void on_client_writable(void *ctx)
 	struct carry *carry = ctx;
 	if (carry->exchange)
 		exchange_resume(carry->exchange);
-}
-
-static void cancel(struct carry *carry)
-{
-	struct exchange *exchange = carry->exchange;
-	if (!exchange)
-		return;
-	note_timing(carry);
-	exchange_cancel(exchange);
 }
 
 static void on_client_gone(void *ctx)
