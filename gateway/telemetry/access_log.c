@@ -2,10 +2,10 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/json_text.h"
-#include "gateway/base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <unistd.h>
 
 #define MAX_WAITING (256 * 1024)
@@ -96,10 +96,35 @@ void access_log_write(struct access_log *log, const struct access_record *record
 	log->dropped++;
 }
 
+/* A pipe takes PIPE_BUF bytes in one piece or not at all: lines of several workers do not mix. */
+static size_t whole_lines(struct slice lines)
+{
+	if (!lines.data || lines.len <= PIPE_BUF)
+		return lines.len;
+	const char *end = memrchr(lines.data, '\n', PIPE_BUF);
+	if (!end)
+		end = memchr(lines.data, '\n', lines.len);
+	return end ? (size_t)(end - lines.data) + 1 : lines.len;
+}
+
+static void drop_all(struct access_log *log)
+{
+	struct slice lines = buf_peek(&log->lines);
+	for (size_t i = 0; i < lines.len; i++)
+		log->dropped += lines.data[i] == '\n';
+	buf_consume(&log->lines, lines.len);
+}
+
 void access_log_flush(struct access_log *log)
 {
-	if (!log->lines.len)
-		return;
-	log_raw(log->fd, buf_peek(&log->lines));
-	buf_consume(&log->lines, log->lines.len);
+	while (log->lines.len) {
+		struct slice lines = buf_peek(&log->lines);
+		ssize_t n = write(log->fd, lines.data, whole_lines(lines));
+		if (n >= 0)
+			buf_consume(&log->lines, (size_t)n);
+		else if (errno == EAGAIN)
+			return;
+		else if (errno != EINTR)
+			drop_all(log);
+	}
 }

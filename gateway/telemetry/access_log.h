@@ -2,8 +2,9 @@
  * access_log - one JSON object a request; lines are collected and written once a loop turn
  *
  * Owns:       its line buffer; the descriptor belongs to whoever opened it.
- * Runs on:    one loop; every worker has its own, all write to the same descriptor with O_APPEND-sized writes.
- * Bounds:     256 KiB of lines waiting; lines beyond are dropped and counted.
+ * Runs on:    one loop; every worker has its own, all write whole lines to the same descriptor, at most PIPE_BUF bytes at once.
+ * Bounds:     256 KiB of lines waiting (for a descriptor that would block, too); lines beyond, and those that cannot be written, are
+ *             dropped and counted.
  * Rule:       never a token, a cookie, a query string of exec or a command; control characters are escaped.
  */
 #pragma once
@@ -40,5 +41,5 @@ void access_log_init(struct access_log *log, int fd);
 void access_log_deinit(struct access_log *log);
 void access_log_write(struct access_log *log, const struct access_record *record);
 
-/* Writes what was collected; called once a loop turn. */
+/* Writes what was collected; called once a loop turn. What a non-blocking descriptor does not take waits for the next one. */
 void access_log_flush(struct access_log *log);

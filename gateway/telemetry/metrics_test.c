@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -92,8 +94,49 @@ static void test_access_log(void **state UNUSED)
 	close(pipe_fds[1]);
 }
 
+/* A pipe that nobody reads: lines wait, then are dropped and counted, and what comes out is whole lines. */
+static void test_full_log(void **state UNUSED)
+{
+	enum { LINES = 3000 };
+	int pipe_fds[2];
+	struct access_log log;
+	CLEANUP(buf_deinit) struct buf text = BUF_MAX(4 * 1024 * 1024);
+	assert_int_equal(pipe2(pipe_fds, O_NONBLOCK), 0);
+	access_log_init(&log, pipe_fds[1]);
+	struct access_record record = {.method = SLICE("GET"), .path = SLICE("/a"), .route = "table", .status = 200};
+	for (int i = 0; i < LINES; i++) {
+		access_log_write(&log, &record);
+		if (i % 100 == 0)
+			access_log_flush(&log);
+	}
+	assert_in_range(log.dropped, 1, LINES - 1);
+	for (int i = 0; i < 100; i++) {
+		char piece[8192];
+		for (ssize_t n; (n = read(pipe_fds[0], piece, sizeof piece)) > 0;)
+			assert_int_equal(buf_append(&text, slice_of(piece, (size_t)n)), 0);
+		access_log_flush(&log);
+	}
+	size_t lines = 0;
+	struct slice rest = buf_peek(&text), line;
+	while (slice_next(&rest, '\n', &line) && line.len) {
+		lines++;
+		assert_true(line.data[0] == '{' && line.data[line.len - 1] == '}');
+	}
+	assert_int_equal(lines + log.dropped, LINES);
+	signal(SIGPIPE, SIG_IGN);
+	close(pipe_fds[0]);
+	uint64_t before = log.dropped;
+	access_log_write(&log, &record);
+	access_log_write(&log, &record);
+	access_log_flush(&log);
+	assert_int_equal(log.dropped, before + 2);
+	access_log_deinit(&log);
+	close(pipe_fds[1]);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_table), cmocka_unit_test(test_access_log)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_table), cmocka_unit_test(test_access_log),
+					    cmocka_unit_test(test_full_log)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
