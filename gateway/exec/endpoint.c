@@ -1,7 +1,9 @@
 #include "gateway/exec/endpoint.h"
 
 #include "gateway/base/clock.h"
+#include "gateway/base/json_text.h"
 #include "gateway/base/log.h"
+#include "gateway/base/utf8.h"
 #include "gateway/exec/reply.h"
 #include "policy/token.h"
 
@@ -18,8 +20,9 @@ struct call {
 	struct slice token;           /* in the request's head */
 	struct exec_request *command;
 	struct admission_call *admission;
-	uint64_t admit_start_us, admit_us;
+	uint64_t admit_start_us;
 	bool with_agent;
+	bool is_post;                 /* it has an exec id that its answer tells, and the access log */
 	struct exec_reply reply;      /* what every answer of this call says */
 	/* For the access log. */
 	char kid[ADMISSION_KID_LEN + 1];
@@ -168,7 +171,7 @@ static void post_job(struct call *call, const struct admission_answer *answer)
 	job->request = TAKE(call->command);
 	job->lease = answer->lease;
 	job->timeout_ms = answer->lease.granted_ms;
-	job->admit_us = call->admit_us;
+	job->admit_us = call->reply.admit_us;
 	if (mailbox_post(endpoint->options.agent, &job->message.item) != 0) {
 		exec_job_free(job);
 		give_back(call, &answer->lease);
@@ -190,30 +193,42 @@ static void remember(struct call *call, const struct admission_answer *answer)
 	exec_reply_limits(&call->reply, answer);
 }
 
+static int put_denial(struct buf *extra, const char *program, const struct admission_answer *answer)
+{
+	struct slice shown = slice_of(program, strnlen(program, 256));
+	shown.len -= utf8_unfinished_tail(shown);
+	int r = buf_append(extra, SLICE("\"command\":"));
+	if (r == 0)
+		r = json_text_string(extra, shown);
+	if (r == 0)
+		r = buf_append(extra, SLICE(",\"policy\":"));
+	if (r == 0)
+		r = json_text_string(extra, slice_str(answer->policy));
+	return r < 0 ? r : buf_printf(extra, ",\"policy_version\":%llu", (unsigned long long)answer->policy_version);
+}
+
 static void refuse_policy(struct call *call, const struct admission_answer *answer)
 {
-	char extra[256];
-	bool scope = answer->code == ADMISSION_INSUFFICIENT_SCOPE;
-	if (scope) {
+	CLEANUP(buf_deinit) struct buf extra = BUF_MAX(4096);
+	if (answer->code == ADMISSION_INSUFFICIENT_SCOPE) {
 		decide(call, "deny", "scope");
 		answer_problem(call, &exec_problem_scope);
 		return;
 	}
-	/* The policy's name comes from the operator's own token command, which allows no quotes in it. */
-	snprintf(extra, sizeof extra, "\"policy\":\"%s\",\"policy_version\":%llu", answer->policy,
-		 (unsigned long long)answer->policy_version);
+	if (put_denial(&extra, exec_request_program(call->command), answer) < 0)
+		buf_deinit(&extra);
 	decide(call, "deny", "command");
 	answer_problem(call, &(struct exec_problem){.status = 403,
 						    .code = "command-denied",
 						    .detail = "The token's policy does not allow this program.",
-						    .extra = slice_str(extra)});
+						    .extra = buf_peek(&extra)});
 }
 
 static void on_decided(void *ctx, const struct admission_answer *answer)
 {
 	struct call *call = ctx;
 	call->admission = NULL;
-	call->admit_us = clock_mono_us() - call->admit_start_us;
+	call->reply.admit_us = clock_mono_us() - call->admit_start_us;
 	remember(call, answer);
 	switch (answer->code) {
 	case ADMISSION_GRANTED:
@@ -356,7 +371,7 @@ static void write_log(struct call *call, const struct http_head *head, const str
 		.first_byte_us = summary->first_byte_us,
 		.aborted = aborted[summary->end],
 		.code = call->code,
-		.exec_id = call->outcome ? slice_str(call->exec_id) : (struct slice){0},
+		.exec_id = call->is_post ? slice_str(call->exec_id) : (struct slice){0},
 		.kid = slice_str(call->kid),
 		.actor = slice_str(call->actor),
 		.outcome = call->outcome,
@@ -437,6 +452,7 @@ static int read_token(struct call *call, const struct http_head *head)
 
 static void handle_post(struct call *call, const struct http_head *head)
 {
+	call->is_post = true;
 	if (read_token(call, head) < 0)
 		return;
 	if (call->endpoint->draining) {

@@ -109,7 +109,6 @@ void exec_reply_init(struct exec_reply *reply, const struct http_head *head, con
 
 void exec_reply_limits(struct exec_reply *reply, const struct admission_answer *answer)
 {
-	reply->known = answer->rate_limit_policy[0];
 	memcpy(reply->rate_limit, answer->rate_limit, sizeof reply->rate_limit);
 	memcpy(reply->rate_limit_policy, answer->rate_limit_policy, sizeof reply->rate_limit_policy);
 	memcpy(reply->exec_budget, answer->exec_budget, sizeof reply->exec_budget);
@@ -133,7 +132,9 @@ static int add_cors(struct http_fields *fields, const struct http_head *head)
 
 static int add_common(struct http_fields *fields, const struct exec_reply *reply)
 {
-	int r = add(fields, SLICE("RateLimit-Policy"), reply->rate_limit_policy);
+	int r = add(fields, SLICE("X-Exec-Id"), reply->exec_id);
+	if (!r)
+		r = add(fields, SLICE("RateLimit-Policy"), reply->rate_limit_policy);
 	if (!r)
 		r = add(fields, SLICE("RateLimit"), reply->rate_limit);
 	if (!r)
@@ -144,14 +145,17 @@ static int add_common(struct http_fields *fields, const struct exec_reply *reply
 int exec_reply_problem(struct http_request *request, const struct exec_reply *reply, const struct exec_problem *problem)
 {
 	struct http_fields fields = {0};
-	char retry_after[24] = "";
+	char retry_after[24] = "", timing[64];
 	if (problem->retry_after_s)
 		snprintf(retry_after, sizeof retry_after, "%llu", (unsigned long long)problem->retry_after_s);
+	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
 	int r = add(&fields, SLICE("WWW-Authenticate"), problem->authenticate);
 	if (!r)
 		r = add(&fields, SLICE("Retry-After"), retry_after);
 	if (!r && problem->status == 415)
 		r = add(&fields, SLICE("Accept"), "application/json");
+	if (!r)
+		r = add(&fields, SLICE("Server-Timing"), timing);
 	if (!r)
 		r = add_common(&fields, reply);
 	if (r)
@@ -171,9 +175,7 @@ static int add_job_fields(struct http_fields *fields, const struct exec_reply *r
 {
 	snprintf(timing, 128, "admit;dur=%.1f, exec;dur=%llu", (double)job->admit_us / 1000, (unsigned long long)job->wall_ms);
 	snprintf(used, 96, "wall_ms=%llu, out_bytes=%llu", (unsigned long long)job->wall_ms, (unsigned long long)job->output_bytes);
-	int r = add(fields, SLICE("X-Exec-Id"), reply->exec_id);
-	if (!r)
-		r = add(fields, SLICE("Server-Timing"), timing);
+	int r = add(fields, SLICE("Server-Timing"), timing);
 	if (!r)
 		r = add(fields, SLICE("Exec-Usage"), used);
 	return r ? r : add_common(fields, reply);

@@ -13,7 +13,7 @@
 struct exec_reply {
 	const struct http_head *head; /* borrowed from the request */
 	const char *exec_id;
-	bool known;                   /* the token is known: its limits are told */
+	uint64_t admit_us;            /* how long Redis was asked; 0 when it was not */
 	char rate_limit[160];
 	char rate_limit_policy[200];
 	char exec_budget[120];
