@@ -317,11 +317,12 @@ int config_document(struct buf *out)
 	return r;
 }
 
-/* A URL may carry a password. */
-static const char *without_userinfo(const char *text)
+/* A URL may carry a password: everything between "://" (or the start) and the last '@' is left out. */
+static int print_text(const char *name, const char *text, struct buf *out)
 {
-	const char *at = text ? strrchr(text, '@') : NULL;
-	return at ? at + 1 : text ? text : "";
+	const char *at = text ? strrchr(text, '@') : NULL, *authority = at ? strstr(text, "://") : NULL;
+	int scheme = authority && authority < at ? (int)(authority - text) + 3 : 0;
+	return buf_printf(out, "%s = %.*s%s\n", name, scheme, text ? text : "", at ? at + 1 : text ? text : "");
 }
 
 int config_print(const struct config *config, struct buf *out)
@@ -332,7 +333,7 @@ int config_print(const struct config *config, struct buf *out)
 		if (s->type == SECRET)
 			r = buf_printf(out, "%s = (%s)\n", s->name, secret_at(config, s)->len ? "set" : "not set");
 		else if (s->type == TEXT)
-			r = buf_printf(out, "%s = %s\n", s->name, without_userinfo(*text_at(config, s)));
+			r = print_text(s->name, *text_at(config, s), out);
 		else
 			r = buf_printf(out, "%s = %llu\n", s->name, (unsigned long long)*number_at(config, s));
 	}

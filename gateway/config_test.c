@@ -119,6 +119,7 @@ static void test_secrets_are_not_printed(void **state UNUSED)
 	assert_int_equal(load(&config, NULL, CONFIG_SERVE, NULL), 0);
 	assert_int_equal(config_print(&config, &text), 0);
 	assert_null(memmem(text.data, text.len, "hunter2", 7));
+	assert_non_null(memmem(text.data, text.len, "redis_url = redis://host:1/0\n", 29));
 	assert_null(memmem(text.data, text.len, "0123456789abcdef", 16));
 	assert_non_null(memmem(text.data, text.len, "pepper = (set)", 14));
 	config_deinit(&config);
