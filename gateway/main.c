@@ -72,7 +72,7 @@ static int command_check(int argc, char **argv)
 	if (config_print(&config, &text) < 0)
 		return EXIT_FAILURE;
 	printf("%.*s", SLICE_FMT(buf_peek(&text)));
-	return EXIT_SUCCESS;
+	return serve_check(&config) < 0 ? EXIT_USAGE : EXIT_SUCCESS;
 }
 
 static int command_token(int argc, char **argv)
@@ -118,7 +118,10 @@ static int command_health(int argc, char **argv)
 		fprintf(stderr, "spritegate: health takes one HOST:PORT\n");
 		return EXIT_USAGE;
 	}
-	CLEANUP(free_ptr) char *host = slice_dup(slice_of(where, (size_t)(colon - where)));
+	struct slice name = slice_of(where, (size_t)(colon - where));
+	if (name.len > 2 && name.data[0] == '[' && name.data[name.len - 1] == ']')
+		name = slice_of(name.data + 1, name.len - 2);
+	CLEANUP(free_ptr) char *host = slice_dup(name);
 	char answer[16] = "";
 	int fd = host ? connect_to(host, colon + 1) : -1;
 	bool ok = fd >= 0 && write(fd, request, sizeof request - 1) == sizeof request - 1 &&

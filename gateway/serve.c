@@ -7,6 +7,7 @@
 #include "gateway/sprites/sprites_provider.h"
 #include "gateway/telemetry/process.h"
 #include "gateway/worker.h"
+#include "policy/redis_url.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -242,6 +243,94 @@ static void tell_health(void *ctx, struct admin_health *health)
 	judge(gateway, &health->redis_up, &breaker, &health->datasette_up);
 }
 
+/* What the parsers of other modules say about the settings. */
+
+static int check_listener(const char *name, const char *where)
+{
+	struct listener_address address;
+	char error[LISTENER_ERROR_LEN];
+	return listener_parse(slice_str(where), &address, error) < 0 ? fail(name, error) : 0;
+}
+
+static int check_redis(const struct config *config)
+{
+	struct redis_url url;
+	const char *why;
+	int r = redis_url_parse(slice_str(config->redis_url), &url, &why);
+	redis_url_wipe(&url);
+	return r < 0 ? fail("redis_url", why) : 0;
+}
+
+static int check_datasette(const struct config *config, uv_loop_t *loop, struct curl_driver *curl)
+{
+	struct connection_pool_options options;
+	char error[CONNECTION_ERROR_LEN];
+	connection_pool_defaults(&options);
+	options.driver = curl;
+	options.loop = loop;
+	options.url = config->datasette_url;
+	struct connection_pool *pool = connection_pool_new(&options, error);
+	if (!pool)
+		return fail("datasette_url", error);
+	connection_pool_free(pool);
+	return 0;
+}
+
+static int make_provider(const struct config *config, uv_loop_t *loop, struct curl_driver *curl,
+			 const struct sprites_provider_options *options, struct sprites_provider **provider)
+{
+	int r = sprites_provider_new(loop, curl, config->sprites_url, &config->sprites_token, options, provider);
+	if (r < 0)
+		return fail("sprites_url or sprites_token", r == -EINVAL ? "not usable (expected https://host or http://host:port, and a token)"
+									 : strerror(-r));
+	return 0;
+}
+
+static int check_sprites(const struct config *config, uv_loop_t *loop, struct curl_driver *curl)
+{
+	struct sprites_provider_options options = {0};
+	struct sprites_provider *provider;
+	if (make_provider(config, loop, curl, &options, &provider) < 0)
+		return -1;
+	sprites_provider_free(provider);
+	return 0;
+}
+
+/* These two parse where they are used, on a loop; nothing is sent. */
+static int check_peers(const struct config *config)
+{
+	uv_loop_t loop;
+	if (uv_loop_init(&loop) < 0)
+		return fail("event loop", "out of memory");
+	struct curl_driver *curl = curl_driver_new(&loop);
+	int r = curl ? check_datasette(config, &loop, curl) : fail("curl", "out of memory");
+	if (curl && check_sprites(config, &loop, curl) < 0)
+		r = -1;
+	curl_driver_free(curl);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	uv_loop_close(&loop);
+	return r;
+}
+
+static int check_trusted(const struct config *config)
+{
+	struct peer_set trusted;
+	if (peer_set_parse(slice_str(config->trusted_proxies), &trusted) < 0)
+		return fail("trusted_proxies", "expected networks such as 10.0.0.0/8, separated by commas");
+	return 0;
+}
+
+int serve_check(const struct config *config)
+{
+	/* Every fault is said, not only the first. */
+	const int results[] = {check_listener("listen", config->listen), check_listener("admin_listen", config->admin_listen),
+			       check_redis(config), check_trusted(config), check_peers(config)};
+	for (size_t i = 0; i < ARRAY_LEN(results); i++)
+		if (results[i] < 0)
+			return -1;
+	return 0;
+}
+
 /* Building up. A failure ends the process, which gives back whatever was made. */
 
 static int make_loop(struct gateway *gateway)
@@ -269,11 +358,8 @@ static int make_agent(struct gateway *gateway)
 	if (!gateway->curl)
 		return fail("agent", "out of memory");
 	struct sprites_provider_options provider = {.observer = meters_sprites(&gateway->meters)};
-	int r = sprites_provider_new(&gateway->loop, gateway->curl, config->sprites_url, &config->sprites_token, &provider,
-				     &gateway->provider);
-	if (r < 0)
-		return fail("sprites_url or sprites_token", r == -EINVAL ? "not usable (expected https://host or http://host:port, and a token)"
-									 : strerror(-r));
+	if (make_provider(config, &gateway->loop, gateway->curl, &provider, &gateway->provider) < 0)
+		return -1;
 	struct exec_agent_options agent = {
 		.loop = &gateway->loop,
 		.provider = sprites_provider_interface(gateway->provider),
@@ -361,6 +447,8 @@ static int build(struct gateway *gateway, const char *version)
 	signal(SIGPIPE, SIG_IGN);
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return fail("curl", "could not be initialised");
+	if (serve_check(gateway->config) < 0)
+		return -1;
 	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
 		return fail("access_log", "cannot be opened for writing");
 	gateway->workers = worker_count(gateway->config);
