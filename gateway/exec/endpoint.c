@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <uthash.h>
 
+#define LEASES_BACK_MS 1000 /* longest wait for Redis to take leases back at the end */
+#define LEASES_POLL_MS 10
+
 struct call {
 	struct exec_endpoint *endpoint;
 	struct http_request *request; /* NULL when it can no longer be answered */
@@ -38,7 +41,10 @@ struct exec_endpoint {
 	struct call *calls;           /* by exec id, while the agent has their job */
 	size_t jobs_out;
 	uint64_t buffered;            /* bytes of all bodies under way */
+	uint64_t asked_until_ms;      /* in loop time: until then Redis may still grant what nobody waits for any more */
 	bool draining, freeing;
+	uint64_t free_deadline_ms;
+	uv_timer_t leases_timer;
 	int closing;
 	void (*on_freed)(void *ctx);
 	void *freed_ctx;
@@ -346,8 +352,10 @@ static void on_gone(void *ctx)
 	struct call *call = ctx;
 	call->request = NULL;
 	if (call->admission) {
-		admission_cancel(call->endpoint->admission, call->admission);
+		struct exec_endpoint *endpoint = call->endpoint;
+		admission_cancel(endpoint->admission, call->admission);
 		call->admission = NULL;
+		endpoint->asked_until_ms = uv_now(endpoint->options.loop) + endpoint->options.admission.timeout_ms;
 	}
 	if (call->with_agent)
 		cancel_job(call);
@@ -514,7 +522,9 @@ struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *opti
 		free(endpoint);
 		return NULL;
 	}
-	/* Only a start-up that fails, and then ends the process, leaves the mailbox's handle open. */
+	uv_timer_init(options->loop, &endpoint->leases_timer);
+	endpoint->leases_timer.data = endpoint;
+	/* Only a start-up that fails, and then ends the process, leaves the handles open. */
 	endpoint->admission = admission_new(&admission);
 	return endpoint->admission ? endpoint : NULL;
 }
@@ -533,12 +543,36 @@ static void on_part_freed(void *ctx)
 	free(endpoint);
 }
 
+static void on_timer_closed(uv_handle_t *handle)
+{
+	on_part_freed(handle->data);
+}
+
+/* Grants that nobody waits for: what is lost now would be held, and charged in full, until the lease ends by itself. */
+static bool owes_leases(const struct exec_endpoint *endpoint)
+{
+	uint64_t now = uv_now(endpoint->options.loop);
+	if (now >= endpoint->free_deadline_ms || !admission_link_up(endpoint->admission))
+		return false;
+	return now < endpoint->asked_until_ms || admission_unsettled(endpoint->admission);
+}
+
+static void on_leases_timer(uv_timer_t *timer)
+{
+	maybe_freed(timer->data);
+}
+
 static void maybe_freed(struct exec_endpoint *endpoint)
 {
 	if (!endpoint->freeing || endpoint->jobs_out || endpoint->closing)
 		return;
-	endpoint->closing = 2;
+	if (owes_leases(endpoint)) {
+		uv_timer_start(&endpoint->leases_timer, on_leases_timer, LEASES_POLL_MS, 0);
+		return;
+	}
+	endpoint->closing = 3;
 	mailbox_close(&endpoint->mailbox, on_part_freed);
+	uv_close((uv_handle_t *)&endpoint->leases_timer, on_timer_closed);
 	admission_free(endpoint->admission, on_part_freed, endpoint);
 }
 
@@ -547,6 +581,7 @@ void exec_endpoint_free(struct exec_endpoint *endpoint, void (*on_freed)(void *c
 	endpoint->on_freed = on_freed;
 	endpoint->freed_ctx = ctx;
 	endpoint->freeing = true;
+	endpoint->free_deadline_ms = uv_now(endpoint->options.loop) + LEASES_BACK_MS;
 	maybe_freed(endpoint);
 }
 

@@ -2,7 +2,8 @@
  * endpoint - /-/agent/exec on a worker: token, body, admission, a job for the agent, the answer
  *
  * Owns:       its link to Redis (admission), its mailbox, the calls under way.
- * Lifetime:   exec_endpoint_new … exec_endpoint_free (asynchronous), which waits for the jobs that are still with the agent.
+ * Lifetime:   exec_endpoint_new … exec_endpoint_free (asynchronous), which waits for the jobs that are still with the agent, and up to 1 s
+ *             for Redis to take back what was granted to clients that have left.
  * Runs on:    its worker's loop.
  * Re-entry:   none of ours; http's rules for requests apply.
  * Bounds:     bodies being received: max_body each, max_buffered in all (503 beyond); one job a request.
