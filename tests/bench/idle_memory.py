@@ -1,8 +1,7 @@
 """Memory of an idle keep-alive connection that has carried one request."""
+import socket
 import statistics
 import time
-
-import socket
 
 import servers
 from figures import number, table

@@ -14,16 +14,19 @@ SCRIPT = "wrk.method = 'POST'\nwrk.body = '{}'\ndofile('{}')\n"
 
 def measure(bench):
     with Programs(bench.folder) as programs:
-        gateway = servers.gateway(programs, "gateway-refusals", bench.base, cpu=bench.proxy_cpu, workers=1, pool_hot=0, pool_wait_seconds=0)
-        cases = {"401, no token": (None, 401), "401, revoked token": (revoked(bench), 401), "429, rate used up": (used_up(bench, gateway), 429)}
+        gateway = servers.gateway(programs, "gateway-refusals", bench.base, cpu=bench.proxy_cpu, workers=1, pool_hot=0,
+                                  pool_wait_seconds=0)
+        cases = {"401, no token": (None, 401), "401, revoked token": (revoked(bench), 401),
+                 "429, rate used up": (used_up(bench, gateway), 429)}
         script = bench.folder / "refusals.lua"
         script.write_text(SCRIPT.format(BODY, servers.TOP / "tests/bench/wrk.lua"), encoding="utf-8")
         rounds = {name: [] for name in cases}
         for _ in range(bench.refusal_rounds):
             for name, (token, wanted) in cases.items():
                 expect(gateway, token, wanted)
-                rounds[name].append(loaded(gateway, "/-/agent/exec", CONNECTIONS, 1, statuses_ok=False, beside=[bench.base.redis],
-                                           cpu=bench.load_cpu, script=script, headers=headers(token)))
+                rounds[name].append(loaded(gateway, "/-/agent/exec", CONNECTIONS, 1, statuses_ok=False,
+                                           beside=[bench.base.redis], cpu=bench.load_cpu, script=script,
+                                           headers=headers(token)))
                 expect(gateway, token, wanted)
     return {"rounds": rounds}
 

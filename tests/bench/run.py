@@ -137,7 +137,8 @@ def main():
             failures = run_parts(bench, options.parts or PARTS, results)
     except NotMeasured as failure:
         failures = [str(failure)]
-    print(f"\nall rounds: {(bench.folder / 'results.json').relative_to(servers.TOP)}", *(f"NOT MEASURED  {each}" for each in failures), sep="\n")
+    print(f"\nall rounds: {(bench.folder / 'results.json').relative_to(servers.TOP)}",
+          *(f"NOT MEASURED  {each}" for each in failures), sep="\n")
     return 1 if failures else 0
 
 
