@@ -1,5 +1,6 @@
 #include "policy/settlements.h"
 
+#include "gateway/base/log.h"
 #include "policy/keys.h"
 #include "policy/script.h"
 
@@ -11,6 +12,7 @@
 #include <utlist.h>
 
 #define UNDER_WAY_MAX 32
+#define ERRORS_MAX    3
 
 struct settlement {
 	struct link_command command;
@@ -19,6 +21,7 @@ struct settlement {
 	struct admission_lease lease;
 	bool known;
 	uint64_t used_ms, out_bytes;
+	unsigned errors; /* of the script itself */
 };
 
 static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply);
@@ -63,6 +66,14 @@ static void finish(struct settlement *s)
 	settlements_pump(list);
 }
 
+/* An error that will be the same next time (a key of another type). Others pass: a failover, full memory, a server that loads. */
+static bool is_hopeless(const struct redisReply *reply)
+{
+	struct slice text = slice_of(reply->str, reply->len);
+	return reply->type == REDIS_REPLY_ERROR &&
+	       (slice_has_prefix(text, SLICE("WRONGTYPE")) || slice_has_prefix(text, SLICE("ERR ")));
+}
+
 static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply)
 {
 	struct settlement *s = CONTAINER_OF(command, struct settlement, command);
@@ -74,6 +85,12 @@ static void on_event(struct link_command *command, enum link_event event, const 
 	}
 	if (event == LINK_REPLY && script_is_missing(reply) && !s->list->stopped && send_one(s, true) == 0)
 		return;
+	if (event == LINK_REPLY && is_hopeless(reply) && ++s->errors >= ERRORS_MAX) {
+		log_error("admission: Redis cannot settle lease %s of %s, it ends by itself: %.*s", s->lease.id, s->lease.kid,
+			  (int)(reply->len < 100 ? reply->len : 100), reply->str);
+		finish(s);
+		return;
+	}
 	requeue(s);
 }
 

@@ -6,6 +6,7 @@
  * Runs on:    the link's loop.
  * Results:    0, SETTLEMENTS_E_FULL, -ENOMEM.
  * Bounds:     `max` of them, 32 under way at once.
+ *             One that the script answers with the same kind of error 3 times is given up: its lease ends by itself.
  * Invariants: what was under way when the connection ended is sent again: the script settles a lease once, however often it is asked.
  */
 #pragma once

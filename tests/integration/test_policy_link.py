@@ -225,6 +225,17 @@ def test_a_redis_that_is_silent(driver, server, store, token):
     assert store.budget(token, day)["reqs"] == 7, "the five that timed out had been granted after all"
 
 
+def test_a_lease_that_cannot_be_settled_does_not_block_the_others(driver, store, token):
+    other = Token(store)
+    assert driver.decide(token, 0)["code"] == driver.decide(other, 1)["code"] == GRANTED
+    store.redis.set(f"sg:{{g}}:c:{token.kid}", "of another type")
+    driver.send("settle", 0, 10, 0)
+    driver.send("settle", 1, 10, 0)
+    driver.until_settled()
+    nothing_left(store, other, used=10)
+    assert "cannot settle lease" in driver.errors and driver.state()["up"]
+
+
 class SlowLine:
     """A TCP line to Redis whose answers take `delay` seconds."""
 
