@@ -94,9 +94,10 @@ static void refuse_token(struct call *call, const char *log_reason)
 static void refuse_quota(struct call *call, const struct admission_answer *answer)
 {
 	const char *reason = strstr(answer->violated, "concurrency") ? "concurrency" : strstr(answer->violated, "budget") ? "budget" : "rate";
-	char extra[256];
+	CLEANUP(buf_deinit) struct buf extra = BUF_MAX(1024);
 	uint64_t seconds = exec_retry_after_seconds(answer->retry_after_ms);
-	snprintf(extra, sizeof extra, "\"violated-policies\":%s,\"retry_after\":%llu", answer->violated, (unsigned long long)seconds);
+	if (exec_quota_members(answer, &extra) < 0 || buf_printf(&extra, ",\"retry_after\":%llu", (unsigned long long)seconds) < 0)
+		buf_deinit(&extra);
 	decide(call, "deny", reason);
 	answer_problem(call, &(struct exec_problem){
 				     .status = 429,
@@ -105,7 +106,7 @@ static void refuse_quota(struct call *call, const struct admission_answer *answe
 				     .title = "Request cannot be satisfied as assigned quota has been exceeded",
 				     .detail = "One of the token's limits is used up; violated-policies names it.",
 				     .retry_after_s = seconds,
-				     .extra = slice_str(extra),
+				     .extra = buf_peek(&extra),
 			     });
 }
 

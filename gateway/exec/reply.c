@@ -102,6 +102,25 @@ uint64_t exec_retry_after_seconds(uint64_t ms)
 	return seconds ? seconds : 1;
 }
 
+/* The field's dictionary "limit=1, used=2" as members of an object: its keys are plain words, its values integers. */
+static int put_budget(const char *field, struct buf *extra)
+{
+	struct slice rest = slice_str(field), member;
+	int r = buf_append(extra, SLICE(",\"budget\":{"));
+	for (const char *comma = ""; r == 0 && slice_next(&rest, ',', &member); comma = ",") {
+		struct slice value = slice_trim(member), key;
+		if (slice_next(&value, '=', &key))
+			r = buf_printf(extra, "%s\"%.*s\":%.*s", comma, SLICE_FMT(key), SLICE_FMT(value));
+	}
+	return r < 0 ? r : buf_append_char(extra, '}');
+}
+
+int exec_quota_members(const struct admission_answer *answer, struct buf *extra)
+{
+	int r = buf_printf(extra, "\"violated-policies\":%s", answer->violated);
+	return r < 0 || !answer->exec_budget[0] ? r : put_budget(answer->exec_budget, extra);
+}
+
 void exec_reply_init(struct exec_reply *reply, const struct http_head *head, const char *exec_id)
 {
 	*reply = (struct exec_reply){.head = head, .exec_id = exec_id};

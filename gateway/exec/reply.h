@@ -48,6 +48,9 @@ bool exec_is_json(struct slice content_type);
 /* Whole seconds, rounded up, at least 1; waits over 10 s get up to 10 % (at most 30 s) more, so that callers do not come back at once. */
 uint64_t exec_retry_after_seconds(uint64_t ms);
 
+/* What a 429 tells beside its text, as in struct http_problem's `extra`. Results: those of buf. */
+MUST_CHECK int exec_quota_members(const struct admission_answer *answer, struct buf *extra);
+
 void exec_reply_init(struct exec_reply *reply, const struct http_head *head, const char *exec_id);
 void exec_reply_limits(struct exec_reply *reply, const struct admission_answer *answer);
 

@@ -76,6 +76,19 @@ static void test_large_problem(void **state UNUSED)
 	output_deinit(&result.streams[1]);
 }
 
+static void test_quota(void **state UNUSED)
+{
+	struct admission_answer answer = {.violated = "[\"budget\"]"};
+	CLEANUP(buf_deinit) struct buf text = BUF_MAX(1024);
+	assert_int_equal(exec_quota_members(&answer, &text), 0);
+	assert_true(slice_equal(buf_peek(&text), SLICE("\"violated-policies\":[\"budget\"]")));
+	buf_deinit(&text);
+	strcpy(answer.exec_budget, "limit=600000, used=1000, held=30000, reset=1");
+	assert_int_equal(exec_quota_members(&answer, &text), 0);
+	assert_true(slice_equal(buf_peek(&text), SLICE("\"violated-policies\":[\"budget\"],\"budget\":{\"limit\":600000,\"used\":1000,"
+						       "\"held\":30000,\"reset\":1}")));
+}
+
 static void test_media_type(void **state UNUSED)
 {
 	assert_true(exec_is_json(SLICE("application/json")));
@@ -100,6 +113,7 @@ static void test_retry_after(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_bearer), cmocka_unit_test(test_media_type), cmocka_unit_test(test_retry_after),
-					    cmocka_unit_test(test_two_authorizations), cmocka_unit_test(test_large_problem)};
+					    cmocka_unit_test(test_two_authorizations), cmocka_unit_test(test_large_problem),
+					    cmocka_unit_test(test_quota)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
