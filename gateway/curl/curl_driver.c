@@ -5,24 +5,47 @@
 #include <errno.h>
 #include <stdlib.h>
 
-struct curl_driver {
-	uv_loop_t *loop;
+/* One multi handle with its timer: the shared one, or the own one of a connection that is kept. */
+struct curl_lane {
+	struct curl_driver *driver;
 	uv_timer_t timer;
 	CURLM *multi;
+	bool acting; /* inside act(): the end of a lane waits for it */
+	bool ending;
+};
+
+struct curl_driver {
+	uv_loop_t *loop;
+	struct curl_lane *shared;
 };
 
 struct watcher {
 	uv_poll_t poll;
-	struct curl_driver *driver;
+	struct curl_lane *lane;
 	curl_socket_t fd;
 	int events;
 };
 
-static void report_done(struct curl_driver *driver)
+static void on_timer_closed(uv_handle_t *handle)
+{
+	free(handle->data);
+}
+
+static void end_lane(struct curl_lane *lane)
+{
+	lane->ending = true;
+	if (lane->acting)
+		return;
+	curl_multi_cleanup(lane->multi);
+	uv_timer_stop(&lane->timer);
+	uv_close((uv_handle_t *)&lane->timer, on_timer_closed);
+}
+
+static void report_done(struct curl_lane *lane)
 {
 	CURLMsg *message;
 	int left;
-	while ((message = curl_multi_info_read(driver->multi, &left))) {
+	while ((message = curl_multi_info_read(lane->multi, &left))) {
 		if (message->msg != CURLMSG_DONE)
 			continue;
 		struct curl_transfer *transfer = NULL;
@@ -32,13 +55,17 @@ static void report_done(struct curl_driver *driver)
 	}
 }
 
-static void act(struct curl_driver *driver, curl_socket_t fd, int events)
+static void act(struct curl_lane *lane, curl_socket_t fd, int events)
 {
 	int running;
-	CURLMcode code = curl_multi_socket_action(driver->multi, fd, events, &running);
+	lane->acting = true;
+	CURLMcode code = curl_multi_socket_action(lane->multi, fd, events, &running);
 	if (code != CURLM_OK)
 		log_error("curl: socket action failed: %s", curl_multi_strerror(code));
-	report_done(driver);
+	report_done(lane);
+	lane->acting = false;
+	if (lane->ending)
+		end_lane(lane);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -51,7 +78,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 		what |= CURL_CSELECT_IN;
 	if (events & UV_WRITABLE)
 		what |= CURL_CSELECT_OUT;
-	act(watcher->driver, watcher->fd, what);
+	act(watcher->lane, watcher->fd, what);
 	/* After an error libuv has stopped watching, and libcurl says nothing new when it wants to read on. */
 	if (status < 0 && !uv_is_closing((uv_handle_t *)poll))
 		(void)uv_poll_start(poll, watcher->events, on_poll);
@@ -64,11 +91,11 @@ static void on_timer(uv_timer_t *timer)
 
 static int timer_callback(CURLM *multi UNUSED, long timeout_ms, void *ctx)
 {
-	struct curl_driver *driver = ctx;
+	struct curl_lane *lane = ctx;
 	if (timeout_ms < 0)
-		uv_timer_stop(&driver->timer);
+		uv_timer_stop(&lane->timer);
 	else
-		uv_timer_start(&driver->timer, on_timer, (uint64_t)timeout_ms, 0);
+		uv_timer_start(&lane->timer, on_timer, (uint64_t)timeout_ms, 0);
 	return 0;
 }
 
@@ -77,18 +104,18 @@ static void on_watcher_closed(uv_handle_t *handle)
 	free(handle->data);
 }
 
-static struct watcher *watch(struct curl_driver *driver, curl_socket_t fd)
+static struct watcher *watch(struct curl_lane *lane, curl_socket_t fd)
 {
 	struct watcher *watcher = calloc(1, sizeof *watcher);
 	if (!watcher)
 		return NULL;
-	*watcher = (struct watcher){.driver = driver, .fd = fd};
-	if (uv_poll_init_socket(driver->loop, &watcher->poll, fd) < 0) {
+	*watcher = (struct watcher){.lane = lane, .fd = fd};
+	if (uv_poll_init_socket(lane->driver->loop, &watcher->poll, fd) < 0) {
 		free(watcher);
 		return NULL;
 	}
 	watcher->poll.data = watcher;
-	curl_multi_assign(driver->multi, fd, watcher);
+	curl_multi_assign(lane->multi, fd, watcher);
 	return watcher;
 }
 
@@ -96,23 +123,43 @@ static struct watcher *watch(struct curl_driver *driver, curl_socket_t fd)
  * its transfer's own time-out. */
 static int socket_callback(CURL *easy UNUSED, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
 {
-	struct curl_driver *driver = ctx;
+	struct curl_lane *lane = ctx;
 	struct watcher *watcher = socket_ctx;
 	if (what == CURL_POLL_REMOVE) {
 		if (watcher) {
-			curl_multi_assign(driver->multi, fd, NULL);
+			curl_multi_assign(lane->multi, fd, NULL);
 			/* Stops watching at once: libcurl may close the descriptor right after this. */
 			uv_close((uv_handle_t *)&watcher->poll, on_watcher_closed);
 		}
 		return 0;
 	}
 	if (!watcher)
-		watcher = watch(driver, fd);
+		watcher = watch(lane, fd);
 	if (watcher)
 		watcher->events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
 	if (!watcher || uv_poll_start(&watcher->poll, watcher->events, on_poll) < 0)
 		log_error("curl: a socket cannot be watched");
 	return 0;
+}
+
+static struct curl_lane *new_lane(struct curl_driver *driver)
+{
+	struct curl_lane *lane = calloc(1, sizeof *lane);
+	if (!lane)
+		return NULL;
+	lane->driver = driver;
+	lane->multi = curl_multi_init();
+	if (!lane->multi) {
+		free(lane);
+		return NULL;
+	}
+	uv_timer_init(driver->loop, &lane->timer);
+	lane->timer.data = lane;
+	curl_multi_setopt(lane->multi, CURLMOPT_SOCKETFUNCTION, socket_callback);
+	curl_multi_setopt(lane->multi, CURLMOPT_SOCKETDATA, lane);
+	curl_multi_setopt(lane->multi, CURLMOPT_TIMERFUNCTION, timer_callback);
+	curl_multi_setopt(lane->multi, CURLMOPT_TIMERDATA, lane);
+	return lane;
 }
 
 struct curl_driver *curl_driver_new(uv_loop_t *loop)
@@ -121,51 +168,57 @@ struct curl_driver *curl_driver_new(uv_loop_t *loop)
 	if (!driver)
 		return NULL;
 	driver->loop = loop;
-	driver->multi = curl_multi_init();
-	if (!driver->multi) {
-		free(driver);
-		return NULL;
-	}
-	uv_timer_init(loop, &driver->timer);
-	driver->timer.data = driver;
-	curl_multi_setopt(driver->multi, CURLMOPT_SOCKETFUNCTION, socket_callback);
-	curl_multi_setopt(driver->multi, CURLMOPT_SOCKETDATA, driver);
-	curl_multi_setopt(driver->multi, CURLMOPT_TIMERFUNCTION, timer_callback);
-	curl_multi_setopt(driver->multi, CURLMOPT_TIMERDATA, driver);
-	return driver;
-}
-
-static void on_timer_closed(uv_handle_t *handle)
-{
-	free(handle->data);
+	driver->shared = new_lane(driver);
+	if (driver->shared)
+		return driver;
+	free(driver);
+	return NULL;
 }
 
 void curl_driver_free(struct curl_driver *driver)
 {
 	if (!driver)
 		return;
-	curl_multi_cleanup(driver->multi);
-	uv_timer_stop(&driver->timer);
-	uv_close((uv_handle_t *)&driver->timer, on_timer_closed);
+	end_lane(driver->shared);
+	free(driver);
+}
+
+static int start_on(struct curl_lane *lane, struct curl_transfer *transfer)
+{
+	if (curl_easy_setopt(transfer->easy, CURLOPT_PRIVATE, (void *)transfer) != CURLE_OK)
+		return -EIO;
+	CURLMcode code = curl_multi_add_handle(lane->multi, transfer->easy);
+	if (code != CURLM_OK)
+		return code == CURLM_OUT_OF_MEMORY ? -ENOMEM : -EIO;
+	transfer->lane = lane;
+	return 0;
 }
 
 int curl_transfer_start(struct curl_driver *driver, struct curl_transfer *transfer)
 {
-	if (curl_easy_setopt(transfer->easy, CURLOPT_PRIVATE, (void *)transfer) != CURLE_OK)
-		return -EIO;
-	CURLMcode code = curl_multi_add_handle(driver->multi, transfer->easy);
-	if (code != CURLM_OK)
-		return code == CURLM_OUT_OF_MEMORY ? -ENOMEM : -EIO;
-	transfer->started = true;
-	return 0;
+	return start_on(driver->shared, transfer);
+}
+
+int curl_transfer_start_kept(struct curl_driver *driver, struct curl_transfer *transfer)
+{
+	struct curl_lane *lane = new_lane(driver);
+	if (!lane)
+		return -ENOMEM;
+	int r = start_on(lane, transfer);
+	if (r < 0)
+		end_lane(lane);
+	return r;
 }
 
 void curl_transfer_stop(struct curl_driver *driver, struct curl_transfer *transfer)
 {
-	if (!transfer->started)
+	struct curl_lane *lane = transfer->lane;
+	if (!lane)
 		return;
-	transfer->started = false;
-	curl_multi_remove_handle(driver->multi, transfer->easy);
+	transfer->lane = NULL;
+	curl_multi_remove_handle(lane->multi, transfer->easy);
+	if (lane != driver->shared)
+		end_lane(lane);
 }
 
 int curl_set_common(CURL *easy)

@@ -111,7 +111,7 @@ static int open_for(struct connection_pool *pool, struct connection_waiter *wait
 	connection->transfer.done = on_opened;
 	connection->transfer.ctx = connection;
 	if (!connection->transfer.easy || set_url(connection) < 0 ||
-	    curl_transfer_start(pool->options.driver, &connection->transfer) < 0) {
+	    curl_transfer_start_kept(pool->options.driver, &connection->transfer) < 0) {
 		curl_easy_cleanup(connection->transfer.easy);
 		free(connection);
 		return -ENOMEM;

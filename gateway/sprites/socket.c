@@ -560,7 +560,7 @@ int socket_open(const struct socket_options *options, const char *url, const str
 	if (r == 0)
 		r = set_options(socket, url);
 	if (r == 0)
-		r = curl_transfer_start(options->driver, &socket->transfer);
+		r = curl_transfer_start_kept(options->driver, &socket->transfer);
 	if (r < 0) {
 		socket_close(socket);
 		return r;
