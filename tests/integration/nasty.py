@@ -90,11 +90,12 @@ class Exchange:
 class Upstream:
     """Answers every request with `routes[path](exchange)`; what has no route is answered 404."""
 
-    def __init__(self):
+    def __init__(self, port=0):
         self.routes = {}
         self.requests = []          # exchanges, oldest first
         self.connections = 0
         self.failures = []          # assertions that failed in a route
+        self.closed = False
         self.lock = threading.Lock()
         upstream = self
 
@@ -104,10 +105,11 @@ class Upstream:
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
+            allow_reuse_address = True
             request_queue_size = 512
             block_on_close = False
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -120,7 +122,7 @@ class Upstream:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(60)
         with contextlib.suppress(Closed, CutOff, OSError):
-            while True:
+            while not self.closed:
                 exchange = Exchange(wire, self)
                 with self.lock:
                     self.requests.append(exchange)
@@ -153,6 +155,7 @@ class Upstream:
             return [one for one in self.requests if path is None or one.target.partition("?")[0] == path]
 
     def close(self):
+        self.closed = True
         self.server.shutdown()
         self.server.server_close()
         assert not self.failures, f"in a route of the upstream: {self.failures}"

@@ -404,10 +404,10 @@ class Rig:
             part.token, part.kid = part.minted["token"], part.minted["kid"]
         return part
 
-    def upstream(self):
+    def upstream(self, port=0):
         """In place of Datasette."""
         from nasty import Upstream
-        upstream = Upstream()
+        upstream = Upstream(port)
         return self.add(upstream, upstream.close)
 
     def mint(self, redis=None, **limits):

@@ -1,6 +1,8 @@
 """Output of any size and any bytes: complete below the cap, head and tail above it, never a broken character."""
 import base64
+import concurrent.futures
 import re
+import time
 
 import pytest
 
@@ -129,3 +131,18 @@ def test_both_streams_have_their_own_cap(stack):
     assert ran.stdout_truncated is True and ran.stderr_truncated is False
     assert (ran.stdout_bytes, ran.stderr_bytes) == (5000, 100)
     assert ran.stderr == "e" * 100
+
+
+def test_a_stream_of_output_is_not_disturbed_by_other_commands(stack):
+    """While Sprites are made, claimed and destroyed, output that is on its way arrives whole."""
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        long = [pool.submit(stack.run, "end=$((SECONDS + 6)); n=0; while [ $SECONDS -lt $end ]; do "
+                            "head -c 100000 /dev/zero | tr '\\0' x; n=$((n + 1)); done; echo $n >&2", timeout_seconds=60)
+                for _ in range(3)]
+        while not all(one.done() for one in long):
+            assert stack.run("echo x", timeout_seconds=60).stdout == "x\n"
+            time.sleep(0.3)
+        for one in long:
+            ran = one.result()
+            assert (ran.outcome, ran.exit_code) == ("exited", 0)
+            assert ran.stdout_bytes == 100_000 * int(ran.stderr), "output was lost"

@@ -1,0 +1,269 @@
+"""Tokens and their limits, as a caller meets them: what is allowed, refused and told."""
+import concurrent.futures
+import json
+import subprocess
+import time
+
+import pytest
+
+import rig as rigs
+from answers import check_limits, dictionary_of_integers, list_of_strings, problem
+from rig import until
+
+
+def refused(response, policy):
+    body = problem(response, 429, "quota-exceeded")
+    assert policy in body["violated-policies"], body
+    assert isinstance(body["retry_after"], int) and body["retry_after"] >= 1, body
+    check_limits(response.headers)
+    return body
+
+
+# -- rate ----------------------------------------------------------------------
+
+@pytest.mark.smoke
+def test_rate(stack):
+    """Three at once, then one every twenty seconds."""
+    token = stack.mint(rate="3/1m", burst=3)["token"]
+    for left in (2, 1, 0):
+        ran = stack.run("true", token=token)
+        policies, state = check_limits(ran.headers)
+        assert policies["rate"]["q"] == 3 and policies["rate"]["w"] == 60 and policies["rate"]["sg-burst"] == 3, policies
+        assert state["rate"]["r"] == left, state
+    answer = stack.exec(token=token, command="true")
+    body = refused(answer, "rate")
+    assert 15 <= body["retry_after"] <= 25, body
+    assert list_of_strings(answer.headers["RateLimit"])["rate"]["r"] == 0
+
+
+def test_rate_comes_back(stack):
+    token = stack.mint(rate="60/1m", burst=1)["token"]
+    assert stack.run("echo 1", token=token).stdout == "1\n"
+    wait = refused(stack.exec(token=token, command="true"), "rate")["retry_after"]
+    assert wait == 1
+    time.sleep(wait)
+    assert stack.run("echo 2", token=token).stdout == "2\n"
+
+
+def test_refusals_take_nothing(stack):
+    """Whoever is refused by one limit has not used up another one."""
+    token = stack.mint(rate="2/1h", burst=2, conc=1)["token"]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(stack.run, "sleep 2; echo busy", token=token)
+        until(lambda: stack.exec(token=token, command="true").status_code == 429, "the token is busy", interval=0.1)
+        for _ in range(5):
+            assert refused(stack.exec(token=token, command="true"), "concurrency")["violated-policies"] == ["concurrency"]
+        first = busy.result()
+    left = list_of_strings(first.headers["RateLimit"])["rate"]["r"]
+    assert left in (0, 1)
+    if left:
+        assert stack.run("true", token=token).exit_code == 0, "a refusal took from the rate"
+    refused(stack.exec(token=token, command="true"), "rate")
+
+
+def test_rate_of_one_token_is_not_another_one_s(stack):
+    first, second = (stack.mint(rate="1/1h", burst=1, actor=actor)["token"] for actor in ("one", "two"))
+    assert stack.run("true", token=first).exit_code == 0
+    refused(stack.exec(token=first, command="true"), "rate")
+    assert stack.run("true", token=second).exit_code == 0
+
+
+def test_rate_of_an_actor(stack):
+    tokens = [stack.mint(actor="shared", actor_rate="2/1h", actor_burst=2)["token"] for _ in range(2)]
+    assert [stack.exec(token=tokens[i % 2], command="true").status_code for i in range(3)] == [200, 200, 429]
+
+
+def test_rate_counts_on_all_gateways(rig, stack):
+    """Limits are in Redis, not in a gateway."""
+    other = rig.gateway()
+    token = stack.mint(rate="2/1h", burst=2)["token"]
+    assert stack.run("true", token=token).exit_code == 0
+    assert other.run("true", token=token).exit_code == 0
+    refused(stack.exec(token=token, command="true"), "rate")
+    refused(other.exec(token=token, command="true"), "rate")
+
+
+# -- concurrency ---------------------------------------------------------------
+
+@pytest.mark.smoke
+def test_concurrency(stack):
+    token = stack.mint(conc=2)["token"]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        busy = [pool.submit(stack.run, "sleep 1.5; echo x", token=token) for _ in range(2)]
+        lease = "sg:{g}:c:" + token[4:20]
+        until(lambda: stack.redis.zcard(lease) == 2, "both are running")
+        answer = stack.exec(token=token, command="true")
+        body = refused(answer, "concurrency")
+        assert body["violated-policies"] == ["concurrency"], body
+        state = list_of_strings(answer.headers["RateLimit"])
+        assert state["concurrency"] == {"r": 0}, state
+        assert list_of_strings(answer.headers["RateLimit-Policy"])["concurrency"] == {"q": 2, "qu": "concurrent-requests"}
+        assert [one.result().stdout for one in busy] == ["x\n", "x\n"]
+    assert stack.run("echo free", token=token).stdout == "free\n"
+
+
+def test_concurrency_is_exact(stack):
+    """Of many at the same moment no more than allowed run."""
+    token = stack.mint(conc=3)["token"]
+    lease = "sg:{g}:c:" + token[4:20]
+    most = 0
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        asked = [pool.submit(stack.exec, token=token, command="sleep 1") for _ in range(20)]
+        while not all(one.done() for one in asked):
+            most = max(most, stack.redis.zcard(lease))
+            time.sleep(0.01)
+        statuses = [one.result().status_code for one in asked]
+    assert statuses.count(200) == 3 and statuses.count(429) == 17, statuses
+    assert most == 3, f"{most} leases at once"
+
+
+# -- budget, run time, output ---------------------------------------------------
+
+def test_budget(stack):
+    """Sandbox time per day is reserved before and settled after: what was not used comes back."""
+    token = stack.mint(budget="10s/day", max_run="4s")["token"]
+    ran = stack.run("true", token=token, timeout_seconds=4)
+    budget = dictionary_of_integers(ran.headers["Exec-Budget"])
+    assert budget["limit"] == 10_000 and 0 < budget["reset"] <= 86_400, budget
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(stack.exec, token=token, command="sleep 1", timeout_seconds=4) for _ in range(4)]
+        answers = [one.result() for one in asked]
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429], "10 s hold two reservations of 4 s"
+    for answer in answers:
+        if answer.status_code == 429:
+            body = refused(answer, "budget")
+            held = dictionary_of_integers(answer.headers["Exec-Budget"])
+            assert held["held"] >= 8000, held
+            assert body["budget"]["limit"] == 10_000, "the body tells no budget"
+    budget = dictionary_of_integers(stack.run("true", token=token, timeout_seconds=1).headers["Exec-Budget"])
+    assert budget["used"] < 6000, f"more is charged than was used: {budget}"
+
+
+def test_budget_that_is_used_up(stack):
+    token = stack.mint(budget="2s/day", max_run="2s")["token"]
+    assert stack.run("sleep 1.2", token=token).outcome == "exited"
+    answer = stack.exec(token=token, command="sleep 1", timeout_seconds=1)
+    body = refused(answer, "budget")
+    assert body["retry_after"] >= 1
+    assert body["violated-policies"] == ["budget"]
+
+
+def test_longest_run(stack):
+    token = stack.mint(max_run="1s")["token"]
+    ran = stack.run("echo x; sleep 30", token=token, timeout_seconds=30)
+    assert (ran.outcome, ran.stdout) == ("timed_out", "x\n")
+    assert ran.duration_ms < 6000 * rigs.SLOWER
+    assert stack.run("sleep 30", token=token).outcome == "timed_out", "the default of 30 s is above the token's 1 s"
+
+
+def test_largest_output(stack):
+    token = stack.mint(max_out="1KiB")["token"]
+    for fields in ({}, {"max_output_bytes": 1_000_000}):
+        ran = stack.run("head -c 5000 /dev/zero | tr '\\0' x", token=token, **fields)
+        assert ran.stdout_truncated is True and ran.stdout_bytes == 5000
+        assert ran.stdout.count("x") == 1024, f"{ran.stdout.count('x')} bytes kept with --max-out 1KiB"
+    assert stack.run("echo 123456", token=token, max_output_bytes=2).stdout.replace("\n", "").startswith("1")
+    generous = stack.mint(max_out="2MiB")["token"]
+    ran = stack.run("head -c 1500000 /dev/zero | tr '\\0' x", token=generous)
+    assert ran.stdout_truncated is False, "the token's own cap is its default"
+
+
+def test_ceiling_of_the_gateway(rig):
+    gateway = rig.gateway(exec_max_output_bytes="2KiB", token={"max_out": "1MiB"})
+    ran = gateway.run("head -c 5000 /dev/zero | tr '\\0' x", max_output_bytes=100_000)
+    assert ran.stdout_truncated is True and ran.stdout.count("x") == 2048
+
+
+# -- programs -------------------------------------------------------------------
+
+def test_allowed_programs(stack):
+    token = stack.mint(cmd="ls,python3")["token"]
+    assert stack.run(argv=["ls", "/"], token=token).exit_code == 0
+    assert stack.run(argv=["python3", "-c", "print(1)"], token=token).stdout == "1\n"
+    started = len(stack.sprites.state()["starts"])
+    for fields in ({"argv": ["cat", "/etc/passwd"]}, {"command": "ls"}, {"argv": ["/bin/ls"]}, {"argv": ["l"]}, {"argv": ["ls python3"]},
+                   {"argv": ["./ls"]}):
+        body = problem(stack.exec(token=token, **fields), 403, "command-denied")
+        assert {"command", "policy", "policy_version"} <= set(body), f"{fields}: {body}"
+    assert len(stack.sprites.state()["starts"]) == started, "a program that is not allowed was started"
+
+
+def test_a_shell_line_counts_as_bash(stack):
+    token = stack.mint(cmd="bash")["token"]
+    assert stack.run("echo yes", token=token).stdout == "yes\n"
+    problem(stack.exec(token=token, argv=["ls"]), 403, "command-denied")
+
+
+# -- end of a token -------------------------------------------------------------
+
+def cli(stack, *words):
+    done = subprocess.run([rigs.BINARY, "token", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False,
+                          env=rigs.clean_environment({"SPRITEGATE_PEPPER": stack.pepper, "SPRITEGATE_REDIS_URL": stack.redis_url}))
+    assert done.returncode == 0, f"{words}: {done.stderr}"
+    return done.stdout
+
+
+def test_revoked(stack):
+    """From the next call on."""
+    minted = stack.mint()
+    assert stack.run("true", token=minted["token"]).exit_code == 0
+    cli(stack, "revoke", minted["kid"])
+    problem(stack.exec(token=minted["token"], command="true"), 401, "invalid-token")
+
+
+def test_expired(stack):
+    token = stack.mint(expires="1s")["token"]
+    time.sleep(1.1)
+    problem(stack.exec(token=token, command="true"), 401, "invalid-token")
+
+
+def test_other_pepper(rig, stack):
+    """A token is worth nothing to a gateway with another pepper."""
+    other = rig.gateway(pepper="another pepper with more than thirty-two characters")
+    problem(other.exec(token=stack.token, command="true"), 401, "invalid-token")
+
+
+def test_redis_holds_no_secret(stack):
+    """Only the HMAC of a token's secret is stored."""
+    import hashlib
+    import hmac
+    token = stack.mint()["token"]
+    kid, secret = token[4:20], token[21:-6]
+    record = stack.redis.hgetall("sg:{g}:k:" + kid)
+    assert record["mac"] == hmac.new(stack.pepper.encode(), secret.encode(), hashlib.sha256).hexdigest()
+    stored = json.dumps(record)
+    assert secret not in stored and token not in stored and stack.pepper not in stored, "a secret is stored"
+    assert not [key for key in stack.redis.scan_iter("*") if secret in key], "a secret is part of a key"
+
+
+def test_show_and_list(stack):
+    minted = stack.mint(actor="Somebody", rate="7/1m", burst=3, conc=2, budget="1h/day", max_run="30s", max_out="1MiB", cmd="ls")
+    stack.run(argv=["ls"], token=minted["token"])
+    shown = json.loads(cli(stack, "show", minted["kid"], "--json"))
+    assert (shown["actor"], shown["status"], shown["rate"], shown["burst"], shown["concurrency"]) == ("Somebody", "active", 7, 3, 2), shown
+    assert shown["usage"]["commands"] == 1 and shown["usage"]["running"] == 0, shown
+    listed = json.loads(cli(stack, "list", "--json"))
+    assert minted["kid"] in [one["kid"] for one in listed]
+    for text in (json.dumps(shown), json.dumps(listed)):
+        assert minted["token"][21:-6] not in text and "mac" not in json.loads(cli(stack, "show", minted["kid"], "--json"))
+
+
+# -- what a caller is told -------------------------------------------------------
+
+def test_limits_are_told_with_every_answer_of_a_known_token(stack):
+    token = stack.mint(rate="50/1m", burst=5, conc=4, cmd="true", budget="100s/day", max_run="10s")["token"]
+    answers = [stack.exec(token=token, argv=["true"]), stack.exec(token=token, argv=["false"])]
+    assert [answer.status_code for answer in answers] == [200, 403]
+    for answer in answers:
+        policies, state = check_limits(answer.headers)
+        assert set(policies) == {"rate", "concurrency"}, policies
+        assert policies["rate"] == {"q": 50, "w": 60, "sg-burst": 5}, policies
+        assert "Exec-Budget" in answer.headers
+
+
+def test_retry_after_is_never_before_the_window(stack):
+    token = stack.mint(rate="1/10s", burst=1)["token"]
+    stack.run("true", token=token)
+    answer = stack.exec(token=token, command="true")
+    refused(answer, "rate")
+    assert int(answer.headers["Retry-After"]) >= list_of_strings(answer.headers["RateLimit"])["rate"].get("t", 0), answer.headers

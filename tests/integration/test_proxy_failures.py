@@ -1,0 +1,213 @@
+"""Datasette fails: the client is told whose fault it is, or sees the cut; nothing is made to look whole."""
+import socket
+import time
+
+import pytest
+
+from answers import problem
+from nasty import PIECE, Upstream
+from rig import SLOWER, until
+from wire import CutOff, Wire
+
+
+@pytest.fixture(scope="module")
+def upstream(shared_rig):
+    return shared_rig.upstream()
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_rig, upstream):
+    return shared_rig.gateway(datasette_url=upstream.url, token=False)
+
+
+def raw(upstream, data, path="/raw"):
+    """Answer with these bytes, then close."""
+    @upstream.on(path)
+    def answer(exchange):
+        exchange.send(data)
+        time.sleep(0.05)
+        exchange.hang_up()
+
+
+def ask(gateway, path="/raw", method="GET"):
+    with Wire(gateway.port) as wire:
+        wire.ask(method, path)
+        return wire.answer(to=method)
+
+
+# -- before an answer -------------------------------------------------------------
+
+@pytest.mark.smoke
+def test_nobody_listens(rig):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        gateway = rig.gateway(datasette_url=f"http://127.0.0.1:{unused.getsockname()[1]}", token=False, wait=False)
+        gateway.until_up(gateway.serves)
+        for method in ("GET", "POST"):
+            body = problem(gateway.http.request(method, "/sample"), 502, "bad-upstream")
+            assert "Datasette" in body["detail"], body
+        health = gateway.health().json()
+        assert health["datasette"] == "down", health
+        assert gateway.metrics().get("spritegate_upstream_errors_total", kind="connect") >= 2
+        assert gateway.metrics().get("spritegate_upstream_healthy") == 0
+
+
+def test_comes_back_by_itself(rig):
+    first = Upstream()
+    gateway = rig.gateway(datasette_url=first.url, token=False)
+    assert ask(gateway).status == 404
+    first.close()
+    until(lambda: ask(gateway).status == 502, "Datasette is away")
+    rig.upstream(first.port).routes["/raw"] = lambda exchange: exchange.reply(body=b"back")
+    assert ask(gateway).body == b"back"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_closed_without_an_answer(gateway, upstream, method):
+    upstream.routes["/nothing"] = lambda exchange: exchange.hang_up()
+    body = problem(ask(gateway, "/nothing", method), 502, "bad-upstream")
+    assert "Datasette" in body["detail"], body
+
+
+def test_reset_without_an_answer(gateway, upstream):
+    upstream.routes["/reset"] = lambda exchange: exchange.reset()
+    problem(ask(gateway, "/reset"), 502, "bad-upstream")
+
+
+def test_head_that_never_ends(gateway, upstream):
+    raw(upstream, b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300)
+    problem(ask(gateway), 502, "bad-upstream")
+
+
+# -- in the middle of an answer -----------------------------------------------------
+
+CUTS = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 50000,
+    "length, small": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+    "chunked, between": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    "chunked, inside": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nhello",
+    "chunked, no last line": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+    "chunked, bad size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nxyz\r\n",
+}
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("data", CUTS.values(), ids=CUTS.keys())
+def test_cut_is_passed_on(gateway, upstream, data):
+    """502 while nothing has been sent; otherwise the client's own connection is cut."""
+    raw(upstream, data)
+    with Wire(gateway.port) as wire:
+        wire.ask("GET", "/raw")
+        answer = wire.head()
+        if answer.status == 502:
+            answer.body = b"".join(wire.body(answer))
+            problem(answer, 502, "bad-upstream")
+            return
+        assert answer.status == 200
+        got = wire.body_until_cut(answer)
+        assert got in data, "the client got bytes that Datasette never sent"
+
+
+def test_cut_in_the_middle_of_a_stream(gateway, upstream):
+    @upstream.on("/stream")
+    def answer(exchange):
+        exchange.reply("200 OK", "Transfer-Encoding: chunked", length=False)
+        for _ in range(100):
+            exchange.chunk(PIECE)
+        time.sleep(0.2)
+        exchange.reset()
+
+    with Wire(gateway.port) as wire:
+        wire.ask("GET", "/stream")
+        assert wire.body_until_cut(wire.head()), "nothing came through before the cut"
+    assert gateway.metrics().get("spritegate_http_aborts_total", side="upstream") >= 1
+
+
+def test_cut_of_http_1_0(gateway, upstream):
+    """Where the end of the connection is the end of the answer, only a reset can tell a cut."""
+    raw(upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 500)
+    with Wire(gateway.port) as wire:
+        wire.ask("GET", "/raw", version="HTTP/1.0")
+        with pytest.raises(CutOff):
+            answer = wire.answer()
+            assert answer.status == 502, "a cut answer looks whole"
+            raise CutOff
+
+
+# -- answers that break HTTP ----------------------------------------------------------
+
+OK = b"HTTP/1.1 200 OK\r\n"
+MALFORMED = {
+    "two lengths": OK + b"Content-Length: 3\r\nContent-Length: 5\r\n\r\nhello",
+    "length and chunked": OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "length list": OK + b"Content-Length: 3, 3\r\n\r\nabc",
+    "negative length": OK + b"Content-Length: -1\r\n\r\n", "length in words": OK + b"Content-Length: abc\r\n\r\n",
+    "length with plus": OK + b"Content-Length: +3\r\n\r\nabc", "huge length": OK + b"Content-Length: 99999999999999999999\r\n\r\n",
+    "unknown coding": OK + b"Transfer-Encoding: gzip\r\n\r\nabc", "two codings": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "NUL": OK + b"X: a\0b\r\nContent-Length: 0\r\n\r\n", "bare CR": OK + b"X: a\rb\r\nContent-Length: 0\r\n\r\n",
+    "folded": OK + b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n", "space before colon": OK + b"X : a\r\nContent-Length: 0\r\n\r\n",
+    "no colon": OK + b"nonsense\r\nContent-Length: 0\r\n\r\n", "no HTTP": b"hello world\r\n\r\n", "HTTP/0.9": b"<html>hello</html>",
+    "HTTP/2": b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", "status 099": b"HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n",
+    "status 999": b"HTTP/1.1 999 X\r\nContent-Length: 0\r\n\r\n", "status 20": b"HTTP/1.1 20 X\r\nContent-Length: 0\r\n\r\n",
+    "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nrubbish",
+    "many interim": b"HTTP/1.1 100 Continue\r\n\r\n" * 50 + OK + b"Content-Length: 0\r\n\r\n",
+    "head above 64 KiB": OK + b"X: " + b"x" * 200_000 + b"\r\nContent-Length: 0\r\n\r\n",
+    "too many fields": OK + b"".join(b"X-%d: x\r\n" % i for i in range(5000)) + b"Content-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
+def test_malformed_answers(gateway, upstream, data):
+    raw(upstream, data)
+    answer = ask(gateway)
+    body = problem(answer, 502, "bad-upstream")
+    assert "Datasette" in body["detail"], body
+    assert b"hello" not in answer.body
+
+
+def test_bytes_after_an_answer_are_nobody_s(gateway, upstream):
+    """A second answer that was not asked for must not become the answer to another request."""
+    @upstream.on("/extra")
+    def answer(exchange):
+        exchange.send(OK + b"Content-Length: 3\r\n\r\none" + OK + b"Content-Length: 6\r\n\r\npoison")
+
+    upstream.routes["/next"] = lambda exchange: exchange.reply(body=b"clean")
+    for _ in range(5):
+        assert ask(gateway, "/extra").body == b"one"
+        assert ask(gateway, "/next").body == b"clean"
+
+
+def test_body_of_204_and_head_is_not_taken_for_an_answer(gateway, upstream):
+    raw(upstream, b"HTTP/1.1 204 No Content\r\n\r\n" + OK + b"Content-Length: 6\r\n\r\npoison")
+    upstream.routes["/next"] = lambda exchange: exchange.reply(body=b"clean")
+    assert ask(gateway).status == 204
+    assert ask(gateway, "/next").body == b"clean"
+
+
+def test_metrics_tell_what_failed(gateway, upstream):
+    raw(upstream, MALFORMED["two lengths"])
+    before = gateway.metrics().get("spritegate_upstream_errors_total", kind="protocol")
+    ask(gateway)
+    assert gateway.metrics().get("spritegate_upstream_errors_total", kind="protocol") == before + 1
+
+
+# -- too slow --------------------------------------------------------------------------
+
+@pytest.mark.timeout(150 * max(1, SLOWER // 2))
+def test_answer_that_does_not_come(gateway, upstream):
+    """After 60 s: 504, and Datasette is let go."""
+    left = []
+
+    @upstream.on("/never")
+    def answer(exchange):
+        left.append(exchange.left_within(90))
+        exchange.hang_up()
+
+    with Wire(gateway.port, limit=90) as wire:
+        began = time.monotonic()
+        wire.ask("GET", "/never")
+        body = problem(wire.answer(), 504, "upstream-timeout")
+        assert "Datasette" in body["detail"], body
+        assert 50 < time.monotonic() - began < 75
+    until(lambda: left and left[0] is not None, "the connection to Datasette is closed")

@@ -1,0 +1,178 @@
+"""Redis slow, frozen or gone: exec is refused within 50 ms, Datasette does not notice, and all is well again by itself."""
+import concurrent.futures
+import json
+import statistics
+import time
+
+import pytest
+
+from answers import problem
+from processes import running
+from rig import SLOWER, leases, median_ms, until
+from wire import Wire, exec_request
+
+BAR_MS = 50 * SLOWER
+
+
+@pytest.fixture
+def store(rig):
+    return rig.redis()
+
+
+@pytest.fixture
+def gateway(rig, store):
+    gateway = rig.gateway(redis=store, emulator=rig.emulator(), pool_hot=1)
+    gateway.until_ready()
+    assert gateway.run("echo before").stdout == "before\n"
+    return gateway
+
+
+def refusals(gateway, count=30):
+    """Times of exec requests while Redis is away; each is checked."""
+    times = []
+    for _ in range(count):
+        began = time.monotonic()
+        answer = gateway.exec(command="echo never")
+        times.append(time.monotonic() - began)
+        body = problem(answer, 503, "policy-unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1 and "violated-policies" not in body, body
+    return times
+
+
+def pages(gateway, count=30):
+    times = []
+    for _ in range(count):
+        began = time.monotonic()
+        answer = gateway.get("/-/versions.json")
+        times.append(time.monotonic() - began)
+        assert answer.status_code == 200, answer.text
+    return times
+
+
+def until_back(gateway, seconds=5 * SLOWER):
+    until(lambda: gateway.exec(command="true").status_code == 200, "commands run again", seconds, interval=0.1)
+
+
+def check_outage(gateway):
+    times = refusals(gateway)
+    assert median_ms(times) < BAR_MS, f"refused after {sorted(round(t * 1000) for t in times)} ms"
+    assert max(times) * 1000 < 10 * BAR_MS, f"one refusal took {max(times) * 1000:.0f} ms"
+    health = gateway.health()
+    assert health.status_code == 200, "without Redis Datasette is still served"
+    assert health.json()["redis"] == "down", health.text
+    metrics = gateway.metrics()
+    assert metrics.get("spritegate_redis_up") == 0
+    assert metrics.get("spritegate_exec_decisions_total", outcome="error", reason="unavailable") >= 30
+    return times
+
+
+@pytest.mark.smoke
+def test_killed_and_started_again(gateway, store, rig):
+    before = pages(gateway)
+    store.kill()
+    check_outage(gateway)
+    during = pages(gateway)
+    assert statistics.median(during) < statistics.median(before) * 5 + 0.02 * SLOWER, "Datasette's pages are slower without Redis"
+    again = store.again()
+    rig.add(again, again.kill)
+    until_back(gateway)
+    assert gateway.run("echo after").stdout == "after\n"
+    until(lambda: gateway.metrics().get("spritegate_redis_up") == 1, "Redis is told to be up")
+    assert gateway.health().json()["redis"] == "up"
+    until(lambda: leases(again.client) == 0, "no lease is held")
+
+
+def test_frozen_and_thawed(gateway, store):
+    """A Redis that takes connections and says nothing."""
+    with store.frozen():
+        check_outage(gateway)
+        pages(gateway)
+    until_back(gateway)
+    until(lambda: leases(store.client) == 0, "what was admitted after all is given back")
+    assert gateway.run("echo after").stdout == "after\n"
+
+
+def test_first_refusal_is_in_time_too(gateway, store):
+    """Before any breaker knows: every request of many at once is answered within the limit."""
+    with store.frozen(), concurrent.futures.ThreadPoolExecutor(8) as pool:
+        def ask(_):
+            began = time.monotonic()
+            problem(gateway.exec(command="true"), 503, "policy-unavailable")
+            return time.monotonic() - began
+        times = list(pool.map(ask, range(8)))
+    assert median_ms(times) < BAR_MS, [round(t * 1000) for t in times]
+    until_back(gateway)
+    until(lambda: leases(store.client) == 0, "what was admitted after all is given back")
+    assert all(count == 1 for count in gateway_starts(gateway).values())
+
+
+def gateway_starts(gateway):
+    from rig import Sprites
+    return Sprites(gateway.settings["SPRITEGATE_SPRITES_URL"], "").state()["starts"]
+
+
+def test_nothing_runs_without_a_decision(gateway, store):
+    before = len(gateway_starts(gateway))
+    with store.frozen():
+        refusals(gateway, 5)
+    time.sleep(0.5)
+    assert len(gateway_starts(gateway)) == before, "a command that was refused was run"
+    until_back(gateway)
+
+
+def test_running_command_finishes(gateway, store, rig):
+    """Its answer needs no Redis; its lease is given back when Redis is there again."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(gateway.run, "sleep 1.5; echo done", timeout_seconds=20)
+        until(lambda: leases(store.client) == 1, "the command runs")
+        store.kill()
+        assert busy.result().stdout == "done\n"
+    again = store.again()
+    rig.add(again, again.kill)
+    until(lambda: leases(again.client) == 0, "the lease is given back", 10 * SLOWER)
+    until_back(gateway)
+    until(lambda: gateway.metrics().get("spritegate_exec_settlements_pending") == 0, "nothing is left to settle")
+
+
+def test_client_leaves_while_redis_is_away(gateway, store):
+    mark = "31338.5"
+    wire = Wire(gateway.port)
+    wire.send(exec_request(gateway.token, json.dumps({"command": f"sleep {mark}", "timeout_seconds": 60}).encode()))
+    until(lambda: running(mark), "the command runs")
+    with store.frozen():
+        wire.reset()
+        until(lambda: not running(mark), "the process is killed without Redis", 2 * SLOWER)
+    until(lambda: leases(store.client) == 0, "the lease is given back")
+
+
+def test_start_without_redis(rig, store):
+    """A gateway starts and serves Datasette; exec works as soon as Redis is there."""
+    minted = rig.mint(store)
+    store.kill()
+    gateway = rig.gateway(redis=store, emulator=rig.emulator(), token=False)
+    gateway.token = minted["token"]
+    assert gateway.get("/-/versions.json").status_code == 200
+    assert median_ms(refusals(gateway, 10)) < BAR_MS
+    again = store.again()
+    rig.add(again, again.kill)
+    until_back(gateway)
+
+
+def test_scripts_are_loaded_again(gateway, store):
+    store.client.script_flush()
+    assert gateway.run("echo after").stdout == "after\n"
+    store.client.flushall()
+    problem(gateway.exec(command="true"), 401, "invalid-token")
+
+
+def test_errors_of_redis_are_no_permission(gateway, store):
+    """Broken records and a Redis that refuses writes: refused, never run."""
+    before = len(gateway_starts(gateway))
+    store.client.config_set("maxmemory", "1")
+    answer = gateway.exec(command="true")
+    assert answer.status_code == 503 and answer.json()["code"] == "policy-unavailable", answer.text
+    store.client.config_set("maxmemory", "0")
+    store.client.hset("sg:{g}:k:" + gateway.kid, "rate_n", "many")
+    answer = gateway.exec(command="true")
+    assert answer.status_code in (401, 503), answer.text
+    assert len(gateway_starts(gateway)) == before, "a command was run without a decision"
