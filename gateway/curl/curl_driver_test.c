@@ -196,6 +196,40 @@ static void test_only_http(void **state UNUSED)
 	end(&try);
 }
 
+static void on_kept(struct curl_transfer *transfer, CURLcode result)
+{
+	struct try *try = CONTAINER_OF(transfer, struct try, transfer);
+	try->done++;
+	try->result = result;
+}
+
+/* libcurl looks for dead connections when a transfer starts, once a second at most. */
+static void test_a_kept_connection_outlives_other_transfers(void **state UNUSED)
+{
+	struct try kept = {0}, other = {0};
+	char text[32];
+	size_t got = 0;
+	listener.data = &loop;
+	begin(&kept);
+	curl_transfer_stop(driver, &kept.transfer);
+	kept.transfer.done = on_kept;
+	assert_int_equal(curl_easy_setopt(kept.transfer.easy, CURLOPT_CONNECT_ONLY, 1L), CURLE_OK);
+	assert_int_equal(curl_transfer_start_kept(driver, &kept.transfer), 0);
+	wait_for(&kept);
+	assert_int_equal(kept.result, CURLE_OK);
+	while (!connected)
+		uv_run(&loop, UV_RUN_ONCE);
+	uv_sleep(1100);
+	close_tcp(&listener);
+	uv_run(&loop, UV_RUN_NOWAIT);
+	begin(&other);
+	wait_for(&other);
+	assert_int_equal(curl_easy_recv(kept.transfer.easy, text, sizeof text, &got), CURLE_OK);
+	assert_memory_equal(text, "HTTP/1.1 200 OK", 15);
+	end(&other);
+	end(&kept);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -208,6 +242,7 @@ int main(void)
 	        TEST(test_stopped_before_its_end),
 	        TEST(test_started_in_done),
 	        TEST(test_only_http),
+	        TEST(test_a_kept_connection_outlives_other_transfers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
