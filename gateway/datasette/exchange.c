@@ -452,30 +452,38 @@ static int frame(struct exchange *exchange, struct slice bytes)
 /* Bytes that a chunk adds to its data, and the last chunk: always kept free. */
 #define FRAME_MAX 32
 
+static size_t free_room(const struct exchange *exchange)
+{
+	size_t used = exchange->out.len + FRAME_MAX;
+	return used < EXCHANGE_BUFFER ? EXCHANGE_BUFFER - used : 0;
+}
+
 size_t exchange_write(struct exchange *exchange, struct slice bytes)
 {
-	if (ended(exchange) || exchange->deaf || exchange->later || !bytes.len)
-		return bytes.len;
-	size_t used = exchange->out.len + FRAME_MAX;
-	size_t room = used < EXCHANGE_BUFFER ? EXCHANGE_BUFFER - used : 0;
-	size_t n = bytes.len < room ? bytes.len : room;
-	if (exchange->body == EXCHANGE_BODY_LENGTH) {
-		if (n > exchange->body_left) {
-			fail_later(exchange, "more body was given than announced");
+	size_t taken = 0;
+	if (exchange->body == EXCHANGE_BODY_LENGTH && bytes.len > exchange->body_left && !ended(exchange))
+		fail_later(exchange, "more body was given than announced");
+	while (taken < bytes.len) {
+		if (ended(exchange) || exchange->deaf || exchange->later)
+			return bytes.len;
+		size_t room = free_room(exchange), left = bytes.len - taken;
+		size_t n = left < room ? left : room;
+		/* No room: the last flush was blocked or there is no connection yet, and either ends in tell_writable(). */
+		exchange->want_writable |= !n;
+		if (!n)
+			return taken;
+		if (frame(exchange, slice_of(bytes.data + taken, n)) < 0) {
+			fail_later(exchange, "there is no memory for the request");
 			return bytes.len;
 		}
-		exchange->body_left -= n;
+		taken += n;
+		exchange->body_left -= exchange->body == EXCHANGE_BODY_LENGTH ? n : 0;
+		if (exchange->out.len >= FLUSH_AT)
+			flush(exchange);
+		else
+			ask_flush(exchange);
 	}
-	if (n && frame(exchange, slice_of(bytes.data, n)) < 0) {
-		fail_later(exchange, "there is no memory for the request");
-		return bytes.len;
-	}
-	exchange->want_writable |= n < bytes.len;
-	if (exchange->out.len >= FLUSH_AT)
-		flush(exchange);
-	else
-		ask_flush(exchange);
-	return n;
+	return taken;
 }
 
 void exchange_end(struct exchange *exchange)
