@@ -13,6 +13,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #define MAX_WORKERS	   64
 #define DEFAULT_WORKERS	   4
@@ -437,14 +439,27 @@ static int make_workers(struct gateway *gateway)
 		if (make_worker(gateway, i, &trusted) < 0)
 			return -1;
 	for (unsigned i = 0; i < gateway->workers; i++)
-		if (worker_start(gateway->slots[i].worker) < 0)
-			return fail("worker", "the thread could not be started");
+		if (worker_start(gateway->slots[i].worker) < 0) {
+			fail("worker", "the thread could not be started");
+			_exit(EXIT_FAILURE); /* the threads before it use what returning would free */
+		}
 	return 0;
+}
+
+/* As many descriptors as we may have; a process that may not is served by what it has. */
+static void raise_limits(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
 }
 
 static int build(struct gateway *gateway, const char *version)
 {
 	signal(SIGPIPE, SIG_IGN);
+	raise_limits();
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return fail("curl", "could not be initialised");
 	if (serve_check(gateway->config) < 0)

@@ -250,6 +250,7 @@ static int make_endpoint(struct worker *worker)
 		.max_buffered = config->exec_max_body_bytes * MAX_BUFFERED_BODIES,
 		.timeout_ms = config->exec_timeout_seconds * 1000,
 		.max_timeout_ms = config->exec_max_timeout_seconds * 1000,
+		.wait_ms = config->pool_wait_seconds * 1000,
 		.max_output_bytes = config->exec_max_output_bytes,
 	};
 	worker->endpoint = exec_endpoint_new(&options);

@@ -31,7 +31,7 @@ struct admission_call {
 	char lease[ADMISSION_LEASE_LEN + 1];
 	char mac[TOKEN_MAC_LEN + 1];
 	char program[PROGRAM_MAX + 1];
-	uint64_t want_ms;
+	uint64_t want_ms, wait_ms;
 	/* Of a call that was never sent: what it will be told in the next loop turn. */
 	enum admission_code refusal;
 	const char *reason;
@@ -137,9 +137,10 @@ static void give_back(struct admission *admission, const struct admission_lease 
 
 static int send_call(struct admission_call *call, bool by_text)
 {
-	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN], want[24];
+	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN], want[24], wait[24];
 	snprintf(key, sizeof key, KEY_RECORD "%s", call->kid);
 	snprintf(want, sizeof want, "%" PRIu64, call->want_ms);
+	snprintf(wait, sizeof wait, "%" PRIu64, call->wait_ms);
 	struct slice args[] = {
 		slice_str(key),
 		slice_str(call->kid),
@@ -149,6 +150,7 @@ static int send_call(struct admission_call *call, bool by_text)
 		slice_str(call->program),
 		slice_str(want),
 		slice_str(call->lease),
+		slice_str(wait),
 	};
 	return script_send(call->admission->link, &call->command, &script_admit, by_text, args, ARRAY_LEN(args));
 }
@@ -227,6 +229,7 @@ static int prepare(struct admission_call *call, const struct admission_request *
 	memcpy(call->kid, token->kid.data, TOKEN_KID_LEN);
 	copy_program(request->program, call->program);
 	call->want_ms = request->want_ms;
+	call->wait_ms = request->wait_ms;
 	call->command.event = on_event;
 	int r = make_lease_id(call->lease);
 	if (r == 0)

@@ -33,6 +33,7 @@ struct admission_request {
 	struct slice token;      /* as it stood in Authorization, without the scheme; its form is already checked (token.h) */
 	struct slice program;    /* what the command allow list is asked about: argv[0], or "bash" for `command` */
 	uint64_t want_ms;        /* wall time the caller asks for; the token's own cap lowers it */
+	uint64_t wait_ms;        /* how long it may wait for a sandbox before that: the lease lasts for both */
 };
 
 /* What one lease needs to be settled; plain data, may be copied to another loop. */

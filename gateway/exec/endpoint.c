@@ -272,7 +272,8 @@ static void admit(struct call *call)
 {
 	struct admission_request request = {.token = call->token,
 					    .program = slice_str(exec_request_program(call->command)),
-					    .want_ms = wanted_ms(call)};
+					    .want_ms = wanted_ms(call),
+					    .wait_ms = call->endpoint->options.wait_ms};
 	call->admit_start_us = clock_mono_us();
 	if (admission_decide(call->endpoint->admission, &request, on_decided, call, &call->admission) < 0)
 		answer_internal(call);

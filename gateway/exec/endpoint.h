@@ -27,6 +27,7 @@ struct exec_endpoint_options {
 	uint64_t max_body;
 	uint64_t max_buffered;
 	uint64_t timeout_ms, max_timeout_ms;
+	uint64_t wait_ms;                   /* longest wait for a sandbox, as the agent has it */
 	uint64_t max_output_bytes;          /* ceiling per stream */
 };
 

@@ -1,7 +1,7 @@
 -- admit: may this token run a command now? All or nothing, in one round trip
 --
 -- KEYS[1]  the token's record, sg:{g}:k:<kid>
--- ARGV     1 kid  2 mac  3 pepper id  4 scope  5 program  6 asked ms  7 lease id
+-- ARGV     1 kid  2 mac  3 pepper id  4 scope  5 program  6 asked ms  7 lease id  8 wait for a sandbox ms
 -- Returns  {reason} when the token is not accepted, else the array at the end of report()
 --
 -- The other keys are made of the kid and the record's actor; the constant tag {g} keeps them in one slot.
@@ -14,7 +14,7 @@ local LEASE_GRACE_MS = 15000 -- time to kill what runs over and to settle
 local RETRY_US = 1000000     -- when only the end of a running command can help
 
 local kid, mac, pepper, scope, program = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local asked_ms, lease = tonumber(ARGV[6]), ARGV[7]
+local asked_ms, lease, wait_ms = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -176,7 +176,7 @@ if #violated > 0 then return report('quota', 0, '') end
 take(rate)
 if actor_rate then take(actor_rate) end
 local member = lease .. ':' .. int(want) .. ':' .. today
-local lease_ms = want + LEASE_GRACE_MS
+local lease_ms = wait_ms + want + LEASE_GRACE_MS
 for _, key in ipairs({leases, actor_leases}) do
   redis.call('ZADD', key, int(now_ms + lease_ms), member)
   redis.call('PEXPIRE', key, int(lease_ms + DAY_US / 1000))

@@ -101,7 +101,7 @@ class Store:
         assert CLOCK not in self.settle_text
         if clock is not None:
             assert self.admit_text.count(CLOCK) == 1
-            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[8], ARGV[9]}")
+            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[9], ARGV[10]}")
         self.run_admit = redis.register_script(self.admit_text)
         self.run_settle = redis.register_script(self.settle_text)
 
@@ -112,9 +112,10 @@ class Store:
     def times(self):
         return [] if self.clock is None else [self.clock // 1_000_000, self.clock % 1_000_000]
 
-    def admit(self, token, lease=None, want=1000, program="bash", scope="exec:run", mac=None, pepper=None, client=None):
+    def admit(self, token, lease=None, want=1000, program="bash", scope="exec:run", mac=None, pepper=None, client=None,
+              wait=0):
         reply = self.run_admit(keys=[token.key], client=client, args=[
-            token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), *self.times()])
+            token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), wait, *self.times()])
         return Answer(reply)
 
     def settle(self, token, lease, granted=None, used=0, out=0, client=None):

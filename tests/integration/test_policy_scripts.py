@@ -241,6 +241,15 @@ def test_an_unsettled_lease_ends_by_itself_and_is_charged_in_full(timed):
     assert timed.budget(token, answer.day)["used"] == 700
 
 
+def test_a_lease_lasts_for_the_wait_as_well(timed):
+    token = Token(timed, conc=1)
+    timed.admit(token, "a" * 24, want=700, wait=60_000)
+    timed.clock += (60_000 + 700 + GRACE_MS) * 1000 - 1000
+    assert timed.admit(token).code == "quota"
+    timed.clock += 1000
+    assert timed.admit(token).code == "granted"
+
+
 def test_a_refused_call_reaps_too(timed):
     token = Token(timed, bud_ms=1000)
     timed.admit(token)
