@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define RETRY_MS 100
+
 /* One multi handle with its timer: the shared one, or the own one of a connection that is kept. */
 struct curl_lane {
 	struct curl_driver *driver;
@@ -55,13 +57,18 @@ static void report_done(struct curl_lane *lane)
 	}
 }
 
+static void on_timer(uv_timer_t *timer);
+
 static void act(struct curl_lane *lane, curl_socket_t fd, int events)
 {
 	int running;
 	lane->acting = true;
 	CURLMcode code = curl_multi_socket_action(lane->multi, fd, events, &running);
-	if (code != CURLM_OK)
+	if (code != CURLM_OK) {
 		log_error("curl: socket action failed: %s", curl_multi_strerror(code));
+		/* libcurl did not get to set its timer, and without it no transfer would ever time out. */
+		uv_timer_start(&lane->timer, on_timer, RETRY_MS, 0);
+	}
 	report_done(lane);
 	lane->acting = false;
 	if (lane->ending)
