@@ -205,20 +205,6 @@ def test_back_pressure(start, between, emulator, answer):
 
 
 @CHANNELS
-def test_other_calls_while_output_waits(start, between, answer):
-    """libcurl takes a connection with unread bytes for a dead one when another transfer starts on the same multi handle."""
-    driver = start(between(answer).url)
-    driver.prepared()
-    driver.send("slow")
-    driver.send("run", "for i in 1 2 3 4 5 6; do head -c 3000000 /dev/zero | tr '\\0' x; sleep 0.5; done")
-    while not [line for line in driver.seen if "exit" in line]:
-        driver.ask("list", "sg-none-")
-        time.sleep(0.05)
-    end = driver.seen[[("exit" in line) for line in driver.seen].index(True)]
-    assert (end["exit"], end["sum"]) == (0, 18_000_000 * ord("x"))
-
-
-@CHANNELS
 @pytest.mark.parametrize(("signal", "code"), [("TERM", 143), ("KILL", 137)])
 @pytest.mark.parametrize("length", [0, 5_000_000], ids=["no input", "input that nobody reads"])
 def test_signals(start, between, answer, signal, code, length):
