@@ -2,6 +2,7 @@
 #include "policy/cli.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,8 +52,13 @@ static int load(struct config *config, const char *file, enum config_use use)
 	return r;
 }
 
+/* What the allocator keeps of freed memory in each of its arenas. The buffers of large answers come and go with every request, and
+ * giving their pages back each time made a 64 KiB answer 1.4 times as expensive. */
+#define KEEP_FREED_BYTES (16 * 1024 * 1024)
+
 static int command_serve(int argc, char **argv)
 {
+	mallopt(M_TRIM_THRESHOLD, KEEP_FREED_BYTES);
 	const char *file;
 	CLEANUP(config_deinit) struct config config;
 	config_init(&config);
