@@ -100,17 +100,6 @@ struct admission_observer meters_admission(struct meters *meters)
 	return (struct admission_observer){.on_command = on_redis_command, .on_link = on_redis_link, .on_reaped = on_redis_reaped, .ctx = meters};
 }
 
-static const char *const provider_names[] = {
-	[PROVIDER_OK] = "ok",
-	[PROVIDER_GONE] = "gone",
-	[PROVIDER_RATE_LIMIT] = "rate_limit",
-	[PROVIDER_CAPACITY] = "capacity",
-	[PROVIDER_UNAUTHORIZED] = "unauthorized",
-	[PROVIDER_UNAVAILABLE] = "unavailable",
-	[PROVIDER_POLICY] = "policy",
-	[PROVIDER_INVALID] = "invalid",
-};
-
 static void count_call(struct meters *meters, const char *call, const char *result, uint64_t took_us)
 {
 	unsigned at = metrics_value(METRIC_SPRITES_CALLS, 0, call);
@@ -121,7 +110,7 @@ static void count_call(struct meters *meters, const char *call, const char *resu
 
 static void on_sprites_call(void *ctx, enum sprites_call call, uint64_t took_us, enum provider_code code, unsigned status UNUSED)
 {
-	count_call(ctx, sprites_call_name(call), provider_names[code], took_us);
+	count_call(ctx, sprites_call_name(call), provider_code_name(code), took_us);
 }
 
 static void on_sprites_opened(void *ctx, uint64_t took_us, unsigned status)

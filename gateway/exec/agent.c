@@ -4,7 +4,7 @@
 #include "gateway/exec/run.h"
 
 #include <stdlib.h>
-#include <uthash.h>
+#include <utlist.h>
 
 #define DRAIN_POLL_MS  20
 #define DRAIN_SLACK_MS 5000
@@ -12,7 +12,7 @@
 struct entry {
 	char exec_id[ID_UUID_LEN + 1];
 	struct run *run;
-	UT_hash_handle hh;
+	struct entry *prev, *next;
 };
 
 struct exec_agent {
@@ -22,7 +22,8 @@ struct exec_agent {
 	struct admission *settlement;
 	struct metrics_shard *metrics;
 	struct run_owner owner;
-	struct entry *runs;
+	struct entry *runs;       /* few: bounded by the pool, its waiters and the mailbox */
+	size_t run_count;
 	uv_timer_t drain_timer;
 	bool draining, pool_stopped;
 	uint64_t drain_deadline_ms; /* in loop time */
@@ -67,9 +68,10 @@ static void on_run_freed(void *ctx, struct run *run)
 {
 	struct exec_agent *agent = ctx;
 	struct entry *entry, *next;
-	HASH_ITER (hh, agent->runs, entry, next) {
+	DL_FOREACH_SAFE (agent->runs, entry, next) {
 		if (entry->run == run) {
-			HASH_DEL(agent->runs, entry);
+			DL_DELETE(agent->runs, entry);
+			agent->run_count--;
 			free(entry);
 		}
 	}
@@ -97,15 +99,19 @@ static void start(struct exec_agent *agent, struct exec_job *job)
 		return;
 	}
 	memcpy(entry->exec_id, job->message.exec_id, sizeof entry->exec_id);
-	HASH_ADD_STR(agent->runs, exec_id, entry);
+	DL_APPEND(agent->runs, entry);
+	agent->run_count++;
 }
 
 static void cancel(struct exec_agent *agent, struct exec_cancel *message)
 {
 	struct entry *entry;
-	HASH_FIND_STR(agent->runs, message->message.exec_id, entry);
-	if (entry)
-		run_cancel(entry->run);
+	DL_FOREACH (agent->runs, entry) {
+		if (strcmp(entry->exec_id, message->message.exec_id) == 0) {
+			run_cancel(entry->run);
+			break;
+		}
+	}
 	free(message);
 }
 
@@ -118,20 +124,9 @@ static void on_message(void *ctx, struct mailbox_item *item)
 		cancel(ctx, CONTAINER_OF(message, struct exec_cancel, message));
 }
 
-static const char *const code_names[] = {
-	[PROVIDER_OK] = "ok",
-	[PROVIDER_GONE] = "gone",
-	[PROVIDER_RATE_LIMIT] = "rate_limit",
-	[PROVIDER_CAPACITY] = "capacity",
-	[PROVIDER_UNAUTHORIZED] = "unauthorized",
-	[PROVIDER_UNAVAILABLE] = "unavailable",
-	[PROVIDER_POLICY] = "policy",
-	[PROVIDER_INVALID] = "invalid",
-};
-
 static void count_call(struct exec_agent *agent, enum metric calls, enum metric seconds, enum provider_code code, uint64_t took_us)
 {
-	struct metrics_labels labels = {{metrics_value(calls, 0, code_names[code])}};
+	struct metrics_labels labels = {{metrics_value(calls, 0, provider_code_name(code))}};
 	metrics_add(agent->metrics, calls, labels, 1);
 	if (code == PROVIDER_OK)
 		metrics_observe(agent->metrics, seconds, METRICS_NONE, took_us);
@@ -163,7 +158,7 @@ static void on_prepare(void *ctx, enum provider_code code, uint64_t took_us)
 static void on_destroy(void *ctx, enum provider_code code, uint64_t took_us UNUSED)
 {
 	struct exec_agent *agent = ctx;
-	struct metrics_labels labels = {{metrics_value(METRIC_POOL_DESTROYS, 0, code_names[code])}};
+	struct metrics_labels labels = {{metrics_value(METRIC_POOL_DESTROYS, 0, provider_code_name(code))}};
 	metrics_add(agent->metrics, METRIC_POOL_DESTROYS, labels, 1);
 }
 
@@ -239,14 +234,14 @@ void exec_agent_collect(struct exec_agent *agent)
 	metrics_set(agent->metrics, METRIC_POOL_TARGET, METRICS_NONE, counts.hot_target);
 	metrics_set(agent->metrics, METRIC_POOL_WAITERS, METRICS_NONE, counts.waiters);
 	metrics_set(agent->metrics, METRIC_POOL_WAIT_OLDEST_SECONDS, METRICS_NONE, counts.oldest_wait_us);
-	metrics_set(agent->metrics, METRIC_EXEC_RUNNING, METRICS_NONE, HASH_COUNT(agent->runs));
+	metrics_set(agent->metrics, METRIC_EXEC_RUNNING, METRICS_NONE, agent->run_count);
 	metrics_set(agent->metrics, METRIC_EXEC_UNSETTLED, METRICS_NONE, admission_unsettled(agent->settlement));
 }
 
 static void cancel_all(struct exec_agent *agent)
 {
 	struct entry *entry, *next;
-	HASH_ITER (hh, agent->runs, entry, next)
+	DL_FOREACH_SAFE (agent->runs, entry, next)
 		run_cancel(entry->run);
 }
 
@@ -260,7 +255,7 @@ static void on_drain_timer(uv_timer_t *timer)
 	if (!done && now < agent->drain_deadline_ms + DRAIN_SLACK_MS)
 		return;
 	if (!done)
-		log_warning("drain: given up with %u commands and %zu settlements left", HASH_COUNT(agent->runs),
+		log_warning("drain: given up with %zu commands and %zu settlements left", agent->run_count,
 			    admission_unsettled(agent->settlement));
 	uv_timer_stop(timer);
 	agent->on_drained(agent->drained_ctx);

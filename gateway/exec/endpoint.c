@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <uthash.h>
+#include <utlist.h>
 
 #define LEASES_BACK_MS 1000 /* longest wait for Redis to take leases back at the end */
 #define LEASES_POLL_MS 10
@@ -31,14 +31,14 @@ struct call {
 	char kid[ADMISSION_KID_LEN + 1];
 	char actor[129];
 	const char *code, *outcome, *tier;
-	UT_hash_handle hh;
+	struct call *prev, *next;
 };
 
 struct exec_endpoint {
 	struct exec_endpoint_options options;
 	struct admission *admission;
 	struct mailbox mailbox;
-	struct call *calls;           /* by exec id, while the agent has their job */
+	struct call *calls;           /* while the agent has their job */
 	size_t jobs_out;
 	uint64_t buffered;            /* bytes of all bodies under way */
 	uint64_t asked_until_ms;      /* in loop time: until then Redis may still grant what nobody waits for any more */
@@ -190,7 +190,7 @@ static void post_job(struct call *call, const struct admission_answer *answer)
 	endpoint->jobs_out++;
 	metrics_add(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
 	call->with_agent = true;
-	HASH_ADD_STR(endpoint->calls, exec_id, call);
+	DL_APPEND(endpoint->calls, call);
 }
 
 static void remember(struct call *call, const struct admission_answer *answer)
@@ -396,7 +396,7 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 	struct exec_endpoint *endpoint = call->endpoint;
 	write_log(call, call->reply.head, summary);
 	if (call->with_agent)
-		HASH_DEL(endpoint->calls, call);
+		DL_DELETE(endpoint->calls, call);
 	drop_body(call);
 	exec_request_free(call->command);
 	free(call);
@@ -427,11 +427,13 @@ static void on_job_back(void *ctx, struct mailbox_item *item)
 	struct exec_endpoint *endpoint = ctx;
 	struct exec_job *job = CONTAINER_OF(CONTAINER_OF(item, struct exec_message, item), struct exec_job, message);
 	struct call *call;
-	HASH_FIND_STR(endpoint->calls, job->message.exec_id, call);
+	DL_FOREACH (endpoint->calls, call)
+		if (strcmp(call->exec_id, job->message.exec_id) == 0)
+			break;
 	metrics_sub(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
 	endpoint->jobs_out--;
 	if (call) {
-		HASH_DEL(endpoint->calls, call);
+		DL_DELETE(endpoint->calls, call);
 		call->with_agent = false;
 		answer_job(call, job);
 	}

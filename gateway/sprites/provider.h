@@ -24,6 +24,9 @@ enum provider_code {
 	PROVIDER_INVALID, /* an answer that contradicts the contract */
 };
 
+/* A word for metrics and logs: "ok", "gone", "rate_limit", … */
+const char *provider_code_name(enum provider_code code);
+
 #define PROVIDER_NAME_MAX 63
 
 struct provider_result {
