@@ -555,13 +555,24 @@ int sprites_provider_new(uv_loop_t *loop, struct curl_driver *driver, const char
 	return 0;
 }
 
+/* Its call is gone: whether it reached the API is not known. */
+static void abandon(struct work *work)
+{
+	struct provider_result result = {.code = PROVIDER_UNAVAILABLE, .detail = "the gateway stops"};
+	provider_done done = work->told ? NULL : work->done;
+	void *ctx = work->ctx;
+	work_free(work);
+	if (done)
+		done(ctx, &result);
+}
+
 void sprites_provider_free(struct sprites_provider *provider)
 {
 	if (!provider)
 		return;
 	client_free(provider->client);
 	while (provider->works)
-		work_free(provider->works);
+		abandon(provider->works);
 	secret_deinit(&provider->token);
 	free(provider->ws_url);
 	free(provider);

@@ -3,8 +3,8 @@
  *
  * Owns:       its REST client, preparations under way. Not the loop, not the driver. Sandboxes that were handed over belong
  *             to the receiver, but use the provider's token and options: close them before the provider is freed.
- * Lifetime:   sprites_provider_new … sprites_provider_free; operations under way then end without `done`. The memory is
- *             given back when the loop has closed the handles.
+ * Lifetime:   sprites_provider_new … sprites_provider_free; operations under way then end with PROVIDER_UNAVAILABLE
+ *             (`done` must not start another). The memory is given back when the loop has closed the handles.
  * Runs on:    the loop given to sprites_provider_new.
  * Re-entry:   as provider.h says; sprites_provider_free() may be called from `done`.
  * Bounds:     options.max_calls REST calls at a time (beyond it an operation is refused with -EBUSY).

@@ -215,7 +215,8 @@ static void test_free_with_work_under_way(void **state UNUSED)
 		uv_run(&loop, UV_RUN_NOWAIT);
 	sprites_provider_free(provider);
 	provider = NULL;
-	assert_int_equal(seen.done, 0);
+	assert_int_equal(seen.done, 3);
+	assert_int_equal(seen.code, PROVIDER_UNAVAILABLE);
 }
 
 static void test_free_in_done(void **state UNUSED)
