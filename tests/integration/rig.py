@@ -354,7 +354,10 @@ class OwnGateway(Part, Gateway):
         until(lambda: "drain: begun" in self.log or not self.alive(), "the drain has begun")
         if self.alive():
             self.signal(signal.SIGTERM)
-        code = self.wait()
+        try:
+            code = self.wait()
+        finally:
+            self.kill()
         assert code == 0, f"{self.name}: exit status {code} after two SIGTERM; log: {self.log[-3000:]}"
 
 

@@ -1,0 +1,59 @@
+"""Health: the public check for who routes traffic here, and the admin's live and ready."""
+import pytest
+
+from rig import until
+from wire import Wire
+
+
+@pytest.mark.smoke
+def test_public_check(stack):
+    answer = stack.health()
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/json" and answer.headers["Cache-Control"] == "no-store"
+    body = answer.json()
+    assert body["ok"] is True and body["redis"] == "up" and body["datasette"] == "up", body
+    assert stack.http.head("/-/gateway/health").status_code == 200
+    refused = stack.http.post("/-/gateway/health")
+    assert refused.status_code == 405 and "GET" in refused.headers["Allow"]
+
+
+def test_public_check_tells_no_secrets_and_needs_none(stack):
+    text = stack.health().text
+    for secret in (stack.token, stack.pepper, stack.sprites.token, stack.redis_url, stack.datasette):
+        assert secret not in text
+
+
+def test_never_reaches_datasette(rig):
+    upstream = rig.upstream()
+    gateway = rig.gateway(datasette_url=upstream.url, token=False)
+    assert gateway.health().status_code == 200
+    assert not upstream.asked("/-/gateway/health")
+    with Wire(gateway.port) as wire:
+        wire.ask("GET", "/-/gateway/healthy")
+        assert wire.answer().status == 404
+    assert upstream.asked("/-/gateway/healthy")
+
+
+def test_live_and_ready(rig):
+    emulator = rig.emulator("--create-delay", "1s")
+    gateway = rig.gateway(emulator=emulator, pool_hot=2, token=False)
+    assert gateway.admin_http.get("/health/live").status_code == 200
+    not_yet = gateway.admin_http.get("/health/ready")
+    assert not_yet.status_code == 503 and not_yet.json()["ok"] is False, not_yet.text
+    assert gateway.health().status_code == 200, "pages need no Sprite"
+    until(gateway.ready, "the pool is full")
+    assert gateway.admin_http.get("/health/ready").json()["pool"] == {"hot": 2, "target": 2}
+
+
+def test_health_command(stack):
+    """For container checks: an exit status."""
+    import subprocess
+    from rig import BINARY, clean_environment
+
+    def health(where):
+        return subprocess.run([BINARY, "health", where], env=clean_environment(), capture_output=True, text=True, timeout=20, check=False)
+
+    assert health(f"127.0.0.1:{stack.port}").returncode == 0
+    away = health("127.0.0.1:1")
+    assert away.returncode == 1 and away.stderr.strip()
+    assert health("nonsense").returncode == 2
