@@ -44,6 +44,7 @@ struct http_request {
 	struct http_fields fields;
 	size_t fields_seen;
 	char id[ID_UUID_LEN + 1];
+	char method[40]; /* enough for those that pass the guard */
 	struct buf target;
 
 	const struct http_sink *sink;
@@ -107,6 +108,8 @@ enum MHD_Result request_step(struct http_request *request, const char *method, c
 			     size_t *size);
 void request_settle(struct http_request *request);
 void request_complete(struct http_request *request, enum MHD_RequestTerminationCode code);
+/* Its connection is closed, and the memory of its fields is gone. */
+void request_lost(struct http_request *request);
 void request_touch(struct http_request *request);
 void request_free(struct http_request *request);
 void request_suspend(struct http_request *request);

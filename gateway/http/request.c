@@ -225,7 +225,9 @@ static enum MHD_Result collect_field(void *ctx, enum MHD_ValueKind kind UNUSED, 
 static void fill_head(struct http_request *request, struct slice method, const struct http_guard_verdict *verdict)
 {
 	struct http_head *head = &request->head;
-	head->method = method;
+	size_t method_len = method.len < sizeof request->method ? method.len : sizeof request->method;
+	memcpy(request->method, method.data, method_len);
+	head->method = slice_of(request->method, method_len);
 	head->fields = &request->fields;
 	head->peer = slice_str(request->connection->peer);
 	head->id = slice_of(request->id, ID_UUID_LEN);
@@ -435,8 +437,10 @@ void request_complete(struct http_request *request, enum MHD_RequestTerminationC
 		.duration_us = now - request->head.start_us,
 	};
 	/* libmicrohttpd may have overwritten the fields to answer a broken body by itself. */
-	if (code == MHD_REQUEST_TERMINATED_WITH_ERROR && request->phase != PHASE_DONE)
+	if (code == MHD_REQUEST_TERMINATED_WITH_ERROR && request->phase != PHASE_DONE) {
 		request->fields.count = 0;
+		request->head.host = (struct slice){0};
+	}
 	if (summary.end != HTTP_END_OK)
 		tell_gone(request);
 	if (request->sink)
@@ -445,6 +449,13 @@ void request_complete(struct http_request *request, enum MHD_RequestTerminationC
 		server->options.observer.on_finished(server->options.observer.ctx, &request->head, &summary, request->refusal);
 	server->in_flight--;
 	give_back(request);
+}
+
+void request_lost(struct http_request *request)
+{
+	request->fields.count = 0;
+	request->head.host = (struct slice){0};
+	request_complete(request, MHD_REQUEST_TERMINATED_WITH_ERROR);
 }
 
 /* --- what users call --------------------------------------------------------------------------------------------------- */

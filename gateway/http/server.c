@@ -150,6 +150,9 @@ static void connection_closed(struct http_server *server, void **socket_ctx)
 	*socket_ctx = NULL;
 	if (!connection)
 		return;
+	/* libmicrohttpd 1.0.1 says nothing of a request whose chunk line outgrew its buffer: it refuses it twice and then forgets it. */
+	if (connection->request)
+		request_lost(connection->request);
 	DL_DELETE(server->connections, connection);
 	server->connection_count--;
 	free(connection);
