@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""./tests/run mutants: breaks a copy of the code on purpose, one place at a time, and shows that the tests notice.
+
+A mutant is caught when the tests named for it fail. It is an error when the text to replace is not there exactly
+once, when a mutant does not build, and when those tests fail without any mutant.
+"""
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+COPY = TOP / "build" / "mutants"
+PRESET = "dev"
+PYTHON = os.environ.get("SG_PYTHON", sys.executable)
+
+
+@dataclasses.dataclass
+class Mutant:
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: tuple
+
+
+def integration(*names):
+    return tuple(f"tests/integration/test_{name}.py" for name in names)
+
+
+MUTANTS = [
+    Mutant("the request guard lets everything through", "gateway/http/request.c",
+           "if (verdict.reason != HTTP_GUARD_OK)", "if (0)", integration("request_guard")),
+    Mutant("the rate limit is off", "policy/scripts/admit.lua",
+           "if rate.wait > 0 then violate('rate', rate.wait) end", "", integration("policy_limits")),
+    Mutant("every exit code is 0", "gateway/exec/run.c",
+           "run->result.exit_code = exit_code;", "run->result.exit_code = exit_code * 0;", integration("exec_answers")),
+    Mutant("a missing exit frame is a success", "gateway/exec/run.c",
+           'snprintf(run->result.detail, sizeof run->result.detail, "%s", reason);\n\t\tfinish(run, EXEC_UNKNOWN);',
+           "(void)reason;\n\t\tfinish(run, EXEC_EXITED);", integration("exec_faults")),
+    Mutant("a client that leaves does not stop its command", "gateway/exec/endpoint.c",
+           "if (call->with_agent)\n\t\tcancel_job(call);", "if (0)\n\t\tcancel_job(call);", integration("exec_abort")),
+    Mutant("leases are not given back", "gateway/exec/run.c",
+           "\tsettle(run);\n", "\tif (0)\n\t\tsettle(run);\n", integration("exec_abort")),
+    Mutant("any secret will do", "policy/scripts/admit.lua",
+           "if record.mac ~= mac then", "if false then", integration("policy_scripts")),
+    Mutant("the network policy is not compared", "gateway/sprites/answers.c",
+           'if (!wanted || !json_equal(json_object_get(body, "rules"), json_object_get(wanted, "rules"))) {', "if (!wanted) {",
+           integration("sprites_client")),
+    Mutant("an answer that is cut looks whole", "gateway/proxy/relay.c",
+           "if (carry->head_passed)\n\t\thttp_request_abort(carry->request);",
+           "if (carry->head_passed)\n\t\thttp_request_end(carry->request);", integration("proxy_failures")),
+    Mutant("gateway tokens reach Datasette", "gateway/proxy/forward.c",
+           'return slice_has_prefix_nocase(slice_trim(slice_from(authorization, 6)), SLICE("sgt_"));',
+           "return false;", integration("proxy")),
+]
+
+
+def copy_sources():
+    """What git knows and what is new, so that uncommitted work is judged too; the build folder of the copy is kept."""
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=TOP, check=True,
+                            capture_output=True).stdout
+    wanted = {name.decode() for name in listed.split(b"\0") if name and (TOP / name.decode()).is_file()}
+    for old in COPY.rglob("*"):
+        name = str(old.relative_to(COPY))
+        if old.is_file() and not name.startswith("build/") and name not in wanted:
+            old.unlink()
+    for name in wanted:
+        target = COPY / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_bytes() != (TOP / name).read_bytes():
+            shutil.copy(TOP / name, target)
+
+
+def build():
+    configured = (COPY / "build" / PRESET / "build.ninja").exists()
+    for command in ([] if configured else [["cmake", "--preset", PRESET]]) + [["cmake", "--build", "--preset", PRESET]]:
+        done = subprocess.run(command, cwd=COPY, capture_output=True, text=True, timeout=900)
+        if done.returncode:
+            raise SystemExit(f"the build failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+
+
+def tests_pass(tests):
+    """True, or the first line that says what failed."""
+    done = subprocess.run([PYTHON, "-m", "pytest", "-q", "-x", *tests], cwd=COPY, timeout=600,
+                          capture_output=True, text=True, env={**os.environ, "SG_PRESET": PRESET})
+    if done.returncode == 0:
+        return True
+    if done.returncode != 1:
+        raise SystemExit(f"pytest could not judge (exit {done.returncode}):\n{done.stdout[-3000:]}")
+    return next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "a test failed")
+
+
+def judge(mutant):
+    path = COPY / mutant.path
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.name}: the text to replace is {text.count(mutant.old)} times in {mutant.path}")
+    path.write_text(text.replace(mutant.old, mutant.new))
+    try:
+        build()
+        return tests_pass(mutant.tests)
+    finally:
+        path.write_text(text)
+
+
+def main():
+    copy_sources()
+    build()
+    for tests in sorted({mutant.tests for mutant in MUTANTS}):
+        verdict = tests_pass(tests)
+        if verdict is not True:
+            raise SystemExit(f"without any mutant: {verdict}")
+    survivors = 0
+    for mutant in MUTANTS:
+        began = time.monotonic()
+        verdict = judge(mutant)
+        survivors += verdict is True
+        print(f"{'NOT CAUGHT' if verdict is True else 'caught    '}  {mutant.name}  ({time.monotonic() - began:.0f} s)", flush=True)
+        if verdict is not True:
+            print(f"            {verdict[:150]}", flush=True)
+    build()
+    print(f"{len(MUTANTS) - survivors} passed, {survivors} failed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
