@@ -12,7 +12,7 @@ RUN cmake --preset release -DSPRITEGATE_TESTS=OFF \
 FROM debian:trixie-slim
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      ca-certificates libmicrohttpd12t64 libcurl4t64 libjansson4 libssl3t64 libhiredis1.1.0 libuv1t64 libllhttp9.2 \
+      ca-certificates libgnutls30t64 libcurl4t64 libjansson4 libssl3t64 libhiredis1.1.0 libuv1t64 libllhttp9.2 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*.log /var/log/apt
 COPY --from=build /out/bin/spritegate /usr/local/bin/spritegate
 COPY LICENSE /usr/share/doc/spritegate/LICENSE
