@@ -84,32 +84,3 @@ int answer_commit(struct http_request *request)
 	MHD_destroy_response(response);
 	return r;
 }
-
-static int write_raw(struct http_request *request, struct buf *text)
-{
-	int r = buf_printf(text, "HTTP/1.1 %u %s\r\n", request->status, http_status_phrase(request->status));
-	struct slice rest = buf_peek(&request->answer);
-	while (r == 0 && rest.len) {
-		const char *name = rest.data;
-		const char *value = name + strlen(name) + 1;
-		r = buf_printf(text, "%s: %s\r\n", name, value);
-		rest = slice_from(rest, (size_t)(value - name) + strlen(value) + 1);
-	}
-	if (r == 0)
-		r = buf_printf(text, "X-Request-Id: %s\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n", request->id,
-			       request->out.len);
-	return r < 0 ? r : buf_append(text, buf_peek(&request->out));
-}
-
-bool answer_send_raw(struct http_request *request)
-{
-	CLEANUP(buf_deinit) struct buf text = BUF_MAX(4 * HTTP_REQUEST_BUFFER);
-	request->raw = request->committed = true;
-	request->bytes_out = request->out.len;
-	if (write_raw(request, &text) < 0)
-		return false;
-	struct slice bytes = buf_peek(&text);
-	ssize_t sent = send(request->connection->fd, bytes.data, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-	shutdown(request->connection->fd, SHUT_WR);
-	return sent == (ssize_t)bytes.len;
-}

@@ -1,5 +1,5 @@
 /*
- * internal - what server.c, request.c and answer.c share; nobody else includes it
+ * internal - what server.c, request.c, answer.c and bypass.c share; nobody else includes it
  *
  * A connection lives from libmicrohttpd's STARTED to its CLOSED notice. A request is taken from the server's free list when the request
  * line is known and goes back when libmicrohttpd says that it has completed; libmicrohttpd never has two at once on a connection.
@@ -76,7 +76,16 @@ struct http_request {
 	bool short_answer;           /* the answer ends early: what is there is sent, then the connection is cut */
 	bool slow;                   /* aborted because the client was too slow */
 	bool close;                  /* answer with Connection: close */
-	bool raw;                    /* the answer was sent past libmicrohttpd, in the middle of an upload */
+
+	/* An answer past libmicrohttpd (bypass.c): */
+	bool raw;
+	bool wire_chunked;
+	bool wire_ended;             /* all of it is in `wire` */
+	bool wire_done;              /* all of it is sent */
+	struct buf wire;             /* framed and not yet sent */
+	uint64_t wire_us;            /* when some of it was sent last */
+	uint64_t answered_us;
+	bool impatient;              /* the answer waited for the end of the body for long enough */
 	uint64_t lingered;
 };
 
@@ -118,5 +127,8 @@ void request_refuse(struct http_request *request, const struct http_problem *pro
 
 /* answer.c: from what the user said to what libmicrohttpd sends */
 MUST_CHECK int answer_commit(struct http_request *request);
-/* Sends a complete answer in the middle of an upload. False when it did not fit into the socket. */
-bool answer_send_raw(struct http_request *request);
+
+/* bypass.c */
+MUST_CHECK int bypass_start(struct http_request *request);
+/* Sends what can be sent; sets `aborted` when the connection is to be closed. */
+void bypass_pump(struct http_request *request);

@@ -43,6 +43,7 @@ void request_free(struct http_request *request)
 	buf_deinit(&request->target);
 	buf_deinit(&request->answer);
 	buf_deinit(&request->out);
+	buf_deinit(&request->wire);
 	free(request);
 }
 
@@ -55,6 +56,7 @@ static void give_back(struct http_request *request)
 	trim(&request->target);
 	trim(&request->answer);
 	trim(&request->out);
+	buf_deinit(&request->wire);
 	request->queued = false;
 	request->next = server->free;
 	server->free = request;
@@ -134,7 +136,7 @@ static void tell_gone(struct http_request *request)
 
 static void tell_body_end(struct http_request *request)
 {
-	if (request->end_told || !request->reading || request->answered || request->phase != PHASE_DONE)
+	if (request->end_told || !request->reading || !open_ended(request) || request->phase != PHASE_DONE)
 		return;
 	request->end_told = true;
 	if (request->sink->on_body_end)
@@ -157,13 +159,43 @@ static uint64_t body_left(const struct http_request *request)
 	return request->head.body == HTTP_BODY_CHUNKED ? UINT64_MAX : request->head.content_length - request->bytes_in;
 }
 
-/* An answer before the end of the body: libmicrohttpd takes it only before or after the body, so either the rest is read and dropped
- * until then, or the answer is sent past it. */
+/* An answer before the end of the body: when little is left of that, libmicrohttpd takes the answer a moment later and the connection can
+ * be kept. */
+static bool can_wait(const struct http_request *request)
+{
+	return body_left(request) <= DISCARD_MAX && !request->short_answer && !request->impatient;
+}
+
 static void answer_early(struct http_request *request)
 {
-	if (request->ended && !request->short_answer && !request->raw && body_left(request) > DISCARD_MAX && !answer_send_raw(request))
-		cut(request);
-	resume(request);
+	if (!can_wait(request)) {
+		if (bypass_start(request) < 0)
+			cut(request);
+		else
+			request_touch(request);
+	}
+	/* Once the answer is complete nobody wants the body any more. */
+	if (request->ended)
+		resume(request);
+}
+
+/* libmicrohttpd closes a connection when one of its callbacks says so, or when it sees the end of the socket. */
+static void end_connection(struct http_request *request)
+{
+	if (request->suspended)
+		resume(request);
+	else
+		shutdown(request->connection->fd, SHUT_RDWR);
+}
+
+static void settle_raw(struct http_request *request)
+{
+	bypass_pump(request);
+	tell_writable(request);
+	if (request->aborted)
+		end_connection(request);
+	else if (request->ended && request->phase == PHASE_BODY)
+		resume(request);
 }
 
 static void settle_answer(struct http_request *request)
@@ -178,15 +210,6 @@ static void settle_answer(struct http_request *request)
 	resume(request);
 }
 
-/* libmicrohttpd closes a connection when one of its callbacks says so, or when it sees the end of the socket. */
-static void end_connection(struct http_request *request)
-{
-	if (request->suspended)
-		resume(request);
-	else
-		shutdown(request->connection->fd, SHUT_RDWR);
-}
-
 void request_settle(struct http_request *request)
 {
 	if (request->gone && open_ended(request)) {
@@ -199,13 +222,15 @@ void request_settle(struct http_request *request)
 	}
 	tell_body_end(request);
 	tell_writable(request);
-	if (request->answered && !request->committed)
+	if (request->raw)
+		settle_raw(request);
+	else if (request->answered && !request->committed)
 		settle_answer(request);
 	else if (request->committed && (request->out.len || request->ended))
 		resume(request);
 	else if (request->phase == PHASE_HEAD && request->reading)
 		resume(request);
-	else if (request->phase == PHASE_BODY && request->reading && !request->body_paused)
+	if (request->phase == PHASE_BODY && open_ended(request) && !request->body_paused)
 		resume(request);
 }
 
@@ -342,7 +367,7 @@ static enum MHD_Result refuse_mid_upload(struct http_request *request, size_t *s
 	struct http_problem problem = {.status = 413, .code = "body-too-large", .detail = SLICE("The request body is too large.")};
 	tell_gone(request);
 	request->refusal = HTTP_GUARD_BODY_LIMIT;
-	if (http_request_respond_problem(request, &problem, NULL) < 0 || !answer_send_raw(request))
+	if (http_request_respond_problem(request, &problem, NULL) < 0 || bypass_start(request) < 0)
 		return MHD_NO;
 	*size = 0;
 	return MHD_YES;
@@ -353,13 +378,13 @@ static enum MHD_Result swallow(struct http_request *request, size_t *size)
 	request->lingered += *size;
 	request->bytes_in += *size;
 	*size = 0;
-	return request->raw && request->lingered > LINGER_MAX ? MHD_NO : MHD_YES;
+	return request->wire_done && request->lingered > LINGER_MAX ? MHD_NO : MHD_YES;
 }
 
 static enum MHD_Result take_body(struct http_request *request, const char *data, size_t *size)
 {
 	request->body_seen_us = clock_mono_us();
-	if (request->answered)
+	if (!open_ended(request))
 		return swallow(request, size);
 	if (request->bytes_in + *size > request->max_body)
 		return refuse_mid_upload(request, size);
@@ -368,7 +393,7 @@ static enum MHD_Result take_body(struct http_request *request, const char *data,
 	*size -= taken;
 	if (request->aborted)
 		return MHD_NO;
-	if (*size && !request->answered) {
+	if (*size && open_ended(request)) {
 		request->body_paused = true;
 		request_suspend(request);
 	}
@@ -378,10 +403,8 @@ static enum MHD_Result take_body(struct http_request *request, const char *data,
 static enum MHD_Result after_body(struct http_request *request)
 {
 	request->phase = PHASE_DONE;
-	if (request->raw)
-		return MHD_NO;
 	tell_body_end(request);
-	if (request->aborted)
+	if (request->aborted || request->wire_done)
 		return MHD_NO;
 	if (request->answered && !request->committed)
 		return answer_commit(request) == 0 ? MHD_YES : MHD_NO;
@@ -403,18 +426,15 @@ enum MHD_Result request_step(struct http_request *request, const char *method, c
 
 static enum http_end end_of(const struct http_request *request, enum MHD_RequestTerminationCode code)
 {
-	if (request->raw)
+	bool handed_over = request->raw ? request->wire_done : request->committed && code == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+	if (handed_over && !request->short_answer)
 		return HTTP_END_OK;
 	if (request->slow || code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED)
 		return HTTP_END_TIMEOUT;
-	if (request->server->stopping && code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
+	if (request->server->stopping)
 		return HTTP_END_STOPPED;
-	if (request->gone && request->gone_told)
-		return HTTP_END_GONE;
-	if (request->aborted || request->short_answer)
+	if (request->aborted_by_user || request->short_answer || (request->aborted && !request->gone))
 		return HTTP_END_CUT;
-	if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK && request->committed)
-		return HTTP_END_OK;
 	return HTTP_END_GONE;
 }
 
@@ -543,7 +563,8 @@ static int start_answer(struct http_request *request, unsigned status, const str
 	request->status = status;
 	request->length = length;
 	request->bodyless = slice_equal(request->head.method, SLICE("HEAD")) || status == 204 || status == 304;
-	request->first_byte_us = clock_mono_us() - request->head.start_us;
+	request->answered_us = clock_mono_us();
+	request->first_byte_us = request->answered_us - request->head.start_us;
 	request_touch(request);
 	return 0;
 }

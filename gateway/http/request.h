@@ -11,8 +11,8 @@
  *             after it is answered). Everything in http_head is valid until then.
  * Runs on:    the loop of its server.
  * Re-entry:   no callback runs inside a call. Every call is allowed in every callback but on_finished.
- * Results:    HTTP_REQUEST_E_ANSWERED, HTTP_REQUEST_E_TOO_LARGE, HTTP_REQUEST_E_HEAD; negative = no memory or a field that may not be sent (-EINVAL): the
- *             connection is then cut and on_finished follows.
+ * Results:    HTTP_REQUEST_E_ANSWERED, HTTP_REQUEST_E_TOO_LARGE, HTTP_REQUEST_E_HEAD; negative = no memory or a field that may not
+ *             be sent (-EINVAL): the connection is then cut and on_finished follows.
  * Bounds:     HTTP_REQUEST_BUFFER bytes of unsent streamed answer; a request body is never buffered here.
  * Invariants: on_finished comes exactly once and last to a request with a sink, whatever happens; an answer is committed at the end
  *             of the loop turn, so respond_stream + write + end in one turn leave in one write; the client's half-close counts as gone.
@@ -75,7 +75,8 @@ struct http_summary {
 
 /* Each may be NULL but on_finished. */
 struct http_sink {
-	/* Takes as many bytes as it likes, valid during the call. Fewer than bytes.len: no more come until http_request_resume_body(). */
+	/* Takes as many bytes as it likes, valid during the call. They go on coming while a streamed answer
+	 * is under way. Fewer than bytes.len: no more come until http_request_resume_body(). */
 	size_t (*on_body)(void *ctx, struct slice bytes);
 	/* The whole body is here. Also called for a request without a body. */
 	void (*on_body_end)(void *ctx);

@@ -12,6 +12,8 @@
 #include <utlist.h>
 
 #define SWEEP_MS 1000
+/* So long an answer waits for the end of a small body, to keep the connection. */
+#define EARLY_ANSWER_US 1000000
 /* A body that has been waited for this long must have come at the minimum rate. */
 #define SLOW_AFTER_SECONDS    10
 #define SLOW_BYTES_PER_SECOND 1024
@@ -279,9 +281,9 @@ static void on_gone_poll(uv_poll_t *poll, int status UNUSED, int events UNUSED)
 	while ((n = epoll_wait(server->gone_fd, ready, ARRAY_LEN(ready), 0)) > 0) {
 		for (int i = 0; i < n; i++) {
 			struct http_connection *connection = ready[i].data.ptr;
-			connection->gone = true;
+			connection->gone |= (ready[i].events & ~EPOLLOUT) != 0;
 			if (connection->request && connection->request->begun) {
-				connection->request->gone = true;
+				connection->request->gone = connection->gone;
 				request_touch(connection->request);
 			}
 		}
@@ -324,6 +326,16 @@ static void sweep_head(struct http_connection *connection, uint64_t now)
 	hang_up(connection);
 }
 
+static void too_slow(struct http_request *request)
+{
+	request->slow = request->aborted = true;
+	if (!request->committed)
+		say_timeout(request->connection->fd);
+	rejected(request->server, "timeout");
+	hang_up(request->connection);
+	request_touch(request);
+}
+
 static void sweep_body(struct http_request *request, uint64_t now)
 {
 	if (request->phase != PHASE_BODY || request->suspended || request->aborted)
@@ -332,13 +344,27 @@ static void sweep_body(struct http_request *request, uint64_t now)
 	request->slow_seconds++;
 	bool crawls = request->slow_seconds > SLOW_AFTER_SECONDS &&
 		      request->bytes_in < (uint64_t)request->slow_seconds * SLOW_BYTES_PER_SECOND;
-	if (silent_ms < request->server->options.body_timeout_ms && !crawls)
+	if (silent_ms >= request->server->options.body_timeout_ms || crawls)
+		too_slow(request);
+}
+
+/* An answer that began before the end of the body. */
+static void sweep_early_answer(struct http_request *request, uint64_t now)
+{
+	if (request->aborted || request->phase == PHASE_HEAD)
 		return;
-	request->slow = request->aborted = true;
-	if (!request->committed)
-		say_timeout(request->connection->fd);
-	rejected(request->server, "timeout");
-	hang_up(request->connection);
+	if (request->raw && request->wire.len && now - request->wire_us >= (uint64_t)request->server->options.idle_timeout_ms * 1000) {
+		too_slow(request);
+	} else if (request->answered && !request->committed && now - request->answered_us >= EARLY_ANSWER_US) {
+		request->impatient = true;
+		request_touch(request);
+	}
+}
+
+static void sweep_request(struct http_request *request, uint64_t now)
+{
+	sweep_body(request, now);
+	sweep_early_answer(request, now);
 }
 
 static void on_sweep(uv_timer_t *timer)
@@ -349,7 +375,7 @@ static void on_sweep(uv_timer_t *timer)
 	DL_FOREACH_SAFE(server->connections, connection, next)
 	{
 		if (connection->request && connection->request->begun)
-			sweep_body(connection->request, now);
+			sweep_request(connection->request, now);
 		else
 			sweep_head(connection, now);
 	}
