@@ -269,17 +269,22 @@ def choose_ports(stack):
 
 # --- probes ------------------------------------------------------------------
 
-def http_status(url, headers=None, seconds=2):
-    """Status of GET url, or None. Not urllib: it would ask a configured proxy."""
+def http_get(url, seconds=2):
+    """Status and body of GET url, or (None, b""). Not urllib: it would ask a configured proxy."""
     where = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(where.hostname, where.port, timeout=seconds)
     try:
-        connection.request("GET", where.path, headers=headers or {})
-        return connection.getresponse().status
+        connection.request("GET", where.path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
-        return None
+        return None, b""
     finally:
         connection.close()
+
+
+def http_status(url):
+    return http_get(url)[0]
 
 
 def redis_answers(port):
@@ -408,14 +413,16 @@ def build(preset):
     say(f"built      {folder.relative_to(TOP)}/spritegate in {time.monotonic() - began:.1f} s")
 
 
+def token_tool(stack, *words):
+    return subprocess.run([str(stack.binary()), "token", *words], env={**os.environ, **stack.gateway_settings()},
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+
+
 def mint_token(stack):
-    if stack["token"] and http_status(stack.url("gateway") + "/-/agent/exec/quota",
-                                      {"Authorization": "Bearer " + stack["token"]}) == 200:
+    """A token for the demo, unless an earlier start's is still known."""
+    if stack["token"] and token_tool(stack, "show", stack["token"][4:20]).returncode == 0:
         return
-    command = [str(stack.binary()), "token", "create", "--actor", "demo", "--rate", "60/1m", "--burst", "20",
-               "--conc", "5", "--json"]
-    result = subprocess.run(command, env={**os.environ, **stack.gateway_settings()}, stdin=subprocess.DEVNULL,
-                            capture_output=True, text=True, timeout=20, check=False)
+    result = token_tool(stack, "create", "--actor", "demo", "--rate", "60/1m", "--burst", "20", "--conc", "5", "--json")
     try:
         stack["token"] = json.loads(result.stdout)["token"]
     except (ValueError, KeyError, TypeError):
@@ -427,6 +434,15 @@ def curl_line(stack, command):
     body = json.dumps({"command": command})
     return ["curl", "-sS", "--noproxy", "*", stack.url("gateway") + "/-/agent/exec",
             "-H", "Authorization: Bearer " + stack["token"], "-H", "Content-Type: application/json", "-d", body]
+
+
+def await_redis(stack):
+    """A gateway that was kept notices a moment later that Redis is there again."""
+    end = time.monotonic() + READY_SECONDS
+    while b'"redis":"up"' not in http_get(stack.url("admin") + "/health/ready")[1]:
+        if time.monotonic() > end:
+            raise Failed(f"gateway: no connection to Redis after {READY_SECONDS} s; {log_tail(stack, 'gateway')}")
+        time.sleep(0.05)
 
 
 def demo(stack):
@@ -457,7 +473,7 @@ def summary(stack):
     say(f"""
 Datasette  {stack.url('gateway')}/
 Gateway    {stack.url('gateway')}/-/agent/exec
-Admin      {stack.url('admin')}/   (metrics: /metrics)
+Admin      {stack.url('admin')}/metrics
 Logs       {LOGS}
 Token      {stack['token']}
 
@@ -503,6 +519,7 @@ def up(options):
         try:
             start_parts(stack, START_ORDER[:-1])
             start_parts(stack, START_ORDER[-1:])
+            await_redis(stack)
             mint_token(stack)
             stack.save()
             if not options.no_demo:

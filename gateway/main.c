@@ -18,7 +18,7 @@ static const char help_text[] =
 	"  spritegate serve [--config FILE]           run the gateway\n"
 	"  spritegate check-config [--config FILE]    check the settings and print them, without secrets\n"
 	"  spritegate token COMMAND …                 make and manage tokens (spritegate token --help)\n"
-	"  spritegate health [HOST:PORT]              exit 0 when the gateway there serves; default 127.0.0.1:8080\n"
+	"  spritegate health [HOST:PORT]              exit 0 when the gateway there serves; default: the port of LISTEN\n"
 	"  spritegate help config                     every setting, as Markdown\n"
 	"  spritegate version\n"
 	"\n"
@@ -118,7 +118,10 @@ static int connect_to(const char *host, const char *port)
 static int command_health(int argc, char **argv)
 {
 	static const char request[] = "GET /-/gateway/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-	const char *where = argc ? argv[0] : "127.0.0.1:8080";
+	const char *listen = getenv("SPRITEGATE_LISTEN"), *port = listen ? strrchr(listen, ':') : NULL;
+	char here[32];
+	snprintf(here, sizeof here, "127.0.0.1%.8s", port ? port : ":8080");
+	const char *where = argc ? argv[0] : here;
 	const char *colon = strrchr(where, ':');
 	if (argc > 1 || !colon) {
 		fprintf(stderr, "spritegate: health takes one HOST:PORT\n");
@@ -170,6 +173,8 @@ int main(int argc, char **argv)
 		{"health", command_health}, {"help", command_help},	     {"--help", command_help},
 		{"-h", command_help},	    {"version", command_version},    {"--version", command_version},
 	};
+	if (argc == 3 && strcmp(argv[2], "--help") == 0 && strcmp(argv[1], "token") != 0)
+		return command_help(0, NULL);
 	for (size_t i = 0; argc > 1 && i < ARRAY_LEN(commands); i++)
 		if (strcmp(argv[1], commands[i].name) == 0)
 			return commands[i].run(argc - 2, argv + 2);

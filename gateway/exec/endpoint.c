@@ -471,7 +471,8 @@ static void handle_post(struct call *call, const struct http_head *head)
 		refuse_capacity(call, "draining", "This gateway is shutting down.");
 		return;
 	}
-	if (!exec_is_json(http_fields_value(head->fields, SLICE("Content-Type")))) {
+	if (!exec_is_json(http_fields_value(head->fields, SLICE("Content-Type"))) ||
+	    http_fields_count(head->fields, SLICE("Content-Type")) > 1 || http_fields_find(head->fields, SLICE("Content-Encoding"))) {
 		decide(call, "deny", "invalid_request");
 		answer_problem(call, &exec_problem_media_type);
 		return;

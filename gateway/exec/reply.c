@@ -38,7 +38,7 @@ const struct exec_problem exec_problem_scope = {
 const struct exec_problem exec_problem_media_type = {
 	.status = 415,
 	.code = "unsupported-media-type",
-	.detail = "Content-Type must be application/json.",
+	.detail = "The body must be application/json, without a content coding.",
 };
 
 static const char usage[] =

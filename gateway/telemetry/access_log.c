@@ -56,13 +56,21 @@ static int put_exec(struct buf *out, const struct access_record *record)
 	return r < 0 ? r : put_text(out, "tier", slice_str(record->tier));
 }
 
+/* A target that was refused has not been taken apart: its query and anything that is no path stay out, they may hold secrets. */
+static struct slice path_of(struct slice target)
+{
+	size_t n = 0;
+	if (!target.len || (target.data[0] != '/' && !slice_equal(target, SLICE("*"))))
+		return (struct slice){0};
+	while (n < target.len && n < MAX_PATH && target.data[n] != '?' && target.data[n] != '#')
+		n++;
+	return slice_of(target.data, n);
+}
+
 static int put_record(struct buf *out, const struct access_record *record)
 {
 	char time[25];
 	clock_format(record->wall_ms, time);
-	struct slice path = record->path;
-	if (path.len > MAX_PATH)
-		path.len = MAX_PATH;
 	int r = buf_printf(out, "{\"time\":\"%s\",\"status\":%u,\"duration_ms\":%.3f,\"first_byte_ms\":%.3f,\"bytes_in\":%llu,\"bytes_out\":%llu", time,
 			   record->status, (double)record->duration_us / 1000, (double)record->first_byte_us / 1000,
 			   (unsigned long long)record->bytes_in, (unsigned long long)record->bytes_out);
@@ -73,7 +81,7 @@ static int put_record(struct buf *out, const struct access_record *record)
 	if (r == 0)
 		r = put_text(out, "method", record->method);
 	if (r == 0)
-		r = put_text(out, "path", path);
+		r = put_text(out, "path", path_of(record->path));
 	if (r == 0)
 		r = put_text(out, "route", slice_str(record->route));
 	if (r == 0)

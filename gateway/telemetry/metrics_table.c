@@ -24,7 +24,7 @@ static const char *const pool_states[] = {"intent",    "creating",   "preparing"
 static const char *const pool_refusals[] = {"full", "deadline", "stopping", "unavailable", "other"};
 static const char *const provider_codes[] = {"ok",	     "gone",	    "rate_limit", "capacity", "unauthorized",
 					     "unavailable", "policy", "invalid",    "other"};
-static const char *const sprites_calls[] = {"create", "get", "delete", "list", "policy", "kill", "dial", "other"};
+static const char *const sprites_calls[] = {"create", "get", "delete", "list", "set_policy", "get_policy", "kill", "dial", "other"};
 static const char *const sprites_results[] = {"ok", "gone", "rate_limit", "capacity", "unauthorized", "unavailable", "policy", "invalid", "other"};
 
 static const uint64_t request_seconds[] = {5000,   10000,   25000,   50000,   100000,	250000,	  500000,

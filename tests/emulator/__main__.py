@@ -33,7 +33,7 @@ def parse_flags(argv):
     add("--seed", type=int, default=1, help="decides which occasions faults strike (default 1)")
     for name, default, text in (
             ("create-delay", "1500ms", "how long a creation takes"),
-            ("wake-delay", "300ms", "how long waking from warm takes; requests are held"),
+            ("wake-delay", "300ms", "how long waking from warm takes, and the first wake of a new Sprite; requests are held"),
             ("cold-wake-delay", "1500ms", "how long waking from cold takes; requests are held"),
             ("idle-pause", "30s", "without activity for this long a running Sprite turns warm; 0 never"),
             ("cold-after", "0", "after this long a warm Sprite turns cold; 0 never"),

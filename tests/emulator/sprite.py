@@ -1,6 +1,6 @@
 """One Sprite: its description, its status cold/warm/running, and what keeps it awake.
 
-cold --wake, cold_wake_delay--> running --idle_pause without activity--> warm
+new --wake, wake_delay--> running; cold --wake, cold_wake_delay--> running --idle_pause without activity--> warm
 warm --wake, wake_delay--> running      warm --cold_after--> cold (processes and /tmp gone, home kept)
 
 Every pause cuts all open connections of the Sprite. Activity is a request in progress, an
@@ -130,6 +130,10 @@ class Sprite:
             except SandboxError as error:
                 raise errors.Refusal(503, f"{error}\n") from None
 
+    def start_delay(self):
+        """A new Sprite says `cold`, but its machine was started by the create: the first request finds it as fast as a paused one."""
+        return self.settings.wake_delay if self.last_running_at is None else self.settings.cold_wake_delay
+
     async def do_wake(self):
         try:
             async with self.transition:
@@ -139,7 +143,7 @@ class Sprite:
                     self.sandbox = sandbox
                     try:
                         await self.disk.clear_tmp()
-                        await asyncio.gather(sandbox.start(), asyncio.sleep(self.settings.cold_wake_delay))
+                        await asyncio.gather(sandbox.start(), asyncio.sleep(self.start_delay()))
                     except BaseException:
                         self.sandbox = None
                         await sandbox.kill()

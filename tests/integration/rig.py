@@ -33,7 +33,7 @@ LARGER = {"asan": 6, "tsan": 10}.get(PRESET, 1)
 
 PATIENCE = 20 * max(1, SLOWER // 2)
 QUICK = ("--create-delay", "50ms", "--wake-delay", "30ms", "--cold-wake-delay", "50ms")
-LIKE_LIVE = ("--create-delay", "1500ms", "--wake-delay", "300ms", "--cold-wake-delay", "300ms")
+LIKE_LIVE = ("--create-delay", "1500ms", "--wake-delay", "300ms")
 
 LOGS = pathlib.Path(tempfile.mkdtemp(prefix="spritegate-it-"))
 numbers = itertools.count(1)
@@ -311,6 +311,22 @@ class Gateway:
 
     def fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def descriptors(self):
+        """What the descriptors are, for messages: {"what": how many}; sockets by the port they are connected to."""
+        sockets = {}
+        for line in pathlib.Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]:
+            fields = line.split()
+            local, remote = (int(fields[i].split(":")[1], 16) for i in (1, 2))
+            sockets[fields[9]] = f"tcp {local if local == self.port else '*'} → {remote if local != self.port else '*'}, state {fields[3]}"
+        found = {}
+        for fd in os.listdir(f"/proc/{self.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                what = os.readlink(f"/proc/{self.pid}/fd/{fd}")
+                inode = re.fullmatch(r"socket:\[(\d+)\]", what)
+                what = sockets.get(inode[1], "socket") if inode else what
+                found[what] = found.get(what, 0) + 1
+        return found
 
     def status(self, name):
         for line in pathlib.Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines():
