@@ -98,10 +98,10 @@ class Store:
         self.clock = clock
         self.admit_text = self.text("admit")
         self.settle_text = self.text("settle")
-        assert CLOCK not in self.settle_text
         if clock is not None:
-            assert self.admit_text.count(CLOCK) == 1
-            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[9], ARGV[10]}")
+            assert self.admit_text.count(CLOCK) == self.settle_text.count(CLOCK) == 1
+            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[10], ARGV[11]}")
+            self.settle_text = self.settle_text.replace(CLOCK, "{ARGV[7], ARGV[8]}")
         self.run_admit = redis.register_script(self.admit_text)
         self.run_settle = redis.register_script(self.settle_text)
 
@@ -113,15 +113,20 @@ class Store:
         return [] if self.clock is None else [self.clock // 1_000_000, self.clock % 1_000_000]
 
     def admit(self, token, lease=None, want=1000, program="bash", scope="exec:run", mac=None, pepper=None, client=None,
-              wait=0):
+              wait=0, size=0):
         reply = self.run_admit(keys=[token.key], client=client, args=[
-            token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), wait, *self.times()])
+            token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), wait, size, *self.times()])
         return Answer(reply)
 
-    def settle(self, token, lease, granted=None, used=0, out=0, client=None):
+    def settle(self, token, lease, granted=None, used=0, out=0, refund=False, client=None):
         """`granted`: an Answer, or None when the answer was never seen."""
-        known = [token.actor, granted.granted_ms, granted.day] if granted else ["", "", ""]
-        return self.run_settle(keys=[token.key], client=client, args=[token.kid, lease, *known, used, out])
+        actor = token.actor if granted else ""
+        return self.run_settle(keys=[token.key], client=client, args=[token.kid, lease, actor, used, out, int(refund), *self.times()])
+
+    def tat(self, key):
+        """(TAT, tau) of `t:<kid>` or `at:<actor>`, or None."""
+        found = self.redis.get("sg:{g}:" + key)
+        return found and tuple(int(number) for number in found.split(":"))
 
     def leases(self, token):
         return self.redis.zrange(f"sg:{{g}}:c:{token.kid}", 0, -1)
@@ -174,7 +179,7 @@ class Model:
     def reap(self, kid, actor, now_ms):
         ended = [member for member, end in self.leases["c", kid].items() if end <= now_ms]
         for member in ended:
-            _, want, day = member.split(":")
+            _, want, day, *_ = member.split(":")
             del self.leases["c", kid][member]
             self.leases["ac", actor].pop(member, None)
             self.spent[kid, day]["held"] -= int(want)
@@ -183,7 +188,7 @@ class Model:
             del self.leases["ac", actor][member]
         return len(ended)
 
-    def admit(self, kid, now, lease, want, program):
+    def admit(self, kid, now, lease, want, program, size=0):
         r = collections.defaultdict(int, self.records[kid])
         actor, now_ms, day, left_of_day = r["actor"], now // 1000, date(now), DAY_US - now % DAY_US
         if r["status"] != "active":
@@ -199,9 +204,11 @@ class Model:
         spent = self.spent[kid, day]
         used, held = spent["used"], spent["held"]
 
-        code, violated, wait, granted, granted_day = "granted", [], 0, 0, ""
+        code, violated, wait, granted, granted_day, charges = "granted", [], 0, 0, "", []
         if r["cmds"] and program not in r["cmds"].split():
             code = "command"
+        elif r["max_in"] and size > r["max_in"]:
+            code = "input"
         else:
             for name, key, count, per_ms, burst in limits:
                 interval, tau, tat = self.bucket(key, now, count, per_ms, burst)
@@ -223,7 +230,9 @@ class Model:
             for name, key, count, per_ms, burst in limits:
                 interval, tau, tat = self.bucket(key, now, count, per_ms, burst)
                 self.tat[key] = tat + interval, tau
-            member = f"{lease}:{want}:{day}"
+                charges += [interval, tau]
+            charges += [0, 0] * (2 - len(limits))
+            member = ":".join(str(part) for part in (lease, want, day, now, *charges))
             for key in ("c", kid), ("ac", actor):
                 self.leases[key][member] = now_ms + want + GRACE_MS
             spent["held"] += want
@@ -237,9 +246,15 @@ class Model:
                 r["arate_n"], r["arate_per_ms"], r["aburst"], *states[1],
                 r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day]
 
-    def settle(self, kid, actor, lease, used, out):
+    def put_back(self, key, now, since, interval, tau):
+        tat, written_with = self.tat.get(key, (now, 0))
+        rest = interval - (now - since)
+        if written_with == tau and now >= since and rest > 0 and now < tat <= now + tau:
+            self.tat[key] = max(tat - rest, now), tau
+
+    def settle(self, kid, actor, lease, used, out, refund, now):
         for member in list(self.leases["c", kid]):
-            found, want, day = member.split(":")
+            found, want, day, since, *charges = member.split(":")
             if found == lease:
                 del self.leases["c", kid][member]
                 self.leases["ac", actor].pop(member, None)
@@ -247,5 +262,10 @@ class Model:
                 spent["held"] -= int(want)
                 spent["used"] += min(used, int(want))
                 spent["out"] += out
+                if refund:
+                    interval, tau, actor_interval, actor_tau = map(int, charges)
+                    self.put_back(("t", kid), now, int(since), interval, tau)
+                    if actor_interval:
+                        self.put_back(("at", actor), now, int(since), actor_interval, actor_tau)
                 return 1
         return 0

@@ -1,162 +1,15 @@
 """After 1,000 mixed requests whose clients leave at random moments nothing is left: no Sprite, lease, descriptor, thread or memory."""
-import json
 import os
-import random
-import threading
-import time
 
 import pytest
 
-from rig import LARGER, SLOWER, leases, until
-from wire import CutOff, Wire, exec_request
+from rig import LARGER, SLOWER
+from storm import MIB, seen, storm, until_quiet
 
 REQUESTS = 1000
-CLIENTS = 12
-MIB = 1024 * 1024
 HOT = 3
 
 pytestmark = pytest.mark.timeout(400 * max(1, SLOWER // 2))
-
-
-class Client(threading.Thread):
-    """Sends requests of all kinds; some are left in the middle of a byte stream in either direction."""
-
-    def __init__(self, gateway, token, numbers, seed):
-        super().__init__()
-        self.gateway, self.token, self.numbers = gateway, token, numbers
-        self.random = random.Random(seed)
-        self.statuses, self.failures = {}, []
-
-    def run(self):
-        try:
-            while next(self.numbers, None) is not None:
-                self.one()
-        except Exception as failure:        # noqa: BLE001  shown by the test
-            self.failures.append(repr(failure))
-
-    def one(self):
-        kind = self.random.choices(["exec", "output", "sleep", "refused", "page", "csv", "upload", "rubbish"], [30, 8, 12, 10, 20, 8, 8, 4])[0]
-        data = getattr(self, kind)()
-        leaves = self.random.random() < 0.4
-        wire = Wire(self.gateway.port, limit=90, receive_buffer=self.random.choice([None, 4096]))
-        try:
-            if leaves and self.random.random() < 0.3:
-                data = data[:self.random.randrange(len(data))]
-            wire.send(data)
-            if leaves:
-                self.leave(wire)
-            else:
-                self.finish(wire, kind)
-        except (CutOff, ConnectionError):
-            self.count("cut")
-        finally:
-            wire.close()
-
-    def leave(self, wire):
-        time.sleep(self.random.choice([0, 0.001, 0.01, 0.05, 0.2, 0.5]))
-        if self.random.random() < 0.3:
-            wire.socket.settimeout(0.5)
-            try:
-                wire.receive(1000)
-            except TimeoutError:
-                pass
-        self.count("left")
-        wire.reset() if self.random.random() < 0.5 else wire.close()
-
-    def finish(self, wire, kind):
-        status = wire.answer().status
-        self.count(status)
-        allowed = {"exec": {200, 503}, "output": {200, 503}, "sleep": {200, 503}, "refused": {400, 401, 404, 405, 415, 422}, "page": {200}, "csv": {200},
-                   "upload": {400, 403, 413}, "rubbish": {400, 414, 431, 501, 505}}[kind]
-        if status not in allowed:
-            self.failures.append(f"{kind}: {status}")
-
-    def count(self, what):
-        self.statuses[what] = self.statuses.get(what, 0) + 1
-
-    # -- the requests -----------------------------------------------------------
-
-    def command(self, **fields):
-        return exec_request(self.token, json.dumps(fields).encode(), "Connection: close")
-
-    def exec(self):
-        return self.command(command=f"echo {self.random.random()}", stdin="x" * self.random.choice([0, 10, 100_000]))
-
-    def output(self):
-        return self.command(command=f"head -c {self.random.choice([10_000, 3_000_000])} /dev/urandom", max_output_bytes=self.random.choice([100, 4_000_000]))
-
-    def sleep(self):
-        return self.command(command=f"sleep {self.random.choice([0.1, 0.5, 5])}", timeout_seconds=self.random.choice([0.3, 1, 10]))
-
-    def refused(self):
-        return self.random.choice([
-            self.command(command=1), exec_request("sgt_wrong", b'{"command": "true"}'), exec_request(self.token, b"{"),
-            exec_request(self.token, b'{"command": "true"}').replace(b"application/json", b"text/plain"),
-            b"PUT /-/agent/exec HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /-/agent/exec/x HTTP/1.1\r\nHost: a\r\n\r\n"])
-
-    def page(self):
-        path = self.random.choice(["/-/versions.json", "/sample/stations.json", "/sample/readings?_size=100", "/-/static/app.css", "/sample/notes/5"])
-        return f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
-
-    def csv(self):
-        return b"GET /sample/readings.csv?_stream=on&_size=max HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-
-    def upload(self):
-        body = b"x" * self.random.choice([10, 1_000_000, 3_000_000])
-        head = b"POST /sample/empty/-/insert HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nConnection: close\r\n"
-        if self.random.random() < 0.5:
-            return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
-        return head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
-
-    def rubbish(self):
-        return self.random.choice([
-            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabcde", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00 rubbish\r\n\r\n",
-            b"GET /" + b"x" * 50_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
-            b"GET /-/agent//exec HTTP/1.1\r\nHost: a\r\n\r\n"])
-
-
-def storm(gateway, token, requests, seed):
-    numbers = Numbers(requests)
-    clients = [Client(gateway, token, numbers, f"{seed} {i}") for i in range(CLIENTS)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
-    failures = [failure for client in clients for failure in client.failures]
-    statuses = {}
-    for client in clients:
-        for status, count in client.statuses.items():
-            statuses[status] = statuses.get(status, 0) + count
-    assert not failures, f"{len(failures)} requests went wrong: {failures[:5]}; {statuses}"
-    return statuses
-
-
-class Numbers:
-    """A counter for several threads."""
-
-    def __init__(self, count):
-        self.left, self.lock = count, threading.Lock()
-
-    def __next__(self):
-        with self.lock:
-            if not self.left:
-                raise StopIteration
-            self.left -= 1
-            return self.left
-
-
-def until_quiet(gateway, emulator, store):
-    gateway.until_ready(60 * SLOWER)
-    until(lambda: gateway.metrics().get("spritegate_exec_running") == 0, "no command is under way")
-    until(lambda: gateway.metrics().get("spritegate_http_requests_in_flight") == 0, "no request is under way")
-    until(lambda: gateway.metrics().get("spritegate_exec_settlements_pending") == 0, "nothing is left to settle")
-    until(lambda: leases(store) == 0, lambda: f"no lease is held; there are {leases(store)}")
-    emulator.view.until_alive(HOT, 60 * SLOWER)
-    time.sleep(5)      # idle connections to Datasette are kept for 4 s
-
-
-def seen(gateway):
-    return {"rss": gateway.rss(), "fds": gateway.fds(), "threads": gateway.threads()}
 
 
 def test_nothing_is_left_behind(rig, stack):
@@ -166,17 +19,17 @@ def test_nothing_is_left_behind(rig, stack):
     gateway.until_ready()
     seed = os.environ.get("SG_SEED", "1")
     storm(gateway, gateway.token, REQUESTS // 4, seed + " warm-up")
-    until_quiet(gateway, emulator, store.client)
+    until_quiet(gateway, emulator, store.client, HOT)
     before = seen(gateway)
 
     statuses = storm(gateway, gateway.token, REQUESTS, seed)
     assert statuses.get("left", 0) > REQUESTS / 5, f"too few clients left: {statuses}"
     assert statuses.get(200, 0) > REQUESTS / 4, f"too few requests were answered: {statuses}"
-    until_quiet(gateway, emulator, store.client)
+    until_quiet(gateway, emulator, store.client, HOT)
     after = seen(gateway)
 
     assert after["threads"] == before["threads"], f"threads: {before} → {after}"
-    assert after["fds"] <= before["fds"] + 2, f"descriptors: {before} → {after}"
+    assert after["fds"] <= before["fds"] + 2, f"descriptors: {before['fds']} → {after['fds']}: {gateway.descriptors()}"
     assert after["rss"] <= before["rss"] + 16 * MIB * LARGER, f"memory: {before['rss'] / MIB:.1f} → {after['rss'] / MIB:.1f} MiB"
     metrics = gateway.metrics()
     assert metrics.get("spritegate_exec_leases") == 0 and metrics.get("spritegate_exec_leases_reaped_total") == 0

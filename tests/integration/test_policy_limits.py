@@ -61,6 +61,23 @@ def test_refusals_take_nothing(stack):
     refused(stack.exec(token=token, command="true"), "rate")
 
 
+def left_of(answer):
+    return list_of_strings(answer.headers["RateLimit"])["rate"]["r"]
+
+
+def test_too_much_input_takes_nothing(stack):
+    token = stack.mint(rate="3/1h", burst=3, max_in="1KiB")["token"]
+    assert left_of(stack.exec(token=token, argv=["cat"], stdin="x" * 1024)) == 2
+    for _ in range(4):
+        answer = stack.exec(token=token, argv=["cat"], stdin="x" * 1025)
+        body = problem(answer, 413, "body-too-large")
+        assert body["limit_bytes"] == 1024, body
+        check_limits(answer.headers)
+        assert left_of(answer) == 2
+    assert stack.redis.zcard("sg:{g}:c:" + token[4:20]) == 0
+    assert left_of(stack.exec(token=token, command="true")) == 1
+
+
 def test_rate_of_one_token_is_not_another_one_s(stack):
     first, second = (stack.mint(rate="1/1h", burst=1, actor=actor)["token"] for actor in ("one", "two"))
     assert stack.run("true", token=first).exit_code == 0

@@ -9,7 +9,7 @@ import time
 import pytest
 import redis
 
-from policy_store import DAY_US, GRACE_MS, Model, Store, Token, date, documented_acl, lease_id, mac_of, pepper_id
+from policy_store import DAY_US, GRACE_MS, LIMITS, Model, Store, Token, date, documented_acl, lease_id, mac_of, pepper_id
 from rig import Redis
 
 NOON = 1_795_003_200_000_000        # 2026-11-18 12:00 UTC, µs
@@ -100,7 +100,7 @@ def test_ten_thousand_wrong_tokens_leave_redis_as_it_was(store):
     pipeline = store.redis.pipeline(transaction=False)
     for i in range(10_000):
         kid = token.kid if i % 2 else f"{i:016d}"
-        pipeline.evalsha(script, 1, "sg:{g}:k:" + kid, kid, f"{i:064x}", pepper_id(), "exec:run", "bash", 1000, lease_id())
+        pipeline.evalsha(script, 1, "sg:{g}:k:" + kid, kid, f"{i:064x}", pepper_id(), "exec:run", "bash", 1000, lease_id(), 0, 0)
     assert {reply[0] for reply in pipeline.execute()} == {"unknown", "bad-mac"}
     assert store.snapshot() == before
 
@@ -129,19 +129,19 @@ def refused_by(timed, name):
     fields = {"rate": {"burst": 1, "rate_per_ms": 3_600_000, "rate_n": 1},
               "actor-rate": {"arate_n": 1, "arate_per_ms": 3_600_000, "aburst": 1},
               "concurrency": {"conc": 1}, "actor-concurrency": {"aconc": 1}, "budget": {"bud_ms": 1500},
-              "scope": {"scopes": "exec:run x"}, "command": {"cmds": "bash"}}[name]
+              "scope": {"scopes": "exec:run x"}, "command": {"cmds": "bash"}, "input": {"max_in": 100}}[name]
     token = Token(timed, **fields)
     assert timed.admit(token).code == "granted"
-    return token, {"scope": {"scope": "other"}, "command": {"program": "sh"}}.get(name, {})
+    return token, {"scope": {"scope": "other"}, "command": {"program": "sh"}, "input": {"size": 101}}.get(name, {})
 
 
-@pytest.mark.parametrize("name", ["rate", "actor-rate", "concurrency", "actor-concurrency", "budget", "scope", "command"])
+@pytest.mark.parametrize("name", ["rate", "actor-rate", "concurrency", "actor-concurrency", "budget", "scope", "command", "input"])
 def test_a_refusal_writes_nothing(timed, name):
     token, ask = refused_by(timed, name)
     before = timed.snapshot()
     for _ in range(5):
         answer = timed.admit(token, **ask)
-        assert (answer.code, answer.violated) == ((name, "") if name in ("scope", "command") else ("quota", name))
+        assert (answer.code, answer.violated) == ((name, "") if name in ("scope", "command", "input") else ("quota", name))
         assert (answer.granted_ms, answer.day) == (0, "")
     assert timed.snapshot() == before
 
@@ -188,6 +188,143 @@ def test_no_window_sees_more_than_the_burst_and_the_rate(timed, count, per_ms, b
         for j in range(i, len(granted)):
             assert j - i + 1 <= burst + (granted[j] - start) // interval
     assert len(granted) > 50
+
+
+# --- refunds ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_refund_gives_back_one_of_each_rate_once(timed, known):
+    token = Token(timed, rate_n=1, rate_per_ms=60_000, burst=3, arate_n=1, arate_per_ms=30_000, aburst=2)
+    assert timed.admit(token, "a" * 24).left == 2
+    before = timed.tat(f"t:{token.kid}"), timed.tat("at:ann")
+    answer = timed.admit(token, "b" * 24)
+    assert (answer.left, answer.actor_left) == (1, 0)
+    assert timed.settle(token, "b" * 24, answer if known else None, refund=True) == 1
+    assert (timed.tat(f"t:{token.kid}"), timed.tat("at:ann")) == before
+    for late in (answer, None):
+        state = timed.snapshot()
+        assert timed.settle(token, "b" * 24, late, refund=True) == 0
+        assert timed.snapshot() == state
+    assert timed.admit(token).code == "granted"
+    assert timed.admit(token).violated == "actor-rate"
+
+
+def test_without_the_flag_nothing_is_refunded(timed):
+    token = Token(timed, rate_n=1, rate_per_ms=60_000, burst=1)
+    answer = timed.admit(token, "a" * 24)
+    state = timed.tat(f"t:{token.kid}")
+    assert timed.settle(token, "a" * 24, answer) == 1 and timed.settle(token, "a" * 24, answer, refund=True) == 0
+    assert timed.tat(f"t:{token.kid}") == state
+    assert timed.admit(token).violated == "rate"
+
+
+def test_a_refund_after_a_wait_leaves_what_was_there_before(timed):
+    token = Token(timed, rate_n=1, rate_per_ms=60_000, burst=3)
+    timed.admit(token)
+    answer = timed.admit(token, "a" * 24)
+    timed.clock += 10 * SECOND
+    timed.settle(token, "a" * 24, answer, refund=True)
+    assert [timed.admit(token).code for _ in range(3)] == ["granted", "granted", "quota"]
+
+
+def test_what_came_back_by_itself_is_not_refunded(timed):
+    token = Token(timed, rate_n=1, rate_per_ms=1000, burst=1)
+    late = timed.admit(token, "a" * 24)
+    timed.clock += SECOND
+    assert timed.admit(token).code == "granted"
+    timed.settle(token, "a" * 24, late, refund=True)
+    assert timed.admit(token).violated == "rate", "two at the same moment with a burst of one"
+
+
+@pytest.mark.parametrize("change", [{"rate_n": 100}, {"burst": 2}, {"rate_n": 1, "rate_per_ms": 3_600_000}])
+def test_a_refund_leaves_a_bucket_alone_that_another_limit_has_written(timed, change):
+    token = Token(timed, rate_n=1, rate_per_ms=60_000, burst=1)
+    answer = timed.admit(token, "a" * 24)
+    token.set(**change)
+    timed.clock += 60 * SECOND
+    assert timed.admit(token).code == "granted"
+    state = timed.tat(f"t:{token.kid}")
+    timed.clock -= 59 * SECOND
+    timed.settle(token, "a" * 24, answer, refund=True)
+    assert timed.tat(f"t:{token.kid}") == state
+
+
+def test_a_refund_with_a_clock_that_went_back_changes_no_rate(timed):
+    token = Token(timed, rate_n=1, rate_per_ms=1000, burst=3)
+    answer = timed.admit(token, "a" * 24)
+    state = timed.tat(f"t:{token.kid}")
+    timed.clock -= 1
+    assert timed.settle(token, "a" * 24, answer, refund=True) == 1
+    assert timed.tat(f"t:{token.kid}") == state
+
+
+def test_a_refund_of_a_lease_that_has_ended_does_nothing(timed):
+    token = Token(timed, rate_n=1, rate_per_ms=3_600_000, burst=2)
+    answer = timed.admit(token, "a" * 24, want=700)
+    timed.clock += (700 + GRACE_MS) * 1000
+    assert timed.admit(token).reaped == 1
+    state = timed.snapshot()
+    assert timed.settle(token, "a" * 24, answer, refund=True) == 0
+    assert timed.snapshot() == state
+
+
+def test_a_refund_across_midnight_touches_its_own_day_only(timed):
+    timed.clock = MIDNIGHT - SECOND
+    token = Token(timed, rate_n=1, rate_per_ms=60_000, burst=2)
+    first = timed.admit(token, "a" * 24)
+    timed.clock = MIDNIGHT
+    second = timed.admit(token, "b" * 24)
+    assert timed.settle(token, "a" * 24, first, refund=True) == 1
+    assert timed.budget(token, first.day) == {"used": 0, "held": 0, "out": 0, "reqs": 1}
+    assert timed.budget(token, second.day) == {"held": 1000, "reqs": 1}
+    assert [timed.admit(token).code for _ in range(2)] == ["granted", "quota"]
+
+
+def test_a_lease_without_charges_is_settled_and_not_refunded(timed):
+    token = Token(timed, rate_n=1, rate_per_ms=60_000, burst=1)
+    answer = timed.admit(token, "a" * 24)
+    for key in (f"sg:{{g}}:c:{token.kid}", "sg:{g}:ac:ann"):
+        (member, end), = timed.redis.zrange(key, 0, -1, withscores=True)
+        timed.redis.delete(key)
+        timed.redis.zadd(key, {":".join(member.split(":")[:3]): end})
+    assert timed.settle(token, "a" * 24, answer, refund=True) == 1
+    assert not timed.leases(token) and not timed.redis.exists("sg:{g}:ac:ann")
+    assert timed.admit(token).violated == "rate"
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("count, per_ms, burst", [(60, 60_000, 5), (7, 10_000, 3), (1, 1000, 1)])
+def test_refunds_never_let_more_than_the_burst_and_the_rate_run(timed, count, per_ms, burst, seed):
+    """Of what was not refunded, in any window; the actor's bucket is the same size and sees two tokens."""
+    same = {"arate_n": count, "arate_per_ms": per_ms, "aburst": burst}
+    tokens = [Token(timed, rate_n=count, rate_per_ms=per_ms, burst=burst, max_ms=3_600_000, **same) for _ in range(2)]
+    rnd, interval, granted, waiting, refunded = random.Random(seed), per_ms * 1000 // count, {}, [], 0
+    for _ in range(400):
+        token, lease = rnd.choice(tokens), lease_id()
+        answer = timed.admit(token, lease, want=3_600_000)
+        if answer.code == "granted":
+            granted[lease] = timed.clock
+            if rnd.random() < 0.5:
+                waiting.append((token, lease, answer))
+        if waiting and rnd.random() < 0.2:
+            token, lease, answer = waiting.pop(rnd.randrange(len(waiting)))
+            assert timed.settle(token, lease, answer, refund=True) == 1
+            del granted[lease]
+            refunded += 1
+        timed.clock += rnd.choice([0, 0, interval // 10, interval // 3, interval * 2 // 3])
+    times = list(granted.values())
+    for i, start in enumerate(times):
+        for j in range(i, len(times)):
+            assert j - i + 1 <= burst + (times[j] - start) // interval
+    assert refunded > 20 and len(times) > 20
+
+
+def test_as_much_input_as_the_token_allows(timed):
+    token = Token(timed, max_in=100)
+    assert timed.admit(token, size=100).code == "granted"
+    answer = timed.admit(token, size=101)
+    assert (answer.code, answer.max_in, answer.left) == ("input", 100, LIMITS["burst"] - 1)
+    assert timed.admit(Token(timed), size=10**9).code == "granted"
 
 
 # --- leases ----------------------------------------------------------------------------------------------------------
@@ -386,7 +523,7 @@ def test_numbers_are_whole_and_plain(store):
     store.admit(token, want=10**15)
     assert re.fullmatch(r"\d{16}:25714284", store.redis.get(f"sg:{{g}}:t:{token.kid}"))
     (member, end), (second, _) = store.redis.zrange(f"sg:{{g}}:c:{token.kid}", 0, -1, withscores=True)
-    assert re.fullmatch(r"a{24}:86399999:\d{8}", member) and ":86400000:" in second
+    assert re.fullmatch(r"a{24}:86399999:\d{8}:\d{16}:8571428:25714284:0:0", member) and ":86400000:" in second
     now = time.time() * 1000
     assert now + 86_399_999 < end < now + 86_399_999 + GRACE_MS + 5000
 
@@ -395,7 +532,7 @@ def test_the_shipped_script_cannot_be_told_the_time(store):
     token = Token(store, exp=int(time.time() * 1000) - 1000)
     script = store.redis.register_script(store.admit_text)
     args = [token.kid, token.mac, pepper_id(), "exec:run", "bash", 1000, lease_id()]
-    assert script(keys=[token.key], args=[*args, 0, 0]) == ["expired"]
+    assert script(keys=[token.key], args=[*args, 0, 0, 0, 0]) == ["expired"]
 
 
 def test_the_documented_acl_is_enough_and_keeps_us_in_our_keys(server, store):
@@ -498,7 +635,7 @@ class Pair:
             "rate_n": rnd.choice([1, 3, 7, 60]), "rate_per_ms": rnd.choice([1000, 10_000, 60_000]), "burst": rnd.choice([1, 2, 10]),
             "conc": rnd.choice([1, 2, 5]), "max_ms": rnd.choice([1000, 20_000]),
             "arate_n": rnd.choice([None, 1, 5]), "arate_per_ms": 1000, "aburst": rnd.choice([1, 4]), "aconc": rnd.choice([None, 1, 4]),
-            "bud_ms": rnd.choice([None, 5000, 60_000]), "cmds": rnd.choice([None, None, "ls cat"]),
+            "bud_ms": rnd.choice([None, 5000, 60_000]), "max_in": rnd.choice([None, 100]), "cmds": rnd.choice([None, None, "ls cat"]),
             "status": rnd.choice(["active"] * 5 + ["revoked"]), "exp": rnd.choice([None, None, (NOON + DAY_US) // 1000]),
         }
         token.set(**fields)
@@ -510,18 +647,18 @@ class Pair:
 
     def admit(self, token):
         rnd, lease = self.rnd, lease_id()
-        want, program = rnd.choice([1, 500, 3000, 30_000]), rnd.choice(["ls", "cat", "bash"])
-        answer = self.store.admit(token, lease, want, program)
-        assert answer.reply == self.model.admit(token.kid, self.store.clock, lease, want, program)
+        want, program, size = rnd.choice([1, 500, 3000, 30_000]), rnd.choice(["ls", "cat", "bash"]), rnd.choice([0, 100, 101])
+        answer = self.store.admit(token, lease, want, program, size=size)
+        assert answer.reply == self.model.admit(token.kid, self.store.clock, lease, want, program, size)
         if answer.code == "granted":
             self.given.append((token, lease, answer))
 
     def settle(self):
         if self.given:
             token, lease, answer = self.rnd.choice(self.given[-12:])
-            used, out = self.rnd.randrange(25_000), self.rnd.randrange(100)
-            real = self.store.settle(token, lease, answer if self.rnd.random() < 0.6 else None, used, out)
-            assert real == self.model.settle(token.kid, token.actor, lease, used, out)
+            used, out, refund = self.rnd.randrange(25_000), self.rnd.randrange(100), self.rnd.random() < 0.5
+            real = self.store.settle(token, lease, answer if self.rnd.random() < 0.6 else None, used, out, refund)
+            assert real == self.model.settle(token.kid, token.actor, lease, used, out, refund, self.store.clock)
 
     def tick(self):
         self.store.clock += self.rnd.choice([0, 1, 999, 1000, 33_333, SECOND, 7 * SECOND, 20 * SECOND, 3600 * SECOND, -5 * SECOND])
@@ -532,6 +669,9 @@ class Pair:
         for (kid, day), spent in self.model.spent.items():
             real = self.store.redis.hgetall(f"sg:{{g}}:b:{kid}:{day}")
             assert {name: int(real.get(name, 0)) for name in spent} == spent
+        for (kind, name), (tat, tau) in self.model.tat.items():
+            real = self.store.tat(f"{kind}:{name}")
+            assert real is None or real == (tat, tau), "(a key that has ended was full, by Redis' own clock)"
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -21,7 +21,7 @@ def store(rig):
 
 @pytest.fixture
 def gateway(rig, store):
-    gateway = rig.gateway(redis=store, emulator=rig.emulator(), pool_hot=1)
+    gateway = rig.gateway(redis=store, emulator=rig.emulator(), pool_hot=1, redis_timeout_ms=40)
     gateway.until_ready()
     assert gateway.run("echo before").stdout == "before\n"
     return gateway
@@ -149,7 +149,7 @@ def test_start_without_redis(rig, store):
     """A gateway starts and serves Datasette; exec works as soon as Redis is there."""
     minted = rig.mint(store)
     store.kill()
-    gateway = rig.gateway(redis=store, emulator=rig.emulator(), token=False)
+    gateway = rig.gateway(redis=store, emulator=rig.emulator(), token=False, redis_timeout_ms=40)
     gateway.token = minted["token"]
     assert gateway.get("/-/versions.json").status_code == 200
     assert median_ms(refusals(gateway, 10)) < BAR_MS
