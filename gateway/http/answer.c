@@ -6,14 +6,30 @@
 /* How much libmicrohttpd asks for at once when the length is known. */
 #define BLOCK_SIZE (32 * 1024)
 
+/* libmicrohttpd closes a connection that its reader ends, but gives it back only when it looks at it again: at once for those with a
+ * time-out of their own, and for the others when no older connection is left. */
+static ssize_t end_with(struct http_request *request, ssize_t result)
+{
+	struct http_server *server = request->server;
+	unsigned other = server->options.idle_timeout_ms / 1000 == 1 ? 2 : 1;
+	MHD_set_connection_option(request->connection->mhd, MHD_CONNECTION_OPTION_TIMEOUT, other);
+	server->readable = true;
+	server_kick(server);
+	return result;
+}
+
 static ssize_t on_read(void *ctx, uint64_t position UNUSED, char *into, size_t room)
 {
 	struct http_request *request = ctx;
 	if (request->aborted)
-		return MHD_CONTENT_READER_END_WITH_ERROR;
+		return end_with(request, MHD_CONTENT_READER_END_WITH_ERROR);
 	if (!request->out.len) {
+		bool chunked = request->head.version_minor > 0 && request->length == HTTP_LENGTH_UNKNOWN;
+		if (request->ended && request->short_answer)
+			return end_with(request, MHD_CONTENT_READER_END_WITH_ERROR);
 		if (request->ended)
-			return request->short_answer ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
+			return chunked ? MHD_CONTENT_READER_END_OF_STREAM
+				       : end_with(request, MHD_CONTENT_READER_END_OF_STREAM);
 		request_suspend(request);
 		return 0;
 	}
