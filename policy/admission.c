@@ -31,7 +31,7 @@ struct admission_call {
 	char lease[ADMISSION_LEASE_LEN + 1];
 	char mac[TOKEN_MAC_LEN + 1];
 	char program[PROGRAM_MAX + 1];
-	uint64_t want_ms, wait_ms;
+	uint64_t want_ms, wait_ms, input_bytes;
 	/* Of a call that was never sent: what it will be told in the next loop turn. */
 	enum admission_code refusal;
 	const char *reason;
@@ -111,9 +111,9 @@ static void on_retry(uv_timer_t *timer)
 }
 
 static int settle(struct admission *admission, const struct admission_lease *lease, bool known, uint64_t used_ms,
-		  uint64_t out_bytes)
+		  uint64_t out_bytes, bool refund)
 {
-	int r = settlements_add(&admission->settlements, lease, known, used_ms, out_bytes);
+	int r = settlements_add(&admission->settlements, lease, known, used_ms, out_bytes, refund);
 	if (r == SETTLEMENTS_E_FULL)
 		return ADMISSION_E_FULL;
 	if (r == 0 && !uv_is_active((uv_handle_t *)&admission->retry))
@@ -121,15 +121,16 @@ static int settle(struct admission *admission, const struct admission_lease *lea
 	return r;
 }
 
-int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes)
+int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes,
+		     bool refund)
 {
-	return settle(admission, lease, true, used_ms, out_bytes);
+	return settle(admission, lease, true, used_ms, out_bytes, refund);
 }
 
 /* Nobody is there to use this grant. */
 static void give_back(struct admission *admission, const struct admission_lease *lease, bool known)
 {
-	if (!admission->settlements.stopped && settle(admission, lease, known, 0, 0) != 0)
+	if (!admission->settlements.stopped && settle(admission, lease, known, 0, 0, true) != 0)
 		log_warning("admission: no room to give back lease %s, it ends by itself", lease->id);
 }
 
@@ -137,10 +138,11 @@ static void give_back(struct admission *admission, const struct admission_lease 
 
 static int send_call(struct admission_call *call, bool by_text)
 {
-	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN], want[24], wait[24];
+	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN], want[24], wait[24], input[24];
 	snprintf(key, sizeof key, KEY_RECORD "%s", call->kid);
 	snprintf(want, sizeof want, "%" PRIu64, call->want_ms);
 	snprintf(wait, sizeof wait, "%" PRIu64, call->wait_ms);
+	snprintf(input, sizeof input, "%" PRIu64, call->input_bytes);
 	struct slice args[] = {
 		slice_str(key),
 		slice_str(call->kid),
@@ -151,6 +153,7 @@ static int send_call(struct admission_call *call, bool by_text)
 		slice_str(want),
 		slice_str(call->lease),
 		slice_str(wait),
+		slice_str(input),
 	};
 	return script_send(call->admission->link, &call->command, &script_admit, by_text, args, ARRAY_LEN(args));
 }
@@ -230,6 +233,7 @@ static int prepare(struct admission_call *call, const struct admission_request *
 	copy_program(request->program, call->program);
 	call->want_ms = request->want_ms;
 	call->wait_ms = request->wait_ms;
+	call->input_bytes = request->input_bytes;
 	call->command.event = on_event;
 	int r = make_lease_id(call->lease);
 	if (r == 0)

@@ -7,8 +7,8 @@
  * Re-entry:   `done` never runs inside admission_decide().
  * Results:    0, or -ENOMEM / -EIO (the request is then answered 500).
  * Bounds:     options.max_pending requests under way (beyond it: ADMISSION_UNAVAILABLE), options.max_unsettled settlements.
- * Invariants: a lease id is made before the call; a decision that timed out is settled with nothing used when Redis is back, because
- *             the script may have run; nothing is ever granted without Redis' answer.
+ * Invariants: a lease id is made before the call; a decision that timed out is settled with nothing used, and refunded, when Redis is
+ *             back, because the script may have run; nothing is ever granted without Redis' answer.
  */
 #pragma once
 
@@ -25,6 +25,7 @@ enum admission_code {
 	ADMISSION_INVALID_TOKEN,      /* unknown, wrong secret, expired, revoked, suspended, not yet valid: all alike to the caller */
 	ADMISSION_INSUFFICIENT_SCOPE,
 	ADMISSION_COMMAND_DENIED,
+	ADMISSION_INPUT_TOO_LARGE,    /* max_input_bytes says what the token allows */
 	ADMISSION_QUOTA,              /* rate, actor-rate, concurrency, actor-concurrency, budget */
 	ADMISSION_UNAVAILABLE,        /* Redis away, slow or broken: fail closed */
 };
@@ -34,6 +35,7 @@ struct admission_request {
 	struct slice program;    /* what the command allow list is asked about: argv[0], or "bash" for `command` */
 	uint64_t want_ms;        /* wall time the caller asks for; the token's own cap lowers it */
 	uint64_t wait_ms;        /* how long it may wait for a sandbox before that: the lease lasts for both */
+	uint64_t input_bytes;    /* length of standard input; the token may allow less */
 };
 
 /* What one lease needs to be settled; plain data, may be copied to another loop. */
@@ -93,14 +95,15 @@ void admission_free(struct admission *admission, void (*on_freed)(void *ctx), vo
 MUST_CHECK int admission_decide(struct admission *admission, const struct admission_request *request, admission_done done,
 				void *ctx, struct admission_call **call);
 
-/* The caller left: `done` will not run; a grant that arrives later is settled with nothing used. */
+/* The caller left: `done` will not run; a grant that arrives later is settled with nothing used and refunded. */
 void admission_cancel(struct admission *admission, struct admission_call *call);
 
 /* Gives back a lease: used_ms of wall time and out_bytes of output are charged, once, however often this is retried.
+ * refund: the command certainly did not start; what its grant took from the rates is given back as well.
  * Queued and retried until Redis acknowledges. -ENOMEM or ADMISSION_E_FULL: the lease then ends by itself, charged in full. */
 #define ADMISSION_E_FULL 1
 MUST_CHECK int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms,
-				uint64_t out_bytes);
+				uint64_t out_bytes, bool refund);
 
 /* Settlements not acknowledged yet: drain waits for 0. */
 size_t admission_unsettled(const struct admission *admission);

@@ -19,7 +19,7 @@ struct settlement {
 	struct settlements *list;
 	struct settlement *prev, *next;
 	struct admission_lease lease;
-	bool known;
+	bool known, refund;
 	uint64_t used_ms, out_bytes;
 	unsigned errors; /* of the script itself */
 };
@@ -29,8 +29,7 @@ static void on_event(struct link_command *command, enum link_event event, const 
 static int send_one(struct settlement *s, bool by_text)
 {
 	s->command = (struct link_command){.event = on_event};
-	char granted[24], used[24], out[24];
-	snprintf(granted, sizeof granted, "%" PRIu64, s->lease.granted_ms);
+	char used[24], out[24];
 	snprintf(used, sizeof used, "%" PRIu64, s->used_ms);
 	snprintf(out, sizeof out, "%" PRIu64, s->out_bytes);
 	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN];
@@ -40,10 +39,9 @@ static int send_one(struct settlement *s, bool by_text)
 		slice_str(s->lease.kid),
 		slice_str(s->lease.id),
 		slice_str(s->known ? s->lease.actor : ""),
-		slice_str(s->known ? granted : ""),
-		slice_str(s->known ? s->lease.day : ""),
 		slice_str(used),
 		slice_str(out),
+		s->refund ? SLICE("1") : SLICE("0"),
 	};
 	return script_send(s->list->link, &s->command, &script_settle, by_text, args, ARRAY_LEN(args));
 }
@@ -115,7 +113,7 @@ void settlements_deinit(struct settlements *list)
 }
 
 int settlements_add(struct settlements *list, const struct admission_lease *lease, bool known, uint64_t used_ms,
-		    uint64_t out_bytes)
+		    uint64_t out_bytes, bool refund)
 {
 	if (list->count >= list->max)
 		return SETTLEMENTS_E_FULL;
@@ -125,6 +123,7 @@ int settlements_add(struct settlements *list, const struct admission_lease *leas
 	s->list = list;
 	s->lease = *lease;
 	s->known = known;
+	s->refund = refund;
 	s->used_ms = used_ms;
 	s->out_bytes = out_bytes;
 	DL_APPEND(list->queued, s);

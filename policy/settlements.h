@@ -32,9 +32,10 @@ void settlements_init(struct settlements *list, struct link *link, size_t max);
 void settlements_stop(struct settlements *list);
 void settlements_deinit(struct settlements *list);
 
-/* `known` is false when the answer to the admission was never seen: only id and kid of the lease are used then. */
+/* `known` is false when the answer to the admission was never seen: only id and kid of the lease are used then.
+ * `refund`: the command certainly did not start, its rate is given back as well. */
 MUST_CHECK int settlements_add(struct settlements *list, const struct admission_lease *lease, bool known, uint64_t used_ms,
-			       uint64_t out_bytes);
+			       uint64_t out_bytes, bool refund);
 
 /* Sends what can be sent: to be called when the link is back, and now and then. */
 void settlements_pump(struct settlements *list);

@@ -37,6 +37,7 @@ static const struct outcome outcomes[] = {
 	{"granted", ADMISSION_GRANTED, true},
 	{"scope", ADMISSION_INSUFFICIENT_SCOPE, true},
 	{"command", ADMISSION_COMMAND_DENIED, true},
+	{"input", ADMISSION_INPUT_TOO_LARGE, true},
 	{"quota", ADMISSION_QUOTA, true},
 	{"unknown", ADMISSION_INVALID_TOKEN, false},
 	{"bad-mac", ADMISSION_INVALID_TOKEN, false},

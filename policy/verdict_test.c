@@ -97,6 +97,7 @@ static void test_words(void **state UNUSED)
 		{"expired", ADMISSION_INVALID_TOKEN},   {"not-yet-valid", ADMISSION_INVALID_TOKEN},
 		{"broken-record", ADMISSION_INVALID_TOKEN}, {"other-pepper", ADMISSION_INVALID_TOKEN},
 		{"scope", ADMISSION_INSUFFICIENT_SCOPE}, {"command", ADMISSION_COMMAND_DENIED},
+		{"input", ADMISSION_INPUT_TOO_LARGE},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
 		struct fake fake;

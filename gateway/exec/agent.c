@@ -80,7 +80,7 @@ static void on_run_freed(void *ctx, struct run *run)
 /* Out of memory before there was a run that settles. */
 static void refuse(struct exec_agent *agent, struct exec_job *job)
 {
-	if (admission_settle(agent->settlement, &job->lease, 0, 0) != 0)
+	if (admission_settle(agent->settlement, &job->lease, 0, 0, true) != 0)
 		log_warning("exec %s: its lease could not be settled and will end by itself", job->message.exec_id);
 	job->outcome = EXEC_NOT_STARTED;
 	job->tier = "none";

@@ -158,9 +158,10 @@ static uint64_t output_cap(const struct call *call, const struct admission_answe
 	return own ? cap : min_u64(EXEC_DEFAULT_OUTPUT_BYTES, cap);
 }
 
+/* Nothing has run. */
 static void give_back(struct call *call, const struct admission_lease *lease)
 {
-	if (admission_settle(call->endpoint->admission, lease, 0, 0) != 0)
+	if (admission_settle(call->endpoint->admission, lease, 0, 0, true) != 0)
 		log_warning("exec %s: its lease could not be given back and will end by itself", call->exec_id);
 }
 
@@ -239,12 +240,10 @@ static void on_decided(void *ctx, const struct admission_answer *answer)
 	remember(call, answer);
 	switch (answer->code) {
 	case ADMISSION_GRANTED:
-		if (answer->max_input_bytes && call->command->input.len > answer->max_input_bytes) {
-			give_back(call, &answer->lease);
-			refuse_body(call, answer->max_input_bytes, "standard input");
-		} else {
-			post_job(call, answer);
-		}
+		post_job(call, answer);
+		break;
+	case ADMISSION_INPUT_TOO_LARGE:
+		refuse_body(call, answer->max_input_bytes, "standard input");
 		break;
 	case ADMISSION_INVALID_TOKEN:
 		refuse_token(call, answer->log_reason);
@@ -273,7 +272,8 @@ static void admit(struct call *call)
 	struct admission_request request = {.token = call->token,
 					    .program = slice_str(exec_request_program(call->command)),
 					    .want_ms = wanted_ms(call),
-					    .wait_ms = call->endpoint->options.wait_ms};
+					    .wait_ms = call->endpoint->options.wait_ms,
+					    .input_bytes = call->command->input.len};
 	call->admit_start_us = clock_mono_us();
 	if (admission_decide(call->endpoint->admission, &request, on_decided, call, &call->admission) < 0)
 		answer_internal(call);

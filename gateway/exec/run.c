@@ -55,8 +55,9 @@ static void release(struct run *run)
 
 static void settle(struct run *run)
 {
+	bool refund = run->result.outcome == EXEC_NOT_STARTED;
 	uint64_t bytes = run->result.streams[0].total + run->result.streams[1].total;
-	int r = admission_settle(run->owner->settlement, &run->job->lease, run->result.run_us / 1000, bytes);
+	int r = admission_settle(run->owner->settlement, &run->job->lease, run->result.run_us / 1000, bytes, refund);
 	if (r != 0)
 		log_warning("exec %s: its lease could not be settled and will end by itself", run->job->message.exec_id);
 }

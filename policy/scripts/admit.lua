@@ -2,6 +2,7 @@
 --
 -- KEYS[1]  the token's record, sg:{g}:k:<kid>
 -- ARGV     1 kid  2 mac  3 pepper id  4 scope  5 program  6 asked ms  7 lease id  8 wait for a sandbox ms
+--          9 length of standard input in bytes
 -- Returns  {reason} when the token is not accepted, else the array at the end of report()
 --
 -- The other keys are made of the kid and the record's actor; the constant tag {g} keeps them in one slot.
@@ -14,7 +15,7 @@ local LEASE_GRACE_MS = 15000 -- time to kill what runs over and to settle
 local RETRY_US = 1000000     -- when only the end of a running command can help
 
 local kid, mac, pepper, scope, program = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local asked_ms, lease, wait_ms = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+local asked_ms, lease, wait_ms, input = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -81,7 +82,7 @@ local function reap()
   local ended = redis.call('ZRANGEBYSCORE', leases, '-inf', int(now_ms))
   for _, member in ipairs(ended) do
     redis.call('ZREM', leases, member)
-    local want, day = string.match(member, '^[^:]*:(%d+):(%d+)$')
+    local want, day = string.match(member, '^[^:]*:(%d+):(%d+)')
     local key = PREFIX .. 'b:' .. kid .. ':' .. day
     if redis.call('EXISTS', key) == 1 then
       redis.call('HINCRBY', key, 'held', '-' .. want)
@@ -153,7 +154,7 @@ end
 -- A call that is repeated after a time-out gets its first answer and takes nothing more.
 for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
   if string.sub(member, 1, #lease + 1) == lease .. ':' then
-    local granted, day = string.match(member, '^[^:]*:(%d+):(%d+)$')
+    local granted, day = string.match(member, '^[^:]*:(%d+):(%d+)')
     return report('granted', tonumber(granted), day)
   end
 end
@@ -163,6 +164,7 @@ local allowed = record.cmds or ''
 if string.find(allowed, '%S') and (program == '' or string.find(program, '%s') or not listed(allowed, program)) then
   return report('command', 0, '')
 end
+if number('max_in') > 0 and input > number('max_in') then return report('input', 0, '') end
 
 if rate.wait > 0 then violate('rate', rate.wait) end
 if actor_rate and actor_rate.wait > 0 then violate('actor-rate', actor_rate.wait) end
@@ -175,7 +177,12 @@ if #violated > 0 then return report('quota', 0, '') end
 
 take(rate)
 if actor_rate then take(actor_rate) end
-local member = lease .. ':' .. int(want) .. ':' .. today
+-- When it was granted and what each bucket was charged: what settle needs for a refund, whatever the limits are by then.
+local function charge(b)
+  return b and int(b.interval) .. ':' .. int(b.tau) or '0:0'
+end
+
+local member = table.concat({lease, int(want), today, int(now), charge(rate), charge(actor_rate)}, ':')
 local lease_ms = wait_ms + want + LEASE_GRACE_MS
 for _, key in ipairs({leases, actor_leases}) do
   redis.call('ZADD', key, int(now_ms + lease_ms), member)

@@ -1,30 +1,27 @@
 -- settle: gives back a lease and charges what was really used, once however often it is called
 --
 -- KEYS[1]  the token's record, sg:{g}:k:<kid>
--- ARGV     1 kid  2 lease id  3 actor  4 granted ms  5 day (yyyymmdd)  6 used ms  7 output bytes
---          3 to 5 are empty when the answer to admit was never seen: the lease is looked for then
+-- ARGV     1 kid  2 lease id  3 actor, empty when the answer to admit was never seen  4 used ms  5 output bytes
+--          6 refund: 1 when the command certainly did not start, else 0
 -- Returns  1 settled now, 0 there is no such lease (settled before, past its end, or never granted)
 
 local PREFIX = 'sg:{g}:'
-local kid, lease, actor, granted, day = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local used, out = tonumber(ARGV[6]), ARGV[7]
+local kid, lease, actor = ARGV[1], ARGV[2], ARGV[3]
+local used, out, refund = tonumber(ARGV[4]), ARGV[5], ARGV[6] == '1'
 local leases = PREFIX .. 'c:' .. kid
 
-if granted == '' then
-  for _, found in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
-    if string.sub(found, 1, #lease + 1) == lease .. ':' then
-      granted, day = string.match(found, '^[^:]*:(%d+):(%d+)$')
-    end
-  end
-  if granted == '' then return 0 end
-  actor = redis.call('HGET', KEYS[1], 'actor')
+local member
+for _, found in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+  if string.sub(found, 1, #lease + 1) == lease .. ':' then member = found end
 end
+if not member then return 0 end
+if actor == '' then actor = redis.call('HGET', KEYS[1], 'actor') end
 
 -- The removal decides: whoever removes the member charges.
-local member = lease .. ':' .. granted .. ':' .. day
 if actor then redis.call('ZREM', PREFIX .. 'ac:' .. actor, member) end
-if redis.call('ZREM', leases, member) == 0 then return 0 end
+redis.call('ZREM', leases, member)
 
+local granted, day = string.match(member, '^[^:]*:(%d+):(%d+)')
 local spent = PREFIX .. 'b:' .. kid .. ':' .. day
 if redis.call('EXISTS', spent) == 1 then
   -- Never more than was reserved: the time it takes us to kill an overdue command is not the caller's.
@@ -33,4 +30,27 @@ if redis.call('EXISTS', spent) == 1 then
   redis.call('HINCRBY', spent, 'used', string.format('%.0f', charged))
   redis.call('HINCRBY', spent, 'out', out)
 end
+if not refund then return 1 end
+
+-- Of the one interval that the grant took, what has passed since came back by itself and may have been used again: only the rest is
+-- given back. So no moment sees more than the burst, and whoever has waited for nothing finds at least what was there before.
+-- Left alone: a bucket that is full again, one that another limit has written since, and clocks that went back (admit heals those).
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+
+local function put_back(key, since, interval, tau)
+  local rest = interval - (now - since)
+  local tat, written_with = string.match(redis.call('GET', key) or '', '^(%d+):(%d+)$')
+  if not tat or tonumber(written_with) ~= tau or now < since or rest <= 0 then return end
+  tat = tonumber(tat)
+  if tat <= now or tat > now + tau then return end
+  tat = math.max(tat - rest, now)
+  redis.call('SET', key, string.format('%.0f:%.0f', tat, tau), 'PX', string.format('%.0f', math.ceil((tat - now) / 1000) + 1000))
+end
+
+local charge = {}
+for part in string.gmatch(member, '[^:]+') do charge[#charge + 1] = tonumber(part) or 0 end
+local since = charge[4] -- nil: a lease that a version without refunds has written
+if since and charge[5] > 0 then put_back(PREFIX .. 't:' .. kid, since, charge[5], charge[6]) end
+if since and actor and charge[7] > 0 then put_back(PREFIX .. 'at:' .. actor, since, charge[7], charge[8]) end
 return 1

@@ -3,7 +3,8 @@
  *
  *   admission_driver REDIS_URL TIMEOUT_MS PEPPER
  *
- * Lines in:   decide <n> <token> <program> <want ms> | cancel <n> | settle <n> <used ms> <bytes> | state | quit
+ * Lines in:   decide <n> <token> <program> <want ms> | cancel <n> | settle <n> <used ms> <bytes> | refund <n> |
+ *             state | quit
  * Lines out:  JSON objects: {"n", "code", …} for a decision, {"breaker": n} for a change of the link, {"command": kind|null, "us": n},
  *             {"reaped": n}, {"unsettled": n, "up": b} for state, {"freed": true} at the end.
  */
@@ -100,7 +101,10 @@ static bool run_line(struct driver *driver, const char *line)
 	} else if (sscanf(line, "cancel %u", &n) == 1 && n < CALLS_MAX && slots[n].call) {
 		admission_cancel(driver->admission, slots[n].call);
 	} else if (sscanf(line, "settle %u %" SCNu64 " %" SCNu64, &n, &a, &b) == 3 && n < CALLS_MAX) {
-		if (admission_settle(driver->admission, &slots[n].lease, a, b) != 0)
+		if (admission_settle(driver->admission, &slots[n].lease, a, b, false) != 0)
+			printf("{\"full\":true}\n");
+	} else if (sscanf(line, "refund %u", &n) == 1 && n < CALLS_MAX) {
+		if (admission_settle(driver->admission, &slots[n].lease, 0, 0, true) != 0)
 			printf("{\"full\":true}\n");
 	} else if (strcmp(line, "state") == 0) {
 		printf("{\"unsettled\":%zu,\"up\":%s}\n", admission_unsettled(driver->admission),

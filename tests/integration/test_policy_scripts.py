@@ -541,9 +541,11 @@ def test_the_documented_acl_is_enough_and_keeps_us_in_our_keys(server, store):
     token = Token(store)
     lease = lease_id()
     limited.execute_command("EVAL", "return redis.call('TIME')", 0)
+    for text in (store.admit_text, store.settle_text):
+        store.redis.script_load(text)
     answer = store.admit(token, lease, client=limited)
     assert answer.code == "granted"
-    assert store.settle(token, lease, answer, client=limited) == 1
+    assert store.settle(token, lease, answer, refund=True, client=limited) == 1
     for command in (["GET", "other"], ["KEYS", "*"], ["FLUSHALL"], ["CONFIG", "GET", "*"], ["PUBLISH", "sg:{g}:ev", "x"],
                     ["EVAL", "return redis.call('get', 'other')", "0"]):
         with pytest.raises(redis.exceptions.ResponseError):
