@@ -218,9 +218,9 @@ static int connect_upstream(struct exchange *exchange, enum connection_want want
 
 static bool retry(struct exchange *exchange)
 {
-	if (!exchange->may_retry || !exchange->reused || exchange->retried || response_started(&exchange->response))
+	if (!exchange->may_retry || !exchange->reused || response_started(&exchange->response))
 		return false;
-	exchange->retried = true;
+	exchange->retried = true; /* on a fresh connection, so there is no second time */
 	exchange->reused = exchange->deaf = exchange->writable_watch = false;
 	exchange->head_sent = 0;
 	connection_release(exchange->connection, false);
