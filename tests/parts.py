@@ -152,14 +152,20 @@ def script(path, seconds, preset=None):
     run(PYTHON, path, seconds=seconds)
 
 
+def integration(preset, seconds=1200):
+    """All at once, but for the tests whose subject is time: they have the machine to themselves."""
+    python_tests(preset, "tests/integration", "-m", "not alone", seconds=seconds)
+    python_tests(preset, "tests/integration", "-m", "alone", parallel=False, seconds=seconds)
+
+
 UNIT = ("unit", lambda: unit("release"))
 EMULATOR = ("emulator", lambda: python_tests("release", "tests/emulator"))
-INTEGRATION = ("integration", lambda: python_tests("release", "tests/integration"))
+INTEGRATION = ("integration", lambda: integration("release"))
 UNIT_ASAN = ("unit, asan+ubsan", lambda: unit("asan"))
 SMOKE_ASAN = ("smoke, asan+ubsan", lambda: python_tests("asan", "tests/integration", "-m", "smoke"))
-INTEGRATION_ASAN = ("integration, asan+ubsan", lambda: python_tests("asan", "tests/integration", seconds=2400))
+INTEGRATION_ASAN = ("integration, asan+ubsan", lambda: integration("asan", 2400))
 UNIT_TSAN = ("unit, tsan", lambda: unit("tsan"))
-INTEGRATION_TSAN = ("integration, tsan", lambda: python_tests("tsan", "tests/integration", seconds=3600))
+INTEGRATION_TSAN = ("integration, tsan", lambda: integration("tsan", 3600))
 FUZZ_BRIEF = ("fuzz, 5 s each", lambda: fuzz(5))
 FUZZ = ("fuzz, 60 s each", lambda: fuzz(60))
 BENCH = ("bench", lambda: script("tests/bench/run.py", 3600, "release"))

@@ -7,6 +7,7 @@ import pytest
 from rig import LIKE_LIVE, SLOWER
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(150 * max(1, SLOWER // 2))
 def test_fifty_commands_at_one_a_second_are_all_hot(rig):
     """With the delays of the real service and the default pool of two."""

@@ -143,6 +143,11 @@ def test_200_megabytes_in_bounded_memory(gateway, upstream):
     assert got == size
 
 
+def kernel_buffers():
+    """What the kernel may hold of one stream that nobody reads, outside the gateway: its largest receive and send buffer."""
+    return sum(int(open(f"/proc/sys/net/ipv4/tcp_{side}", encoding="ascii").read().split()[2]) for side in ("rmem", "wmem"))
+
+
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 def test_a_client_that_does_not_read_holds_datasette_back(gateway, upstream, framing):
     """Neither the gateway's memory nor what it takes from Datasette grows."""
@@ -157,7 +162,7 @@ def test_a_client_that_does_not_read_holds_datasette_back(gateway, upstream, fra
         held = sent["bytes"]
         time.sleep(1)
         assert sent["bytes"] == held, "Datasette is read on although nobody takes it"
-        assert held < 4 * 16 * MIB, f"{held / MIB:.0f} MiB are held for clients that do not read"
+        assert held < 4 * (kernel_buffers() + MIB), f"{held / MIB:.0f} MiB are held for clients that do not read"
         for wire in wires:
             left = 20 * MIB
             while left > 0:
