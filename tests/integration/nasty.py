@@ -94,6 +94,7 @@ class Upstream:
         self.routes = {}
         self.requests = []          # exchanges, oldest first
         self.connections = 0
+        self.open = set()
         self.failures = []          # assertions that failed in a route
         self.closed = False
         self.lock = threading.Lock()
@@ -117,6 +118,7 @@ class Upstream:
     def serve(self, connection):
         with self.lock:
             self.connections += 1
+            self.open.add(connection)
         wire = Wire.__new__(Wire)
         wire.socket, wire.buffer = connection, b""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -129,6 +131,8 @@ class Upstream:
                 self.route(exchange)
                 if not exchange.body_read:
                     exchange.read()
+        with self.lock:
+            self.open.discard(connection)
 
     def route(self, exchange):
         path = exchange.target.partition("?")[0]
@@ -158,4 +162,8 @@ class Upstream:
         self.closed = True
         self.server.shutdown()
         self.server.server_close()
+        with self.lock:
+            for connection in self.open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         assert not self.failures, f"in a route of the upstream: {self.failures}"

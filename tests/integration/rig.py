@@ -361,6 +361,8 @@ class OwnGateway(Part, Gateway):
             **{f"SPRITEGATE_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.settings = env
+        # What asan keeps of freed memory would look like growth.
+        env["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=8"
         Part.__init__(self, "gateway", argv or [BINARY, "serve"], env)
         Gateway.__init__(self, "http://" + env["SPRITEGATE_LISTEN"], "http://" + env["SPRITEGATE_ADMIN_LISTEN"], self.pid)
         self.instance = env["SPRITEGATE_INSTANCE"]

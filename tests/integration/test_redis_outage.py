@@ -67,6 +67,7 @@ def check_outage(gateway):
 
 
 @pytest.mark.smoke
+@pytest.mark.alone
 def test_killed_and_started_again(gateway, store, rig):
     before = pages(gateway)
     store.kill()
@@ -82,6 +83,7 @@ def test_killed_and_started_again(gateway, store, rig):
     until(lambda: leases(again.client) == 0, "no lease is held")
 
 
+@pytest.mark.alone
 def test_frozen_and_thawed(gateway, store):
     """A Redis that takes connections and says nothing."""
     with store.frozen():
@@ -92,6 +94,7 @@ def test_frozen_and_thawed(gateway, store):
     assert gateway.run("echo after").stdout == "after\n"
 
 
+@pytest.mark.alone
 def test_first_refusal_is_in_time_too(gateway, store):
     """Before any breaker knows: every request of many at once is answered within the limit."""
     with store.frozen(), concurrent.futures.ThreadPoolExecutor(8) as pool:
