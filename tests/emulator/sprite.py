@@ -17,8 +17,9 @@ import uuid
 
 import errors
 import values
+from disk import HOME, Disk
 from policy import Policies
-from sandbox import HOME, PATH, Disk, Sandbox, SandboxError
+from sandbox import PATH, Sandbox, SandboxError
 from session import Session
 
 VERSION = "v0.0.1-rc46"

@@ -5,9 +5,10 @@ import re
 import traceback
 
 import errors
+from disk import Store
 from faults import Faults
 from limits import Limits
-from sandbox import SandboxError, StartError, Store
+from sandbox import SandboxError, StartError
 from sprite import Sprite
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
