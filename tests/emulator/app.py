@@ -13,6 +13,7 @@ import control
 import errors
 import exec_http
 import exec_ws
+import listing
 import values
 from answers import agent_answer, answer, read_json
 from faults import BadFault
@@ -21,7 +22,6 @@ from sprite import VERSION
 from world import World, check_settings
 
 MAX_URL = 40960
-PAGE = 50
 WORLD = web.AppKey("world", World)
 POLICIES = ("network", "privileges", "resources")
 
@@ -36,6 +36,9 @@ def make(world):
     add("GET", "/v1/sprites/{name}", get_sprite)
     add("PUT", "/v1/sprites/{name}", update_sprite)
     add("DELETE", "/v1/sprites/{name}", delete_sprite)
+    add("POST", "/v1/sprites/{name}/upgrade", upgrade_sprite)
+    add("POST", "/v1/sprites/{name}/restart", restart_sprite)
+    add("GET", "/v1/sprites/{name}/check", check_sprite)
     agent = "/v1/sprites/{name}"
     add("GET", agent + "/exec", on_agent(get_exec))
     add("HEAD", agent + "/exec", on_agent(head_exec))
@@ -117,6 +120,16 @@ def find(request):
     return sprite
 
 
+def find_recorded(request, verb):
+    """With --missing-500 the control plane fails where it should not find, as it was recorded live."""
+    try:
+        return find(request)
+    except errors.Refusal:
+        if request.app[WORLD].settings.missing_500:
+            raise errors.Refusal(500, {"error": f"failed to {verb} sprite"}) from None
+        raise
+
+
 # -- control plane -------------------------------------------------------------
 
 def describe(request, sprite):
@@ -130,21 +143,14 @@ async def create_sprite(request):
 
 
 async def list_sprites(request):
-    world, query = request.app[WORLD], request.query
-    size = query.get("max_results", "")
-    size = min(PAGE, int(size)) if size.isdecimal() and int(size) > 0 else PAGE
-    prefix, after = query.get("prefix", ""), query.get("continuation_token", "")
-    names = sorted(name for name in world.sprites if name.startswith(prefix) and name > after)
-    page = [describe(request, world.sprites[name]) for name in names[:size]]
-    token = names[size - 1] if len(names) > size else None
-    counters = world.counters()
-    return answer(200, world.faults.damage({
-        "sprites": page, "next_continuation_token": token,
-        "has_more": world.settings.has_more_always or token is not None, **counters, "org": counters}))
+    world, query = request.app[WORLD], listing.Query(request.query)
+    if "application/x-ndjson" in request.headers.get("Accept", ""):
+        return await listing.stream(request, world, query)
+    return answer(200, world.faults.damage(listing.page(world, query, lambda sprite: describe(request, sprite))))
 
 
 async def get_sprite(request):
-    return answer(200, describe(request, find(request)))
+    return answer(200, describe(request, find_recorded(request, "retrieve")))
 
 
 async def update_sprite(request):
@@ -157,7 +163,7 @@ async def update_sprite(request):
 
 
 async def delete_sprite(request):
-    world, sprite = request.app[WORLD], find(request)
+    world, sprite = request.app[WORLD], find_recorded(request, "delete")
     fault = world.faults.hit("delete_500", sprite.name, "DELETE")
     if fault and not fault["deleted"]:
         raise errors.Refusal(500, {"error": "failed to delete sprite"})
@@ -166,6 +172,26 @@ async def delete_sprite(request):
     if fault:
         raise errors.Refusal(500, {"error": "failed to delete sprite"})
     return web.Response(status=204, headers={"Content-Type": "text/plain; charset=utf-8"})
+
+
+async def upgrade_sprite(request):
+    """There is only one version, so nothing happens to the machine."""
+    find(request).touch()
+    return web.Response(status=204)
+
+
+async def restart_sprite(request):
+    sprite = find(request)
+    await sprite.crash()
+    async with sprite.busy():
+        return answer(200, {"sprite_name": sprite.name, "machine_id": sprite.machine_id, "message": "machine restarted"})
+
+
+async def check_sprite(request):
+    """Asks nothing of the machine, so it wakes nobody."""
+    sprite = find(request)
+    return answer(200, {"sprite_name": sprite.name, "sprite_id": sprite.id, "status": "healthy", "reason": None,
+                        "checked_at": values.stamp(time.time())})
 
 
 # -- agent ---------------------------------------------------------------------

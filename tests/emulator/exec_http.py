@@ -122,6 +122,8 @@ async def kill(request, sprite, id):
     ended = await wait_for_end(session, timeout)
     if ended:
         await event("exited", message="process exited", pid=pid)
+        if session.command.tty:
+            await event("signal", message="closed the terminal", signal="SIGHUP", pid=pid)
     elif timeout:
         await event("timeout", message=f"still running after {timeout:g}s")
         await session.signal(signal.SIGKILL)

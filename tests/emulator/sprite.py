@@ -38,7 +38,7 @@ class Sprite:
         self.config = body.get("config")
         self.environment = dict(body.get("environment") or {})
         self.last_running_at = self.last_warming_at = None
-        self.status = "cold"
+        self.current_status = "cold"
         self.destroyed = False
         self.disk = Disk(world.store)
         self.policies = Policies(self)
@@ -51,6 +51,19 @@ class Sprite:
         self.waking = None
         self.transition = asyncio.Lock()
 
+    @property
+    def status(self):
+        return self.current_status
+
+    @status.setter
+    def status(self, status):
+        self.current_status = status
+        self.world.changed(self)
+
+    @property
+    def machine_id(self):
+        return self.id.removeprefix("sprite-").replace("-", "")[:14]
+
     def describe(self, skew=0):
         def when(seconds):
             return None if seconds is None else values.stamp(seconds + skew)
@@ -61,7 +74,9 @@ class Sprite:
                 "updated_at": when(self.updated_at), "created_at": when(self.created_at),
                 "organization": self.world.organization, "url_settings": self.url_settings,
                 "environment_version": None, "labels": self.labels, "last_running_at": when(self.last_running_at),
-                "last_warming_at": when(self.last_warming_at)}
+                "last_warming_at": when(self.last_warming_at),
+                **({"config": self.config} if self.config else {}),
+                **({"environment": self.environment} if self.environment else {})}
 
     def update(self, body):
         """PUT: what is given replaces, what is not stays."""
@@ -70,6 +85,9 @@ class Sprite:
         if body.get("labels") is not None:
             self.labels = list(body["labels"])
         self.url_settings.update(body.get("url_settings") or {})
+        self.touch()
+
+    def touch(self):
         self.updated_at = time.time()
 
     # -- activity -------------------------------------------------------------

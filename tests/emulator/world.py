@@ -27,6 +27,7 @@ class World:
         self.sprites = {}           # name -> Sprite, oldest first
         self.creating = set()       # names promised to creations that are held
         self.tasks = set()
+        self.watchers = set()       # of listing.stream
         self.created = self.destroyed = self.started = self.creates_refused = 0
         self.max_alive = self.max_running = 0
         self.starts = {}            # exec id -> process starts
@@ -73,6 +74,7 @@ class World:
         try:
             await asyncio.sleep(self.settings.create_delay + (hang.delay if hang else 0))
             sprite = self.sprites[name] = Sprite(self, name, body)
+            self.changed(sprite)
         finally:
             self.creating.discard(name)
         self.created += 1
@@ -90,6 +92,7 @@ class World:
         if self.sprites.get(sprite.name) is sprite:
             del self.sprites[sprite.name]
             self.destroyed += 1
+            self.changed(sprite)
         await sprite.destroy()
 
     async def close(self):
@@ -100,6 +103,10 @@ class World:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.store.close()
+
+    def changed(self, sprite):
+        for watcher in self.watchers:
+            watcher.changed(sprite.name)
 
     # -- counting -------------------------------------------------------------
 
@@ -143,6 +150,10 @@ def check_create(body):
         raise errors.invalid("environment must be a map of texts")
     if body.get("config") is not None and not isinstance(body["config"], dict):
         raise errors.invalid("config must be an object")
+    if body.get("runtime") not in (None, "default", "dev"):
+        raise errors.invalid("invalid runtime, must be one of: default, dev")
+    if not isinstance(body.get("wait_for_capacity", False), bool):
+        raise errors.invalid("wait_for_capacity must be true or false")
     check_settings(body)
     return name
 
@@ -157,3 +168,5 @@ def check_settings(body):
         return
     if not isinstance(url_settings, dict) or url_settings.get("auth", "sprite") not in ("sprite", "public"):
         raise errors.invalid("invalid auth type, must be one of: sprite, public")
+    if url_settings.get("private_access") not in (None, "admins", "org_users"):
+        raise errors.invalid("invalid private access, must be one of: admins, org_users")

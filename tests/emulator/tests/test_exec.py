@@ -1,11 +1,12 @@
 """Commands over a WebSocket of their own and over POST; sessions."""
 import asyncio
 import re
+import time
 
 import aiohttp
 import pytest
 
-from emulator_client import Socket, until
+from emulator_client import Emulator, Socket, until
 
 
 async def test_the_transcript_of_a_new_command(emulator):
@@ -287,6 +288,27 @@ async def test_a_kill_that_is_not_obeyed_is_enforced(emulator):
             assert [line["type"] for line in killed.lines] == ["signal", "timeout", "killed", "complete"]
             assert killed.lines[-1]["exit_code"] == 137
             assert (await ws.result()).code == 137
+
+
+async def test_the_kill_of_a_terminal_closes_it(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "sleep", "60", tty="true") as ws:
+            ready = await ws.frames_until(lambda frame: frame["type"] == "session_info")
+            id = ready.texts("session_info")[0]["session_id"]
+            killed = await client.call("POST", f"/v1/sprites/{name}/exec/{id}/kill")
+            assert [line["type"] for line in killed.lines] == ["signal", "exited", "signal", "complete"]
+            assert (killed.lines[-1]["exit_code"], (await ws.result()).texts("exit")[0]["exit_code"]) == (143, 143)
+
+
+async def test_the_socket_lingers_after_the_exit():
+    with Emulator("--exit-tail", "400ms") as emulator:
+        async with emulator.client() as client:
+            async with client.exec(await client.create(), "true") as ws:
+                await ws.frames_until(lambda frame: frame == b"\3\0")
+                before = time.monotonic()
+                assert (await ws.result()).close == 1000
+                assert time.monotonic() - before > 0.3
 
 
 async def test_a_command_outlives_its_client_as_long_as_it_may(emulator):

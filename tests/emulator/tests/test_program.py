@@ -23,7 +23,8 @@ def program(*flags):
 def test_help_names_every_flag_and_fault():
     text = program("--help").stdout
     for flag in ("listen", "token", "seed", "create-delay", "wake-delay", "cold-wake-delay", "idle-pause", "cold-after",
-                 "create-limit", "running-limit", "control-idle-holds", "live-op-complete"):
+                 "create-limit", "running-limit", "control-idle-holds", "live-op-complete", "has-more-always", "missing-500",
+                 "list-heartbeat", "exit-tail"):
         assert f"--{flag}" in text
     lines = text.splitlines()
     for name in faults.KNOWN:

@@ -1,5 +1,6 @@
 """The control plane: authorisation, creation, objects, lists, limits."""
 import asyncio
+import json
 import time
 
 import pytest
@@ -58,8 +59,30 @@ async def test_a_bad_body_is_refused(emulator):
     async with emulator.client() as client:
         for body in (b"", b"{", b"[]"):
             assert (await client.call("POST", "/v1/sprites", data=body)).status == 400
-        answer = await client.call("POST", "/v1/sprites", json={"name": "ok", "labels": [1]})
-        assert answer.status == 400
+        for field in ({"labels": [1]}, {"environment": {"A": 1}}, {"config": "large"}, {"runtime": "other"},
+                      {"wait_for_capacity": "yes"}, {"url_settings": {"private_access": "all"}}):
+            answer = await client.call("POST", "/v1/sprites", json={"name": "bad-body", **field})
+            assert (answer.status, len(answer.json["errors"])) == (400, 1), field
+        assert await client.status("bad-body") is None
+
+
+async def test_what_a_sprite_was_made_with_is_told(emulator):
+    async with emulator.client() as client:
+        made = {"config": {"cpus": 2}, "environment": {"A": "b"}, "runtime": "dev",
+                "url_settings": {"auth": "public", "private_access": "admins"}}
+        told = (await client.call("POST", "/v1/sprites", json={"name": "made-with", **made})).json
+        assert {key: told[key] for key in ("config", "environment", "url_settings")} == {
+            key: made[key] for key in ("config", "environment", "url_settings")}
+
+
+async def test_missing_sprites_as_recorded():
+    with Emulator("--missing-500") as emulator:
+        async with emulator.client() as client:
+            for method, status, text in (("GET", 500, "failed to retrieve sprite"), ("DELETE", 500, "failed to delete sprite"),
+                                         ("PUT", 404, "sprite not found")):
+                answer = await client.call(method, "/v1/sprites/nobody")
+                assert (answer.status, answer.json) == (status, {"error": text})
+            assert (await client.call("GET", "/v1/sprites/nobody/exec")).status == 404
 
 
 async def test_the_longest_name_works(emulator):
@@ -100,8 +123,75 @@ async def test_lists_have_pages_and_prefixes():
                 assert page["has_more"] == (token is not None)
             assert (seen, token) == (names, None)
             assert page["cold"] == page["org"]["cold"] == 56
-            two = (await client.call("GET", "/v1/sprites?prefix=page&max_results=2")).json
+            two = (await client.call("GET", "/v1/sprites?prefix=page&max_results=2&bulk_load=true")).json
             assert [sprite["name"] for sprite in two["sprites"]] == names[:2]
+            assert {tuple(sprite) for sprite in two["sprites"]} == {("name", "org_slug", "updated_at")}
+
+
+async def test_the_end_of_a_list_as_recorded():
+    with Emulator("--has-more-always") as emulator:
+        async with emulator.client() as client:
+            page = (await client.call("GET", "/v1/sprites")).json
+            assert (page["sprites"], page["next_continuation_token"], page["has_more"]) == ([], None, True)
+
+
+async def test_the_list_as_a_stream():
+    with Emulator("--list-heartbeat", "100ms", "--running-limit", "7") as emulator:
+        async with emulator.client() as client:
+            for name in ("seen-a", "seen-b", "other"):
+                await client.create(name)
+            headers = {"Accept": "application/x-ndjson"}
+            async with client.session.get("/v1/sprites?prefix=seen", headers=headers) as stream:
+                assert (stream.status, stream.headers["Content-Type"]) == (200, "application/x-ndjson")
+
+                async def line(wanted):
+                    async for raw in stream.content:
+                        if wanted(event := json.loads(raw)):
+                            return event
+
+                first, second = await line(lambda event: True), await line(lambda event: True)
+                assert [(event["name"], event["status"]) for event in (first, second)] == [("seen-a", "cold"), ("seen-b", "cold")]
+                assert "type" not in first and first["running_version"] is None and first["last_running_at"] is None
+                assert first["org"] == {"name": "emulator", "running": 0, "warm": 0, "cold": 3, "running_limit": 7, "warm_limit": None}
+                heartbeat = await line(lambda event: True)
+                assert heartbeat["type"] == "heartbeat" and "name" not in heartbeat and heartbeat["org"]["cold"] == 3
+                await client.run("other", "true")
+                await client.run("seen-b", "true")
+                running = await line(lambda event: "name" in event)
+                assert (running["name"], running["status"], running["org"]["running"]) == ("seen-b", "running", 2)
+                assert running["running_version"] and running["last_running_at"]
+                await client.pause("seen-b")
+                assert (await line(lambda event: "name" in event))["status"] == "warm"
+                await client.create("seen-c")
+                assert (await line(lambda event: "name" in event))["name"] == "seen-c"
+                await client.call("DELETE", "/v1/sprites/seen-c")
+                gone = await line(lambda event: event["org"]["cold"] == 1)
+                assert (gone["type"], gone["org"]["warm"]) == ("heartbeat", 1)
+
+
+async def test_upgrade_restart_and_check(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        path = f"/v1/sprites/{name}"
+        healthy = await client.call("GET", path + "/check")
+        assert (healthy.status, healthy.json["sprite_name"], healthy.json["status"]) == (200, name, "healthy")
+        assert healthy.json["sprite_id"] == (await client.call("GET", path)).json["id"]
+        assert await client.status(name) == "cold"
+        upgraded = await client.call("POST", path + "/upgrade", headers={"Content-Type": "application/json"})
+        assert (upgraded.status, upgraded.body) == (204, b"")
+        assert (await client.shell(name, "echo kept > ~/file; echo lost > /tmp/file")).code == 0
+        async with client.exec(name, "sleep", "60", max_run_after_disconnect="0") as ws:
+            await ws.frames_until(lambda frame: isinstance(frame, dict) and frame["type"] == "session_info")
+            restarted = await client.call("POST", path + "/restart")
+            assert (restarted.status, restarted.json["sprite_name"]) == (200, name)
+            assert len(restarted.json["machine_id"]) == 14 and restarted.json["message"]
+            await ws.gone()
+        assert await client.status(name) == "running"
+        assert (await client.shell(name, "cat ~/file; cat /tmp/file; pgrep -c sleep")).out == "kept\n0\n"
+        for method, action in (("POST", "upgrade"), ("POST", "restart"), ("GET", "check")):
+            missing = await client.call(method, f"/v1/sprites/nobody/{action}")
+            assert (missing.status, missing.json) == (404, {"error": "sprite not found"})
+        assert "X-Request-Id" in healthy.headers and "Sprite-Version" not in restarted.headers
 
 
 async def test_creation_takes_its_time_and_the_client_may_leave():
