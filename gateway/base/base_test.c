@@ -52,6 +52,7 @@ static void test_buf(void **state UNUSED)
 	assert_int_equal(buf_printf(&buf, "%s", "789abcde"), 0);
 	assert_true(slice_equal(buf_peek(&buf), SLICE("56789abcde")));
 	assert_int_equal(buf_append_char(&buf, 'x'), -EMSGSIZE);
+	assert_int_equal(buf.cap, 11); /* and not the next power of two */
 	char *text = buf_take_string(&buf);
 	assert_string_equal(text, "56789abcde");
 	assert_int_equal(buf.len, 0);

@@ -21,6 +21,9 @@ static int grow(struct buf *buf, size_t want)
 	size_t cap = buf->cap ? buf->cap : 256;
 	while (cap < want)
 		cap = cap > SIZE_MAX / 2 ? want : cap * 2;
+	/* What can never be used is not asked for. */
+	if (cap - 1 > buf->max)
+		cap = buf->max + 1;
 	char *data = realloc(buf->data, cap);
 	if (!data)
 		return -ENOMEM;
@@ -33,11 +36,11 @@ int buf_reserve(struct buf *buf, size_t want, char **space)
 {
 	if (want > buf->max - buf->len)
 		return -EMSGSIZE;
-	if (buf->start && buf->start + buf->len + want > buf->cap) {
+	/* One byte more than asked: printf and strings end with a NUL that is never counted. */
+	if (buf->start && buf->start + buf->len + want + 1 > buf->cap) {
 		memmove(buf->data, buf->data + buf->start, buf->len);
 		buf->start = 0;
 	}
-	/* One byte more than asked: printf and strings end with a NUL that is never counted. */
 	size_t need = buf->start + buf->len + want + 1;
 	if (need > buf->cap) {
 		int r = grow(buf, need);

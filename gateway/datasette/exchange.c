@@ -10,7 +10,7 @@
 
 #define SWEEP_MS       250
 #define DEFAULT_MS     60000
-#define RECEIVE_MAX    (64 * 1024)
+#define RECEIVE_MAX    (128 * 1024)
 #define HEAD_MAX       (256 * 1024) /* a request head is bounded where it comes in */
 #define KEEP_MAX       (16 * 1024)
 #define READS_PER_TURN 8            /* then others get their turn */

@@ -26,7 +26,7 @@
 #include "gateway/http/problem.h"
 #include "gateway/http/router.h"
 
-#define HTTP_REQUEST_BUFFER   (64 * 1024)
+#define HTTP_REQUEST_BUFFER   (128 * 1024)
 #define HTTP_REQUEST_ROOM_MIN (4 * 1024)
 
 #define HTTP_REQUEST_E_ANSWERED  1 /* there is an answer already (or the client is gone): ignored */
