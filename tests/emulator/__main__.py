@@ -38,6 +38,8 @@ def parse_flags(argv):
             ("idle-pause", "30s", "without activity for this long a running Sprite turns warm; 0 never"),
             ("cold-after", "0", "after this long a warm Sprite turns cold; 0 never"),
             ("list-heartbeat", "15s", "how often a stream of the list says that it is alive"),
+            ("checkpoint-delay", "700ms", "how long making a checkpoint takes at least"),
+            ("restore-delay", "900ms", "how long restoring a checkpoint takes at least"),
             ("exit-tail", "0", "how long an exec socket stays open after the exit frame (live: 5s)")):
         add(f"--{name}", type=flag_duration, default=flag_duration(default), metavar="D", help=f"{text} (default {default})")
     add("--create-limit", type=flag_rate, metavar="N/D", help="creations in a window, such as 10/60s (default none)")
@@ -49,7 +51,7 @@ def parse_flags(argv):
     add("--live-op-complete", action="store_true", help="op.complete without exitCode, as live (default with)")
     add("--has-more-always", action="store_true", help="lists say has_more true even at their end, as recorded live")
     add("--missing-500", action="store_true",
-        help="GET and DELETE of a Sprite that does not exist answer 500, as recorded live (default 404)")
+        help="GET and DELETE of a Sprite, and GET of a checkpoint, that does not exist answer 500, as recorded live (default 404)")
     settings = parser.parse_args(argv)
     host, colon, port = settings.listen.rpartition(":")
     if not colon or not port.isdecimal():

@@ -26,3 +26,23 @@ async def read_json(request):
         return json.loads(raw) if raw.strip() else None
     except ValueError:
         raise errors.invalid("invalid JSON body") from None
+
+
+async def read_agent_json(request):
+    """The same for the in-sprite agent, which refuses with a line of text."""
+    try:
+        return await read_json(request)
+    except errors.Refusal:
+        raise errors.Refusal(400, "invalid request body\n") from None
+
+
+async def start_lines(request):
+    """A stream of JSON lines that has begun."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-cache",
+                                           "X-Content-Type-Options": "nosniff"})
+    await response.prepare(request)
+    return response
+
+
+async def write_line(response, message):
+    await response.write(json.dumps(message).encode() + b"\n")

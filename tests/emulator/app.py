@@ -8,6 +8,7 @@ import uuid
 
 from aiohttp import web
 
+import checkpoints_http
 import command as commands
 import control
 import errors
@@ -49,6 +50,8 @@ def make(world):
     add("GET", agent + "/policy/{kind}", on_agent(get_policy))
     add("POST", agent + "/policy/{kind}", on_agent(set_policy))
     add("DELETE", agent + "/policy/{kind}", on_agent(clear_policy))
+    for method, path, handler in checkpoints_http.ROUTES:
+        add(method, agent + path, on_agent(handler))
     add("GET", "/_emulator/state", get_state)
     add("GET", "/_emulator/faults", list_faults)
     add("POST", "/_emulator/faults", add_fault)

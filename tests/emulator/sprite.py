@@ -17,6 +17,7 @@ import uuid
 
 import errors
 import values
+from checkpoints import Checkpoints
 from disk import HOME, Disk
 from policy import Policies
 from sandbox import PATH, Sandbox, SandboxError
@@ -42,6 +43,7 @@ class Sprite:
         self.destroyed = False
         self.disk = Disk(world.store)
         self.policies = Policies(self)
+        self.checkpoints = Checkpoints(self)
         self.sandbox = None
         self.sessions = {}
         self.ended = {}             # ids of sessions that are over, newest last
@@ -158,15 +160,7 @@ class Sprite:
             async with self.transition:
                 self.last_warming_at = time.time()
                 if self.status == "cold":
-                    sandbox = Sandbox(self.disk, self.name, self.died)
-                    self.sandbox = sandbox
-                    try:
-                        await self.disk.clear_tmp()
-                        await asyncio.gather(sandbox.start(), asyncio.sleep(self.start_delay()))
-                    except BaseException:
-                        self.sandbox = None
-                        await sandbox.kill()
-                        raise
+                    await self.boot(self.start_delay())
                 elif self.status == "warm":
                     await asyncio.sleep(self.settings.wake_delay)
                     await self.sandbox.thaw()
@@ -176,6 +170,16 @@ class Sprite:
             self.waking = None
         self.world.count_running()
         self.rest()
+
+    async def boot(self, delay=0):
+        sandbox = self.sandbox = Sandbox(self.disk, self.name, self.died)
+        try:
+            await self.disk.clear_tmp()
+            await asyncio.gather(sandbox.start(), asyncio.sleep(delay))
+        except BaseException:
+            self.sandbox = None
+            await sandbox.kill()
+            raise
 
     async def pause(self, only_idle=False):
         """running -> warm: connections cut, processes stopped where they are."""
@@ -209,7 +213,8 @@ class Sprite:
         self.set_timer(None)
         self.cut()
         sandbox, self.sandbox = self.sandbox, None
-        await sandbox.kill()
+        if sandbox:
+            await sandbox.kill()
 
     def died(self):
         """The sandbox ended by itself."""
@@ -229,6 +234,49 @@ class Sprite:
             if self.sandbox:
                 await self.sandbox.kill()
             await self.disk.remove()
+
+    # -- the disk -------------------------------------------------------------
+
+    async def hold_still(self, action):
+        """Act on the disk while no process of the Sprite runs."""
+        async with self.transition:
+            if self.status != "running":
+                raise SandboxError("the Sprite is not running")
+            sandbox = self.sandbox
+            await sandbox.freeze()
+            try:
+                await action()
+            finally:
+                await sandbox.thaw()
+
+    async def rebuild(self, action):
+        """End everything that runs, act on the disk, start again. Requests that come meanwhile wait as for a wake."""
+        while self.waking:
+            await asyncio.wait({self.waking})
+        if self.destroyed:
+            raise SandboxError("the Sprite is gone")
+        self.waking = self.world.background(self.do_rebuild(action))
+        failure = await asyncio.shield(self.waking)
+        self.rest()
+        if failure:
+            raise failure
+
+    async def do_rebuild(self, action):
+        """What went wrong with the action, if anything; the Sprite runs again all the same."""
+        failure = None
+        try:
+            async with self.transition:
+                await self.stop()
+                try:
+                    await action()
+                except Exception as error:
+                    failure = error
+                await self.boot()
+                self.status = "running"
+                self.last_running_at = time.time()
+        finally:
+            self.waking = None
+        return failure
 
     def cut(self):
         for transport in list(self.sockets):

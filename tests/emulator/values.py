@@ -54,6 +54,11 @@ def stamp(seconds):
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def stamp_seconds(seconds):
+    """UTC in whole seconds, as checkpoints have it."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def ulid():
     number = (int(time.time() * 1000) << 80) | random.getrandbits(80)
     return "".join(CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))

@@ -15,7 +15,8 @@ import aiohttp
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent
 TOKEN = "org/1/secret"
-QUICK = ("--create-delay", "20ms", "--wake-delay", "30ms", "--cold-wake-delay", "60ms", "--idle-pause", "30s")
+QUICK = ("--create-delay", "20ms", "--wake-delay", "30ms", "--cold-wake-delay", "60ms", "--idle-pause", "30s",
+         "--checkpoint-delay", "20ms", "--restore-delay", "20ms")
 PATIENCE = 20
 
 
@@ -100,6 +101,16 @@ class Client:
 
     async def clear_faults(self):
         assert (await self.call("DELETE", "/_emulator/faults")).status == 204
+
+    async def checkpoint(self, name, comment=None):
+        """Make one; its id, from the last line of the stream."""
+        body = {} if comment is None else {"comment": comment}
+        lines = (await self.call("POST", f"/v1/sprites/{name}/checkpoint", json=body)).lines
+        assert lines[-1]["type"] == "complete", lines
+        return lines[-1]["data"].split()[1]
+
+    async def restore(self, name, id):
+        return (await self.call("POST", f"/v1/sprites/{name}/checkpoints/{id}/restore")).lines
 
     @contextlib.asynccontextmanager
     async def control(self, name):
