@@ -91,6 +91,16 @@ static void test_json_text(void **state UNUSED)
 	buf_deinit(&out);
 }
 
+static void test_json_text_len(void **state UNUSED)
+{
+	static const char all[] = "plain \"\\\n\r\t\001\033\177/ \303\244 \342\202\254 \360\237\230\200 \377 \303";
+	for (size_t len = 0; len < sizeof all; len++) {
+		CLEANUP(buf_deinit) struct buf buf = BUF_MAX(1024);
+		assert_int_equal(json_text_string(&buf, slice_of(all, len)), 0);
+		assert_int_equal(json_text_len(slice_of(all, len)), buf.len);
+	}
+}
+
 static void test_base64(void **state UNUSED)
 {
 	static const struct {
@@ -174,7 +184,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_slices),	  cmocka_unit_test(test_numbers), cmocka_unit_test(test_buf),
-		cmocka_unit_test(test_utf8),	  cmocka_unit_test(test_json_text), cmocka_unit_test(test_base64),
+		cmocka_unit_test(test_utf8),	  cmocka_unit_test(test_json_text), cmocka_unit_test(test_json_text_len), cmocka_unit_test(test_base64),
 		cmocka_unit_test(test_base64_is_whole_over_pieces), cmocka_unit_test(test_hmac), cmocka_unit_test(test_ids),
 		cmocka_unit_test(test_secret),	  cmocka_unit_test(test_clock),
 	};

@@ -59,3 +59,26 @@ int json_text_string(struct buf *buf, struct slice text)
 	}
 	return r < 0 ? r : buf_append_char(buf, '"');
 }
+
+static size_t escaped_len(unsigned char c)
+{
+	if (c == '"' || c == '\\' || c == '\n' || c == '\r' || c == '\t')
+		return 2;
+	return c < 0x20 || c == 0x7f ? 6 : 1;
+}
+
+size_t json_text_len(struct slice text)
+{
+	size_t len = 2;
+	while (text.len) {
+		size_t valid = utf8_valid_prefix(text);
+		for (size_t i = 0; i < valid; i++)
+			len += escaped_len((unsigned char)text.data[i]);
+		text = slice_from(text, valid);
+		if (text.len) {
+			len += 3;
+			text = slice_from(text, 1);
+		}
+	}
+	return len;
+}

@@ -10,3 +10,6 @@
 
 /* A JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD, so the output is always valid JSON (RFC 8259). */
 MUST_CHECK int json_text_string(struct buf *buf, struct slice text);
+
+/* How many bytes json_text_string() writes. */
+size_t json_text_len(struct slice text);

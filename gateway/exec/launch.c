@@ -1,5 +1,7 @@
 #include "gateway/exec/launch.h"
 
+#include "gateway/sprites/sandbox.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,9 @@ static const char script[] = "IFS= read -r REPLY || exit 125\n"
 			     "done\n"
 			     "unset SPRITEGATE_LEFT\n"
 			     "exec -- \"$@\"\n";
+
+/* What a request may hold never turns out to be too long once a Sprite is claimed. */
+_Static_assert(2 * sizeof script + 512 + EXEC_MAX_ARGV_BYTES <= SANDBOX_ARGS_MAX, "the largest request fits a control socket");
 
 static const char default_cwd[] = "/home/sprite";
 

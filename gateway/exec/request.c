@@ -18,7 +18,7 @@ struct reading {
 	struct exec_request *request;
 	struct buf *faults;
 	unsigned count;
-	size_t bytes; /* of the command, the arguments and the variables, each with its NUL */
+	size_t bytes; /* of the command, the arguments, the variables and cwd, as the sandbox's API gets them: JSON strings with a comma */
 	int error;
 };
 
@@ -44,6 +44,11 @@ static void fault(struct reading *reading, const char *pointer, const char *form
 		r = buf_append_char(reading->faults, '}');
 	if (r < 0)
 		reading->error = r;
+}
+
+static void count(struct reading *reading, const char *text)
+{
+	reading->bytes += json_text_len(slice_str(text)) + 1;
 }
 
 static const char *type_name(const json_t *value)
@@ -91,7 +96,7 @@ static void read_command(struct reading *reading, const json_t *value)
 		fault(reading, "/command", "has %zu bytes, the limit is %d", json_string_length(value), EXEC_MAX_ARG_BYTES);
 	else {
 		reading->request->command = json_string_value(value);
-		reading->bytes += json_string_length(value) + 1;
+		count(reading, reading->request->command);
 	}
 }
 
@@ -107,7 +112,7 @@ static void read_argument(struct reading *reading, const json_t *value, size_t i
 		fault(reading, pointer, "the program must not be empty");
 	else {
 		reading->request->argv[reading->request->argc++] = json_string_value(value);
-		reading->bytes += json_string_length(value) + 1;
+		count(reading, json_string_value(value));
 	}
 }
 
@@ -190,7 +195,7 @@ static void read_variable(struct reading *reading, const char *name, const json_
 			return;
 		}
 		reading->request->env[reading->request->env_count++] = pair;
-		reading->bytes += strlen(pair) + 1;
+		count(reading, pair);
 	}
 }
 
@@ -223,8 +228,10 @@ static void read_cwd(struct reading *reading, const json_t *value)
 		fault(reading, "/cwd", "must be an absolute path");
 	else if (json_string_length(value) > EXEC_MAX_CWD_BYTES)
 		fault(reading, "/cwd", "has %zu bytes, the limit is %d", json_string_length(value), EXEC_MAX_CWD_BYTES);
-	else
+	else {
 		reading->request->cwd = json_string_value(value);
+		count(reading, reading->request->cwd);
+	}
 }
 
 static void read_timeout(struct reading *reading, const json_t *value)
@@ -287,8 +294,8 @@ static void read_object(struct reading *reading)
 	if (command == argv)
 		fault(reading, "", command ? "has both command and argv, allowed is one of them" : "must have command or argv");
 	if (reading->bytes > EXEC_MAX_ARGV_BYTES)
-		fault(reading, argv ? "/argv" : "/env", "arguments and variables have %zu bytes in all, the limit is %d", reading->bytes,
-		      EXEC_MAX_ARGV_BYTES);
+		fault(reading, argv ? "/argv" : "/env", "arguments and variables have %zu bytes in all as JSON strings, the limit is %d",
+		      reading->bytes, EXEC_MAX_ARGV_BYTES);
 }
 
 int exec_request_parse(struct slice body, struct exec_request **out, struct buf *faults)

@@ -55,7 +55,7 @@ static void release(struct run *run)
 
 static void settle(struct run *run)
 {
-	bool refund = run->result.outcome == EXEC_NOT_STARTED;
+	bool refund = !run->run_start_us; /* not started, or canceled while it waited for a Sprite */
 	uint64_t bytes = run->result.streams[0].total + run->result.streams[1].total;
 	int r = admission_settle(run->owner->settlement, &run->job->lease, run->result.run_us / 1000, bytes, refund);
 	if (r != 0)

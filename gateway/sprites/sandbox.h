@@ -23,6 +23,10 @@
 #define SANDBOX_E_LOST 2
 #define SANDBOX_E_TOO_LONG 3
 
+/* Arguments that have no more than this many bytes as JSON strings with their commas fit a control socket (with a program's name below
+ * 500 bytes). /exec, the way of a Sprite without one, takes less. */
+#define SANDBOX_ARGS_MAX ((size_t)511 * 1024)
+
 struct sandbox;
 
 enum sandbox_stream { SANDBOX_STDOUT, SANDBOX_STDERR };

@@ -8,7 +8,9 @@ import pytest
 
 import rig as rigs
 from answers import check_limits, dictionary_of_integers, list_of_strings, problem
+from processes import running
 from rig import until
+from wire import Wire, exec_request
 
 
 def refused(response, policy):
@@ -76,6 +78,45 @@ def test_too_much_input_takes_nothing(stack):
         assert left_of(answer) == 2
     assert stack.redis.zcard("sg:{g}:c:" + token[4:20]) == 0
     assert left_of(stack.exec(token=token, command="true")) == 1
+
+
+def test_leaving_while_waiting_for_a_sandbox_takes_nothing(rig, stack):
+    """Nothing has run: rate and budget are as before."""
+    gateway = rig.gateway(emulator=rig.emulator("--create-delay", "1s"), pool_hot=0, pool_max=1,
+                          token={"rate": "1/1h", "burst": 1, "conc": 1, "budget": "100s/day", "actor_rate": "1/1h", "actor_burst": 1,
+                                 "actor": "leaves"})
+    for _ in range(2):
+        with Wire(gateway.port) as wire:
+            wire.send(exec_request(gateway.token, b'{"command": "true"}'))
+            until(lambda: gateway.metrics().get("spritegate_exec_running") == 1, "the command waits")
+        until(lambda: gateway.metrics().get("spritegate_exec_running") == 0, "the command is canceled")
+        until(lambda: not stack.redis.zcard(f"sg:{{g}}:c:{gateway.kid}"), "its lease is given back")
+    assert gateway.metrics().get("spritegate_exec_sandbox_seconds_total") == 0
+    answer = gateway.run("true").headers
+    assert dictionary_of_integers(answer["Exec-Budget"])["used"] == 0, answer
+    problem(gateway.exec(command="true"), 429, "quota-exceeded")
+
+
+def test_leaving_a_command_that_runs_is_no_refund(rig, stack):
+    gateway = rig.gateway(pool_hot=0, token={"rate": "1/1h", "burst": 1})
+    with Wire(gateway.port) as wire:
+        wire.send(exec_request(gateway.token, b'{"command": "sleep 31337.77"}'))
+        until(lambda: running("31337.77"), "the command runs")
+    until(lambda: not stack.redis.zcard(f"sg:{{g}}:c:{gateway.kid}"), "its lease is given back")
+    problem(gateway.exec(command="true"), 429, "quota-exceeded")
+
+
+def test_the_longest_command_runs_and_a_longer_one_takes_nothing(rig):
+    """What is too long for a sandbox is refused before one is taken."""
+    limit = 500 * 1024
+    gateway = rig.gateway(pool_hot=0, token={"rate": "1/1h", "burst": 1})
+    argv = ["true", *["\n" * 50_000] * 5]      # a line end is two bytes in JSON
+    argv.append("x" * (limit - sum(len(json.dumps(word)) + 1 for word in argv) - 3))
+    body = problem(gateway.exec(argv=[*argv[:-1], argv[-1] + "x"]), 422, "invalid-request")
+    assert body["errors"][0]["pointer"] == "/argv" and str(limit) in body["errors"][0]["detail"], body
+    problem(gateway.exec(command="true", env={f"V{i}": "x" * 60_000 for i in range(9)}), 422, "invalid-request")
+    assert gateway.metrics().get("spritegate_pool_creates_total") == 0, "a Sprite was made for it"
+    assert gateway.run(argv=argv).exit_code == 0
 
 
 def test_rate_of_one_token_is_not_another_one_s(stack):
