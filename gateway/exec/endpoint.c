@@ -279,22 +279,28 @@ static void admit(struct call *call)
 		answer_internal(call);
 }
 
-static void refuse_request(struct call *call, int fault, const struct buf *faults)
+static void refuse_malformed(struct call *call, const struct json_failure *failure)
+{
+	CLEANUP(buf_deinit) struct buf extra = BUF_MAX(2048);
+	char detail[256];
+	snprintf(detail, sizeof detail, "The body is not JSON that can be used: %s (byte %zu; pointer says where).", failure->text,
+		 failure->position);
+	if (buf_append(&extra, SLICE("\"pointer\":")) < 0 || json_text_string(&extra, slice_str(failure->pointer)) < 0)
+		buf_deinit(&extra);
+	decide(call, "deny", "invalid_request");
+	answer_problem(call, &(struct exec_problem){.status = 400, .code = "malformed-request", .detail = detail, .extra = buf_peek(&extra)});
+}
+
+static void refuse_invalid(struct call *call, const struct buf *faults)
 {
 	CLEANUP(buf_deinit) struct buf extra = BUF_MAX(faults->len + 64);
-	struct exec_problem problem = {.status = 400, .code = "malformed-request"};
-	char detail[256];
+	if (buf_printf(&extra, "\"errors\":%.*s", SLICE_FMT(buf_peek(faults))) < 0)
+		buf_deinit(&extra);
 	decide(call, "deny", "invalid_request");
-	if (fault == EXEC_REQUEST_MALFORMED) {
-		snprintf(detail, sizeof detail, "%.*s", SLICE_FMT(buf_peek(faults)));
-		problem.detail = detail;
-	} else if (buf_printf(&extra, "\"errors\":%.*s", SLICE_FMT(buf_peek(faults))) == 0) {
-		problem = (struct exec_problem){.status = 422,
-						.code = "invalid-request",
-						.detail = "Some fields cannot be used; errors says which and why.",
-						.extra = buf_peek(&extra)};
-	}
-	answer_problem(call, &problem);
+	answer_problem(call, &(struct exec_problem){.status = 422,
+						    .code = "invalid-request",
+						    .detail = "Some fields cannot be used; errors says which and why.",
+						    .extra = buf_peek(&extra)});
 }
 
 static void on_body_end(void *ctx)
@@ -307,10 +313,13 @@ static void on_body_end(void *ctx)
 		refuse_capacity(call, "draining", "This gateway is shutting down.");
 		return;
 	}
-	int r = exec_request_parse(buf_peek(&call->body), &call->command, &faults);
+	struct json_failure failure;
+	int r = exec_request_parse(buf_peek(&call->body), &call->command, &faults, &failure);
 	drop_body(call);
-	if (r > 0)
-		refuse_request(call, r, &faults);
+	if (r == EXEC_REQUEST_MALFORMED)
+		refuse_malformed(call, &failure);
+	else if (r == EXEC_REQUEST_INVALID)
+		refuse_invalid(call, &faults);
 	else if (r < 0)
 		answer_internal(call);
 	else

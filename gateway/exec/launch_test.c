@@ -36,7 +36,8 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	CLEANUP(exec_request_free_ptr) struct exec_request *request = NULL;
 	struct launch launch;
 	int in[2], out[2], status;
-	assert_int_equal(exec_request_parse(slice_str(body), &request, &faults), 0);
+	struct json_failure failure;
+	assert_int_equal(exec_request_parse(slice_str(body), &request, &faults, &failure), 0);
 	assert_int_equal(launch_init(&launch, request, "id-1"), 0);
 	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);

@@ -11,6 +11,7 @@
 #define MAX_DEPTH   32
 #define MAX_INPUT   (256UL * 1024 * 1024)
 #define MAX_SECONDS 1e9
+#define MAX_BYTES   1e18 /* far above every ceiling */
 #define MAX_FAULTS  32 /* told; a body can have thousands */
 
 /* What the readers below share: where faults go, and the first error that is no fault of the caller. */
@@ -51,6 +52,11 @@ static void count(struct reading *reading, const char *text)
 	reading->bytes += json_text_len(slice_str(text)) + 1;
 }
 
+static bool is_whole(const json_t *number)
+{
+	return trunc(json_real_value(number)) == json_real_value(number);
+}
+
 static const char *type_name(const json_t *value)
 {
 	switch (json_typeof(value)) {
@@ -60,10 +66,8 @@ static const char *type_name(const json_t *value)
 		return "an array";
 	case JSON_STRING:
 		return "a string";
-	case JSON_INTEGER:
-		return "an integer";
 	case JSON_REAL:
-		return "a number with a fraction";
+		return is_whole(value) ? "an integer" : "a number with a fraction";
 	case JSON_TRUE:
 	case JSON_FALSE:
 		return "a boolean";
@@ -72,18 +76,11 @@ static const char *type_name(const json_t *value)
 	}
 }
 
-#define POINTER_LEN 192
-
-/* "/env/a~1b": a member's name as RFC 6901 section 3 writes it; of a long one the beginning. */
-static void point(char out[POINTER_LEN], const char *parent, const char *name)
+/* "/env/a~1b" */
+static void point(char out[JSON_POINTER_LEN], const char *parent, const char *name)
 {
-	size_t len = (size_t)snprintf(out, POINTER_LEN, "%s/", parent);
-	for (; *name && len + 3 < POINTER_LEN; name++) {
-		if (*name == '~' || *name == '/')
-			out[len++] = '~';
-		out[len++] = (char)(*name == '~' ? '0' : *name == '/' ? '1' : *name);
-	}
-	out[len] = '\0';
+	snprintf(out, JSON_POINTER_LEN, "%s", parent);
+	json_pointer_add(out, slice_str(name));
 }
 
 static void read_command(struct reading *reading, const json_t *value)
@@ -178,7 +175,7 @@ static bool is_name(const char *name)
 
 static void read_variable(struct reading *reading, const char *name, const json_t *value)
 {
-	char pointer[POINTER_LEN];
+	char pointer[JSON_POINTER_LEN];
 	point(pointer, "/env", name);
 	if (!is_name(name))
 		fault(reading, pointer, "is not a name of letters, digits and underscores");
@@ -247,13 +244,14 @@ static void read_timeout(struct reading *reading, const json_t *value)
 
 static void read_max_output(struct reading *reading, const json_t *value)
 {
-	if (!json_is_integer(value))
+	double bytes = json_number_value(value);
+	if (!json_is_number(value) || !is_whole(value))
 		fault(reading, "/max_output_bytes", "must be an integer, is %s", type_name(value));
-	else if (json_integer_value(value) < 0)
+	else if (bytes < 0)
 		fault(reading, "/max_output_bytes", "must not be negative");
 	else {
 		reading->request->has_max_output = true;
-		reading->request->max_output_bytes = (uint64_t)json_integer_value(value);
+		reading->request->max_output_bytes = bytes < MAX_BYTES ? (uint64_t)bytes : (uint64_t)MAX_BYTES;
 	}
 }
 
@@ -274,7 +272,7 @@ static void read_member(struct reading *reading, const char *key, json_t *value)
 	else if (strcmp(key, "max_output_bytes") == 0)
 		read_max_output(reading, value);
 	else {
-		char pointer[POINTER_LEN];
+		char pointer[JSON_POINTER_LEN];
 		point(pointer, "", key);
 		fault(reading, pointer, "is not a field of this request");
 	}
@@ -298,18 +296,15 @@ static void read_object(struct reading *reading)
 		      reading->bytes, EXEC_MAX_ARGV_BYTES);
 }
 
-int exec_request_parse(struct slice body, struct exec_request **out, struct buf *faults)
+int exec_request_parse(struct slice body, struct exec_request **out, struct buf *faults, struct json_failure *failure)
 {
 	CLEANUP(exec_request_free_ptr) struct exec_request *request = calloc(1, sizeof *request);
 	if (!request)
 		return -ENOMEM;
 	buf_init(&request->input, MAX_INPUT);
-	struct json_failure failure;
-	request->root = json_parse(body, MAX_DEPTH, &failure);
-	if (!request->root) {
-		int r = buf_printf(faults, "The body is not valid JSON: %s (at byte %zu)", failure.text, failure.position);
-		return r < 0 ? r : EXEC_REQUEST_MALFORMED;
-	}
+	request->root = json_parse_reals(body, MAX_DEPTH, failure);
+	if (!request->root)
+		return EXEC_REQUEST_MALFORMED;
 	struct reading reading = {.request = request, .faults = faults};
 	read_object(&reading);
 	if (reading.error < 0)

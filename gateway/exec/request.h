@@ -3,7 +3,8 @@
  *
  * Owns:       the parsed JSON and everything that points into it.
  * Lifetime:   exec_request_parse … exec_request_free; may move to another thread as a whole.
- * Results:    0; EXEC_REQUEST_MALFORMED (not JSON: 400), EXEC_REQUEST_INVALID (422, `faults` says which fields); -ENOMEM.
+ * Results:    0; EXEC_REQUEST_MALFORMED (not JSON: 400, `failure` says where and why), EXEC_REQUEST_INVALID (422, `faults` says which
+ *             fields); -ENOMEM.
  * Bounds:     depth 32; the limits below, each named in its fault.
  * Invariants: exactly one of command and argv is set; every string is free of NUL.
  */
@@ -36,8 +37,8 @@ struct exec_request {
 	uint64_t max_output_bytes;
 };
 
-/* `faults` gets a JSON array [{"pointer", "detail"}] of at most 32, or one plain sentence when malformed; 48 KiB are enough. */
-MUST_CHECK int exec_request_parse(struct slice body, struct exec_request **request, struct buf *faults);
+/* `faults` gets a JSON array [{"pointer", "detail"}] of at most 32; 48 KiB are enough. */
+MUST_CHECK int exec_request_parse(struct slice body, struct exec_request **request, struct buf *faults, struct json_failure *failure);
 void exec_request_free(struct exec_request *request);
 void exec_request_free_ptr(struct exec_request **request);
 

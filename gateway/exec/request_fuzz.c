@@ -10,8 +10,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(1024 * 1024);
 	CLEANUP(exec_request_free_ptr) struct exec_request *request = NULL;
-	int r = exec_request_parse(slice_of((const char *)data, size), &request, &faults);
-	if ((r == 0) != (request != NULL) || (r > 0 && !faults.len))
+	struct json_failure failure;
+	int r = exec_request_parse(slice_of((const char *)data, size), &request, &faults, &failure);
+	if ((r == 0) != (request != NULL) || (r == EXEC_REQUEST_INVALID && !faults.len))
 		abort();
 	struct launch launch;
 	if (r == 0 && launch_init(&launch, request, "0193e3f0-0000-7000-8000-000000000000") == 0)

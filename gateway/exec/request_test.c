@@ -13,7 +13,10 @@ static struct exec_request *parse(const char *body, int expected, const char *fa
 {
 	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(4096);
 	struct exec_request *request = NULL;
-	int r = exec_request_parse(slice_str(body), &request, &faults);
+	struct json_failure failure;
+	int r = exec_request_parse(slice_str(body), &request, &faults, &failure);
+	if (r == EXEC_REQUEST_MALFORMED)
+		assert_int_equal(buf_append(&faults, slice_str(failure.text)), 0);
 	if (fault && !memmem(faults.data ? faults.data : "", faults.len, fault, strlen(fault)))
 		fail_msg("%s: \"%s\" is not in: %.*s", body, fault, SLICE_FMT(buf_peek(&faults)));
 	assert_int_equal(r, expected);
@@ -35,6 +38,22 @@ static void test_fields(void **state UNUSED)
 	assert_true(request->has_max_output);
 	assert_int_equal(request->max_output_bytes, 10);
 	exec_request_free(request);
+}
+
+/* Beyond 64 bits as well: it is lowered later, like every wish that is too large. */
+static void test_large_numbers(void **state UNUSED)
+{
+	struct exec_request *request = parse("{\"command\":\"a\",\"max_output_bytes\":1000000000000000000000000000000}", 0, NULL);
+	assert_true(request->has_max_output);
+	assert_true(request->max_output_bytes >= 1000000000000000000);
+	exec_request_free(request);
+	request = parse("{\"command\":\"a\",\"max_output_bytes\":9007199254740993,\"timeout_seconds\":7}", 0, NULL);
+	assert_true(request->max_output_bytes >= 9007199254740992);
+	assert_int_equal(request->timeout_ms, 7000);
+	exec_request_free(request);
+	parse("{\"command\":\"a\",\"timeout_seconds\":1000000000000000000000000000000}", EXEC_REQUEST_INVALID, "/timeout_seconds");
+	parse("{\"command\":\"a\",\"max_output_bytes\":-1000000000000000000000000000000}", EXEC_REQUEST_INVALID, "must not be negative");
+	parse("{\"command\":\"a\",\"max_output_bytes\":0.5}", EXEC_REQUEST_INVALID, "is a number with a fraction");
 }
 
 static void test_argv_and_base64(void **state UNUSED)
@@ -122,8 +141,8 @@ static void test_many_faults(void **state UNUSED)
 		assert_int_equal(buf_printf(&body, ",\"\\u0001\\u0001field%d\":1", i), 0);
 	assert_int_equal(buf_append_char(&body, '}'), 0);
 	struct exec_request *request = NULL;
-	assert_int_equal(exec_request_parse(buf_peek(&body), &request, &faults), EXEC_REQUEST_INVALID);
 	struct json_failure failure;
+	assert_int_equal(exec_request_parse(buf_peek(&body), &request, &faults, &failure), EXEC_REQUEST_INVALID);
 	CLEANUP(json_decref_ptr) json_t *list = json_parse(buf_peek(&faults), 32, &failure);
 	assert_true(json_array_size(list) >= 1 && json_array_size(list) <= 32);
 }
@@ -160,7 +179,7 @@ static void test_launch(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fields),	cmocka_unit_test(test_argv_and_base64), cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_fields), cmocka_unit_test(test_large_numbers),	cmocka_unit_test(test_argv_and_base64), cmocka_unit_test(test_malformed),
 		cmocka_unit_test(test_invalid), cmocka_unit_test(test_limits),		cmocka_unit_test(test_launch),
 		cmocka_unit_test(test_many_faults), cmocka_unit_test(test_sum),
 	};

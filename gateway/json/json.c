@@ -37,17 +37,51 @@ static bool too_much(struct slice text, unsigned max_depth, struct json_failure 
 	return false;
 }
 
+/* jansson's own words are about its flags. */
+static const char *explain(const json_error_t *error)
+{
+	switch (json_error_code(error)) {
+	case json_error_duplicate_key:
+		return "two members have the same name";
+	case json_error_null_character:
+	case json_error_null_byte_in_key:
+		return "\\u0000 cannot be used";
+	case json_error_invalid_utf8:
+		return "a byte is not UTF-8";
+	case json_error_premature_end_of_input:
+		return "it ends too early";
+	case json_error_end_of_input_expected:
+		return "something follows the value";
+	case json_error_numeric_overflow:
+		return "a number is too large";
+	default:
+		return "it breaks the syntax";
+	}
+}
+
+static json_t *parse(struct slice text, unsigned max_depth, size_t flags, struct json_failure *failure)
+{
+	json_t *value = NULL;
+	if (!too_much(text, max_depth, failure)) {
+		json_error_t error;
+		value = json_loadb(text.len ? text.data : "", text.len, flags | JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+		if (value)
+			return value;
+		failure->position = error.position > 0 ? (size_t)error.position : 0;
+		snprintf(failure->text, sizeof failure->text, "%s", explain(&error));
+	}
+	json_pointer_at(slice_of(text.data, failure->position < text.len ? failure->position : text.len), failure->pointer);
+	return NULL;
+}
+
 json_t *json_parse(struct slice text, unsigned max_depth, struct json_failure *failure)
 {
-	if (too_much(text, max_depth, failure))
-		return NULL;
-	json_error_t error;
-	json_t *value = json_loadb(text.len ? text.data : "", text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
-	if (!value) {
-		failure->position = error.position > 0 ? (size_t)error.position : 0;
-		snprintf(failure->text, sizeof failure->text, "%s", error.text);
-	}
-	return value;
+	return parse(text, max_depth, 0, failure);
+}
+
+json_t *json_parse_reals(struct slice text, unsigned max_depth, struct json_failure *failure)
+{
+	return parse(text, max_depth, JSON_DECODE_INT_AS_REAL, failure);
 }
 
 void json_decref_ptr(json_t **value)

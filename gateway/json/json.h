@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "gateway/base/slice.h"
+#include "gateway/json/pointer.h"
 
 #include <jansson.h>
 
@@ -15,12 +15,16 @@
 #define JSON_MAX_VALUES 65536 /* commas and opening brackets */
 
 struct json_failure {
-	size_t position;            /* byte offset of the fault, as far as known */
-	char text[JSON_ERROR_LEN];  /* one plain sentence, no input bytes in it beyond jansson's short quote */
+	size_t position;                /* byte offset of the fault, as far as known */
+	char pointer[JSON_POINTER_LEN]; /* where that is */
+	char text[JSON_ERROR_LEN];      /* a plain phrase without input bytes: "nested deeper than 32 levels" */
 };
 
 /* The value, owned by the caller (json_decref), or NULL and *failure. */
 json_t *json_parse(struct slice text, unsigned max_depth, struct json_failure *failure);
+
+/* The same with every number as a real: there an integer has no limit of its own, which json_parse() draws at 64 bits. */
+json_t *json_parse_reals(struct slice text, unsigned max_depth, struct json_failure *failure);
 
 /* Scope clean-up: `CLEANUP(json_decref_ptr) json_t *value = …`. */
 void json_decref_ptr(json_t **value);

@@ -213,6 +213,24 @@ def test_body_that_is_not_json(stack, body):
     problem(stack.exec(body), 400, "malformed-request")
 
 
+PLACES = {
+    "duplicate": (b'{"command": "true", "env": {"A": "1", "B": "2", "A": "3"}}', "/env/A", "same name"),
+    "NUL": (b'{"argv": ["a", "b\\u0000"]}', "/argv/1", "u0000"),
+    "NUL in a name": (b'{"command": "true", "env": {"a\\u0000": "x"}}', "/env", "u0000"),
+    "number": (b'{"command": "true", "max_output_bytes": 1' + b"0" * 400 + b"}", "/max_output_bytes", "too large"),
+    "UTF-8": (b'{"command": "true", "cwd": "/\xff"}', "/cwd", "UTF-8"),
+    "cut": (b'{"command": "true", "env": {"A', "/env/A", "ends too early"),
+}
+
+
+@pytest.mark.parametrize(("body", "pointer", "says"), PLACES.values(), ids=PLACES.keys())
+def test_malformed_bodies_name_the_place(stack, body, pointer, says):
+    found = problem(stack.exec(body), 400, "malformed-request")
+    assert found["pointer"] == pointer and says in found["detail"], found
+    for word in ("JSON_", "jansson", "allow"):
+        assert word not in found["detail"], f"the words of a library: {found['detail']}"
+
+
 INVALID_FIELDS = {
     "nothing": ({}, ""), "both": ({"command": "true", "argv": ["true"]}, ""), "unknown": ({"command": "true", "shell": "zsh"}, "/shell"),
     "not here yet": ({"command": "true", "tty": True}, "/tty"),

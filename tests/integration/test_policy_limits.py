@@ -228,8 +228,9 @@ def test_largest_output(stack):
 
 def test_ceiling_of_the_gateway(rig):
     gateway = rig.gateway(exec_max_output_bytes="2KiB", token={"max_out": "1MiB"})
-    ran = gateway.run("head -c 5000 /dev/zero | tr '\\0' x", max_output_bytes=100_000)
-    assert ran.stdout_truncated is True and ran.stdout.count("x") == 2048
+    for wish in (100_000, 2**63, 10**30, 10**300):
+        ran = gateway.run("head -c 5000 /dev/zero | tr '\\0' x", max_output_bytes=wish)
+        assert ran.stdout_truncated is True and ran.stdout.count("x") == 2048, wish
 
 
 # -- programs -------------------------------------------------------------------
