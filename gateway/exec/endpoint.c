@@ -95,7 +95,9 @@ static void refuse_quota(struct call *call, const struct admission_answer *answe
 {
 	const char *reason = strstr(answer->violated, "concurrency") ? "concurrency" : strstr(answer->violated, "budget") ? "budget" : "rate";
 	CLEANUP(buf_deinit) struct buf extra = BUF_MAX(1024);
-	uint64_t seconds = exec_retry_after_seconds(answer->retry_after_ms);
+	/* A day's budget starts anew for everybody at a time that Exec-Budget tells: a later one would contradict it. */
+	bool exact = strstr(answer->violated, "\"budget\"");
+	uint64_t seconds = exact ? exec_seconds(answer->retry_after_ms) : exec_retry_after_seconds(answer->retry_after_ms);
 	if (exec_quota_members(answer, &extra) < 0 || buf_printf(&extra, ",\"retry_after\":%llu", (unsigned long long)seconds) < 0)
 		buf_deinit(&extra);
 	decide(call, "deny", reason);
@@ -208,8 +210,9 @@ static int put_denial(struct buf *extra, const char *program, const struct admis
 	int r = buf_append(extra, SLICE("\"command\":"));
 	if (r == 0)
 		r = json_text_string(extra, shown);
-	if (r == 0)
-		r = buf_append(extra, SLICE(",\"policy\":"));
+	if (r < 0 || !answer->policy[0])
+		return r; /* the list is the token's own */
+	r = buf_append(extra, SLICE(",\"policy\":"));
 	if (r == 0)
 		r = json_text_string(extra, slice_str(answer->policy));
 	return r < 0 ? r : buf_printf(extra, ",\"policy_version\":%llu", (unsigned long long)answer->policy_version);

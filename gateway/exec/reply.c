@@ -90,16 +90,21 @@ bool exec_is_json(struct slice content_type)
 	return content_type.len && slice_next(&rest, ';', &type) && slice_equal_nocase(slice_trim(type), SLICE("application/json"));
 }
 
+uint64_t exec_seconds(uint64_t ms)
+{
+	return ms > 1000 ? (ms + 999) / 1000 : 1;
+}
+
 uint64_t exec_retry_after_seconds(uint64_t ms)
 {
-	uint64_t seconds = (ms + 999) / 1000;
+	uint64_t seconds = exec_seconds(ms);
 	if (seconds > 10) {
 		uint64_t spread = seconds / 10 < 30 ? seconds / 10 : 30;
 		uint64_t random = 0;
 		if (id_random(&random, sizeof random) == 0)
 			seconds += random % (spread + 1);
 	}
-	return seconds ? seconds : 1;
+	return seconds;
 }
 
 /* The field's dictionary "limit=1, used=2" as members of an object: its keys are plain words, its values integers. */

@@ -45,7 +45,10 @@ MUST_CHECK int exec_authorization(const struct http_fields *fields, struct slice
 /* Is it application/json, with or without parameters? */
 bool exec_is_json(struct slice content_type);
 
-/* Whole seconds, rounded up, at least 1; waits over 10 s get up to 10 % (at most 30 s) more, so that callers do not come back at once. */
+/* Whole seconds, rounded up, at least 1. */
+uint64_t exec_seconds(uint64_t ms);
+
+/* The same; waits over 10 s get up to 10 % (at most 30 s) more, so that callers do not come back at once. */
 uint64_t exec_retry_after_seconds(uint64_t ms);
 
 /* What a 429 tells beside its text, as in struct http_problem's `extra`. Results: those of buf. */
