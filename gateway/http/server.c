@@ -39,17 +39,6 @@ void http_server_defaults(struct http_server_options *options)
 	};
 }
 
-/* Stands in for memset inside libmicrohttpd (cmake/microhttpd.cmake), which would clear the pool of a connection one and a half times a
- * request though nothing in it relies on zeroes: pools that malloc gives were never cleared. What it clears besides is small. */
-#define POOL_CLEAR_MIN 2048
-
-void *microhttpd_memset(void *to, int byte, size_t len);
-
-void *microhttpd_memset(void *to, int byte, size_t len)
-{
-	return len < POOL_CLEAR_MIN ? memset(to, byte, len) : to;
-}
-
 static void rejected(struct http_server *server, const char *reason)
 {
 	if (server->options.observer.on_rejected)

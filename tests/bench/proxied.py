@@ -4,7 +4,7 @@ import http.client
 
 import servers
 from figures import median_of, number, ratio, table
-from load import loaded, wrk
+from load import BROWSER, loaded, wrk
 from processes import NotMeasured, Programs
 
 FIGURES = {"cpu_us": "CPU µs/request", "rate": "requests/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
@@ -17,6 +17,7 @@ class Case:
     path: str
     connections: int
     proxies: tuple = ALL
+    keep: bool = True
 
 
 CASES = (
@@ -24,6 +25,7 @@ CASES = (
     Case("2 KB chunked, 64 connections", "/chunked", 64),
     Case("64 KB with Content-Length, 64 connections", "/64k", 64),
     Case("2 KB with Content-Length, 1 connection", "/2k", 1),
+    Case("2 KB with Content-Length, 16 connections, each request on a new one", "/2k", 16, keep=False),
     Case("2 KB with Content-Length, 64 connections, access log to a file", "/2k", 64, ("gateway-log", "nginx-log")),
 )
 
@@ -76,7 +78,8 @@ def one_round(bench, proxies, rounds, index):
         turn = index % len(case.proxies)
         for name in case.proxies[turn:] + case.proxies[:turn]:
             seconds = 1 if index < 0 else bench.seconds
-            run = loaded(proxies[name], case.path, case.connections, seconds, cpu=bench.load_cpu)
+            headers = BROWSER if case.keep else {**BROWSER, "Connection": "close"}
+            run = loaded(proxies[name], case.path, case.connections, seconds, cpu=bench.load_cpu, headers=headers)
             if index >= 0:
                 kept[name].append(run)
 

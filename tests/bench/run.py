@@ -25,7 +25,7 @@ import refusals
 import servers
 from processes import NotMeasured, Program, Programs
 
-LIMIT_SECONDS = 480
+LIMIT_SECONDS = 600
 PARTS = {
     "proxied": ("Proxied requests", proxied),
     "exec": ("Commands: what the gateway adds", exec_added),

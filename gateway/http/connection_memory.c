@@ -1,0 +1,45 @@
+#include "gateway/http/connection_memory.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+/* libmicrohttpd would clear the pool of a connection one and a half times a request though nothing in it relies on zeroes: pools that
+ * malloc gives were never cleared. What it clears besides is smaller than this. */
+#define POOL_CLEAR_MIN 2048
+
+struct block {
+	struct block *next;
+};
+
+static _Thread_local struct {
+	struct block *first;
+	size_t count, len; /* all are of this length */
+} kept;
+
+void *microhttpd_memset(void *to, int byte, size_t len)
+{
+	return len < POOL_CLEAR_MIN ? memset(to, byte, len) : to;
+}
+
+void *microhttpd_mmap(void *address, size_t len, int protection, int flags, int fd, off_t offset)
+{
+	struct block *block = kept.first;
+	if (!block || kept.len != len)
+		return mmap(address, len, protection, flags, fd, offset);
+	kept.first = block->next;
+	kept.count--;
+	block->next = NULL;
+	return block;
+}
+
+int microhttpd_munmap(void *memory, size_t len)
+{
+	if (kept.count == CONNECTION_MEMORY_KEPT || (kept.count && kept.len != len))
+		return munmap(memory, len);
+	struct block *block = memset(memory, 0, len);
+	block->next = kept.first;
+	kept.first = block;
+	kept.count++;
+	kept.len = len;
+	return 0;
+}
