@@ -1,4 +1,5 @@
 #include "gateway/http/request.h"
+#include "gateway/http/problem_types.h"
 #include "gateway/serve.h"
 #include "policy/cli.h"
 
@@ -21,6 +22,7 @@ static const char help_text[] =
 	"  spritegate token COMMAND …                 make and manage tokens (spritegate token --help)\n"
 	"  spritegate health [HOST:PORT]              exit 0 when the gateway there serves; default: the port of LISTEN\n"
 	"  spritegate help config                     every setting, as Markdown\n"
+	"  spritegate help problems                   every error of the HTTP interface, as Markdown\n"
 	"  spritegate version\n"
 	"\n"
 	"Settings come from the environment (SPRITEGATE_…) and from the file; the environment wins.\n"
@@ -153,10 +155,13 @@ static int command_help(int argc, char **argv)
 		return EXIT_SUCCESS;
 	}
 	CLEANUP(buf_deinit) struct buf text = BUF_MAX(64 * 1024);
-	if (strcmp(argv[0], "config") != 0 || config_document(&text) < 0) {
-		fprintf(stderr, "spritegate: there is help on: config\n");
+	bool config = strcmp(argv[0], "config") == 0;
+	if (!config && strcmp(argv[0], "problems") != 0) {
+		fprintf(stderr, "spritegate: there is help on: config, problems\n");
 		return EXIT_USAGE;
 	}
+	if ((config ? config_document(&text) : http_problem_types_document(&text)) < 0)
+		return EXIT_FAILURE;
 	printf("%.*s", SLICE_FMT(buf_peek(&text)));
 	return EXIT_SUCCESS;
 }

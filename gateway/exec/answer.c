@@ -6,9 +6,6 @@
 
 static const char *const outcome_names[EXEC_OUTCOMES] = {"exited", "signaled", "timed_out", "canceled", "unknown", "not_started"};
 
-/* draft-ietf-httpapi-ratelimit-headers-11, section "Problem Types" */
-static const char reduced_capacity[] = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
-
 const char *exec_outcome_name(enum exec_outcome outcome)
 {
 	return outcome_names[outcome];
@@ -104,7 +101,6 @@ int exec_answer_write(struct exec_result *result, const char *exec_id, struct ex
 		bool capacity = result->refusal != EXEC_REFUSED_BY_PROVIDER;
 		answer->status = 503;
 		answer->code = capacity ? "temporary-reduced-capacity" : "not-started";
-		answer->type = capacity ? reduced_capacity : NULL;
 		if (result->retry_after_ms < 1000)
 			result->retry_after_ms = 1000;
 		answer->retry_after_ms = result->retry_after_ms;

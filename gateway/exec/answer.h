@@ -45,7 +45,6 @@ struct exec_result {
 struct exec_answer {
 	unsigned status;
 	const char *code;           /* problem code, NULL for a 200 */
-	const char *type;           /* problem type, NULL = about:blank */
 	uint64_t retry_after_ms;    /* 0 = none */
 	struct buf body;            /* the JSON answer, or the problem's further members without braces */
 	char detail[200];           /* of a problem */

@@ -104,8 +104,6 @@ static void refuse_quota(struct call *call, const struct admission_answer *answe
 	answer_problem(call, &(struct exec_problem){
 				     .status = 429,
 				     .code = "quota-exceeded",
-				     .type = "https://iana.org/assignments/http-problem-types#quota-exceeded",
-				     .title = "Request cannot be satisfied as assigned quota has been exceeded",
 				     .detail = "One of the token's limits is used up; violated-policies names it.",
 				     .retry_after_s = seconds,
 				     .extra = buf_peek(&extra),
@@ -129,7 +127,6 @@ static void refuse_capacity(struct call *call, const char *reason, const char *d
 	answer_problem(call, &(struct exec_problem){
 				     .status = 503,
 				     .code = "temporary-reduced-capacity",
-				     .type = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
 				     .detail = detail,
 				     .retry_after_s = 2,
 				     .extra = SLICE("\"violated-policies\":[\"fleet\"],\"retry_after\":2"),

@@ -186,8 +186,6 @@ int exec_reply_problem(struct http_request *request, const struct exec_reply *re
 		return -1;
 	struct http_problem http = {.status = problem->status,
 				    .code = problem->code,
-				    .type = problem->type,
-				    .title = problem->title,
 				    .detail = slice_str(problem->detail),
 				    .request_id = reply->head->id,
 				    .extra = problem->extra};
@@ -209,7 +207,6 @@ int exec_reply_job_body(const struct exec_reply *reply, const struct exec_job *j
 {
 	struct http_problem problem = {.status = job->answer.status,
 				       .code = job->answer.code,
-				       .type = job->answer.type,
 				       .detail = slice_str(job->answer.detail),
 				       .request_id = reply->head->id,
 				       .extra = buf_peek(&job->answer.body)};

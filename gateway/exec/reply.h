@@ -21,7 +21,7 @@ struct exec_reply {
 
 struct exec_problem {
 	unsigned status;
-	const char *code, *type, *title, *detail;
+	const char *code, *detail;
 	const char *authenticate; /* WWW-Authenticate */
 	uint64_t retry_after_s;   /* 0 = none */
 	struct slice extra;       /* as in struct http_problem */

@@ -1,6 +1,7 @@
 #include "gateway/http/problem.h"
 
 #include "gateway/base/json_text.h"
+#include "gateway/http/problem_types.h"
 
 #include <errno.h>
 
@@ -42,12 +43,12 @@ static int write_ids(const struct http_problem *problem, struct buf *body)
 
 int http_problem_write(const struct http_problem *problem, struct buf *body)
 {
-	const char *title = problem->title ? problem->title : http_status_phrase(problem->status);
-	int r = buf_append(body, SLICE("{\"type\":"));
+	const struct http_problem_type *type = http_problem_type_find(problem->code);
+	if (!type)
+		return -EINVAL;
+	int r = buf_printf(body, "{\"type\":\"%s%s\"", type->uri ? type->uri : HTTP_PROBLEM_BASE, type->uri ? "" : type->code);
 	if (r == 0)
-		r = json_text_string(body, slice_str(problem->type ? problem->type : "about:blank"));
-	if (r == 0)
-		r = member(body, "title", slice_str(title));
+		r = member(body, "title", slice_str(type->title));
 	if (r == 0)
 		r = buf_printf(body, ",\"status\":%u", problem->status);
 	if (r == 0 && problem->detail.len)

@@ -4,7 +4,7 @@
  * {"type", "title", "status", "detail", "code", "request_id", "instance", "ok": false, …extra}
  *
  * Pure but for the memory of the body.
- * Results: those of buf.
+ * Results: those of buf; -EINVAL for a code that is not in the table.
  */
 #pragma once
 
@@ -13,9 +13,7 @@
 
 struct http_problem {
 	unsigned status;
-	const char *code;        /* stable machine word; never NULL */
-	const char *type;        /* URI; NULL = about:blank */
-	const char *title;       /* NULL = the status' reason phrase */
+	const char *code;        /* of the table in problem_types.c, which has type and title */
 	struct slice detail;     /* a sentence for people; may be empty */
 	struct slice request_id; /* may be empty */
 	struct slice extra;      /* further members as JSON text without braces, e.g. "\"retry_after\":4,\"pointer\":\"/argv\""; may be empty */

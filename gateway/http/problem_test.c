@@ -18,7 +18,7 @@ static void test_problem(void **state UNUSED)
 				       .extra = SLICE("\"errors\":[]")};
 	assert_int_equal(http_problem_write(&problem, &body), 0);
 	assert_true(slice_equal(buf_peek(&body),
-				SLICE("{\"type\":\"about:blank\",\"title\":\"Unprocessable Content\",\"status\":422,"
+				SLICE("{\"type\":\"https://spritegate.invalid/problems/invalid-request\",\"title\":\"Some fields of the request cannot be used\",\"status\":422,"
 				      "\"detail\":\"a \\\"quoted\\\"\\n\xef\xbf\xbd thing\",\"code\":\"invalid-request\","
 				      "\"request_id\":\"0193\",\"instance\":\"urn:uuid:0193\",\"ok\":false,\"errors\":[]}\n")));
 	buf_deinit(&body);
@@ -34,8 +34,18 @@ static void test_problem(void **state UNUSED)
 	assert_string_equal(http_status_phrase(418), "Unknown");
 }
 
+static void test_types(void **state UNUSED)
+{
+	CLEANUP(buf_deinit) struct buf body = BUF_MAX(4096);
+	struct http_problem problem = {.status = 429, .code = "quota-exceeded"};
+	assert_int_equal(http_problem_write(&problem, &body), 0);
+	assert_non_null(memmem(body.data, body.len, "\"https://iana.org/assignments/http-problem-types#quota-exceeded\"", 64));
+	problem.code = "nobody-knows";
+	assert_int_equal(http_problem_write(&problem, &body), -EINVAL);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_problem)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_problem), cmocka_unit_test(test_types)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

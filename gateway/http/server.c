@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/http/internal.h"
+#include "gateway/http/problem_types.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -285,8 +286,8 @@ static void on_gone_poll(uv_poll_t *poll, int status UNUSED, int events UNUSED)
 
 static void say_timeout(int fd)
 {
-	static const char body[] = "{\"type\":\"about:blank\",\"title\":\"Request Timeout\",\"status\":408,"
-				   "\"code\":\"request-timeout\",\"ok\":false}\n";
+	static const char body[] = "{\"type\":\"" HTTP_PROBLEM_BASE "request-timeout\",\"title\":\"The request took too long to arrive\","
+				   "\"status\":408,\"code\":\"request-timeout\",\"ok\":false}\n";
 	char answer[512];
 	int len = snprintf(answer, sizeof answer,
 			   "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/problem+json\r\n"

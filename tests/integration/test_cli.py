@@ -1,9 +1,11 @@
 """The command line: settings are checked before anything starts, and every refusal names its cause."""
+import re
 import subprocess
 
 import pytest
 
-from rig import BINARY, clean_environment, free_port
+from answers import EXPLAINED
+from rig import BINARY, TOP, clean_environment, free_port
 
 PEPPER = "0123456789abcdef0123456789abcdef"
 GOOD = {"SPRITEGATE_PEPPER": PEPPER, "SPRITEGATE_SPRITES_TOKEN": "secret-api-token"}
@@ -121,6 +123,22 @@ def test_usage():
                  "MAX_BODY_BYTES", "EXEC_MAX_BODY_BYTES", "REDIS_TIMEOUT_MS", "POOL_HOT", "POOL_WARM", "POOL_MAX", "CACHE_BYTES", "EXEC_TIMEOUT_SECONDS",
                  "EXEC_MAX_TIMEOUT_SECONDS", "EXEC_MAX_OUTPUT_BYTES", "ACCESS_LOG"):
         assert f"`SPRITEGATE_{name}`" in table, f"{name} is not in the table of settings"
+
+
+@pytest.mark.parametrize(("topic", "page"), [("config", "CONFIG.md"), ("problems", "problems.md")])
+def test_pages_made_by_help_are_up_to_date(topic, page):
+    done = spritegate("help", topic)
+    assert done.returncode == 0 and done.stdout == (TOP / "docs" / page).read_text(encoding="utf-8"), f"docs/{page} differs"
+
+
+def test_every_code_in_the_source_is_explained():
+    """And nothing is explained that no answer has."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (TOP / "gateway").rglob("*.c")
+                   if not path.name.endswith(("_test.c", "_fuzz.c")) and path.name != "problem_types.c")
+    for code in EXPLAINED:
+        assert f'"{code}"' in text or f'{code}\\"' in text, f"{code} is explained and never answered"
+    used = set(re.findall(r'\.code = (?:late \? "[a-z-]+" : )?"([a-z-]+)"', text)) | set(re.findall(r'\b[45]\d\d, "([a-z-]+)"', text))
+    assert len(used) > 15 and used <= set(EXPLAINED), used - set(EXPLAINED)
 
 
 TOKEN_FAULTS = [((), "--actor"), (("--actor", "a", "--rate", "60"), "--rate"), (("--actor", "a", "--rate", "0/1m"), "--rate"), (("--actor", "a", "--conc", "0"), "--conc"),

@@ -1,0 +1,98 @@
+#include "gateway/http/problem_types.h"
+
+#define DRAFT "https://iana.org/assignments/http-problem-types#"
+
+#define NEVER	    "No: it would be refused again."
+#define AFTER_FIX   "After the request was changed."
+#define RETRY_AFTER "Yes, after `Retry-After`; nothing was run."
+
+static const struct http_problem_type types[] = {
+	{"malformed-request", 400, NULL, "The request cannot be read",
+	 "The framing or a field of the request is not what HTTP allows, or the body is not JSON. Two members of one name and `\\u0000` count "
+	 "as well: two readers could see different values.",
+	 "`detail` says what is wrong; for a body `pointer` says where.", AFTER_FIX},
+	{"ambiguous-path", 400, NULL, "The path is another spelling of one of the gateway's",
+	 "The path becomes `/-/agent/exec` when it is decoded or normalised, but is not written so.", "Write it plainly.", AFTER_FIX},
+	{"invalid-authorization", 400, NULL, "The Authorization field cannot be read",
+	 "There are two `Authorization` fields, or one that is not the word `Bearer` and one token.", "Send one `Authorization: Bearer sgt_…`.",
+	 AFTER_FIX},
+	{"missing-token", 401, NULL, "A token is needed", "The request has no bearer token.", "Send `Authorization: Bearer sgt_…`.", AFTER_FIX},
+	{"invalid-token", 401, NULL, "The token is not valid",
+	 "The token is unknown, mistyped, expired, revoked or suspended. All of these are answered alike; the operator's log says which.",
+	 "Check how the token is passed on; else ask the operator for a new one.", NEVER},
+	{"insufficient-scope", 403, NULL, "The token does not have the scope", "The token may not do this; `required` names what it would need.",
+	 "Ask the operator for a token with that scope.", NEVER},
+	{"command-denied", 403, NULL, "The token may not run this program",
+	 "The program is not on the token's list. A `command` (a shell line) counts as `bash`.",
+	 "Run one of the allowed programs with `argv`, or ask the operator.", NEVER},
+	{"not-found", 404, NULL, "There is nothing at this path", "No resource of the gateway has this path.", "See docs/API.md for the paths.", NEVER},
+	{"method-not-allowed", 405, NULL, "The method is not allowed here", "The path does not have this method.", "`Allow` names those it has.",
+	 AFTER_FIX},
+	{"request-timeout", 408, NULL, "The request took too long to arrive", "The head of the request was not complete in time.",
+	 "Look at the network, or send faster.", "Yes."},
+	{"body-too-large", 413, NULL, "The body is too large",
+	 "The body is above a limit of the gateway, or standard input above one of the token. `limit_bytes` names it where it is known.",
+	 "Send less, or ask the operator to raise `MAX_BODY_BYTES`, `EXEC_MAX_BODY_BYTES` or the token's `--max-in`.", AFTER_FIX},
+	{"target-too-large", 414, NULL, "The request target is too long", "The request line is longer than half of `MAX_HEAD_BYTES`.",
+	 "Send a shorter target, for Datasette for instance a canned query or a POST.", AFTER_FIX},
+	{"unsupported-media-type", 415, NULL, "The media type is not supported", "The body is not `application/json`, or has a content coding.",
+	 "Send plain JSON with `Content-Type: application/json`.", AFTER_FIX},
+	{"expectation-failed", 417, NULL, "The expectation cannot be met", "`Expect` is something else than `100-continue`.",
+	 "Leave the field away.", AFTER_FIX},
+	{"invalid-request", 422, NULL, "Some fields of the request cannot be used",
+	 "The body is JSON, but a field is unknown, of another type or out of range. `errors` lists each with a `pointer` and a `detail`.",
+	 "Correct what `errors` names.", AFTER_FIX},
+	{"quota-exceeded", 429, DRAFT "quota-exceeded", "Request cannot be satisfied as assigned quota has been exceeded",
+	 "A limit of the token is used up; `violated-policies` names every one: `rate`, `actor-rate`, `concurrency`, `actor-concurrency`, "
+	 "`budget`. The refusal itself takes nothing.",
+	 "Wait, run fewer commands at a time, or ask for less `timeout_seconds` when the budget is nearly used up.", RETRY_AFTER},
+	{"header-too-large", 431, NULL, "The head of the request is too large", "The fields are larger than `MAX_HEAD_BYTES`, or too many.",
+	 "Send fewer or smaller fields; large cookies are a frequent cause.", AFTER_FIX},
+	{"internal", 500, NULL, "The gateway failed", "A defect of the gateway, or its machine is out of memory.",
+	 "Tell the operator the `request_id`.", "A command may have run: look before you repeat it."},
+	{"not-implemented", 501, NULL, "The gateway does not have this", "The method is not known, or the transfer coding is not `chunked`.",
+	 "Use what HTTP/1.1 has.", AFTER_FIX},
+	{"bad-upstream", 502, NULL, "Datasette did not answer properly", "Datasette could not be reached, or its answer was broken; `detail` says how.",
+	 "Look at Datasette.", "A GET or HEAD: yes. Others may have been carried out."},
+	{"loop", 502, NULL, "The request has been through this gateway already", "`DATASETTE_URL` leads back to the gateway.",
+	 "The operator corrects the setting.", NEVER},
+	{"outcome-unknown", 502, NULL, "It is not known whether the command ran to its end",
+	 "The connection to the sandbox broke before the exit status came. What was received is in the answer; it is charged for what it "
+	 "really used.",
+	 "See what the command may have changed.", "Only a command that may run twice."},
+	{"not-started", 503, NULL, "The command was not started", "No sandbox could be had, or it was lost before the command was sent.",
+	 "`detail` says what failed.", RETRY_AFTER},
+	{"temporary-reduced-capacity", 503, DRAFT "temporary-reduced-capacity",
+	 "Request cannot be satisfied due to temporary server capacity constraints",
+	 "Every sandbox is in use and none is free in time, too much is under way, or the gateway is shutting down.",
+	 "Wait; an operator may raise `POOL_MAX` or `POOL_HOT`.", RETRY_AFTER},
+	{"policy-unavailable", 503, NULL, "Tokens and limits cannot be checked",
+	 "Redis does not answer. Commands are refused then; Datasette is not affected.", "The operator looks at Redis.",
+	 RETRY_AFTER},
+	{"upstream-timeout", 504, NULL, "Datasette took too long", "Datasette did not answer in time.", "Look at Datasette, or ask for less.",
+	 "A GET or HEAD: yes. Others may have been carried out."},
+	{"version-not-supported", 505, NULL, "The HTTP version is not supported", "HTTP/1.1 and HTTP/1.0 are spoken here.",
+	 "Use one of them.", AFTER_FIX},
+};
+
+const struct http_problem_type *http_problem_type_find(const char *code)
+{
+	for (size_t i = 0; i < ARRAY_LEN(types); i++)
+		if (strcmp(types[i].code, code) == 0)
+			return &types[i];
+	return NULL;
+}
+
+int http_problem_types_document(struct buf *out)
+{
+	int r = buf_append(out, SLICE("# Problems\n\nMade by `spritegate help problems`: every `code` of an `application/problem+json` answer, by status.\n\n"
+				      "`code` and `type` say the same and do not change between versions. Most types begin with\n"
+				      "`" HTTP_PROBLEM_BASE "`: a name that leads nowhere, this page is what is behind it.\n"));
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(types); i++) {
+		const struct http_problem_type *type = &types[i];
+		r = buf_printf(out, "\n## %s\n\n%u, type `%s%s`: %s.\n\n%s\n\nWhat to do: %s\n\nAgain? %s\n", type->code, type->status,
+			       type->uri ? type->uri : HTTP_PROBLEM_BASE, type->uri ? "" : type->code, type->title, type->meaning,
+			       type->advice, type->retry);
+	}
+	return r;
+}
