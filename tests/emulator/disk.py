@@ -13,6 +13,7 @@ import tempfile
 HOME = "/home/sprite"
 USER_ID = 1000
 PREFIX = "spritegate-emulator-"
+INSIDE = pathlib.Path(__file__).with_name("inside")
 
 
 class Store:
@@ -25,6 +26,11 @@ class Store:
         self.lock = os.open(self.path / "locking", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         os.rename(self.path / "locking", self.path / "lock")    # whoever finds it finds it locked
+        # a copy, since the user of a Sprite may not be allowed into the checkout
+        self.inside = self.path / "inside"
+        shutil.copytree(INSIDE, self.inside, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (self.inside, *self.inside.iterdir()):
+            path.chmod(0o755)
         self.first_user = first_user()
         self.slots = set()
 

@@ -6,7 +6,6 @@ starts a new sandbox over the same home.
 import asyncio
 import json
 import os
-import pathlib
 import shutil
 import signal
 import socket
@@ -18,7 +17,7 @@ PATH = "/home/sprite/.local/bin:/.sprite/bin:/usr/local/sbin:/usr/local/bin:/usr
 MAX_PROCESSES = 512
 START_TIMEOUT = 20
 PACKET = 32768
-AGENT = pathlib.Path(__file__).with_name("agent.py")
+INSIDE = "/run/inside"         # where a Sprite finds the emulator's own programs
 PYTHON = "/usr/bin/python3"
 
 # Of the system's /etc only what programs need to run; accounts and names are the Sprite's own.
@@ -100,23 +99,21 @@ class Sandbox:
             self.init = json.loads(info.read())["child-pid"]
 
     async def spawn(self, channel, info):
-        agent = os.open(AGENT, os.O_RDONLY)
         log = os.open(self.disk.path / "log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             # Started from the main thread: --die-with-parent follows the thread that forks.
             self.process = await asyncio.create_subprocess_exec(
-                *self.arguments(channel.fileno(), info, agent),
+                *self.arguments(channel.fileno(), info),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, cwd="/",
-                pass_fds=(channel.fileno(), info, agent), start_new_session=True)
+                pass_fds=(channel.fileno(), info), start_new_session=True)
         except OSError as error:
             raise SandboxError(f"bwrap could not be started: {error}") from None
         finally:
             if self.process is None:
                 self.socket.close()
-            os.close(agent)
             os.close(log)
 
-    def arguments(self, channel, info, agent):
+    def arguments(self, channel, info):
         d = self.disk.path
         command = []
         if self.disk.user is not None:
@@ -139,8 +136,8 @@ class Sandbox:
                     "--perms", "0755", "--tmpfs", "/run", "--dir", "/var/lib", "--dir", "/opt", "--dir", "/root",
                     "--symlink", "/run", "/var/run", "--bind", str(d / "tmp"), "/tmp", "--symlink", "/tmp", "/var/tmp",
                     "--bind", str(d / "home"), HOME, "--ro-bind", str(d / "sprite"), "/.sprite",
-                    "--ro-bind-data", str(agent), "/run/agent", "--remount-ro", "/", "--chdir", "/",
-                    PYTHON, "-I", "-S", "-X", "utf8", "/run/agent", str(channel), str(MAX_PROCESSES)]
+                    "--ro-bind", str(self.disk.store.inside), INSIDE, "--remount-ro", "/", "--chdir", "/",
+                    PYTHON, "-I", "-S", "-X", "utf8", f"{INSIDE}/agent.py", str(channel), str(MAX_PROCESSES)]
         return command
 
     async def watch(self):

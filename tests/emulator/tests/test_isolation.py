@@ -40,7 +40,7 @@ async def test_the_user(emulator):
 
 
 @pytest.mark.parametrize("path", ["/usr/x", "/etc/x", "/etc/passwd", "/bin/x", "/.sprite/x", "/.sprite/policy/network.json",
-                                  "/x", "/sys/x", "/run/agent"])
+                                  "/x", "/sys/x", "/run/inside/agent.py", "/run/inside/x"])
 async def test_the_system_is_read_only(emulator, path):
     async with emulator.client() as client:
         name = await client.create()

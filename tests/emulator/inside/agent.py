@@ -119,7 +119,7 @@ class Agent:
 
     def freeze(self):
         """Stop every process of the namespace; one kill(-1) is atomic against forks."""
-        already = {pid for pid, (state, _) in processes().items() if state in "Tt"}
+        already = {pid for pid, (state, _) in processes().items() if state in "Tt" or is_stopping(pid)}
         try:
             os.kill(-1, signal.SIGSTOP)
         except ProcessLookupError:
@@ -203,6 +203,16 @@ def find(path, search):
             return candidate
         denied = denied or os.path.exists(candidate)
     raise OSError(errno.EACCES if denied else errno.ENOENT, path)
+
+
+def is_stopping(pid):
+    """Whether a SIGSTOP waits for a process that has not run since."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            masks = [int(line.split()[1], 16) for line in file if line.startswith(("SigPnd", "ShdPnd"))]
+    except OSError:
+        return False
+    return any(mask >> (signal.SIGSTOP - 1) & 1 for mask in masks)
 
 
 def processes():
