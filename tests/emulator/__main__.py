@@ -7,8 +7,10 @@ import sys
 from aiohttp import web
 
 import app
+import network
 import sandbox
 from faults import KNOWN
+from internet import flag_resolve
 from values import flag_duration, flag_rate, flag_switch
 from world import World
 
@@ -16,6 +18,9 @@ MAX_HEAD = 65536
 BACKLOG = 512
 
 NOTES = """
+network of a Sprite: what its policy opens, IPv4 and TCP; never this machine itself or private networks. It needs root, nft and ip;
+without them every Sprite stays closed.
+
 durations are numbers with units (ms, s, m, h; 1m30s).
 
 faults, for POST /_emulator/faults {"name", "rate", "count", "match": {"sprite", "method"}, parameters}:
@@ -53,6 +58,10 @@ def parse_flags(argv):
     add("--live-fs", action="store_true", help="empty lists of files are null and errors have no code, as live")
     add("--missing-500", action="store_true",
         help="GET and DELETE of a Sprite, and GET of a checkpoint, that does not exist answer 500, as recorded live (default 404)")
+    add("--resolve", type=flag_resolve, action="append", default=[], metavar="NAME=ADDRESS:PORT",
+        help="a name that exists for Sprites; whatever port they ask for, it leads to this one (repeatable)")
+    add("--offline", action="store_true",
+        help="for Sprites only the names of --resolve exist (default also what this machine resolves and reaches)")
     settings = parser.parse_args(argv)
     host, colon, port = settings.listen.rpartition(":")
     if not colon or not port.isdecimal():
@@ -86,6 +95,10 @@ def main():
     missing = sandbox.check_host()
     if missing:
         sys.exit(f"emulator: {missing}")
+    no_network = network.check_host()
+    settings.network = no_network is None
+    if no_network:
+        print(f"emulator: no Sprite has a network, whatever its policy: {no_network}", file=sys.stderr, flush=True)
     try:
         asyncio.run(serve(settings))
     except OSError as error:

@@ -20,6 +20,7 @@ import values
 from answers import agent_answer, answer, read_json
 from faults import BadFault
 from policy import BadPolicy
+from sandbox import SandboxError
 from sprite import VERSION
 from world import World, check_settings
 
@@ -267,11 +268,13 @@ async def get_policy(request, sprite):
 async def set_policy(request, sprite):
     kind = policy_kind(request)
     try:
-        sprite.policies.set(kind, json.loads(await request.read()))
+        await sprite.policies.set(kind, json.loads(await request.read()))
     except BadPolicy as error:
         raise errors.Refusal(400, f"invalid policy config: {error}\n") from None
     except ValueError:
         raise errors.Refusal(400, "invalid policy config: not JSON\n") from None
+    except SandboxError as error:
+        raise errors.Refusal(500, f"failed to apply policy: {error}\n") from None
     return web.Response(status=204)
 
 

@@ -1,17 +1,21 @@
-"""Policies of a Sprite: strict validation, storage, and what they mean.
-
-Enforcement today: no Sprite has a network beyond its own loopback, whatever its policy
-says, so deny holds and allow has nothing to allow. `NetworkPolicy.allows` is the decision
-that a resolver and proxy in the Sprite's network namespace would ask.
-"""
+"""Policies of a Sprite: strict validation, storage, and what they mean. network.py enforces the first."""
 import re
 
-NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
+NAME = re.compile(r"([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
 PROFILES = ("", "minimal", "standard", "privileged")
 DEFAULTS = """anthropic.com *.anthropic.com openai.com *.openai.com github.com *.github.com *.githubusercontent.com
  gitlab.com *.gitlab.com *.docker.io *.docker.com ghcr.io *.ghcr.io registry.npmjs.org *.npmjs.org pypi.org
  files.pythonhosted.org crates.io *.crates.io static.rust-lang.org proxy.golang.org sum.golang.org
  repo.maven.apache.org *.ubuntu.com *.hashicorp.com""".split()
+
+
+def is_name(text):
+    return len(text) <= 253 and NAME.fullmatch(text) is not None
+
+
+def is_pattern(text):
+    """A host name, *.suffix or *."""
+    return text == "*" or is_name(text.removeprefix("*."))
 
 
 class BadPolicy(ValueError):
@@ -41,11 +45,20 @@ class NetworkPolicy:
             if "action" in rule:
                 raise BadPolicy("action does not go with include")
         else:
-            if not isinstance(rule["domain"], str) or not (rule["domain"] == "*" or NAME.fullmatch(rule["domain"].lower())):
+            if not isinstance(rule["domain"], str) or not is_pattern(rule["domain"].lower()):
                 raise BadPolicy("domain must be a host name, *.suffix or *")
             if rule.get("action") not in ("allow", "deny"):
                 raise BadPolicy("action must be allow or deny")
         return rule
+
+    @property
+    def unrestricted(self):
+        return not self.rules
+
+    @property
+    def closed(self):
+        """Nothing is allowed, so there is nothing to provide."""
+        return bool(self.rules) and all(rule.get("action") == "deny" for rule in self.rules)
 
     def allows(self, host):
         """Exact name before *.suffix before *; first match inside a class; a policy that matches nothing denies."""
@@ -112,10 +125,12 @@ class Policies:
     def get(self, kind):
         return {"rules": self.network.rules} if kind == "network" else self.stored[kind]
 
-    def set(self, kind, body):
+    async def set(self, kind, body):
         if kind == "network":
             self.network = NetworkPolicy.parse(body)
             self.sprite.describe_policy(self.network.rules)
+            if self.sprite.sandbox and self.sprite.sandbox.network:
+                await self.sprite.sandbox.network.apply()
         else:
             self.stored[kind] = parse_privileges(body) if kind == "privileges" else parse_resources(body)
 

@@ -67,6 +67,8 @@ class Sandbox:
         self.process = None
         self.socket = None
         self.init = None            # pid of the agent as this machine sees it
+        self.namespace = None       # number of its network namespace
+        self.network = None
         self.numbers = 0
         self.starting = {}          # id -> future of Started
         self.exits = {}             # id -> future of the exit code
@@ -96,7 +98,8 @@ class Sandbox:
                 await self.kill()
                 reason = (self.disk.path / "log").read_text(errors="replace").strip()[-500:]
                 raise SandboxError(f"sandbox did not start: {reason or 'no reason given'}") from None
-            self.init = json.loads(info.read())["child-pid"]
+            info = json.loads(info.read())
+            self.init, self.namespace = info["child-pid"], info["net-namespace"]
 
     async def spawn(self, channel, info):
         log = os.open(self.disk.path / "log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -150,6 +153,8 @@ class Sandbox:
     def close(self):
         self.loop.remove_reader(self.socket)
         self.socket.close()
+        if self.network:
+            self.network.close()
         error = SandboxError("the sandbox died")
         waiting = [self.ready, *self.starting.values(), *self.exits.values(), *self.replies.values()]
         for future in waiting:
@@ -243,6 +248,8 @@ class Sandbox:
 
     async def run(self, spec):
         """Start a command; a Started, or StartError."""
+        if self.network:
+            await self.network.ensure()
         self.numbers += 1
         number = self.numbers
         future = self.starting[number] = self.loop.create_future()

@@ -10,8 +10,6 @@ control socket that is merely open.
 import asyncio
 import contextlib
 import json
-import socket
-import struct
 import time
 import uuid
 
@@ -19,6 +17,7 @@ import errors
 import values
 from checkpoints import Checkpoints
 from disk import HOME, Disk
+from network import Network, cut
 from policy import Policies
 from sandbox import PATH, Sandbox, SandboxError
 from session import Session
@@ -176,6 +175,8 @@ class Sprite:
         try:
             await self.disk.clear_tmp()
             await asyncio.gather(sandbox.start(), asyncio.sleep(delay))
+            if self.world.internet:
+                sandbox.network = Network(self.world.internet, sandbox.init, sandbox.namespace, self.policies)
         except BaseException:
             self.sandbox = None
             await sandbox.kill()
@@ -282,6 +283,8 @@ class Sprite:
         for transport in list(self.sockets):
             cut(transport)
         self.sockets.clear()
+        if self.sandbox and self.sandbox.network:
+            self.sandbox.network.cut()
 
     # -- commands -------------------------------------------------------------
 
@@ -308,11 +311,3 @@ class Sprite:
 
     def describe_policy(self, rules):
         self.disk.describe("policy/network.json", json.dumps({"rules": rules}) + "\n")
-
-
-def cut(transport):
-    """Drop a connection as a vanished machine does: reset, nothing flushed, no close frame."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()

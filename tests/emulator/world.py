@@ -7,6 +7,7 @@ import traceback
 import errors
 from disk import Store
 from faults import Faults
+from internet import Internet
 from limits import Limits
 from sandbox import SandboxError, StartError
 from sprite import Sprite
@@ -22,6 +23,7 @@ class World:
         self.organization = "emulator"
         self.organization_id = "".join(self.random.choices("abcdefghijkmnpqrstuvwxyz23456789", k=5))
         self.store = Store()
+        self.internet = Internet(settings.resolve, settings.offline) if settings.network else None
         self.limits = Limits(settings.create_limit, settings.running_limit)
         self.faults = Faults(settings.seed)
         self.sprites = {}           # name -> Sprite, oldest first
@@ -102,6 +104,8 @@ class World:
         for task in list(self.tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        if self.internet:
+            self.internet.close()
         self.store.close()
 
     def changed(self, sprite):

@@ -34,8 +34,8 @@ LARGER = {"asan": 6, "tsan": 10}.get(PRESET, 1)
 PATIENCE = 20 * max(1, SLOWER // 2)
 # A loaded machine may stop any process for longer than the default of 40 ms; where that is the point tests say so.
 PATIENT_REDIS_MS = 1000
-QUICK = ("--create-delay", "50ms", "--wake-delay", "30ms", "--cold-wake-delay", "50ms")
-LIKE_LIVE = ("--create-delay", "1500ms", "--wake-delay", "300ms")
+QUICK = ("--create-delay", "50ms", "--wake-delay", "30ms", "--cold-wake-delay", "50ms", "--offline")
+LIKE_LIVE = ("--create-delay", "1500ms", "--wake-delay", "300ms", "--offline")
 
 LOGS = pathlib.Path(tempfile.mkdtemp(prefix="spritegate-it-"))
 numbers = itertools.count(1)

@@ -16,7 +16,7 @@ import aiohttp
 FOLDER = pathlib.Path(__file__).resolve().parent.parent
 TOKEN = "org/1/secret"
 QUICK = ("--create-delay", "20ms", "--wake-delay", "30ms", "--cold-wake-delay", "60ms", "--idle-pause", "30s",
-         "--checkpoint-delay", "20ms", "--restore-delay", "20ms")
+         "--checkpoint-delay", "20ms", "--restore-delay", "20ms", "--offline")
 PATIENCE = 20
 
 

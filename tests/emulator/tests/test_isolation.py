@@ -55,7 +55,7 @@ async def test_what_is_writable(emulator):
 
 
 @pytest.mark.parametrize("rules", [None, [], [{"domain": "*", "action": "deny"}]])
-async def test_there_is_no_network(emulator, rules):
+async def test_nothing_outside_is_reached(emulator, rules):
     async with emulator.client() as client:
         name = await client.create()
         if rules is not None:
