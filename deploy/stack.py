@@ -604,6 +604,12 @@ def parse_up(arguments):
     return parser.parse_args(arguments)
 
 
+def parse_down(arguments):
+    argparse.ArgumentParser(
+        prog="./deploy/down", description="Stop the stack that ./deploy/up left running and forget its data.",
+        epilog="SG_STATE is the stack's folder (build).").parse_args(arguments)
+
+
 def main():
     if pathlib.Path("/opt/spritegate").is_dir() and not any(
             STATE.resolve().is_relative_to(shared) for shared in (TOP, "/tmp")):
@@ -616,6 +622,7 @@ def main():
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
         up(parse_up(arguments))
     elif command == "down":
+        parse_down(arguments)
         down()
     elif command == "run":
         run_program(arguments)

@@ -37,10 +37,12 @@ static int respond_ready(struct admin *admin, struct http_request *request)
 	struct admin_health health = {0};
 	CLEANUP(buf_deinit) struct buf body = BUF_MAX(1024);
 	admin->options.health(admin->options.ctx, &health);
-	bool ready = !health.draining && health.hot >= health.hot_target;
-	int r = buf_printf(&body, "{\"ok\":%s,\"draining\":%s,\"redis\":\"%s\",\"datasette\":\"%s\",\"pool\":{\"hot\":%zu,\"target\":%zu}}\n",
+	bool ready = !health.draining && health.filled;
+	int r = buf_printf(&body,
+			   "{\"ok\":%s,\"draining\":%s,\"redis\":\"%s\",\"datasette\":\"%s\","
+			   "\"pool\":{\"hot\":%zu,\"leased\":%zu,\"target\":%zu}}\n",
 			   ready ? "true" : "false", health.draining ? "true" : "false", health.redis_up ? "up" : "down",
-			   health.datasette_up ? "up" : "down", health.hot, health.hot_target);
+			   health.datasette_up ? "up" : "down", health.hot, health.leased, health.hot_target);
 	return r < 0 ? r : respond(request, ready ? 200 : 503, "application/json", &body);
 }
 

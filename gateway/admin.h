@@ -13,11 +13,14 @@
 
 struct admin;
 
-/* What readiness is judged by. */
+/*
+ * Ready: the pool has been full once, and nothing is being shut down. A claim does not take that back (a command then waits for a Sprite
+ * or gets one made), nor does Redis being away: pages need neither, and every instance would be taken out of service at the same time.
+ */
 struct admin_health {
-	bool draining;
+	bool draining, filled;
 	bool redis_up, datasette_up;
-	size_t hot, hot_target;
+	size_t hot, leased, hot_target;
 };
 
 struct admin_options {

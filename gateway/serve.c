@@ -240,8 +240,10 @@ static void tell_health(void *ctx, struct admin_health *health)
 		return;
 	struct pool_counts counts;
 	exec_agent_counts(gateway->agent, &counts);
-	health->hot = counts.members[POOL_HOT] + counts.members[POOL_LEASED];
+	health->hot = counts.members[POOL_HOT];
 	health->hot_target = counts.hot_target;
+	health->leased = counts.members[POOL_LEASED];
+	health->filled = exec_agent_filled(gateway->agent);
 	judge(gateway, &health->redis_up, &breaker, &health->datasette_up);
 }
 

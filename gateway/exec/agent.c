@@ -22,6 +22,7 @@ struct exec_agent {
 	struct admission *settlement;
 	struct metrics_shard *metrics;
 	struct run_owner owner;
+	size_t wanted, prepared; /* hot Sprites; Sprites that have become ready so far */
 	struct entry *runs;       /* few: bounded by the pool, its waiters and the mailbox */
 	size_t run_count;
 	uv_timer_t drain_timer;
@@ -152,6 +153,8 @@ static void on_create(void *ctx, enum provider_code code, uint64_t took_us)
 
 static void on_prepare(void *ctx, enum provider_code code, uint64_t took_us)
 {
+	struct exec_agent *agent = ctx;
+	agent->prepared += code == PROVIDER_OK;
 	count_call(ctx, METRIC_POOL_PREPARES, METRIC_POOL_PREPARE_SECONDS, code, took_us);
 }
 
@@ -174,7 +177,7 @@ static struct pool *make_pool(struct exec_agent *agent, const struct exec_agent_
 		.loop = options->loop,
 		.provider = options->provider,
 		.instance = options->instance,
-		.recipe = SLICE("closed network; bash"),
+		.recipe = slice_str(options->provider.recipe),
 		.hot = options->pool_hot,
 		.max = options->pool_max,
 		.max_waiters = POOL_MAX_WAITERS_DEFAULT,
@@ -195,6 +198,7 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 		return NULL;
 	agent->loop = options->loop;
 	agent->metrics = options->metrics;
+	agent->wanted = options->pool_hot;
 	if (mailbox_init(&agent->mailbox, options->loop, options->max_jobs, on_message, agent) < 0) {
 		free(agent);
 		return NULL;
@@ -312,6 +316,11 @@ void exec_agent_free(struct exec_agent *agent, void (*on_freed)(void *ctx), void
 void exec_agent_counts(const struct exec_agent *agent, struct pool_counts *counts)
 {
 	pool_counts(agent->pool, counts);
+}
+
+bool exec_agent_filled(const struct exec_agent *agent)
+{
+	return agent->prepared >= agent->wanted;
 }
 
 bool exec_agent_redis_up(const struct exec_agent *agent)

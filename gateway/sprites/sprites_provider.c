@@ -434,7 +434,7 @@ static const struct provider_ops ops = {.create = create, .prepare = prepare, .d
 
 struct provider sprites_provider_interface(struct sprites_provider *provider)
 {
-	return (struct provider){.ops = &ops, .self = provider};
+	return (struct provider){.ops = &ops, .self = provider, .recipe = "closed network; bash"};
 }
 
 /* --- life --- */

@@ -306,6 +306,14 @@ class Gateway:
         except httpx.TransportError:
             return False
 
+    def full(self):
+        """As many Sprites as wanted are ready or in use."""
+        try:
+            pool = self.admin_http.get("/health/ready").json()["pool"]
+        except httpx.TransportError:
+            return False
+        return pool["hot"] + pool["leased"] >= pool["target"]
+
     def serves(self):
         try:
             return self.health().status_code == 200
@@ -313,7 +321,7 @@ class Gateway:
             return False
 
     def until_ready(self, seconds=PATIENCE):
-        until(self.ready, lambda: f"the pool is full: {self.admin_http.get('/health/ready').text}", seconds)
+        until(lambda: self.ready() and self.full(), lambda: f"the pool is full: {self.admin_http.get('/health/ready').text}", seconds)
 
     def rss(self):
         """Resident bytes."""

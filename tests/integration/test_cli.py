@@ -88,6 +88,15 @@ def test_values_that_only_serving_can_judge(name, value):
     assert name.lower() in done.stderr.lower(), f"the key is not named: {done.stderr}"
 
 
+@pytest.mark.parametrize(("name", "value"), [("DATASETTE_URL", "http://user:pass-word@127.0.0.1:1"), ("DATASETTE_URL", "pass-word@host"),
+                                             ("REDIS_URL", "redis://user:pass-word@:x"), ("SPRITES_URL", "ftp://user:pass-word@api.sprites.dev")])
+def test_an_address_that_is_refused_is_not_shown_with_its_password(name, value):
+    for command in ("check-config", "serve"):
+        done = spritegate(command, LISTEN=f"127.0.0.1:{free_port()}", ADMIN_LISTEN=f"127.0.0.1:{free_port()}", **{name: value})
+        assert done.returncode in (1, 2) and name.lower() in done.stderr, done.stderr
+        assert "pass-word" not in done.stdout + done.stderr, done.stdout + done.stderr
+
+
 def test_port_in_use():
     import socket
     with socket.socket() as taken:

@@ -42,7 +42,31 @@ def test_live_and_ready(rig):
     assert not_yet.status_code == 503 and not_yet.json()["ok"] is False, not_yet.text
     assert gateway.health().status_code == 200, "pages need no Sprite"
     until(gateway.ready, "the pool is full")
-    assert gateway.admin_http.get("/health/ready").json()["pool"] == {"hot": 2, "target": 2}
+    assert gateway.admin_http.get("/health/ready").json()["pool"] == {"hot": 2, "leased": 0, "target": 2}
+
+
+def test_a_claim_or_an_outage_does_not_end_readiness(rig):
+    """Ready means that it can serve, not that nothing is being used."""
+    redis, emulator = rig.redis(), rig.emulator()
+    gateway = rig.gateway(redis=redis, emulator=emulator, pool_hot=1)
+    gateway.until_ready()
+    emulator.view.fault("create_hang")
+    assert gateway.run("echo ok").stdout == "ok\n"
+    until(lambda: not gateway.full(), "the pool is empty and cannot be filled")
+    assert gateway.ready(), gateway.admin_http.get("/health/ready").text
+    redis.kill()
+    until(lambda: gateway.admin_http.get("/health/ready").json()["redis"] == "down", "Redis is seen to be away")
+    assert gateway.ready(), "pages need no Redis"
+
+
+def test_not_ready_while_no_sandbox_can_be_made(rig):
+    emulator = rig.emulator()
+    emulator.view.fault("create_500")
+    gateway = rig.gateway(emulator=emulator, pool_hot=1, token=False)
+    until(lambda: emulator.view.hits("create_500") > 1, "creations fail")
+    assert not gateway.ready()
+    emulator.view.clear_faults()
+    until(gateway.ready, "the pool is full")
 
 
 def test_health_command(stack):

@@ -70,6 +70,16 @@ def test_record(stack):
     assert stack.run("echo ok", token=record["token"]).stdout == "ok\n"
 
 
+def test_help_does_nothing(stack):
+    """Asking what `down` does is not asking for it."""
+    for program in ("up", "down"):
+        for words, code in ((["--help"], 0), (["-h"], 0), (["--nope"], 2)):
+            done = subprocess.run([str(TOP / "deploy" / program), *words], env=stack.env, stdin=subprocess.DEVNULL, capture_output=True,
+                                  text=True, timeout=60, check=False)
+            assert done.returncode == code and f"usage: ./deploy/{program}" in done.stdout + done.stderr, f"{program} {words}: {done}"
+    assert stack.health().status_code == 200 and all(alive(pid) for pid in stack.record["pids"].values())
+
+
 def test_up_shows_a_command_and_a_line_that_works(deploy, tmp_path):
     """From any folder: the answer with its timings, and a curl line to paste."""
     shown = deploy.up(cwd=tmp_path).stdout
