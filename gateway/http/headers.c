@@ -2,37 +2,34 @@
 
 #define IDENTITY (HTTP_IDENTITY | HTTP_PROTECTED)
 
-/* Sorted by length. */
-static const struct http_known known[] = {
-	{SLICE("te"), HTTP_OTHER, HTTP_HOP},
-	{SLICE("via"), HTTP_VIA, HTTP_PROTECTED},
-	{SLICE("date"), HTTP_DATE, 0},
-	{SLICE("host"), HTTP_HOST, HTTP_PROTECTED | HTTP_SINGLE},
-	{SLICE("proxy"), HTTP_OTHER, HTTP_DROP_REQUEST},
-	{SLICE("cookie"), HTTP_COOKIE, HTTP_PROTECTED},
-	{SLICE("expect"), HTTP_EXPECT, HTTP_DROP_REQUEST},
-	{SLICE("alt-svc"), HTTP_OTHER, HTTP_DROP_RESPONSE},
-	{SLICE("trailer"), HTTP_OTHER, HTTP_HOP},
-	{SLICE("upgrade"), HTTP_OTHER, HTTP_HOP},
-	{SLICE("forwarded"), HTTP_FORWARDED, IDENTITY},
-	{SLICE("x-real-ip"), HTTP_OTHER, IDENTITY},
-	{SLICE("connection"), HTTP_CONNECTION, HTTP_HOP},
-	{SLICE("keep-alive"), HTTP_OTHER, HTTP_HOP},
-	{SLICE("content-type"), HTTP_CONTENT_TYPE, 0},
-	{SLICE("max-forwards"), HTTP_MAX_FORWARDS, HTTP_SINGLE},
-	{SLICE("x-request-id"), HTTP_OTHER, HTTP_DROP_REQUEST | HTTP_DROP_RESPONSE},
-	{SLICE("authorization"), HTTP_AUTHORIZATION, HTTP_PROTECTED},
-	{SLICE("cache-control"), HTTP_OTHER, HTTP_PROTECTED},
-	{SLICE("fly-client-ip"), HTTP_FLY_CLIENT_IP, IDENTITY},
-	{SLICE("content-length"), HTTP_CONTENT_LENGTH, HTTP_HOP | HTTP_PROTECTED | HTTP_SINGLE},
-	{SLICE("http2-settings"), HTTP_OTHER, HTTP_HOP},
-	{SLICE("x-forwarded-for"), HTTP_X_FORWARDED_FOR, IDENTITY},
-	{SLICE("proxy-connection"), HTTP_OTHER, HTTP_HOP},
-	{SLICE("transfer-encoding"), HTTP_TRANSFER_ENCODING, HTTP_HOP | HTTP_SINGLE},
-	{SLICE("x-forwarded-proto"), HTTP_X_FORWARDED_PROTO, IDENTITY},
-	{SLICE("proxy-authenticate"), HTTP_OTHER, HTTP_HOP},
-	{SLICE("proxy-authorization"), HTTP_OTHER, HTTP_HOP},
-	{SLICE("x-datasette-authorization"), HTTP_OTHER, HTTP_DROP_REQUEST},
+/* By the length of the name; a row ends with an empty name. */
+#define ROW 4
+static const struct http_known known[][ROW] = {
+	[2] = {{SLICE("te"), HTTP_OTHER, HTTP_HOP}},
+	[3] = {{SLICE("via"), HTTP_VIA, HTTP_PROTECTED}},
+	[4] = {{SLICE("date"), HTTP_DATE, 0}, {SLICE("host"), HTTP_HOST, HTTP_PROTECTED | HTTP_SINGLE}},
+	[5] = {{SLICE("proxy"), HTTP_OTHER, HTTP_DROP_REQUEST}},
+	[6] = {{SLICE("cookie"), HTTP_COOKIE, HTTP_PROTECTED}, {SLICE("expect"), HTTP_EXPECT, HTTP_DROP_REQUEST}},
+	[7] = {{SLICE("alt-svc"), HTTP_OTHER, HTTP_DROP_RESPONSE},
+	       {SLICE("trailer"), HTTP_OTHER, HTTP_HOP},
+	       {SLICE("upgrade"), HTTP_OTHER, HTTP_HOP}},
+	[9] = {{SLICE("forwarded"), HTTP_FORWARDED, IDENTITY}, {SLICE("x-real-ip"), HTTP_OTHER, IDENTITY}},
+	[10] = {{SLICE("connection"), HTTP_CONNECTION, HTTP_HOP}, {SLICE("keep-alive"), HTTP_OTHER, HTTP_HOP}},
+	[12] = {{SLICE("content-type"), HTTP_CONTENT_TYPE, 0},
+		{SLICE("max-forwards"), HTTP_MAX_FORWARDS, HTTP_SINGLE},
+		{SLICE("x-request-id"), HTTP_OTHER, HTTP_DROP_REQUEST | HTTP_DROP_RESPONSE}},
+	[13] = {{SLICE("authorization"), HTTP_AUTHORIZATION, HTTP_PROTECTED},
+		{SLICE("cache-control"), HTTP_OTHER, HTTP_PROTECTED},
+		{SLICE("fly-client-ip"), HTTP_FLY_CLIENT_IP, IDENTITY}},
+	[14] = {{SLICE("content-length"), HTTP_CONTENT_LENGTH, HTTP_HOP | HTTP_PROTECTED | HTTP_SINGLE},
+		{SLICE("http2-settings"), HTTP_OTHER, HTTP_HOP}},
+	[15] = {{SLICE("x-forwarded-for"), HTTP_X_FORWARDED_FOR, IDENTITY}},
+	[16] = {{SLICE("proxy-connection"), HTTP_OTHER, HTTP_HOP}},
+	[17] = {{SLICE("transfer-encoding"), HTTP_TRANSFER_ENCODING, HTTP_HOP | HTTP_SINGLE},
+		{SLICE("x-forwarded-proto"), HTTP_X_FORWARDED_PROTO, IDENTITY}},
+	[18] = {{SLICE("proxy-authenticate"), HTTP_OTHER, HTTP_HOP}},
+	[19] = {{SLICE("proxy-authorization"), HTTP_OTHER, HTTP_HOP}},
+	[25] = {{SLICE("x-datasette-authorization"), HTTP_OTHER, HTTP_DROP_REQUEST}},
 };
 
 /* In this order: the first prefix that fits decides. */
@@ -76,24 +73,43 @@ size_t http_fields_count(const struct http_fields *fields, struct slice name)
 	return count;
 }
 
-/* One bit a byte value: RFC 9110 section 5.6.2, "!#$%&'*+-.^_`|~", digits, letters. */
-static const uint32_t token_bits[8] = {0x00000000, 0x03ff6cfa, 0xc7fffffe, 0x57ffffff, 0, 0, 0, 0};
+/* tchar, RFC 9110 section 5.6.2. */
+static const bool is_token_byte[256] = {
+	['!'] = true,         ['#' ... '\''] = true, ['*'] = true,         ['+'] = true, ['-'] = true, ['.'] = true,
+	['0' ... '9'] = true, ['A' ... 'Z'] = true,  ['^' ... 'z'] = true, ['|'] = true, ['~'] = true,
+};
 
 bool http_is_token(struct slice text)
 {
-	for (size_t i = 0; i < text.len; i++) {
-		unsigned char c = (unsigned char)text.data[i];
-		if (!(token_bits[c >> 5] >> (c & 31) & 1))
+	for (size_t i = 0; i < text.len; i++)
+		if (!is_token_byte[(unsigned char)text.data[i]])
 			return false;
-	}
 	return text.len > 0;
+}
+
+static bool is_value_byte(unsigned char c)
+{
+	return (c >= 0x20 && c != 0x7f) || c == '\t';
+}
+
+#define EACH_BYTE(value) (UINT64_MAX / 0xff * (value))
+
+/* Is none of eight bytes below 0x20 (HTAB is) or 0x7f? A byte borrows from the next one only if it is. */
+static bool are_plain(const char *bytes)
+{
+	uint64_t word, is_del;
+	memcpy(&word, bytes, sizeof word);
+	is_del = word ^ EACH_BYTE(0x7f);
+	uint64_t below_space = (word - EACH_BYTE(0x20)) & ~word, del = (is_del - EACH_BYTE(0x01)) & ~is_del;
+	return !((below_space | del) & EACH_BYTE(0x80));
 }
 
 bool http_is_value(struct slice text)
 {
 	for (size_t i = 0; i < text.len; i++) {
-		unsigned char c = (unsigned char)text.data[i];
-		if ((c < 0x20 && c != '\t') || c == 0x7f)
+		while (text.len - i > sizeof(uint64_t) && are_plain(text.data + i))
+			i += sizeof(uint64_t);
+		if (!is_value_byte((unsigned char)text.data[i]))
 			return false;
 	}
 	return true;
@@ -122,10 +138,10 @@ static bool equals_lower(const char *text, const char *lower, size_t len)
 const struct http_known *http_known_find(struct slice name)
 {
 	char first = name.len ? (char)(name.data[0] | 0x20) : '\0';
-	for (size_t i = 0; i < ARRAY_LEN(known) && known[i].name.len <= name.len; i++)
-		if (known[i].name.len == name.len && known[i].name.data[0] == first &&
-		    equals_lower(name.data, known[i].name.data, name.len))
-			return &known[i];
+	if (name.len < ARRAY_LEN(known))
+		for (const struct http_known *entry = known[name.len]; entry->name.len; entry++)
+			if (entry->name.data[0] == first && equals_lower(name.data, entry->name.data, name.len))
+				return entry;
 	if (first != 'x' && first != 'f')
 		return &unknown;
 	for (size_t i = 0; i < ARRAY_LEN(prefixes); i++)
