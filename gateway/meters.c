@@ -95,9 +95,19 @@ static void on_redis_reaped(void *ctx, uint64_t leases)
 	metrics_add(meters->shard, METRIC_EXEC_LEASES_REAPED, METRICS_NONE, leases);
 }
 
+static void on_known_bad(void *ctx)
+{
+	struct meters *meters = ctx;
+	metrics_add(meters->shard, METRIC_AUTH_KNOWN_BAD, METRICS_NONE, 1);
+}
+
 struct admission_observer meters_admission(struct meters *meters)
 {
-	return (struct admission_observer){.on_command = on_redis_command, .on_link = on_redis_link, .on_reaped = on_redis_reaped, .ctx = meters};
+	return (struct admission_observer){.on_command = on_redis_command,
+					   .on_link = on_redis_link,
+					   .on_reaped = on_redis_reaped,
+					   .on_known_bad = on_known_bad,
+					   .ctx = meters};
 }
 
 static void count_call(struct meters *meters, const char *call, const char *result, uint64_t took_us)

@@ -232,6 +232,13 @@ static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 	return worker->relay ? 0 : -1;
 }
 
+static struct slice client_address(void *ctx, const struct http_head *head)
+{
+	const struct worker *worker = ctx;
+	struct forward_options options = {.trusted = worker->options.trusted};
+	return forward_client_of(head, &options).address;
+}
+
 static int make_endpoint(struct worker *worker)
 {
 	const struct config *config = worker->options.config;
@@ -252,6 +259,9 @@ static int make_endpoint(struct worker *worker)
 		.max_timeout_ms = config->exec_max_timeout_seconds * 1000,
 		.wait_ms = config->pool_wait_seconds * 1000,
 		.max_output_bytes = config->exec_max_output_bytes,
+		.wrong_token_burst = config->wrong_token_burst,
+		.client = client_address,
+		.client_ctx = worker,
 	};
 	worker->endpoint = exec_endpoint_new(&options);
 	return worker->endpoint ? 0 : -1;

@@ -3,6 +3,7 @@
 #include "gateway/base/id.h"
 #include "gateway/base/log.h"
 #include "policy/keys.h"
+#include "policy/known_bad.h"
 #include "policy/script.h"
 #include "policy/settlements.h"
 #include "policy/token.h"
@@ -41,6 +42,7 @@ struct admission {
 	struct admission_options options;
 	struct link *link;
 	struct settlements settlements;
+	struct known_bad known_bad;
 	char pepper_id[TOKEN_PEPPER_ID_LEN + 1];
 	struct admission_call *asked;   /* Redis has not answered yet; also those whose caller is gone */
 	struct admission_call *refused; /* never sent */
@@ -170,6 +172,13 @@ static void on_no_answer(struct admission_call *call, const char *reason)
 	free_asked(call);
 }
 
+/* The other reasons are about a record that an operator may change, or time, at any moment. */
+static bool stays_wrong(const struct admission_answer *answer)
+{
+	return answer->code == ADMISSION_INVALID_TOKEN &&
+	       (strcmp(answer->log_reason, "unknown") == 0 || strcmp(answer->log_reason, "bad-mac") == 0);
+}
+
 static void on_answer(struct admission_call *call, const struct redisReply *reply)
 {
 	struct admission *admission = call->admission;
@@ -181,6 +190,8 @@ static void on_answer(struct admission_call *call, const struct redisReply *repl
 	}
 	if (reaped && admission->options.observer.on_reaped)
 		admission->options.observer.on_reaped(admission->options.observer.ctx, reaped);
+	if (stays_wrong(&answer))
+		known_bad_add(&admission->known_bad, call->kid, call->mac, answer.log_reason, uv_now(admission->options.loop));
 	if (answer.code == ADMISSION_GRANTED) {
 		memcpy(answer.lease.id, call->lease, sizeof answer.lease.id);
 		memcpy(answer.lease.kid, call->kid, sizeof answer.lease.kid);
@@ -259,7 +270,12 @@ int admission_decide(struct admission *admission, const struct admission_request
 			free(call);
 			return r;
 		}
-		if (admission->pending >= admission->options.max_pending) {
+		const char *bad = known_bad_find(&admission->known_bad, call->kid, call->mac, uv_now(admission->options.loop));
+		if (bad && admission->options.observer.on_known_bad)
+			admission->options.observer.on_known_bad(admission->options.observer.ctx);
+		if (bad) {
+			refuse_soon(call, ADMISSION_INVALID_TOKEN, bad);
+		} else if (admission->pending >= admission->options.max_pending) {
 			refuse_soon(call, ADMISSION_UNAVAILABLE, "too-many-pending");
 		} else if (send_call(call, false) != 0) {
 			refuse_soon(call, ADMISSION_UNAVAILABLE, "redis-down");
@@ -312,7 +328,9 @@ struct admission *admission_new(const struct admission_options *options)
 		.on_command = on_link_command,
 		.ctx = admission,
 	};
-	if (token_pepper_id(options->pepper, admission->pepper_id) < 0 || !(admission->link = link_new(&link))) {
+	if (token_pepper_id(options->pepper, admission->pepper_id) < 0 || known_bad_init(&admission->known_bad) < 0 ||
+	    !(admission->link = link_new(&link))) {
+		known_bad_deinit(&admission->known_bad);
 		free(admission);
 		return NULL;
 	}
@@ -330,6 +348,7 @@ static void release(struct admission *admission)
 	void (*on_freed)(void *) = admission->on_freed;
 	void *ctx = admission->freed_ctx;
 	settlements_deinit(&admission->settlements);
+	known_bad_deinit(&admission->known_bad);
 	free(admission);
 	if (on_freed)
 		on_freed(ctx);

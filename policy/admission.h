@@ -75,6 +75,7 @@ struct admission_observer {
 	void (*on_command)(void *ctx, uint64_t duration_us, const char *error_kind); /* error_kind NULL = answered */
 	void (*on_link)(void *ctx, bool up, unsigned breaker_state);               /* 0 closed, 1 open, 2 half-open */
 	void (*on_reaped)(void *ctx, uint64_t leases);
+	void (*on_known_bad)(void *ctx); /* refused without asking Redis: the same token was wrong a moment ago (known_bad.h) */
 	void *ctx;
 };
 

@@ -5,6 +5,8 @@
 #include "gateway/base/log.h"
 #include "gateway/base/utf8.h"
 #include "gateway/exec/reply.h"
+#include "gateway/exec/throttle.h"
+#include "gateway/http/peer.h"
 #include "policy/token.h"
 
 #include <errno.h>
@@ -37,6 +39,7 @@ struct call {
 struct exec_endpoint {
 	struct exec_endpoint_options options;
 	struct admission *admission;
+	struct throttle throttle;     /* of wrong tokens */
 	struct mailbox mailbox;
 	struct call *calls;           /* while the agent has their job */
 	size_t jobs_out;
@@ -84,9 +87,39 @@ static void answer_internal(struct call *call)
 	answer_problem(call, &(struct exec_problem){.status = 500, .code = "internal", .detail = "The gateway failed; it is not your fault."});
 }
 
+/* Counts a wrong token against its address: how long that should stop sending them, 0 = not at all. */
+static uint64_t charge_failure(struct call *call)
+{
+	struct exec_endpoint *endpoint = call->endpoint;
+	unsigned char address[16] = {0};
+	(void)peer_parse(endpoint->options.client(endpoint->options.client_ctx, call->reply.head), address);
+	return throttle_charge(&endpoint->throttle, address, uv_now(endpoint->options.loop));
+}
+
+static void refuse_abuse(struct call *call, uint64_t wait_ms)
+{
+	char extra[96];
+	uint64_t seconds = exec_retry_after_seconds(wait_ms);
+	snprintf(extra, sizeof extra, "\"violated-policies\":[\"wrong-tokens\"],\"retry_after\":%llu", (unsigned long long)seconds);
+	decide(call, "deny", "abnormal_usage");
+	metrics_add(call->endpoint->options.metrics, METRIC_AUTH_THROTTLED, METRICS_NONE, 1);
+	answer_problem(call, &(struct exec_problem){
+				     .status = 429,
+				     .code = "abnormal-usage",
+				     .detail = "Too many wrong tokens came from this address; a valid one is accepted at any time.",
+				     .retry_after_s = seconds,
+				     .extra = slice_str(extra),
+			     });
+}
+
 static void refuse_token(struct call *call, const char *log_reason)
 {
 	count_auth_failure(call, log_reason);
+	uint64_t wait_ms = charge_failure(call);
+	if (wait_ms) {
+		refuse_abuse(call, wait_ms);
+		return;
+	}
 	decide(call, "deny", "invalid_token");
 	answer_problem(call, &exec_problem_invalid_token);
 }
@@ -532,7 +565,9 @@ struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *opti
 	endpoint->options = *options;
 	struct admission_options admission = options->admission;
 	admission.loop = options->loop;
-	if (mailbox_init(&endpoint->mailbox, options->loop, 1, on_job_back, endpoint) < 0) {
+	if (throttle_init(&endpoint->throttle, options->wrong_token_burst) < 0 ||
+	    mailbox_init(&endpoint->mailbox, options->loop, 1, on_job_back, endpoint) < 0) {
+		throttle_deinit(&endpoint->throttle);
 		free(endpoint);
 		return NULL;
 	}
@@ -554,6 +589,7 @@ static void on_part_freed(void *ctx)
 	if (--endpoint->closing > 0)
 		return;
 	endpoint->on_freed(endpoint->freed_ctx);
+	throttle_deinit(&endpoint->throttle);
 	free(endpoint);
 }
 

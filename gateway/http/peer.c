@@ -69,9 +69,14 @@ bool peer_set_has(const struct peer_set *set, struct slice address)
 	return false;
 }
 
+bool peer_parse(struct slice text, unsigned char address[16])
+{
+	bool v4;
+	return parse_address(text, address, &v4);
+}
+
 bool peer_is_address(struct slice text)
 {
 	unsigned char bytes[16];
-	bool v4;
-	return parse_address(text, bytes, &v4);
+	return peer_parse(text, bytes);
 }

@@ -27,3 +27,6 @@ MUST_CHECK int peer_set_parse(struct slice text, struct peer_set *set);
 bool peer_set_has(const struct peer_set *set, struct slice address);
 
 bool peer_is_address(struct slice text);
+
+/* The address as 16 bytes, IPv4 as ::ffff:a.b.c.d; false when it is none. */
+bool peer_parse(struct slice text, unsigned char address[16]);

@@ -19,6 +19,9 @@ static void test_peers(void **state UNUSED)
 		assert_true(peer_set_has(&set, slice_str(in[i])));
 	for (size_t i = 0; i < ARRAY_LEN(out); i++)
 		assert_false(peer_set_has(&set, slice_str(out[i])));
+	unsigned char bytes[16];
+	assert_true(peer_parse(SLICE("10.0.0.1"), bytes) && bytes[10] == 0xff && bytes[15] == 1);
+	assert_false(peer_parse(SLICE("10.0.0.1:80"), bytes));
 	assert_int_equal(peer_set_parse(SLICE("172.16.0.0/12"), &set), 0);
 	assert_true(peer_set_has(&set, SLICE("172.31.255.255")));
 	assert_false(peer_set_has(&set, SLICE("172.32.0.0")));

@@ -46,6 +46,9 @@ static const struct http_problem_type types[] = {
 	 "A limit of the token is used up; `violated-policies` names every one: `rate`, `actor-rate`, `concurrency`, `actor-concurrency`, "
 	 "`budget`. The refusal itself takes nothing.",
 	 "Wait, run fewer commands at a time, or ask for less `timeout_seconds` when the budget is nearly used up.", RETRY_AFTER},
+	{"abnormal-usage", 429, DRAFT "abnormal-usage-detected", "Request not satisfied due to detection of abnormal request pattern",
+	 "Too many requests with a wrong token came from this address. A valid token is not affected, from the same address neither.",
+	 "Stop sending the wrong token.", "With a valid token at once; else after `Retry-After`."},
 	{"header-too-large", 431, NULL, "The head of the request is too large", "The fields are larger than `MAX_HEAD_BYTES`, or too many.",
 	 "Send fewer or smaller fields; large cookies are a frequent cause.", AFTER_FIX},
 	{"internal", 500, NULL, "The gateway failed", "A defect of the gateway, or its machine is out of memory.",

@@ -14,7 +14,7 @@ static const char *const tiers[] = {"hot", "cold", "none"};
 static const char *const decisions[] = {"allow", "deny", "error"};
 static const char *const decision_reasons[] = {"granted",     "missing_token", "invalid_token", "invalid_request", "scope",
 					       "command",     "rate",	       "concurrency",	"budget",	   "unavailable",
-					       "capacity",    "draining",      "body_limit",	"other"};
+					       "capacity",    "draining",      "body_limit",	"abnormal_usage", "other"};
 static const char *const kill_reasons[] = {"timeout", "client_gone", "drain"};
 static const char *const auth_failures[] = {"missing", "malformed", "checksum", "unknown", "bad-mac", "expired", "revoked",
 					    "suspended", "not-yet-valid", "other"};
@@ -74,6 +74,8 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_EXEC_LEASES_REAPED] = COUNTER("exec_leases_reaped", "Leases that ended without being settled."),
 	[METRIC_EXEC_UNSETTLED] = GAUGE("exec_settlements_pending", "Settlements that Redis has not acknowledged yet."),
 	[METRIC_AUTH_FAILURES] = COUNTER("auth_failures", "Exec requests without a valid token.", {"reason", VALUES(auth_failures)}),
+	[METRIC_AUTH_KNOWN_BAD] = COUNTER("auth_known_bad", "Of those: refused without Redis, which had refused the same token a moment before."),
+	[METRIC_AUTH_THROTTLED] = COUNTER("auth_throttled", "Of those: answered 429, because too many came from one address."),
 	[METRIC_REDIS_UP] = GAUGE("redis_up", "1 when every worker's Redis connection is up."),
 	[METRIC_REDIS_COMMAND_SECONDS] = SECONDS("redis_command_seconds", "Round trips to Redis.", fast_seconds),
 	[METRIC_REDIS_ERRORS] = COUNTER("redis_errors", "Redis commands that were not answered.", {"kind", VALUES(redis_errors)}),

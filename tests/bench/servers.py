@@ -130,7 +130,8 @@ def gateway(programs, name, base, upstream_port=9, cpu=None, **settings):
     port, admin = free_port(), free_port()
     settings = {"listen": f"127.0.0.1:{port}", "admin_listen": f"127.0.0.1:{admin}", "instance": f"bench-{port}",
                 "datasette_url": f"http://127.0.0.1:{upstream_port}", "sprites_url": f"http://127.0.0.1:{base.sprites.port}",
-                "sprites_token": SPRITES_TOKEN, "access_log": "off", **settings}
+                "sprites_token": SPRITES_TOKEN, "access_log": "off",
+                "wrong_token_burst": 0, **settings}     # every request has the same address
     env = {f"SPRITEGATE_{key.upper()}": str(value) for key, value in settings.items()}
     program = started(programs, name, [GATEWAY, "serve"], port, lambda: status(port, "/-/gateway/health") == 200, cpu=cpu,
                       env={**redis_settings(base.redis.port), **env})

@@ -134,7 +134,8 @@ class Ran:
 OUR_TYPES = "https://spritegate.invalid/problems/"
 QUOTA_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 CAPACITY_TYPE = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
-TYPES = {"quota-exceeded": QUOTA_TYPE, "temporary-reduced-capacity": CAPACITY_TYPE}
+ABUSE_TYPE = "https://iana.org/assignments/http-problem-types#abnormal-usage-detected"
+TYPES = {"quota-exceeded": QUOTA_TYPE, "temporary-reduced-capacity": CAPACITY_TYPE, "abnormal-usage": ABUSE_TYPE}
 PAGE = (pathlib.Path(__file__).resolve().parent.parent.parent / "docs/problems.md").read_text(encoding="utf-8")
 # What the page tells of each code: its status, type and title.
 EXPLAINED = {code: (int(status), uri, title)

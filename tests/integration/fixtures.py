@@ -42,7 +42,8 @@ def stack():
     env = rigs.clean_environment({
         "SG_STATE": str(folder), "SG_PRESET": rigs.PRESET, "SG_EMULATOR_ARGS": " ".join(rigs.QUICK),
         "SPRITEGATE_PEPPER": "pepper of the integration tests, 32+", "SPRITEGATE_POOL_HOT": str(POOL_HOT),
-        "SPRITEGATE_REDIS_TIMEOUT_MS": str(rigs.PATIENT_REDIS_MS)})
+        "SPRITEGATE_REDIS_TIMEOUT_MS": str(rigs.PATIENT_REDIS_MS),
+        "SPRITEGATE_WRONG_TOKEN_BURST": "0"})     # every test has the same address
     for name in ("SG_PORT", "SG_ADMIN_PORT", "SG_DATASETTE_PORT", "SG_REDIS_PORT", "SG_SPRITES_PORT"):
         env.pop(name, None)
     try:
