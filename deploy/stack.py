@@ -225,8 +225,7 @@ def port_is_free(port):
 
 
 def free_port():
-    """A port below the ephemeral range. Two gateways could share one unnoticed
-    (SO_REUSEPORT), so other runs that are choosing are kept off by a named socket."""
+    """A port below the ephemeral range. Other runs that are choosing are kept off by a named socket."""
     for _ in range(1000):
         port = random.randint(20000, 32000)
         lock = socket.socket(socket.AF_UNIX)

@@ -384,23 +384,24 @@ static int make_agent(struct gateway *gateway)
 	return gateway->agent ? 0 : fail("agent", "could not be made");
 }
 
-static int open_listener(const char *name, const char *where, int *fd)
+static int open_listeners(const char *name, const char *where, int *fds, size_t count)
 {
 	struct listener_address address;
-	char error[LISTENER_ERROR_LEN];
+	char error[LISTENER_ERROR_LEN], why[LISTENER_ERROR_LEN + 80];
 	int r = listener_parse(slice_str(where), &address, error);
+	if (r < 0)
+		return fail(name, error);
+	r = listener_open(&address, fds, count, error);
 	if (r == 0)
-		r = listener_open(&address, fd, error);
-	return r < 0 ? fail(name, error) : 0;
+		return 0;
+	snprintf(why, sizeof why, "%.64s: %s", where, error);
+	return fail(name, why);
 }
 
-static int make_admin(struct gateway *gateway)
+static int make_admin(struct gateway *gateway, int listen_fd)
 {
-	int fd;
-	if (open_listener("admin_listen", gateway->config->admin_listen, &fd) < 0)
-		return -1;
 	struct admin_options options = {.loop = &gateway->loop,
-					.listen_fd = fd,
+					.listen_fd = listen_fd,
 					.metrics = gateway->metrics,
 					.collect = collect,
 					.health = tell_health,
@@ -409,18 +410,15 @@ static int make_admin(struct gateway *gateway)
 	return gateway->admin ? 0 : fail("admin", "could not be made");
 }
 
-static int make_worker(struct gateway *gateway, unsigned i, const struct peer_set *trusted)
+static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const struct peer_set *trusted)
 {
 	struct worker_slot *slot = &gateway->slots[i];
 	char error[WORKER_ERROR_LEN];
-	int fd;
-	if (open_listener("listen", gateway->config->listen, &fd) < 0)
-		return -1;
 	struct worker_options options = {
 		.config = gateway->config,
 		.agent = exec_agent_mailbox(gateway->agent),
 		.metrics = metrics_shard(gateway->metrics, i + 1),
-		.listen_fd = fd,
+		.listen_fd = listen_fd,
 		.access_fd = gateway->access_fd,
 		.trusted = *trusted,
 		.on_idle = on_worker_idle,
@@ -432,13 +430,13 @@ static int make_worker(struct gateway *gateway, unsigned i, const struct peer_se
 	return slot->worker ? 0 : fail("worker", error);
 }
 
-static int make_workers(struct gateway *gateway)
+static int make_workers(struct gateway *gateway, const int *listen_fds)
 {
 	struct peer_set trusted;
 	if (peer_set_parse(slice_str(gateway->config->trusted_proxies), &trusted) < 0)
 		return fail("trusted_proxies", "expected networks such as 10.0.0.0/8, separated by commas");
 	for (unsigned i = 0; i < gateway->workers; i++)
-		if (make_worker(gateway, i, &trusted) < 0)
+		if (make_worker(gateway, i, listen_fds[i], &trusted) < 0)
 			return -1;
 	for (unsigned i = 0; i < gateway->workers; i++)
 		if (worker_start(gateway->slots[i].worker) < 0) {
@@ -473,9 +471,14 @@ static int build(struct gateway *gateway, const char *version)
 	if (!gateway->metrics)
 		return fail("metrics", "out of memory");
 	meters_init(&gateway->meters, metrics_shard(gateway->metrics, 0));
-	if (make_loop(gateway) < 0 || make_agent(gateway) < 0 || make_admin(gateway) < 0)
+	/* First of all the addresses: a process that was started twice must not disturb the one that serves. */
+	int admin_fd, listen_fds[MAX_WORKERS];
+	if (open_listeners("admin_listen", gateway->config->admin_listen, &admin_fd, 1) < 0 ||
+	    open_listeners("listen", gateway->config->listen, listen_fds, gateway->workers) < 0)
 		return -1;
-	return make_workers(gateway);
+	if (make_loop(gateway) < 0 || make_agent(gateway) < 0 || make_admin(gateway, admin_fd) < 0)
+		return -1;
+	return make_workers(gateway, listen_fds);
 }
 
 int serve(const struct config *config, const char *version)

@@ -57,30 +57,56 @@ int listener_parse(struct slice text, struct listener_address *address, char err
 static int give_up(int fd, const char *what, char error[LISTENER_ERROR_LEN])
 {
 	int code = errno;
-	snprintf(error, LISTENER_ERROR_LEN, "%s: %s", what, strerror(code));
+	if (code == EADDRINUSE)
+		snprintf(error, LISTENER_ERROR_LEN, "the address is in use: another program listens there");
+	else
+		snprintf(error, LISTENER_ERROR_LEN, "%s: %s", what, strerror(code));
 	if (fd >= 0)
 		close(fd);
 	return -code;
 }
 
-int listener_open(const struct listener_address *address, int *fd, char error[LISTENER_ERROR_LEN])
+static int share(int fd)
+{
+	const int on = 1;
+	return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+}
+
+static int open_one(struct sockaddr_storage *address, socklen_t len, bool first, int *fd, char error[LISTENER_ERROR_LEN])
 {
 	const int on = 1, off = 0;
-	int s = socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int s = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (s < 0)
 		return give_up(s, "socket", error);
 	/* [::] also takes IPv4, which Fly's proxy may use. */
-	if (address->storage.ss_family == AF_INET6 && setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) < 0)
+	if (address->ss_family == AF_INET6 && setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) < 0)
 		return give_up(s, "IPV6_V6ONLY", error);
-	if (setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
-	    setsockopt(s, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0)
+	if (setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+		return give_up(s, "SO_REUSEADDR", error);
+	if (!first && share(s) < 0)
 		return give_up(s, "SO_REUSEPORT", error);
-	struct sockaddr_storage storage = address->storage;
-	if (bind(s, (struct sockaddr *)&storage, address->len) < 0)
+	if (bind(s, (struct sockaddr *)address, len) < 0)
 		return give_up(s, "bind", error);
 	if (listen(s, SOMAXCONN) < 0)
 		return give_up(s, "listen", error);
+	/* The others need its port when the kernel has chosen one. */
+	if (first && (share(s) < 0 || getsockname(s, (struct sockaddr *)address, &len) < 0))
+		return give_up(s, "SO_REUSEPORT", error);
 	*fd = s;
+	return 0;
+}
+
+int listener_open(const struct listener_address *address, int *fds, size_t count, char error[LISTENER_ERROR_LEN])
+{
+	struct sockaddr_storage storage = address->storage;
+	for (size_t i = 0; i < count; i++) {
+		int r = open_one(&storage, address->len, i == 0, &fds[i], error);
+		if (r == 0)
+			continue;
+		while (i > 0)
+			close(fds[--i]);
+		return r;
+	}
 	return 0;
 }
 

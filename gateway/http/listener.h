@@ -1,7 +1,8 @@
 /*
- * listener - a listening TCP socket of one worker
+ * listener - listening TCP sockets on one address, one for each worker; the kernel spreads connections (SO_REUSEPORT)
  *
- * Every worker binds the same address with SO_REUSEPORT; the kernel spreads connections.
+ * Another process of the same user could join them unnoticed and take a part of the connections. So the first socket listens alone, which
+ * fails when the address is in use, and shares the address only then.
  */
 #pragma once
 
@@ -20,8 +21,9 @@ struct listener_address {
 /* "127.0.0.1:8080", "[::]:8080" (both families), "[::1]:0". -EINVAL and a sentence that names what is wrong. */
 MUST_CHECK int listener_parse(struct slice text, struct listener_address *address, char error[LISTENER_ERROR_LEN]);
 
-/* A listening, non-blocking, close-on-exec socket; the caller owns *fd. -errno and a sentence. */
-MUST_CHECK int listener_open(const struct listener_address *address, int *fd, char error[LISTENER_ERROR_LEN]);
+/* Listening, non-blocking, close-on-exec sockets; the caller owns them. With port 0 all get the one port that the kernel chooses for the
+ * first. -errno and a sentence: then there are none. */
+MUST_CHECK int listener_open(const struct listener_address *address, int *fds, size_t count, char error[LISTENER_ERROR_LEN]);
 
 /* The port that the kernel chose for port 0. -errno. */
 MUST_CHECK int listener_port(int fd, unsigned *port);

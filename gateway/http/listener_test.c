@@ -26,24 +26,72 @@ static void test_addresses(void **state UNUSED)
 	}
 }
 
-static void test_two_workers_share_a_port(void **state UNUSED)
+#define WORKERS 3
+
+static void open_all(const char *text, int fds[WORKERS])
 {
 	struct listener_address address;
 	char error[LISTENER_ERROR_LEN];
-	int first, second;
-	unsigned port = 0, same = 0;
-	assert_int_equal(listener_parse(SLICE("127.0.0.1:0"), &address, error), 0);
-	assert_int_equal(listener_open(&address, &first, error), 0);
-	assert_int_equal(listener_port(first, &port), 0);
-	assert_true(port > 0);
-	char text[32];
-	snprintf(text, sizeof text, "127.0.0.1:%u", port);
 	assert_int_equal(listener_parse(slice_str(text), &address, error), 0);
-	assert_int_equal(listener_open(&address, &second, error), 0);
-	assert_int_equal(listener_port(second, &same), 0);
-	assert_int_equal(port, same);
-	close(first);
-	close(second);
+	assert_int_equal(listener_open(&address, fds, WORKERS, error), 0);
+}
+
+static void close_all(const int fds[WORKERS])
+{
+	for (int i = 0; i < WORKERS; i++)
+		close(fds[i]);
+}
+
+static unsigned port_of(int fd)
+{
+	unsigned port = 0;
+	assert_int_equal(listener_port(fd, &port), 0);
+	assert_true(port > 0);
+	return port;
+}
+
+/* With so many connections a socket without any is out of the group, not out of luck. */
+static void test_workers_share_the_connections(void **state UNUSED)
+{
+	int fds[WORKERS], clients[100];
+	open_all("127.0.0.1:0", fds);
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port_of(fds[0])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	for (size_t i = 0; i < ARRAY_LEN(clients); i++) {
+		clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(clients[i], (struct sockaddr *)&to, sizeof to), 0);
+	}
+	size_t all = 0;
+	for (int i = 0; i < WORKERS; i++) {
+		size_t taken = 0;
+		assert_int_equal(port_of(fds[i]), port_of(fds[0]));
+		for (int fd; (fd = accept(fds[i], NULL, NULL)) >= 0; taken++)
+			close(fd);
+		assert_true(taken > 0);
+		all += taken;
+	}
+	assert_int_equal(all, ARRAY_LEN(clients));
+	for (size_t i = 0; i < ARRAY_LEN(clients); i++)
+		close(clients[i]);
+	close_all(fds);
+}
+
+static void test_an_address_in_use_is_refused(void **state UNUSED)
+{
+	static const char *const overlapping[] = {"127.0.0.1", "0.0.0.0", "[::]"};
+	struct listener_address address;
+	char error[LISTENER_ERROR_LEN], text[32];
+	int fds[WORKERS], other[WORKERS];
+	open_all("127.0.0.1:0", fds);
+	for (size_t i = 0; i < ARRAY_LEN(overlapping); i++) {
+		snprintf(text, sizeof text, "%s:%u", overlapping[i], port_of(fds[0]));
+		assert_int_equal(listener_parse(slice_str(text), &address, error), 0);
+		assert_int_equal(listener_open(&address, other, WORKERS, error), -EADDRINUSE);
+		assert_non_null(strstr(error, "in use"));
+	}
+	snprintf(text, sizeof text, "127.0.0.1:%u", port_of(fds[0]));
+	close_all(fds);
+	open_all(text, fds);
+	close_all(fds);
 }
 
 static void test_errors_are_named(void **state UNUSED)
@@ -52,12 +100,17 @@ static void test_errors_are_named(void **state UNUSED)
 	char error[LISTENER_ERROR_LEN];
 	int fd;
 	assert_int_equal(listener_parse(SLICE("192.0.2.1:80"), &address, error), 0);
-	assert_int_equal(listener_open(&address, &fd, error), -EADDRNOTAVAIL);
+	assert_int_equal(listener_open(&address, &fd, 1, error), -EADDRNOTAVAIL);
 	assert_memory_equal(error, "bind: ", 6);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_addresses), cmocka_unit_test(test_two_workers_share_a_port), cmocka_unit_test(test_errors_are_named)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_addresses),
+		cmocka_unit_test(test_workers_share_the_connections),
+		cmocka_unit_test(test_an_address_in_use_is_refused),
+		cmocka_unit_test(test_errors_are_named),
+	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

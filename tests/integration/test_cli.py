@@ -107,6 +107,20 @@ def test_port_in_use():
     assert done.returncode == 1 and "listen" in done.stderr and "in use" in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("own", ["ADMIN_LISTEN", "LISTEN"])
+def test_a_second_gateway_on_the_same_address(rig, own):
+    """Started twice by mistake: it says so and ends, and what serves is not disturbed."""
+    emulator = rig.emulator()
+    first = rig.gateway(emulator=emulator, pool_hot=1, workers=2, token=False)
+    first.until_ready()
+    sprites = emulator.view.names()
+    env = clean_environment({**first.settings, f"SPRITEGATE_{own}": f"127.0.0.1:{free_port()}"})
+    second = subprocess.run([BINARY, "serve"], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    same = "SPRITEGATE_LISTEN" if own == "ADMIN_LISTEN" else "SPRITEGATE_ADMIN_LISTEN"
+    assert second.returncode == 1 and "in use" in second.stderr and env[same] in second.stderr, second.stderr
+    assert first.ready() and emulator.view.names() == sprites
+
+
 def test_file(tmp_path):
     path = tmp_path / "spritegate.conf"
     path.write_text("# a comment\n\npool_hot = 3\n  pool_max=5  \nlisten = 127.0.0.1:1234\n")
