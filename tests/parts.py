@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./tests/run [unit|integration|fuzz|bench|image|soak|mutants|full]
+"""./tests/run [unit|integration|sdk|fuzz|bench|image|soak|mutants|full]
 
 Plain: what every change must pass. `full`: what every release must pass; one
 name: that part alone. All parts run even if one fails; the last lines say how
@@ -92,14 +92,14 @@ def unit(preset):
     run("ctest", "--preset", preset, "--no-tests=error", "-j", CORES, seconds=600)
 
 
-def python_tests(preset, path, *options, parallel=True, seconds=1200):
+def python_tests(preset, path, *options, parallel=True, seconds=1200, python=PYTHON):
     need(path)
     build(preset)
     report = BUILD / f"pytest-{preset}.xml"
     report.unlink(missing_ok=True)
     if parallel:
         options = (*options, "-n", os.environ.get("SG_JOBS", "4"), "--dist", "loadfile")
-    run(PYTHON, "-m", "pytest", "-q", "-rfEsx", "-o", f"cache_dir={BUILD}/.pytest", "--junitxml", report, *options, path,
+    run(python, "-m", "pytest", "-q", "-rfEsx", "-o", f"cache_dir={BUILD}/.pytest", "--junitxml", report, *options, path,
         seconds=seconds, env={"SG_PRESET": preset})
     skipped = [case.get("classname") + "." + case.get("name")
                for case in xml.etree.ElementTree.parse(report).iter("testcase") if case.find("skipped") is not None]
@@ -158,8 +158,18 @@ def integration(preset, seconds=1200):
     python_tests(preset, "tests/integration", "-m", "alone", parallel=False, seconds=seconds)
 
 
+def sdk(preset):
+    """The official SDKs and the Datasette plugin against the emulator, with packages of their own."""
+    made = subprocess.run([PYTHON, TOP / "tests/sdk/packages.py"], env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          text=True, check=False)
+    if made.returncode:
+        raise Failed("packages could not be installed")
+    python_tests(preset, "tests/sdk", seconds=600, python=made.stdout.strip())
+
+
 UNIT = ("unit", lambda: unit("release"))
 EMULATOR = ("emulator", lambda: python_tests("release", "tests/emulator"))
+SDK = ("sdk", lambda: sdk("release"))
 INTEGRATION = ("integration", lambda: integration("release"))
 UNIT_ASAN = ("unit, asan+ubsan", lambda: unit("asan"))
 SMOKE_ASAN = ("smoke, asan+ubsan", lambda: python_tests("asan", "tests/integration", "-m", "smoke"))
@@ -174,10 +184,10 @@ SOAK = ("soak", lambda: python_tests("release", "tests/soak", parallel=False, se
 MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 
 PARTS = {
-    "": [UNIT, EMULATOR, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
-    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "fuzz": [FUZZ], "bench": [BENCH], "image": [IMAGE],
+    "": [UNIT, EMULATOR, SDK, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
+    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "fuzz": [FUZZ], "bench": [BENCH], "image": [IMAGE],
     "soak": [SOAK], "mutants": [MUTANTS],
-    "full": [UNIT, EMULATOR, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, SOAK, IMAGE],
+    "full": [UNIT, EMULATOR, SDK, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, SOAK, IMAGE],
 }
 
 

@@ -6,7 +6,7 @@ import traceback
 from aiohttp import WSMsgType
 
 import command as commands
-from exec_ws import Channel, Operation, after, open_socket, parse
+from exec_ws import EOF, Channel, Operation, after, open_socket, parse
 from sprite import cut
 
 PREFIX = "control:"
@@ -65,7 +65,9 @@ class Control:
     async def receive(self, item):
         """A frame of the operation: bytes, or a text message. Texts overtake input that the process does not take."""
         if self.operation is None:
-            await self.refuse("op.not_active", "no operation is active")
+            # SDKs end the input of every command at once; one that ended before is no reason to fail the next
+            if item != bytes([EOF]):
+                await self.refuse("op.not_active", "no operation is active")
         elif isinstance(item, bytes):
             await self.operation.inner.push(item)
         else:

@@ -94,7 +94,6 @@ class World:
         if self.sprites.get(sprite.name) is sprite:
             del self.sprites[sprite.name]
             self.destroyed += 1
-            self.changed(sprite)
         await sprite.destroy()
 
     async def close(self):

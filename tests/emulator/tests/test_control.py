@@ -65,7 +65,7 @@ async def test_errors_of_an_idle_socket(emulator):
                 [error] = (await control.result()).envelopes
                 assert (error["type"], error["args"]["code"]) == ("op.error", "op.not_active")
             for silent in (control.envelope({"type": "op.start", "op": ""}), control.envelope({"type": "op.what"}),
-                           control.send({"type": "keepalive"})):
+                           control.send({"type": "keepalive"}), control.send(b"\4")):
                 await silent
             assert (await control.run("echo", "alive")).out == "alive\n"
 
