@@ -14,6 +14,7 @@ static const char *const texts[GATE_REASONS] = {
 	[GATE_CAPACITY] = "capacity",
 	[GATE_UNAVAILABLE] = "unavailable",
 	[GATE_UNAUTHORIZED] = "unauthorized",
+	[GATE_BUDGET] = "budget",
 };
 
 /* xorshift64: jitter needs spread, not secrecy. */
@@ -65,12 +66,33 @@ static void unavailable(struct gate *gate, uint64_t now_us, uint64_t begun_us)
 	hold(gate, GATE_UNAVAILABLE, now_us + gate_backoff_us(gate->failures, &gate->random));
 }
 
-void gate_failed(struct gate *gate, uint64_t now_us, uint64_t begun_us, enum provider_code code, uint64_t retry_after_ms)
+static void hold_to_budget(struct gate *gate, uint64_t now_us)
+{
+	uint64_t opens_us = budget_opens_us(&gate->budget, 0, false);
+	gate->until_us[GATE_BUDGET] = opens_us > now_us ? opens_us : 0;
+}
+
+static void rate_limited(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms,
+			 const struct provider_limit *limit)
+{
+	uint64_t opens_us = now_us + rate_limit_us(retry_after_ms);
+	hold(gate, GATE_RATE_LIMIT, opens_us);
+	/* Creations that were on their way when one was refused say nothing new. */
+	if (gate->refused_us && begun_us <= gate->refused_us)
+		budget_postpone(&gate->budget, opens_us);
+	else
+		budget_halve(&gate->budget, opens_us, limit);
+	gate->refused_us = now_us;
+	gate->window = 1;
+	hold_to_budget(gate, now_us);
+}
+
+void gate_failed(struct gate *gate, uint64_t now_us, uint64_t begun_us, enum provider_code code, uint64_t retry_after_ms,
+		 const struct provider_limit *limit)
 {
 	switch (code) {
 	case PROVIDER_RATE_LIMIT:
-		hold(gate, GATE_RATE_LIMIT, now_us + rate_limit_us(retry_after_ms));
-		gate->window = 1;
+		rate_limited(gate, now_us, begun_us, retry_after_ms, limit);
 		break;
 	case PROVIDER_CAPACITY:
 		hold(gate, GATE_CAPACITY, now_us + CAPACITY_US);
@@ -87,8 +109,21 @@ void gate_failed(struct gate *gate, uint64_t now_us, uint64_t begun_us, enum pro
 	gate->closed_us = now_us;
 }
 
-void gate_created(struct gate *gate, uint64_t begun_us)
+void gate_creating(struct gate *gate, uint64_t now_us)
 {
+	budget_spend(&gate->budget, now_us);
+	hold_to_budget(gate, now_us);
+}
+
+void gate_created(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms,
+		  const struct provider_limit *limit)
+{
+	budget_learn(&gate->budget, now_us, limit);
+	if (begun_us > gate->refused_us)
+		budget_raise(&gate->budget);
+	hold_to_budget(gate, now_us);
+	if (retry_after_ms)
+		hold(gate, GATE_RATE_LIMIT, now_us + rate_limit_us(retry_after_ms));
 	if (begun_us >= gate->closed_us && gate->window < GATE_WINDOW_MAX)
 		gate->window *= 2;
 }

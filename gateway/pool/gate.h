@@ -1,5 +1,5 @@
 /*
- * gate - what holds new creations back: the provider's limits, its refusals and its failures
+ * gate - what holds new creations back: the provider's limits, our budget of them, its refusals and its failures
  *
  * Pure: no clock, no I/O; its random numbers come from a seed.
  * Invariants: a reason ends at its own time (gate_tick), so a short one never cuts a long one off; only `capacity` can end
@@ -7,13 +7,14 @@
  */
 #pragma once
 
-#include "gateway/sprites/provider.h"
+#include "gateway/pool/budget.h"
 
 enum gate_reason {
 	GATE_RATE_LIMIT,   /* creation limit: Retry-After, 10 s when not given */
 	GATE_CAPACITY,     /* too many Sprites: 5 s or until one is gone */
 	GATE_UNAVAILABLE,  /* failures: 0.5 s doubling to 30 s, with jitter */
 	GATE_UNAUTHORIZED, /* 30 s */
+	GATE_BUDGET,       /* creations are spread over the provider's window */
 	GATE_REASONS,
 };
 
@@ -24,17 +25,24 @@ struct gate {
 	uint64_t closed_us;              /* last time anything was refused or failed */
 	unsigned failures;               /* in a row; one burst of failures counts once */
 	size_t window;                   /* creations on the wire at once: 1 after a refusal, doubled by a success */
+	uint64_t refused_us;             /* last time the creation limit was met */
+	struct budget budget;
 	uint64_t random;
 };
 
 /* The seed must not be 0. */
 void gate_init(struct gate *gate, uint64_t seed);
 
-/* An attempt begun at begun_us was refused or failed. */
-void gate_failed(struct gate *gate, uint64_t now_us, uint64_t begun_us, enum provider_code code, uint64_t retry_after_ms);
+/* An attempt begun at begun_us was refused or failed. `limit` as in struct provider_result. */
+void gate_failed(struct gate *gate, uint64_t now_us, uint64_t begun_us, enum provider_code code, uint64_t retry_after_ms,
+		 const struct provider_limit *limit);
 
-/* A creation begun at begun_us succeeded. */
-void gate_created(struct gate *gate, uint64_t begun_us);
+/* A creation begins. */
+void gate_creating(struct gate *gate, uint64_t now_us);
+
+/* A creation begun at begun_us succeeded; the provider allows no other for retry_after_ms (0 = it does). */
+void gate_created(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms,
+		  const struct provider_limit *limit);
 
 /* A member became ready: the provider works. */
 void gate_ready(struct gate *gate);

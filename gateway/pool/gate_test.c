@@ -7,6 +7,8 @@
 
 #define SECOND UINT64_C(1000000)
 
+static const struct provider_limit unsaid = {.left = UINT64_MAX};
+
 static void reasons_end_at_their_own_time(void **state)
 {
 	(void)state;
@@ -16,9 +18,9 @@ static void reasons_end_at_their_own_time(void **state)
 	assert_string_equal(gate_text(&gate), "open");
 	assert_true(gate_next_due(&gate) == UINT64_MAX);
 
-	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_RATE_LIMIT, 20000);
-	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_RATE_LIMIT, 5000); /* a short one does not cut it off */
-	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_CAPACITY, 0);
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_RATE_LIMIT, 20000, &unsaid);
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_RATE_LIMIT, 5000, &unsaid); /* a short one does not cut it off */
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_CAPACITY, 0, &unsaid);
 	assert_true(gate_next_due(&gate) == 105 * SECOND);
 	assert_true(gate_opens_us(&gate) == 120 * SECOND);
 	assert_string_equal(gate_text(&gate), "rate-limit");
@@ -39,7 +41,7 @@ static void rate_limits_have_a_default_and_a_bound(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct gate gate;
 		gate_init(&gate, 1);
-		gate_failed(&gate, SECOND, 1, PROVIDER_RATE_LIMIT, rows[i].retry_after_ms);
+		gate_failed(&gate, SECOND, 1, PROVIDER_RATE_LIMIT, rows[i].retry_after_ms, &unsaid);
 		assert_true(gate_opens_us(&gate) == (1 + rows[i].seconds) * SECOND);
 	}
 }
@@ -67,10 +69,10 @@ static void a_burst_of_failures_counts_once(void **state)
 	struct gate gate;
 	gate_init(&gate, 1);
 	for (int i = 0; i < 5; i++)
-		gate_failed(&gate, 20 * SECOND + i, 10 * SECOND, PROVIDER_UNAVAILABLE, 0);
+		gate_failed(&gate, 20 * SECOND + i, 10 * SECOND, PROVIDER_UNAVAILABLE, 0, &unsaid);
 	assert_int_equal(gate.failures, 1);
 	assert_true(gate_opens_us(&gate) <= 21 * SECOND);
-	gate_failed(&gate, 30 * SECOND, 25 * SECOND, PROVIDER_POLICY, 0);
+	gate_failed(&gate, 30 * SECOND, 25 * SECOND, PROVIDER_POLICY, 0, &unsaid);
 	assert_int_equal(gate.failures, 2);
 	assert_int_equal(gate.window, 1);
 	gate_ready(&gate);
@@ -83,16 +85,50 @@ static void refusals_start_slowly_again(void **state)
 	struct gate gate;
 	gate_init(&gate, 1);
 	assert_int_equal(gate.window, GATE_WINDOW_MAX);
-	gate_failed(&gate, 20 * SECOND, 10 * SECOND, PROVIDER_RATE_LIMIT, 0);
+	gate_failed(&gate, 20 * SECOND, 10 * SECOND, PROVIDER_RATE_LIMIT, 0, &unsaid);
 	assert_int_equal(gate.window, 1);
-	gate_created(&gate, 15 * SECOND); /* was on the wire before the refusal: proves nothing */
+	gate_created(&gate, 31 * SECOND, 15 * SECOND, 0, &unsaid); /* was on the wire before the refusal: proves nothing */
 	assert_int_equal(gate.window, 1);
-	gate_created(&gate, 30 * SECOND);
-	gate_created(&gate, 30 * SECOND);
+	gate_created(&gate, 31 * SECOND, 30 * SECOND, 0, &unsaid);
+	gate_created(&gate, 31 * SECOND, 30 * SECOND, 0, &unsaid);
 	assert_int_equal(gate.window, 4);
 	for (int i = 0; i < 100; i++)
-		gate_created(&gate, 30 * SECOND);
+		gate_created(&gate, 31 * SECOND, 30 * SECOND, 0, &unsaid);
 	assert_int_equal(gate.window, GATE_WINDOW_MAX);
+}
+
+static void one_burst_of_refusals_halves_the_budget_once(void **state)
+{
+	(void)state;
+	static const struct provider_limit said = {.count = 8, .window_ms = 40000, .left = UINT64_MAX};
+	struct gate gate;
+	gate_init(&gate, 1);
+	for (int i = 0; i < 5; i++)
+		gate_failed(&gate, 20 * SECOND + i, 19 * SECOND, PROVIDER_RATE_LIMIT, 3000, &said);
+	assert_int_equal(gate.budget.count, 4);
+	gate_tick(&gate, 23 * SECOND + 4);
+	assert_true(gate_is_open(&gate));
+	/* Four in 40 s: one each 10 s, though nothing refuses. */
+	gate_creating(&gate, 23 * SECOND + 4);
+	assert_string_equal(gate_text(&gate), "budget");
+	assert_true(gate_opens_us(&gate) == 33 * SECOND + 4);
+	gate_created(&gate, 24 * SECOND, 23 * SECOND + 4, 0, &unsaid);
+	assert_int_equal(gate.budget.count, 5);
+	gate_tick(&gate, 33 * SECOND);
+	gate_failed(&gate, 34 * SECOND, 33 * SECOND, PROVIDER_RATE_LIMIT, 3000, &said);
+	assert_int_equal(gate.budget.count, 2);
+}
+
+static void a_success_that_was_the_last_one_closes(void **state)
+{
+	(void)state;
+	static const struct provider_limit last = {.count = 10, .left = 0};
+	struct gate gate;
+	gate_init(&gate, 1);
+	gate_creating(&gate, 9 * SECOND);
+	gate_created(&gate, 10 * SECOND, 9 * SECOND, 33000, &last);
+	assert_true(gate_opens_us(&gate) == 43 * SECOND);
+	assert_int_equal(gate.budget.count, 10);
 }
 
 int main(void)
@@ -103,6 +139,8 @@ int main(void)
 		cmocka_unit_test(backoff_doubles_with_jitter_up_to_30_s),
 		cmocka_unit_test(a_burst_of_failures_counts_once),
 		cmocka_unit_test(refusals_start_slowly_again),
+		cmocka_unit_test(one_burst_of_refusals_halves_the_budget_once),
+		cmocka_unit_test(a_success_that_was_the_last_one_closes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,6 +149,8 @@ static struct outlook look_out(struct machine *machine, uint64_t now_us, bool op
 		.room = machine->options.max > total ? machine->options.max - total : 0,
 		.max = machine->options.max,
 		.lead_us = create + prepare,
+		.budget = &machine->gate.budget,
+		.optimistic = optimistic,
 	};
 	if (!optimistic) {
 		outlook.turnover_us = expected(&machine->hold, HOLD_GUESS_US) + expected(&machine->destroy, DESTROY_GUESS_US);
@@ -275,13 +277,14 @@ static void fill(struct machine *machine, uint64_t now_us)
 		struct pool_member *member = roster_new(&machine->roster, POOL_INTENT, now_us);
 		if (!move(machine, member, POOL_CREATING, now_us))
 			return;
+		gate_creating(&machine->gate, now_us);
 		operate(machine, member, MACHINE_DO_CREATE);
 	}
 }
 
 static void failed(struct machine *machine, uint64_t now_us, uint64_t begun_us, const struct machine_event *event)
 {
-	gate_failed(&machine->gate, now_us, begun_us, event->code, event->retry_after_ms);
+	gate_failed(&machine->gate, now_us, begun_us, event->code, event->retry_after_ms, &event->limit);
 	machine->worse = true;
 }
 
@@ -309,7 +312,7 @@ static void created(struct machine *machine, uint64_t now_us, const struct machi
 	member->busy = false;
 	if (event->code == PROVIDER_OK) {
 		estimate_add(&machine->create, now_us - begun_us);
-		gate_created(&machine->gate, begun_us);
+		gate_created(&machine->gate, now_us, begun_us, event->retry_after_ms, &event->limit);
 		member->created_us = now_us;
 		if (machine->stopping)
 			move(machine, member, POOL_DESTROYING, now_us);

@@ -41,7 +41,7 @@ enum machine_event_type {
 	MACHINE_RETURN,    /* member: granted, but never handed over */
 	MACHINE_RELEASE,   /* member: used */
 	MACHINE_LOST,      /* member: the channel of an idle one broke */
-	MACHINE_CREATED,   /* member, code, retry_after_ms, sent */
+	MACHINE_CREATED,   /* member, code, retry_after_ms, limit, unsent */
 	MACHINE_PREPARED,  /* member, code, retry_after_ms */
 	MACHINE_DESTROYED, /* member, code, retry_after_ms */
 	MACHINE_FOUND,     /* name: a Sprite of this instance's */
@@ -56,6 +56,7 @@ struct machine_event {
 	const char *name;
 	enum provider_code code;
 	uint64_t retry_after_ms;
+	struct provider_limit limit;
 	bool unsent; /* the operation was never begun: it certainly had no effect */
 };
 

@@ -273,6 +273,13 @@ static uint64_t soonest(struct model *model, size_t position)
 	for (int reason = 0; reason < GATE_REASONS; reason++)
 		if (reason != GATE_CAPACITY && machine->gate.until_us[reason] > start)
 			start = machine->gate.until_us[reason];
+	struct budget best = machine->gate.budget;
+	best.count = best.ceiling;
+	for (size_t i = n; i <= position; i++) {
+		uint64_t fits_us = budget_opens_us(&best, 0, false);
+		start = fits_us > start ? fits_us : start;
+		budget_spend(&best, start);
+	}
 	return start + create + prepare;
 }
 
@@ -450,7 +457,10 @@ static struct machine_event refusal(struct model *model)
 {
 	static const enum provider_code codes[] = {PROVIDER_RATE_LIMIT, PROVIDER_CAPACITY, PROVIDER_UNAUTHORIZED};
 	enum provider_code code = codes[any(model, chance(model, 80) ? 2 : 3)];
-	return (struct machine_event){.code = code, .retry_after_ms = chance(model, 50) ? any(model, 15000) : 0};
+	struct provider_limit limit = {.left = UINT64_MAX};
+	if (chance(model, 50))
+		limit = (struct provider_limit){.count = any(model, 20), .window_ms = any(model, 20000), .left = any(model, 20)};
+	return (struct machine_event){.code = code, .retry_after_ms = chance(model, 50) ? any(model, 15000) : 0, .limit = limit};
 }
 
 static struct machine_event answer_create(struct model *model, const char *name)

@@ -309,7 +309,7 @@ static void refuses_at_the_deadline(void **state)
 	RUN(0, 4, 8, STARTED, {"claim 1 0", "create a, refuse 1 deadline 2500"});
 	/* Those refused together are not sent to come back together. */
 	RUN(0, 1, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", ""}, {"claim 3 9000", ""},
-	    {"created a rate-limit 60000", "refuse 1 deadline 62500, refuse 2 deadline 68000, refuse 3 deadline 73500"});
+	    {"created a rate-limit 60000", "refuse 1 deadline 62500, refuse 2 deadline 80000, refuse 3 deadline 97500"});
 }
 
 static void refuses_at_once_what_is_certainly_in_vain(void **state)
@@ -328,7 +328,9 @@ static void rate_limit_is_obeyed(void **state)
 	RUN(2, 10, 8, {"start", "list"}, {"listed ok", "create a, create b"}, {"created a rate-limit 7000", ""},
 	    {"created b rate-limit 7000", ""}, {"creation", "rate-limit"}, {"counts", ""}, {"wait 6999", ""},
 	    /* One at a time until one succeeds. */
-	    {"wait 1", "create c"}, {"created c ok", "prepare c, create d"}, {"creation", "open"});
+	    {"wait 1", "create c"},
+	    /* Half of 10 a minute, and one more after a success: 6. */
+	    {"created c ok", "prepare c"}, {"creation", "budget"}, {"wait 9999", ""}, {"wait 1", "create d"});
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a rate-limit", ""}, {"wait 9999", ""},
 	    {"wait 1", "create b"});
 	/* A waiter who cannot live to see the end of it need not wait; one who can, waits. */

@@ -33,6 +33,9 @@ uint64_t outlook_ready_us(const struct outlook *outlook, size_t position)
 		return outlook->ready_us[position];
 	size_t behind = position - outlook->on_way;
 	uint64_t start = outlook->opens_us > outlook->now_us ? outlook->opens_us : outlook->now_us;
+	uint64_t fits_us = budget_opens_us(outlook->budget, behind, outlook->optimistic);
+	if (fits_us > start)
+		start = fits_us;
 	uint64_t ready = add_capped(start, outlook->lead_us);
 	if (behind < outlook->room || !outlook->max)
 		return ready;

@@ -6,9 +6,7 @@
  */
 #pragma once
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "gateway/pool/budget.h"
 
 /* An exponentially weighted mean and mean deviation of measured times. */
 struct estimate {
@@ -27,6 +25,8 @@ struct outlook {
 	const uint64_t *ready_us; /* when each member on its way will be ready, soonest first; borrowed */
 	size_t on_way;
 	uint64_t opens_us;        /* when creations may start; 0 = now, UINT64_MAX = no time is known */
+	const struct budget *budget; /* of creations; borrowed */
+	bool optimistic;
 	size_t room;              /* members that may be created before one must be destroyed */
 	size_t max;
 	uint64_t lead_us;         /* create plus prepare */

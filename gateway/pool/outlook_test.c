@@ -29,7 +29,9 @@ static void waiters_are_matched_with_what_comes(void **state)
 		{2, UINT64_MAX - 5, 9, UINT64_MAX},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct budget unlimited = {0};
 		struct outlook outlook = {.now_us = 100,
+					  .budget = &unlimited,
 					  .ready_us = ready,
 					  .on_way = ARRAY_LEN(ready),
 					  .opens_us = rows[i].opens_us,
@@ -38,6 +40,29 @@ static void waiters_are_matched_with_what_comes(void **state)
 					  .lead_us = 30,
 					  .turnover_us = 1000};
 		assert_true(outlook_ready_us(&outlook, rows[i].position) == rows[i].at_us);
+	}
+}
+
+static void creations_are_spread_over_the_window(void **state)
+{
+	(void)state;
+	/* Two of four in 200 µs are left: two at once, then one each 50 µs, or each 25 µs at best. */
+	static const struct budget budget = {.ceiling = 8, .count = 4, .period_us = 200, .full_us = 200};
+	static const struct {
+		size_t position;
+		uint64_t opens_us, expected_us, best_us;
+	} rows[] = {{0, 0, 130, 130}, {1, 0, 130, 130},   {2, 0, 180, 130},  {3, 0, 230, 130},
+		    {4, 0, 280, 155}, {0, 500, 530, 530}, {9, 500, 530, 530}, {12, 500, 680, 530}};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct outlook outlook = {.now_us = 100,
+					  .opens_us = rows[i].opens_us,
+					  .budget = &budget,
+					  .room = 100,
+					  .max = 100,
+					  .lead_us = 30};
+		assert_int_equal(outlook_ready_us(&outlook, rows[i].position), rows[i].expected_us);
+		outlook.optimistic = true;
+		assert_int_equal(outlook_ready_us(&outlook, rows[i].position), rows[i].best_us);
 	}
 }
 
@@ -69,6 +94,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(waiters_are_matched_with_what_comes),
+		cmocka_unit_test(creations_are_spread_over_the_window),
 		cmocka_unit_test(estimates_follow_what_is_measured),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

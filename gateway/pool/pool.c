@@ -223,6 +223,7 @@ static void finish(struct pool *pool, const struct operation *operation, const s
 					  .member = member,
 					  .code = result->code,
 					  .retry_after_ms = result->retry_after_ms,
+					  .limit = result->limit,
 					  .unsent = unsent});
 }
 

@@ -113,7 +113,7 @@ struct pool_counts {
 	size_t max;
 	size_t waiters;
 	uint64_t oldest_wait_us;     /* 0 without waiters */
-	const char *creation;        /* "open", or what holds new ones back: "rate-limit", "capacity", "unavailable", "unauthorized" */
+	const char *creation;        /* "open", or what holds new ones back: "rate-limit", "budget", "capacity", "unavailable", "unauthorized" */
 	bool stopping;
 	uint64_t impossible;         /* transitions asked for that the table does not allow: always 0 */
 };

@@ -4,6 +4,7 @@
 
 #define MAX_DEPTH 32
 #define MAX_RETRY_AFTER ((uint64_t)24 * 3600 * 1000)
+#define WINDOW_GUESS_MS 60000
 
 static const char *const names[SPRITES_CALLS] = {
         [SPRITES_CREATE] = "create",
@@ -50,9 +51,29 @@ static void describe(struct verdict *verdict, enum sprites_call call, const stru
 	         text.len ? ": " : "", SLICE_FMT(text));
 }
 
-static uint64_t retry_hint(const struct answer *answer, const json_t *body)
+/* The limit on creations; the body's word comes before the fields'. */
+static struct provider_limit creation_limit(const struct answer *answer, const json_t *body)
 {
-	uint64_t seconds, hint_ms = answer->retry_after_ms;
+	struct provider_limit limit = {.left = answer->rate.remaining};
+	uint64_t seconds;
+	if (!json_get_u64(body, "limit", &limit.count))
+		limit.count = answer->rate.limit != UINT64_MAX ? answer->rate.limit : 0;
+	if (json_get_u64(body, "window_seconds", &seconds) && seconds < MAX_RETRY_AFTER / 1000)
+		limit.window_ms = seconds * 1000;
+	return limit;
+}
+
+static uint64_t reset_hint(const struct answer *answer, const struct provider_limit *limit)
+{
+	uint64_t most_ms = limit->window_ms ? limit->window_ms : WINDOW_GUESS_MS;
+	if (answer->rate.remaining != 0 || answer->rate.reset_ms == UINT64_MAX)
+		return 0;
+	return answer->rate.reset_ms < most_ms ? answer->rate.reset_ms : most_ms;
+}
+
+static uint64_t retry_hint(const struct answer *answer, const struct provider_limit *limit, const json_t *body)
+{
+	uint64_t seconds, hint_ms = answer->retry_after_ms ? answer->retry_after_ms : reset_hint(answer, limit);
 	if (json_get_u64(body, "retry_after_seconds", &seconds))
 		hint_ms = seconds < MAX_RETRY_AFTER / 1000 ? seconds * 1000 : MAX_RETRY_AFTER;
 	return hint_ms < MAX_RETRY_AFTER ? hint_ms : MAX_RETRY_AFTER;
@@ -98,7 +119,9 @@ static void judge_error(struct verdict *verdict, enum sprites_call call, const s
 	verdict->code = error_code(answer->status, body);
 	verdict->not_ready = answer->status == 502 || answer->status == 503;
 	verdict->missing_quirk = is_missing_quirk(answer->status, body);
-	verdict->retry_after_ms = retry_hint(answer, body);
+	if (verdict->code == PROVIDER_RATE_LIMIT)
+		verdict->limit = creation_limit(answer, body);
+	verdict->retry_after_ms = retry_hint(answer, &verdict->limit, body);
 	describe(verdict, call, answer, body);
 }
 
@@ -174,6 +197,10 @@ void answers_judge(struct verdict *verdict, enum sprites_call call, const char *
 		if (call == SPRITES_KILL && answer->status == 410)
 			verdict->code = PROVIDER_OK;
 		return;
+	}
+	if (call == SPRITES_CREATE) {
+		verdict->limit = creation_limit(answer, NULL);
+		verdict->retry_after_ms = reset_hint(answer, &verdict->limit);
 	}
 	if (call == SPRITES_CREATE || call == SPRITES_GET)
 		judge_sprite(verdict, call, name, answer->body);

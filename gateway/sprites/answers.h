@@ -15,10 +15,18 @@
 
 #define ANSWERS_DETAIL 256
 
+/* The fields X-RateLimit-Limit, -Remaining and -Reset; UINT64_MAX = absent or no number. */
+struct rate_fields {
+	uint64_t limit, remaining, reset_ms; /* reset: from now on */
+};
+
+#define RATE_FIELDS_NONE {UINT64_MAX, UINT64_MAX, UINT64_MAX}
+
 /* What came back. */
 struct answer {
 	unsigned status;         /* 0: none came; `failure` says why */
 	uint64_t retry_after_ms; /* of the Retry-After field; 0 = none */
+	struct rate_fields rate;
 	struct slice body;
 	const char *failure;
 };
@@ -27,7 +35,10 @@ struct verdict {
 	enum provider_code code; /* PROVIDER_GONE: this answer says so, which is no proof */
 	bool not_ready;          /* 502, 503, no answer: the same may succeed a moment later */
 	bool missing_quirk; /* a 500 that the service is known to give for missing Sprites (sprites contract 1.4) */
-	uint64_t retry_after_ms; /* retry_after_seconds, else Retry-After, else 0 */
+	/* retry_after_seconds, else Retry-After, else X-RateLimit-Reset when nothing remains, else 0. The last one depends on two
+	 * clocks, so it counts for one window (a minute when the window is not said) at most. */
+	uint64_t retry_after_ms;
+	struct provider_limit limit; /* of a create, answered with success or the creation limit */
 	unsigned status;
 	char detail[ANSWERS_DETAIL]; /* a plain sentence */
 };

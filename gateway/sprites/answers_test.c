@@ -12,7 +12,8 @@ static struct verdict verdict;
 
 static enum provider_code judge(enum sprites_call call, unsigned status, const char *body)
 {
-	struct answer answer = {.status = status, .body = slice_str(body), .failure = "it broke"};
+	struct answer answer = {
+	        .status = status, .body = slice_str(body), .rate = RATE_FIELDS_NONE, .failure = "it broke"};
 	answers_judge(&verdict, call, "sg-1", &answer);
 	assert_true(strlen(verdict.detail) > 0);
 	assert_int_equal(verdict.status, status);
@@ -66,12 +67,47 @@ static void test_limits(void **state UNUSED)
 
 static void test_body_before_field(void **state UNUSED)
 {
-	struct answer answer = {.status = 429, .retry_after_ms = 9000, .body = SLICE("{\"retry_after_seconds\":3}")};
+	struct answer answer = {.status = 429,
+	                        .retry_after_ms = 9000,
+	                        .rate = RATE_FIELDS_NONE,
+	                        .body = SLICE("{\"retry_after_seconds\":3}")};
 	answers_judge(&verdict, SPRITES_CREATE, "sg-1", &answer);
 	assert_int_equal(verdict.retry_after_ms, 3000);
 	answer.body = SLICE("{}");
 	answers_judge(&verdict, SPRITES_CREATE, "sg-1", &answer);
 	assert_int_equal(verdict.retry_after_ms, 9000);
+}
+
+/* The body's word first, then the fields; what is not said stays unsaid. */
+static void test_creation_limit(void **state UNUSED)
+{
+	static const struct {
+		unsigned status;
+		const char *body;
+		struct rate_fields rate;
+		uint64_t count, window_ms, left, retry_after_ms;
+	} rows[] = {
+	        {429, "{\"limit\":10,\"window_seconds\":60}", {4, 0, 5000}, 10, 60000, 0, 5000},
+	        {429, "slow down", {4, 0, 5000}, 4, 0, 0, 5000},
+	        {429, "slow down", {4, 0, 3600000}, 4, 0, 0, 60000}, /* their clock or ours is wrong */
+	        {429, "{\"window_seconds\":90}", {4, 0, 3600000}, 4, 90000, 0, 90000},
+	        {429, "{\"limit\":\"x\",\"window_seconds\":-1}", RATE_FIELDS_NONE, 0, 0, UINT64_MAX, 0},
+	        {429, "{\"limit\":3,\"retry_after_seconds\":2}", {4, 0, 5000}, 3, 0, 0, 2000},
+	        {429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3}", {4, 0, 5000}, 0, 0, 0, 5000},
+	        {201, "{\"name\":\"sg-1\"}", {10, 3, 5000}, 10, 0, 3, 0},
+	        {201, "{\"name\":\"sg-1\"}", {10, 0, 5000}, 10, 0, 0, 5000},
+	        {201, "{\"name\":\"sg-1\"}", RATE_FIELDS_NONE, 0, 0, UINT64_MAX, 0},
+	        {500, "{\"limit\":3}", RATE_FIELDS_NONE, 0, 0, 0, 0},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct answer answer = {
+		        .status = rows[i].status, .body = slice_str(rows[i].body), .rate = rows[i].rate};
+		answers_judge(&verdict, SPRITES_CREATE, "sg-1", &answer);
+		assert_int_equal(verdict.limit.count, rows[i].count);
+		assert_int_equal(verdict.limit.window_ms, rows[i].window_ms);
+		assert_int_equal(verdict.limit.left, rows[i].left);
+		assert_int_equal(verdict.retry_after_ms, rows[i].retry_after_ms);
+	}
 }
 
 static void test_errors(void **state UNUSED)
@@ -198,6 +234,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_create), cmocka_unit_test(test_limits), cmocka_unit_test(test_body_before_field),
+	        cmocka_unit_test(test_creation_limit),
 	        cmocka_unit_test(test_errors), cmocka_unit_test(test_delete), cmocka_unit_test(test_policy),
 	        cmocka_unit_test(test_kill),   cmocka_unit_test(test_list),   cmocka_unit_test(test_long_detail),
 	};

@@ -307,9 +307,32 @@ static void page_done(struct call *call, const struct answer *answer)
 		finish(call, &verdict);
 }
 
+static uint64_t number_field(struct call *call, const char *name)
+{
+	struct curl_header *field;
+	uint64_t number;
+	if (curl_easy_header(call->transfer.easy, name, 0, CURLH_HEADER, -1, &field) != CURLHE_OK ||
+	    slice_to_u64(slice_trim(slice_str(field->value)), UINT64_MAX, &number) != 0)
+		return UINT64_MAX;
+	return number;
+}
+
+static struct rate_fields rate_fields(struct call *call)
+{
+	struct rate_fields rate = {.limit = number_field(call, "X-RateLimit-Limit"),
+	                           .remaining = number_field(call, "X-RateLimit-Remaining"),
+	                           .reset_ms = number_field(call, "X-RateLimit-Reset")};
+	uint64_t now_ms = clock_wall_ms();
+	if (rate.reset_ms == UINT64_MAX || rate.reset_ms > UINT64_MAX / 1000)
+		rate.reset_ms = UINT64_MAX;
+	else
+		rate.reset_ms = rate.reset_ms * 1000 > now_ms ? rate.reset_ms * 1000 - now_ms : 0;
+	return rate;
+}
+
 static struct answer answer_of(struct call *call, CURLcode result)
 {
-	struct answer answer = {.body = buf_peek(&call->body)};
+	struct answer answer = {.body = buf_peek(&call->body), .rate = RATE_FIELDS_NONE};
 	long status = 0;
 	curl_off_t retry_after = 0;
 	curl_easy_getinfo(call->transfer.easy, CURLINFO_RESPONSE_CODE, &status);
@@ -317,6 +340,7 @@ static struct answer answer_of(struct call *call, CURLcode result)
 	if (result == CURLE_OK) {
 		answer.status = (unsigned)status;
 		answer.retry_after_ms = retry_after > 0 ? (uint64_t)retry_after * 1000 : 0;
+		answer.rate = rate_fields(call);
 	} else if (result == CURLE_WRITE_ERROR) {
 		answer.failure = "the answer is longer than 1 MiB";
 	} else {

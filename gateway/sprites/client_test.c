@@ -1,6 +1,8 @@
 /* The REST client against a scripted server on the same loop. */
 #include "gateway/sprites/client.h"
 
+#include "gateway/base/clock.h"
+
 #include "gateway/sprites/test_server.h"
 
 #include <setjmp.h>
@@ -162,6 +164,30 @@ static void test_retry_after_field(void **state UNUSED)
 	assert_int_equal(seen.verdict.retry_after_ms, 12000);
 }
 
+static void test_rate_limit_fields(void **state UNUSED)
+{
+	static char soon[256];
+	SCRIPT({soon, 0}, {"HTTP/1.1 201 Created\r\nX-RateLimit-Limit: ten\r\nX-RateLimit-Remaining: -1\r\n"
+	                   "X-RateLimit-Reset: 18446744073709551615\r\n\r\n{\"name\":\"sg-1\"}",
+	                   0});
+	snprintf(soon, sizeof soon,
+	         "HTTP/1.1 429 Too Many Requests\r\nx-ratelimit-limit: 10\r\nX-RateLimit-Remaining: 0\r\n"
+	         "X-RateLimit-Reset: %llu\r\n\r\nslow",
+	         (unsigned long long)(clock_wall_ms() / 1000 + 30));
+	assert_int_equal(client_create(client, "sg-1", on_done, NULL), 0);
+	wait_done(1);
+	assert_int_equal(seen.verdict.code, PROVIDER_RATE_LIMIT);
+	assert_int_equal(seen.verdict.limit.count, 10);
+	assert_int_equal(seen.verdict.limit.left, 0);
+	assert_in_range(seen.verdict.retry_after_ms, 20000, 30000);
+	assert_int_equal(client_create(client, "sg-1", on_done, NULL), 0);
+	wait_done(2);
+	assert_int_equal(seen.verdict.code, PROVIDER_OK);
+	assert_int_equal(seen.verdict.limit.count, 0);
+	assert_int_equal(seen.verdict.limit.left, UINT64_MAX);
+	assert_int_equal(seen.verdict.retry_after_ms, 0);
+}
+
 static void test_redirects_are_not_followed(void **state UNUSED)
 {
 	SCRIPT({"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n", 0},
@@ -277,6 +303,7 @@ int main(void)
 	        TEST(test_create),
 	        TEST(test_requests),
 	        TEST(test_retry_after_field),
+	        TEST(test_rate_limit_fields),
 	        TEST(test_redirects_are_not_followed),
 	        TEST(test_no_answer),
 	        TEST(test_silence),

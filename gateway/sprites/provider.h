@@ -16,7 +16,7 @@
 enum provider_code {
 	PROVIDER_OK,
 	PROVIDER_GONE,         /* there is no such Sprite (confirmed absence: 404 or 410) */
-	PROVIDER_RATE_LIMIT,   /* 429 sprite_creation_rate_limited; retry_after_ms is set */
+	PROVIDER_RATE_LIMIT,   /* 429 sprite_creation_rate_limited */
 	PROVIDER_CAPACITY,     /* 429 concurrent_sprite_limit_exceeded */
 	PROVIDER_UNAUTHORIZED, /* 401, 403: no retry helps until the token is changed */
 	PROVIDER_UNAVAILABLE,  /* connection failed, time-out, 5xx: the operation may have happened */
@@ -29,9 +29,17 @@ const char *provider_code_name(enum provider_code code);
 
 #define PROVIDER_NAME_MAX 63
 
+/* What the provider said of its limit on creations, with a success or a refusal of create. */
+struct provider_limit {
+	uint64_t count;     /* creations in a window; 0 = it did not say */
+	uint64_t window_ms; /* 0 = it did not say */
+	uint64_t left;      /* of the count in this window; UINT64_MAX = it did not say */
+};
+
 struct provider_result {
 	enum provider_code code;
-	uint64_t retry_after_ms; /* 0 = the provider did not say */
+	uint64_t retry_after_ms; /* 0 = the provider did not say; of a create with PROVIDER_OK: none is left until then */
+	struct provider_limit limit;
 	struct sandbox *sandbox; /* of prepare, when code is PROVIDER_OK; ownership moves to the receiver */
 	const char *detail;      /* a plain sentence for the log, valid during the call; never NULL */
 };

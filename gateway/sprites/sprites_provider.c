@@ -93,6 +93,7 @@ static void tell(struct work *work, enum provider_code code)
 	struct provider_result result = {
 	        .code = code,
 	        .retry_after_ms = work->verdict.retry_after_ms,
+	        .limit = work->verdict.limit,
 	        .sandbox = code == PROVIDER_OK ? TAKE(work->sandbox) : NULL,
 	        .detail = work->verdict.detail,
 	};
@@ -273,7 +274,7 @@ static void refused(struct work *work, const struct socket_refusal *refusal)
 {
 	struct verdict verdict;
 	struct answer answer = {
-	        .status = refusal->status, .retry_after_ms = refusal->retry_after_ms, .failure = refusal->reason};
+	        .status = refusal->status, .retry_after_ms = refusal->retry_after_ms, .rate = RATE_FIELDS_NONE, .failure = refusal->reason};
 	work->control_404s += refusal->status == 404;
 	if (refusal->status >= 400) {
 		answers_judge(&verdict, SPRITES_GET, work->name, &answer);

@@ -1,0 +1,106 @@
+#include "gateway/pool/budget.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#define SECOND UINT64_C(1000000)
+
+static const struct provider_limit unsaid = {.left = UINT64_MAX};
+static const struct provider_limit ten = {.count = 10, .window_ms = 60000, .left = UINT64_MAX};
+
+static void nothing_known_holds_nothing_back(void **state)
+{
+	(void)state;
+	struct budget budget = {0};
+	for (int i = 0; i < 1000; i++)
+		budget_spend(&budget, SECOND);
+	budget_raise(&budget);
+	budget_learn(&budget, SECOND, &unsaid);
+	assert_int_equal(budget_opens_us(&budget, 0, false), 0);
+}
+
+static void a_refusal_halves_and_successes_raise(void **state)
+{
+	(void)state;
+	static const struct {
+		struct provider_limit said;
+		uint64_t halves[5], ceiling;
+	} rows[] = {
+	        {{.count = 10, .window_ms = 60000}, {5, 2, 1, 1, 1}, 10},
+	        {{0}, {5, 2, 1, 1, 1}, 10},
+	        {{.count = 3}, {1, 1, 1, 1, 1}, 3},
+	        {{.count = UINT64_MAX, .window_ms = UINT64_MAX}, {500, 250, 125, 62, 31}, 1000},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct budget budget = {0};
+		for (size_t j = 0; j < ARRAY_LEN(rows[i].halves); j++) {
+			budget_halve(&budget, 5 * SECOND, &rows[i].said);
+			assert_int_equal(budget.count, rows[i].halves[j]);
+			assert_true(budget_opens_us(&budget, 0, false) >= 5 * SECOND);
+		}
+		for (int j = 0; j < 2000; j++)
+			budget_raise(&budget);
+		assert_int_equal(budget.count, rows[i].ceiling);
+	}
+}
+
+/* Demand that never ends is spread; only what an idle time has saved goes at once. */
+static void demand_is_spread(void **state)
+{
+	(void)state;
+	struct budget budget = {0};
+	uint64_t made[100], n = 0;
+	budget_halve(&budget, 20 * SECOND, &ten);
+	for (uint64_t now = 0; n < ARRAY_LEN(made); now += SECOND / 4) {
+		if (now > 300 * SECOND && now < 500 * SECOND)
+			continue; /* nothing is wanted for a while */
+		while (n < ARRAY_LEN(made) && budget_opens_us(&budget, 0, false) <= now) {
+			budget_spend(&budget, now);
+			made[n++] = now;
+		}
+	}
+	assert_int_equal(made[0], 20 * SECOND);
+	assert_int_equal(made[1], 32 * SECOND);
+	size_t burst = 0;
+	for (size_t i = 5; i < n; i++) {
+		burst += made[i] == made[i - 1];
+		assert_true(burst || made[i] - made[i - 5] >= 60 * SECOND);
+	}
+	assert_int_equal(burst, 4);
+}
+
+static void what_is_left_fits_at_once(void **state)
+{
+	(void)state;
+	struct budget budget = {0};
+	budget_learn(&budget, 100 * SECOND, &(struct provider_limit){.count = 10, .window_ms = 60000, .left = 3});
+	for (int i = 0; i < 3; i++) {
+		assert_true(budget_opens_us(&budget, 0, false) <= 100 * SECOND);
+		budget_spend(&budget, 100 * SECOND);
+	}
+	assert_int_equal(budget_opens_us(&budget, 0, false), 106 * SECOND);
+	assert_int_equal(budget_opens_us(&budget, 2, false), 118 * SECOND);
+	budget_halve(&budget, 110 * SECOND, &unsaid);
+	assert_int_equal(budget_opens_us(&budget, 0, false), 110 * SECOND);
+	assert_int_equal(budget_opens_us(&budget, 1, false), 122 * SECOND);
+	assert_int_equal(budget_opens_us(&budget, 1, true), 110 * SECOND);
+	budget_postpone(&budget, 105 * SECOND);
+	assert_int_equal(budget_opens_us(&budget, 0, false), 110 * SECOND);
+	budget_postpone(&budget, 120 * SECOND);
+	assert_int_equal(budget_opens_us(&budget, 0, false), 120 * SECOND);
+	budget_halve(&budget, 110 * SECOND, &unsaid);
+	assert_int_equal(budget_opens_us(&budget, 0, false), 120 * SECOND);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test(nothing_known_holds_nothing_back),
+	        cmocka_unit_test(a_refusal_halves_and_successes_raise),
+	        cmocka_unit_test(demand_is_spread),
+	        cmocka_unit_test(what_is_left_fits_at_once),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
