@@ -5,7 +5,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
       libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev libssl-dev libhiredis-dev libuv1-dev libllhttp-dev uthash-dev
 WORKDIR /src
 COPY . .
-RUN cmake --preset release -DSPRITEGATE_TESTS=OFF \
+ARG REVISION=unknown
+RUN cmake --preset release -DSPRITEGATE_TESTS=OFF -DSPRITEGATE_REVISION="$REVISION" \
  && cmake --build --preset release --target spritegate \
  && cmake --install build/release --prefix /out --strip
 

@@ -70,7 +70,8 @@ static int command_serve(int argc, char **argv)
 	config_init(&config);
 	if (read_options(argc, argv, &file) < 0 || load(&config, file, CONFIG_SERVE) < 0)
 		return EXIT_USAGE;
-	return serve(&config, SPRITEGATE_VERSION);
+	static const struct metrics_build identity = {.version = SPRITEGATE_VERSION, .revision = SPRITEGATE_REVISION};
+	return serve(&config, &identity);
 }
 
 static int command_check(int argc, char **argv)
@@ -168,7 +169,7 @@ static int command_help(int argc, char **argv)
 
 static int command_version(int argc UNUSED, char **argv UNUSED)
 {
-	puts("spritegate " SPRITEGATE_VERSION);
+	puts("spritegate " SPRITEGATE_VERSION " (revision " SPRITEGATE_REVISION ")");
 	return EXIT_SUCCESS;
 }
 

@@ -12,6 +12,11 @@ static struct metrics_labels one(enum metric metric, const char *value)
 	return (struct metrics_labels){{metrics_value(metric, 0, value)}};
 }
 
+static struct metrics_labels route_of(const struct meters *meters, const struct http_head *head)
+{
+	return (struct metrics_labels){{meters->route[http_route_label_of(head->path)]}};
+}
+
 static unsigned method_label(struct slice method)
 {
 	static const struct {
@@ -33,13 +38,18 @@ static void count_abort(struct meters *meters, enum http_end end)
 		metrics_add(meters->shard, METRIC_HTTP_ABORTS, one(METRIC_HTTP_ABORTS, "gateway"), 1);
 }
 
+void meters_begun(struct meters *meters, const struct http_head *head)
+{
+	metrics_add(meters->shard, METRIC_HTTP_IN_FLIGHT, route_of(meters, head), 1);
+}
+
 void meters_request(struct meters *meters, const struct http_head *head, const struct http_summary *summary,
 		    enum http_guard_reason refusal)
 {
-	unsigned route = meters->route[http_route_label_of(head->path)];
+	struct metrics_labels by_route = route_of(meters, head);
 	unsigned status = summary->status ? summary->status : 499;
-	struct metrics_labels labels = {{route, method_label(head->method), metrics_code(status)}};
-	struct metrics_labels by_route = {{route}};
+	struct metrics_labels labels = {{by_route.at[0], method_label(head->method), metrics_code(status)}};
+	metrics_sub(meters->shard, METRIC_HTTP_IN_FLIGHT, by_route, 1);
 	metrics_add(meters->shard, METRIC_HTTP_REQUESTS, labels, 1);
 	metrics_observe(meters->shard, METRIC_HTTP_REQUEST_SECONDS, by_route, summary->duration_us);
 	if (summary->first_byte_us)

@@ -22,7 +22,8 @@ struct meters {
 
 void meters_init(struct meters *meters, struct metrics_shard *shard);
 
-/* Where each request counts, whoever answered it. */
+/* Where each request counts, whoever answers it: once at its head, once at its end. */
+void meters_begun(struct meters *meters, const struct http_head *head);
 void meters_request(struct meters *meters, const struct http_head *head, const struct http_summary *summary,
 		    enum http_guard_reason refusal);
 /* libmicrohttpd refused bytes that never became a request. */

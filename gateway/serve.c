@@ -456,7 +456,7 @@ static void raise_limits(void)
 	}
 }
 
-static int build(struct gateway *gateway, const char *version)
+static int build(struct gateway *gateway, const struct metrics_build *identity)
 {
 	signal(SIGPIPE, SIG_IGN);
 	raise_limits();
@@ -467,7 +467,7 @@ static int build(struct gateway *gateway, const char *version)
 	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
 		return fail("access_log", "cannot be opened for writing");
 	gateway->workers = worker_count(gateway->config);
-	gateway->metrics = metrics_new(gateway->workers + 1, version);
+	gateway->metrics = metrics_new(gateway->workers + 1, identity);
 	if (!gateway->metrics)
 		return fail("metrics", "out of memory");
 	meters_init(&gateway->meters, metrics_shard(gateway->metrics, 0));
@@ -481,11 +481,11 @@ static int build(struct gateway *gateway, const char *version)
 	return make_workers(gateway, listen_fds);
 }
 
-int serve(const struct config *config, const char *version)
+int serve(const struct config *config, const struct metrics_build *identity)
 {
 	static struct gateway gateway;
 	gateway.config = config;
-	if (build(&gateway, version) < 0)
+	if (build(&gateway, identity) < 0)
 		return 1;
 	log_info("serving on %s with %u workers as instance %s, admin on %s", config->listen, gateway.workers, config->instance,
 		 config->admin_listen);

@@ -101,6 +101,12 @@ static void log_request(struct worker *worker, const struct http_head *head, con
 	access_log_write(&worker->log, &record);
 }
 
+static void on_begun(void *ctx, const struct http_head *head)
+{
+	struct worker *worker = ctx;
+	meters_begun(&worker->meters, head);
+}
+
 /* Every request is counted here; it is logged by whoever knows most about it. */
 static void on_finished(void *ctx, const struct http_head *head, const struct http_summary *summary, enum http_guard_reason refusal)
 {
@@ -130,7 +136,6 @@ static void on_turn(uv_prepare_t *turn)
 	struct worker *worker = turn->data;
 	access_log_flush(&worker->log);
 	metrics_set(worker->meters.shard, METRIC_CONNECTIONS, METRICS_NONE, http_server_connections(worker->server));
-	metrics_set(worker->meters.shard, METRIC_HTTP_IN_FLIGHT, METRICS_NONE, http_server_in_flight(worker->server));
 	metrics_set(worker->meters.shard, METRIC_UPSTREAM_CONNECTIONS, METRICS_NONE, connection_pool_counts(worker->connections).open);
 	metrics_set(worker->meters.shard, METRIC_LOG_DROPPED, METRICS_NONE, worker->log.dropped);
 }
@@ -279,7 +284,8 @@ static int make_server(struct worker *worker)
 	options.max_body = config->max_body_bytes > config->exec_max_body_bytes ? config->max_body_bytes : config->exec_max_body_bytes;
 	options.on_request = on_request;
 	options.ctx = worker;
-	options.observer = (struct http_observer){.ctx = worker, .on_finished = on_finished, .on_rejected = on_rejected};
+	options.observer = (struct http_observer){
+		.ctx = worker, .on_begun = on_begun, .on_finished = on_finished, .on_rejected = on_rejected};
 	worker->server = http_server_new(&options);
 	return worker->server ? 0 : -1;
 }

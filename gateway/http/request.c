@@ -325,6 +325,8 @@ static enum MHD_Result begin(struct http_request *request, const char *method, c
 					 .fields_seen = request->fields_seen};
 	http_guard_check(&input, &limits, &verdict);
 	fill_head(request, input.method, &verdict);
+	if (server->options.observer.on_begun)
+		server->options.observer.on_begun(server->options.observer.ctx, &request->head);
 	request->gone = request->connection->gone;
 	if (request_id_next(&server->ids, clock_wall_ms(), request->id) < 0)
 		return MHD_NO;

@@ -20,7 +20,9 @@ struct http_server;
 /* Everything here may be NULL. Runs on the loop, for logs and metrics. */
 struct http_observer {
 	void *ctx;
-	/* Every request with a complete head, also those the guard or the server refused. `refusal` is HTTP_GUARD_OK for the others. */
+	/* Every request with a complete head, also those the guard or the server refused. One on_finished follows with the same path. */
+	void (*on_begun)(void *ctx, const struct http_head *head);
+	/* `refusal` is HTTP_GUARD_OK for those that were not refused. */
 	void (*on_finished)(void *ctx, const struct http_head *head, const struct http_summary *summary,
 			    enum http_guard_reason refusal);
 	/* libmicrohttpd refused bytes that never became a request (or a connection was closed for being slow). */

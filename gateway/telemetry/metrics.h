@@ -2,7 +2,7 @@
  * metrics - counters, gauges and histograms, counted without locks and rendered as Prometheus text
  *
  * Every family, its labels and all label values are rows of one table (metrics_table.c), so the set of series is closed and each
- * starts at zero. Each thread counts in its own shard; a scrape adds the shards up.
+ * starts at zero (requests with an unusual method or status are shown once there was one). Each thread counts in its own shard; a scrape adds the shards up.
  *
  * Owns:       the shards.
  * Lifetime:   metrics_new before the threads start … metrics_free after they ended.
@@ -77,8 +77,13 @@ enum metric {
 struct metrics;
 struct metrics_shard;
 
-/* `version` becomes the label of build_info. NULL when out of memory. */
-struct metrics *metrics_new(unsigned shards, const char *version);
+/* Labels of build_info; borrowed for as long as the metrics live. */
+struct metrics_build {
+	const char *version, *revision;
+};
+
+/* NULL when out of memory. */
+struct metrics *metrics_new(unsigned shards, const struct metrics_build *build);
 void metrics_free(struct metrics *metrics);
 
 /* Borrowed; index < shards. */

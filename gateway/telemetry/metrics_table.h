@@ -14,7 +14,7 @@ enum metric_unit { METRIC_ONE, METRIC_MICROSECONDS /* shown as seconds */ };
 
 struct metric_label {
 	const char *name;
-	const char *const *values; /* NULL = HTTP status codes 100 to 599 */
+	const char *const *values; /* NULL = HTTP status codes 100 to 599, or of a label of build_info its one value */
 	unsigned count;
 };
 

@@ -27,7 +27,7 @@ static void expect_line(const struct buf *text, const char *line)
 
 static void test_text(void **state UNUSED)
 {
-	struct metrics *metrics = metrics_new(2, "1.2.3");
+	struct metrics *metrics = metrics_new(2, &(struct metrics_build){.version = "1.2.3", .revision = "abc"});
 	struct buf out = BUF_MAX(1024 * 1024);
 	struct metrics_labels ok = {{metrics_value(METRIC_HTTP_REQUESTS, 0, "exec"), metrics_value(METRIC_HTTP_REQUESTS, 1, "POST"), metrics_code(200)}};
 	metrics_add(metrics_shard(metrics, 0), METRIC_HTTP_REQUESTS, ok, 2);
@@ -42,6 +42,9 @@ static void test_text(void **state UNUSED)
 	expect_line(&out, "# TYPE spritegate_http_requests_total counter");
 	expect_line(&out, "spritegate_http_requests_total{route=\"exec\",method=\"POST\",code=\"200\"} 5");
 	expect_line(&out, "spritegate_http_requests_total{route=\"table\",method=\"GET\",code=\"200\"} 0");
+	expect_line(&out, "spritegate_http_requests_total{route=\"exec\",method=\"POST\",code=\"503\"} 0");
+	assert_false(has_line(&out, "spritegate_http_requests_total{route=\"exec\",method=\"PATCH\",code=\"200\"} 0"));
+	assert_false(has_line(&out, "spritegate_http_requests_total{route=\"exec\",method=\"POST\",code=\"201\"} 0"));
 	expect_line(&out, "spritegate_exec_seconds_bucket{le=\"0.005\"} 1");
 	expect_line(&out, "spritegate_exec_seconds_bucket{le=\"0.01\"} 2");
 	expect_line(&out, "spritegate_exec_seconds_bucket{le=\"300\"} 2");
@@ -50,7 +53,7 @@ static void test_text(void **state UNUSED)
 	expect_line(&out, "spritegate_exec_seconds_count 3");
 	expect_line(&out, "spritegate_exec_leases 0");
 	expect_line(&out, "spritegate_exec_total{outcome=\"unknown\",tier=\"cold\"} 0");
-	expect_line(&out, "spritegate_build_info{version=\"1.2.3\"} 1");
+	expect_line(&out, "spritegate_build_info{version=\"1.2.3\",revision=\"abc\"} 1");
 	buf_deinit(&out);
 	assert_int_equal(metrics_render(metrics, true, &out), 0);
 	expect_line(&out, "# TYPE spritegate_http_requests counter");
