@@ -5,6 +5,27 @@ from aiohttp import web
 
 import errors
 
+MAX_URL = 40960
+
+
+@web.middleware
+async def refusals(request, handler):
+    """Around every handler: what it raises becomes an answer."""
+    try:
+        if len(request.raw_path) > MAX_URL:
+            raise errors.Refusal(414, "URI Too Long\n")
+        return await handler(request)
+    except errors.Refusal as refusal:
+        return answer(refusal.status, refusal.body, refusal.headers)
+    except web.HTTPException as error:
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return answer(error.status, {"error": error.reason.lower()}, headers)
+    except ConnectionError:
+        # the client is gone; there is nobody to answer
+        if request.transport:
+            request.transport.abort()
+        return web.Response(status=503)
+
 
 def answer(status, body, headers=None):
     if isinstance(body, str):

@@ -16,21 +16,21 @@ import exec_http
 import exec_ws
 import files_http
 import listing
+import services_http
 import values
-from answers import agent_answer, answer, read_json
+from answers import agent_answer, answer, read_json, refusals
 from faults import BadFault
 from policy import BadPolicy
 from sandbox import SandboxError
 from sprite import VERSION
 from world import World, check_settings
 
-MAX_URL = 40960
 WORLD = web.AppKey("world", World)
 POLICIES = ("network", "privileges", "resources")
 
 
 def make(world):
-    app = web.Application(middlewares=[outer, authorize], client_max_size=1 << 40)
+    app = web.Application(middlewares=[refusals, authorize], client_max_size=1 << 40)
     app[WORLD] = world
     app.on_response_prepare.append(add_headers)
     add = app.router.add_route
@@ -52,7 +52,7 @@ def make(world):
     add("GET", agent + "/policy/{kind}", on_agent(get_policy))
     add("POST", agent + "/policy/{kind}", on_agent(set_policy))
     add("DELETE", agent + "/policy/{kind}", on_agent(clear_policy))
-    for method, path, handler in (*checkpoints_http.ROUTES, *files_http.ROUTES):
+    for method, path, handler in (*checkpoints_http.ROUTES, *files_http.ROUTES, *services_http.ROUTES):
         add(method, agent + path, on_agent(handler))
     add("GET", "/_emulator/state", get_state)
     add("GET", "/_emulator/faults", list_faults)
@@ -63,24 +63,6 @@ def make(world):
 
 
 # -- around every request ------------------------------------------------------
-
-@web.middleware
-async def outer(request, handler):
-    try:
-        if len(request.raw_path) > MAX_URL:
-            raise errors.Refusal(414, "URI Too Long\n")
-        return await handler(request)
-    except errors.Refusal as refusal:
-        return answer(refusal.status, refusal.body, refusal.headers)
-    except web.HTTPException as error:
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return answer(error.status, {"error": error.reason.lower()}, headers)
-    except ConnectionError:
-        # the client is gone; there is nobody to answer
-        if request.transport:
-            request.transport.abort()
-        return web.Response(status=503)
-
 
 @web.middleware
 async def authorize(request, handler):

@@ -87,6 +87,7 @@ class Disk:
             (self.path / name).chmod(mode)
         for name in ("home", "tmp"):
             self.own(self.path / name)
+        (self.path / "sprite/bin/sprite-env").symlink_to("/run/inside/sprite-env")
 
     def own(self, path):
         if self.user is not None:

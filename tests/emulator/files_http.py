@@ -9,7 +9,7 @@ from aiohttp import web
 
 import errors
 from answers import agent_answer, read_agent_json
-from program import Program
+from program import inside
 
 CHUNK = 1 << 16
 MAX_LIST = 64 << 20
@@ -18,7 +18,7 @@ SWITCHES = ("recursive", "preserveAttrs", "asRoot")
 
 async def read(request, sprite):
     arguments = {**from_query(request), "range": request.headers.get("Range")}
-    async with Program(sprite, "files", "read", json.dumps(arguments)) as program:
+    async with inside(sprite, "files", "read", json.dumps(arguments)) as program:
         head = parse(await program.output.readline())
         if head is None:
             raise await program.failure()
@@ -46,7 +46,7 @@ async def send(request, program, head):
 
 
 async def write(request, sprite):
-    async with Program(sprite, "files", "write", json.dumps(from_query(request)), stdin=True) as program:
+    async with inside(sprite, "files", "write", json.dumps(from_query(request)), stdin=True) as program:
         await upload(request, program)
         return await finish(sprite, program)
 
@@ -76,7 +76,7 @@ def by_body(operation, *paths):
 
 
 async def operate(sprite, operation, arguments):
-    async with Program(sprite, "files", operation, json.dumps(arguments)) as program:
+    async with inside(sprite, "files", operation, json.dumps(arguments)) as program:
         return await finish(sprite, program)
 
 

@@ -1,4 +1,4 @@
-"""A program of the emulator's own that runs inside a Sprite (inside/*.py), with its pipes as streams."""
+"""A process of the emulator's own choosing inside a Sprite, with its pipes as streams. No session: clients do not see it."""
 import asyncio
 import os
 import signal
@@ -10,21 +10,26 @@ from sandbox import INSIDE, PYTHON, SandboxError, StartError
 LIMIT = 1 << 16
 
 
-class Program:
-    """Use as a context manager: whatever happens, it does not outlive its request."""
+def inside(sprite, name, *arguments, stdin=False):
+    """One of the programs in inside/."""
+    argv = [PYTHON, "-I", "-S", "-X", "utf8", f"{INSIDE}/{name}.py", *arguments]
+    return Program(sprite, Command(argv=argv, path=PYTHON, env=[], dir="/", tty=False, rows=24, cols=80, stdin=stdin, max_run=0,
+                                   environment=sprite.default_environment()))
 
-    def __init__(self, sprite, name, *arguments, stdin=False):
+
+class Program:
+    """Use as a context manager: whatever happens, it does not outlive its user."""
+
+    def __init__(self, sprite, command):
         self.sprite = sprite
-        self.command = Command(argv=[PYTHON, "-I", "-S", "-X", "utf8", f"{INSIDE}/{name}.py", *arguments], path=PYTHON,
-                               env=[], dir="/", tty=False, rows=24, cols=80, stdin=stdin, max_run=0)
-        self.input = self.output = self.started = None
+        self.command = command
+        self.input = self.output = self.complaints = self.started = None
         self.transports = []
 
     async def __aenter__(self):
         self.sandbox = self.sprite.sandbox
         if self.sandbox is None:
             raise ConnectionResetError("the Sprite's machine is gone")
-        self.command.resolve_environment(self.sprite.default_environment())
         try:
             self.started = await self.sandbox.run(self.command)
         except StartError as error:
@@ -53,9 +58,13 @@ class Program:
     async def __aexit__(self, *_):
         for transport in self.transports:
             transport.close()
+        await self.signal(signal.SIGKILL)
+
+    async def signal(self, number):
+        """To its process group, if it is still there."""
         if not self.started.exit.done():
             try:
-                await self.sandbox.signal(self.started.number, signal.SIGKILL)
+                await self.sandbox.signal(self.started.number, number)
             except SandboxError:
                 pass
 
@@ -64,4 +73,4 @@ class Program:
         words = (await self.complaints.read()).decode(errors="replace").strip()
         if not words:
             return ConnectionResetError("the Sprite's machine is gone")
-        return RuntimeError(f"{self.command.argv[5]}: {words}")
+        return RuntimeError(f"{self.command.argv}: {words}")

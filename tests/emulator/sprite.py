@@ -15,12 +15,15 @@ import uuid
 
 import errors
 import values
+from api_socket import ApiSocket
 from checkpoints import Checkpoints
 from disk import HOME, Disk
 from network import Network, cut
 from policy import Policies
 from sandbox import PATH, Sandbox, SandboxError
+from services import Services
 from session import Session
+from tasks import Tasks
 
 VERSION = "v0.0.1-rc46"
 ENDED_SESSIONS = 256
@@ -43,6 +46,9 @@ class Sprite:
         self.disk = Disk(world.store)
         self.policies = Policies(self)
         self.checkpoints = Checkpoints(self)
+        self.tasks = Tasks(self)
+        self.services = Services(self)
+        self.api_socket = ApiSocket(self)
         self.sandbox = None
         self.sessions = {}
         self.ended = {}             # ids of sessions that are over, newest last
@@ -163,14 +169,19 @@ class Sprite:
                 elif self.status == "warm":
                     await asyncio.sleep(self.settings.wake_delay)
                     await self.sandbox.thaw()
-                self.status = "running"
-                self.last_running_at = time.time()
+                self.set_running()
         finally:
             self.waking = None
         self.world.count_running()
         self.rest()
 
+    def set_running(self):
+        self.status = "running"
+        self.last_running_at = time.time()
+        self.services.resume()
+
     async def boot(self, delay=0):
+        await self.api_socket.open()
         sandbox = self.sandbox = Sandbox(self.disk, self.name, self.died)
         try:
             await self.disk.clear_tmp()
@@ -210,19 +221,22 @@ class Sprite:
                 await self.stop()
 
     async def stop(self):
-        self.status = "cold"
-        self.set_timer(None)
-        self.cut()
+        self.lose()
         sandbox, self.sandbox = self.sandbox, None
         if sandbox:
             await sandbox.kill()
 
     def died(self):
         """The sandbox ended by itself."""
+        self.lose()
         self.sandbox = None
+
+    def lose(self):
+        """running or warm -> cold."""
         self.status = "cold"
         self.set_timer(None)
         self.cut()
+        self.tasks.clear()
 
     async def destroy(self):
         self.destroyed = True
@@ -231,9 +245,9 @@ class Sprite:
         if self.waking:
             self.waking.cancel()
         async with self.transition:
-            self.status = "cold"
-            if self.sandbox:
-                await self.sandbox.kill()
+            self.services.close()
+            await self.stop()
+            await self.api_socket.close()
             await self.disk.remove()
 
     # -- the disk -------------------------------------------------------------
@@ -273,8 +287,7 @@ class Sprite:
                 except Exception as error:
                     failure = error
                 await self.boot()
-                self.status = "running"
-                self.last_running_at = time.time()
+                self.set_running()
         finally:
             self.waking = None
         return failure
