@@ -17,6 +17,7 @@ import exec_ws
 import files_http
 import listing
 import services_http
+import sockets_ws
 import values
 from answers import agent_answer, answer, read_json, refusals
 from faults import BadFault
@@ -52,7 +53,7 @@ def make(world):
     add("GET", agent + "/policy/{kind}", on_agent(get_policy))
     add("POST", agent + "/policy/{kind}", on_agent(set_policy))
     add("DELETE", agent + "/policy/{kind}", on_agent(clear_policy))
-    for method, path, handler in (*checkpoints_http.ROUTES, *files_http.ROUTES, *services_http.ROUTES):
+    for method, path, handler in (*checkpoints_http.ROUTES, *files_http.ROUTES, *services_http.ROUTES, *sockets_ws.ROUTES):
         add(method, agent + path, on_agent(handler))
     add("GET", "/_emulator/state", get_state)
     add("GET", "/_emulator/faults", list_faults)

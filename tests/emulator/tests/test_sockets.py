@@ -1,0 +1,174 @@
+"""Sockets without a command: TCP into a Sprite, its ports, changes of its files."""
+import asyncio
+import contextlib
+import json
+import socket
+
+import aiohttp
+import pytest
+
+from emulator_client import PATIENCE, until
+
+ECHO = ("import socket\ns = socket.create_server(('127.0.0.1', {port}))\nprint('ready', flush=True)\n"
+        "while True:\n  c, _ = s.accept()\n  while d := c.recv(65536): c.sendall(d)\n  c.close()\n")
+
+
+@contextlib.asynccontextmanager
+async def server(client, name, script):
+    async with client.exec(name, "python3", "-c", script) as ws:
+        await ws.until_output(b"ready")
+        yield ws
+
+
+@contextlib.asynccontextmanager
+async def connect(client, name, path, first=None):
+    async with client.session.ws_connect(f"/v1/sprites/{name}/{path}") as ws:
+        if first is not None:
+            await ws.send_str(first if isinstance(first, str) else json.dumps(first))
+        yield ws
+
+
+async def receive(ws):
+    return await ws.receive_json(timeout=PATIENCE)
+
+
+# -- proxy ---------------------------------------------------------------------------
+
+async def test_bytes_go_both_ways(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with server(client, name, ECHO.format(port=8765)):
+            async with connect(client, name, "proxy", {"host": "localhost", "port": 8765}) as ws:
+                assert await receive(ws) == {"status": "connected", "target": "127.0.0.1:8765"}
+                data = bytes(range(256)) * 8000
+                sending = asyncio.ensure_future(ws.send_bytes(data))
+                got = b""
+                while len(got) < len(data):
+                    got += await ws.receive_bytes(timeout=PATIENCE)
+                await sending
+                assert got == data
+            async with connect(client, name, "proxy", {"host": "127.0.0.1", "port": "8765"}) as ws:
+                assert (await receive(ws))["status"] == "connected"       # a new one each time; numbers may be texts
+
+        async def none():
+            return (await client.run(name, "pgrep", "-fc", "inside/dial")).out == "0\n"
+
+        await until(none)
+
+
+async def test_the_end_of_a_connection_closes_the_socket(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        script = ("import socket\ns = socket.create_server(('127.0.0.1', 80 * 100))\nprint('ready', flush=True)\n"
+                  "c, _ = s.accept(); c.sendall(b'bye'); c.close()")
+        async with server(client, name, script), connect(client, name, "proxy", {"port": 8000}) as ws:
+            await receive(ws)
+            assert await ws.receive_bytes(timeout=PATIENCE) == b"bye"
+            assert (await ws.receive(timeout=PATIENCE)).type is aiohttp.WSMsgType.CLOSE and ws.close_code == 1000
+
+
+@pytest.mark.parametrize("first", ["nonsense", "[]", "{}", '{"host": 7, "port": 80}', '{"host": "x", "port": 0}',
+                                   '{"host": "x", "port": true}', '{"host": "a\\u0000", "port": 80}', '{"port": "8o"}'])
+async def test_a_bad_first_message(emulator, first):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with connect(client, name, "proxy", first) as ws:
+            await ws.receive(timeout=PATIENCE)
+            assert ws.close_code == 1003
+
+
+async def test_nobody_listens(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with connect(client, name, "proxy", {"host": "localhost", "port": 9}) as ws:
+            message = await ws.receive(timeout=PATIENCE)
+            assert ws.close_code == 1011 and "refused" in message.extra.lower()
+
+
+async def test_the_machine_itself_cannot_be_reached(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            async with connect(client, name, "proxy", {"host": "127.0.0.1", "port": listener.getsockname()[1]}) as ws:
+                await ws.receive(timeout=PATIENCE)
+                assert ws.close_code == 1011
+
+
+async def test_a_pause_cuts_it(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with server(client, name, ECHO.format(port=8765)):
+            async with connect(client, name, "proxy", {"port": 8765}) as ws:
+                await receive(ws)
+                await client.pause(name)
+                await ws.receive(timeout=PATIENCE)
+                assert ws.close_code in (None, 1006)
+
+
+# -- ports ---------------------------------------------------------------------------
+
+async def test_ports_are_told(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with server(client, name, ECHO.format(port=7001)), connect(client, name, "ports/watch") as ws:
+            first = await receive(ws)
+            (port,) = first["ports"]
+            assert (first["type"], port["port"], port["address"]) == ("port_list", 7001, "127.0.0.1")
+            assert (await client.run(name, "cat", f"/proc/{port['pid']}/comm")).out == "python3\n"
+            script = "import socket, sys\ns = socket.create_server(('::', 7002), family=socket.AF_INET6)\nprint('ready', flush=True)\nsys.stdin.read()"
+            async with client.exec(name, "python3", "-c", script, stdin="true") as program:
+                opened = await receive(ws)
+                assert (opened["type"], opened["port"], opened["address"]) == ("port_opened", 7002, "::")
+                await program.send(b"\4")
+                closed = await receive(ws)
+                assert closed == {**opened, "type": "port_closed"}
+
+
+# -- files ---------------------------------------------------------------------------
+
+async def test_changes_of_files_are_told(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.shell(name, "mkdir -p d/sub")
+        wanted = {"type": "subscribe", "paths": ["d"], "recursive": True, "workingDir": "/home/sprite"}
+        async with connect(client, name, "fs/watch", wanted) as ws:
+            assert await receive(ws) == {"type": "subscribed", "paths": ["/home/sprite/d"]}
+            await client.shell(name, "cd d; mkdir new; sleep 0.3; echo 123 > new/f; chmod 750 sub; mv new/f sub/g; rm sub/g")
+            seen = []
+            while ("remove", "sub/g") not in seen:
+                event = await receive(ws)
+                assert (event["type"], event["timestamp"][-1]) == ("event", "Z")
+                seen.append((event["event"], event["path"].removeprefix("/home/sprite/d/")))
+                if seen[-1] == ("write", "new/f"):
+                    assert event["isDir"] is False
+            for expected in (("create", "new"), ("create", "new/f"), ("write", "new/f"), ("chmod", "sub"), ("rename", "new/f"),
+                             ("create", "sub/g")):
+                assert expected in seen
+
+
+async def test_only_the_folder_itself_when_not_recursive(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.shell(name, "mkdir -p d/sub")
+        async with connect(client, name, "fs/watch", {"type": "subscribe", "paths": ["d"], "workingDir": "/home/sprite"}) as ws:
+            await receive(ws)
+            await client.shell(name, "touch d/sub/deep d/near")
+            assert (await receive(ws))["path"] == "/home/sprite/d/near"
+
+
+@pytest.mark.parametrize("first", ["x", "{}", '{"type": "subscribe"}', '{"type": "subscribe", "paths": []}',
+                                   '{"type": "subscribe", "paths": [7]}', '{"type": "subscribe", "paths": ["a\\u0000"]}'])
+async def test_a_bad_subscription(emulator, first):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with connect(client, name, "fs/watch", first) as ws:
+            assert (await receive(ws))["type"] == "error"
+            await ws.receive(timeout=PATIENCE)
+            assert ws.close_code == 1003
+
+
+async def test_a_path_that_cannot_be_watched(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with connect(client, name, "fs/watch", {"type": "subscribe", "paths": ["/nope"]}) as ws:
+            assert await receive(ws) == {"type": "error", "path": "/nope", "message": "watch /nope: no such file or directory"}
