@@ -1,4 +1,5 @@
 #include "gateway/http/request.h"
+#include "gateway/doctor.h"
 #include "gateway/http/problem_types.h"
 #include "gateway/serve.h"
 #include "policy/cli.h"
@@ -19,6 +20,7 @@ static const char help_text[] =
 	"\n"
 	"  spritegate serve [--config FILE]           run the gateway\n"
 	"  spritegate check-config [--config FILE]    check the settings and print them, without secrets\n"
+	"  spritegate doctor [--json] [--config FILE] look at settings, Redis, Sprites and Datasette: what is wrong, what to do\n"
 	"  spritegate token COMMAND …                 make and manage tokens (spritegate token --help)\n"
 	"  spritegate health [HOST:PORT]              exit 0 when the gateway there serves; default: the port of LISTEN\n"
 	"  spritegate help config                     every setting, as Markdown\n"
@@ -38,7 +40,7 @@ static int read_options(int argc, char **argv, const char **file)
 		*file = argv[1];
 		return 0;
 	}
-	fprintf(stderr, "spritegate: unknown argument \"%s\", allowed is --config FILE\n", argv[0]);
+	fprintf(stderr, "spritegate: unknown argument \"%s\"; spritegate --help shows what is allowed\n", argv[0]);
 	return -1;
 }
 
@@ -86,6 +88,21 @@ static int command_check(int argc, char **argv)
 		return EXIT_FAILURE;
 	printf("%.*s", SLICE_FMT(buf_peek(&text)));
 	return serve_check(&config) < 0 ? EXIT_USAGE : EXIT_SUCCESS;
+}
+
+static int command_doctor(int argc, char **argv)
+{
+	const char *file;
+	CLEANUP(config_deinit) struct config config;
+	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(64 * 1024);
+	config_init(&config);
+	bool json = argc > 0 && strcmp(argv[0], "--json") == 0;
+	if (read_options(argc - json, argv + json, &file) < 0)
+		return EXIT_USAGE;
+	int r = config_load(&config, file, CONFIG_SERVE, &faults);
+	if (r == 0)
+		return doctor(&config, json);
+	return doctor_settings_failed(faults.len ? buf_peek(&faults) : slice_str(strerror(-r)), json);
 }
 
 static int command_token(int argc, char **argv)
@@ -182,6 +199,7 @@ int main(int argc, char **argv)
 		{"serve", command_serve},   {"check-config", command_check}, {"token", command_token},
 		{"health", command_health}, {"help", command_help},	     {"--help", command_help},
 		{"-h", command_help},	    {"version", command_version},    {"--version", command_version},
+		{"doctor", command_doctor},
 	};
 	if (argc == 3 && strcmp(argv[2], "--help") == 0 && strcmp(argv[1], "token") != 0)
 		return command_help(0, NULL);

@@ -70,7 +70,7 @@ static const struct http_problem_type types[] = {
 	 "Every sandbox is in use and none is free in time, too much is under way, or the gateway is shutting down.",
 	 "Wait; an operator may raise `POOL_MAX` or `POOL_HOT`.", RETRY_AFTER},
 	{"policy-unavailable", 503, NULL, "Tokens and limits cannot be checked",
-	 "Redis does not answer. Commands are refused then; Datasette is not affected.", "The operator looks at Redis.",
+	 "Redis does not answer. Commands are refused then; Datasette is not affected.", "The operator looks at Redis: `spritegate doctor`.",
 	 RETRY_AFTER},
 	{"upstream-timeout", 504, NULL, "Datasette took too long", "Datasette did not answer in time.", "Look at Datasette, or ask for less.",
 	 "A GET or HEAD: yes. Others may have been carried out."},

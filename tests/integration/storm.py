@@ -64,7 +64,7 @@ class Client(threading.Thread):
         if kind in ("exec", "output", "sleep"):
             self.check(answer)
         commands = {200, 502, 503} if self.troubled else {200, 503}
-        refusals = {400, 401, 404, 405, 415, 422} | ({503} if self.troubled else set())
+        refusals = {400, 401, 404, 405, 415, 422, 429} | ({503} if self.troubled else set())
         allowed = {"exec": commands, "output": commands, "sleep": commands, "refused": refusals, "page": {200}, "csv": {200},
                    "upload": {400, 403, 413}, "rubbish": {400, 414, 431, 501, 505}}[kind]
         if status not in allowed:

@@ -1,0 +1,182 @@
+#include "policy/checkup.h"
+
+#include "gateway/base/clock.h"
+#include "policy/keys.h"
+#include "policy/redis_blocking.h"
+#include "policy/script.h"
+
+#include <hiredis/hiredis.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define TESTED_MAJOR 7
+#define SKEW_MS	     2000
+#define PINGS	     9
+#define NOBODY	     "................" /* no kid has dots */
+
+struct examination {
+	const struct checkup_options *options;
+	struct redis_blocking redis;
+};
+
+static void tell(struct examination *exam, const char *name, enum checkup_status status, const char *advice, const char *format, ...)
+	PRINTF(5, 6);
+
+static void tell(struct examination *exam, const char *name, enum checkup_status status, const char *advice, const char *format, ...)
+{
+	char detail[256];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(detail, sizeof detail, format, args);
+	va_end(args);
+	struct checkup checkup = {.status = status, .name = name, .detail = detail, .advice = status == CHECKUP_OK ? NULL : advice};
+	exam->options->tell(exam->options->ctx, &checkup);
+}
+
+static int ask(struct examination *exam, const struct slice *args, size_t count, redisReply **reply)
+{
+	return redis_blocking_ask(&exam->redis, args, count, reply);
+}
+
+static bool check_reachable(struct examination *exam)
+{
+	const struct slice ping[] = {SLICE("PING")};
+	bool ok = redis_blocking_tell(&exam->redis, ping, 1) == 0;
+	tell(exam, "redis", ok ? CHECKUP_OK : CHECKUP_FAIL, "Check REDIS_URL, its password, and that Redis runs: without it every command is refused.",
+	     ok ? "answers" : "%s", exam->redis.reason);
+	return ok;
+}
+
+/* "redis_version:8.0.2\r\n" → "8.0.2" */
+static bool info(struct examination *exam, struct slice section, const char *field, char out[64])
+{
+	const struct slice args[] = {SLICE("INFO"), section};
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
+	if (ask(exam, args, 2, &reply) != 0)
+		return false;
+	if (reply->type != REDIS_REPLY_STRING && reply->type != REDIS_REPLY_VERB) {
+		snprintf(exam->redis.reason, sizeof exam->redis.reason, "INFO gave no text");
+		return false;
+	}
+	const char *found = strstr(reply->str, field);
+	if (!found) {
+		snprintf(exam->redis.reason, sizeof exam->redis.reason, "INFO has no %s", field);
+		return false;
+	}
+	found += strlen(field);
+	snprintf(out, 64, "%.*s", (int)strcspn(found, "\r\n"), found);
+	return true;
+}
+
+static void check_version(struct examination *exam)
+{
+	char version[64];
+	if (!info(exam, SLICE("server"), "redis_version:", version))
+		tell(exam, "redis-version", CHECKUP_WARN, "Let the user call INFO, or look yourself.", "not known: %s", exam->redis.reason);
+	else
+		tell(exam, "redis-version", atoi(version) < TESTED_MAJOR ? CHECKUP_WARN : CHECKUP_OK,
+		     "The gateway is tested with Redis 7 and later: upgrade.", "%s", version);
+}
+
+static void check_eviction(struct examination *exam)
+{
+	char policy[64];
+	if (!info(exam, SLICE("memory"), "maxmemory_policy:", policy))
+		tell(exam, "redis-eviction", CHECKUP_WARN, "Let the user call INFO, or look yourself: maxmemory-policy must be noeviction.",
+		     "not known: %s", exam->redis.reason);
+	else
+		tell(exam, "redis-eviction", strcmp(policy, "noeviction") == 0 ? CHECKUP_OK : CHECKUP_FAIL,
+		     "Set maxmemory-policy to noeviction: else limits and leases are dropped when memory is short.", "maxmemory-policy is %s",
+		     policy);
+}
+
+static void check_clock(struct examination *exam)
+{
+	const struct slice args[] = {SLICE("TIME")};
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
+	uint64_t before = clock_wall_ms();
+	if (ask(exam, args, 1, &reply) != 0 || reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 || !reply->element[0]->str ||
+	    !reply->element[1]->str) {
+		tell(exam, "redis-clock", CHECKUP_FAIL, "Let the user call TIME: the scripts need it.", "TIME: %s", exam->redis.reason);
+		return;
+	}
+	uint64_t here = before + (clock_wall_ms() - before) / 2;
+	uint64_t there = strtoull(reply->element[0]->str, NULL, 10) * 1000 + strtoull(reply->element[1]->str, NULL, 10) / 1000;
+	int64_t ahead = (int64_t)(there - here);
+	tell(exam, "redis-clock", llabs(ahead) > SKEW_MS ? CHECKUP_WARN : CHECKUP_OK,
+	     "Synchronise both clocks (NTP): expiry and days go by Redis' clock, logs by this one.",
+	     "%" PRIu64 " ms %s this machine's", (uint64_t)llabs(ahead), ahead < 0 ? "behind" : "ahead of");
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return (x > y) - (x < y);
+}
+
+static void check_latency(struct examination *exam)
+{
+	static const char advice[] = "Move Redis nearer, or raise REDIS_TIMEOUT_MS: a command that waits longer is refused with 503.";
+	const struct slice ping[] = {SLICE("PING")};
+	uint64_t took[PINGS], limit = exam->options->timeout_ms * 1000;
+	for (size_t i = 0; i < PINGS; i++) {
+		uint64_t start = clock_mono_us();
+		if (redis_blocking_tell(&exam->redis, ping, 1) != 0) {
+			tell(exam, "redis-latency", CHECKUP_FAIL, advice, "PING: %s", exam->redis.reason);
+			return;
+		}
+		took[i] = clock_mono_us() - start;
+	}
+	qsort(took, PINGS, sizeof took[0], compare);
+	uint64_t middle = took[PINGS / 2];
+	tell(exam, "redis-latency", middle > limit ? CHECKUP_FAIL : middle > limit / 2 ? CHECKUP_WARN : CHECKUP_OK, advice,
+	     "%.1f ms in the middle, %.1f at worst; the gateway waits %" PRIu64, (double)middle / 1000, (double)took[PINGS - 1] / 1000,
+	     exam->options->timeout_ms);
+}
+
+/* By its text, which loads it, then by the hash that we reckon with. */
+static bool run_script(struct examination *exam, const struct script *script, const struct slice *values, size_t count, redisReply **reply)
+{
+	struct slice args[3 + SCRIPT_ARGS_MAX] = {SLICE("EVAL"), slice_of(script->text, script->len), SLICE("1")};
+	CLEANUP(redis_reply_free) redisReply *first = NULL;
+	memcpy(args + 3, values, count * sizeof *values);
+	if (ask(exam, args, 3 + count, &first) != 0)
+		return false;
+	args[0] = SLICE("EVALSHA");
+	args[1] = slice_str(script->sha1);
+	return ask(exam, args, 3 + count, reply) == 0;
+}
+
+static void check_scripts(struct examination *exam)
+{
+	static const char advice[] = "Let the user run EVAL, EVALSHA and the commands listed in docs/POLICY.md on the keys " KEY_PREFIX "*.";
+	const struct slice admit[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-"), SLICE("-"), SLICE("-"),
+				      SLICE("1"), SLICE("-"), SLICE("0"), SLICE("0")};
+	const struct slice settle[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-"), SLICE("0"), SLICE("0"), SLICE("0")};
+	CLEANUP(redis_reply_free) redisReply *admitted = NULL, *settled = NULL;
+	if (!run_script(exam, &script_admit, admit, ARRAY_LEN(admit), &admitted) ||
+	    !run_script(exam, &script_settle, settle, ARRAY_LEN(settle), &settled)) {
+		tell(exam, "redis-scripts", CHECKUP_FAIL, advice, "%s", exam->redis.reason);
+		return;
+	}
+	bool right = admitted->type == REDIS_REPLY_ARRAY && admitted->elements == 1 && admitted->element[0]->str &&
+		     strcmp(admitted->element[0]->str, "unknown") == 0 && settled->type == REDIS_REPLY_INTEGER && settled->integer == 0;
+	tell(exam, "redis-scripts", right ? CHECKUP_OK : CHECKUP_FAIL, "This is not Redis, or one that changes scripts: use another.",
+	     right ? "both run, under the hashes that were expected" : "a script gave another answer than it can");
+}
+
+void checkup_redis(const struct checkup_options *options)
+{
+	struct examination exam = {.options = options};
+	redis_blocking_init(&exam.redis, slice_str(options->redis_url));
+	if (check_reachable(&exam)) {
+		check_version(&exam);
+		check_eviction(&exam);
+		check_clock(&exam);
+		check_latency(&exam);
+		check_scripts(&exam);
+	}
+	redis_blocking_deinit(&exam.redis);
+}
