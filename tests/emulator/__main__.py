@@ -23,7 +23,9 @@ without them every Sprite stays closed.
 
 durations are numbers with units (ms, s, m, h; 1m30s).
 
-faults, for POST /_emulator/faults {"name", "rate", "count", "match": {"sprite", "method"}, parameters}:
+faults, for POST /_emulator/faults {"name", "rate", "count", "match": {"sprite", "method", "path"}, parameters}:
+sprite is a name, or a prefix and *; path a pattern with * for faults of requests, such as */checkpoints/*
+
 """
 
 

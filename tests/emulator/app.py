@@ -14,6 +14,7 @@ import control
 import errors
 import exec_http
 import exec_ws
+import faults_http
 import files_http
 import listing
 import services_http
@@ -21,6 +22,7 @@ import sockets_ws
 import values
 from answers import agent_answer, answer, read_json, refusals
 from faults import BadFault
+from faults_http import clock_skew
 from policy import BadPolicy
 from sandbox import SandboxError
 from sprite import VERSION
@@ -31,7 +33,7 @@ POLICIES = ("network", "privileges", "resources")
 
 
 def make(world):
-    app = web.Application(middlewares=[refusals, authorize], client_max_size=1 << 40)
+    app = web.Application(middlewares=[refusals, authorize, faults_http.around(world.faults)], client_max_size=1 << 40)
     app[WORLD] = world
     app.on_response_prepare.append(add_headers)
     add = app.router.add_route
@@ -81,7 +83,7 @@ async def add_headers(request, response):
     headers["Server"] = "Fly/emulator (2026-01-01)"
     headers["Via"] = "1.1 fly.io"
     headers["Fly-Request-Id"] = f"{values.ulid()}-lhr"
-    skew = clock_skew(request, request.match_info.get("name"))
+    skew = clock_skew(request, request.app[WORLD].faults)
     headers["Date"] = email.utils.formatdate(time.time() + skew, usegmt=True)
     if skew and "X-RateLimit-Reset" in headers:
         headers["X-RateLimit-Reset"] = str(int(headers["X-RateLimit-Reset"]) + int(skew))
@@ -92,18 +94,10 @@ async def add_headers(request, response):
         headers["Cache-Control"] = "max-age=0, private, must-revalidate"
 
 
-def clock_skew(request, name):
-    """One chance for each request."""
-    if "skew" not in request:
-        fault = request.app[WORLD].faults.hit("clock_skew", name, request.method)
-        request["skew"] = fault["seconds"] if fault else 0
-    return request["skew"]
-
-
 def find(request):
     world, name = request.app[WORLD], request.match_info["name"]
     sprite = world.find(name)
-    if world.faults.hit("false_404", name, request.method):
+    if world.faults.hit("false_404", name, request.method, path=request.path):
         raise errors.sprite_not_found()
     return sprite
 
@@ -122,7 +116,7 @@ def find_recorded(request, verb):
 
 def describe(request, sprite):
     world = request.app[WORLD]
-    return world.faults.damage(sprite.describe(clock_skew(request, sprite.name)), sprite.name)
+    return world.faults.damage(sprite.describe(clock_skew(request, world.faults)), sprite.name)
 
 
 async def create_sprite(request):
@@ -152,7 +146,7 @@ async def update_sprite(request):
 
 async def delete_sprite(request):
     world, sprite = request.app[WORLD], find_recorded(request, "delete")
-    fault = world.faults.hit("delete_500", sprite.name, "DELETE")
+    fault = world.faults.hit("delete_500", sprite.name, "DELETE", path=request.path)
     if fault and not fault["deleted"]:
         raise errors.Refusal(500, {"error": "failed to delete sprite"})
     # a client that hangs up does not stop it
@@ -188,7 +182,7 @@ def on_agent(handler, control_socket=False):
     """A route that wakes the Sprite: the request is held until it runs, and cut when it pauses."""
     async def wrapped(request):
         world, sprite = request.app[WORLD], find(request)
-        fault = world.faults.hit("starting_503", sprite.name, request.method)
+        fault = world.faults.hit("starting_503", sprite.name, request.method, path=request.path)
         if fault:
             raise errors.starting(sprite.id, fault["retry_after_seconds"])
         holds = not control_socket or world.settings.control_idle_holds

@@ -8,17 +8,28 @@ import errors
 import values
 from answers import agent_answer, read_agent_json, start_lines, write_line
 from checkpoints import CheckpointError
+from faults_http import clock_skew
 from sandbox import SandboxError
+from wire import cut_when_sent
 
 
 class Progress:
     """The stream of one operation."""
 
-    def __init__(self, response):
+    def __init__(self, request, response, sprite):
+        self.transport = request.transport
         self.response = response
+        self.sprite = sprite
+        self.cut = sprite.world.faults.hit("cut_lines", sprite.name, "POST", path=request.path)
+        self.lines = 0
 
     async def say(self, type, **more):
-        await write_line(self.response, {"type": type, **more, "time": values.stamp(time.time())})
+        if self.cut and self.lines >= self.cut["lines"]:
+            await cut_when_sent(self.transport)
+            raise ConnectionResetError("cut by a fault")
+        self.lines += 1
+        message = {"type": type, **more, "time": values.stamp(time.time())}
+        await write_line(self.response, self.sprite.world.faults.damage(message, self.sprite.name))
 
     async def info(self, *texts):
         for text in texts:
@@ -28,7 +39,7 @@ class Progress:
 async def operate(request, sprite, what, first, action, report):
     """Say `first`, act to the end whether or not the client stays, report or tell why not."""
     response = await start_lines(request)
-    progress = Progress(response)
+    progress = Progress(request, response, sprite)
     await progress.info(first)
     try:
         result = await asyncio.shield(sprite.world.background(action()))
@@ -52,6 +63,8 @@ async def create(request, sprite):
 
     async def act():
         began = time.monotonic()
+        if sprite.world.faults.hit("checkpoint_error", sprite.name, "POST", path=request.path):
+            raise CheckpointError("failed to sync the filesystem: input/output error")
         record = await sprite.checkpoints.create(comment)
         await asyncio.sleep(began + sprite.settings.checkpoint_delay - time.monotonic())
         return record
@@ -74,7 +87,7 @@ async def restore(request, sprite):
 
     async def act():
         began = time.monotonic()
-        if sprite.world.faults.hit("restore_error", sprite.name, "POST"):
+        if sprite.world.faults.hit("restore_error", sprite.name, "POST", path=request.path):
             raise CheckpointError("failed to mount checkpoint: input/output error")
         await sprite.checkpoints.restore(id)
         await asyncio.sleep(began + sprite.settings.restore_delay - time.monotonic())
@@ -93,13 +106,13 @@ async def list_all(request, sprite):
         lines = [f"{record.id} {values.stamp_seconds(record.created)} {record.comment}".rstrip() + "\n"
                  for record in found if wanted in (record.id, record.comment)]
         return web.Response(text="".join(lines))
-    skew = request.get("skew", 0)
+    skew = clock_skew(request, sprite.world.faults)
     return agent_answer([sprite.world.faults.damage(record.describe(skew), sprite.name) for record in found])
 
 
 async def get(request, sprite):
     record = find(request, sprite, 500 if sprite.settings.missing_500 else 404)
-    return agent_answer(sprite.world.faults.damage(record.describe(request.get("skew", 0)), sprite.name))
+    return agent_answer(sprite.world.faults.damage(record.describe(clock_skew(request, sprite.world.faults)), sprite.name))
 
 
 async def delete(request, sprite):

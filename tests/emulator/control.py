@@ -7,7 +7,7 @@ from aiohttp import WSMsgType
 
 import command as commands
 from exec_ws import EOF, Channel, Operation, after, open_socket, parse
-from sprite import cut
+from wire import cut
 
 PREFIX = "control:"
 

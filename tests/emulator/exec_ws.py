@@ -5,11 +5,9 @@ exit, then (without a terminal) frame 3. /control carries the same operation (co
 """
 import asyncio
 import collections
-import fcntl
 import json
 import select
 import struct
-import termios
 import time
 
 from aiohttp import WSMsgType, web
@@ -18,7 +16,7 @@ import command as commands
 import errors
 from sandbox import SandboxError, StartError
 from session import TERMINAL
-from sprite import cut
+from wire import cut_when_sent
 
 STDIN, EXIT, EOF = 0, 3, 4
 NOT_STARTED = 127
@@ -69,16 +67,8 @@ class Channel:
         return bool(poll.poll(0))
 
     async def cut(self):
-        """Reset the connection once everything sent so far has reached the client."""
-        sock = self.transport.get_extra_info("socket")
-        for _ in range(200):
-            if self.transport.is_closing() or sock is None or sock.fileno() < 0:
-                break
-            unsent = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-            if not self.transport.get_write_buffer_size() and not struct.unpack("i", unsent)[0]:
-                break
-            await asyncio.sleep(0.001)
-        cut(self.transport)
+        """Once everything sent so far has reached the client."""
+        await cut_when_sent(self.transport)
         raise Cut("cut by a fault")
 
 
@@ -201,8 +191,12 @@ class Operation:
             self.code = None
             return
         await self.channel.text({"type": "exit", "exit_code": self.code})
-        if self.session.command.tty:
-            return
+        if not self.session.command.tty:
+            await self.report_frame()
+        if self.fault("cut_after_exit"):
+            await self.channel.cut()
+
+    async def report_frame(self):
         if not self.sent and self.fault("cut_mid_frame"):
             await self.channel.half_frame(bytes([EXIT, self.code]))
             await self.channel.cut()

@@ -10,12 +10,22 @@ KNOWN = {
     "starting_503": ("an agent route or handshake is answered 503 sprite_starting", {"retry_after_seconds": 5}),
     "false_404": ("a route of an existing Sprite is answered 404; match.method narrows it", {}),
     "delete_500": ("a DELETE is answered 500; with deleted=true the Sprite is gone all the same", {"deleted": False}),
+    "latency": ("a request (match.path narrows it) is held: exactly ms, or uniform ms ± spread_ms, normal, exponential with "
+                "mean ms, pareto from ms on; never above max_ms",
+                {"distribution": "fixed", "ms": 100, "spread_ms": 50, "max_ms": 10000}),
+    "http_error": ("a request is answered `status`, from 400 to 599, as the service words it; with after=true it takes effect first "
+                   "(an answer that has begun, or a socket, goes on)",
+                   {"status": 500, "retry_after_seconds": 5, "after": False}),
+    "cut_request": ("the connection of a request is cut without an answer; with after=true it takes effect first", {"after": False}),
+    "cut_lines": ("the stream of a checkpoint or restore is cut after `lines` lines; what was asked for happens", {"lines": 1}),
+    "checkpoint_error": ("making a checkpoint ends with an error line in its stream", {}),
     "restore_error": ("a restore ends with an error line in its stream", {}),
     "cut_before_start": ("the socket is cut when a command is asked for; it never starts", {}),
     "cut_after_start": ("the socket is cut as soon as the command runs", {}),
     "cut_before_output": ("the socket is cut in place of the first output frame", {}),
     "cut_after_output": ("the socket is cut after the first output frame has left", {}),
     "cut_before_exit": ("the socket is cut after all output, before text exit and frame 3", {}),
+    "cut_after_exit": ("the socket is cut after frame 3 (with a terminal: text exit), before op.complete or the close", {}),
     "cut_mid_frame": ("the socket is cut in the middle of the first output frame, or of frame 3", {}),
     "duplicate_exit": ("frame 3 comes twice, the second time with `code` if given", {"code": None}),
     "no_exit_code": ("the command ends without text exit, frame 3 and exitCode", {}),
@@ -29,6 +39,8 @@ KNOWN = {
     "kill_vm": ("the Sprite's machine dies delay_ms after a command started, and is cold", {"delay_ms": 50}),
     "clock_skew": ("times in answers are `seconds` off", {"seconds": 3600}),
 }
+CHOICES = {"on": ("start", "open"), "distribution": ("fixed", "uniform", "normal", "exponential", "pareto")}
+PARETO = 1.5            # a tail with a mean and no variance
 WRONG = {str: 7, int: "seven", float: "seven", bool: "yes", type(None): 7, list: {}, dict: []}
 
 
@@ -62,17 +74,19 @@ class Fault:
             raise BadFault("rate is a number from 0 to 1")
         if self.count is not None and (type(self.count) is not int or self.count < 1):
             raise BadFault("count is null or a positive integer")
-        if not isinstance(self.match, dict) or set(self.match) - {"sprite", "method"} \
+        if not isinstance(self.match, dict) or set(self.match) - {"sprite", "method", "path"} \
                 or not all(isinstance(value, str) for value in self.match.values()):
-            raise BadFault("match may have the texts sprite (a name, or a prefix and *) and method")
+            raise BadFault("match may have the texts sprite (a name, or a prefix and *), method and path (a pattern with *)")
         for key, default in KNOWN[self.name][1].items():
             value = self.parameters[key]
             if type(default) is int and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise BadFault(f"{key} is a number")
-            if key == "on" and value not in ("start", "open"):
-                raise BadFault("on is start or open")
+            if key in CHOICES and value not in CHOICES[key]:
+                raise BadFault(f"{key} is one of {', '.join(CHOICES[key])}")
             if type(default) is bool and type(value) is not bool:
                 raise BadFault(f"{key} is a boolean")
+        if self.name == "http_error" and self.parameters["status"] not in range(400, 600):
+            raise BadFault("status is from 400 to 599")
 
     def __getitem__(self, key):
         return self.parameters[key]
@@ -81,7 +95,17 @@ class Fault:
     def delay(self):
         return self.parameters["delay_ms"] / 1000
 
-    def strikes(self, sprite, method, on):
+    def latency(self):
+        """Seconds, drawn from the distribution."""
+        mean, spread = self.parameters["ms"], self.parameters["spread_ms"]
+        drawn = {"fixed": lambda: mean,
+                 "uniform": lambda: self.random.uniform(mean - spread, mean + spread),
+                 "normal": lambda: self.random.gauss(mean, spread),
+                 "exponential": lambda: self.random.expovariate(1 / mean) if mean else 0,
+                 "pareto": lambda: mean * self.random.paretovariate(PARETO)}[self.parameters["distribution"]]()
+        return min(max(drawn, 0), self.parameters["max_ms"]) / 1000
+
+    def strikes(self, sprite, method, on, path=None):
         if self.parameters.get("on") != on:
             return False
         if self.count is not None and self.hits >= self.count:
@@ -90,6 +114,8 @@ class Fault:
         if wanted is not None and not (fnmatch.fnmatchcase(sprite or "", wanted) if wanted.endswith("*") else sprite == wanted):
             return False
         if "method" in self.match and self.match["method"] != method:
+            return False
+        if "path" in self.match and not (path and fnmatch.fnmatchcase(path, self.match["path"])):
             return False
         # drawn for every occasion that matches, so that the sequence depends on nothing else
         if self.random.random() >= self.rate:
@@ -117,10 +143,10 @@ class Faults:
     def clear(self, name=None):
         self.active = [fault for fault in self.active if name is not None and fault.name != name]
 
-    def hit(self, name, sprite=None, method=None, on=None):
+    def hit(self, name, sprite=None, method=None, on=None, path=None):
         """The fault that strikes this occasion, or None."""
         for fault in self.active:
-            if fault.name == name and fault.strikes(sprite, method, on):
+            if fault.name == name and fault.strikes(sprite, method, on, path):
                 return fault
         return None
 

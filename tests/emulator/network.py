@@ -26,6 +26,7 @@ import time
 import dns_wire
 from internet import NoSuchName
 from sandbox import SandboxError
+from wire import cut
 
 RESOLVER = ("127.0.0.53", 53)
 ADDRESS = "10.0.0.1"
@@ -326,11 +327,3 @@ def original_destination(sock):
 def drop_oldest(entries, most):
     while len(entries) > most:
         del entries[next(iter(entries))]
-
-
-def cut(transport):
-    """Drop a connection as a vanished machine does: reset, nothing flushed, no close frame."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()

@@ -18,12 +18,13 @@ import values
 from api_socket import ApiSocket
 from checkpoints import Checkpoints
 from disk import HOME, Disk
-from network import Network, cut
+from network import Network
 from policy import Policies
 from sandbox import PATH, Sandbox, SandboxError
 from services import Services
 from session import Session
 from tasks import Tasks
+from wire import cut
 
 VERSION = "v0.0.1-rc46"
 ENDED_SESSIONS = 256

@@ -58,7 +58,7 @@ class World:
         """The control plane's POST: checks, limits, faults, the time it takes."""
         name = check_create(body)
         try:
-            fault = self.faults.hit("create_429", name, "POST")
+            fault = self.faults.hit("create_429", name, "POST", path="/v1/sprites")
             if fault:
                 raise errors.creation_limited(*(self.settings.create_limit or (10, 60)), fault["retry_after_seconds"])
             self.check_free(name)
@@ -68,10 +68,10 @@ class World:
         except errors.Refusal as refusal:
             self.creates_refused += refusal.status == 429
             raise
-        failure = self.faults.hit("create_500", name, "POST")
+        failure = self.faults.hit("create_500", name, "POST", path="/v1/sprites")
         if failure and not failure["created"]:
             raise errors.Refusal(500, {"error": "failed to create sprite"})
-        hang = self.faults.hit("create_hang", name, "POST")
+        hang = self.faults.hit("create_hang", name, "POST", path="/v1/sprites")
         self.creating.add(name)
         try:
             await asyncio.sleep(self.settings.create_delay + (hang.delay if hang else 0))

@@ -3,6 +3,7 @@ import asyncio
 import contextlib
 import time
 
+import aiohttp
 import pytest
 
 import faults
@@ -42,7 +43,10 @@ async def test_faults_are_listed_and_cleared(emulator):
 
 @pytest.mark.parametrize("body", [{}, {"name": "nonsense"}, {"name": "stall", "rate": 2}, {"name": "stall", "rate": "x"},
                                   {"name": "stall", "count": 0}, {"name": "stall", "match": {"host": "x"}},
-                                  {"name": "stall", "bytes": 1}, {"name": "stall", "delay_ms": "long"}, [], None])
+                                  {"name": "stall", "bytes": 1}, {"name": "stall", "delay_ms": "long"}, [], None,
+                                  {"name": "http_error", "status": 200}, {"name": "http_error", "status": "500"},
+                                  {"name": "http_error", "after": 1}, {"name": "latency", "distribution": "wild"},
+                                  {"name": "stall", "match": {"path": 7}}])
 async def test_a_bad_fault_is_refused(emulator, body):
     async with emulator.client() as client:
         answer = await client.call("POST", "/_emulator/faults", json=body)
@@ -90,6 +94,17 @@ async def test_create_hang(emulator):
         await client.clear_faults()
 
 
+async def test_a_creation_that_hangs_succeeds_after_its_client_has_left(emulator):
+    async with emulator.client() as client:
+        await client.fault("create_hang", delay_ms=500, match={"sprite": "abandoned"})
+        with pytest.raises(TimeoutError):
+            await client.call("POST", "/v1/sprites", json={"name": "abandoned"}, timeout=aiohttp.ClientTimeout(0.2))
+        assert await client.status("abandoned") is None
+        await client.until_status("abandoned", "cold")
+        assert (await client.call("POST", "/v1/sprites", json={"name": "abandoned"})).status == 409
+        await client.clear_faults()
+
+
 async def test_starting_503(emulator):
     async with faulty(emulator, "starting_503", count=2) as (client, name, _):
         for path in ("policy/network", "control"):
@@ -120,6 +135,134 @@ async def test_delete_500(emulator):
         await client.clear_faults()
 
 
+# -- any request ------------------------------------------------------------------
+
+CALLS = (("GET", ""), ("GET", "/exec"), ("GET", "/policy/network"), ("GET", "/checkpoints"), ("GET", "/fs/list?path=/tmp"),
+         ("GET", "/services"), ("POST", "/checkpoint"), ("PUT", "/fs/write?path=f"), ("DELETE", ""))
+
+
+@pytest.mark.parametrize("status, error", [
+    (400, "bad request"), (401, "authentication failed"), (404, "sprite not found"), (409, "conflict"),
+    (429, "concurrent_sprite_limit_exceeded"), (500, "internal server error"), (502, None), (503, "sprite_starting"), (504, None)])
+async def test_http_error(emulator, status, error):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.fault("http_error", status=status, retry_after_seconds=7, match={"sprite": name})
+        for method, path in CALLS:
+            answer = await client.call(method, f"/v1/sprites/{name}{path}")
+            assert answer.status == status and answer.body, (method, path)
+            assert error is None or answer.json["error"] == error
+            if status in (429, 503):
+                assert (answer.headers["Retry-After"], answer.json["retry_after_seconds"]) == ("7", 7)
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with client.control(name):
+                pass
+        assert refused.value.status == status
+        await client.clear_faults()
+        assert await client.status(name) == "cold"      # nothing of it has happened
+        assert (await client.call("GET", f"/v1/sprites/{name}/checkpoints")).json[0]["id"] == "Current"
+
+
+async def test_http_error_after_it_took_effect(emulator):
+    async with emulator.client() as client:
+        await client.fault("http_error", status=502, after=True, count=2, match={"sprite": "halfway"})
+        assert (await client.call("POST", "/v1/sprites", json={"name": "halfway"})).status == 502
+        assert await client.status("halfway") == "cold"
+        assert (await client.call("DELETE", "/v1/sprites/halfway")).status == 502
+        assert await client.status("halfway") is None
+        await client.clear_faults()
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_cut_request(emulator, after):
+    async with emulator.client() as client:
+        name = f"cut-{after}".lower()
+        await client.fault("cut_request", after=after, count=1, match={"sprite": name})
+        with pytest.raises(aiohttp.ClientError):
+            await client.call("POST", "/v1/sprites", json={"name": name})
+        assert await client.status(name) == ("cold" if after else None)
+        await client.clear_faults()
+
+
+async def test_paths_and_methods_narrow_a_fault(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.fault("http_error", match={"path": "*/policy/*", "method": "POST", "sprite": name})
+        rules = {"json": {"rules": []}}
+        assert (await client.call("POST", f"/v1/sprites/{name}/policy/network", **rules)).status == 500
+        assert (await client.call("GET", f"/v1/sprites/{name}/policy/network")).status == 200
+        assert (await client.call("POST", "/v1/sprites/nobody/policy/network", **rules)).status == 404
+        await client.clear_faults()
+        await client.fault("clock_skew", match={"path": "*/checkpoints"}, seconds=-86400)
+        skewed = (await client.call("GET", f"/v1/sprites/{name}/checkpoints")).json
+        whole = (await client.call("GET", f"/v1/sprites/{name}")).json
+        assert skewed[1]["create_time"][:19] < whole["created_at"][:19] and skewed[1]["create_time"][11:] == whole["created_at"][11:19] + "Z"
+        await client.clear_faults()
+
+
+async def test_latency(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.fault("latency", ms=300, match={"sprite": name, "path": "*/exec"})
+        before = time.monotonic()
+        assert (await client.run(name, "true")).code == 0
+        assert time.monotonic() - before >= 0.3
+        assert (await client.state())["sprites"]        # never the emulator's own
+        await client.clear_faults()
+
+
+@pytest.mark.parametrize("distribution, least, most, mean", [
+    ("fixed", 100, 100, 100), ("uniform", 80, 120, 100), ("normal", 0, 200, 100), ("exponential", 0, 1000, 100),
+    ("pareto", 100, 1000, 250)])
+def test_latencies_are_distributed(distribution, least, most, mean):
+    def draw(seed):
+        fault = faults.Fault({"name": "latency", "distribution": distribution, "ms": 100, "spread_ms": 20, "max_ms": 1000}, seed, 0)
+        return [fault.latency() * 1000 for _ in range(4000)]
+
+    drawn = draw(1)
+    assert drawn == draw(1) and (distribution == "fixed") == (drawn == draw(2))
+    assert least <= min(drawn) and max(drawn) <= most
+    assert abs(sum(drawn) / len(drawn) - mean) < 0.1 * mean
+
+
+# -- checkpoints ------------------------------------------------------------------
+
+async def test_checkpoint_error(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.fault("checkpoint_error", match={"sprite": name}, count=1)
+        answer = await client.call("POST", f"/v1/sprites/{name}/checkpoint")
+        assert answer.status == 200 and [line["type"] for line in answer.lines] == ["info", "error"]
+        assert await client.checkpoint(name) == "v1"
+        await client.clear_faults()
+
+
+async def test_cut_lines(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.shell(name, "echo kept > f")
+        await client.checkpoint(name)
+        await client.shell(name, "echo lost > f")
+        await client.fault("cut_lines", lines=1, match={"sprite": name}, count=1)
+        lines = []
+        with pytest.raises(aiohttp.ClientError):
+            async with client.session.post(f"/v1/sprites/{name}/checkpoints/v1/restore") as response:
+                async for line in response.content:
+                    lines.append(line)
+        assert len(lines) == 1 and b"Restoring" in lines[0]
+        assert (await client.run(name, "cat", "f")).out == "kept\n"
+        await client.clear_faults()
+
+
+async def test_a_line_of_a_stream_may_be_wrong(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.checkpoint(name)
+        await client.fault("missing_field", field="type", match={"sprite": name})
+        assert not any("type" in line for line in await client.restore(name, "v1"))
+        await client.clear_faults()
+
+
 # -- cuts -------------------------------------------------------------------------
 
 @pytest.mark.parametrize("fault, started, frames", [
@@ -129,6 +272,7 @@ async def test_delete_500(emulator):
     ("cut_mid_frame", 1, [("control", "op.ack"), "debug", "session_info"]),
     ("cut_after_output", 1, [("control", "op.ack"), "debug", "session_info", b"\x01hello\n"]),
     ("cut_before_exit", 1, [("control", "op.ack"), "debug", "session_info", b"\x01hello\n"]),
+    ("cut_after_exit", 1, [("control", "op.ack"), "debug", "session_info", b"\x01hello\n", "exit", b"\3\0"]),
 ])
 @pytest.mark.parametrize("socket", ["control", "exec"])
 async def test_cuts(emulator, fault, started, frames, socket):
@@ -143,7 +287,7 @@ async def test_cuts(emulator, fault, started, frames, socket):
         seen = [(frame[0], frame[1]["type"]) if isinstance(frame, tuple) else frame["type"] if isinstance(frame, dict)
                 else frame for frame in result.frames]
         assert seen == frames
-        assert (result.close, result.code) == (None, None)
+        assert (result.close, result.code) == (None, 0 if fault == "cut_after_exit" else None)
         assert await starts(client, id) == started
 
         async def done():
