@@ -1,3 +1,4 @@
+/* What the truth table (truth_test.c) cannot show: leftovers of another command, bugs of the caller, and every sequence. */
 #include "gateway/sprites/operation.h"
 
 #include <setjmp.h>
@@ -15,7 +16,7 @@ static const struct frame session = {.kind = FRAME_SESSION};
 static const struct frame output = OUT("x"), exit_0 = EXIT(0), exit_9 = EXIT(9);
 static const struct frame complete = {.kind = FRAME_COMPLETE, .id = SLICE("1")};
 static const struct frame complete_bare = {.kind = FRAME_COMPLETE};
-static const struct frame text_exit = {.kind = FRAME_OTHER}, note = {.kind = FRAME_NOTE};
+static const struct frame text_exit = {.kind = FRAME_OTHER};
 static const struct frame invalid = {.kind = FRAME_INVALID};
 static const struct frame busy = {.kind = FRAME_REFUSED, .refusal = REFUSAL_BUSY};
 static const struct frame not_found = {.kind = FRAME_REFUSED, .refusal = REFUSAL_NOT_FOUND, .id = SLICE("1")};
@@ -51,33 +52,6 @@ static void expect_close(enum operation_action action)
 	assert_int_equal(operation_step(&operation, OPERATION_LATE), OPERATION_NOTHING);
 }
 
-static void test_happy_path_twice(void **state UNUSED)
-{
-	fresh();
-	expect(&ack, OPERATION_NOTHING);
-	expect(&session, OPERATION_NOTHING);
-	expect(&output, OPERATION_DELIVER);
-	expect(&text_exit, OPERATION_NOTHING);
-	expect(&output, OPERATION_DELIVER); /* the text exit may come before trailing output */
-	expect(&exit_0, OPERATION_FINISH);
-	expect(&complete, OPERATION_FREE);
-	start();
-	expect(&ack_2, OPERATION_NOTHING);
-	expect(&exit_9, OPERATION_FINISH);
-	expect(&complete_bare, OPERATION_FREE);
-	assert_int_equal(operation.state, OPERATION_IDLE);
-}
-
-static void test_server_without_acknowledgements(void **state UNUSED)
-{
-	fresh();
-	expect(&output, OPERATION_DELIVER);
-	expect(&exit_0, OPERATION_FINISH);
-	expect(&complete_bare, OPERATION_FREE);
-	start();
-	expect(&exit_9, OPERATION_FINISH);
-}
-
 static void test_cut_before_it_was_handed_over(void **state UNUSED)
 {
 	operation_init(&operation);
@@ -85,52 +59,10 @@ static void test_cut_before_it_was_handed_over(void **state UNUSED)
 	expect_close(OPERATION_BREAK_NOT_STARTED);
 }
 
-static void test_cut_after_each_frame(void **state UNUSED)
-{
-	const struct frame *const course[] = {&ack, &session, &output, &text_exit};
-	for (size_t cut = 0; cut <= ARRAY_LEN(course); cut++) {
-		fresh();
-		for (size_t i = 0; i < cut; i++)
-			(void)operation_frame(&operation, course[i]);
-		expect_close(OPERATION_BREAK_MAY_HAVE_RUN);
-	}
-}
-
-static void test_cut_after_exit(void **state UNUSED)
-{
-	fresh();
-	expect(&ack, OPERATION_NOTHING);
-	expect(&exit_9, OPERATION_FINISH);
-	expect_close(OPERATION_LOST);
-}
-
 static void test_cut_while_idle(void **state UNUSED)
 {
 	operation_init(&operation);
 	expect_close(OPERATION_LOST);
-}
-
-static void test_no_exit_frame(void **state UNUSED)
-{
-	fresh();
-	expect(&ack, OPERATION_NOTHING);
-	expect(&output, OPERATION_DELIVER);
-	expect(&text_exit, OPERATION_NOTHING);
-	expect(&complete, OPERATION_BREAK_MAY_HAVE_RUN);
-	expect(&exit_0, OPERATION_NOTHING);
-	fresh();
-	expect(&complete_bare, OPERATION_BREAK_MAY_HAVE_RUN);
-}
-
-static void test_duplicate_exit(void **state UNUSED)
-{
-	fresh();
-	expect(&ack, OPERATION_NOTHING);
-	expect(&exit_0, OPERATION_FINISH);
-	expect(&exit_9, OPERATION_NOTHING);
-	expect(&output, OPERATION_NOTHING);
-	expect(&complete, OPERATION_FREE);
-	expect(&complete, OPERATION_NOTHING);
 }
 
 static void test_leftover_exit_is_not_the_next_command(void **state UNUSED)
@@ -164,58 +96,6 @@ static void test_leftover_envelopes_are_ignored(void **state UNUSED)
 	expect(&not_found, OPERATION_NOTHING);
 	assert_int_equal(operation.state, OPERATION_SENT);
 	expect(&ack_2, OPERATION_NOTHING);
-	expect(&exit_9, OPERATION_FINISH);
-}
-
-static void test_refusals(void **state UNUSED)
-{
-	const struct frame *const refusals[] = {&busy, &not_found};
-	for (size_t i = 0; i < ARRAY_LEN(refusals); i++) {
-		fresh();
-		expect(refusals[i], OPERATION_BREAK_NOT_STARTED);
-		fresh();
-		expect(&ack, OPERATION_NOTHING);
-		expect(refusals[i], OPERATION_BREAK_MAY_HAVE_RUN);
-		fresh();
-		expect(&exit_0, OPERATION_FINISH);
-		expect(refusals[i], OPERATION_LOST);
-	}
-	fresh();
-	expect(&other_error, OPERATION_BREAK_MAY_HAVE_RUN);
-	operation_init(&operation);
-	expect(&busy, OPERATION_LOST);
-}
-
-/* The end of input or a signal that crosses with the end of the command is answered so. */
-static void test_not_active_decides_nothing(void **state UNUSED)
-{
-	fresh();
-	expect(&not_active, OPERATION_NOTHING);
-	expect(&ack, OPERATION_NOTHING);
-	expect(&not_active, OPERATION_NOTHING);
-	expect(&exit_0, OPERATION_FINISH);
-	expect(&not_active, OPERATION_NOTHING);
-	expect(&complete, OPERATION_FREE);
-	expect(&not_active, OPERATION_NOTHING);
-	assert_int_equal(operation.state, OPERATION_IDLE);
-}
-
-static void test_contradictions(void **state UNUSED)
-{
-	fresh();
-	expect(&invalid, OPERATION_BREAK_MAY_HAVE_RUN);
-	fresh();
-	expect(&ack, OPERATION_NOTHING);
-	expect(&invalid, OPERATION_BREAK_MAY_HAVE_RUN);
-	fresh();
-	expect(&exit_0, OPERATION_FINISH);
-	expect(&invalid, OPERATION_LOST);
-	operation_init(&operation);
-	expect(&invalid, OPERATION_LOST);
-	operation_init(&operation);
-	expect(&output, OPERATION_LOST);
-	fresh();
-	expect(&note, OPERATION_NOTHING);
 	expect(&exit_9, OPERATION_FINISH);
 }
 
@@ -277,19 +157,10 @@ static void test_every_sequence(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_happy_path_twice),
-	        cmocka_unit_test(test_server_without_acknowledgements),
 	        cmocka_unit_test(test_cut_before_it_was_handed_over),
-	        cmocka_unit_test(test_cut_after_each_frame),
-	        cmocka_unit_test(test_cut_after_exit),
 	        cmocka_unit_test(test_cut_while_idle),
-	        cmocka_unit_test(test_no_exit_frame),
-	        cmocka_unit_test(test_duplicate_exit),
 	        cmocka_unit_test(test_leftover_exit_is_not_the_next_command),
 	        cmocka_unit_test(test_leftover_envelopes_are_ignored),
-	        cmocka_unit_test(test_refusals),
-	        cmocka_unit_test(test_not_active_decides_nothing),
-	        cmocka_unit_test(test_contradictions),
 	        cmocka_unit_test(test_late_complete),
 	        cmocka_unit_test(test_bugs_of_the_caller),
 	        cmocka_unit_test(test_every_sequence),

@@ -288,89 +288,6 @@ static void test_results(void **state UNUSED)
 
 /* --- what breaks --- */
 
-struct fault {
-	const char
-	        *steps; /* a(ck) o(utput) t(ext exit) e(xit) c(omplete) x(cut) b(usy) i(nvalid) n(ot active) E(xit 9) */
-	const char *said;
-};
-
-static void step(char what)
-{
-	switch (what) {
-	case 'a':
-		ack();
-		break;
-	case 'o':
-		FRAME("\001o");
-		break;
-	case 't':
-		text("{\"type\":\"exit\",\"exit_code\":0}");
-		break;
-	case 'e':
-		FRAME("\003\004");
-		break;
-	case 'E':
-		FRAME("\003\011");
-		break;
-	case 'c':
-		complete();
-		break;
-	case 'x':
-		cut();
-		break;
-	case 'b':
-		text("control:{\"type\":\"op.error\",\"args\":{\"code\":\"op.busy\",\"message\":\"no\"}}");
-		break;
-	case 'n':
-		text("control:{\"type\":\"op.error\",\"args\":{\"code\":\"op.not_active\"}}");
-		break;
-	default:
-		text("control:{\"type\":7}");
-	}
-}
-
-static void test_faults(void **state UNUSED)
-{
-	static const struct fault faults[] = {
-	        {"x", "doubt "},
-	        {"ax", "doubt "},
-	        {"aox", "out:o doubt "},
-	        {"aotx", "out:o doubt "},
-	        {"aoex", "out:o exit:4 lost "},
-	        {"aoecx", "out:o exit:4 lost "},
-	        {"ac", "doubt "},
-	        {"atc", "doubt "},
-	        {"b", "unrun "},
-	        {"ab", "doubt "},
-	        {"i", "doubt "},
-	        {"aoi", "out:o doubt "},
-	        {"aei", "exit:4 lost "},
-	        {"aeEoc", "exit:4 "},
-	        {"aecE", "exit:4 lost "},
-	        {"aeco", "exit:4 lost "},
-	        {"anoenc", "out:o exit:4 "},
-	        {"aecn", "exit:4 "},
-	        {"oec", "out:o exit:4 "},
-	};
-	for (size_t i = 0; i < ARRAY_LEN(faults); i++) {
-		open_control();
-		assert_int_equal(run(), 0);
-		for (const char *at = faults[i].steps; *at; at++)
-			step(*at);
-		bool right = said(faults[i].said);
-		if (!right)
-			print_message("steps: %s\n", faults[i].steps);
-		assert_true(right);
-		bool over = strstr(faults[i].said, "lost") || strstr(faults[i].said, "doubt") ||
-		            strstr(faults[i].said, "unrun");
-		assert_int_equal(run(), over ? SANDBOX_E_LOST : 0);
-		cut();
-		sandbox_close(sandbox);
-		buf_deinit(&seen.log);
-		buf_deinit(&net.sent);
-	}
-}
-
 static void test_cut_before_anything_was_handed_over(void **state UNUSED)
 {
 	open_control();
@@ -736,14 +653,8 @@ static void test_exec_refused(void **state UNUSED)
 	}
 }
 
-static void test_exec_cut(void **state UNUSED)
+static void test_exec_that_cannot_be_opened(void **state UNUSED)
 {
-	open_exec();
-	assert_int_equal(run(), 0);
-	net.open->events->on_open(net.open->ctx);
-	cut();
-	assert_true(said("doubt "));
-	sandbox_close(sandbox);
 	open_exec();
 	net.refuse_open = -ENOMEM;
 	assert_int_equal(run(), -ENOMEM);
@@ -792,7 +703,6 @@ int main(void)
 	        TEST(test_commands_one_after_another),
 	        TEST(test_next_command_waits_for_op_complete),
 	        TEST(test_results),
-	        TEST(test_faults),
 	        TEST(test_cut_before_anything_was_handed_over),
 	        TEST(test_cut_while_idle),
 	        TEST(test_loss_before_somebody_listens),
@@ -813,7 +723,7 @@ int main(void)
 	        TEST(test_keepalive_is_not_answered),
 	        TEST(test_exec),
 	        TEST(test_exec_refused),
-	        TEST(test_exec_cut),
+	        TEST(test_exec_that_cannot_be_opened),
 	        TEST(test_exec_too_long),
 	        TEST(test_exec_keepalive),
 	};
