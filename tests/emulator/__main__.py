@@ -7,6 +7,7 @@ import sys
 from aiohttp import web
 
 import app
+import memory
 import network
 import sandbox
 from faults import KNOWN
@@ -20,6 +21,10 @@ BACKLOG = 512
 NOTES = """
 network of a Sprite: what its policy opens, IPv4 and TCP; never this machine itself or private networks. It needs root, nft and ip;
 without them every Sprite stays closed.
+privileges of a Sprite: stored; what a profile or a list of devices would grant is not granted, and every Sprite has less than
+any profile could leave it: no capability, no new privileges, no device but those that every program needs.
+memory of a Sprite: limit_mb is enforced by a control group, unless autoscale makes it advisory. It needs root; the machine's
+memory stays visible in /proc/meminfo.
 
 durations are numbers with units (ms, s, m, h; 1m30s).
 
@@ -101,6 +106,11 @@ def main():
     settings.network = no_network is None
     if no_network:
         print(f"emulator: no Sprite has a network, whatever its policy: {no_network}", file=sys.stderr, flush=True)
+    try:
+        settings.control_groups = memory.ControlGroups()
+    except OSError as error:
+        settings.control_groups = None
+        print(f"emulator: memory limits are stored and not enforced: {error}", file=sys.stderr, flush=True)
     try:
         asyncio.run(serve(settings))
     except OSError as error:

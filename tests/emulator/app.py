@@ -256,7 +256,7 @@ async def set_policy(request, sprite):
 
 
 async def clear_policy(request, sprite):
-    sprite.policies.clear(policy_kind(request, POLICIES[1:]))
+    await sprite.policies.clear(policy_kind(request, POLICIES[1:]))
     return web.Response(status=204)
 
 

@@ -8,10 +8,10 @@ import argparse
 import asyncio
 import concurrent.futures
 import ipaddress
+import re
 import socket
 
-from policy import is_name
-
+NAME = re.compile(r"([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
 EVERYTHING = ipaddress.ip_network("0.0.0.0/0")
 NAMED = ipaddress.ip_network("198.18.0.0/15")
 # Special-purpose addresses (IANA), which are no places of the public internet.
@@ -24,6 +24,10 @@ CONNECT_TIMEOUT = 30
 
 class NoSuchName(Exception):
     """The name does not exist."""
+
+
+def is_name(text):
+    return len(text) <= 253 and NAME.fullmatch(text) is not None
 
 
 def flag_resolve(text):

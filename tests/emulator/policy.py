@@ -1,16 +1,20 @@
-"""Policies of a Sprite: strict validation, storage, and what they mean. network.py enforces the first."""
-import re
+"""Policies of a Sprite: strict validation, storage, and what they mean.
 
-NAME = re.compile(r"([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
+network.py enforces the first, memory.py the limit of the third. Privileges are stored only: every
+Sprite has less than any profile could leave it: no capability, no new privileges, no device but
+those that every program needs. What a profile or a list of devices would grant is not granted.
+"""
+import asyncio
+
+from internet import is_name
+from memory import MemoryLimit
+from network import Network
+
 PROFILES = ("", "minimal", "standard", "privileged")
 DEFAULTS = """anthropic.com *.anthropic.com openai.com *.openai.com github.com *.github.com *.githubusercontent.com
  gitlab.com *.gitlab.com *.docker.io *.docker.com ghcr.io *.ghcr.io registry.npmjs.org *.npmjs.org pypi.org
  files.pythonhosted.org crates.io *.crates.io static.rust-lang.org proxy.golang.org sum.golang.org
  repo.maven.apache.org *.ubuntu.com *.hashicorp.com""".split()
-
-
-def is_name(text):
-    return len(text) <= 253 and NAME.fullmatch(text) is not None
 
 
 def is_pattern(text):
@@ -125,14 +129,36 @@ class Policies:
     def get(self, kind):
         return {"rules": self.network.rules} if kind == "network" else self.stored[kind]
 
+    async def attach(self, sandbox):
+        """To a machine that has just started."""
+        world = self.sprite.world
+        if world.internet:
+            sandbox.network = Network(world.internet, sandbox.init, sandbox.namespace, self)
+        if world.control_groups:
+            sandbox.memory = MemoryLimit(world.control_groups, sandbox.init)
+            await self.limit_memory(sandbox, self.stored["resources"])
+
     async def set(self, kind, body):
+        sandbox = self.sprite.sandbox
         if kind == "network":
             self.network = NetworkPolicy.parse(body)
             self.sprite.describe_policy(self.network.rules)
-            if self.sprite.sandbox and self.sprite.sandbox.network:
-                await self.sprite.sandbox.network.apply()
+            if sandbox and sandbox.network:
+                await sandbox.network.apply()
+        elif kind == "resources":
+            resources = parse_resources(body)
+            if sandbox and sandbox.memory:
+                await self.limit_memory(sandbox, resources)
+            self.stored[kind] = resources
         else:
-            self.stored[kind] = parse_privileges(body) if kind == "privileges" else parse_resources(body)
+            self.stored[kind] = parse_privileges(body)
 
-    def clear(self, kind):
-        self.stored[kind] = {}
+    async def clear(self, kind):
+        await self.set(kind, {})
+
+    @staticmethod
+    async def limit_memory(sandbox, resources):
+        memory = resources.get("memory") or {}
+        limit = None if memory.get("autoscale") else memory.get("limit_mb")
+        if limit is not None or sandbox.memory.group is not None:
+            await asyncio.to_thread(sandbox.memory.apply, limit)

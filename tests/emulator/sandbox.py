@@ -69,6 +69,7 @@ class Sandbox:
         self.init = None            # pid of the agent as this machine sees it
         self.namespace = None       # number of its network namespace
         self.network = None
+        self.memory = None
         self.numbers = 0
         self.starting = {}          # id -> future of Started
         self.exits = {}             # id -> future of the exit code
@@ -155,6 +156,8 @@ class Sandbox:
         self.socket.close()
         if self.network:
             self.network.close()
+        if self.memory:
+            self.memory.close()
         error = SandboxError("the sandbox died")
         waiting = [self.ready, *self.starting.values(), *self.exits.values(), *self.replies.values()]
         for future in waiting:

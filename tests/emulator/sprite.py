@@ -18,7 +18,6 @@ import values
 from api_socket import ApiSocket
 from checkpoints import Checkpoints
 from disk import HOME, Disk
-from network import Network
 from policy import Policies
 from sandbox import PATH, Sandbox, SandboxError
 from services import Services
@@ -187,8 +186,7 @@ class Sprite:
         try:
             await self.disk.clear_tmp()
             await asyncio.gather(sandbox.start(), asyncio.sleep(delay))
-            if self.world.internet:
-                sandbox.network = Network(self.world.internet, sandbox.init, sandbox.namespace, self.policies)
+            await self.policies.attach(sandbox)
         except BaseException:
             self.sandbox = None
             await sandbox.kill()

@@ -24,6 +24,7 @@ class World:
         self.organization_id = "".join(self.random.choices("abcdefghijkmnpqrstuvwxyz23456789", k=5))
         self.store = Store()
         self.internet = Internet(settings.resolve, settings.offline) if settings.network else None
+        self.control_groups = settings.control_groups
         self.limits = Limits(settings.create_limit, settings.running_limit)
         self.faults = Faults(settings.seed)
         self.sprites = {}           # name -> Sprite, oldest first

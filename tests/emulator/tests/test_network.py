@@ -80,9 +80,9 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 @contextlib.contextmanager
-def greeter(host="127.0.0.1"):
+def greeter(host="127.0.0.1", port=0):
     """A server of this machine; its port."""
-    with Server((host, 0), Greeter) as server:
+    with Server((host, port), Greeter) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_address[1]
         server.shutdown()
@@ -153,8 +153,8 @@ async def test_a_new_sprite_is_unrestricted(world):
 async def test_what_the_resolver_says(world):
     async with world.client() as client:
         name = await sprite(client, allow("a.test", "unknown.test"))
-        assert await ask(client, name, "a.test/1", "A.Test/1", "a.test/28", "b.test/1", "b.test/28", "unknown.test/1") == \
-            ["0 198.18.0.1", "0 198.18.0.1", "0", "5", "5", "3"]
+        assert await ask(client, name, "a.test/1", "A.Test/1", "a.test/28", "b.test/1", "b.test/28", "unknown.test/1", "denied.test/1") == \
+            ["0 198.18.0.1", "0 198.18.0.1", "0", "5", "5", "3", "5"]
 
 
 async def test_strange_datagrams_do_not_stop_the_resolver(world):
@@ -195,6 +195,16 @@ async def test_this_machine_is_never_reached(rules):
                     places = [f"{host}:{port}" for host in ("localhost", "127.0.0.1", "127.0.0.53", "0.0.0.0", "::1", "10.0.0.1", *own)]
                     places += [f"127.0.0.1:{emulator_port}", f"localhost:{online.url.rpartition(':')[2]}"]
                     assert set(await visit(client, name, *places)) <= {"refused", "OSError", "ConnectionResetError"}
+
+
+async def test_the_proxys_own_port_leads_nowhere(world):
+    async with world.client() as client:
+        name = await client.create()
+        listening = (await client.run(name, "cat", "/proc/net/tcp")).out.splitlines()[1].split()
+        assert listening[3] == "0A"
+        port = int(listening[1].partition(":")[2], 16)
+        with greeter(port=port):
+            assert await visit(client, name, f"127.0.0.1:{port}", f"10.0.0.1:{port}") == ["ConnectionResetError", "refused"]
 
 
 @pytest.mark.parametrize("address, may", [

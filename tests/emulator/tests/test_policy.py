@@ -1,6 +1,9 @@
 """Policies: strictly checked, stored, given back, and what they decide."""
+import pathlib
+
 import pytest
 
+from emulator_client import Emulator, until
 from policy import BadPolicy, NetworkPolicy
 
 
@@ -78,3 +81,93 @@ def test_what_a_network_policy_allows(rules, allowed, denied):
 def test_a_policy_must_be_an_object():
     with pytest.raises(BadPolicy):
         NetworkPolicy.parse(["rules"])
+
+
+# -- privileges and resources ----------------------------------------------------
+
+@pytest.mark.parametrize("privileges", [{}, *({"profile": profile} for profile in ("minimal", "standard", "privileged")),
+                                        {"profile": "privileged", "devices": ["/dev/kmsg", "/dev/fuse"], "noNewPrivileges": False}])
+async def test_no_profile_grants_anything(emulator, privileges):
+    async with emulator.client() as client:
+        name = await client.create()
+        assert (await client.call("POST", f"/v1/sprites/{name}/policy/privileges", json=privileges)).status == 204
+        seen = (await client.shell(name, "grep -E '^(Cap|NoNewPrivs)' /proc/self/status; ls /dev")).out.split()
+        status, devices = dict(zip(seen[0:12:2], seen[1:12:2])), set(seen[12:])
+        assert status.pop("NoNewPrivs:") == "1"
+        assert len(status) == 5 and {int(value, 16) for value in status.values()} == {0}
+        assert devices <= {"core", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"}
+
+
+HOLD = "import sys; held = bytearray(int(sys.argv[1]) << 20); held[::4096] = b'x' * len(held[::4096]); print('held')"
+
+
+async def hold(client, name, megabytes):
+    """What became of a command that takes memory: its output and exit code."""
+    result = await client.run(name, "python3", "-c", HOLD, str(megabytes))
+    return result.out.strip() or result.code
+
+
+async def limit(client, name, megabytes, **more):
+    body = {"memory": {"limit_mb": megabytes, **more}}
+    answer = await client.call("POST", f"/v1/sprites/{name}/policy/resources", json=body)
+    assert answer.status == 204, answer.text
+
+
+async def test_memory_above_the_limit_is_not_given(emulator):
+    async with emulator.client() as client:
+        name, other = await client.create(), await client.create()
+        assert await hold(client, name, 200) == "held"
+        await limit(client, name, 100)
+        assert [await hold(client, name, 200), await hold(client, name, 20), await hold(client, other, 200)] == [137, "held", "held"]
+        await limit(client, name, 400)
+        assert await hold(client, name, 200) == "held"
+        await limit(client, name, 100)
+        assert await hold(client, name, 200) == 137
+        await limit(client, name, 100, autoscale=True)
+        assert await hold(client, name, 200) == "held"
+        await limit(client, name, 100)
+        assert (await client.call("DELETE", f"/v1/sprites/{name}/policy/resources")).status == 204
+        assert await hold(client, name, 200) == "held"
+
+
+async def test_the_limit_holds_for_what_runs_already_and_after_a_cold_start(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        line = "mkfifo ~/go; (setsid sh -c 'read go < ~/go; python3 -c \"$0\" 200; echo $? > ~/code' \"$0\" >/dev/null 2>&1 &)"
+        assert (await client.run(name, "bash", "-c", line, HOLD)).code == 0
+        await limit(client, name, 100)
+        result = await client.shell(name, "echo > ~/go; until test -s ~/code; do sleep 0.01; done; cat ~/code")
+        assert result.out == "137\n", (result.frames, result.close)
+        await client.fault("kill_vm", match={"sprite": name}, count=1, delay_ms=0)
+        await client.run(name, "sleep", "5")
+        await client.until_status(name, "cold")
+        await client.clear_faults()
+        assert await hold(client, name, 200) == 137
+
+
+async def test_a_limit_leaves_no_control_group():
+    with Emulator() as emulator:
+        async with emulator.client() as client:
+            name = await client.create()
+            await client.run(name, "true")
+            assert groups(emulator) == []
+            await limit(client, name, 100)
+            assert await hold(client, name, 20) == "held"
+            assert len(groups(emulator)) == 1
+            assert (await client.call("DELETE", f"/v1/sprites/{name}")).status == 204
+            assert groups(emulator) == []
+            await limit(client, await client.create(), 100)
+            emulator.process.kill()
+            emulator.process.wait()
+            assert len(groups(emulator)) == 1
+
+        async def cleared():
+            with Emulator():        # removes what the killed one left
+                return groups(emulator) == []
+
+        await until(cleared)
+
+
+def groups(emulator):
+    prefix = f"spritegate-emulator-{emulator.process.pid}-"
+    return [path for place in ("", "memory") for path in pathlib.Path("/sys/fs/cgroup", place).glob(prefix + "*")]
