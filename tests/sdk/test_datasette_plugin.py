@@ -47,14 +47,14 @@ def datasette(folder, sprites_url, token=TOKEN):
     env = {**os.environ, "DATASETTE_SECRET": secret, "DATASETTE_SECRETS_SPRITES_API_KEY": token,
            "SPRITES_BASE_URL": sprites_url, "LLM_USER_PATH": str(folder), "SPRITES_CLIENT_SIGNALS": "0"}
     program = [sys.executable, "-m", "datasette"]
-    bearer = subprocess.run([*program, "create-token", "alice"], env=env, capture_output=True, text=True, check=True).stdout.strip()
+    made = subprocess.run([*program, "create-token", "alice"], env=env, capture_output=True, text=True, check=True)
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
-            [*program, "serve", "--uds", folder / "socket", "--internal", folder / "internal.db", "--config", HERE / "datasette.yml",
-             "--plugins-dir", HERE / "plugins"], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            [*program, "serve", "--uds", folder / "socket", "--internal", folder / "internal.db",
+             "--config", HERE / "datasette.yml", "--plugins-dir", HERE / "plugins"], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(folder / "socket")), base_url="http://datasette",
-                          headers={"Authorization": f"Bearer {bearer}"}, timeout=PATIENCE) as http:
+                          headers={"Authorization": f"Bearer {made.stdout.strip()}"}, timeout=PATIENCE) as http:
             until_up(http, process, folder / "log")
             yield http
     finally:
@@ -90,7 +90,8 @@ def test_the_plugin_is_loaded(http):
 def test_the_life_of_a_sprite(agent):
     made = agent.call("create_sprite", name="from-datasette")
     assert (made["name"], made["status"]) == ("from-datasette", "cold") and made["url"].startswith("https://from-datasette-")
-    ran = agent.call("exec_on_sprite", name="from-datasette", command="echo out; echo err >&2; pwd; exit 3", working_directory="/tmp")
+    ran = agent.call("exec_on_sprite", name="from-datasette", working_directory="/tmp",
+                     command="echo out; echo err >&2; pwd; exit 3")
     assert ran == {"stdout": "out\n/tmp\n", "stderr": "err\n", "exit_code": 3}
     assert agent.call("get_sprite", name="from-datasette")["status"] == "running"
     listed = agent.call("list_sprites", prefix="from-data")
@@ -103,6 +104,16 @@ def test_a_command_uses_the_login_shell_and_has_no_input(agent):
     agent.call("create_sprite", name="shell")
     ran = agent.call("exec_on_sprite", name="shell", command="echo $0 $HOME; cat; seq 20000 | tail -1; printf 'ü\\377'")
     assert ran == {"stdout": "bash /home/sprite\n20000\nü\N{REPLACEMENT CHARACTER}", "stderr": "", "exit_code": 0}
+
+
+def test_files(agent):
+    agent.call("create_sprite", name="files")
+    wrote = agent.call("write_sprite_file", name="files", path="/home/sprite/made/here.txt", content="grüße")
+    assert (wrote["ok"], wrote["path"]) == (True, "/home/sprite/made/here.txt")
+    assert agent.call("exec_on_sprite", name="files", command="cat ~/made/here.txt")["stdout"] == "grüße"
+    read = agent.call("read_sprite_file", name="files", path="/home/sprite/made/here.txt")
+    assert (read["file_name"], read["text_content"]) == ("here.txt", "grüße")
+    assert "file not found (ENOENT)" in agent.call("read_sprite_file", name="files", path="/nowhere")["error"]
 
 
 def test_refusals(agent, emulator):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import sprites
-from sprites.exceptions import APIError, FileExistsError_, TimeoutError
+from sprites.exceptions import APIError, TimeoutError
 from sprites.session import kill_session
 
 from emulator_client import PATIENCE, TOKEN, Emulator
@@ -90,7 +90,8 @@ def test_a_sprite_is_created_updated_listed_and_deleted(client):
     changed.upgrade()
     page = client.list_sprites(sprites.ListOptions(prefix="py-life"))
     assert ([info.name for info in page.sprites], page.has_more, page.running >= 1) == (["py-life"], False, True)
-    assert [info.name for info in client.list_sprites(sprites.ListOptions(prefix="py-life", bulk_load=True)).sprites] == ["py-life"]
+    minimal = client.list_sprites(sprites.ListOptions(prefix="py-life", bulk_load=True))
+    assert [(info.name, info.organization) for info in minimal.sprites] == [("py-life", "emulator")]
     got.destroy()
     for call in (client.get_sprite, client.delete_sprite, client.upgrade_sprite):
         with pytest.raises(sprites.NotFoundError):
@@ -254,7 +255,10 @@ def test_the_tail_of_the_socket_is_not_waited_for():
 
 
 def test_live_control_sockets_hide_failures():
-    """Wrong in the SDK: it takes the missing exitCode of op.complete for 0, over the exit frame that it read. No public issue known."""
+    """Wrong in the SDK: it takes the missing exitCode of op.complete for 0, over the exit frame that it read.
+
+    No public issue known.
+    """
     with Emulator("--live-op-complete") as emulator:
         for control, code in ((True, 0), (False, 9)):
             with sprites.SpritesClient(TOKEN, base_url=emulator.url, control_mode=control) as client:
@@ -262,7 +266,8 @@ def test_live_control_sockets_hide_failures():
                 assert (done.stdout, done.returncode) == (b"out\n", code)
 
 
-@pytest.mark.parametrize("fault", ["cut_before_output", "cut_after_output", "cut_before_exit", "cut_mid_frame", "no_exit_code", "kill_vm"])
+@pytest.mark.parametrize("fault", ["cut_before_output", "cut_after_output", "cut_before_exit", "cut_mid_frame", "no_exit_code",
+                                   "kill_vm"])
 def test_an_end_without_an_exit_code_is_an_error(fault):
     """It was taken for an exit code before 0.5.1: https://github.com/superfly/sprites-py/issues/16."""
     with Emulator() as emulator, sprites.SpritesClient(TOKEN, base_url=emulator.url) as client:
@@ -336,6 +341,64 @@ def test_the_network_policy(plain):
     with pytest.raises(sprites.SpriteError, match="invalid policy config"):
         plain.update_network_policy(sprites.NetworkPolicy(rules=[sprites.PolicyRule(domain="x.com", action="maybe")]))
     assert plain.get_network_policy().rules == rules
+
+
+# -- files and services ---------------------------------------------------------
+
+def test_files(plain):
+    home = plain.filesystem("/home/sprite")
+    text = home / "deep" / "er" / "text"
+    text.write_text("grüße", mode=0o640)
+    assert text.read_text() == "grüße"
+    assert sh(plain, "stat -c '%a %U %s' ~/deep/er/text").stdout == b"640 sprite 7\n"
+    data = bytes(range(256)) * 1024
+    (home / "bytes").write_bytes(data)
+    assert (home / "bytes").read_bytes() == data
+    stat = (home / "bytes").stat()
+    assert (stat.name, stat.size, stat.is_dir) == ("bytes", len(data), False)
+    assert abs(time.time() - stat.mod_time.timestamp()) < 60
+    (home / "empty" / "inner").mkdir(parents=True)
+    assert (home / "empty" / "inner").listdir() == []
+    assert sorted((home / ".").listdir()) == ["bytes", "deep", "empty"]
+    (home / "bytes").rename(home / "moved")
+    (home / "moved").copy_to(home / "copied")
+    (home / "copied").chmod(0o755)
+    assert sh(plain, "stat -c %a ~/copied; test -e ~/bytes || echo gone").stdout == b"755\ngone\n"
+    assert (home / "copied").is_file() and not (home / "nowhere").exists()
+    (home / "copied").unlink()
+    (home / "nowhere").unlink(missing_ok=True)
+    (home / "deep").rmtree()
+    for call in ((home / "nowhere").read_bytes, (home / "nowhere").unlink, (home / "copied").stat):
+        with pytest.raises(sprites.FileNotFoundError_):
+            call()
+    with pytest.raises(sprites.IsADirectoryError_):
+        (home / "empty").read_bytes()
+    with pytest.raises(sprites.DirectoryNotEmptyError):
+        (home / "empty").rmdir()
+
+
+def test_an_empty_directory_does_not_exist(plain):
+    """Wrong in the protocol: there is no stat, so the SDK takes the first entry of the list."""
+    empty = plain.filesystem("/home/sprite") / "empty"
+    empty.mkdir()
+    assert not empty.exists()
+
+
+def test_services(plain):
+    events = list(plain.create_service("ticks", "sh", ["-c", "while :; do echo tick; sleep 0.05; done"], duration=0.5))
+    assert events[0].type == "started" and events[-1].type == "complete"
+    assert "tick" in "".join(event.data or "" for event in events if event.type == "stdout")
+    [listed] = plain.list_services()
+    assert (listed.name, listed.cmd, listed.state.status) == ("ticks", "sh", "running")
+    list(plain.stop_service("ticks", timeout=2.0))
+    assert plain.get_service("ticks").state.status == "stopped"
+    list(plain.start_service("ticks", duration=0.1))
+    plain.signal_service("ticks", "HUP")
+    list(plain.stop_service("ticks", timeout=2.0))
+    plain.delete_service("ticks")
+    with pytest.raises(APIError) as gone:
+        plain.get_service("ticks")
+    assert gone.value.status_code == 404
 
 
 class Silence(io.RawIOBase):
