@@ -1,9 +1,7 @@
 #include "gateway/exec/endpoint.h"
 
 #include "gateway/base/clock.h"
-#include "gateway/base/json_text.h"
 #include "gateway/base/log.h"
-#include "gateway/base/utf8.h"
 #include "gateway/exec/reply.h"
 #include "gateway/exec/throttle.h"
 #include "gateway/http/peer.h"
@@ -71,20 +69,16 @@ static void drop_body(struct call *call)
 	buf_deinit(&call->body);
 }
 
-/* Every answer goes through here: a call is answered once. */
-static void answer_problem(struct call *call, const struct exec_problem *problem)
+/* Every refusal goes through here: a call is answered once. */
+static void refuse(struct call *call, struct exec_problem problem)
 {
 	struct http_request *request = TAKE(call->request);
-	call->code = problem->code;
+	decide(call, problem.outcome, problem.reason);
+	call->code = problem.code;
 	drop_body(call);
-	if (request && exec_reply_problem(request, &call->reply, problem) < 0)
+	if (request && exec_reply_problem(request, &call->reply, &problem) < 0)
 		log_error("exec %s: the answer could not be sent", call->exec_id);
-}
-
-static void answer_internal(struct call *call)
-{
-	decide(call, "error", "other");
-	answer_problem(call, &(struct exec_problem){.status = 500, .code = "internal", .detail = "The gateway failed; it is not your fault."});
+	exec_problem_deinit(&problem);
 }
 
 /* Counts a wrong token against its address: how long that should stop sending them, 0 = not at all. */
@@ -96,83 +90,18 @@ static uint64_t charge_failure(struct call *call)
 	return throttle_charge(&endpoint->throttle, address, uv_now(endpoint->options.loop));
 }
 
-static void refuse_abuse(struct call *call, uint64_t wait_ms)
-{
-	char extra[96];
-	uint64_t seconds = exec_retry_after_seconds(wait_ms);
-	snprintf(extra, sizeof extra, "\"violated-policies\":[\"wrong-tokens\"],\"retry_after\":%llu", (unsigned long long)seconds);
-	decide(call, "deny", "abnormal_usage");
-	metrics_add(call->endpoint->options.metrics, METRIC_AUTH_THROTTLED, METRICS_NONE, 1);
-	answer_problem(call, &(struct exec_problem){
-				     .status = 429,
-				     .code = "abnormal-usage",
-				     .detail = "Too many wrong tokens came from this address; a valid one is accepted at any time.",
-				     .retry_after_s = seconds,
-				     .extra = slice_str(extra),
-			     });
-}
-
 static void refuse_token(struct call *call, const char *log_reason)
 {
 	count_auth_failure(call, log_reason);
 	uint64_t wait_ms = charge_failure(call);
-	if (wait_ms) {
-		refuse_abuse(call, wait_ms);
-		return;
-	}
-	decide(call, "deny", "invalid_token");
-	answer_problem(call, &exec_problem_invalid_token);
+	if (wait_ms)
+		metrics_add(call->endpoint->options.metrics, METRIC_AUTH_THROTTLED, METRICS_NONE, 1);
+	refuse(call, wait_ms ? exec_problem_abuse(wait_ms) : exec_problem_invalid_token);
 }
 
-static void refuse_quota(struct call *call, const struct admission_answer *answer)
+static void refuse_draining(struct call *call)
 {
-	const char *reason = strstr(answer->violated, "concurrency") ? "concurrency" : strstr(answer->violated, "budget") ? "budget" : "rate";
-	CLEANUP(buf_deinit) struct buf extra = BUF_MAX(1024);
-	/* A day's budget starts anew for everybody at a time that Exec-Budget tells: a later one would contradict it. */
-	bool exact = strstr(answer->violated, "\"budget\"");
-	uint64_t seconds = exact ? exec_seconds(answer->retry_after_ms) : exec_retry_after_seconds(answer->retry_after_ms);
-	if (exec_quota_members(answer, &extra) < 0 || buf_printf(&extra, ",\"retry_after\":%llu", (unsigned long long)seconds) < 0)
-		buf_deinit(&extra);
-	decide(call, "deny", reason);
-	answer_problem(call, &(struct exec_problem){
-				     .status = 429,
-				     .code = "quota-exceeded",
-				     .detail = "One of the token's limits is used up; violated-policies names it.",
-				     .retry_after_s = seconds,
-				     .extra = buf_peek(&extra),
-			     });
-}
-
-static void refuse_unavailable(struct call *call, const struct admission_answer *answer)
-{
-	decide(call, "error", "unavailable");
-	answer_problem(call, &(struct exec_problem){
-				     .status = 503,
-				     .code = "policy-unavailable",
-				     .detail = "The store of tokens and limits does not answer; nothing was run.",
-				     .retry_after_s = exec_retry_after_seconds(answer->retry_after_ms ? answer->retry_after_ms : 2000),
-			     });
-}
-
-static void refuse_capacity(struct call *call, const char *reason, const char *detail)
-{
-	decide(call, "error", reason);
-	answer_problem(call, &(struct exec_problem){
-				     .status = 503,
-				     .code = "temporary-reduced-capacity",
-				     .detail = detail,
-				     .retry_after_s = 2,
-				     .extra = SLICE("\"violated-policies\":[\"fleet\"],\"retry_after\":2"),
-			     });
-}
-
-static void refuse_body(struct call *call, uint64_t limit, const char *what)
-{
-	char extra[64], detail[128];
-	snprintf(extra, sizeof extra, "\"limit_bytes\":%llu", (unsigned long long)limit);
-	snprintf(detail, sizeof detail, "The %s is larger than the limit of %llu bytes.", what, (unsigned long long)limit);
-	decide(call, "deny", "body_limit");
-	answer_problem(call, &(struct exec_problem){.status = 413, .code = "body-too-large", .detail = detail, .extra = slice_str(extra)});
+	refuse(call, exec_problem_capacity("draining", "This gateway is shutting down."));
 }
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
@@ -203,7 +132,7 @@ static void post_job(struct call *call, const struct admission_answer *answer)
 	struct exec_job *job = exec_job_new(call->exec_id);
 	if (!job) {
 		give_back(call, &answer->lease);
-		answer_internal(call);
+		refuse(call, exec_problem_internal);
 		return;
 	}
 	job->reply_to = &endpoint->mailbox;
@@ -215,7 +144,7 @@ static void post_job(struct call *call, const struct admission_answer *answer)
 	if (mailbox_post(endpoint->options.agent, &job->message.item) != 0) {
 		exec_job_free(job);
 		give_back(call, &answer->lease);
-		refuse_capacity(call, "capacity", "Too many commands are waiting for a sandbox.");
+		refuse(call, exec_problem_capacity("capacity", "Too many commands are waiting for a sandbox."));
 		return;
 	}
 	decide(call, "allow", "granted");
@@ -233,38 +162,6 @@ static void remember(struct call *call, const struct admission_answer *answer)
 	exec_reply_limits(&call->reply, answer);
 }
 
-static int put_denial(struct buf *extra, const char *program, const struct admission_answer *answer)
-{
-	struct slice shown = slice_of(program, strnlen(program, 256));
-	shown.len -= utf8_unfinished_tail(shown);
-	int r = buf_append(extra, SLICE("\"command\":"));
-	if (r == 0)
-		r = json_text_string(extra, shown);
-	if (r < 0 || !answer->policy[0])
-		return r; /* the list is the token's own */
-	r = buf_append(extra, SLICE(",\"policy\":"));
-	if (r == 0)
-		r = json_text_string(extra, slice_str(answer->policy));
-	return r < 0 ? r : buf_printf(extra, ",\"policy_version\":%llu", (unsigned long long)answer->policy_version);
-}
-
-static void refuse_policy(struct call *call, const struct admission_answer *answer)
-{
-	CLEANUP(buf_deinit) struct buf extra = BUF_MAX(4096);
-	if (answer->code == ADMISSION_INSUFFICIENT_SCOPE) {
-		decide(call, "deny", "scope");
-		answer_problem(call, &exec_problem_scope);
-		return;
-	}
-	if (put_denial(&extra, exec_request_program(call->command), answer) < 0)
-		buf_deinit(&extra);
-	decide(call, "deny", "command");
-	answer_problem(call, &(struct exec_problem){.status = 403,
-						    .code = "command-denied",
-						    .detail = "The token's policy does not allow this program.",
-						    .extra = buf_peek(&extra)});
-}
-
 static void on_decided(void *ctx, const struct admission_answer *answer)
 {
 	struct call *call = ctx;
@@ -276,20 +173,22 @@ static void on_decided(void *ctx, const struct admission_answer *answer)
 		post_job(call, answer);
 		break;
 	case ADMISSION_INPUT_TOO_LARGE:
-		refuse_body(call, answer->max_input_bytes, "standard input");
+		refuse(call, exec_problem_too_large("standard input", answer->max_input_bytes));
 		break;
 	case ADMISSION_INVALID_TOKEN:
 		refuse_token(call, answer->log_reason);
 		break;
 	case ADMISSION_QUOTA:
-		refuse_quota(call, answer);
+		refuse(call, exec_problem_quota(answer));
 		break;
 	case ADMISSION_UNAVAILABLE:
-		refuse_unavailable(call, answer);
+		refuse(call, exec_problem_unavailable(answer));
 		break;
 	case ADMISSION_INSUFFICIENT_SCOPE:
+		refuse(call, exec_problem_scope());
+		break;
 	case ADMISSION_COMMAND_DENIED:
-		refuse_policy(call, answer);
+		refuse(call, exec_problem_denied(exec_request_program(call->command), answer));
 		break;
 	}
 }
@@ -309,31 +208,7 @@ static void admit(struct call *call)
 					    .input_bytes = call->command->input.len};
 	call->admit_start_us = clock_mono_us();
 	if (admission_decide(call->endpoint->admission, &request, on_decided, call, &call->admission) < 0)
-		answer_internal(call);
-}
-
-static void refuse_malformed(struct call *call, const struct json_failure *failure)
-{
-	CLEANUP(buf_deinit) struct buf extra = BUF_MAX(2048);
-	char detail[256];
-	snprintf(detail, sizeof detail, "The body is not JSON that can be used: %s (byte %zu; pointer says where).", failure->text,
-		 failure->position);
-	if (buf_append(&extra, SLICE("\"pointer\":")) < 0 || json_text_string(&extra, slice_str(failure->pointer)) < 0)
-		buf_deinit(&extra);
-	decide(call, "deny", "invalid_request");
-	answer_problem(call, &(struct exec_problem){.status = 400, .code = "malformed-request", .detail = detail, .extra = buf_peek(&extra)});
-}
-
-static void refuse_invalid(struct call *call, const struct buf *faults)
-{
-	CLEANUP(buf_deinit) struct buf extra = BUF_MAX(faults->len + 64);
-	if (buf_printf(&extra, "\"errors\":%.*s", SLICE_FMT(buf_peek(faults))) < 0)
-		buf_deinit(&extra);
-	decide(call, "deny", "invalid_request");
-	answer_problem(call, &(struct exec_problem){.status = 422,
-						    .code = "invalid-request",
-						    .detail = "Some fields cannot be used; errors says which and why.",
-						    .extra = buf_peek(&extra)});
+		refuse(call, exec_problem_internal);
 }
 
 static void on_body_end(void *ctx)
@@ -343,18 +218,18 @@ static void on_body_end(void *ctx)
 	if (!call->request)
 		return;
 	if (call->endpoint->draining) {
-		refuse_capacity(call, "draining", "This gateway is shutting down.");
+		refuse_draining(call);
 		return;
 	}
 	struct json_failure failure;
 	int r = exec_request_parse(buf_peek(&call->body), &call->command, &faults, &failure);
 	drop_body(call);
 	if (r == EXEC_REQUEST_MALFORMED)
-		refuse_malformed(call, &failure);
+		refuse(call, exec_problem_malformed(&failure));
 	else if (r == EXEC_REQUEST_INVALID)
-		refuse_invalid(call, &faults);
+		refuse(call, exec_problem_invalid(&faults));
 	else if (r < 0)
-		answer_internal(call);
+		refuse(call, exec_problem_internal);
 	else
 		admit(call);
 }
@@ -366,11 +241,11 @@ static size_t on_body(void *ctx, struct slice bytes)
 	if (!call->request)
 		return bytes.len; /* answered already: the rest is of no use */
 	if (endpoint->buffered + bytes.len > endpoint->options.max_buffered) {
-		refuse_capacity(call, "capacity", "Too many request bodies are being received.");
+		refuse(call, exec_problem_capacity("capacity", "Too many request bodies are being received."));
 		return bytes.len;
 	}
 	if (buf_append(&call->body, bytes) < 0) {
-		answer_internal(call);
+		refuse(call, exec_problem_internal);
 		return bytes.len;
 	}
 	endpoint->buffered += bytes.len;
@@ -458,7 +333,7 @@ static void answer_job(struct call *call, struct exec_job *job)
 	if (r < 0) {
 		log_error("exec %s: its answer could not be sent: %s", call->exec_id, strerror(-r));
 		call->request = request;
-		answer_internal(call);
+		refuse(call, exec_problem_internal);
 	}
 }
 
@@ -494,12 +369,10 @@ static int read_token(struct call *call, const struct http_head *head)
 		refuse_token(call, "checksum");
 	} else if (r == EXEC_BEARER_MISSING) {
 		count_auth_failure(call, "missing");
-		decide(call, "deny", "missing_token");
-		answer_problem(call, &exec_problem_missing_token);
+		refuse(call, exec_problem_missing_token);
 	} else {
 		count_auth_failure(call, "malformed");
-		decide(call, "deny", "invalid_request");
-		answer_problem(call, &exec_problem_invalid_authorization);
+		refuse(call, exec_problem_invalid_authorization);
 	}
 	return -EACCES;
 }
@@ -510,21 +383,20 @@ static void handle_post(struct call *call, const struct http_head *head)
 	if (read_token(call, head) < 0)
 		return;
 	if (call->endpoint->draining) {
-		refuse_capacity(call, "draining", "This gateway is shutting down.");
+		refuse_draining(call);
 		return;
 	}
 	if (!exec_is_json(http_fields_value(head->fields, SLICE("Content-Type"))) ||
 	    http_fields_count(head->fields, SLICE("Content-Type")) > 1 || http_fields_find(head->fields, SLICE("Content-Encoding"))) {
-		decide(call, "deny", "invalid_request");
-		answer_problem(call, &exec_problem_media_type);
+		refuse(call, exec_problem_media_type);
 		return;
 	}
 	if (head->body == HTTP_BODY_LENGTH && head->content_length > call->endpoint->options.max_body) {
-		refuse_body(call, call->endpoint->options.max_body, "body");
+		refuse(call, exec_problem_too_large("body", call->endpoint->options.max_body));
 		return;
 	}
 	if (http_request_read(call->request, call->endpoint->options.max_body) < 0)
-		answer_internal(call);
+		refuse(call, exec_problem_internal);
 }
 
 static void handle(struct call *call, const struct http_head *head)

@@ -5,42 +5,6 @@
 
 #define METHODS "POST, GET, HEAD, OPTIONS"
 
-const struct exec_problem exec_problem_missing_token = {
-	.status = 401,
-	.code = "missing-token",
-	.detail = "Send a token: Authorization: Bearer sgt_…",
-	.authenticate = "Bearer realm=\"exec\"",
-};
-
-/* One text for every way a token can be wrong, so that nothing leaks. */
-const struct exec_problem exec_problem_invalid_token = {
-	.status = 401,
-	.code = "invalid-token",
-	.detail = "The token is not valid.",
-	.authenticate = "Bearer realm=\"exec\", error=\"invalid_token\", error_description=\"The token is not valid\"",
-};
-
-const struct exec_problem exec_problem_invalid_authorization = {
-	.status = 400,
-	.code = "invalid-authorization",
-	.detail = "Authorization must be the word Bearer, a space and one token.",
-	.authenticate = "Bearer realm=\"exec\", error=\"invalid_request\", error_description=\"Authorization must be the word Bearer and one token\"",
-};
-
-const struct exec_problem exec_problem_scope = {
-	.status = 403,
-	.code = "insufficient-scope",
-	.detail = "The token may not run commands.",
-	.authenticate = "Bearer realm=\"exec\", error=\"insufficient_scope\", scope=\"exec:run\"",
-	.extra = {"\"required\":\"exec:run\"", 21},
-};
-
-const struct exec_problem exec_problem_media_type = {
-	.status = 415,
-	.code = "unsupported-media-type",
-	.detail = "The body must be application/json, without a content coding.",
-};
-
 static const char usage[] =
 	"Run a command in a sandbox: POST /-/agent/exec\n"
 	"\n"
@@ -88,42 +52,6 @@ bool exec_is_json(struct slice content_type)
 {
 	struct slice rest = content_type, type;
 	return content_type.len && slice_next(&rest, ';', &type) && slice_equal_nocase(slice_trim(type), SLICE("application/json"));
-}
-
-uint64_t exec_seconds(uint64_t ms)
-{
-	return ms > 1000 ? (ms + 999) / 1000 : 1;
-}
-
-uint64_t exec_retry_after_seconds(uint64_t ms)
-{
-	uint64_t seconds = exec_seconds(ms);
-	if (seconds > 10) {
-		uint64_t spread = seconds / 10 < 30 ? seconds / 10 : 30;
-		uint64_t random = 0;
-		if (id_random(&random, sizeof random) == 0)
-			seconds += random % (spread + 1);
-	}
-	return seconds;
-}
-
-/* The field's dictionary "limit=1, used=2" as members of an object: its keys are plain words, its values integers. */
-static int put_budget(const char *field, struct buf *extra)
-{
-	struct slice rest = slice_str(field), member;
-	int r = buf_append(extra, SLICE(",\"budget\":{"));
-	for (const char *comma = ""; r == 0 && slice_next(&rest, ',', &member); comma = ",") {
-		struct slice value = slice_trim(member), key;
-		if (slice_next(&value, '=', &key))
-			r = buf_printf(extra, "%s\"%.*s\":%.*s", comma, SLICE_FMT(key), SLICE_FMT(value));
-	}
-	return r < 0 ? r : buf_append_char(extra, '}');
-}
-
-int exec_quota_members(const struct admission_answer *answer, struct buf *extra)
-{
-	int r = buf_printf(extra, "\"violated-policies\":%s", answer->violated);
-	return r < 0 || !answer->exec_budget[0] ? r : put_budget(answer->exec_budget, extra);
 }
 
 void exec_reply_init(struct exec_reply *reply, const struct http_head *head, const char *exec_id)
@@ -188,7 +116,7 @@ int exec_reply_problem(struct http_request *request, const struct exec_reply *re
 				    .code = problem->code,
 				    .detail = slice_str(problem->detail),
 				    .request_id = reply->head->id,
-				    .extra = problem->extra};
+				    .extra = buf_peek(&problem->extra)};
 	return http_request_respond_problem(request, &http, &fields);
 }
 

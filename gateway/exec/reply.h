@@ -7,6 +7,7 @@
 #pragma once
 
 #include "gateway/exec/job.h"
+#include "gateway/exec/problems.h"
 #include "gateway/http/request.h"
 
 /* What every answer of one call says besides its own content. */
@@ -19,20 +20,6 @@ struct exec_reply {
 	char exec_budget[120];
 };
 
-struct exec_problem {
-	unsigned status;
-	const char *code, *detail;
-	const char *authenticate; /* WWW-Authenticate */
-	uint64_t retry_after_s;   /* 0 = none */
-	struct slice extra;       /* as in struct http_problem */
-};
-
-extern const struct exec_problem exec_problem_missing_token;
-extern const struct exec_problem exec_problem_invalid_token;
-extern const struct exec_problem exec_problem_invalid_authorization;
-extern const struct exec_problem exec_problem_scope;
-extern const struct exec_problem exec_problem_media_type;
-
 #define EXEC_BEARER_MISSING 1 /* no Authorization, or another scheme */
 #define EXEC_BEARER_SYNTAX  2 /* Bearer, but not followed by one token (RFC 6750 section 2.1) */
 
@@ -44,15 +31,6 @@ MUST_CHECK int exec_authorization(const struct http_fields *fields, struct slice
 
 /* Is it application/json, with or without parameters? */
 bool exec_is_json(struct slice content_type);
-
-/* Whole seconds, rounded up, at least 1. */
-uint64_t exec_seconds(uint64_t ms);
-
-/* The same; waits over 10 s get up to 10 % (at most 30 s) more, so that callers do not come back at once. */
-uint64_t exec_retry_after_seconds(uint64_t ms);
-
-/* What a 429 tells beside its text, as in struct http_problem's `extra`. Results: those of buf. */
-MUST_CHECK int exec_quota_members(const struct admission_answer *answer, struct buf *extra);
 
 void exec_reply_init(struct exec_reply *reply, const struct http_head *head, const char *exec_id);
 void exec_reply_limits(struct exec_reply *reply, const struct admission_answer *answer);

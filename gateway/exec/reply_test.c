@@ -76,19 +76,6 @@ static void test_large_problem(void **state UNUSED)
 	output_deinit(&result.streams[1]);
 }
 
-static void test_quota(void **state UNUSED)
-{
-	struct admission_answer answer = {.violated = "[\"budget\"]"};
-	CLEANUP(buf_deinit) struct buf text = BUF_MAX(1024);
-	assert_int_equal(exec_quota_members(&answer, &text), 0);
-	assert_true(slice_equal(buf_peek(&text), SLICE("\"violated-policies\":[\"budget\"]")));
-	buf_deinit(&text);
-	strcpy(answer.exec_budget, "limit=600000, used=1000, held=30000, reset=1");
-	assert_int_equal(exec_quota_members(&answer, &text), 0);
-	assert_true(slice_equal(buf_peek(&text), SLICE("\"violated-policies\":[\"budget\"],\"budget\":{\"limit\":600000,\"used\":1000,"
-						       "\"held\":30000,\"reset\":1}")));
-}
-
 static void test_media_type(void **state UNUSED)
 {
 	assert_true(exec_is_json(SLICE("application/json")));
@@ -98,22 +85,9 @@ static void test_media_type(void **state UNUSED)
 	assert_false(exec_is_json(SLICE("application/jsonx")));
 }
 
-static void test_retry_after(void **state UNUSED)
-{
-	assert_int_equal(exec_retry_after_seconds(0), 1);
-	assert_int_equal(exec_retry_after_seconds(1), 1);
-	assert_int_equal(exec_retry_after_seconds(1001), 2);
-	assert_int_equal(exec_retry_after_seconds(10000), 10);
-	for (int i = 0; i < 100; i++) {
-		assert_in_range(exec_retry_after_seconds(100000), 100, 110);
-		assert_in_range(exec_retry_after_seconds(3600000), 3600, 3630);
-	}
-}
-
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_bearer), cmocka_unit_test(test_media_type), cmocka_unit_test(test_retry_after),
-					    cmocka_unit_test(test_two_authorizations), cmocka_unit_test(test_large_problem),
-					    cmocka_unit_test(test_quota)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_bearer), cmocka_unit_test(test_media_type),
+					    cmocka_unit_test(test_two_authorizations), cmocka_unit_test(test_large_problem)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

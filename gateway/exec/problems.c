@@ -1,0 +1,201 @@
+#include "gateway/exec/problems.h"
+
+#include "gateway/base/id.h"
+#include "gateway/base/json_text.h"
+#include "gateway/base/utf8.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define EXTRA_MAX   4096
+#define PROGRAM_MAX 256 /* told of a program's name */
+
+const struct exec_problem exec_problem_missing_token = {
+	.status = 401,
+	.code = "missing-token",
+	.outcome = "deny",
+	.reason = "missing_token",
+	.detail = "Send a token: Authorization: Bearer sgt_…",
+	.authenticate = "Bearer realm=\"exec\"",
+};
+
+/* One text for every way a token can be wrong, so that nothing leaks. */
+const struct exec_problem exec_problem_invalid_token = {
+	.status = 401,
+	.code = "invalid-token",
+	.outcome = "deny",
+	.reason = "invalid_token",
+	.detail = "The token is not valid.",
+	.authenticate = "Bearer realm=\"exec\", error=\"invalid_token\", error_description=\"The token is not valid\"",
+};
+
+const struct exec_problem exec_problem_invalid_authorization = {
+	.status = 400,
+	.code = "invalid-authorization",
+	.outcome = "deny",
+	.reason = "invalid_request",
+	.detail = "Authorization must be the word Bearer, a space and one token.",
+	.authenticate = "Bearer realm=\"exec\", error=\"invalid_request\", error_description=\"Authorization must be the word Bearer and one token\"",
+};
+
+const struct exec_problem exec_problem_media_type = {
+	.status = 415,
+	.code = "unsupported-media-type",
+	.outcome = "deny",
+	.reason = "invalid_request",
+	.detail = "The body must be application/json, without a content coding.",
+};
+
+const struct exec_problem exec_problem_internal = {
+	.status = 500,
+	.code = "internal",
+	.outcome = "error",
+	.reason = "other",
+	.detail = "The gateway failed; it is not your fault.",
+};
+
+void exec_problem_deinit(struct exec_problem *problem)
+{
+	buf_deinit(&problem->extra);
+}
+
+/* `r` is how writing `extra` went. */
+static struct exec_problem whole(struct exec_problem problem, int r)
+{
+	if (r < 0)
+		buf_deinit(&problem.extra);
+	return problem;
+}
+
+struct exec_problem exec_problem_malformed(const struct json_failure *failure)
+{
+	struct exec_problem problem = {.status = 400, .code = "malformed-request", .outcome = "deny", .reason = "invalid_request",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	snprintf(problem.detail, sizeof problem.detail, "The body is not JSON that can be used: %s (byte %zu; pointer says where).",
+		 failure->text, failure->position);
+	int r = buf_append(&problem.extra, SLICE("\"pointer\":"));
+	return whole(problem, r < 0 ? r : json_text_string(&problem.extra, slice_str(failure->pointer)));
+}
+
+struct exec_problem exec_problem_invalid(const struct buf *faults)
+{
+	struct exec_problem problem = {.status = 422, .code = "invalid-request", .outcome = "deny", .reason = "invalid_request",
+				       .detail = "Some fields cannot be used; errors says which and why.",
+				       .extra = BUF_MAX(faults->len + 64)};
+	int r = buf_printf(&problem.extra, "\"errors\":%.*s", SLICE_FMT(buf_peek(faults)));
+	return whole(problem, r);
+}
+
+struct exec_problem exec_problem_too_large(const char *what, uint64_t limit)
+{
+	struct exec_problem problem = {.status = 413, .code = "body-too-large", .outcome = "deny", .reason = "body_limit",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	snprintf(problem.detail, sizeof problem.detail, "The %s is larger than the limit of %" PRIu64 " bytes.", what, limit);
+	int r = buf_printf(&problem.extra, "\"limit_bytes\":%" PRIu64, limit);
+	return whole(problem, r);
+}
+
+struct exec_problem exec_problem_abuse(uint64_t wait_ms)
+{
+	struct exec_problem problem = {.status = 429, .code = "abnormal-usage", .outcome = "deny", .reason = "abnormal_usage",
+				       .retry_after_s = exec_retry_after_seconds(wait_ms),
+				       .detail = "Too many wrong tokens came from this address; a valid one is accepted at any time.",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	int r = buf_printf(&problem.extra, "\"violated-policies\":[\"wrong-tokens\"],\"retry_after\":%" PRIu64, problem.retry_after_s);
+	return whole(problem, r);
+}
+
+struct exec_problem exec_problem_scope(void)
+{
+	struct exec_problem problem = {.status = 403, .code = "insufficient-scope", .outcome = "deny", .reason = "scope",
+				       .detail = "The token may not run commands.",
+				       .authenticate = "Bearer realm=\"exec\", error=\"insufficient_scope\", scope=\"exec:run\"",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	int r = buf_append(&problem.extra, SLICE("\"required\":\"exec:run\""));
+	return whole(problem, r);
+}
+
+static int put_denial(struct buf *extra, const char *program, const struct admission_answer *answer)
+{
+	struct slice shown = slice_of(program, strnlen(program, PROGRAM_MAX));
+	shown.len -= utf8_unfinished_tail(shown);
+	int r = buf_append(extra, SLICE("\"command\":"));
+	if (r == 0)
+		r = json_text_string(extra, shown);
+	if (r < 0 || !answer->policy[0])
+		return r; /* the list is the token's own */
+	r = buf_append(extra, SLICE(",\"policy\":"));
+	if (r == 0)
+		r = json_text_string(extra, slice_str(answer->policy));
+	return r < 0 ? r : buf_printf(extra, ",\"policy_version\":%" PRIu64, answer->policy_version);
+}
+
+struct exec_problem exec_problem_denied(const char *program, const struct admission_answer *answer)
+{
+	struct exec_problem problem = {.status = 403, .code = "command-denied", .outcome = "deny", .reason = "command",
+				       .detail = "The token's policy does not allow this program.",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	int r = put_denial(&problem.extra, program, answer);
+	return whole(problem, r);
+}
+
+/* The field's dictionary "limit=1, used=2" as members of an object: its keys are plain words, its values integers. */
+static int put_budget(const char *field, struct buf *extra)
+{
+	struct slice rest = slice_str(field), member;
+	int r = buf_append(extra, SLICE(",\"budget\":{"));
+	for (const char *comma = ""; r == 0 && slice_next(&rest, ',', &member); comma = ",") {
+		struct slice value = slice_trim(member), key;
+		if (slice_next(&value, '=', &key))
+			r = buf_printf(extra, "%s\"%.*s\":%.*s", comma, SLICE_FMT(key), SLICE_FMT(value));
+	}
+	return r < 0 ? r : buf_append_char(extra, '}');
+}
+
+static uint64_t seconds_up(uint64_t ms)
+{
+	return ms > 1000 ? (ms + 999) / 1000 : 1;
+}
+
+struct exec_problem exec_problem_quota(const struct admission_answer *answer)
+{
+	/* A day's budget starts anew for everybody at a time that Exec-Budget tells: a later one would contradict it. */
+	bool budget = strstr(answer->violated, "\"budget\"");
+	const char *reason = strstr(answer->violated, "concurrency") ? "concurrency" : budget ? "budget" : "rate";
+	struct exec_problem problem = {.status = 429, .code = "quota-exceeded", .outcome = "deny", .reason = reason,
+				       .retry_after_s = budget ? seconds_up(answer->retry_after_ms) : exec_retry_after_seconds(answer->retry_after_ms),
+				       .detail = "One of the token's limits is used up; violated-policies names it.",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	int r = buf_printf(&problem.extra, "\"violated-policies\":%s,\"retry_after\":%" PRIu64, answer->violated, problem.retry_after_s);
+	if (r == 0 && answer->exec_budget[0])
+		r = put_budget(answer->exec_budget, &problem.extra);
+	return whole(problem, r);
+}
+
+struct exec_problem exec_problem_unavailable(const struct admission_answer *answer)
+{
+	return (struct exec_problem){.status = 503, .code = "policy-unavailable", .outcome = "error", .reason = "unavailable",
+				     .detail = "The store of tokens and limits does not answer; nothing was run.",
+				     .retry_after_s = exec_retry_after_seconds(answer->retry_after_ms)};
+}
+
+struct exec_problem exec_problem_capacity(const char *reason, const char *detail)
+{
+	struct exec_problem problem = {.status = 503, .code = "temporary-reduced-capacity", .outcome = "error", .reason = reason,
+				       .retry_after_s = 2, .extra = BUF_MAX(EXTRA_MAX)};
+	snprintf(problem.detail, sizeof problem.detail, "%s", detail);
+	int r = buf_append(&problem.extra, SLICE("\"violated-policies\":[\"fleet\"],\"retry_after\":2"));
+	return whole(problem, r);
+}
+
+uint64_t exec_retry_after_seconds(uint64_t ms)
+{
+	uint64_t seconds = seconds_up(ms);
+	if (seconds > 10) {
+		uint64_t spread = seconds / 10 < 30 ? seconds / 10 : 30;
+		uint64_t random = 0;
+		if (id_random(&random, sizeof random) == 0)
+			seconds += random % (spread + 1);
+	}
+	return seconds;
+}
