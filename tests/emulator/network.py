@@ -135,7 +135,7 @@ class Network:
 
     async def ensure(self):
         """Before a command starts: there is a network if the policy opens any."""
-        if self.resolver is None and not self.policy.closed:
+        if self.resolver is None:
             await self.apply()
 
     async def apply(self):

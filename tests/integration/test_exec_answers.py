@@ -210,14 +210,6 @@ def test_a_sandbox_serves_one_command(stack):
         assert ran.stdout.split()[-1] == "0", f"a process of another command: {ran.stdout}"
 
 
-def test_network_is_closed(stack):
-    """Also to the gateway's own machine."""
-    port = stack.port
-    ran = stack.run("python3 -c \"import socket; socket.create_connection(('127.0.0.1', %d), 3)\"; "
-                    "getent hosts example.com; ip -o link 2>/dev/null | grep -vc ' lo:'" % port, timeout_seconds=20)
-    assert "Error" in ran.stderr, f"the sandbox reached the gateway: {ran.stdout} {ran.stderr}"
-
-
 def test_answers_of_simultaneous_commands_are_not_mixed_up(stack):
     from concurrent.futures import ThreadPoolExecutor
     with ThreadPoolExecutor(8) as pool:

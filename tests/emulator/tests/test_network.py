@@ -148,6 +148,8 @@ async def test_which_names_are_reached(world, rules, reached, unresolved):
 async def test_a_new_sprite_is_unrestricted(world):
     async with world.client() as client:
         assert await visit(client, await client.create(), "a.test:80", "a.test:443", "198.18.0.1:80") == ["hello"] * 3
+        places = ["1.1.1.1:80", "10.2.3.4:80", "198.19.0.1:80"]
+        assert await visit(client, await client.create(), *places) == ["refused", "refused", "ConnectionResetError"]
 
 
 async def test_what_the_resolver_says(world):
@@ -221,6 +223,14 @@ def test_which_addresses_exist_for_sprites(address, may):
 def test_own_addresses_are_known():
     assert all(internet.is_own(address) for address in ["127.3.2.1", *own_addresses()])
     assert not internet.is_own("1.1.1.1")
+
+
+def test_own_addresses_do_not_exist_for_sprites(monkeypatch):
+    """Also those that are public."""
+    outside = internet.Internet([], offline=False)
+    assert outside.exists(socket.inet_aton("1.1.1.1"))
+    monkeypatch.setattr(internet, "is_own", lambda address: address == "1.1.1.1")
+    assert not outside.exists(socket.inet_aton("1.1.1.1")) and outside.exists(socket.inet_aton("1.1.1.2"))
 
 
 def test_all_special_addresses_are_closed():
