@@ -50,11 +50,21 @@ static bool check_size(const struct http_guard_input *input, const struct http_g
 		      "The request head is larger than MAX_HEAD_BYTES allows.");
 }
 
-static bool check_method(struct slice method, struct http_guard_verdict *verdict)
+/* Our own paths have methods of their own, and say themselves which. */
+static bool is_our_path(struct slice raw_target)
+{
+	struct http_target target;
+	if (http_target_parse(raw_target, &target) != 0)
+		return false;
+	enum http_route route = http_route_of(target.path);
+	return route != HTTP_ROUTE_PROXY && route != HTTP_ROUTE_AMBIGUOUS;
+}
+
+static bool check_method(struct slice method, struct slice target, struct http_guard_verdict *verdict)
 {
 	if (!http_is_token(method))
 		return malformed(verdict, HTTP_GUARD_METHOD, "The method is not a token.");
-	if (slice_equal(method, SLICE("CONNECT")) || slice_equal(method, SLICE("TRACE"))) {
+	if ((slice_equal(method, SLICE("CONNECT")) || slice_equal(method, SLICE("TRACE"))) && !is_our_path(target)) {
 		verdict->allow = ALLOWED;
 		return refuse(verdict, HTTP_GUARD_METHOD, 405, "method-not-allowed", "This gateway has no CONNECT and no TRACE.");
 	}
@@ -200,7 +210,7 @@ void http_guard_check(const struct http_guard_input *input, const struct http_gu
 {
 	*verdict = (struct http_guard_verdict){.reason = HTTP_GUARD_OK};
 	if (!check_version(input->version, verdict) || !check_size(input, limits, verdict) ||
-	    !check_method(input->method, verdict) || !check_fields(input, verdict))
+	    !check_method(input->method, input->target, verdict) || !check_fields(input, verdict))
 		return;
 	check_target(input, verdict);
 }

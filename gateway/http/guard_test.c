@@ -110,6 +110,11 @@ static void test_methods_and_versions(void **state UNUSED)
 	refused("CONNECT", "h:80", "HTTP/1.1", "Host: h", 405, HTTP_GUARD_METHOD);
 	refused("TRACE", "/", "HTTP/1.1", "Host: h", 405, HTTP_GUARD_METHOD);
 	assert_non_null(guard("TRACE", "/", "HTTP/1.1", "Host: h").allow);
+	refused("TRACE", "/-/agent/execute", "HTTP/1.1", "Host: h", 405, HTTP_GUARD_METHOD);
+	refused("TRACE", "//-/agent/exec", "HTTP/1.1", "Host: h", 405, HTTP_GUARD_METHOD);
+	accepted("TRACE", "/-/agent/exec", "HTTP/1.1", "Host: h");
+	accepted("CONNECT", "/-/agent/exec/quota", "HTTP/1.1", "Host: h");
+	accepted("TRACE", "/-/gateway/health", "HTTP/1.1", "Host: h");
 	refused("FO(O", "/", "HTTP/1.1", "Host: h", 400, HTTP_GUARD_METHOD);
 	refused("DISPATCH_REQUEST", "/", "HTTP/1.1", "Host: h", 501, HTTP_GUARD_METHOD);
 	refused("ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG", "/", "HTTP/1.1", "Host: h", 501, HTTP_GUARD_METHOD);

@@ -48,10 +48,21 @@ static void rejected(struct http_server *server, const char *reason)
 
 /* --- libmicrohttpd's callbacks ------------------------------------------------------------------------------------------ */
 
+/* What libmicrohttpd says when it cannot read a request line and closes the connection without an answer. */
+static bool is_bad_line(const char *message)
+{
+	return strstr(message, "request line") || strstr(message, "empty lines received before the request");
+}
+
 static void on_message(void *ctx, const char *format, va_list args)
 {
-	/* The one message that tells of an answer which libmicrohttpd gives by itself. */
+	/* The message that tells of an answer which libmicrohttpd gives by itself. */
 	static const char refusal[] = "Error processing request (HTTP response code is %u";
+	if (strncmp(format, "%s", 2) == 0) {
+		if (is_bad_line(va_arg(args, const char *)))
+			rejected(ctx, "framing");
+		return;
+	}
 	if (strncmp(format, refusal, sizeof refusal - 1) != 0)
 		return;
 	switch (va_arg(args, unsigned)) {
