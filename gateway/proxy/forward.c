@@ -240,13 +240,22 @@ int forward_request(const struct http_head *head, const struct forward_options *
 	return r == 0 ? write_forwarded(head, options, host, trusted, out) : r;
 }
 
+static bool is_read_only(struct slice method)
+{
+	return slice_equal(method, SLICE("GET")) || slice_equal(method, SLICE("HEAD")) || slice_equal(method, SLICE("OPTIONS"));
+}
+
+bool forward_passes_body(const struct http_head *head)
+{
+	return !is_read_only(head->method);
+}
+
 bool forward_may_retry(const struct http_head *head)
 {
 	/* The page of Datasette's one-time login link uses the link up whatever the method. */
 	if (slice_has_prefix(head->path, SLICE("/-/auth-token")))
 		return false;
-	return slice_equal(head->method, SLICE("GET")) || slice_equal(head->method, SLICE("HEAD")) ||
-	       slice_equal(head->method, SLICE("OPTIONS"));
+	return is_read_only(head->method);
 }
 
 /* --- who the client is ------------------------------------------------------------------------------------------------------ */

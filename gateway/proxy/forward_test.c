@@ -206,6 +206,20 @@ static void test_retries(void **state UNUSED)
 	}
 }
 
+static void test_which_bodies_are_passed_on(void **state UNUSED)
+{
+	static const char *const without[] = {"GET", "HEAD", "OPTIONS"};
+	static const char *const with[] = {"POST", "PUT", "PATCH", "DELETE", "QUERY", "get"};
+	for (size_t i = 0; i < ARRAY_LEN(without); i++) {
+		struct http_head head = make(without[i], "/", "");
+		assert_false(forward_passes_body(&head));
+	}
+	for (size_t i = 0; i < ARRAY_LEN(with); i++) {
+		struct http_head head = make(with[i], "/", "");
+		assert_true(forward_passes_body(&head));
+	}
+}
+
 static struct response_head answer;
 
 static void add(const char *name, const char *value)
@@ -267,6 +281,7 @@ int main(void)
 		cmocka_unit_test(test_nothing_is_injected),
 		cmocka_unit_test(test_bounded),
 		cmocka_unit_test(test_retries),
+		cmocka_unit_test(test_which_bodies_are_passed_on),
 		cmocka_unit_test(test_responses),
 		cmocka_unit_test(test_event_streams),
 	};

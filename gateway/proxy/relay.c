@@ -13,6 +13,7 @@ struct carry {
 	struct http_request *request;
 	struct exchange *exchange; /* NULL when it has ended */
 	struct relay_summary summary;
+	bool passes_body;
 	bool head_passed;
 };
 
@@ -190,7 +191,7 @@ static const struct exchange_events exchange_events = {
 static size_t on_request_body(void *ctx, struct slice bytes)
 {
 	struct carry *carry = ctx;
-	return carry->exchange ? exchange_write(carry->exchange, bytes) : bytes.len;
+	return carry->exchange && carry->passes_body ? exchange_write(carry->exchange, bytes) : bytes.len;
 }
 
 static void on_request_end(void *ctx)
@@ -258,7 +259,7 @@ static int start_exchange(struct carry *carry)
 	};
 	struct exchange_request request = {
 		.head = buf_peek(&relay->head),
-		.body = bodies[head->body],
+		.body = carry->passes_body ? bodies[head->body] : EXCHANGE_BODY_NONE,
 		.length = head->content_length,
 		.to_head = slice_equal(head->method, SLICE("HEAD")),
 		.may_retry = forward_may_retry(head),
@@ -285,6 +286,7 @@ void relay_handle(struct relay *relay, struct http_request *request)
 		return;
 	}
 	relay->active++;
+	carry->passes_body = forward_passes_body(http_request_head(request));
 	http_request_attach(request, &sink, carry);
 	buf_consume(&relay->head, relay->head.len);
 	int r = forward_request(http_request_head(request), &relay->options.forward, &relay->head);
