@@ -181,6 +181,15 @@ static void on_broken(void *ctx, enum sandbox_doubt doubt, const char *reason)
 
 static const struct sandbox_events events = {.on_output = on_output, .on_exit = on_exited, .on_broken = on_broken};
 
+/* What no Sprite takes was refused before: this one has no control socket. */
+static void refuse_length(struct run *run)
+{
+	char detail[sizeof run->result.detail];
+	snprintf(detail, sizeof detail, "Arguments and variables, percent-encoded, are longer than the %zu bytes that this sandbox takes.",
+		 SANDBOX_EXEC_ARGS_MAX);
+	refuse(run, EXEC_REFUSED_TOO_LONG, 0, detail);
+}
+
 static void launch(struct run *run)
 {
 	struct sandbox_command command = {.argv = run->launch.argv, .argc = run->launch.argc, .input = buf_peek(&run->launch.input)};
@@ -189,7 +198,7 @@ static void launch(struct run *run)
 	if (r == 0)
 		enter(run, RUNNING, run->job->timeout_ms);
 	else if (r == SANDBOX_E_TOO_LONG)
-		refuse(run, EXEC_REFUSED_TOO_LONG, 0, "The command with its arguments and variables is too long for the sandbox's API.");
+		refuse_length(run);
 	else
 		try_again(run, "The sandbox was lost before the command could be sent.");
 }

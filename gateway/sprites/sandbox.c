@@ -15,6 +15,8 @@
 #define REASON_BYTES 512
 #define URL_BYTES ((size_t)1024 + FRAMES_QUERY_MAX)
 
+_Static_assert(SANDBOX_EXEC_ARGS_MAX == FRAMES_QUERY_MAX && SANDBOX_ARGS_MAX + 1024 <= FRAMES_START_MAX, "what the header promises");
+
 /* A command with everything needed to start it later. */
 struct job {
 	bool set;

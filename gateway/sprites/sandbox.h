@@ -24,8 +24,10 @@
 #define SANDBOX_E_TOO_LONG 3
 
 /* Arguments that have no more than this many bytes as JSON strings with their commas fit a control socket (with a program's name below
- * 500 bytes). /exec, the way of a Sprite without one, takes less. */
+ * 500 bytes). */
 #define SANDBOX_ARGS_MAX ((size_t)511 * 1024)
+/* /exec, the way of a Sprite without one, takes this much of them percent-encoded. */
+#define SANDBOX_EXEC_ARGS_MAX ((size_t)36 * 1024)
 
 struct sandbox;
 

@@ -113,11 +113,10 @@ def test_all_is_well(stack):
     assert [line.split()[:2] for line in text.stdout.splitlines()] == [["ok", name] for name in LINES], text.stdout
 
 
-def test_it_changes_nothing(stack):
-    keys = set(stack.redis.scan_iter())
-    alive = stack.sprites.state()["created"]
-    doctor(stack)
-    assert set(stack.redis.scan_iter()) == keys and stack.sprites.state()["created"] == alive
+def test_it_changes_nothing(rig, stack):
+    redis, emulator = rig.redis(), rig.emulator()
+    assert doctor(stack, redis_url=redis.url, sprites_url=emulator.url, sprites_token=emulator.token).code == 0
+    assert redis.client.dbsize() == 0 and emulator.view.state()["created"] == 0
 
 
 def test_settings(stack):

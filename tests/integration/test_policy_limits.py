@@ -119,6 +119,18 @@ def test_the_longest_command_runs_and_a_longer_one_takes_nothing(rig):
     assert gateway.run(argv=argv).exit_code == 0
 
 
+def test_what_only_a_sprite_without_control_socket_refuses_takes_nothing(rig):
+    """That is known when it has been claimed: 422 with the limit, and the rate is given back."""
+    from test_sprites_client import NO_ROUTE, Between
+    emulator = rig.emulator()
+    relay = rig.add(between := Between(emulator.url, NO_ROUTE), between.close)
+    gateway = rig.gateway(emulator=emulator, sprites_url=relay.url, pool_hot=0, token={"rate": "1/1h", "burst": 1})
+    answer = gateway.exec(argv=["true", "x" * 40_000])
+    body = problem(answer, 422, "invalid-request")
+    assert body["outcome"] == "not_started" and body["may_have_run"] is False and "36864" in body["errors"][0]["detail"], body
+    assert gateway.run(argv=["true", "x" * 30_000]).exit_code == 0
+
+
 def test_rate_of_one_token_is_not_another_one_s(stack):
     first, second = (stack.mint(rate="1/1h", burst=1, actor=actor)["token"] for actor in ("one", "two"))
     assert stack.run("true", token=first).exit_code == 0
