@@ -36,7 +36,7 @@ static int write_head(struct http_request *request)
 int bypass_start(struct http_request *request)
 {
 	buf_init(&request->wire, 2 * HTTP_REQUEST_BUFFER);
-	request->raw = request->committed = true;
+	request->bypassed = request->committed = true;
 	request->wire_us = clock_mono_us();
 	request->wire_chunked = request->length == HTTP_LENGTH_UNKNOWN && request->head.version_minor > 0 && !request->bodyless;
 	return write_head(request);

@@ -4,7 +4,6 @@
 #include "gateway/http/router.h"
 
 #define METHOD_MAX 32
-#define ALLOWED    "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 static bool refuse(struct http_guard_verdict *verdict, enum http_guard_reason reason, unsigned status, const char *code,
 		   const char *detail)
@@ -65,7 +64,7 @@ static bool check_method(struct slice method, struct slice target, struct http_g
 	if (!http_is_token(method))
 		return malformed(verdict, HTTP_GUARD_METHOD, "The method is not a token.");
 	if ((slice_equal(method, SLICE("CONNECT")) || slice_equal(method, SLICE("TRACE"))) && !is_our_path(target)) {
-		verdict->allow = ALLOWED;
+		verdict->allow = HTTP_GUARD_METHODS;
 		return refuse(verdict, HTTP_GUARD_METHOD, 405, "method-not-allowed", "This gateway has no CONNECT and no TRACE.");
 	}
 	/* Datasette looks methods up as attributes of its views: names that are no method of HTTP must not get there. */

@@ -33,6 +33,9 @@ struct http_guard_limits {
 	size_t max_head;   /* bytes of request line and fields */
 };
 
+/* Allow for what goes to Datasette, which judges its methods itself. */
+#define HTTP_GUARD_METHODS "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
 /* What the request says about its body. */
 enum http_body_kind { HTTP_BODY_NONE, HTTP_BODY_LENGTH, HTTP_BODY_CHUNKED };
 

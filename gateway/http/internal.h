@@ -1,5 +1,5 @@
 /*
- * internal - what server.c, request.c, answer.c and bypass.c share; nobody else includes it
+ * internal - what the files of the front end share (server, sweep, intake, settle, request, answer, bypass); nobody else includes it
  *
  * A connection lives from libmicrohttpd's STARTED to its CLOSED notice. A request is taken from the server's free list when the request
  * line is known and goes back when libmicrohttpd says that it has completed; libmicrohttpd never has two at once on a connection.
@@ -78,7 +78,7 @@ struct http_request {
 	bool close;                  /* answer with Connection: close */
 
 	/* An answer past libmicrohttpd (bypass.c): */
-	bool raw;
+	bool bypassed;
 	bool wire_chunked;
 	bool wire_ended;             /* all of it is in `wire` */
 	bool wire_done;              /* all of it is sent */
@@ -110,18 +110,35 @@ struct http_server {
 
 /* server.c */
 void server_kick(struct http_server *server);
+void server_rejected(struct http_server *server, const char *reason);
 
-/* request.c: called by server.c from libmicrohttpd's callbacks */
+/* sweep.c */
+void sweep_connections(struct http_server *server, uint64_t now);
+void connection_hang_up(struct http_connection *connection);
+
+/* intake.c: called by server.c from libmicrohttpd's callbacks */
 struct http_request *request_take(struct http_connection *connection, struct slice target);
 enum MHD_Result request_step(struct http_request *request, const char *method, const char *version, const char *data,
 			     size_t *size);
-void request_settle(struct http_request *request);
 void request_complete(struct http_request *request, enum MHD_RequestTerminationCode code);
 /* Its connection is closed, and the memory of its fields is gone. */
 void request_lost(struct http_request *request);
-void request_touch(struct http_request *request);
 void request_free(struct http_request *request);
+
+/* settle.c */
+void request_settle(struct http_request *request);
+/* request_settle() follows in this loop turn. */
+void request_touch(struct http_request *request);
 void request_suspend(struct http_request *request);
+/* The connection is closed at the next opportunity. */
+void request_cut(struct http_request *request);
+/* The answer can still be influenced: something may be told to the sink and something may go wrong for it. */
+bool request_is_open(const struct http_request *request);
+/* Each at most once, and only when there is someone to tell. */
+void request_tell_gone(struct http_request *request);
+void request_tell_body_end(struct http_request *request);
+
+/* request.c, which is also what users call */
 void request_refuse(struct http_request *request, const struct http_problem *problem, enum http_guard_reason reason,
 		    const char *allow);
 

@@ -3,7 +3,6 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/http/internal.h"
-#include "gateway/http/problem_types.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -13,11 +12,6 @@
 #include <utlist.h>
 
 #define SWEEP_MS 1000
-/* So long an answer waits for the end of a small body, to keep the connection. */
-#define EARLY_ANSWER_US 1000000
-/* A body that has been waited for this long must have come at the minimum rate. */
-#define SLOW_AFTER_SECONDS    10
-#define SLOW_BYTES_PER_SECOND 1024
 
 /* What libmicrohttpd's pool of a connection needs beside the head: its records of up to 100 fields (64 bytes each) and a response head
  * of 12 KiB, which is as much as a page of Datasette with long Link and Set-Cookie fields has been seen to send, with room to spare. */
@@ -40,7 +34,7 @@ void http_server_defaults(struct http_server_options *options)
 	};
 }
 
-static void rejected(struct http_server *server, const char *reason)
+void server_rejected(struct http_server *server, const char *reason)
 {
 	if (server->options.observer.on_rejected)
 		server->options.observer.on_rejected(server->options.observer.ctx, reason);
@@ -60,26 +54,26 @@ static void on_message(void *ctx, const char *format, va_list args)
 	static const char refusal[] = "Error processing request (HTTP response code is %u";
 	if (strncmp(format, "%s", 2) == 0) {
 		if (is_bad_line(va_arg(args, const char *)))
-			rejected(ctx, "framing");
+			server_rejected(ctx, "framing");
 		return;
 	}
 	if (strncmp(format, refusal, sizeof refusal - 1) != 0)
 		return;
 	switch (va_arg(args, unsigned)) {
 	case 413:
-		rejected(ctx, "body_limit");
+		server_rejected(ctx, "body_limit");
 		break;
 	case 414:
-		rejected(ctx, "target_limit");
+		server_rejected(ctx, "target_limit");
 		break;
 	case 431:
-		rejected(ctx, "header_limit");
+		server_rejected(ctx, "header_limit");
 		break;
 	case 505:
-		rejected(ctx, "version");
+		server_rejected(ctx, "version");
 		break;
 	default:
-		rejected(ctx, "framing");
+		server_rejected(ctx, "framing");
 	}
 }
 
@@ -293,93 +287,10 @@ static void on_gone_poll(uv_poll_t *poll, int status UNUSED, int events UNUSED)
 	}
 }
 
-/* --- clients that take too long ------------------------------------------------------------------------------------------ */
-
-static void say_timeout(int fd)
-{
-	static const char body[] = "{\"type\":\"" HTTP_PROBLEM_BASE "request-timeout\",\"title\":\"The request took too long to arrive\","
-				   "\"status\":408,\"code\":\"request-timeout\",\"ok\":false}\n";
-	char answer[512];
-	int len = snprintf(answer, sizeof answer,
-			   "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/problem+json\r\n"
-			   "Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
-			   sizeof body - 1, body);
-	/* Whether it arrives or not, the connection ends. */
-	ssize_t sent UNUSED = send(fd, answer, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-/* libmicrohttpd sees the end of the connection and cleans up. */
-static void hang_up(struct http_connection *connection)
-{
-	shutdown(connection->fd, SHUT_RDWR);
-	connection->head_deadline_us = 0;
-}
-
-static void sweep_head(struct http_connection *connection, uint64_t now)
-{
-	if (!connection->head_deadline_us || now < connection->head_deadline_us)
-		return;
-	/* Without a request line it may be a connection that a browser opened ahead: nothing is said then. */
-	if (connection->request) {
-		say_timeout(connection->fd);
-		rejected(connection->server, "timeout");
-	}
-	hang_up(connection);
-}
-
-static void too_slow(struct http_request *request)
-{
-	request->slow = request->aborted = true;
-	if (!request->committed)
-		say_timeout(request->connection->fd);
-	rejected(request->server, "timeout");
-	hang_up(request->connection);
-	request_touch(request);
-}
-
-static void sweep_body(struct http_request *request, uint64_t now)
-{
-	if (request->phase != PHASE_BODY || request->suspended || request->aborted)
-		return;
-	uint64_t silent_ms = (now - request->body_seen_us) / 1000;
-	request->slow_seconds++;
-	bool crawls = request->slow_seconds > SLOW_AFTER_SECONDS &&
-		      request->bytes_in < (uint64_t)request->slow_seconds * SLOW_BYTES_PER_SECOND;
-	if (silent_ms >= request->server->options.body_timeout_ms || crawls)
-		too_slow(request);
-}
-
-/* An answer that began before the end of the body. */
-static void sweep_early_answer(struct http_request *request, uint64_t now)
-{
-	if (request->aborted || request->phase == PHASE_HEAD)
-		return;
-	if (request->raw && request->wire.len && now - request->wire_us >= (uint64_t)request->server->options.idle_timeout_ms * 1000) {
-		too_slow(request);
-	} else if (request->answered && !request->committed && now - request->answered_us >= EARLY_ANSWER_US) {
-		request->impatient = true;
-		request_touch(request);
-	}
-}
-
-static void sweep_request(struct http_request *request, uint64_t now)
-{
-	sweep_body(request, now);
-	sweep_early_answer(request, now);
-}
-
 static void on_sweep(uv_timer_t *timer)
 {
 	struct http_server *server = timer->data;
-	struct http_connection *connection, *next;
-	uint64_t now = clock_mono_us();
-	DL_FOREACH_SAFE(server->connections, connection, next)
-	{
-		if (connection->request && connection->request->begun)
-			sweep_request(connection->request, now);
-		else
-			sweep_head(connection, now);
-	}
+	sweep_connections(server, clock_mono_us());
 	/* libmicrohttpd closes idle connections when it runs. */
 	server->readable = true;
 }
@@ -474,7 +385,7 @@ void http_server_quiesce(struct http_server *server)
 	DL_FOREACH(server->connections, connection)
 	{
 		if (!connection->request)
-			hang_up(connection);
+			connection_hang_up(connection);
 	}
 }
 

@@ -11,7 +11,7 @@
 #include "gateway/http/peer.h"
 #include "gateway/http/request.h"
 
-#define FORWARD_E_LOOP   1 /* our own Via is in the request already */
+#define FORWARD_E_LOOP 1 /* our own Via is in the request already */
 #define FORWARD_E_LAST 2 /* OPTIONS with Max-Forwards: 0 is for us (RFC 9110 section 7.6.2) */
 
 struct forward_options {

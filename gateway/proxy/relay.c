@@ -273,7 +273,7 @@ static void answer_options(struct carry *carry)
 {
 	struct http_fields fields;
 	http_fields_clear(&fields);
-	if (http_fields_add(&fields, SLICE("Allow"), SLICE("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")) != 0 ||
+	if (http_fields_add(&fields, SLICE("Allow"), SLICE(HTTP_GUARD_METHODS)) != 0 ||
 	    http_request_respond(carry->request, 204, &fields, (struct slice){0}) < 0)
 		http_request_abort(carry->request);
 }

@@ -1,0 +1,102 @@
+/*
+ * sweep - clients that take too long: to send a head, to send a body, to read an answer
+ *
+ * Only what libmicrohttpd does not time itself; it closes idle connections and those whose answer does not move.
+ */
+#include "gateway/http/internal.h"
+#include "gateway/http/problem_types.h"
+
+#include <stdio.h>
+#include <sys/socket.h>
+#include <utlist.h>
+
+/* So long an answer waits for the end of a small body, to keep the connection. */
+#define EARLY_ANSWER_US 1000000
+/* A body that has been waited for this long must have come at the minimum rate. */
+#define SLOW_AFTER_SECONDS    10
+#define SLOW_BYTES_PER_SECOND 1024
+
+static void say_timeout(int fd)
+{
+	static const char body[] = "{\"type\":\"" HTTP_PROBLEM_BASE "request-timeout\",\"title\":\"The request took too long to arrive\","
+				   "\"status\":408,\"code\":\"request-timeout\",\"ok\":false}\n";
+	char answer[512];
+	int len = snprintf(answer, sizeof answer,
+			   "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/problem+json\r\n"
+			   "Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+			   sizeof body - 1, body);
+	/* Whether it arrives or not, the connection ends. */
+	ssize_t sent UNUSED = send(fd, answer, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* libmicrohttpd sees the end of the connection and cleans up. */
+void connection_hang_up(struct http_connection *connection)
+{
+	shutdown(connection->fd, SHUT_RDWR);
+	connection->head_deadline_us = 0;
+}
+
+static void sweep_head(struct http_connection *connection, uint64_t now)
+{
+	if (!connection->head_deadline_us || now < connection->head_deadline_us)
+		return;
+	/* Without a request line it may be a connection that a browser opened ahead: nothing is said then. */
+	if (connection->request) {
+		say_timeout(connection->fd);
+		server_rejected(connection->server, "timeout");
+	}
+	connection_hang_up(connection);
+}
+
+static void too_slow(struct http_request *request)
+{
+	request->slow = request->aborted = true;
+	if (!request->committed)
+		say_timeout(request->connection->fd);
+	server_rejected(request->server, "timeout");
+	connection_hang_up(request->connection);
+	request_touch(request);
+}
+
+static void sweep_body(struct http_request *request, uint64_t now)
+{
+	if (request->phase != PHASE_BODY || request->suspended || request->aborted)
+		return;
+	uint64_t silent_ms = (now - request->body_seen_us) / 1000;
+	request->slow_seconds++;
+	bool crawls = request->slow_seconds > SLOW_AFTER_SECONDS &&
+		      request->bytes_in < (uint64_t)request->slow_seconds * SLOW_BYTES_PER_SECOND;
+	if (silent_ms >= request->server->options.body_timeout_ms || crawls)
+		too_slow(request);
+}
+
+/* An answer that began before the end of the body. */
+static void sweep_early_answer(struct http_request *request, uint64_t now)
+{
+	if (request->aborted || request->phase == PHASE_HEAD)
+		return;
+	if (request->bypassed && request->wire.len && now - request->wire_us >= (uint64_t)request->server->options.idle_timeout_ms * 1000) {
+		too_slow(request);
+	} else if (request->answered && !request->committed && now - request->answered_us >= EARLY_ANSWER_US) {
+		request->impatient = true;
+		request_touch(request);
+	}
+}
+
+static void sweep_request(struct http_request *request, uint64_t now)
+{
+	sweep_body(request, now);
+	sweep_early_answer(request, now);
+}
+
+void sweep_connections(struct http_server *server, uint64_t now)
+{
+	struct http_connection *connection, *next;
+	DL_FOREACH_SAFE(server->connections, connection, next)
+	{
+		if (connection->request && connection->request->begun)
+			sweep_request(connection->request, now);
+		else
+			sweep_head(connection, now);
+	}
+}
