@@ -75,6 +75,8 @@ class Sandbox:
         self.exits = {}             # id -> future of the exit code
         self.ready = self.loop.create_future()
         self.replies = {}           # "frozen"/"thawed" -> future
+        self.moving = asyncio.Event()   # nothing starts while all stand still
+        self.moving.set()
         self.killed = False
         self.gone = asyncio.Event()
 
@@ -166,6 +168,7 @@ class Sandbox:
                 future.exception()      # nobody may be waiting
         self.starting.clear()
         self.exits.clear()
+        self.moving.set()       # to be told that it is gone
 
     async def kill(self):
         """End every process of the sandbox; returns when the kernel has taken them all."""
@@ -250,7 +253,8 @@ class Sandbox:
     # -- what a Sprite asks of it ----------------------------------------------
 
     async def run(self, spec):
-        """Start a command; a Started, or StartError."""
+        """Start a command; a Started, or StartError. Waits while the machine is frozen."""
+        await self.moving.wait()
         if self.network:
             await self.network.ensure()
         self.numbers += 1
@@ -265,10 +269,12 @@ class Sandbox:
         await self.ask({"op": "signal", "id": number, "signal": value})
 
     async def freeze(self):
+        self.moving.clear()
         await self.transition("freeze", "frozen")
 
     async def thaw(self):
         await self.transition("thaw", "thawed")
+        self.moving.set()
 
     async def transition(self, op, reply):
         future = self.replies[reply] = self.loop.create_future()

@@ -107,7 +107,6 @@ class Service:
                 pause = min(LONGEST_PAUSE, 2 ** self.restarts)
                 self.status, self.next_restart_at = "failed", time.time() + pause
                 await asyncio.sleep(pause)
-                await self.sprite.services.until_running()
                 self.restarts += 1
             self.wanted = False
         except (SandboxError, ConnectionError):
@@ -165,22 +164,14 @@ class Services:
     def __init__(self, sprite):
         self.sprite = sprite
         self.services = {}
-        self.running = asyncio.Event()
 
     def get(self, name):
         if name not in self.services:
             raise errors.Refusal(404, f"service not found: {name}\n")
         return self.services[name]
 
-    async def until_running(self):
-        """A paused machine starts nothing."""
-        while self.sprite.status != "running":
-            self.running.clear()
-            await self.running.wait()
-
     def resume(self):
         """The machine runs (again)."""
-        self.running.set()
         for service in self.services.values():
             if service.wanted and not service.alive:
                 self.start(service)

@@ -24,9 +24,11 @@ import socket
 import struct
 import sys
 import termios
+import time
 
 HOME = "/home/sprite"
 PACKET = 65536
+STOPPING = 1.0
 RESET = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD]
 
 
@@ -124,8 +126,15 @@ class Agent:
             os.kill(-1, signal.SIGSTOP)
         except ProcessLookupError:
             pass
+        self.wait_for_stops()
         self.frozen = [pid for pid in processes() if pid not in already and pid != os.getpid()]
         self.answer({"frozen": len(self.frozen)})
+
+    def wait_for_stops(self):
+        """A process stops when it next leaves the kernel; one that waits for its vfork child never does, and does nothing."""
+        end = time.monotonic() + STOPPING
+        while any(state in "RS" and pid != os.getpid() for pid, (state, _) in processes().items()) and time.monotonic() < end:
+            time.sleep(0.001)
 
     def thaw(self):
         """Children first: a shell that woke earlier would report its job as stopped."""

@@ -187,13 +187,15 @@ def rename(arguments):
 def copy(arguments):
     source, dest = resolve(arguments, "source"), resolve(arguments, "dest")
     how = shutil.copy2 if arguments.get("preserveAttrs") else shutil.copy
-    done = []
+    done, size = [], 0
 
     def one(path, target):
+        nonlocal size
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise Failure(errno.EINVAL, "copy", path)
         how(path, target)
-        done.append((target, os.path.getsize(target)))
+        done.append((path, target))
+        size += os.path.getsize(target)
 
     if not os.path.isdir(source):
         if os.path.isdir(dest):
@@ -208,9 +210,9 @@ def copy(arguments):
             shutil.copytree(source, dest, symlinks=True, copy_function=one, dirs_exist_ok=True)
         except shutil.Error as error:
             raise OSError(errno.EIO, str(error.args[0][0][2]), error.args[0][0][0]) from None
-        done.append((dest, 0))
-    answer({"source": source, "dest": dest, "copied": [plain(path) for path, _ in done], "count": len(done),
-            "totalBytes": sum(size for _, size in done)})
+        done.insert(0, (source, dest))
+    answer({"source": source, "dest": dest, "copied": [{"source": plain(path), "dest": plain(target)} for path, target in done],
+            "count": len(done), "totalBytes": size})
 
 
 # -- modes and owners ----------------------------------------------------------
@@ -220,14 +222,14 @@ def chmod(arguments):
     mode = parse_mode(arguments.get("mode"), path)
     if mode is None:
         raise Failure(errno.EINVAL, "chmod", path)
-    change(path, arguments, lambda target: os.chmod(target, mode))
+    change(path, arguments, lambda target: os.chmod(target, mode), lambda info: {"mode": octal(info.st_mode)})
 
 
 def chown(arguments):
     path = resolve(arguments)
     uid = number(arguments.get("uid"), pwd.getpwnam, "pw_uid", path)
     gid = number(arguments.get("gid"), grp.getgrnam, "gr_gid", path)
-    change(path, arguments, lambda target: os.chown(target, uid, gid))
+    change(path, arguments, lambda target: os.chown(target, uid, gid), lambda info: {"uid": info.st_uid, "gid": info.st_gid})
 
 
 def number(value, look_up, field, path):
@@ -243,13 +245,14 @@ def number(value, look_up, field, path):
     return int(value)
 
 
-def change(path, arguments, action):
+def change(path, arguments, action, describe):
     """From the bottom up, since a folder may close itself to us."""
     below = list(walk(path, True)) if arguments.get("recursive") and os.path.isdir(path) else []
-    affected = [found for found in below if not os.path.islink(found)]
-    for target in [*reversed(affected), path]:
+    affected = []
+    for target in [*reversed([found for found in below if not os.path.islink(found)]), path]:
         action(target)
-    answer({"affected": [plain(found) for found in [path, *affected]], "count": len(affected) + 1})
+        affected.append({"path": plain(target), **describe(os.stat(target))})
+    answer({"affected": affected[::-1], "count": len(affected)})
 
 
 OPERATIONS = {"read": read, "write": write, "list": list_, "delete": delete, "rename": rename, "copy": copy,

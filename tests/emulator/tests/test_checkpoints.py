@@ -255,3 +255,22 @@ async def test_restore_error(emulator):
         assert (await client.shell(name, "cat f; pgrep -c sleep")).out == "new\n1\n"     # nothing happened
         assert (await client.restore(name, "v1"))[-1]["type"] == "complete"
         await client.clear_faults()
+
+
+async def test_nothing_starts_while_a_checkpoint_is_made(emulator):
+    """What would start could swap folders and links under the copy. A gap in the ticks of a process shows when that is."""
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.shell(name, "head -c 300M /dev/zero > big")
+        ticking = "while :; do date +%s.%N >> ticks; echo; sleep 0.005; done"
+        async with client.exec(name, "bash", "-c", ticking) as ws:
+            await ws.until_output(b"\n\x01\n")
+            making = asyncio.ensure_future(client.checkpoint(name))
+            while not making.done():
+                await asyncio.gather(*(client.run(name, "sh", "-c", "date +%s.%N >> starts") for _ in range(2)))
+            await ws.until_output(b"\n\x01\n")
+            ticks, starts = [sorted(float(line) for line in (await client.run(name, "cat", file)).out.split())
+                             for file in ("ticks", "starts")]
+        length, begin, end = max((b - a, a, b) for a, b in zip(ticks, ticks[1:]))
+        assert length > 0.05
+        assert not [moment for moment in starts if begin + 0.02 < moment < end - 0.02]
