@@ -4,6 +4,7 @@ What a Sprite's processes hold above the limit is not given to them: the kernel 
 (exit 137). Memory that they had before the limit was first set is not counted, and
 /proc/meminfo inside goes on to show the machine's.
 """
+import asyncio
 import errno
 import os
 import pathlib
@@ -69,16 +70,23 @@ class MemoryLimit:
         self.groups = groups
         self.init = init
         self.group = None
+        self.lock = asyncio.Lock()
+        self.ended = False
 
-    def apply(self, megabytes):
-        """Set, change or (None) lift the limit. Called in a thread: the kernel may have to reclaim memory first."""
-        try:
-            if self.group is None:
-                self.group = self.groups.make()
-            self.write(megabytes)
-            self.take_processes()
-        except OSError as error:
-            raise MemoryLimitError(f"memory limit: {error}") from None
+    async def apply(self, megabytes):
+        """Set, change or (None) lift the limit."""
+        async with self.lock:
+            if self.ended or (self.group is None and megabytes is None):
+                return
+            try:
+                self.group = self.group or self.groups.make()
+                await asyncio.to_thread(self.enforce, megabytes)        # the kernel may have to reclaim memory first
+            except OSError as error:
+                raise MemoryLimitError(f"memory limit: {error}") from None
+
+    def enforce(self, megabytes):
+        self.write(megabytes)
+        self.take_processes()
 
     def write(self, megabytes):
         text = UNLIMITED[self.groups.limit] if megabytes is None else str(min(megabytes, MOST) << 20)
@@ -109,6 +117,7 @@ class MemoryLimit:
 
     def close(self):
         """When every process has ended."""
+        self.ended = True
         if self.group is not None:
             self.groups.remove(self.group)
             self.group = None

@@ -4,8 +4,6 @@ network.py enforces the first, memory.py the limit of the third. Privileges are 
 Sprite has less than any profile could leave it: no capability, no new privileges, no device but
 those that every program needs. What a profile or a list of devices would grant is not granted.
 """
-import asyncio
-
 from internet import is_name
 from memory import MemoryLimit
 from network import Network
@@ -159,6 +157,4 @@ class Policies:
     @staticmethod
     async def limit_memory(sandbox, resources):
         memory = resources.get("memory") or {}
-        limit = None if memory.get("autoscale") else memory.get("limit_mb")
-        if limit is not None or sandbox.memory.group is not None:
-            await asyncio.to_thread(sandbox.memory.apply, limit)
+        await sandbox.memory.apply(None if memory.get("autoscale") else memory.get("limit_mb"))

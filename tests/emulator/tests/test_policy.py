@@ -1,9 +1,13 @@
 """Policies: strictly checked, stored, given back, and what they decide."""
+import asyncio
+import os
 import pathlib
+import subprocess
 
 import pytest
 
 from emulator_client import Emulator, until
+from memory import ControlGroups, MemoryLimit
 from policy import BadPolicy, NetworkPolicy
 
 
@@ -157,16 +161,21 @@ async def test_a_limit_leaves_no_control_group():
             assert groups(emulator) == []
             await limit(client, name, 100)
             assert await hold(client, name, 20) == "held"
+            await asyncio.gather(*(limit(client, name, megabytes) for megabytes in range(100, 110)))
             assert len(groups(emulator)) == 1
             assert (await client.call("DELETE", f"/v1/sprites/{name}")).status == 204
             assert groups(emulator) == []
+
+
+async def test_what_a_killed_emulator_leaves_is_removed_by_the_next_one():
+    with Emulator() as emulator:
+        async with emulator.client() as client:
             await limit(client, await client.create(), 100)
             emulator.process.kill()
             emulator.process.wait()
-            assert len(groups(emulator)) == 1
 
         async def cleared():
-            with Emulator():        # removes what the killed one left
+            with Emulator():
                 return groups(emulator) == []
 
         await until(cleared)
@@ -175,3 +184,42 @@ async def test_a_limit_leaves_no_control_group():
 def groups(emulator):
     prefix = f"spritegate-emulator-{emulator.process.pid}-"
     return [path for place in ("", "memory") for path in pathlib.Path("/sys/fs/cgroup", place).glob(prefix + "*")]
+
+
+@pytest.mark.parametrize("version, expected", [
+    (1, {"memory.limit_in_bytes": "104857600"}),
+    (2, {"memory.max": "104857600"})])
+def test_control_groups_of_both_versions(tmp_path, version, expected):
+    """On folders in place of the kernel's."""
+    folder = tmp_path / "memory" if version == 1 else tmp_path
+    if version == 1:
+        folder.mkdir()
+        (folder / "memory.limit_in_bytes").write_text("")
+    else:
+        (tmp_path / "cgroup.subtree_control").write_text("cpu memory\n")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, alive = folder / f"spritegate-emulator-{ended.pid}-1", folder / f"spritegate-emulator-{os.getppid()}-1"
+    left.mkdir()
+    alive.mkdir()
+    control_groups = ControlGroups(tmp_path)
+    assert not left.exists() and alive.exists()
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        memory = MemoryLimit(control_groups, sleeper.pid)
+        memory.group = control_groups.make()
+        (memory.group / "cgroup.procs").write_text("")
+        memory.enforce(100)
+        assert {name: (memory.group / name).read_text() for name in expected} == expected
+        assert (memory.group / "cgroup.procs").read_text() == str(sleeper.pid)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_a_machine_without_control_groups_for_memory(tmp_path):
+    with pytest.raises(OSError):
+        ControlGroups(tmp_path)
+    (tmp_path / "cgroup.subtree_control").write_text("cpu io\n")
+    with pytest.raises(OSError):
+        ControlGroups(tmp_path)
