@@ -6,6 +6,7 @@ import traceback
 from aiohttp import WSMsgType
 
 import command as commands
+import control_ops
 from exec_ws import EOF, Channel, Operation, after, open_socket, parse
 from wire import cut
 
@@ -60,7 +61,11 @@ class Control:
         if kind == "release" and self.operation:
             self.operation.release()
             return
-        await self.receive(message)
+        bare = control_ops.from_bare(self, message) if self.operation is None else None
+        if bare:
+            self.begin(bare)
+        else:
+            await self.receive(message)
 
     async def receive(self, item):
         """A frame of the operation: bytes, or a text message. Texts overtake input that the process does not take."""
@@ -69,9 +74,9 @@ class Control:
             if item != bytes([EOF]):
                 await self.refuse("op.not_active", "no operation is active")
         elif isinstance(item, bytes):
-            await self.operation.inner.push(item)
+            await self.operation.push(item)
         else:
-            await self.operation.inner.message(item)
+            await self.operation.message(item)
 
     async def receive_envelope(self, text):
         message = parse(text)
@@ -86,11 +91,16 @@ class Control:
         id, op = message.get("id", ""), message["op"]
         if self.operation:
             await self.refuse("op.busy", "another operation is active", id, op)
-        elif op != "exec":
-            await self.refuse("op.not_found", f"unknown operation: {op}", id, op)
+            return
+        operation = ControlOperation(self, message) if op == "exec" else control_ops.from_envelope(self, message)
+        if operation:
+            self.begin(operation)
         else:
-            self.operation = ControlOperation(self, message)
-            self.task = asyncio.ensure_future(self.operation.run())
+            await self.refuse("op.not_found", f"unknown operation: {op}", id, op)
+
+    def begin(self, operation):
+        self.operation = operation
+        self.task = asyncio.ensure_future(operation.run())
 
 
 class ControlOperation:
@@ -118,6 +128,12 @@ class ControlOperation:
             self.inner = Operation(self.control.channel, self.control.sprite, attach=sessions[id])
         else:
             self.inner.command = commands.from_args(args)
+
+    async def push(self, data):
+        await self.inner.push(data)
+
+    async def message(self, message):
+        await self.inner.message(message)
 
     def release(self):
         self.released.set()

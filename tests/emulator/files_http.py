@@ -12,7 +12,7 @@ from answers import agent_answer, read_agent_json
 from program import inside
 
 CHUNK = 1 << 16
-MAX_LIST = 64 << 20
+MAX_ANSWER = 64 << 20
 SWITCHES = ("recursive", "preserveAttrs", "asRoot")
 
 
@@ -81,18 +81,27 @@ async def operate(sprite, operation, arguments):
 
 
 async def finish(sprite, program):
-    output = bytearray()
-    while (more := await program.output.read(CHUNK)) and len(output) < MAX_LIST:
-        output += more
-    result = parse(output)
-    if result is None:
-        raise await program.failure()
+    result = await read_result(program)
     if result["status"] != 200:
         return refuse(sprite, result)
     body = result["body"]
     if sprite.settings.live_fs and body.get("entries") == []:
         body["entries"] = None
     return agent_answer(sprite.world.faults.damage(body, sprite.name))
+
+
+async def read_result(program):
+    result = parse(await read_all(program))
+    if result is None:
+        raise await program.failure()
+    return result
+
+
+async def read_all(program):
+    output = bytearray()
+    while (more := await program.output.read(CHUNK)) and len(output) < MAX_ANSWER:
+        output += more
+    return bytes(output)
 
 
 def refuse(sprite, result):
@@ -109,9 +118,11 @@ def refuse(sprite, result):
 
 def from_query(request):
     query = {key: value for key, value in request.query.items() if key in ("path", "workingDir", "mode", "pattern")}
-    for key in SWITCHES:
-        query[key] = request.query.get(key) in ("true", "1")
-    return check(query, ("path",))
+    return check({**query, **switches(request.query)}, ("path",))
+
+
+def switches(texts):
+    return {key: texts.get(key) in ("true", "1") for key in SWITCHES}
 
 
 def check(arguments, paths):
