@@ -149,14 +149,19 @@ class Network:
             await self.inside(command, "nft", "-f", "-", input=self.rules())
 
     async def open(self):
-        self.namespace = self.namespace or self.find_namespace()
+        self.check()
+        if self.namespace is None:
+            self.namespace = self.find_namespace()
         resolver, proxy = await self.inside(build, self.internet.closed)
-        if self.ended:
-            resolver.close()
-            proxy.close()
-            raise NetworkError("the Sprite stopped")
         self.server = await asyncio.start_server(self.serve, sock=proxy)
         self.resolver, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: Resolver(self), sock=resolver)
+        if self.ended:
+            self.close()        # again, for what has come since
+        self.check()
+
+    def check(self):
+        if self.ended:
+            raise NetworkError("the Sprite stopped")
 
     def find_namespace(self):
         """A descriptor of the namespace, proven to be the Sprite's."""
@@ -171,8 +176,7 @@ class Network:
 
     async def inside(self, function, *arguments, **named):
         """Call it in a thread that has entered the namespace, and ends."""
-        if self.ended:
-            raise NetworkError("the Sprite stopped")
+        self.check()
         namespace = os.dup(self.namespace)      # close() may close ours meanwhile
 
         def entered():

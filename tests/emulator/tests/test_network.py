@@ -388,6 +388,31 @@ async def test_nothing_is_left_after_a_sprite():
                 await until(same)
 
 
+async def test_nothing_is_left_after_an_end_in_the_middle():
+    """Of setting up, of a change, of names being asked for."""
+    with greeter() as port, Emulator("--resolve", f"a.test=127.0.0.1:{port}") as emulator:
+        async with emulator.client() as client:
+            await client.run(await sprite(client, DENY_ALL), "true")
+            threads = held(emulator)[1]
+
+            async def life(delay):
+                name = await sprite(client, DENY_ALL)
+                changing = asyncio.ensure_future(client.call("POST", f"/v1/sprites/{name}/policy/network", json={"rules": allow("a.test")}))
+                await asyncio.sleep(delay)
+                running = asyncio.ensure_future(client.run(name, "sh", "-c", "while :; do getent hosts a.test; done"))
+                await asyncio.sleep(delay)
+                assert (await client.call("DELETE", f"/v1/sprites/{name}")).status == 204
+                await asyncio.gather(changing, running, return_exceptions=True)
+
+            await asyncio.gather(*(life(0.01 * n) for n in range(12)))
+
+            async def alone():
+                return namespaces(emulator) == own_namespace() and held(emulator)[2] == 1
+
+            await until(alone)
+            assert held(emulator)[1] <= threads + 6     # the event loop's own, which stay
+
+
 def held(emulator):
     """How many descriptors, threads and children the emulator has."""
     process = pathlib.Path(f"/proc/{emulator.process.pid}")
