@@ -2,7 +2,8 @@
  * metrics - counters, gauges and histograms, counted without locks and rendered as Prometheus text
  *
  * Every family, its labels and all label values are rows of one table (metrics_table.c), so the set of series is closed and each
- * starts at zero (requests with an unusual method or status are shown once there was one). Each thread counts in its own shard; a scrape adds the shards up.
+ * starts at zero (requests with an unusual method or status are shown once there was one). Each thread counts in its own shard; a
+ * scrape adds the shards up.
  *
  * Owns:       the shards.
  * Lifetime:   metrics_new before the threads start … metrics_free after they ended.

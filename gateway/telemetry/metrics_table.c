@@ -16,8 +16,8 @@ static const char *const decision_reasons[] = {"granted",     "missing_token", "
 					       "command",     "rate",	       "concurrency",	"budget",	   "unavailable",
 					       "capacity",    "draining",      "body_limit",	"abnormal_usage", "other"};
 static const char *const kill_reasons[] = {"timeout", "client_gone", "drain"};
-static const char *const auth_failures[] = {"missing", "malformed", "checksum", "unknown", "bad-mac", "expired", "revoked",
-					    "suspended", "not-yet-valid", "other"};
+static const char *const auth_failures[] = {"missing", "malformed", "checksum",	     "unknown",	     "bad-mac",	      "other-pepper",
+					    "expired", "revoked",   "suspended", "not-yet-valid", "broken-record", "other"};
 static const char *const redis_errors[] = {"timeout", "error", "lost", "other"};
 static const char *const pool_states[] = {"intent",    "creating",   "preparing",  "warm", "hot",
 					  "leased",    "recycling",  "quarantine", "destroying"};
