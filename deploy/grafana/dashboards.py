@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""dashboards.py   writes traffic.json and commands.json beside itself; they are what Grafana imports.
+
+A panel is (title, unit, description, {legend: query}); W in a query stands for the chosen job and instance, R for
+the rate interval.
+"""
+import json
+import pathlib
+
+W = 'job=~"$job", instance=~"$instance"'
+R = "$__rate_interval"
+
+
+def rate(metric, by, more=""):
+    return f"sum by ({by}) (rate(spritegate_{metric}{{{W}{more}}}[{R}]))"
+
+
+def share(metric, part, more=""):
+    """The part of a counter that has these labels, as a ratio of all of it."""
+    return f"sum(rate(spritegate_{metric}{{{W}{more}, {part}}}[{R}])) / sum(rate(spritegate_{metric}{{{W}{more}}}[{R}]))"
+
+
+def quantiles(metric, more=""):
+    return {f"p{q}": f"histogram_quantile({q / 100}, sum by (le) (rate(spritegate_{metric}_bucket{{{W}{more}}}[{R}])))" for q in (50, 95, 99)}
+
+
+def gauge(metric, by, how="sum"):
+    return f"{how} by ({by}) ({metric}{{{W}}})"
+
+
+PROXIED = ', route!~"exec|gateway"'
+EXEC = ', route="exec"'
+
+TRAFFIC = [
+    ("Pages of Datasette: rate, errors, duration", [
+        ("Requests", "reqps", "By kind of page.", {"{{route}}": rate("http_requests_total", "route", PROXIED)}),
+        ("Failed requests", "percentunit", "Answered with 5xx; the objective is 0.1 %.", {"5xx": share("http_requests_total", 'code=~"5.."', PROXIED)}),
+        ("Duration", "s", "From the request's head to the end of its answer.", quantiles("http_request_duration_seconds", PROXIED)),
+    ]),
+    ("Answers", [
+        ("By status", "reqps", "All answers of the public port.", {"{{code}}": rate("http_requests_total", "code")}),
+        ("Cut short", "reqps", "By who cut.", {"{{side}}": rate("http_aborts_total", "side")}),
+        ("Refused by the guard", "reqps", "Requests that are not safe to pass on.", {"{{reason}}": rate("http_rejected_total", "reason")}),
+    ]),
+    ("Saturation", [
+        ("Requests under way", "short", "Commands wait, so exec is higher than its rate suggests.", {"{{route}}": gauge("spritegate_http_requests_in_flight", "route")}),
+        ("Connections", "short", "Of clients and to Datasette.", {"clients": gauge("spritegate_connections", "job"),
+                                                                  "Datasette": gauge("spritegate_upstream_connections", "job")}),
+        ("Body bytes", "Bps", "Received from clients and sent to them.", {"in": rate("http_request_size_bytes_sum", "job"),
+                                                                        "out": rate("http_response_size_bytes_sum", "job")}),
+    ]),
+    ("Datasette", [
+        ("Its answers", "reqps", "By class of status.", {"{{code_class}}": rate("upstream_requests_total", "code_class")}),
+        ("Its failures", "reqps", "No proper answer, by kind.", {"{{kind}}": rate("upstream_errors_total", "kind")}),
+        ("First byte", "s", "From the request's head to the answer's first byte, pages only; and the time to connect.",
+         {**quantiles("http_response_first_byte_seconds", PROXIED), "connect p95": quantiles("upstream_connect_seconds")["p95"]}),
+    ]),
+    ("Process", [
+        ("CPU", "percentunit", "1 = one core.", {"{{instance}}": f"sum by (instance) (rate(process_cpu_seconds_total{{{W}}}[{R}]))"}),
+        ("Resident memory", "bytes", "", {"{{instance}}": gauge("process_resident_memory_bytes", "instance")}),
+        ("File descriptors", "percentunit", "Of the limit.",
+         {"{{instance}}": f"max by (instance) (process_open_fds{{{W}}} / process_max_fds{{{W}}})"}),
+    ]),
+    ("Versions", [
+        ("Running builds", "short", "Gateways by version and revision.", {"{{version}} {{revision}}": gauge("spritegate_build_info", "version, revision")}),
+        ("Uptime", "s", "Since the process started.", {"{{instance}}": f"time() - max by (instance) (process_start_time_seconds{{{W}}})"}),
+        ("Access log lines lost", "cps", "Its reader is too slow.", {"{{instance}}": rate("access_log_dropped_total", "instance")}),
+    ]),
+]
+
+COMMANDS = [
+    ("Commands: rate, errors, duration", [
+        ("Ended", "reqps", "By outcome; unknown and not_started are failures.", {"{{outcome}}": rate("exec_total", "outcome")}),
+        ("Failed requests", "percentunit", "Answered with 5xx; the objective is 0.1 %.", {"5xx": share("http_requests_total", 'code=~"5.."', EXEC)}),
+        ("Run time", "s", "Of the command alone.", quantiles("exec_seconds")),
+    ]),
+    ("Decisions", [
+        ("Decisions", "reqps", "Stacked: allowed, denied, failed.", {"{{outcome}}": rate("exec_decisions_total", "outcome")}),
+        ("Top reasons to deny", "reqps", "The five most frequent.", {"{{reason}}": f"topk(5, {rate('exec_decisions_total', 'reason', ', outcome=' + chr(34) + 'deny' + chr(34))})"}),
+        ("Wrong tokens", "reqps", "By reason.", {
+            "{{reason}}": rate("auth_failures_total", "reason"), "refused without asking Redis": rate("auth_known_bad_total", "job"),
+            "answered 429": rate("auth_throttled_total", "job")}),
+    ]),
+    ("Waiting for a Sprite", [
+        ("Wait", "s", "From the decision to a Sprite; a hot one takes no time.",
+         {**quantiles("exec_queue_seconds"), "cold p95": quantiles("pool_claim_seconds", ', tier="cold"')["p95"]}),
+        ("Cold share", "percentunit", "Commands for which a Sprite had to be made first.", {"cold": share("pool_claims_total", 'tier="cold"')}),
+        ("Waiting", "short", "Commands that wait, and the age of the oldest in seconds.",
+         {"waiters": gauge("spritegate_pool_waiters", "job"), "oldest": gauge("spritegate_pool_wait_oldest_seconds", "job", "max")}),
+    ]),
+    ("The pool", [
+        ("Sprites", "short", "By state; hot, leased and those between cost money.", {"{{state}}": gauge("spritegate_pool_members", "state")}),
+        ("Hot Sprites and their target", "short", "", {"hot": f'sum(spritegate_pool_members{{{W}, state="hot"}})', "target": f"sum(spritegate_pool_target{{{W}}})"}),
+        ("Claims refused, Sprites lost", "cps", "Refusals by reason; idle Sprites whose connection broke.",
+         {"{{reason}}": rate("pool_refusals_total", "reason"), "lost": rate("pool_lost_total", "job")}),
+    ]),
+    ("Making and removing Sprites", [
+        ("Created", "cps", "By result.", {"{{result}}": rate("pool_creates_total", "result")}),
+        ("Time to create and to prepare", "s", "p95.", {"create": quantiles("pool_create_seconds")["p95"], "prepare": quantiles("pool_prepare_seconds")["p95"]}),
+        ("Destroyed", "cps", "By result.", {"{{result}}": rate("pool_destroys_total", "result")}),
+    ]),
+    ("Spend and output", [
+        ("Sandbox time", "short", "Sprites that were running a command, on average.", {"running": rate("exec_sandbox_seconds_total", "job")}),
+        ("Output", "Bps", "Written by commands.", {"bytes": rate("exec_output_bytes_total", "job")}),
+        ("Ended by the gateway", "cps", "By reason.", {"{{reason}}": rate("exec_killed_total", "reason")}),
+    ]),
+    ("Leases", [
+        ("Held", "short", "Concurrency leases of running commands.", {"leases": gauge("spritegate_exec_leases", "job"), "commands": gauge("spritegate_exec_running", "job")}),
+        ("Ended without being settled", "cps", "Each was charged its whole reservation.", {"reaped": rate("exec_leases_reaped_total", "job")}),
+        ("Settlements not acknowledged", "short", "", {"{{instance}}": gauge("spritegate_exec_settlements_pending", "instance")}),
+    ]),
+    ("Redis", [
+        ("Round trips", "s", "", quantiles("redis_command_seconds")),
+        ("Not answered", "cps", "By kind.", {"{{kind}}": rate("redis_errors_total", "kind")}),
+        ("Connection and breaker", "short", "up is 1 when connected; the breaker is 0 when closed.",
+         {"up {{instance}}": gauge("spritegate_redis_up", "instance"), "breaker {{instance}}": gauge("spritegate_redis_breaker_state", "instance")}),
+    ]),
+    ("Sprites API", [
+        ("Calls", "reqps", "By call.", {"{{call}}": rate("sprites_calls_total", "call")}),
+        ("Calls that failed", "reqps", "", {"{{call}} {{result}}": rate("sprites_calls_total", "call, result", ', result!="ok"')}),
+        ("Duration", "s", "p95 by call.",
+         {"{{call}}": f"histogram_quantile(0.95, sum by (call, le) (rate(spritegate_sprites_call_seconds_bucket{{{W}}}[{R}])))"}),
+    ]),
+]
+
+STACKED = {"Decisions", "Sprites", "Requests", "Ended", "By status"}
+WIDTH, HEIGHT = 8, 8
+
+
+def panel(number, title, unit, description, queries, x, y):
+    custom = {"fillOpacity": 10, "showPoints": "never"}
+    if title in STACKED:
+        custom = {**custom, "fillOpacity": 40, "stacking": {"mode": "normal", "group": "A"}}
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    return {
+        "id": number, "type": "timeseries", "title": title, "description": description, "datasource": source,
+        "gridPos": {"h": HEIGHT, "w": WIDTH, "x": x, "y": y},
+        "fieldConfig": {"defaults": {"unit": unit, "min": 0, "custom": custom}, "overrides": []},
+        "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}},
+        "targets": [{"refId": chr(ord("A") + i), "datasource": source, "expr": query, "legendFormat": legend}
+                    for i, (legend, query) in enumerate(queries.items())],
+    }
+
+
+def choice(name, query):
+    # On Fly there is no job label: All must match its absence too.
+    return {"name": name, "label": name, "type": "query", "datasource": {"type": "prometheus", "uid": "${datasource}"}, "query": query,
+            "refresh": 2, "includeAll": True, "multi": True, "allValue": ".*", "current": {"text": "All", "value": "$__all"}}
+
+
+def dashboard(uid, title, rows):
+    panels, number, y = [], 1, 0
+    for row, content in rows:
+        panels.append({"id": number, "type": "row", "title": row, "collapsed": False, "panels": [], "gridPos": {"h": 1, "w": 24, "x": 0, "y": y}})
+        number, y = number + 1, y + 1
+        for i, one in enumerate(content):
+            panels.append(panel(number, *one, x=i * WIDTH, y=y))
+            number += 1
+        y += HEIGHT
+    return {
+        "uid": uid, "title": title, "tags": ["spritegate"], "schemaVersion": 39, "version": 1, "editable": True, "timezone": "browser",
+        "refresh": "30s", "time": {"from": "now-3h", "to": "now"}, "panels": panels,
+        "links": [{"type": "dashboards", "title": "Spritegate", "tags": ["spritegate"], "asDropdown": False}],
+        "templating": {"list": [
+            {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"},
+            choice("job", "label_values(spritegate_build_info, job)"),
+            choice("instance", 'label_values(spritegate_build_info{job=~"$job"}, instance)'),
+        ]},
+    }
+
+
+DASHBOARDS = {"traffic.json": dashboard("spritegate-traffic", "Spritegate: traffic", TRAFFIC),
+              "commands.json": dashboard("spritegate-commands", "Spritegate: commands", COMMANDS)}
+
+
+def text(name):
+    return json.dumps(DASHBOARDS[name], indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    for file in DASHBOARDS:
+        pathlib.Path(__file__).with_name(file).write_text(text(file), encoding="utf-8")
