@@ -13,12 +13,15 @@ import socket
 import socketserver
 import subprocess
 import threading
+import time
 
 import pytest
 
 import dns_wire
 import internet
 from emulator_client import Emulator, until
+from network import Network
+from policy import NetworkPolicy
 
 SIOCGSKNS = 0x894C
 PIDFD_GETFD = 438
@@ -466,6 +469,55 @@ async def test_without_nft_every_sprite_stays_closed_and_the_emulator_says_so(tm
         async with emulator.client() as client:
             name = await sprite(client, allow("a.test"))
             assert await visit(client, name, "a.test:80", "198.18.0.1:80") == ["unresolved", "OSError"]
+
+
+# -- without a Sprite ------------------------------------------------------------
+
+@pytest.mark.parametrize("answer, expected", [
+    (["192.0.2.1", "192.0.2.2"], [b"\xc0\0\2\1", b"\xc0\0\2\2"]), (socket.EAI_NODATA, []),
+    (socket.EAI_NONAME, internet.NoSuchName), (socket.EAI_AGAIN, OSError), (socket.EAI_FAIL, OSError)])
+async def test_what_this_machines_resolver_says(monkeypatch, answer, expected):
+    def getaddrinfo(host, port, family, type):
+        assert (host, family) == ("x.test", socket.AF_INET)
+        if isinstance(answer, int):
+            raise socket.gaierror(answer, "no")
+        return [(family, type, 6, "", (address, 0)) for address in answer]
+
+    outside = internet.Internet([("a.test", ("127.0.0.1", 1))], offline=False)
+    monkeypatch.setattr(internet.socket, "getaddrinfo", getaddrinfo)
+    try:
+        if isinstance(expected, list):
+            assert await outside.resolve("x.test") == expected
+        else:
+            with pytest.raises(expected):
+                await outside.resolve("x.test")
+        assert await outside.resolve("a.test") == [socket.inet_aton("198.18.0.1")]
+    finally:
+        outside.close()
+
+
+async def test_an_address_without_a_name_is_connected_as_it_is():
+    outside = internet.Internet([], offline=False)
+    with greeter() as port:
+        reader, writer = await outside.connect(socket.inet_aton("127.0.0.1"), port)
+        assert await reader.readline() == b"hello\n"
+        writer.close()
+    outside.close()
+
+
+def test_learned_addresses_close_again():
+    """After their time, and when no allowed name leads to them any more."""
+    class Policies:
+        network = NetworkPolicy(allow("a.test", "b.test"))
+
+    network = Network(None, 1, 1, Policies)
+    now = time.monotonic()
+    network.learned = {b"\1\1\1\1": {"a.test": now + 100.5}, b"\1\1\1\2": {"a.test": now - 1}, b"\1\1\1\3": {"denied.test": now + 100},
+                       b"\1\1\1\4": {"denied.test": now + 100, "a.test": now + 50.5, "b.test": now + 70.5}}
+    assert [line for line in network.rules().splitlines() if "element" in line] == [
+        "add element inet sprite open { 1.1.1.1 timeout 100s }", "add element inet sprite open { 1.1.1.4 timeout 70s }"]
+    Policies.network = NetworkPolicy([])
+    assert "element" not in network.rules() and "add rule inet sprite allowed meta l4proto tcp accept" in network.rules()
 
 
 # -- DNS on the wire -------------------------------------------------------------
