@@ -32,7 +32,7 @@ def integration(*names):
 
 
 MUTANTS = [
-    Mutant("the request guard lets everything through", "gateway/http/request.c",
+    Mutant("the request guard lets everything through", "gateway/http/intake.c",
            "if (verdict.reason != HTTP_GUARD_OK)", "if (0)", integration("request_guard")),
     Mutant("the rate limit is off", "policy/scripts/admit.lua",
            "if rate.wait > 0 then violate('rate', rate.wait) end", "", integration("policy_limits")),
@@ -53,6 +53,10 @@ MUTANTS = [
     Mutant("an answer that is cut looks whole", "gateway/proxy/relay.c",
            "if (carry->head_passed)\n\t\thttp_request_abort(carry->request);",
            "if (carry->head_passed)\n\t\thttp_request_end(carry->request);", integration("proxy_failures")),
+    Mutant("what a client left in the memory of its connection stays there", "gateway/http/connection_memory.c",
+           "struct block *block = memset(memory, 0, len);", "struct block *block = memory;", ("unit:http_connection_memory_test",)),
+    Mutant("another process may share the address", "gateway/http/listener.c",
+           "if (!first && share(s) < 0)", "if (share(s) < 0)", ("unit:http_listener_test",)),
     Mutant("gateway tokens reach Datasette", "gateway/proxy/forward.c",
            'return slice_has_prefix_nocase(slice_trim(slice_from(authorization, 6)), SLICE("sgt_"));',
            "return false;", integration("proxy")),
