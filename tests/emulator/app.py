@@ -50,6 +50,7 @@ def make(world):
     add("HEAD", agent + "/exec", on_agent(head_exec))
     add("POST", agent + "/exec", on_agent(exec_http.post))
     add("GET", agent + "/exec/{id}", on_agent(attach_exec))
+    add("DELETE", agent + "/exec/{id}", on_agent(no_route))
     add("POST", agent + "/exec/{id}/kill", on_agent(kill_session))
     add("GET", agent + "/control", on_agent(open_control, control_socket=True))
     add("GET", agent + "/policy/{kind}", on_agent(get_policy))
@@ -220,6 +221,10 @@ async def attach_exec(request, sprite):
 
 async def kill_session(request, sprite):
     return await exec_http.kill(request, sprite, request.match_info["id"])
+
+
+async def no_route(request, sprite):
+    raise errors.Refusal(404, "404 page not found\n")
 
 
 async def open_control(request, sprite):

@@ -10,6 +10,7 @@ import errors
 import values
 from sandbox import SandboxError, StartError
 
+EXIT = 3
 EXIT_PAUSE = 0.005          # keeps the exit frame out of the last output's chunk, where clients take chunks for frames
 KILL_TIMEOUT = 10.0
 LOOK_FOR_CLIENT = 0.1
@@ -19,14 +20,27 @@ REFUSED = {"tty": "TTY not supported on POST /exec\n", "id": "Unsupported parame
 
 
 class Stream:
-    """The client of a POST exec: one frame for each chunk."""
+    """The client of a POST exec: one frame for each chunk, unless `merged` is the size of chunks that are not frames."""
 
-    def __init__(self, response):
+    def __init__(self, response, merged=None):
         self.response = response
+        self.merged = merged
+        self.kept = bytearray()
         self.gone = asyncio.Event()
 
     async def output(self, stream, data):
-        await self.response.write(bytes([stream]) + data)
+        if self.merged:
+            self.kept += bytes([stream]) + data
+        else:
+            await self.response.write(bytes([stream]) + data)
+
+    async def end(self, code):
+        await asyncio.sleep(EXIT_PAUSE)
+        self.kept += bytes([EXIT, code])
+        size = self.merged or len(self.kept)
+        for start in range(0, len(self.kept), size):
+            await self.response.write(self.kept[start:start + size])
+        await self.response.write_eof()
 
 
 async def post(request, sprite):
@@ -45,16 +59,15 @@ async def post(request, sprite):
         raise errors.Refusal(500, f"failed to create runner: {error}\n") from None
     response = web.StreamResponse(headers={"Content-Type": "application/octet-stream",
                                            "X-Content-Type-Options": "nosniff"})
-    stream = Stream(response)
+    fault = sprite.world.faults.hit("merged_frames", sprite.name, "POST")
+    stream = Stream(response, max(1, int(fault["bytes"])) if fault else None)
     feeding = asyncio.ensure_future(feed(request, session))
     try:
         await response.prepare(request)
         await session.attach(stream)
         if not await until_done(request, session, stream):
             return response
-        await asyncio.sleep(EXIT_PAUSE)
-        await response.write(bytes([3, session.code]))
-        await response.write_eof()
+        await stream.end(session.code)
     except SandboxError:
         request.transport.abort()
     finally:

@@ -90,6 +90,7 @@ class Operation:
         self.room = asyncio.Event()
         self.struck = {}
         self.sent = {}                      # stream -> bytes, for lose_bytes_above
+        self.held = None                    # the last output, for early_exit
         self.code = None
         self.error = None
 
@@ -191,6 +192,8 @@ class Operation:
             self.code = None
             return
         await self.channel.text({"type": "exit", "exit_code": self.code})
+        if self.held:
+            await self.send_output(*self.held)
         if not self.session.command.tty:
             await self.report_frame()
         if self.fault("cut_after_exit"):
@@ -209,6 +212,14 @@ class Operation:
 
     async def output(self, stream, data):
         """Called by the session for each piece, one at a time."""
+        if self.fault("early_exit"):
+            before, self.held = self.held, (stream, data)
+            if before:
+                await self.send_output(*before)
+        else:
+            await self.send_output(stream, data)
+
+    async def send_output(self, stream, data):
         if not self.sent:
             await self.strike_first(stream, data)
         sent = self.sent[stream] = self.sent.get(stream, 0) + len(data)

@@ -29,6 +29,8 @@ KNOWN = {
     "cut_mid_frame": ("the socket is cut in the middle of the first output frame, or of frame 3", {}),
     "duplicate_exit": ("frame 3 comes twice, the second time with `code` if given", {"code": None}),
     "no_exit_code": ("the command ends without text exit, frame 3 and exitCode", {}),
+    "early_exit": ("text exit comes before the last output", {}),
+    "merged_frames": ("the answer of a POST exec comes at its end, in chunks of `bytes` that are not frames", {"bytes": 7}),
     "stall": ("the first output, or the exit, is held for delay_ms", {"delay_ms": 30000}),
     "slow_drip": ("output comes in pieces of `bytes`, one each delay_ms", {"bytes": 16, "delay_ms": 20}),
     "lose_bytes_above": ("of each stream only the first `bytes` arrive; the exit is as if all had", {"bytes": 524288}),

@@ -220,6 +220,12 @@ test('an end without an exit code is not taken for success', async () => {
   }
 });
 
+test('output after the text exit arrives', async () => {
+  const sprite = await fresh();
+  await fault('early_exit', { count: 1, match: { sprite: sprite.name } });
+  assert.deepEqual(await sh(sprite, 'echo one; sleep 0.1; echo two; exit 4'), { stdout: 'one\ntwo\n', stderr: '', exitCode: 4 });
+});
+
 // Wrong in the SDK: a control socket that gave an exit code other than 0 counts as failed, and the command runs
 // once more on a socket of its own. No public issue known.
 test('over a control socket a command that fails runs twice', async () => {
@@ -254,6 +260,8 @@ test('commands over HTTP', async () => {
   }
   const options = { input: 'in ', cwd: '/tmp', env: { A: 'b', PATH: '/usr/bin:/bin' } };
   assert.deepEqual(await overHTTP(sprite, 'sh', ['-c', 'cat; pwd; echo $A; exit 4'], options), { stdout: 'in /tmp\nb\n', stderr: '', exitCode: 4 });
+  await fault('merged_frames', { count: 1, bytes: 1000, match: { sprite: sprite.name } });
+  await assert.rejects(sprite.execFileHTTP('echo', ['merged']), /did not include an exit frame/);
   await assert.rejects(sprite.execFileHTTP('no-such-program'), { statusCode: 500, message: /failed to start process/ });
   await assert.rejects(client.sprite('js-nobody').execFileHTTP('true'), { statusCode: 404 });
 });

@@ -275,6 +275,7 @@ async def test_sessions_are_listed_while_they_run(emulator):
         again = await client.call("POST", f"{path}/{id}/kill")
         assert again.status == 410
         assert (await client.call("POST", f"{path}/424242/kill")).status == 404
+        assert (await client.call("DELETE", f"{path}/{id}")).status == 404
         assert (await client.call("GET", path)).json["count"] == 0
 
 

@@ -344,6 +344,24 @@ async def test_a_slow_client_gets_what_was_in_the_pipes_at_the_end(emulator):
         assert (len(result.of(1)), result.code) == (60000, 0)
 
 
+async def test_early_exit(emulator):
+    async with faulty(emulator, "early_exit") as (client, name, control):
+        for run in (control.run, lambda *words: client.run(name, *words)):
+            result = await run("sh", "-c", "echo one; sleep 0.1; echo two >&2; exit 4")
+            kinds = [frame["type"] if isinstance(frame, dict) else frame for frame in result.frames if not isinstance(frame, tuple)]
+            assert kinds[-4:] == [b"\1one\n", "exit", b"\2two\n", b"\3\4"]
+            assert (await run("true")).code == 0
+
+
+async def test_merged_frames(emulator):
+    async with faulty(emulator, "merged_frames", bytes=3) as (client, name, _):
+        async with client.session.post(f"/v1/sprites/{name}/exec?cmd=sh&cmd=-c&cmd=echo one; exit 4") as answer:
+            chunks = []
+            async for data, _ in answer.content.iter_chunks():
+                chunks.append(data)
+            assert b"".join(chunks) == b"\1one\n\3\4" and chunks[0] == b"\1on"
+
+
 async def test_lose_bytes_above(emulator):
     async with faulty(emulator, "lose_bytes_above", bytes=1000) as (client, name, control):
         result = await control.run("sh", "-c", "head -c 100000 /dev/zero; head -c 999 /dev/zero >&2")
