@@ -4,7 +4,7 @@
 #define CEILING_GUESS 10
 #define PERIOD_GUESS_US UINT64_C(60000000)
 
-#define CEILING_MAX 1000
+#define CEILING_MAX BUDGET_CEILING_MAX
 #define PERIOD_MAX_US UINT64_C(3600000000)
 
 static uint64_t cost_us(const struct budget *budget)
@@ -58,6 +58,7 @@ void budget_postpone(struct budget *budget, uint64_t opens_us)
 
 void budget_spend(struct budget *budget, uint64_t now_us)
 {
+	budget->made_us[budget->made++ % BUDGET_CEILING_MAX] = now_us;
 	if (budget->count)
 		budget->full_us = (budget->full_us > now_us ? budget->full_us : now_us) + cost_us(budget);
 }
@@ -68,11 +69,22 @@ void budget_raise(struct budget *budget)
 		budget->count++;
 }
 
+/* When the one that it would be too many with has left the period. */
+static uint64_t window_opens_us(const struct budget *budget, uint64_t count, size_t position)
+{
+	uint64_t periods = 1 + position / count, before = count - position % count;
+	if (before > budget->made)
+		return 0;
+	return budget->made_us[(budget->made - before) % BUDGET_CEILING_MAX] + periods * budget->period_us;
+}
+
 uint64_t budget_opens_us(const struct budget *budget, size_t position, bool optimistic)
 {
 	if (!budget->count)
 		return 0;
-	uint64_t cost = budget->period_us / (optimistic ? budget->ceiling : budget->count);
-	uint64_t fits_us = budget->full_us + (position + 1) * cost;
-	return fits_us > budget->period_us ? fits_us - budget->period_us : 0;
+	uint64_t count = optimistic ? budget->ceiling : budget->count;
+	uint64_t fits_us = budget->full_us + (position + 1) * (budget->period_us / count);
+	uint64_t rate_us = fits_us > budget->period_us ? fits_us - budget->period_us : 0;
+	uint64_t window_us = window_opens_us(budget, count, position);
+	return rate_us > window_us ? rate_us : window_us;
 }

@@ -2,7 +2,8 @@
  * budget - how many creations the provider lets us make in a period: learnt from what it says, halved when it refuses
  *
  * The generic cell rate algorithm (GCRA): each creation costs period / count, and what was not used for a whole period may be
- * used at once. Until the provider has said a limit or refused, nothing is held back.
+ * used at once. GCRA alone would follow such a burst with more than count in one period, which a provider that counts by windows
+ * refuses: so no period ever has more than count. Until the provider has said a limit or refused, nothing is held back.
  *
  * Pure: no clock, no I/O.
  * Invariants: 1 <= count <= ceiling once a limit is known.
@@ -11,11 +12,15 @@
 
 #include "gateway/sprites/provider.h"
 
+#define BUDGET_CEILING_MAX 1000
+
 struct budget {
 	uint64_t ceiling; /* creations per period that the provider allows; guessed while it has not said so */
 	uint64_t count;   /* creations per period that we make; 0 = no limit is known */
 	uint64_t period_us;
 	uint64_t full_us; /* when all of it can be used again (GCRA's theoretical arrival time) */
+	uint64_t made_us[BUDGET_CEILING_MAX]; /* when the last creations began; a ring */
+	uint64_t made;
 };
 
 /* The provider told its limit with a success. */
