@@ -4,9 +4,9 @@
 #define PAUSE_MAX_US 2000000u
 #define MISSING_MAX 3
 
-void preparation_init(struct preparation *preparation, uint64_t budget_us, uint64_t now_us)
+void preparation_init(struct preparation *preparation, enum preparation_step first, uint64_t budget_us, uint64_t now_us)
 {
-	*preparation = (struct preparation){.step = PREPARATION_CLOSE_NETWORK, .ends_us = now_us + budget_us};
+	*preparation = (struct preparation){.step = first, .ends_us = now_us + budget_us};
 }
 
 static struct preparation_action finish(enum provider_code code)

@@ -3,6 +3,8 @@
  *
  *   CLOSE_NETWORK → CHECK_NETWORK → DIAL → RUN → finished
  *
+ * A Sprite that was prepared before and is only woken begins at CHECK_NETWORK.
+ *
  * The network is closed before anything is dialled or run. A Sprite that is still waking (502, 503, no answer, a lost
  * channel) is tried again after a pause that grows, or after the one it asks for, until the budget is used up. Three
  * times "there is no such Sprite" lead to CONFIRM: the service has given false 404s, so the list decides.
@@ -36,8 +38,8 @@ struct preparation_action {
 	enum provider_code code; /* FINISH */
 };
 
-/* Then do the step CLOSE_NETWORK. */
-void preparation_init(struct preparation *preparation, uint64_t budget_us, uint64_t now_us);
+/* Then do the step `first`, CLOSE_NETWORK or CHECK_NETWORK. */
+void preparation_init(struct preparation *preparation, enum preparation_step first, uint64_t budget_us, uint64_t now_us);
 
 /* How the present step ended; what to do next. `random` is any number: pauses differ, so that many Sprites do not knock
  * at once. */

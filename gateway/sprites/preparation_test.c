@@ -21,7 +21,7 @@ static const struct verdict ok = {.code = PROVIDER_OK}, gone = {.code = PROVIDER
 static void begin(void)
 {
 	now_us = 7 * S;
-	preparation_init(&preparation, 60 * S, now_us);
+	preparation_init(&preparation, PREPARATION_CLOSE_NETWORK, 60 * S, now_us);
 	assert_int_equal(preparation.step, PREPARATION_CLOSE_NETWORK);
 }
 

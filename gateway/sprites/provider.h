@@ -40,7 +40,7 @@ struct provider_result {
 	enum provider_code code;
 	uint64_t retry_after_ms; /* 0 = the provider did not say; of a create with PROVIDER_OK: none is left until then */
 	struct provider_limit limit;
-	struct sandbox *sandbox; /* of prepare, when code is PROVIDER_OK; ownership moves to the receiver */
+	struct sandbox *sandbox; /* of prepare, wake and restore, when code is PROVIDER_OK; ownership moves to the receiver */
 	const char *detail;      /* a plain sentence for the log, valid during the call; never NULL */
 };
 
@@ -56,6 +56,14 @@ struct provider_ops {
 	/* Makes a created Sprite ready: closes its network (policy set and read back), opens its channel, runs a first command
 	 * so that the next one is not slow. Hands over a sandbox. */
 	int (*prepare)(void *self, const char *name, provider_done done, void *ctx);
+
+	/* Opens the channel of a Sprite that was prepared before and may be paused, which wakes it; reads the network policy back
+	 * and runs a first command as prepare does. Hands over a sandbox. */
+	int (*wake)(void *self, const char *name, provider_done done, void *ctx);
+
+	/* Brings a Sprite that was used back to what it was after prepare, and verifies that it is. Hands over a sandbox. NULL:
+	 * this provider cannot. */
+	int (*restore)(void *self, const char *name, provider_done done, void *ctx);
 
 	/* Deletes a Sprite. PROVIDER_OK and PROVIDER_GONE both mean that it does not exist any more. */
 	int (*destroy)(void *self, const char *name, provider_done done, void *ctx);

@@ -412,14 +412,14 @@ static void on_timeout(uv_timer_t *timer)
 	tell(work, PROVIDER_UNAVAILABLE);
 }
 
-static int prepare(void *self, const char *name, provider_done done, void *ctx)
+static int prepare_from(void *self, enum preparation_step first, const char *name, provider_done done, void *ctx)
 {
 	struct sprites_provider *provider = self;
 	struct work *work = valid_name(name) ? work_new(provider, name, done, ctx) : NULL;
 	if (!work)
 		return valid_name(name) ? -ENOMEM : -EINVAL;
 	uint64_t budget_ms = provider->options.prepare_timeout_ms;
-	preparation_init(&work->preparation, budget_ms * 1000, clock_mono_us());
+	preparation_init(&work->preparation, first, budget_ms * 1000, clock_mono_us());
 	int r = call_step(work);
 	if (r < 0)
 		return started(work, r);
@@ -431,7 +431,18 @@ static int prepare(void *self, const char *name, provider_done done, void *ctx)
 	return 0;
 }
 
-static const struct provider_ops ops = {.create = create, .prepare = prepare, .destroy = destroy, .list = list};
+static int prepare(void *self, const char *name, provider_done done, void *ctx)
+{
+	return prepare_from(self, PREPARATION_CLOSE_NETWORK, name, done, ctx);
+}
+
+static int wake(void *self, const char *name, provider_done done, void *ctx)
+{
+	return prepare_from(self, PREPARATION_CHECK_NETWORK, name, done, ctx);
+}
+
+static const struct provider_ops ops = {
+        .create = create, .prepare = prepare, .wake = wake, .destroy = destroy, .list = list};
 
 struct provider sprites_provider_interface(struct sprites_provider *provider)
 {
