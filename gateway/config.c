@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum setting_type { TEXT, SECRET, NUMBER, BYTES };
+enum setting_type { TEXT, SECRET, NUMBER, BYTES, SIZE };
 
 #define FOR_SERVE 1U
 #define FOR_TOKEN 2U
@@ -49,9 +49,15 @@ static const struct setting settings[] = {
 	{"max_body_bytes", BYTES, AT(max_body_bytes), "128MiB", 0, 16 * GIB, 0, "Largest body of a proxied request."},
 	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, 0, "Largest body of POST /-/agent/exec."},
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
-	{"pool_hot", NUMBER, AT(pool_hot), "2", 0, 100, 0, "Running Sprites kept ready by this instance."},
-	{"pool_warm", NUMBER, AT(pool_warm), "0", 0, 0, 0, "Paused Sprites kept ready for the whole pool. Only 0 is supported yet."},
+	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, 0, "Running Sprites kept ready by this instance; `auto`: as many as the demand is worth."},
+	{"pool_warm", SIZE, AT(pool_warm), "0", 0, 1000, 0, "Paused Sprites kept ready by this instance; `auto`: as many as the demand and its bursts need."},
 	{"pool_max", NUMBER, AT(pool_max), "10", 1, 1000, 0, "Most Sprites of this instance that exist or are being created."},
+	{"pool_creates_per_minute", NUMBER, AT(pool_creates_per_minute), "0", 0, 1000, 0,
+	 "Creations that the provider allows in a minute; 0 = not known, it will say when it is too many."},
+	{"pool_running_limit", NUMBER, AT(pool_running_limit), "0", 0, 1000, 0, "Sprites that may run at once; 0 = not known."},
+	{"pool_warm_limit", NUMBER, AT(pool_warm_limit), "0", 0, 1000, 0, "Sprites that may be paused at once; 0 = not known."},
+	{"pool_usd_per_day", NUMBER, AT(pool_usd_per_day), "0", 0, 100000, 0,
+	 "Dollars, by list prices, that this instance's Sprites may cost in 24 hours; 0 = no limit."},
 	{"pool_wait_seconds", NUMBER, AT(pool_wait_seconds), "10", 0, 120, 0, "Longest wait of a command for a Sprite."},
 	{"cache_bytes", BYTES, AT(cache_bytes), "0", 0, 0, 0, "Response cache. Only 0 (off) is supported yet."},
 	{"exec_timeout_seconds", NUMBER, AT(exec_timeout_seconds), "30", 1, 3600, 0, "Wall time of a command that asks for none."},
@@ -98,13 +104,28 @@ static int parse_bytes(struct slice text, uint64_t *value)
 	return r;
 }
 
+static int parse_number(enum setting_type type, struct slice text, uint64_t *value)
+{
+	return type == BYTES ? parse_bytes(text, value) : slice_to_u64(text, UINT64_MAX, value);
+}
+
+static const char *expected(enum setting_type type)
+{
+	if (type == BYTES)
+		return "a number of bytes (an integer, or with KiB, MiB, GiB)";
+	return type == SIZE ? "a whole number or `auto`" : "a whole number";
+}
+
 static int put_number(struct config *config, const struct setting *s, struct slice text, struct buf *faults)
 {
 	uint64_t value = 0;
-	int r = s->type == BYTES ? parse_bytes(text, &value) : slice_to_u64(text, UINT64_MAX, &value);
+	if (s->type == SIZE && slice_equal(text, SLICE("auto"))) {
+		*number_at(config, s) = CONFIG_AUTO;
+		return 0;
+	}
+	int r = parse_number(s->type, text, &value);
 	if (r < 0)
-		return buf_printf(faults, "%s: \"%.*s\" is not %s\n", s->name, SLICE_FMT(text),
-				  s->type == BYTES ? "a number of bytes (an integer, or with KiB, MiB, GiB)" : "a whole number");
+		return buf_printf(faults, "%s: \"%.*s\" is not %s\n", s->name, SLICE_FMT(text), expected(s->type));
 	if (value < s->min || value > s->max)
 		return buf_printf(faults, "%s: %llu is outside %llu to %llu\n", s->name, (unsigned long long)value,
 				  (unsigned long long)s->min, (unsigned long long)s->max);
@@ -134,7 +155,7 @@ static int put_text(struct config *config, const struct setting *s, struct slice
 
 static int put(struct config *config, const struct setting *s, struct slice text, struct buf *faults)
 {
-	return s->type == NUMBER || s->type == BYTES ? put_number(config, s, text, faults) : put_text(config, s, text, faults);
+	return s->type == TEXT || s->type == SECRET ? put_text(config, s, text, faults) : put_number(config, s, text, faults);
 }
 
 static const struct setting *find(struct slice name)
@@ -253,12 +274,19 @@ static int check_required(const struct config *config, unsigned use, struct buf 
 	return r;
 }
 
+static int check_size(const char *name, uint64_t size, const struct config *config, struct buf *faults)
+{
+	if (size == CONFIG_AUTO || size <= config->pool_max)
+		return 0;
+	return buf_printf(faults, "%s: %llu is above pool_max (%llu)\n", name, (unsigned long long)size,
+			  (unsigned long long)config->pool_max);
+}
+
 static int check_relations(const struct config *config, struct buf *faults)
 {
-	int r = 0;
-	if (config->pool_hot > config->pool_max)
-		r = buf_printf(faults, "pool_hot: %llu is above pool_max (%llu)\n", (unsigned long long)config->pool_hot,
-			       (unsigned long long)config->pool_max);
+	int r = check_size("pool_hot", config->pool_hot, config, faults);
+	if (r == 0)
+		r = check_size("pool_warm", config->pool_warm, config, faults);
 	if (r == 0 && config->exec_timeout_seconds > config->exec_max_timeout_seconds)
 		r = buf_printf(faults, "exec_timeout_seconds: %llu is above exec_max_timeout_seconds (%llu)\n",
 			       (unsigned long long)config->exec_timeout_seconds,
@@ -302,7 +330,7 @@ int config_load(struct config *config, const char *file, enum config_use use, st
 
 int config_document(struct buf *out)
 {
-	static const char *const types[] = {"text", "secret", "integer", "bytes"};
+	static const char *const types[] = {"text", "secret", "integer", "bytes", "integer or `auto`"};
 	int r = buf_append(out, SLICE("# Settings\n\nMade by `spritegate help config`. Each row is the environment variable of that name and, without\n"
 				      "`SPRITEGATE_` and in lower case, a line `name = value` of the file given with `--config`. The environment wins.\n"
 				      "Bytes are an integer or end in `KiB`, `MiB`, `GiB`.\n\n"
@@ -336,6 +364,8 @@ int config_print(const struct config *config, struct buf *out)
 			r = buf_printf(out, "%s = (%s)\n", s->name, secret_at(config, s)->len ? "set" : "not set");
 		else if (s->type == TEXT)
 			r = print_text(s->name, *text_at(config, s), out);
+		else if (s->type == SIZE && *number_at(config, s) == CONFIG_AUTO)
+			r = buf_printf(out, "%s = auto\n", s->name);
 		else
 			r = buf_printf(out, "%s = %llu\n", s->name, (unsigned long long)*number_at(config, s));
 	}

@@ -15,6 +15,9 @@
 
 #include <stdint.h>
 
+/* Of a size: `auto`. */
+#define CONFIG_AUTO UINT64_MAX
+
 struct config {
 	char *listen;
 	char *admin_listen;
@@ -33,6 +36,10 @@ struct config {
 	uint64_t pool_hot;
 	uint64_t pool_warm;
 	uint64_t pool_max;
+	uint64_t pool_creates_per_minute;
+	uint64_t pool_running_limit;
+	uint64_t pool_warm_limit;
+	uint64_t pool_usd_per_day;
 	uint64_t pool_wait_seconds;
 	uint64_t cache_bytes;
 	uint64_t exec_timeout_seconds;

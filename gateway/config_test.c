@@ -13,7 +13,8 @@
 
 /* What a test sets is gone afterwards: the environment is the process'. */
 static const char *const names[] = {"SPRITEGATE_SPRITES_TOKEN", "SPRITEGATE_PEPPER",	    "SPRITEGATE_POOL_HOT", "SPRITEGATE_MAX_HEAD_BYTES",
-				    "SPRITEGATE_NOPE",		"SPRITEGATE_REDIS_URL", "SPRITEGATE_LISTEN"};
+				    "SPRITEGATE_NOPE",		"SPRITEGATE_REDIS_URL", "SPRITEGATE_LISTEN",   "SPRITEGATE_POOL_WARM",
+				    "SPRITEGATE_POOL_MAX"};
 
 static int clean(void **state UNUSED)
 {
@@ -52,6 +53,7 @@ static void test_defaults(void **state UNUSED)
 	assert_int_equal(config.max_head_bytes, 32 * 1024);
 	assert_int_equal(config.exec_max_output_bytes, 64 * 1024 * 1024);
 	assert_int_equal(config.pool_hot, 2);
+	assert_int_equal(config.pool_warm, 0);
 	assert_true(secret_equal(&config.sprites_token, SLICE("token")));
 	config_deinit(&config);
 }
@@ -64,7 +66,9 @@ static void test_refusals(void **state UNUSED)
 	static const struct {
 		const char *name, *value, *fault;
 	} rows[] = {
-		{"SPRITEGATE_POOL_HOT", "two", "pool_hot: \"two\" is not a whole number"},
+		{"SPRITEGATE_POOL_HOT", "two", "pool_hot: \"two\" is not a whole number or `auto`"},
+		{"SPRITEGATE_POOL_MAX", "auto", "pool_max: \"auto\" is not a whole number"},
+		{"SPRITEGATE_POOL_WARM", "11", "pool_warm: 11 is above pool_max (10)"},
 		{"SPRITEGATE_POOL_HOT", "101", "pool_hot: 101 is outside 0 to 100"},
 		{"SPRITEGATE_POOL_HOT", "11", "pool_hot: 11 is above pool_max (10)"},
 		{"SPRITEGATE_MAX_HEAD_BYTES", "1MiB", "max_head_bytes: 1048576 is outside 4096 to 131072"},
@@ -94,18 +98,19 @@ static void test_file(void **state UNUSED)
 	int fd = mkstemp(path);
 	FILE *file = fdopen(fd, "w");
 	struct config config;
-	fputs("# comment\n\npool_hot = 3\n listen = 127.0.0.1:1\n", file);
+	fputs("# comment\n\npool_hot = 3\npool_warm = auto\n listen = 127.0.0.1:1\n", file);
 	fflush(file);
 	set_required();
 	setenv("SPRITEGATE_LISTEN", "127.0.0.1:2", 1);
 	assert_int_equal(load(&config, path, CONFIG_SERVE, NULL), 0);
 	assert_int_equal(config.pool_hot, 3);
+	assert_true(config.pool_warm == CONFIG_AUTO);
 	assert_string_equal(config.listen, "127.0.0.1:2"); /* the environment wins */
 	config_deinit(&config);
 	fputs("nope = 1\nno equals sign\n", file);
 	fclose(file);
-	assert_int_equal(load(&config, path, CONFIG_SERVE, ":5: unknown setting \"nope\""), -EINVAL);
-	assert_int_equal(load(&config, path, CONFIG_SERVE, ":6: expected `name = value`"), -EINVAL);
+	assert_int_equal(load(&config, path, CONFIG_SERVE, ":6: unknown setting \"nope\""), -EINVAL);
+	assert_int_equal(load(&config, path, CONFIG_SERVE, ":7: expected `name = value`"), -EINVAL);
 	assert_int_equal(load(&config, "/does/not/exist", CONFIG_SERVE, "cannot be read"), -EINVAL);
 	unlink(path);
 }

@@ -355,6 +355,11 @@ static int make_loop(struct gateway *gateway)
 	return r < 0 ? fail("event loop", uv_strerror(r)) : 0;
 }
 
+static size_t pool_size(uint64_t size)
+{
+	return size == CONFIG_AUTO ? SIZING_AUTO : (size_t)size;
+}
+
 static int make_agent(struct gateway *gateway)
 {
 	const struct config *config = gateway->config;
@@ -368,8 +373,14 @@ static int make_agent(struct gateway *gateway)
 		.loop = &gateway->loop,
 		.provider = sprites_provider_interface(gateway->provider),
 		.instance = config->instance,
-		.pool_hot = config->pool_hot,
-		.pool_max = config->pool_max,
+		.sizing = {.hot = pool_size(config->pool_hot),
+			   .warm = pool_size(config->pool_warm),
+			   .max = config->pool_max,
+			   .running_limit = config->pool_running_limit,
+			   .warm_limit = config->pool_warm_limit,
+			   .create_limit = config->pool_creates_per_minute,
+			   .create_window_us = 60000000},
+		.usd_per_day = config->pool_usd_per_day,
 		.pool_wait_ms = config->pool_wait_seconds * 1000,
 		.max_jobs = MAX_JOBS,
 		.settlement = {.redis_url = config->redis_url,

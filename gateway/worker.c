@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/exec/intent.h"
 #include "gateway/http/server.h"
 
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #define MAX_BUFFERED_BODIES 16 /* times EXEC_MAX_BODY_BYTES */
 #define MAX_REDIS_PENDING   1024
 #define IDLE_POLL_MS	    20
+#define INTENT_EVERY_MS	    1000
 
 enum wish { WISH_DRAIN, WISH_QUIESCE, WISH_STOP };
 
@@ -37,6 +39,7 @@ struct worker {
 	struct relay *relay;
 	struct exec_endpoint *endpoint;
 	struct http_server *server;
+	uint64_t intended_ms;    /* a page of Datasette's agent is told again from then on, in loop time */
 	bool draining, stopping;
 };
 
@@ -61,6 +64,16 @@ static void respond_health(struct worker *worker, struct http_request *request)
 		log_error("health: the answer could not be sent");
 }
 
+/* Whoever opens the chat will probably have a command run. */
+static void announce(struct worker *worker, const struct http_head *head)
+{
+	uint64_t now = uv_now(&worker->loop);
+	if (!worker->options.config->pool_warm || now < worker->intended_ms || !exec_intent_is_page(head->path))
+		return;
+	worker->intended_ms = now + INTENT_EVERY_MS;
+	exec_intent_send(worker->options.agent, EXEC_INTENT_PAGE_MS);
+}
+
 static void on_request(void *ctx, struct http_request *request)
 {
 	struct worker *worker = ctx;
@@ -74,6 +87,7 @@ static void on_request(void *ctx, struct http_request *request)
 		break;
 	case HTTP_ROUTE_PROXY:
 	case HTTP_ROUTE_AMBIGUOUS: /* the guard has refused it */
+		announce(worker, http_request_head(request));
 		relay_handle(worker->relay, request);
 		break;
 	}
@@ -264,6 +278,7 @@ static int make_endpoint(struct worker *worker)
 		.max_timeout_ms = config->exec_max_timeout_seconds * 1000,
 		.wait_ms = config->pool_wait_seconds * 1000,
 		.max_output_bytes = config->exec_max_output_bytes,
+		.announces = config->pool_warm != 0,
 		.wrong_token_burst = config->wrong_token_burst,
 		.client = client_address,
 		.client_ctx = worker,

@@ -1,6 +1,7 @@
 #include "gateway/exec/agent.h"
 
 #include "gateway/base/log.h"
+#include "gateway/exec/intent.h"
 #include "gateway/exec/run.h"
 
 #include <stdlib.h>
@@ -116,13 +117,26 @@ static void cancel(struct exec_agent *agent, struct exec_cancel *message)
 	free(message);
 }
 
+static void intend(struct exec_agent *agent, struct exec_intent *intent)
+{
+	pool_intent(agent->pool, intent->for_ms);
+	free(intent);
+}
+
 static void on_message(void *ctx, struct mailbox_item *item)
 {
 	struct exec_message *message = CONTAINER_OF(item, struct exec_message, item);
-	if (message->kind == EXEC_START)
+	switch (message->kind) {
+	case EXEC_START:
 		start(ctx, CONTAINER_OF(message, struct exec_job, message));
-	else
+		break;
+	case EXEC_CANCEL:
 		cancel(ctx, CONTAINER_OF(message, struct exec_cancel, message));
+		break;
+	case EXEC_INTENT:
+		intend(ctx, CONTAINER_OF(message, struct exec_intent, message));
+		break;
+	}
 }
 
 static void count_call(struct exec_agent *agent, enum metric calls, enum metric seconds, enum provider_code code, uint64_t took_us)
@@ -136,7 +150,7 @@ static void count_call(struct exec_agent *agent, enum metric calls, enum metric 
 static void on_claim(void *ctx, const char *what, uint64_t waited_us)
 {
 	struct exec_agent *agent = ctx;
-	if (strcmp(what, "hot") == 0 || strcmp(what, "cold") == 0) {
+	if (strcmp(what, "hot") == 0 || strcmp(what, "warm") == 0 || strcmp(what, "cold") == 0) {
 		struct metrics_labels labels = {{metrics_value(METRIC_POOL_CLAIMS, 0, what)}};
 		metrics_add(agent->metrics, METRIC_POOL_CLAIMS, labels, 1);
 		metrics_observe(agent->metrics, METRIC_POOL_CLAIM_SECONDS, labels, waited_us);
@@ -156,6 +170,11 @@ static void on_prepare(void *ctx, enum provider_code code, uint64_t took_us)
 	struct exec_agent *agent = ctx;
 	agent->prepared += code == PROVIDER_OK;
 	count_call(ctx, METRIC_POOL_PREPARES, METRIC_POOL_PREPARE_SECONDS, code, took_us);
+}
+
+static void on_wake(void *ctx, enum provider_code code, uint64_t took_us)
+{
+	count_call(ctx, METRIC_POOL_WAKES, METRIC_POOL_WAKE_SECONDS, code, took_us);
 }
 
 static void on_destroy(void *ctx, enum provider_code code, uint64_t took_us UNUSED)
@@ -178,11 +197,11 @@ static struct pool *make_pool(struct exec_agent *agent, const struct exec_agent_
 		.provider = options->provider,
 		.instance = options->instance,
 		.recipe = slice_str(options->provider.recipe),
-		.hot = options->pool_hot,
-		.max = options->pool_max,
+		.sizing = options->sizing,
+		.usd_per_day = options->usd_per_day,
 		.max_waiters = POOL_MAX_WAITERS_DEFAULT,
-		.observer = {.on_claim = on_claim, .on_create = on_create, .on_prepare = on_prepare, .on_destroy = on_destroy,
-			     .on_lost = on_lost, .ctx = agent},
+		.observer = {.on_claim = on_claim, .on_create = on_create, .on_prepare = on_prepare, .on_wake = on_wake,
+			     .on_destroy = on_destroy, .on_lost = on_lost, .ctx = agent},
 	};
 	return pool_new(&pool);
 }
@@ -198,7 +217,7 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 		return NULL;
 	agent->loop = options->loop;
 	agent->metrics = options->metrics;
-	agent->wanted = options->pool_hot;
+	agent->wanted = options->sizing.hot == SIZING_AUTO ? 0 : options->sizing.hot;
 	if (mailbox_init(&agent->mailbox, options->loop, options->max_jobs, on_message, agent) < 0) {
 		free(agent);
 		return NULL;
@@ -235,7 +254,13 @@ void exec_agent_collect(struct exec_agent *agent)
 	pool_counts(agent->pool, &counts);
 	for (unsigned i = 0; i < ARRAY_LEN(shown); i++)
 		metrics_set(agent->metrics, METRIC_POOL_MEMBERS, (struct metrics_labels){{i}}, counts.members[shown[i]]);
-	metrics_set(agent->metrics, METRIC_POOL_TARGET, METRICS_NONE, counts.hot_target);
+	const size_t targets[] = {counts.hot_target, counts.warm_target};
+	for (unsigned i = 0; i < ARRAY_LEN(targets); i++)
+		metrics_set(agent->metrics, METRIC_POOL_TARGET, (struct metrics_labels){{i}}, targets[i]);
+	metrics_set(agent->metrics, METRIC_POOL_STALLED, METRICS_NONE, counts.stalled);
+	metrics_set(agent->metrics, METRIC_POOL_IDLE_SECONDS, METRICS_NONE, counts.idle_us);
+	metrics_set(agent->metrics, METRIC_POOL_COST, METRICS_NONE, counts.spent_nusd / 1000);
+	metrics_set(agent->metrics, METRIC_POOL_HEDGES, METRICS_NONE, counts.hedges);
 	metrics_set(agent->metrics, METRIC_POOL_WAITERS, METRICS_NONE, counts.waiters);
 	metrics_set(agent->metrics, METRIC_POOL_WAIT_OLDEST_SECONDS, METRICS_NONE, counts.oldest_wait_us);
 	metrics_set(agent->metrics, METRIC_EXEC_RUNNING, METRICS_NONE, agent->run_count);

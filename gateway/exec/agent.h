@@ -21,7 +21,8 @@ struct exec_agent_options {
 	uv_loop_t *loop;
 	struct provider provider;
 	const char *instance;
-	size_t pool_hot, pool_max;
+	struct sizing_options sizing;
+	uint64_t usd_per_day;
 	uint64_t pool_wait_ms;
 	size_t max_jobs;
 	struct admission_options settlement; /* loop and observer are filled in here */

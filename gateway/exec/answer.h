@@ -36,7 +36,7 @@ struct exec_result {
 	unsigned exit_code;         /* of EXEC_EXITED */
 	enum exec_refusal refusal;  /* of EXEC_NOT_STARTED */
 	uint64_t retry_after_ms;    /* of EXEC_NOT_STARTED */
-	const char *tier;           /* "hot", "cold" or "none" */
+	const char *tier;           /* "hot", "warm", "cold" or "none" */
 	struct output streams[2];   /* stdout, stderr */
 	uint64_t admit_us, claim_us, run_us;
 	char detail[200];           /* a plain sentence for EXEC_UNKNOWN and EXEC_NOT_STARTED */

@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/exec/intent.h"
 #include "gateway/exec/reply.h"
 #include "gateway/exec/throttle.h"
 #include "gateway/http/peer.h"
@@ -395,6 +396,8 @@ static void handle_post(struct call *call, const struct http_head *head)
 		refuse(call, exec_problem_too_large("body", call->endpoint->options.max_body));
 		return;
 	}
+	if (call->endpoint->options.announces)
+		exec_intent_send(call->endpoint->options.agent, EXEC_INTENT_HEAD_MS);
 	if (http_request_read(call->request, call->endpoint->options.max_body) < 0)
 		refuse(call, exec_problem_internal);
 }

@@ -29,6 +29,7 @@ struct exec_endpoint_options {
 	uint64_t timeout_ms, max_timeout_ms;
 	uint64_t wait_ms;                   /* longest wait for a sandbox, as the agent has it */
 	uint64_t max_output_bytes;          /* ceiling per stream */
+	bool announces;                     /* a head with a token of the right form is told to the agent before its body is there */
 	uint64_t wrong_token_burst;         /* per address, see throttle.h; 0 = no limit */
 	/* Whose failures are counted together: the client's address, after what trusted proxies say. */
 	struct slice (*client)(void *ctx, const struct http_head *head);

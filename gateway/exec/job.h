@@ -12,9 +12,9 @@
 #include "gateway/exec/request.h"
 #include "policy/admission.h"
 
-enum exec_message_kind { EXEC_START, EXEC_CANCEL };
+enum exec_message_kind { EXEC_START, EXEC_CANCEL, EXEC_INTENT };
 
-/* The first member of both messages. */
+/* The first member of every message. */
 struct exec_message {
 	struct mailbox_item item;
 	enum exec_message_kind kind;

@@ -220,13 +220,23 @@ static void on_granted(void *ctx, const struct pool_grant *grant)
 	       grant->retry_after_ms, grant->detail);
 }
 
+/* Who claims, for the pool: FNV-1a of the token's public id, which is random and made by us. */
+static uint64_t tenant_of(const struct exec_job *job)
+{
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	for (const char *c = job->lease.kid; *c; c++)
+		hash = (hash ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
+	return hash;
+}
+
 /* Both tries share the wait: the lease has 15 s more than the command for it, for killing and for settling. */
 static void start_claim(struct run *run)
 {
 	uint64_t waited_ms = (clock_mono_us() - run->claim_start_us) / 1000;
 	run->state = CLAIMING;
 	run->tries++;
-	if (pool_claim(run->owner->pool, waited_ms < run->owner->wait_ms ? run->owner->wait_ms - waited_ms : 0, on_granted, run, &run->claim) < 0)
+	uint64_t wait_ms = waited_ms < run->owner->wait_ms ? run->owner->wait_ms - waited_ms : 0;
+	if (pool_claim(run->owner->pool, tenant_of(run->job), wait_ms, on_granted, run, &run->claim) < 0)
 		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, "The gateway is out of memory.");
 }
 
@@ -246,7 +256,7 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 		return NULL;
 	}
 	run->tries = 1;
-	if (pool_claim(owner->pool, owner->wait_ms, on_granted, run, &run->claim) < 0) {
+	if (pool_claim(owner->pool, tenant_of(job), owner->wait_ms, on_granted, run, &run->claim) < 0) {
 		launch_deinit(&run->launch);
 		free(run);
 		return NULL;

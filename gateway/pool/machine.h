@@ -5,44 +5,62 @@
  * in order and whose outcome comes back as events. Time passes in one place, the event MACHINE_TICK: every other event uses
  * `now` only to note when something happened.
  *
+ * Its parts: machine_claims (who gets what), machine_supply (creating, preparing, waking, parking, restoring), machine_destroy
+ * (destroying, and what an earlier run left), and here the rest: events, time, stopping.
+ *
  * Owns:       the roster of members. Waiters belong to the driver and must stay until granted, refused or canceled.
  * Lifetime:   machine_init … machine_deinit.
  * Bounds:     max + MACHINE_LEFTOVERS members, max_waiters waiters; no allocation after machine_init.
- * Invariants: waiters are oldest first; nobody waits while a member is hot; at most one operation of a member is under way
- *             (busy); a record in GONE is reused from the next step on.
+ * Invariants: waiters are oldest first; nobody waits while a member is hot that it may have; a member that was used is only ever
+ *             granted to the tenant that used it; at most one operation of a member is under way (busy); a record in GONE is
+ *             reused from the next step on.
  */
 #pragma once
 
+#include "gateway/pool/fair.h"
 #include "gateway/pool/gate.h"
 #include "gateway/pool/outlook.h"
+#include "gateway/pool/quantile.h"
 #include "gateway/pool/roster.h"
+#include "gateway/pool/sizing.h"
 
 /* How many Sprites of an earlier run are taken in at once; the rest come with the next listing. */
 #define MACHINE_LEFTOVERS 64
 
+/* Announced claims that are remembered at once. */
+#define MACHINE_INTENTS 4
+
 struct machine_waiter {
 	struct machine_waiter *prev, *next;
+	uint64_t tenant; /* opaque */
 	uint64_t deadline_us;
 	uint64_t since_us;
+	struct fair_tenant *record; /* the machine's */
 };
 
 struct machine_options {
-	size_t hot, max, max_waiters;
+	struct sizing_options sizing; /* its create_limit is where the budget begins; the provider's word replaces it */
+	size_t max_waiters;
 	uint64_t max_age_us;
-	uint64_t seed; /* of the jitter; not 0 */
+	uint64_t day_nusd;     /* money for 24 hours, in nano dollars; 0 = no limit */
+	bool recycle;          /* members may be restored for the tenant that used them */
+	unsigned max_uses;     /* of a restored member; 0 = 50 */
+	uint64_t seed;         /* of the jitter; not 0 */
 };
 
 enum machine_event_type {
 	MACHINE_START,
 	MACHINE_STOP,      /* deadline_us */
 	MACHINE_TICK,
-	MACHINE_CLAIM,     /* waiter, with its deadline_us set */
+	MACHINE_INTENT,    /* deadline_us: a claim will probably come before */
+	MACHINE_CLAIM,     /* waiter, with its tenant and deadline_us set */
 	MACHINE_CANCEL,    /* waiter, not granted yet */
 	MACHINE_RETURN,    /* member: granted, but never handed over */
 	MACHINE_RELEASE,   /* member: used */
 	MACHINE_LOST,      /* member: the channel of an idle one broke */
 	MACHINE_CREATED,   /* member, code, retry_after_ms, limit, unsent */
-	MACHINE_PREPARED,  /* member, code, retry_after_ms */
+	MACHINE_PREPARED,  /* member, code, retry_after_ms: of a preparation or a wake */
+	MACHINE_RESTORED,  /* member, code */
 	MACHINE_DESTROYED, /* member, code, retry_after_ms */
 	MACHINE_FOUND,     /* name: a Sprite of this instance's */
 	MACHINE_LISTED,    /* code */
@@ -64,9 +82,11 @@ enum machine_action_type {
 	MACHINE_DO_LIST,
 	MACHINE_DO_CREATE,  /* member: give it a name and create it */
 	MACHINE_DO_PREPARE, /* member */
+	MACHINE_DO_WAKE,    /* member: open its channel again and verify it; comes back as MACHINE_PREPARED */
+	MACHINE_DO_RESTORE, /* member: restore its clean checkpoint and verify it */
 	MACHINE_DO_CLOSE,   /* member: close its sandbox, if it has one */
 	MACHINE_DO_DESTROY, /* member */
-	MACHINE_DO_GRANT,   /* waiter, member, hot; the waiter is the driver's again */
+	MACHINE_DO_GRANT,   /* waiter, member, tier; the waiter is the driver's again */
 	MACHINE_DO_REFUSE,  /* waiter, refusal, retry_after_ms; the waiter is the driver's again */
 	MACHINE_DO_STOPPED, /* left */
 };
@@ -75,7 +95,7 @@ struct machine_action {
 	enum machine_action_type type;
 	struct pool_member *member;
 	struct machine_waiter *waiter;
-	bool hot;
+	enum pool_tier tier;
 	int refusal; /* POOL_E_* */
 	uint64_t retry_after_ms;
 	size_t left;
@@ -84,22 +104,34 @@ struct machine_action {
 struct machine {
 	struct machine_options options;
 	struct roster roster;
+	struct fair fair;
 	struct machine_waiter *waiters;
 	size_t waiting;
 	struct gate gate;
-	struct estimate create, prepare, hold, destroy;
+	struct demand demand;
+	struct spend spend;
+	struct sizing target;
+	struct estimate create, prepare, wake, restore, hold, destroy;
+	struct quantile wakes, supplies; /* a supply is a creation with its preparation */
 	uint64_t *ready_us; /* scratch of the two outlooks, expected and optimistic */
-	bool filling, stopping, overdue, stopped;
+	bool begun, filling, stopping, overdue, stopped;
 	bool worse; /* the outlook of waiters may have got worse in this step */
+	uint64_t now_us;         /* of the last step */
 	uint64_t fill_us;        /* filling starts then at the latest; 0 = decided */
 	uint64_t surplus_us;     /* more are hot than wanted since then; 0 = not */
+	uint64_t excess_us;      /* more are warm than a fixed size wants, likewise */
+	uint64_t blocked_us;     /* something wanted may begin then; 0 = nothing waits for time */
+	uint64_t review_us;      /* next decision about the sizes; 0 = they are fixed */
+	uint64_t short_us;       /* less stock than wanted, and no progress since then; 0 = not */
 	uint64_t stop_us;        /* deadline of stopping; 0 = none */
+	uint64_t intents_us[MACHINE_INTENTS]; /* when each ends; 0 = none */
 	struct {
 		bool busy, incomplete;
 		unsigned attempts;
 		uint64_t wait_us; /* the next listing waits for this; 0 = none planned */
 	} list;
 	size_t destroys;
+	uint64_t claims, hedges, restores;
 	uint64_t random;
 	struct machine_action *actions;
 	size_t action_cap, action_head, action_count;
@@ -117,3 +149,12 @@ bool machine_next_action(struct machine *machine, struct machine_action *action)
 
 /* When the next MACHINE_TICK is needed; UINT64_MAX = never. */
 uint64_t machine_next_due(const struct machine *machine);
+
+/* How many should be hot now: the target, or more while claims are announced. */
+size_t machine_hot_wanted(const struct machine *machine);
+
+/* Less stock than wanted for a minute, and nothing became ready in that time. */
+bool machine_is_stalled(const struct machine *machine, uint64_t now_us);
+
+/* Sprites that run without a claim: on their way, hot, or parked so recently that the provider may not have paused them yet. */
+size_t machine_running_idle(const struct machine *machine, uint64_t now_us);

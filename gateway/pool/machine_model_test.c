@@ -17,6 +17,8 @@
 #define EVENTS         1000000
 #define EPISODE_EVENTS 4000
 #define WAITERS        16
+#define TENANTS        4
+#define CREATIONS      64
 #define SLOTS          (16 + MACHINE_LEFTOVERS)
 #define SPRITES        (SLOTS + 64)
 #define SECOND_US      UINT64_C(1000000)
@@ -42,12 +44,19 @@ struct waiter {
 	bool used;
 };
 
-enum operation { NONE, CREATE, PREPARE, DESTROY };
+enum operation { NONE, CREATE, PREPARE, WAKE, RESTORE, DESTROY };
 
 struct member {
 	enum operation operation;
-	bool created, leased, open;
+	bool leased, open;
 	bool leftover;
+	bool used, clean; /* by `tenant`; restored since */
+	uint64_t tenant;  /* who has it, or had it last */
+};
+
+struct tenant {
+	size_t held;
+	uint64_t claimed_us; /* 0 = never */
 };
 
 struct model {
@@ -58,13 +67,18 @@ struct model {
 	struct machine_options options;
 	struct sprite sprites[SPRITES];
 	struct waiter waiters[WAITERS + 1];
-	struct machine_waiter *queue[WAITERS]; /* oldest first */
+	struct machine_waiter *queue[WAITERS + 1]; /* oldest first */
 	size_t queued;
 	struct machine_waiter *claiming;       /* the claim of the event that is being handled */
 	struct member members[SLOTS];
+	struct tenant tenants[TENANTS];
+	uint64_t creations[CREATIONS]; /* when the last ones began; a ring */
+	size_t created;
+	uint64_t hedges, claims;
 	unsigned names;
 	bool listing, stopping, stopped;
 	size_t left;
+	uint64_t tenants_used;
 	unsigned trouble; /* percent of operations that go wrong */
 };
 
@@ -140,12 +154,62 @@ static void let_late_ones_appear(struct model *model)
 	}
 }
 
+/* --- fairness, naively ------------------------------------------------------------------------ */
+
+static size_t waiting_of(struct model *model, uint64_t tenant)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < model->queued; i++)
+		n += model->queue[i]->tenant == tenant;
+	return n;
+}
+
+static size_t held_by_all(struct model *model)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < TENANTS; i++)
+		n += model->tenants[i].held;
+	return n;
+}
+
+static bool others_want(struct model *model, uint64_t tenant)
+{
+	for (uint64_t i = 0; i < TENANTS; i++) {
+		const struct tenant *other = &model->tenants[i];
+		bool recent = other->claimed_us && model->now_us < other->claimed_us + FAIR_MEMORY_US;
+		if (i != tenant && (other->held || recent || waiting_of(model, i)))
+			return true;
+	}
+	return false;
+}
+
+/* One at a time: may it take another, when it holds so many more already? */
+static bool may_take(struct model *model, uint64_t tenant, size_t more)
+{
+	size_t taken = held_by_all(model) + more;
+	size_t free = model->options.sizing.max > taken ? model->options.sizing.max - taken : 0;
+	return free && (!others_want(model, tenant) || model->tenants[tenant].held + more < free);
+}
+
+static bool may_have(const struct member *mine, uint64_t tenant)
+{
+	return mine->open && !mine->leased && mine->operation == NONE && (!mine->used || mine->tenant == tenant);
+}
+
+static bool has_one_for(struct model *model, uint64_t tenant)
+{
+	for (size_t i = 0; i < SLOTS; i++)
+		if (may_have(&model->members[i], tenant))
+			return true;
+	return false;
+}
+
 /* --- what must hold after every event --------------------------------------------------------- */
 
 static void check_lists(struct model *model)
 {
 	const struct machine *machine = &model->machine;
-	size_t live = 0, leftovers = 0, aged = 0;
+	size_t live = 0, leftovers = 0;
 	for (int state = 0; state < POOL_STATES; state++) {
 		size_t n = 0;
 		const struct pool_member *member;
@@ -155,9 +219,10 @@ static void check_lists(struct model *model)
 			CHECK(model, member->busy == (mine->operation != NONE));
 			CHECK(model, (state == POOL_LEASED) == mine->leased);
 			CHECK(model, (state == POOL_HOT || state == POOL_LEASED) == mine->open);
+			CHECK(model, !mine->used || mine->clean || state == POOL_RECYCLING || state == POOL_DESTROYING ||
+					     state == POOL_GONE);
 			n++;
 			leftovers += state != POOL_GONE && mine->leftover;
-			aged += member->aged;
 		}
 		CHECK(model, n == machine->roster.counts[state]);
 		live += state != POOL_GONE ? n : 0;
@@ -168,8 +233,7 @@ static void check_lists(struct model *model)
 		spares++;
 	CHECK(model, live == roster_total(&machine->roster));
 	CHECK(model, live + machine->roster.counts[POOL_GONE] + spares == machine->roster.capacity);
-	CHECK(model, live - leftovers <= model->options.max);
-	CHECK(model, aged == machine->roster.aged);
+	CHECK(model, live - leftovers <= model->options.sizing.max);
 	CHECK(model, machine->roster.impossible == 0);
 }
 
@@ -180,11 +244,18 @@ static void check_waiters(struct model *model)
 	size_t n = 0;
 	DL_FOREACH(machine->waiters, waiter) {
 		CHECK(model, n < model->queued && waiter == model->queue[n]);
+		CHECK(model, !has_one_for(model, waiter->tenant) || !may_take(model, waiter->tenant, 0));
 		n++;
 	}
 	CHECK(model, n == model->queued && n == machine->waiting && n <= model->options.max_waiters);
-	CHECK(model, !n || !machine->roster.counts[POOL_HOT]);
 	CHECK(model, !n || !model->stopping);
+	for (size_t i = 0; i < TENANTS; i++) {
+		size_t held = 0;
+		for (size_t at = 0; at < SLOTS; at++)
+			held += model->members[at].leased && model->members[at].tenant == i;
+		CHECK(model, held == model->tenants[i].held);
+	}
+	CHECK(model, machine->fair.held == held_by_all(model));
 }
 
 static void check_nothing_leaks(struct model *model)
@@ -194,21 +265,96 @@ static void check_nothing_leaks(struct model *model)
 			CHECK(model, model->stopped || is_held(model, model->sprites[i].name));
 }
 
+static size_t running(const struct model *model)
+{
+	const size_t *counts = model->machine.roster.counts;
+	return counts[POOL_INTENT] + counts[POOL_CREATING] + counts[POOL_PREPARING] + counts[POOL_HOT] + counts[POOL_LEASED] +
+	       counts[POOL_RECYCLING] + counts[POOL_QUARANTINE];
+}
+
+/* Creations of the last minute, the limit's window. */
+static size_t recent_creations(const struct model *model)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < CREATIONS && i < model->created; i++)
+		n += model->creations[i] + model->options.sizing.create_window_us > model->now_us;
+	return n;
+}
+
+static void check_limits(struct model *model)
+{
+	const struct sizing_options *sizing = &model->options.sizing;
+	CHECK(model, !sizing->running_limit || running(model) <= sizing->running_limit);
+	CHECK(model, !sizing->create_limit || recent_creations(model) <= sizing->create_limit);
+	CHECK(model, model->hedges <= 1 + model->claims / 20);
+}
+
+/* Of those who wait: how many need one that nobody has used, as far as fairness allows. */
+static size_t needed_by_waiters(struct model *model)
+{
+	size_t needed = 0;
+	for (uint64_t tenant = 0; tenant < TENANTS; tenant++) {
+		size_t allowed = 0, coming = 0, waiting = waiting_of(model, tenant);
+		while (allowed < waiting && may_take(model, tenant, allowed))
+			allowed++;
+		for (size_t i = 0; i < SLOTS; i++) {
+			const struct member *mine = &model->members[i];
+			coming += mine->used && mine->tenant == tenant && mine->operation != NONE && mine->operation != DESTROY;
+		}
+		needed += allowed > coming ? allowed - coming : 0;
+	}
+	return needed;
+}
+
+struct have {
+	size_t hot, warm, waking, coming;
+};
+
+static struct have have(struct model *model)
+{
+	struct have have = {0};
+	for (size_t i = 0; i < model->machine.roster.capacity; i++) {
+		const struct pool_member *member = &model->machine.roster.slots[i];
+		const struct member *mine = &model->members[i];
+		bool fresh = !member->aged;
+		have.coming += mine->operation == CREATE || (mine->operation == PREPARE && !member->waking);
+		have.waking += !mine->used && (mine->operation == WAKE || (mine->operation == PREPARE && member->waking));
+		have.coming += member->state == POOL_QUARANTINE;
+		if (mine->used)
+			continue;
+		have.hot += fresh && member->state == POOL_HOT && mine->open;
+		have.warm += fresh && member->state == POOL_WARM;
+	}
+	return have;
+}
+
 static void check_it_does_its_work(struct model *model)
 {
 	const struct machine *machine = &model->machine;
-	const size_t *counts = machine->roster.counts;
-	size_t on_way = counts[POOL_INTENT] + counts[POOL_CREATING] + counts[POOL_PREPARING];
-	size_t have = counts[POOL_HOT] - machine->roster.aged + on_way;
-	bool held_back = !machine->filling || model->stopping || !gate_is_open(&machine->gate) ||
-			 roster_total(&machine->roster) >= model->options.max ||
-			 counts[POOL_CREATING] >= machine->gate.window || machine->gate.failures > 1;
-	CHECK(model, have >= model->options.hot + model->queued || held_back);
+	const struct sizing_options *sizing = &model->options.sizing;
+	struct have now = have(model);
+	size_t needed = needed_by_waiters(model);
+	bool limited = sizing->running_limit && machine_running_idle(machine, model->now_us) +
+							machine->roster.counts[POOL_LEASED] >= sizing->running_limit;
+	bool held_back = !machine->filling || model->stopping || !gate_is_open(&machine->gate) || limited ||
+			 roster_total(&machine->roster) >= sizing->max || machine->gate.failures > 1 ||
+			 machine->roster.counts[POOL_CREATING] >= machine->gate.window ||
+			 budget_opens_us(&machine->gate.budget, 2, false) > model->now_us ||
+			 (sizing->running_limit && demand_bursts(&machine->demand));
+	CHECK(model, now.hot + now.warm + now.waking + now.coming >= machine->target.hot + machine->target.warm + needed || held_back);
+	/* Nobody who may be served waits while one could be woken for him. */
+	CHECK(model, now.waking >= needed || !now.warm || limited || model->stopping);
+}
+
+static void check_destroys(struct model *model)
+{
+	const struct machine *machine = &model->machine;
 	size_t destroys = 0, ready = 0;
 	const struct pool_member *member;
 	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member) {
 		destroys += member->busy;
 		ready += !member->busy && !member->wait_us;
+		CHECK(model, !member->deferred || member->busy || model->queued);
 	}
 	CHECK(model, destroys == machine->destroys && destroys <= 8);
 	CHECK(model, !ready || destroys == 8);
@@ -219,7 +365,9 @@ static void check(struct model *model)
 	check_lists(model);
 	check_waiters(model);
 	check_nothing_leaks(model);
+	check_limits(model);
 	check_it_does_its_work(model);
+	check_destroys(model);
 }
 
 /* --- are its answers allowed? ----------------------------------------------------------------- */
@@ -244,18 +392,27 @@ static size_t position_of(struct model *model, const struct machine_waiter *wait
 	return i;
 }
 
+static size_t count_state(const struct model *model, enum pool_state state)
+{
+	return model->machine.roster.counts[state];
+}
+
 /* The soonest time at which the waiter at this position could be served, found by trying every member. */
 static uint64_t soonest(struct model *model, size_t position)
 {
 	const struct machine *machine = &model->machine;
 	uint64_t create = estimate_optimistic_us(&machine->create), prepare = estimate_optimistic_us(&machine->prepare);
+	uint64_t wake = estimate_optimistic_us(&machine->wake), restore = estimate_optimistic_us(&machine->restore);
 	uint64_t times[SLOTS];
 	size_t n = 0;
 	for (size_t i = 0; i < machine->roster.capacity; i++) {
 		const struct pool_member *member = &machine->roster.slots[i];
-		if (model->members[i].operation != CREATE && model->members[i].operation != PREPARE)
+		const uint64_t left[] = {[CREATE] = create + prepare, [PREPARE] = member->waking ? wake : prepare, [WAKE] = wake,
+					 [RESTORE] = restore};
+		enum operation operation = model->members[i].operation;
+		if (operation == NONE || operation == DESTROY)
 			continue;
-		uint64_t at = member->since_us + prepare + (model->members[i].operation == CREATE ? create : 0);
+		uint64_t at = member->since_us + left[operation];
 		times[n++] = at > model->now_us ? at : model->now_us;
 	}
 	for (size_t rank = 0; rank < n; rank++)
@@ -267,6 +424,13 @@ static uint64_t soonest(struct model *model, size_t position)
 			}
 	if (position < n)
 		return times[position];
+	uint64_t lead = create + prepare;
+	if (count_state(model, POOL_WARM))
+		return model->now_us + (wake < lead ? wake : lead);
+	if (model->options.recycle && count_state(model, POOL_LEASED))
+		return model->now_us + (restore < lead ? restore : lead);
+	if (count_state(model, POOL_QUARANTINE))
+		return model->now_us + prepare;
 	if (machine->gate.until_us[GATE_UNAUTHORIZED])
 		return UINT64_MAX;
 	uint64_t start = model->now_us;
@@ -280,7 +444,24 @@ static uint64_t soonest(struct model *model, size_t position)
 		start = fits_us > start ? fits_us : start;
 		budget_spend(&best, start);
 	}
-	return start + create + prepare;
+	return start + lead;
+}
+
+/* A full queue: the newcomer is refused, or the youngest of whoever has most of it. */
+static void check_full(struct model *model, const struct machine_waiter *refused, size_t position)
+{
+	size_t before = model->queued - (model->queued && model->queue[model->queued - 1] == model->claiming);
+	CHECK(model, model->claiming && before == model->options.max_waiters && !model->stopping);
+	if (refused == model->claiming) {
+		for (uint64_t tenant = 0; tenant < TENANTS; tenant++)
+			CHECK(model, tenant == refused->tenant ||
+					     waiting_of(model, tenant) <= waiting_of(model, refused->tenant) + 1);
+		return;
+	}
+	CHECK(model, position < model->queued && refused->tenant != model->claiming->tenant);
+	CHECK(model, waiting_of(model, refused->tenant) > waiting_of(model, model->claiming->tenant));
+	for (size_t i = position + 1; i < model->queued; i++)
+		CHECK(model, model->queue[i]->tenant != refused->tenant);
 }
 
 static void on_refuse(struct model *model, const struct machine_action *action)
@@ -290,8 +471,10 @@ static void on_refuse(struct model *model, const struct machine_action *action)
 	CHECK(model, action->retry_after_ms >= 1000 && action->retry_after_ms <= 300000);
 	switch (action->refusal) {
 	case POOL_E_FULL:
-		CHECK(model, action->waiter == model->claiming && position == model->queued);
-		CHECK(model, model->queued == model->options.max_waiters && !model->stopping);
+		check_full(model, action->waiter, position);
+		break;
+	case POOL_E_BUDGET:
+		CHECK(model, action->waiter == model->claiming && spend_level(&model->machine.spend) == SPEND_NOTHING);
 		break;
 	case POOL_E_STOPPING:
 		CHECK(model, model->stopping);
@@ -313,20 +496,37 @@ static void on_refuse(struct model *model, const struct machine_action *action)
 	end_waiter(action->waiter);
 }
 
+/* Was it this one's turn? Whoever holds least comes first, among equals whoever has waited longest. */
+static void check_turn(struct model *model, size_t position)
+{
+	size_t held = model->tenants[model->queue[position]->tenant].held;
+	for (size_t i = 0; i < model->queued; i++) {
+		uint64_t tenant = model->queue[i]->tenant;
+		size_t other = model->tenants[tenant].held;
+		if (other < held || (other == held && i < position))
+			CHECK(model, !has_one_for(model, tenant) || !may_take(model, tenant, 0));
+	}
+}
+
 static void on_grant(struct model *model, const struct machine_action *action)
 {
 	struct member *mine = member_of(model, action->member);
 	size_t position = position_of(model, action->waiter);
-	CHECK(model, mine->open && !mine->leased && mine->operation == NONE);
+	uint64_t tenant = action->waiter->tenant;
+	CHECK(model, may_have(mine, tenant) && may_take(model, tenant, 0));
+	CHECK(model, !mine->used || (mine->clean && mine->tenant == tenant));
 	CHECK(model, !model->stopping);
 	CHECK(model, CONTAINER_OF(action->waiter, struct waiter, machine)->used);
-	if (model->queued && position == 0) {
-		CHECK(model, !action->hot);
-		drop_from_queue(model, 0);
+	if (position < model->queued) {
+		CHECK(model, action->tier != POOL_TIER_HOT);
+		check_turn(model, position);
+		drop_from_queue(model, position);
 	} else {
-		CHECK(model, action->hot && action->waiter == model->claiming && model->queued == 0);
+		CHECK(model, action->tier == POOL_TIER_HOT && action->waiter == model->claiming);
 	}
 	mine->leased = true;
+	mine->tenant = tenant;
+	model->tenants[tenant].held++;
 	end_waiter(action->waiter);
 }
 
@@ -334,12 +534,15 @@ static void on_operation(struct model *model, const struct machine_action *actio
 {
 	struct member *mine = member_of(model, action->member);
 	CHECK(model, mine->operation == NONE && !mine->open && !mine->leased);
+	CHECK(model, operation != RESTORE || (mine->used && model->options.recycle));
+	CHECK(model, operation != PREPARE || !mine->used || mine->clean);
 	mine->operation = operation;
 	if (operation != CREATE)
 		return;
-	CHECK(model, !model->stopping && roster_total(&model->machine.roster) <= model->options.max);
+	CHECK(model, !model->stopping && roster_total(&model->machine.roster) <= model->options.sizing.max);
 	snprintf(action->member->name, sizeof action->member->name, "m%u", model->names++);
-	mine->leftover = false;
+	*mine = (struct member){.operation = CREATE};
+	model->creations[model->created++ % CREATIONS] = model->now_us;
 }
 
 static void on_action(struct model *model, const struct machine_action *action)
@@ -355,9 +558,15 @@ static void on_action(struct model *model, const struct machine_action *action)
 	case MACHINE_DO_PREPARE:
 		on_operation(model, action, PREPARE);
 		break;
+	case MACHINE_DO_WAKE:
+		on_operation(model, action, WAKE);
+		break;
+	case MACHINE_DO_RESTORE:
+		on_operation(model, action, RESTORE);
+		break;
 	case MACHINE_DO_CLOSE:
+		CHECK(model, !member_of(model, action->member)->leased);
 		member_of(model, action->member)->open = false;
-		member_of(model, action->member)->leased = false;
 		break;
 	case MACHINE_DO_DESTROY:
 		on_operation(model, action, DESTROY);
@@ -384,13 +593,14 @@ static void send(struct model *model, struct machine_event event)
 		/* What the machine did not answer at once must be in its queue, last. */
 		model->claiming = event.waiter;
 		struct machine_waiter *last = model->machine.waiters ? model->machine.waiters->prev : NULL;
-		if (last == event.waiter && model->queued < WAITERS)
+		if (last == event.waiter)
 			model->queue[model->queued++] = event.waiter;
 	}
 	struct machine_action action;
 	while (machine_next_action(&model->machine, &action))
 		on_action(model, &action);
 	model->claiming = NULL;
+	model->hedges = model->machine.hedges;
 	check(model);
 	model->events++;
 }
@@ -404,9 +614,13 @@ static void claim(struct model *model)
 		if (waiter->used)
 			continue;
 		waiter->used = true;
-		waiter->machine = (struct machine_waiter){.deadline_us = model->now_us + any(model, 20 * SECOND_US)};
+		waiter->machine = (struct machine_waiter){.tenant = chance(model, 60) ? 0 : any(model, model->tenants_used),
+							  .deadline_us = model->now_us + any(model, 20 * SECOND_US)};
 		if (chance(model, 5))
 			waiter->machine.deadline_us = model->now_us;
+		if (!model->stopping && spend_level(&model->machine.spend) != SPEND_NOTHING)
+			model->tenants[waiter->machine.tenant].claimed_us = model->now_us;
+		model->claims++;
 		send(model, (struct machine_event){.type = MACHINE_CLAIM, .waiter = &waiter->machine});
 		return;
 	}
@@ -439,7 +653,11 @@ static void release(struct model *model)
 	if (!member)
 		return;
 	bool back = chance(model, 15);
-	member_of(model, member)->leased = false;
+	struct member *mine = member_of(model, member);
+	mine->leased = false;
+	mine->used |= !back;
+	mine->clean &= back;
+	model->tenants[mine->tenant].held--;
 	send(model, (struct machine_event){.type = back ? MACHINE_RETURN : MACHINE_RELEASE, .member = member});
 }
 
@@ -458,7 +676,7 @@ static struct machine_event refusal(struct model *model)
 	static const enum provider_code codes[] = {PROVIDER_RATE_LIMIT, PROVIDER_CAPACITY, PROVIDER_UNAUTHORIZED};
 	enum provider_code code = codes[any(model, chance(model, 80) ? 2 : 3)];
 	struct provider_limit limit = {.left = UINT64_MAX};
-	if (chance(model, 50))
+	if (!model->options.sizing.create_limit && chance(model, 50))
 		limit = (struct provider_limit){.count = any(model, 20), .window_ms = any(model, 20000), .left = any(model, 20)};
 	return (struct machine_event){.code = code, .retry_after_ms = chance(model, 50) ? any(model, 15000) : 0, .limit = limit};
 }
@@ -494,6 +712,13 @@ static struct machine_event answer_prepare(struct model *model, struct pool_memb
 	return (struct machine_event){.code = PROVIDER_OK};
 }
 
+static struct machine_event answer_restore(struct model *model, struct pool_member *member)
+{
+	struct machine_event event = answer_prepare(model, member);
+	member_of(model, member)->clean = event.code == PROVIDER_OK;
+	return event;
+}
+
 static struct machine_event answer_destroy(struct model *model, const char *name)
 {
 	struct sprite *sprite = sprite_find(model, name);
@@ -519,14 +744,19 @@ static void finish(struct model *model, struct pool_member *member)
 	enum operation operation = mine->operation;
 	struct machine_event event;
 	mine->operation = NONE;
+	static const enum machine_event_type types[] = {[CREATE] = MACHINE_CREATED,
+							[PREPARE] = MACHINE_PREPARED,
+							[WAKE] = MACHINE_PREPARED,
+							[RESTORE] = MACHINE_RESTORED,
+							[DESTROY] = MACHINE_DESTROYED};
 	if (operation == CREATE)
 		event = answer_create(model, member->name);
-	else if (operation == PREPARE)
-		event = answer_prepare(model, member);
-	else
+	else if (operation == DESTROY)
 		event = answer_destroy(model, member->name);
+	else
+		event = operation == RESTORE ? answer_restore(model, member) : answer_prepare(model, member);
 	event.member = member;
-	event.type = operation == CREATE ? MACHINE_CREATED : operation == PREPARE ? MACHINE_PREPARED : MACHINE_DESTROYED;
+	event.type = types[operation];
 	send(model, event);
 }
 
@@ -551,7 +781,7 @@ static void finish_listing(struct model *model)
 		struct pool_member *next = model->machine.roster.free;
 		send(model, (struct machine_event){.type = MACHINE_FOUND, .name = model->sprites[i].name});
 		if (next && next != model->machine.roster.free)
-			member_of(model, next)->leftover = true;
+			*member_of(model, next) = (struct member){.leftover = true, .operation = member_of(model, next)->operation};
 	}
 	bool failed = chance(model, model->trouble);
 	for (size_t i = 0; i < SPRITES && !failed; i++)
@@ -584,7 +814,9 @@ static void pass_time(struct model *model, uint64_t us)
 static void random_event(struct model *model)
 {
 	uint64_t dice = any(model, 100);
-	if (dice < 22)
+	if (dice < 3)
+		send(model, (struct machine_event){.type = MACHINE_INTENT, .deadline_us = model->now_us + 1 + any(model, 60 * SECOND_US)});
+	else if (dice < 22)
 		claim(model);
 	else if (dice < 26)
 		cancel(model);
@@ -602,11 +834,25 @@ static void random_event(struct model *model)
 
 /* --- episodes --------------------------------------------------------------------------------- */
 
+static void choose_sizes(struct model *model, struct sizing_options *sizing)
+{
+	sizing->max = 1 + any(model, 12);
+	sizing->hot = chance(model, 30) ? SIZING_AUTO : any(model, sizing->max + 1);
+	sizing->warm = chance(model, 30) ? SIZING_AUTO : chance(model, 30) ? 0 : any(model, sizing->max + 1);
+	sizing->running_limit = chance(model, 70) ? 0 : 1 + any(model, sizing->max);
+	sizing->warm_limit = chance(model, 70) ? 0 : 1 + any(model, sizing->max);
+	sizing->create_limit = chance(model, 50) ? 0 : 1 + (unsigned)any(model, 20);
+	sizing->create_window_us = 60 * SECOND_US;
+}
+
 static void begin(struct model *model, uint64_t seed)
 {
 	*model = (struct model){.seed = seed, .random = seed, .now_us = SECOND_US};
-	model->options.max = 1 + any(model, 12);
-	model->options.hot = any(model, model->options.max + 1);
+	choose_sizes(model, &model->options.sizing);
+	model->tenants_used = 1 + any(model, TENANTS);
+	model->options.recycle = chance(model, 40);
+	model->options.max_uses = 1 + (unsigned)any(model, 4);
+	model->options.day_nusd = chance(model, 10) ? 1 + any(model, 1000000000) : 0;
 	model->options.max_waiters = 1 + any(model, WAITERS);
 	model->options.max_age_us = (20 + any(model, 600)) * SECOND_US;
 	model->options.seed = seed | 1;

@@ -49,6 +49,7 @@ static const char *const refusals[] = {
 	[POOL_E_DEADLINE] = "deadline",
 	[POOL_E_STOPPING] = "stopping",
 	[POOL_E_UNAVAILABLE] = "unavailable",
+	[POOL_E_BUDGET] = "budget",
 };
 
 static enum provider_code code_of(const char *text)
@@ -102,6 +103,12 @@ static void say_action(struct script *script, const struct machine_action *actio
 	case MACHINE_DO_PREPARE:
 		say(script, "prepare %s", action->member->name);
 		break;
+	case MACHINE_DO_WAKE:
+		say(script, "wake %s", action->member->name);
+		break;
+	case MACHINE_DO_RESTORE:
+		say(script, "restore %s", action->member->name);
+		break;
 	case MACHINE_DO_CLOSE:
 		say(script, "close %s", action->member->name);
 		break;
@@ -109,8 +116,8 @@ static void say_action(struct script *script, const struct machine_action *actio
 		say(script, "destroy %s", action->member->name);
 		break;
 	case MACHINE_DO_GRANT:
-		say(script, "grant %d %s%s", number_of(script, action->waiter), action->member->name,
-		    action->hot ? " hot" : "");
+		say(script, "grant %d %s %s", number_of(script, action->waiter), action->member->name,
+		    pool_tier_name(action->tier));
 		break;
 	case MACHINE_DO_REFUSE:
 		say(script, "refuse %d %s %d", number_of(script, action->waiter), refusals[action->refusal],
@@ -132,7 +139,7 @@ static void send(struct script *script, struct machine_event event)
 
 static bool send_outcome(struct script *script, const char *verb, const char *who, const char *code, const char *ms)
 {
-	static const char *const verbs[] = {"created", "prepared", "destroyed"};
+	static const char *const verbs[] = {"created", "prepared", "restored", "destroyed"};
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
 		if (strcmp(verbs[i], verb) != 0)
 			continue;
@@ -199,8 +206,11 @@ static void play(struct script *script, const char *text)
 		pass_time(script, ms * 1000);
 	} else if (strcmp(verb, "claim") == 0) {
 		struct machine_waiter *waiter = &script->waiters[atoi(a)];
+		waiter->tenant = (uint64_t)atoi(c);
 		waiter->deadline_us = script->now_us + (uint64_t)atoi(b) * 1000;
 		send(script, (struct machine_event){.type = MACHINE_CLAIM, .waiter = waiter});
+	} else if (strcmp(verb, "intent") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_INTENT, .deadline_us = script->now_us + ms * 1000});
 	} else if (strcmp(verb, "cancel") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_CANCEL, .waiter = &script->waiters[atoi(a)]});
 	} else if (strcmp(verb, "found") == 0) {
@@ -220,7 +230,7 @@ static void run(size_t hot, size_t max, size_t max_waiters, const struct row *ro
 {
 	struct script script = {.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(4096)};
 	struct machine_options options = {
-		.hot = hot, .max = max, .max_waiters = max_waiters, .max_age_us = UINT64_C(3600000000), .seed = 7};
+		.sizing = {.hot = hot, .max = max}, .max_waiters = max_waiters, .max_age_us = UINT64_C(3600000000), .seed = 7};
 	assert_int_equal(machine_init(&script.machine, &options), 0);
 	for (size_t i = 0; i < count; i++) {
 		play(&script, rows[i].event);
@@ -260,15 +270,15 @@ static void cold_claims_join_what_is_on_its_way(void **state)
 {
 	(void)state;
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"claim 1 9000", "create b"}, {"claim 2 9000", "create c"},
-	    {"created b ok", "prepare b"}, {"prepared b ok", "grant 1 b"}, {"created a ok", "prepare a"},
-	    {"prepared a ok", "grant 2 a"}, {"created c ok", "prepare c"}, {"prepared c ok", ""},
+	    {"created b ok", "prepare b"}, {"prepared b ok", "grant 1 b cold"}, {"created a ok", "prepare a"},
+	    {"prepared a ok", "grant 2 a cold"}, {"created c ok", "prepare c"}, {"prepared c ok", ""},
 	    {"counts", "hot 1, leased 2"});
 }
 
 static void nothing_hot_wanted(void **state)
 {
 	(void)state;
-	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"},
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
 	    {"release a", "close a, destroy a"}, {"destroyed a ok", ""}, {"counts", ""});
 }
 
@@ -279,7 +289,7 @@ static void what_a_canceled_claim_asked_for_does_not_stay(void **state)
 	    {"prepared a ok", ""}, {"counts", "hot 1"}, {"wait 29999", ""}, {"counts", "hot 1"},
 	    {"wait 1", "close a, destroy a"});
 	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"cancel 1", ""}, {"claim 2 9000", ""},
-	    {"created a ok", "prepare a"}, {"prepared a ok", "grant 2 a"});
+	    {"created a ok", "prepare a"}, {"prepared a ok", "grant 2 a cold"});
 }
 
 static void max_counts_everything(void **state)
@@ -287,9 +297,9 @@ static void max_counts_everything(void **state)
 	(void)state;
 	RUN(1, 2, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
 	    {"claim 1 9000", "grant 1 a hot, create b"}, {"claim 2 60000", ""}, {"created b ok", "prepare b"},
-	    {"prepared b ok", "grant 2 b"}, {"claim 3 60000", ""}, {"counts", "leased 2, waiting 1"},
+	    {"prepared b ok", "grant 2 b cold"}, {"claim 3 60000", ""}, {"counts", "leased 2, waiting 1"},
 	    {"release a", "close a, destroy a"}, {"destroyed a unavailable", ""}, {"wait 500", "destroy a"},
-	    {"destroyed a ok", "create c"}, {"created c ok", "prepare c"}, {"prepared c ok", "grant 3 c"});
+	    {"destroyed a ok", "create c"}, {"created c ok", "prepare c"}, {"prepared c ok", "grant 3 c cold"});
 }
 
 static void refuses_when_the_queue_is_full(void **state)
@@ -336,7 +346,7 @@ static void rate_limit_is_obeyed(void **state)
 	/* A waiter who cannot live to see the end of it need not wait; one who can, waits. */
 	RUN(0, 10, 8, STARTED, {"claim 1 6000", "create a"}, {"claim 2 8000", "create b"},
 	    {"created a rate-limit 7000", ""}, {"created b rate-limit 7000", "refuse 1 deadline 9500"},
-	    {"wait 7000", "create c"}, {"created c ok", "prepare c"}, {"prepared c ok", "grant 2 c"});
+	    {"wait 7000", "create c"}, {"created c ok", "prepare c"}, {"prepared c ok", "grant 2 c cold"});
 }
 
 static void only_those_for_whom_none_is_on_its_way_are_refused(void **state)
@@ -344,7 +354,7 @@ static void only_those_for_whom_none_is_on_its_way_are_refused(void **state)
 	(void)state;
 	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "create b"},
 	    {"created b rate-limit 30000", "refuse 2 deadline 32500"}, {"created a ok", "prepare a"},
-	    {"prepared a ok", "grant 1 a"});
+	    {"prepared a ok", "grant 1 a cold"});
 }
 
 static void capacity_waits_for_a_destroy(void **state)
@@ -362,8 +372,9 @@ static void failures_back_off(void **state)
 	/* The answer was lost: the Sprite may exist and is destroyed under its name; a new one gets a new name. */
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
 	    {"creation", "unavailable"}, {"destroyed a ok", ""}, {"wait 249", ""}, {"wait 251", "create b"},
-	    {"created b ok", "prepare b"}, {"prepared b unavailable", "close b, destroy b"}, {"wait 499", ""},
-	    {"wait 501", "create c"});
+	    {"created b ok", "prepare b"}, {"prepared b unavailable", "close b"}, {"counts", "quarantine 1"},
+	    {"wait 499", ""}, {"wait 501", "prepare b"}, {"prepared b unavailable", "close b, destroy b"}, {"wait 999", ""},
+	    {"wait 1001", "create c"});
 }
 
 static void a_lost_creation_is_not_forgotten(void **state)
@@ -382,7 +393,7 @@ static void a_lost_creation_is_not_forgotten(void **state)
 static void one_not_found_is_no_licence_to_forget(void **state)
 {
 	(void)state;
-	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"},
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
 	    {"release a", "close a, destroy a"}, {"destroyed a gone", ""}, {"counts", "destroying 1"}, {"wait 4999", ""},
 	    {"wait 1", "destroy a"}, {"destroyed a gone", ""}, {"counts", ""});
 }
@@ -390,7 +401,7 @@ static void one_not_found_is_no_licence_to_forget(void **state)
 static void destroy_is_retried_until_it_worked(void **state)
 {
 	(void)state;
-	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"},
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
 	    {"release a", "close a, destroy a"}, {"destroyed a unavailable", ""}, {"wait 500", "destroy a"},
 	    {"destroyed a invalid", ""}, {"wait 1000", "destroy a"}, {"destroyed a unauthorized", ""}, {"wait 29999", ""},
 	    {"wait 1", "destroy a"}, {"destroyed a rate-limit 45000", ""}, {"wait 44999", ""}, {"wait 1", "destroy a"},
@@ -414,8 +425,14 @@ static void unsafe_members_are_never_handed_out(void **state)
 {
 	(void)state;
 	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"},
-	    {"prepared a policy", "close a, destroy a"}, {"wait 500", "create b"}, {"created b ok", "prepare b"},
-	    {"prepared b ok", "grant 1 b"});
+	    {"prepared a policy", "close a"}, {"wait 1000", "prepare a"}, {"prepared a policy", "close a, destroy a"},
+	    {"wait 1000", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", "grant 1 b cold"});
+	/* Once more is enough for one that was only slow. */
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a unavailable", "close a"},
+	    {"wait 1000", "prepare a"}, {"prepared a ok", "grant 1 a cold"});
+	/* What does not exist is not tried again. */
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"},
+	    {"prepared a gone", "close a, destroy a"});
 }
 
 static void unauthorized_refuses_waiters(void **state)
@@ -423,7 +440,7 @@ static void unauthorized_refuses_waiters(void **state)
 	(void)state;
 	RUN(0, 10, 8, STARTED, {"claim 1 60000", "create a"}, {"created a unauthorized", "refuse 1 unavailable 32500"},
 	    {"creation", "unauthorized"}, {"claim 2 60000", "refuse 2 unavailable 32500"}, {"wait 30000", ""},
-	    {"claim 3 60000", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", "grant 3 b"});
+	    {"claim 3 60000", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", "grant 3 b cold"});
 	/* Hot members are served all the same. */
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
 	    {"claim 1 0", "grant 1 a hot, create b"}, {"return a", ""}, {"created b unauthorized", ""},
@@ -434,30 +451,30 @@ static void a_lost_channel_is_dialled_once_more(void **state)
 {
 	(void)state;
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
-	    {"lost a", "close a, prepare a"}, {"claim 1 9000", "create b"}, {"prepared a ok", "grant 1 a"});
+	    {"lost a", "close a, prepare a"}, {"claim 1 9000", "create b"}, {"prepared a ok", "grant 1 a warm"});
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
 	    {"lost a", "close a, prepare a"}, {"prepared a ok", ""}, {"lost a", "close a, create b, destroy a"});
 	/* That one idle Sprite has vanished holds nothing back. */
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
 	    {"lost a", "close a, prepare a"}, {"prepared a gone", "close a, create b, destroy a"}, {"creation", "open"});
 	/* A user's channel is the user's affair. */
-	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"},
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
 	    {"lost a", ""}, {"counts", "leased 1"});
 }
 
 static void never_handed_over_goes_to_the_next(void **state)
 {
 	(void)state;
-	RUN(0, 1, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a"},
-	    {"claim 2 9000", ""}, {"return a", "grant 2 a"}, {"return a", ""}, {"claim 3 0", "grant 3 a hot"});
+	RUN(0, 1, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
+	    {"claim 2 9000", ""}, {"return a", "grant 2 a cold"}, {"return a", ""}, {"claim 3 0", "grant 3 a hot"});
 }
 
 static void waiters_are_served_oldest_first(void **state)
 {
 	(void)state;
 	RUN(0, 3, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "create b"}, {"claim 3 9000", "create c"},
-	    {"created c ok", "prepare c"}, {"prepared c ok", "grant 1 c"}, {"cancel 2", ""}, {"created b ok", "prepare b"},
-	    {"prepared b ok", "grant 3 b"});
+	    {"created c ok", "prepare c"}, {"prepared c ok", "grant 1 c cold"}, {"cancel 2", ""}, {"created b ok", "prepare b"},
+	    {"prepared b ok", "grant 3 b cold"});
 }
 
 static void old_members_are_replaced(void **state)
@@ -502,7 +519,7 @@ static void draining(void **state)
 	    {"wait 1", "stopped 3"}, {"wait 60000", ""});
 	RUN(2, 10, 8, {"stop 1000", "stopped 0"});
 	RUN(0, 10, 8, {"start", "list"}, {"listed unavailable", ""}, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"},
-	    {"prepared a ok", "grant 1 a"}, {"stop 60000", ""}, {"wait 59999", ""}, {"wait 1", "stopped 1"});
+	    {"prepared a ok", "grant 1 a cold"}, {"stop 60000", ""}, {"wait 59999", ""}, {"wait 1", "stopped 1"});
 	RUN(2, 10, 8, {"start", "list"}, {"stop 1000", ""}, {"listed unavailable", "stopped 0"}, {"wait 60000", ""});
 }
 
@@ -518,7 +535,7 @@ static void leftovers_beyond_the_bound_come_with_the_next_listing(void **state)
 {
 	(void)state;
 	struct script script = {.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(1 << 16)};
-	struct machine_options options = {.hot = 1, .max = 2, .max_waiters = 1, .max_age_us = 1, .seed = 7};
+	struct machine_options options = {.sizing = {.hot = 1, .max = 2}, .max_waiters = 1, .max_age_us = 1, .seed = 7};
 	assert_int_equal(machine_init(&script.machine, &options), 0);
 	play(&script, "start");
 	char event[32];
@@ -550,11 +567,11 @@ static void options_have_bounds(void **state)
 {
 	(void)state;
 	static const struct machine_options bad[] = {
-		{.hot = 0, .max = 0, .max_waiters = 1, .max_age_us = 1, .seed = 1},
-		{.hot = 2, .max = 1, .max_waiters = 1, .max_age_us = 1, .seed = 1},
-		{.hot = 0, .max = 1001, .max_waiters = 1, .max_age_us = 1, .seed = 1},
-		{.hot = 0, .max = 1, .max_waiters = 0, .max_age_us = 1, .seed = 1},
-		{.hot = 0, .max = 1, .max_waiters = 1, .max_age_us = 1, .seed = 0},
+		{.sizing = {.hot = 0, .max = 0}, .max_waiters = 1, .max_age_us = 1, .seed = 1},
+		{.sizing = {.hot = 2, .max = 1}, .max_waiters = 1, .max_age_us = 1, .seed = 1},
+		{.sizing = {.hot = 0, .max = 1001}, .max_waiters = 1, .max_age_us = 1, .seed = 1},
+		{.sizing = {.hot = 0, .max = 1}, .max_waiters = 0, .max_age_us = 1, .seed = 1},
+		{.sizing = {.hot = 0, .max = 1}, .max_waiters = 1, .max_age_us = 1, .seed = 0},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		struct machine machine;
@@ -572,7 +589,7 @@ static void an_impossible_transition_is_not_made(void **state)
 		signal(SIGABRT, SIG_DFL);
 		close(STDERR_FILENO); /* assert() would write there */
 		struct machine machine;
-		struct machine_options options = {.hot = 1, .max = 2, .max_waiters = 1, .max_age_us = 1, .seed = 7};
+		struct machine_options options = {.sizing = {.hot = 1, .max = 2}, .max_waiters = 1, .max_age_us = 1, .seed = 7};
 		if (machine_init(&machine, &options) < 0)
 			_exit(9);
 		machine_step(&machine, 1, &(struct machine_event){.type = MACHINE_FOUND, .name = "x"});

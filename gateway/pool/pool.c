@@ -56,6 +56,7 @@ static const struct {
 	[POOL_E_DEADLINE] = {"deadline", "no sandbox becomes ready in time"},
 	[POOL_E_STOPPING] = {"stopping", "this gateway is shutting down"},
 	[POOL_E_UNAVAILABLE] = {"unavailable", "the sandbox provider is not available"},
+	[POOL_E_BUDGET] = {"budget", "the money for sandboxes of these 24 hours is spent"},
 };
 
 static uint64_t read_clock(const struct pool *pool)
@@ -126,7 +127,7 @@ static void answer_grant(struct pool *pool, const struct machine_action *action)
 	answer(pool, action->waiter,
 	       (struct pool_grant){.member = action->member,
 				   .sandbox = action->member->sandbox,
-				   .tier = action->hot ? "hot" : "cold",
+				   .tier = pool_tier_name(action->tier),
 				   .detail = ""});
 }
 
@@ -141,7 +142,7 @@ static void answer_refusal(struct pool *pool, const struct machine_action *actio
 
 /* --- operations of the provider --------------------------------------------------------------- */
 
-enum verb { CREATE, PREPARE, DESTROY, LIST };
+enum verb { CREATE, PREPARE, WAKE, RESTORE, DESTROY, LIST };
 
 static const struct {
 	const char *text;
@@ -149,6 +150,8 @@ static const struct {
 } verbs[] = {
 	[CREATE] = {"create", MACHINE_CREATED},
 	[PREPARE] = {"prepare", MACHINE_PREPARED},
+	[WAKE] = {"wake", MACHINE_PREPARED},
+	[RESTORE] = {"restore", MACHINE_RESTORED},
 	[DESTROY] = {"destroy", MACHINE_DESTROYED},
 	[LIST] = {"list", MACHINE_LISTED},
 };
@@ -180,7 +183,8 @@ static void observe(struct pool *pool, enum verb verb, enum provider_code code, 
 {
 	const struct pool_observer *observer = &pool->observer;
 	void (*const calls[])(void *, enum provider_code, uint64_t) = {
-		[CREATE] = observer->on_create, [PREPARE] = observer->on_prepare, [DESTROY] = observer->on_destroy, [LIST] = NULL};
+		[CREATE] = observer->on_create,   [PREPARE] = observer->on_prepare, [WAKE] = observer->on_wake,
+		[RESTORE] = observer->on_restore, [DESTROY] = observer->on_destroy, [LIST] = NULL};
 	if (calls[verb])
 		calls[verb](observer->ctx, code, took_us);
 }
@@ -204,19 +208,24 @@ static void take_sandbox(struct pool *pool, struct pool_member *member, struct s
 	sandbox_on_lost(sandbox, on_lost, member);
 }
 
+static bool makes_sandbox(enum verb verb)
+{
+	return verb == PREPARE || verb == WAKE || verb == RESTORE;
+}
+
 static void finish(struct pool *pool, const struct operation *operation, const struct provider_result *result,
 		   bool unsent)
 {
 	static const struct provider_result no_sandbox = {.code = PROVIDER_INVALID, .detail = "prepared without a sandbox"};
 	struct pool_member *member = operation->member;
 	enum verb verb = operation->verb;
-	if (verb == PREPARE && result->code == PROVIDER_OK && !result->sandbox)
+	if (makes_sandbox(verb) && result->code == PROVIDER_OK && !result->sandbox)
 		result = &no_sandbox;
 	if (result->code == PROVIDER_OK)
 		pool->unauthorized = false;
 	else
 		log_failure(pool, verbs[verb].text, member ? member->name : pool->instance, result);
-	if (verb == PREPARE && result->code == PROVIDER_OK)
+	if (makes_sandbox(verb) && result->code == PROVIDER_OK)
 		take_sandbox(pool, member, result->sandbox);
 	observe(pool, verb, result->code, read_clock(pool) - operation->asked_us);
 	step(pool, (struct machine_event){.type = verbs[verb].event,
@@ -234,7 +243,7 @@ static void on_answer(void *ctx, const struct provider_result *result)
 	if (pool) {
 		DL_DELETE(pool->operations, operation);
 		finish(pool, operation, result, false);
-	} else if (operation->verb == PREPARE && result->code == PROVIDER_OK) {
+	} else if (makes_sandbox(operation->verb) && result->code == PROVIDER_OK) {
 		sandbox_close(result->sandbox);
 	}
 }
@@ -256,6 +265,10 @@ static int begin(struct pool *pool, struct operation *operation)
 		return ops->create(self, operation->member->name, on_answer, operation);
 	case PREPARE:
 		return ops->prepare(self, operation->member->name, on_answer, operation);
+	case WAKE:
+		return ops->wake(self, operation->member->name, on_answer, operation);
+	case RESTORE:
+		return ops->restore(self, operation->member->name, on_answer, operation);
 	case DESTROY:
 		return ops->destroy(self, operation->member->name, on_answer, operation);
 	case LIST:
@@ -313,6 +326,12 @@ static void carry_out(struct pool *pool, const struct machine_action *action)
 		break;
 	case MACHINE_DO_PREPARE:
 		ask(pool, action->member, PREPARE);
+		break;
+	case MACHINE_DO_WAKE:
+		ask(pool, action->member, WAKE);
+		break;
+	case MACHINE_DO_RESTORE:
+		ask(pool, action->member, RESTORE);
 		break;
 	case MACHINE_DO_CLOSE:
 		do_close(action->member);
@@ -405,14 +424,15 @@ static int setup(struct pool *pool, const struct pool_options *options)
 	if (r < 0)
 		return r;
 	member_name_generation(pool->gen, options->recipe);
-	return machine_init(&pool->machine,
-			    &(struct machine_options){
-				    .hot = options->hot,
-				    .max = options->max,
-				    .max_waiters = options->max_waiters,
-				    .max_age_us = (options->max_age_ms ? options->max_age_ms : MAX_AGE_DEFAULT_MS) * 1000,
-				    .seed = seed | 1,
-			    });
+	const struct machine_options machine = {
+		.sizing = options->sizing,
+		.max_waiters = options->max_waiters,
+		.max_age_us = (options->max_age_ms ? options->max_age_ms : MAX_AGE_DEFAULT_MS) * 1000,
+		.day_nusd = options->usd_per_day * UINT64_C(1000000000),
+		.recycle = options->recycle,
+		.seed = seed | 1,
+	};
+	return machine_init(&pool->machine, &machine);
 }
 
 struct pool *pool_new(const struct pool_options *options)
@@ -442,7 +462,13 @@ void pool_start(struct pool *pool)
 	step(pool, (struct machine_event){.type = MACHINE_START});
 }
 
-int pool_claim(struct pool *pool, uint64_t wait_ms, pool_claim_done done, void *ctx, struct pool_claim **claim_out)
+void pool_intent(struct pool *pool, uint64_t for_ms)
+{
+	step(pool, (struct machine_event){.type = MACHINE_INTENT, .deadline_us = read_clock(pool) + for_ms * 1000});
+}
+
+int pool_claim(struct pool *pool, uint64_t tenant, uint64_t wait_ms, pool_claim_done done, void *ctx,
+	       struct pool_claim **claim_out)
 {
 	struct pool_claim *claim = calloc(1, sizeof *claim);
 	if (!claim)
@@ -450,6 +476,7 @@ int pool_claim(struct pool *pool, uint64_t wait_ms, pool_claim_done done, void *
 	uint64_t now_us = read_clock(pool);
 	claim->done = done;
 	claim->ctx = ctx;
+	claim->waiter.tenant = tenant;
 	claim->waiter.deadline_us = wait_ms < (UINT64_MAX - now_us) / 1000 ? now_us + wait_ms * 1000 : UINT64_MAX;
 	*claim_out = claim;
 	step(pool, (struct machine_event){.type = MACHINE_CLAIM, .waiter = &claim->waiter});
@@ -539,13 +566,18 @@ void pool_counts(const struct pool *pool, struct pool_counts *counts)
 	const struct machine *machine = &pool->machine;
 	*counts = (struct pool_counts){
 		.total = roster_total(&machine->roster),
-		.hot_target = machine->options.hot,
-		.max = machine->options.max,
+		.hot_target = machine->target.hot,
+		.warm_target = machine->target.warm,
+		.max = machine->options.sizing.max,
 		.waiters = machine->waiting,
 		.oldest_wait_us = machine->waiters ? read_clock(pool) - machine->waiters->since_us : 0,
 		.creation = gate_text(&machine->gate),
 		.stopping = machine->stopping,
 		.impossible = machine->roster.impossible,
+		.stalled = machine_is_stalled(machine, read_clock(pool)),
+		.idle_us = machine->spend.idle_us,
+		.spent_nusd = machine->spend.total_nusd,
+		.hedges = machine->hedges,
 	};
 	for (int state = 0; state < POOL_GONE; state++)
 		counts->members[state] = machine->roster.counts[state];

@@ -1,8 +1,9 @@
 /*
  * pool - warm Sprites that can be claimed in microseconds
  *
- * Keeps `hot` members created, prepared and with an open channel, gives each to one claim only, destroys it after use and
- * refills in the background. When none is hot a claim waits for one that is on its way, or has one created.
+ * Keeps some members hot (created, prepared, with an open channel) and some warm (prepared and paused), gives each to one claim
+ * only, destroys it after use and refills in the background. When none is hot a claim waits for one that is woken, is on its way,
+ * or is created for it.
  *
  * Owns:       members, their sandboxes, claims and waiters. Not the provider, not the loop.
  * Lifetime:   pool_new, pool_start, then pool_stop … on_stopped, pool_free. The provider outlives the pool.
@@ -10,12 +11,14 @@
  * Re-entry:   `done`, on_stopped and on_freed never run inside a call of this header and may make any call. The observer's
  *             callbacks run inside and may make none but pool_counts.
  * Results:    of a claim: POOL_E_* (state.h); of functions: 0, or negative = bug or no memory.
- * Bounds:     options.max members (plus what an earlier run left behind, until it is destroyed), options.max_waiters waiters.
- * Invariants: a member is granted at most once; waiters are served oldest first; every Sprite whose creation was attempted is
+ * Bounds:     options.sizing.max members (plus what an earlier run left behind, until it is destroyed), options.max_waiters waiters.
+ * Invariants: a member is granted at most once, or, when recycled, to one tenant only; of a tenant's waiters the oldest is served
+ *             first, of tenants the one that holds least; every Sprite whose creation was attempted is
  *             held here until its absence is confirmed or pool_stop's deadline has passed.
  */
 #pragma once
 
+#include "gateway/pool/sizing.h"
 #include "gateway/pool/state.h"
 #include "gateway/sprites/provider.h"
 
@@ -31,7 +34,7 @@ struct pool_grant {
 	/* Borrowed, valid until pool_release(). Its channel may have broken since: sandbox_run() then says SANDBOX_E_LOST;
 	 * release the member and claim again. The caller must not call sandbox_close() or sandbox_on_lost(). */
 	struct sandbox *sandbox;
-	const char *tier;           /* "hot": was ready, "cold": had to be waited for; static */
+	const char *tier;           /* "hot", "warm" or "cold" (enum pool_tier); static */
 	uint64_t retry_after_ms;    /* refused: when another try makes sense, 1000 … 300000 */
 	const char *detail;         /* refused: a plain sentence without secrets, static; else "" */
 };
@@ -41,10 +44,13 @@ typedef void (*pool_claim_done)(void *ctx, const struct pool_grant *grant);
 
 /* For metrics; each may be NULL. */
 struct pool_observer {
-	/* `what` is the tier ("hot", "cold"), the refusal ("full", "deadline", "stopping", "unavailable") or "canceled". */
+	/* `what` is the tier ("hot", "warm", "cold"), the refusal ("full", "deadline", "stopping", "unavailable", "budget") or
+	 * "canceled". */
 	void (*on_claim)(void *ctx, const char *what, uint64_t waited_us);
 	void (*on_create)(void *ctx, enum provider_code code, uint64_t took_us);
 	void (*on_prepare)(void *ctx, enum provider_code code, uint64_t took_us);
+	void (*on_wake)(void *ctx, enum provider_code code, uint64_t took_us);
+	void (*on_restore)(void *ctx, enum provider_code code, uint64_t took_us);
 	/* One call per attempt; a Sprite may need several. */
 	void (*on_destroy)(void *ctx, enum provider_code code, uint64_t took_us);
 	/* The channel of an idle member broke. */
@@ -59,9 +65,10 @@ struct pool_options {
 	struct provider provider;
 	const char *instance;    /* this gateway's name among others; copied; not empty */
 	struct slice recipe;     /* whatever determines how members are prepared; its hash is the generation in their names */
-	size_t hot;              /* members kept hot, 0 … max */
-	size_t max;              /* every Sprite that exists or is being created, 1 … 1000 */
+	struct sizing_options sizing; /* hot and warm 0 … max or SIZING_AUTO; max, every Sprite that exists or is being created, 1 … 1000 */
 	size_t max_waiters;      /* 1 … 10000 */
+	uint64_t usd_per_day;    /* 0 = no limit */
+	bool recycle;            /* when creations are short, restore a member for the tenant that used it; the provider can restore */
 	uint64_t max_age_ms;     /* idle members older than this are replaced; 0 = 6 hours */
 	struct pool_observer observer;
 	/* Tests only: their own clock (microseconds); the pool then sets no timer and the test calls pool_tick(). */
@@ -69,8 +76,6 @@ struct pool_options {
 	void *now_ctx;
 };
 
-#define POOL_HOT_DEFAULT         2
-#define POOL_MAX_DEFAULT         10
 #define POOL_MAX_WAITERS_DEFAULT 64
 
 /* NULL: no memory, or options out of their bounds (logged). */
@@ -79,11 +84,15 @@ struct pool *pool_new(const struct pool_options *options);
 /* Destroys what an earlier run of the same instance left, then fills. Claims may be made at once. */
 void pool_start(struct pool *pool);
 
+/* A claim will probably come within for_ms: a paused member is woken for it, if there is one. Nothing is created. */
+void pool_intent(struct pool *pool, uint64_t for_ms);
+
 /*
- * Asks for a member, waiting at most wait_ms. `done` runs exactly once, on the next turn of the loop at the latest when a
+ * Asks for a member for this tenant (any number that stands for it), waiting at most wait_ms. `done` runs exactly once, on the next turn of the loop at the latest when a
  * member is hot, unless pool_cancel() comes first. *claim is valid until then. -ENOMEM: `done` will not run.
  */
-MUST_CHECK int pool_claim(struct pool *pool, uint64_t wait_ms, pool_claim_done done, void *ctx, struct pool_claim **claim);
+MUST_CHECK int pool_claim(struct pool *pool, uint64_t tenant, uint64_t wait_ms, pool_claim_done done, void *ctx,
+			  struct pool_claim **claim);
 
 /* The caller left: `done` will not run. */
 void pool_cancel(struct pool *pool, struct pool_claim *claim);
@@ -109,12 +118,16 @@ void pool_free(struct pool *pool, void (*on_freed)(void *ctx), void *ctx);
 struct pool_counts {
 	size_t members[POOL_STATES]; /* indexed by enum pool_state; POOL_GONE is always 0 */
 	size_t total;                /* their sum: what counts against max */
-	size_t hot_target;
+	size_t hot_target, warm_target;
 	size_t max;
 	size_t waiters;
 	uint64_t oldest_wait_us;     /* 0 without waiters */
 	const char *creation;        /* "open", or what holds new ones back: "rate-limit", "budget", "capacity", "unavailable", "unauthorized" */
 	bool stopping;
+	bool stalled;                /* less stock than wanted for a minute, and nothing became ready in it */
+	uint64_t idle_us;            /* time that Sprites ran without a claim, added up */
+	uint64_t spent_nusd;         /* what all of it cost by list prices, in nano dollars */
+	uint64_t hedges;             /* wakes begun because another took too long */
 	uint64_t impossible;         /* transitions asked for that the table does not allow: always 0 */
 };
 

@@ -100,7 +100,13 @@ static int fake_list(void *self, const char *prefix, provider_found found, provi
 	return begin(self, "list", prefix, found, done, ctx);
 }
 
-static const struct provider_ops fake_ops = {fake_create, fake_prepare, fake_destroy, fake_list};
+static int fake_wake(void *self, const char *name, provider_done done, void *ctx)
+{
+	return begin(self, "wake", name, NULL, done, ctx);
+}
+
+static const struct provider_ops fake_ops = {
+	.create = fake_create, .prepare = fake_prepare, .wake = fake_wake, .destroy = fake_destroy, .list = fake_list};
 
 /* The oldest operation of this kind that waits for its answer. */
 static struct call *peek(struct fixture *f, const char *verb)
@@ -190,8 +196,7 @@ static struct pool_options options(struct fixture *f)
 		.provider = {.ops = &fake_ops, .self = f},
 		.instance = "gw",
 		.recipe = SLICE("recipe"),
-		.hot = 1,
-		.max = 4,
+		.sizing = {.hot = 1, .max = 4},
 		.max_waiters = 4,
 		.observer = {.on_claim = saw_claim,
 			     .on_create = saw_create,
@@ -274,7 +279,7 @@ static void on_done(void *ctx, const struct pool_grant *grant)
 static struct pool_claim *claim(struct fixture *f, uint64_t wait_ms, struct answer *a)
 {
 	struct pool_claim *c = NULL;
-	assert_int_equal(pool_claim(f->pool, wait_ms, on_done, a, &c), 0);
+	assert_int_equal(pool_claim(f->pool, 1, wait_ms, on_done, a, &c), 0);
 	assert_non_null(c);
 	return c;
 }
@@ -496,7 +501,9 @@ static void a_provider_that_cannot_begin_is_asked_again(void **state)
 	/* After two failures in a row one creation at a time, until one succeeds. */
 	assert_int_equal(count(f, "create"), 1);
 	f->refuse = -ENOMEM;
-	answer(f, "create", PROVIDER_OK); /* the preparation cannot begin, nor can the destruction */
+	answer(f, "create", PROVIDER_OK); /* the preparation cannot begin */
+	assert_int_equal(members(f, POOL_QUARANTINE), 1);
+	pass(f, 1000);                    /* not the second time, nor can the destruction */
 	assert_int_equal(members(f, POOL_DESTROYING), 1);
 	f->refuse = 0;
 	pass(f, 2000);
@@ -514,6 +521,9 @@ static void a_preparation_without_a_sandbox_is_a_failed_one(void **state)
 	struct call call = take(f, "prepare");
 	call.done(call.ctx, &(struct provider_result){.code = PROVIDER_OK, .detail = ""});
 	assert_string_equal(f->seen, "create:0:0 prepare:invalid ");
+	assert_int_equal(members(f, POOL_QUARANTINE), 1);
+	pass(f, 1000);
+	answer(f, "prepare", PROVIDER_INVALID);
 	assert_int_equal(count(f, "destroy"), 1);
 }
 
@@ -586,7 +596,7 @@ static void a_freed_pool_does_not_say_that_it_stopped(void **state)
 	struct pool_claim *c;
 	f->pool = pool_new(&o);
 	assert_non_null(f->pool);
-	assert_int_equal(pool_claim(f->pool, 1000, on_done_free, f, &c), 0);
+	assert_int_equal(pool_claim(f->pool, 1, 1000, on_done_free, f, &c), 0);
 	pool_stop(f->pool, 1000, on_stopped, f);
 	turn(f);
 	turn(f);
@@ -668,7 +678,7 @@ static void the_last_answer_may_be_canceled_by_the_one_before(void **state)
 	struct busybody b = {.f = f};
 	struct pool_claim *c;
 	start(f);
-	assert_int_equal(pool_claim(f->pool, 0, on_done_cancel, &b, &c), 0);
+	assert_int_equal(pool_claim(f->pool, 1, 0, on_done_cancel, &b, &c), 0);
 	b.victim = claim(f, 0, &victim);
 	turn(f);
 	turn(f);
@@ -684,7 +694,7 @@ static void answers_may_call_back(void **state)
 		struct busybody b = {.f = f, .free = i == 1};
 		struct pool_claim *c;
 		start_hot(f);
-		assert_int_equal(pool_claim(f->pool, 1000, on_busy_done, &b, &c), 0);
+		assert_int_equal(pool_claim(f->pool, 1, 1000, on_busy_done, &b, &c), 0);
 		b.victim = claim(f, 0, &victim); /* refused, also waiting to be told */
 		turn(f);
 		turn(f);
@@ -720,10 +730,10 @@ static void options_out_of_bounds_are_refused(void **state)
 {
 	struct fixture *f = *state;
 	struct pool_options o = options(f);
-	o.max = 0;
+	o.sizing.max = 0;
 	assert_null(pool_new(&o));
 	o = options(f);
-	o.hot = 5;
+	o.sizing.hot = 5;
 	assert_null(pool_new(&o));
 	o = options(f);
 	o.instance = "";
@@ -735,7 +745,7 @@ static void zero_is_a_size(void **state)
 	struct fixture *f = *state;
 	struct answer a = {0};
 	struct pool_options o = options(f);
-	o.hot = 0;
+	o.sizing.hot = 0;
 	f->pool = pool_new(&o);
 	pool_start(f->pool);
 	answer(f, "list", PROVIDER_OK);

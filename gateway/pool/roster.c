@@ -27,7 +27,7 @@ static void enlist(struct roster *roster, struct pool_member *member, enum pool_
 	member->state = state;
 	member->since_us = now_us;
 	roster->counts[state]++;
-	if (state == POOL_HOT)
+	if (state == POOL_HOT || state == POOL_WARM)
 		DL_PREPEND(roster->lists[state], member);
 	else
 		DL_APPEND(roster->lists[state], member);
@@ -37,9 +37,6 @@ static void delist(struct roster *roster, struct pool_member *member)
 {
 	DL_DELETE(roster->lists[member->state], member);
 	roster->counts[member->state]--;
-	if (member->aged)
-		roster->aged--;
-	member->aged = false;
 }
 
 struct pool_member *roster_new(struct roster *roster, enum pool_state state, uint64_t now_us)
@@ -81,12 +78,11 @@ void roster_reap(struct roster *roster)
 
 void roster_age(struct roster *roster, uint64_t max_age_us, uint64_t now_us)
 {
-	struct pool_member *member;
-	DL_FOREACH(roster->lists[POOL_HOT], member) {
-		if (member->aged || member->created_us + max_age_us > now_us)
-			continue;
-		member->aged = true;
-		roster->aged++;
+	static const enum pool_state states[] = {POOL_HOT, POOL_WARM};
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		struct pool_member *member;
+		DL_FOREACH(roster->lists[states[i]], member)
+			member->aged = member->created_us + max_age_us <= now_us;
 	}
 }
 

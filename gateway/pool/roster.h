@@ -5,10 +5,11 @@
  * Lifetime:   roster_init … roster_deinit.
  * Bounds:     `capacity` records, allocated at roster_init.
  * Invariants: a member is in exactly one list, that of its state, and only roster_move() changes it, along the table of
- *             state.h; HOT is newest first, the others are oldest first; counts match lists.
+ *             state.h; HOT and WARM are newest first, the others are oldest first; counts match lists.
  */
 #pragma once
 
+#include "gateway/pool/fair.h"
 #include "gateway/pool/state.h"
 #include "gateway/sprites/provider.h"
 
@@ -18,12 +19,22 @@ struct pool_member {
 	bool busy;           /* an operation of this member is under way */
 	bool doubtful;       /* its creation was never confirmed: it may yet appear */
 	bool redialed;       /* its channel was lost once before */
-	bool aged;           /* hot and older than max_age */
+	bool aged;           /* hot or warm, and older than max_age */
+	bool waking;         /* preparing: it was prepared before */
+	bool woken;          /* hot: by a wake */
+	bool late;           /* preparing: its wake takes so long that another was begun */
+	bool deferred;       /* destroying: put off for those who wait */
 	bool told;           /* destroying: the provider said how long to wait */
+	bool owned;          /* it was used and restored: only for `owner` */
+	uint64_t owner;
+	unsigned uses;       /* commands it has run */
+	unsigned strikes;    /* failed preparations */
 	unsigned attempts;   /* failed attempts to destroy it */
 	uint64_t since_us;   /* in its state since */
+	uint64_t asked_us;   /* its creation began */
 	uint64_t created_us;
-	uint64_t wait_us;    /* destroying: the next attempt waits for this; 0 = for nothing */
+	uint64_t wait_us;    /* destroying, quarantine: the next attempt waits for this; 0 = for nothing */
+	struct fair_tenant *tenant; /* leased: to whom */
 	uint64_t absent_us;  /* destroying: first answer that it does not exist; 0 = none */
 	/* The driver's. */
 	char name[PROVIDER_NAME_MAX + 1];
@@ -37,7 +48,6 @@ struct roster {
 	struct pool_member *free;
 	struct pool_member *lists[POOL_STATES];
 	size_t counts[POOL_STATES];
-	size_t aged;
 	uint64_t impossible; /* transitions asked for that the table does not have */
 };
 
@@ -57,7 +67,7 @@ void roster_impossible(struct roster *roster);
 /* Takes back the records that are in GONE. */
 void roster_reap(struct roster *roster);
 
-/* Hot members older than max_age_us become `aged`. */
+/* Hot and warm members older than max_age_us become `aged`. */
 void roster_age(struct roster *roster, uint64_t max_age_us, uint64_t now_us);
 
 /* Members that are not gone: what counts against max. */

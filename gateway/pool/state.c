@@ -13,13 +13,14 @@ static const struct state_row rows[POOL_STATES] = {
 	/* Refused for certain: gone. Answer lost: it may exist, so it is destroyed under its name. */
 	[POOL_CREATING]   = {"creating",   TO(POOL_PREPARING) | TO(POOL_DESTROYING) | TO(POOL_GONE)},
 	[POOL_PREPARING]  = {"preparing",  TO(POOL_HOT) | TO(POOL_WARM) | TO(POOL_QUARANTINE) | TO(POOL_DESTROYING)},
-	/* A paused member is woken by preparing it again. */
-	[POOL_WARM]       = {"warm",       TO(POOL_PREPARING) | TO(POOL_QUARANTINE) | TO(POOL_DESTROYING)},
+	/* Waking is preparing what was prepared before. */
+	[POOL_WARM]       = {"warm",       TO(POOL_PREPARING) | TO(POOL_DESTROYING)},
 	[POOL_HOT]        = {"hot",        TO(POOL_LEASED) | TO(POOL_WARM) | TO(POOL_PREPARING) | TO(POOL_DESTROYING)},
 	/* Back to hot only when it was never handed over: the claim was canceled before its answer went out. */
-	[POOL_LEASED]     = {"leased",     TO(POOL_HOT) | TO(POOL_RECYCLING) | TO(POOL_QUARANTINE) | TO(POOL_DESTROYING)},
-	[POOL_RECYCLING]  = {"recycling",  TO(POOL_PREPARING) | TO(POOL_QUARANTINE) | TO(POOL_DESTROYING)},
-	[POOL_QUARANTINE] = {"quarantine", TO(POOL_DESTROYING)},
+	[POOL_LEASED]     = {"leased",     TO(POOL_HOT) | TO(POOL_RECYCLING) | TO(POOL_DESTROYING)},
+	/* Restored and found clean, or destroyed. */
+	[POOL_RECYCLING]  = {"recycling",  TO(POOL_HOT) | TO(POOL_WARM) | TO(POOL_DESTROYING)},
+	[POOL_QUARANTINE] = {"quarantine", TO(POOL_PREPARING) | TO(POOL_DESTROYING)},
 	[POOL_DESTROYING] = {"destroying", TO(POOL_GONE)},
 	[POOL_GONE]       = {"gone",       0},
 	/* clang-format on */
@@ -33,4 +34,14 @@ const char *pool_state_name(enum pool_state state)
 bool pool_state_allows(enum pool_state from, enum pool_state to)
 {
 	return rows[from].to & TO(to);
+}
+
+const char *pool_tier_name(enum pool_tier tier)
+{
+	static const char *const names[] = {
+		[POOL_TIER_HOT] = "hot",
+		[POOL_TIER_WARM] = "warm",
+		[POOL_TIER_COLD] = "cold",
+	};
+	return names[tier];
 }

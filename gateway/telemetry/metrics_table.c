@@ -10,7 +10,8 @@ static const char *const rejections[] = {"framing", "target",	   "ambiguous_path
 static const char *const code_classes[] = {"1xx", "2xx", "3xx", "4xx", "5xx"};
 static const char *const upstream_errors[] = {"connect", "timeout", "closed", "truncated", "protocol", "internal", "other"};
 static const char *const outcomes[] = {"exited", "signaled", "timed_out", "canceled", "unknown", "not_started"};
-static const char *const tiers[] = {"hot", "cold", "none"};
+static const char *const tiers[] = {"hot", "warm", "cold", "none"};
+static const char *const kept_tiers[] = {"hot", "warm"};
 static const char *const decisions[] = {"allow", "deny", "error"};
 static const char *const decision_reasons[] = {"granted",     "missing_token", "invalid_token", "invalid_request", "scope",
 					       "command",     "rate",	       "concurrency",	"budget",	   "unavailable",
@@ -21,7 +22,7 @@ static const char *const auth_failures[] = {"missing", "malformed", "checksum",	
 static const char *const redis_errors[] = {"timeout", "error", "lost", "other"};
 static const char *const pool_states[] = {"intent",    "creating",   "preparing",  "warm", "hot",
 					  "leased",    "recycling",  "quarantine", "destroying"};
-static const char *const pool_refusals[] = {"full", "deadline", "stopping", "unavailable", "other"};
+static const char *const pool_refusals[] = {"full", "deadline", "stopping", "unavailable", "budget", "other"};
 static const char *const provider_codes[] = {"ok",	     "gone",	    "rate_limit", "capacity", "unauthorized",
 					     "unavailable", "policy", "invalid",    "other"};
 static const char *const sprites_calls[] = {"create", "get", "delete", "list", "set_policy", "get_policy", "kill", "dial", "other"};
@@ -81,7 +82,7 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_REDIS_ERRORS] = COUNTER("redis_errors", "Redis commands that were not answered.", {"kind", VALUES(redis_errors)}),
 	[METRIC_REDIS_BREAKER] = GAUGE("redis_breaker_state", "Worst breaker of all workers: 0 closed, 1 open, 2 half-open."),
 	[METRIC_POOL_MEMBERS] = GAUGE("pool_members", "Sprites by state.", {"state", VALUES(pool_states)}),
-	[METRIC_POOL_TARGET] = GAUGE("pool_target", "Hot Sprites wanted."),
+	[METRIC_POOL_TARGET] = GAUGE("pool_target", "Sprites wanted ready.", {"tier", VALUES(kept_tiers)}),
 	[METRIC_POOL_CLAIMS] = COUNTER("pool_claims", "Sprites handed out.", {"tier", VALUES(tiers)}),
 	[METRIC_POOL_CLAIM_SECONDS] = SECONDS("pool_claim_seconds", "Wait for a claimed Sprite.", fast_seconds, {"tier", VALUES(tiers)}),
 	[METRIC_POOL_REFUSALS] = COUNTER("pool_refusals", "Claims that got no Sprite.", {"reason", VALUES(pool_refusals)}),
@@ -89,6 +90,13 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_POOL_CREATE_SECONDS] = SECONDS("pool_create_seconds", "Time to create a Sprite.", fast_seconds),
 	[METRIC_POOL_PREPARES] = COUNTER("pool_prepares", "Sprites prepared.", {"result", VALUES(provider_codes)}),
 	[METRIC_POOL_PREPARE_SECONDS] = SECONDS("pool_prepare_seconds", "Time to prepare a Sprite.", fast_seconds),
+	[METRIC_POOL_WAKES] = COUNTER("pool_wakes", "Paused Sprites woken.", {"result", VALUES(provider_codes)}),
+	[METRIC_POOL_WAKE_SECONDS] = SECONDS("pool_wake_seconds", "Time to wake and verify a Sprite.", fast_seconds),
+	[METRIC_POOL_HEDGES] = COUNTER("pool_hedges", "Wakes begun beside one that took too long."),
+	[METRIC_POOL_STALLED] = GAUGE("pool_refill_stalled", "1 when Sprites are missing and none became ready for 60 s."),
+	[METRIC_POOL_IDLE_SECONDS] = COUNTER_SECONDS("pool_idle_seconds", "Time that Sprites ran without a command, added up."),
+	[METRIC_POOL_COST] = {.name = "spritegate_pool_cost_dollars", .type = METRIC_COUNTER, .unit = METRIC_MICROSECONDS,
+			      .help = "What the Sprites cost by list prices."},
 	[METRIC_POOL_DESTROYS] = COUNTER("pool_destroys", "Attempts to destroy a Sprite.", {"result", VALUES(provider_codes)}),
 	[METRIC_POOL_LOST] = COUNTER("pool_lost", "Idle Sprites whose channel broke."),
 	[METRIC_POOL_WAITERS] = GAUGE("pool_waiters", "Commands waiting for a Sprite."),

@@ -1,0 +1,154 @@
+#include "gateway/pool/machine_parts.h"
+
+#include <utlist.h>
+
+#define CONFIRM_US       (5 * SECOND)  /* absence is confirmed by a second answer, this much later */
+#define DOUBTFUL_US      (20 * SECOND) /* a creation whose answer was lost may still take effect this long */
+#define UNAUTHORIZED_US  (30 * SECOND)
+#define RELIST_US        (5 * SECOND)
+#define DESTROYS_MAX     8
+
+/* --- destroying ------------------------------------------------------------------------------- */
+
+/* Nobody waits any more, or only for room: what was put off need not be. */
+static void end_deferral(struct machine *machine)
+{
+	bool full = roster_total(&machine->roster) >= machine->options.sizing.max || machine->gate.until_us[GATE_CAPACITY];
+	struct pool_member *member;
+	if (machine->waiting && !full && !machine->stopping)
+		return;
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member) {
+		if (!member->deferred)
+			continue;
+		member->deferred = false;
+		member->wait_us = 0;
+	}
+}
+
+void machine_start_destroys(struct machine *machine)
+{
+	struct pool_member *member;
+	end_deferral(machine);
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member) {
+		if (machine->destroys >= DESTROYS_MAX)
+			return;
+		if (member->busy || member->wait_us)
+			continue;
+		machine->destroys++;
+		machine_operate(machine, member, MACHINE_DO_DESTROY);
+	}
+}
+
+/* The provider answers again: what waits after a failure need not wait longer. */
+static void hasten_destroys(struct machine *machine)
+{
+	struct pool_member *member;
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
+		if (member->attempts && !member->told && !member->absent_us)
+			member->wait_us = 0;
+}
+
+/* One "not found" is no licence to forget: platforms have said so of Sprites that lived on. */
+static bool is_absent(const struct pool_member *member, uint64_t now_us)
+{
+	if (!member->absent_us || now_us < member->absent_us + CONFIRM_US)
+		return false;
+	return !member->doubtful || now_us >= member->since_us + DOUBTFUL_US;
+}
+
+static void destroy_failed(struct machine *machine, uint64_t now_us, const struct machine_event *event)
+{
+	struct pool_member *member = event->member;
+	uint64_t wait_us = event->code == PROVIDER_UNAUTHORIZED ? UNAUTHORIZED_US : 0;
+	uint64_t asked_us = event->retry_after_ms < RETRY_AFTER_MAX ? event->retry_after_ms * MS : RETRY_AFTER_MAX * MS;
+	uint64_t backoff_us = gate_backoff_us(++member->attempts, &machine->random);
+	member->told = asked_us > 0 || wait_us > 0;
+	if (wait_us < asked_us)
+		wait_us = asked_us;
+	if (wait_us < backoff_us)
+		wait_us = backoff_us;
+	member->wait_us = now_us + wait_us;
+}
+
+void machine_destroyed(struct machine *machine, uint64_t now_us, const struct machine_event *event)
+{
+	struct pool_member *member = event->member;
+	if (member->state != POOL_DESTROYING || !member->busy) {
+		roster_impossible(&machine->roster);
+		return;
+	}
+	member->busy = false;
+	machine->destroys--;
+	if (event->code == PROVIDER_GONE && !is_absent(member, now_us)) {
+		if (!member->absent_us)
+			member->absent_us = now_us;
+		member->wait_us = now_us + CONFIRM_US;
+		return;
+	}
+	if (event->code != PROVIDER_OK && event->code != PROVIDER_GONE) {
+		destroy_failed(machine, now_us, event);
+		return;
+	}
+	if (event->code == PROVIDER_OK) {
+		estimate_add(&machine->destroy, now_us - member->since_us);
+		hasten_destroys(machine);
+	}
+	gate_room(&machine->gate);
+	machine_move(machine, member, POOL_GONE, now_us);
+}
+
+void machine_pass_destroys(struct machine *machine, uint64_t now_us)
+{
+	struct pool_member *member;
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
+		if (is_due(member->wait_us, now_us))
+			member->wait_us = 0;
+	if (is_due(machine->list.wait_us, now_us))
+		machine_start_listing(machine);
+}
+
+uint64_t machine_destroy_due(const struct machine *machine)
+{
+	uint64_t next = sooner(UINT64_MAX, machine->list.wait_us);
+	const struct pool_member *member;
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
+		next = sooner(next, member->wait_us);
+	return next;
+}
+
+/* --- what an earlier run left ----------------------------------------------------------------- */
+
+void machine_found(struct machine *machine, uint64_t now_us, const char *name)
+{
+	if (roster_find(&machine->roster, name))
+		return;
+	struct pool_member *member = roster_new(&machine->roster, POOL_DESTROYING, now_us);
+	if (!member) {
+		machine->list.incomplete = true;
+		return;
+	}
+	strncpy(member->name, name, sizeof member->name - 1);
+}
+
+void machine_start_listing(struct machine *machine)
+{
+	machine->list.wait_us = 0;
+	machine->list.busy = true;
+	machine->list.incomplete = false;
+	machine_act(machine, (struct machine_action){.type = MACHINE_DO_LIST});
+}
+
+void machine_listed(struct machine *machine, uint64_t now_us, const struct machine_event *event)
+{
+	machine->list.busy = false;
+	machine->filling = true;
+	machine->fill_us = 0;
+	if (machine->stopping)
+		return;
+	if (event->code == PROVIDER_OK)
+		machine->list.attempts = 0;
+	if (event->code != PROVIDER_OK)
+		machine->list.wait_us = now_us + gate_backoff_us(++machine->list.attempts + 1, &machine->random);
+	else if (machine->list.incomplete)
+		machine->list.wait_us = now_us + RELIST_US;
+}

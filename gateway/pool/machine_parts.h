@@ -1,0 +1,78 @@
+/*
+ * machine_parts - what the parts of the machine call in each other; nobody else includes this
+ */
+#pragma once
+
+#include "gateway/pool/machine.h"
+
+#define MS     UINT64_C(1000)
+#define SECOND (1000 * MS)
+
+#define RETRY_AFTER_MIN  1000
+#define RETRY_AFTER_MAX  300000
+
+/* Expected times until they have been measured. */
+#define CREATE_GUESS_US  (1500 * MS)
+#define PREPARE_GUESS_US (1000 * MS)
+#define WAKE_GUESS_US    (400 * MS)
+#define RESTORE_GUESS_US (2 * SECOND)
+#define DESTROY_GUESS_US (500 * MS)
+#define HOLD_GUESS_US    (5 * SECOND)
+
+/* --- machine.c --- */
+
+void machine_act(struct machine *machine, struct machine_action action);
+
+/* An operation of this member begins. */
+void machine_operate(struct machine *machine, struct pool_member *member, enum machine_action_type type);
+
+/* Every change of state goes through here. */
+bool machine_move(struct machine *machine, struct pool_member *member, enum pool_state to, uint64_t now_us);
+
+/* --- machine_claims.c --- */
+
+void machine_claim(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter);
+void machine_cancel(struct machine *machine, struct machine_waiter *waiter);
+
+/* Hands hot members to those who wait and may have them. */
+void machine_serve(struct machine *machine, uint64_t now_us);
+
+/* Refuses every waiter whose deadline has come, or comes before it could be served at best. */
+void machine_review_waiters(struct machine *machine, uint64_t now_us);
+void machine_refuse_all(struct machine *machine, int refusal);
+
+/* --- machine_supply.c --- */
+
+void machine_created(struct machine *machine, uint64_t now_us, const struct machine_event *event);
+void machine_prepared(struct machine *machine, uint64_t now_us, const struct machine_event *event);
+void machine_restored(struct machine *machine, uint64_t now_us, const struct machine_event *event);
+void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *member);
+void machine_release(struct machine *machine, uint64_t now_us, struct pool_member *member, bool used);
+
+/* Wakes and creates what waiters and the targets want. */
+void machine_fill(struct machine *machine, uint64_t now_us);
+
+/* Replaces what is too old, and lets go of what is too many. */
+void machine_retire(struct machine *machine, uint64_t now_us);
+void machine_pass_supply(struct machine *machine, uint64_t now_us);
+uint64_t machine_supply_due(const struct machine *machine);
+
+/* --- machine_destroy.c --- */
+
+void machine_start_listing(struct machine *machine);
+void machine_start_destroys(struct machine *machine);
+void machine_destroyed(struct machine *machine, uint64_t now_us, const struct machine_event *event);
+void machine_found(struct machine *machine, uint64_t now_us, const char *name);
+void machine_listed(struct machine *machine, uint64_t now_us, const struct machine_event *event);
+void machine_pass_destroys(struct machine *machine, uint64_t now_us);
+uint64_t machine_destroy_due(const struct machine *machine);
+
+static inline bool is_due(uint64_t at_us, uint64_t now_us)
+{
+	return at_us && at_us <= now_us;
+}
+
+static inline uint64_t sooner(uint64_t next, uint64_t at_us)
+{
+	return at_us && at_us < next ? at_us : next;
+}
