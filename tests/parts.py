@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""./tests/run [unit|integration|sdk|fuzz|observe|bench|image|soak|mutants|full]
+"""./tests/run [unit|integration|sdk|fuzz|observe|bench [PART…]|image|soak|mutants|full]
 
 Plain: what every change must pass. `full`: what every release must pass; one
 name: that part alone. All parts run even if one fails; the last lines say how
 each went, and the exit status is 0 only if all were ok. A skipped test counts
 as a failure, so does any report of a sanitizer, whoever started the program.
+The parts of `bench` are those of tests/bench/run.py.
 
 The Python tests find in SG_PRESET the build under test (build/$SG_PRESET/spritegate);
 SG_JOBS is how many of their files run at once (4).
@@ -145,11 +146,11 @@ def fuzz_one(target, seconds):
     return None
 
 
-def script(path, seconds, preset=None):
+def script(path, seconds, preset=None, arguments=()):
     need(path)
     if preset:
         build(preset)
-    run(PYTHON, path, seconds=seconds)
+    run(PYTHON, path, *arguments, seconds=seconds)
 
 
 def integration(preset, seconds=1200):
@@ -178,7 +179,7 @@ UNIT_TSAN = ("unit, tsan", lambda: unit("tsan"))
 INTEGRATION_TSAN = ("integration, tsan", lambda: integration("tsan", 3600))
 FUZZ_BRIEF = ("fuzz, 5 s each", lambda: fuzz(5))
 FUZZ = ("fuzz, 60 s each", lambda: fuzz(60))
-BENCH = ("bench", lambda: script("tests/bench/run.py", 3600, "release"))
+BENCH = ("bench", lambda: script("tests/bench/run.py", 3600, "release", sys.argv[2:]))
 OBSERVE = ("observe", lambda: python_tests("release", "tests/observe", parallel=False))
 IMAGE = ("image", lambda: script("tests/image.py", 1800))
 SOAK = ("soak", lambda: python_tests("release", "tests/soak", parallel=False, seconds=7200))
@@ -213,7 +214,7 @@ def run_part(function):
 
 def main():
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in PARTS or len(sys.argv) > 2:
+    if name not in PARTS or (len(sys.argv) > 2 and name != "bench"):
         sys.exit(__doc__)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     results = []

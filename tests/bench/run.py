@@ -20,6 +20,7 @@ import time
 
 import exec_added
 import idle_memory
+import pool
 import proxied
 import refusals
 import servers
@@ -31,6 +32,7 @@ PARTS = {
     "exec": ("Commands: what the gateway adds", exec_added),
     "memory": ("Memory of idle keep-alive connections", idle_memory),
     "refusals": ("Refused commands", refusals),
+    "pool": ("The pool in virtual time", pool),
 }
 EMULATOR = ("--create-delay", "1500ms", "--wake-delay", "300ms")
 

@@ -14,7 +14,8 @@ sys.path.insert(0, str(TOP / "deploy"))
 from stack import free_port  # noqa: E402
 
 PRESET = os.environ.get("SG_PRESET") or "release"
-GATEWAY = TOP / "build" / PRESET / "spritegate"
+BUILD = TOP / "build" / PRESET
+GATEWAY = BUILD / "spritegate"
 SPRITES_TOKEN = "bench"
 PEPPER = "0123456789abcdef0123456789abcdef"
 MAX_CONNECTIONS = 4096
