@@ -90,7 +90,7 @@ COMMANDS = [
     ]),
     ("The pool", [
         ("Sprites", "short", "By state; hot, leased and those between cost money.", {"{{state}}": gauge("spritegate_pool_members", "state")}),
-        ("Hot Sprites and their target", "short", "", {"hot": f'sum(spritegate_pool_members{{{W}, state="hot"}})', "target": f"sum(spritegate_pool_target{{{W}}})"}),
+        ("Hot Sprites and their target", "short", "", {"hot": f'sum(spritegate_pool_members{{{W}, state="hot"}})', "target": f'sum(spritegate_pool_target{{{W}, tier="hot"}})'}),
         ("Claims refused, Sprites lost", "cps", "Refusals by reason; idle Sprites whose connection broke.",
          {"{{reason}}": rate("pool_refusals_total", "reason"), "lost": rate("pool_lost_total", "job")}),
     ]),
