@@ -74,6 +74,12 @@ def test_pause_under_an_idle_socket(gateway, sprites):
         assert sprites.starts(exec_id) <= 1, outcome
 
 
+def test_output_that_comes_after_the_text_exit_is_kept(gateway, sprites):
+    sprites.fault("early_exit")
+    ran = gateway.run("echo one; sleep 0.1; echo two; exit 7")
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 7, "one\ntwo\n")
+
+
 def test_stalled_answer_is_waited_for(gateway, sprites):
     sprites.fault("stall", delay_ms=1500)
     ran = gateway.run(COMMAND, timeout_seconds=20)
