@@ -382,6 +382,7 @@ static int make_agent(struct gateway *gateway)
 			   .create_window_us = 60000000},
 		.usd_per_day = config->pool_usd_per_day,
 		.pool_wait_ms = config->pool_wait_seconds * 1000,
+		.verify_bytes = config->exec_verify_bytes,
 		.max_jobs = MAX_JOBS,
 		.settlement = {.redis_url = config->redis_url,
 			       .timeout_ms = (unsigned)config->redis_timeout_ms,

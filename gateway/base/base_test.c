@@ -4,6 +4,7 @@
 #include "gateway/base/id.h"
 #include "gateway/base/json_text.h"
 #include "gateway/base/secret.h"
+#include "gateway/base/sha256.h"
 #include "gateway/base/utf8.h"
 
 #include <setjmp.h>
@@ -162,6 +163,26 @@ static void test_ids(void **state UNUSED)
 	assert_int_equal(strlen(word), 32);
 }
 
+static void test_sha256(void **state UNUSED)
+{
+	/* The examples of FIPS 180-2. */
+	static const char abc[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+	static const char longer[] = "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1";
+	struct sha256 digest = {0};
+	char hex[SHA256_HEX + 1];
+	assert_int_equal(sha256_init(&digest), 0);
+	assert_int_equal(sha256_feed(&digest, SLICE("a")), 0);
+	assert_int_equal(sha256_hex(&digest, hex), 0);
+	assert_int_equal(sha256_feed(&digest, SLICE("bc")), 0);
+	assert_int_equal(sha256_hex(&digest, hex), 0);
+	assert_string_equal(hex, abc);
+	assert_int_equal(sha256_init(&digest), 0);
+	assert_int_equal(sha256_feed(&digest, SLICE("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq")), 0);
+	assert_int_equal(sha256_hex(&digest, hex), 0);
+	assert_string_equal(hex, longer);
+	sha256_deinit(&digest);
+}
+
 static void test_secret(void **state UNUSED)
 {
 	struct secret secret;
@@ -186,7 +207,7 @@ int main(void)
 		cmocka_unit_test(test_slices),	  cmocka_unit_test(test_numbers), cmocka_unit_test(test_buf),
 		cmocka_unit_test(test_utf8),	  cmocka_unit_test(test_json_text), cmocka_unit_test(test_json_text_len), cmocka_unit_test(test_base64),
 		cmocka_unit_test(test_base64_is_whole_over_pieces), cmocka_unit_test(test_hmac), cmocka_unit_test(test_ids),
-		cmocka_unit_test(test_secret),	  cmocka_unit_test(test_clock),
+		cmocka_unit_test(test_sha256), cmocka_unit_test(test_secret),	  cmocka_unit_test(test_clock),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,6 +42,10 @@ static void count_end(struct exec_agent *agent, const struct exec_job *job, cons
 	metrics_add(agent->metrics, METRIC_EXEC_TOTAL, labels, 1);
 	metrics_observe(agent->metrics, METRIC_EXEC_QUEUE_SECONDS, METRICS_NONE, result->claim_us);
 	metrics_add(agent->metrics, METRIC_EXEC_OUTPUT_BYTES, METRICS_NONE, job->output_bytes);
+	if (result->check != CHECK_NONE) {
+		struct metrics_labels checks = {{metrics_value(METRIC_EXEC_CHECKS, 0, check_verdict_name(result->check))}};
+		metrics_add(agent->metrics, METRIC_EXEC_CHECKS, checks, 1);
+	}
 	if (job->outcome == EXEC_NOT_STARTED)
 		return;
 	metrics_observe(agent->metrics, METRIC_EXEC_SECONDS, METRICS_NONE, result->run_us);
@@ -233,7 +237,8 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 		return NULL;
 	}
 	agent->owner = (struct run_owner){.loop = options->loop, .pool = agent->pool, .settlement = agent->settlement,
-					  .wait_ms = options->pool_wait_ms, .on_answered = on_answered,
+					  .wait_ms = options->pool_wait_ms, .verify_bytes = options->verify_bytes,
+					  .on_answered = on_answered,
 					  .on_freed = on_run_freed, .ctx = agent};
 	uv_timer_init(options->loop, &agent->drain_timer);
 	agent->drain_timer.data = agent;

@@ -24,6 +24,7 @@ struct exec_agent_options {
 	struct sizing_options sizing;
 	uint64_t usd_per_day;
 	uint64_t pool_wait_ms;
+	uint64_t verify_bytes; /* as in struct run_owner */
 	size_t max_jobs;
 	struct admission_options settlement; /* loop and observer are filled in here */
 	struct metrics_shard *metrics;

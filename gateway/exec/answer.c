@@ -27,9 +27,16 @@ static int put_streams(struct exec_result *result, struct buf *body)
 		r = buf_printf(body, "\"encoding\":{\"stdout\":\"%s\",\"stderr\":\"%s\"}", encoding[0], encoding[1]);
 	for (size_t i = 0; r == 0 && i < 2; i++)
 		r = buf_printf(body, ",\"%s_bytes\":%llu,\"%s_truncated\":%s", names[i],
-			       (unsigned long long)result->streams[i].total, names[i],
+			       (unsigned long long)output_written(&result->streams[i]), names[i],
 			       output_truncated(&result->streams[i]) ? "true" : "false");
 	return r;
+}
+
+static int put_check(const struct exec_result *result, struct buf *body)
+{
+	return buf_printf(body, ",\"output_check\":\"%s\",\"recovered\":%s,\"stdout_lost_bytes\":%llu,\"stderr_lost_bytes\":%llu",
+			  check_verdict_name(result->check), result->check == CHECK_RECOVERED ? "true" : "false",
+			  (unsigned long long)result->streams[0].lost, (unsigned long long)result->streams[1].lost);
 }
 
 static int put_timing(const struct exec_result *result, struct buf *body)
@@ -51,6 +58,8 @@ static int put_ran(struct exec_result *result, const char *exec_id, struct buf *
 		r = buf_append(body, SLICE(",\"signal\":null,"));
 	if (r == 0)
 		r = put_streams(result, body);
+	if (r == 0)
+		r = put_check(result, body);
 	if (r == 0)
 		r = buf_append(body, SLICE(",\"files\":{}"));
 	if (r == 0)

@@ -9,7 +9,7 @@
 
 #include "gateway/base/buf.h"
 #include "gateway/base/id.h"
-#include "gateway/exec/output.h"
+#include "gateway/exec/check.h"
 
 #define EXEC_ANSWER_MAX (1024UL * 1024 * 1024)
 
@@ -38,6 +38,7 @@ struct exec_result {
 	uint64_t retry_after_ms;    /* of EXEC_NOT_STARTED */
 	const char *tier;           /* "hot", "warm", "cold" or "none" */
 	struct output streams[2];   /* stdout, stderr */
+	enum check_verdict check;
 	uint64_t admit_us, claim_us, run_us;
 	char detail[200];           /* a plain sentence for EXEC_UNKNOWN and EXEC_NOT_STARTED */
 };

@@ -1,5 +1,6 @@
 #include "gateway/exec/launch.h"
 
+#include "gateway/sprites/record.h"
 #include "gateway/sprites/sandbox.h"
 
 #include <errno.h>
@@ -7,18 +8,37 @@
 #include <stdlib.h>
 
 /* Its one variable has a reserved name, so that none of the caller's can be it. */
-static const char script[] = "IFS= read -r REPLY || exit 125\n"
-			     "unset REPLY\n"
-			     "cd -- \"$1\" || exit 126\n"
-			     "SPRITEGATE_LEFT=$2; shift 2\n"
-			     "while [ \"$SPRITEGATE_LEFT\" -gt 0 ]; do\n"
-			     "export \"$1\" || exit 126; shift; SPRITEGATE_LEFT=$((SPRITEGATE_LEFT - 1))\n"
-			     "done\n"
-			     "unset SPRITEGATE_LEFT\n"
-			     "exec -- \"$@\"\n";
+#define BEGIN                                                                                                                      \
+	"IFS= read -r REPLY || exit 125\n"                                                                                         \
+	"unset REPLY\n"
+#define BECOME                                                                                                                     \
+	"cd -- \"$1\" || exit 126\n"                                                                                               \
+	"SPRITEGATE_LEFT=$2; shift 2\n"                                                                                            \
+	"while [ \"$SPRITEGATE_LEFT\" -gt 0 ]; do\n"                                                                               \
+	"export \"$1\" || exit 126; shift; SPRITEGATE_LEFT=$((SPRITEGATE_LEFT - 1))\n"                                             \
+	"done\n"                                                                                                                   \
+	"unset SPRITEGATE_LEFT\n"                                                                                                  \
+	"exec -- \"$@\"\n"
+
+static const char script[] = BEGIN BECOME;
+
+/* Descriptor 9 belongs to the `tee`s alone, 8 reads as ended when they are gone. `set -m` gives each a group of its own. */
+static const char recording_script[] =
+	BEGIN "if [ -p " RECORD_END_PIPE " ] && exec 9<>" RECORD_END_PIPE " 8<" RECORD_END_PIPE "; then\n"
+	      "set -m\n"
+	      "exec tee " RECORD_FOLDER "/" RECORD_STDOUT " <" RECORD_STDOUT_PIPE " 2>/dev/null 8<&- &\n"
+	      "exec tee " RECORD_FOLDER "/" RECORD_STDERR " <" RECORD_STDERR_PIPE " >&2 2>/dev/null 8<&- &\n"
+	      "set +m\n"
+	      "exec >/dev/null 2>&1 9>&-\n"
+	      "trap : HUP INT QUIT TERM USR1 USR2\n"
+	      "(\n" BECOME ") >" RECORD_STDOUT_PIPE " 2>" RECORD_STDERR_PIPE " 8<&-\n"
+	      "SPRITEGATE_LEFT=$?\n"
+	      "IFS= read -r -t 0.1 -u 8 REPLY\n"
+	      "exit $SPRITEGATE_LEFT\n"
+	      "fi\n" BECOME;
 
 /* What a request may hold never turns out to be too long once a Sprite is claimed. */
-_Static_assert(2 * sizeof script + 512 + EXEC_MAX_ARGV_BYTES <= SANDBOX_ARGS_MAX, "the largest request fits a control socket");
+_Static_assert(2 * sizeof recording_script + 512 + EXEC_MAX_ARGV_BYTES <= SANDBOX_ARGS_MAX, "the largest request fits a control socket");
 
 static const char default_cwd[] = "/home/sprite";
 
@@ -33,7 +53,7 @@ static int build_input(struct launch *launch, struct exec_request *request)
 	return r;
 }
 
-int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id)
+int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, bool record)
 {
 	*launch = (struct launch){0};
 	/* bash -c script name cwd count, the variables with ours, then bash -lc command or argv */
@@ -42,7 +62,7 @@ int launch_init(struct launch *launch, struct exec_request *request, const char 
 		return -ENOMEM;
 	snprintf(launch->exec_id, sizeof launch->exec_id, "SPRITEGATE_EXEC_ID=%s", exec_id);
 	snprintf(launch->env_count, sizeof launch->env_count, "%zu", request->env_count + 1);
-	const char *const head[] = {"bash", "-c", script, "spritegate", request->cwd ? request->cwd : default_cwd,
+	const char *const head[] = {"bash", "-c", record ? recording_script : script, "spritegate", request->cwd ? request->cwd : default_cwd,
 				    launch->env_count, launch->exec_id};
 	const char *const shell[] = {"bash", "-lc", request->command};
 	for (size_t i = 0; i < ARRAY_LEN(head); i++)

@@ -6,6 +6,11 @@
  * the directory, since the API ignores one that does not exist; it adds the variables, since the API's own `env` replaces the
  * whole environment; then it becomes the command, so signals and the exit code are the command's own.
  *
+ * With a record it does not become the command but waits for it, while a `tee` for each stream copies what the command prints into
+ * the record (sprites/record.h). It survives the signals of its group to report how the command took them; the `tee`s are
+ * groups of their own, so what was printed before a KILL still arrives. It ends when they have passed everything on, or 0.1 s after
+ * the command when children of it keep the streams open. In a Sprite without the record's pipes it does as without a record.
+ *
  * Owns:       the argument array and the input; the strings are borrowed from the request.
  * Lifetime:   launch_init … launch_deinit, within the life of the request and the exec id.
  */
@@ -26,5 +31,5 @@ struct launch {
 	char env_count[24];
 };
 
-MUST_CHECK int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id);
+MUST_CHECK int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, bool record);
 void launch_deinit(struct launch *launch);

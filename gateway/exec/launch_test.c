@@ -1,5 +1,7 @@
 #include "gateway/exec/launch.h"
 
+#include "gateway/sprites/record.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,10 +11,27 @@
 #include <fcntl.h>
 #include <spawn.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 /* The script is run by this machine's bash, as a Sprite would. */
+
+#define RECORDING "/tmp/spritegate-record-XXXXXX" /* as long as no other */
+
+/* The record's folder, once made by a Sprite's preparation. "" = run without a record. */
+static char folder[sizeof RECORDING];
+
+static char *in_folder(const char *script)
+{
+	CLEANUP(buf_deinit) struct buf text = BUF_MAX(1 << 16);
+	size_t len = strlen(RECORD_FOLDER);
+	for (const char *at; (at = strstr(script, RECORD_FOLDER)); script = at + len)
+		assert_int_equal(buf_printf(&text, "%.*s%s", (int)(at - script), script, folder), 0);
+	assert_int_equal(buf_append(&text, slice_str(script)), 0);
+	return buf_take_string(&text);
+}
 
 static int spawn(const struct launch *launch, int in, int out)
 {
@@ -22,6 +41,8 @@ static int spawn(const struct launch *launch, int in, int out)
 	assert_true(launch->argc < ARRAY_LEN(argv));
 	for (size_t i = 0; i < launch->argc; i++)
 		argv[i] = (char *)(uintptr_t)launch->argv[i];
+	CLEANUP(free_ptr) char *script = in_folder(launch->argv[2]);
+	argv[2] = script;
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
 	posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
@@ -38,7 +59,7 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	int in[2], out[2], status;
 	struct json_failure failure;
 	assert_int_equal(exec_request_parse(slice_str(body), &request, &faults, &failure), 0);
-	assert_int_equal(launch_init(&launch, request, "id-1"), 0);
+	assert_int_equal(launch_init(&launch, request, "id-1", folder[0]), 0);
 	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
 	int pid = spawn(&launch, in[0], out[1]);
@@ -89,8 +110,65 @@ static void test_failures(void **state UNUSED)
 	assert_string_equal(text, "");
 }
 
+static struct slice recorded(const char *name, char *text, size_t size)
+{
+	char path[128];
+	snprintf(path, sizeof path, "%s/%s", folder, name);
+	FILE *file = fopen(path, "r");
+	assert_non_null(file);
+	size_t len = fread(text, 1, size, file);
+	fclose(file);
+	return slice_of(text, len);
+}
+
+/* The same command line as a Sprite's preparation runs. */
+static void prepare_folder(void)
+{
+	strcpy(folder, RECORDING);
+	assert_non_null(mkdtemp(folder));
+	assert_int_equal(rmdir(folder), 0);
+	CLEANUP(free_ptr) char *script = in_folder(RECORD_PREPARE);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(system(script), 0);
+}
+
+static int leave_folder(void **state UNUSED)
+{
+	char command[64];
+	snprintf(command, sizeof command, "rm -rf %s", folder);
+	folder[0] = '\0';
+	return system(command);
+}
+
+static void test_recording(void **state UNUSED)
+{
+	char text[1024], record[1024];
+	prepare_folder();
+	assert_int_equal(run("{\"command\":\"cat; printf 'a\\\\0b'; echo seen >&2; exit 7\",\"cwd\":\"/\",\"stdin\":\"in\\n\"}", true, text, sizeof text), 7);
+	assert_memory_equal(text, "in\na\0b", 7);
+	assert_true(slice_equal(recorded(RECORD_STDOUT, record, sizeof record), slice_of(text, 6)));
+	assert_true(slice_equal(recorded(RECORD_STDERR, record, sizeof record), SLICE("seen\n")));
+	assert_int_equal(run("{\"command\":\"kill -KILL $$\",\"cwd\":\"/\"}", true, text, sizeof text), 137);
+	assert_true(slice_equal(recorded(RECORD_STDERR, record, sizeof record), SLICE("")));
+	/* Nothing stands in the way: no name, no descriptor, no child of its own. */
+	test_names(NULL);
+	test_failures(NULL);
+}
+
+/* In a Sprite that could not be prepared for it the command runs all the same. */
+static void test_recording_without_pipes(void **state UNUSED)
+{
+	prepare_folder();
+	char path[128];
+	snprintf(path, sizeof path, "%s/end", folder);
+	assert_int_equal(unlink(path), 0);
+	test_command(NULL);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_command), cmocka_unit_test(test_names), cmocka_unit_test(test_failures)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_command), cmocka_unit_test(test_names), cmocka_unit_test(test_failures),
+					  cmocka_unit_test_teardown(test_recording, leave_folder),
+					  cmocka_unit_test_teardown(test_recording_without_pipes, leave_folder)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,6 +60,28 @@ int output_feed(struct output *output, struct slice bytes)
 	return 0;
 }
 
+void output_restart(struct output *output)
+{
+	size_t cap = output->cap;
+	output_deinit(output);
+	output_init(output, cap);
+}
+
+bool output_skip(struct output *output, uint64_t size)
+{
+	if (output->bytes.len < output->cap || size < ring_size(output) || size - ring_size(output) <= output->total)
+		return false;
+	output->bytes.len = head_size(output);
+	output->ring_at = 0;
+	output->total = size - ring_size(output);
+	return true;
+}
+
+static bool is_cut(const struct output *output)
+{
+	return output->total > output->cap;
+}
+
 static void reverse(char *p, size_t len)
 {
 	for (size_t i = 0; i < len / 2; i++) {
@@ -72,7 +94,7 @@ static void reverse(char *p, size_t len)
 /* Turns the ring so that its oldest byte comes first, in place. */
 static void straighten(struct output *output)
 {
-	if (!output_truncated(output) || !output->ring_at)
+	if (!is_cut(output) || !output->ring_at)
 		return;
 	char *ring = output->bytes.data + output->bytes.start + head_size(output);
 	size_t size = ring_size(output), at = output->ring_at;
@@ -115,7 +137,7 @@ int output_put(struct output *output, struct buf *json, const char **encoding)
 	straighten(output);
 	struct slice all = buf_peek(&output->bytes);
 	struct slice head = all, tail = {0};
-	if (output_truncated(output)) {
+	if (is_cut(output)) {
 		head.len = head_size(output);
 		tail = without_cut_start(slice_from(all, head.len));
 		head.len -= utf8_unfinished_tail(head);
@@ -124,5 +146,5 @@ int output_put(struct output *output, struct buf *json, const char **encoding)
 	*encoding = text ? "utf-8" : "base64";
 	if (!text)
 		return put_base64(json, all);
-	return output_truncated(output) ? put_cut_text(output, json, head, tail) : json_text_string(json, all);
+	return is_cut(output) ? put_cut_text(output, json, head, tail) : json_text_string(json, all);
 }

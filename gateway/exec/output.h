@@ -4,7 +4,7 @@
  * Owns:       at most `cap` bytes.
  * Lifetime:   output_init … output_deinit.
  * Results:    0 or -ENOMEM.
- * Invariants: `total` counts every byte fed, kept or not.
+ * Invariants: `total` counts every byte fed or skipped, kept or not.
  */
 #pragma once
 
@@ -13,6 +13,7 @@
 struct output {
 	struct buf bytes;  /* below the cap: everything; above: head, then the tail as a ring */
 	uint64_t total;
+	uint64_t lost;     /* bytes after those that were written and never arrived */
 	size_t cap;
 	size_t ring_at;    /* where the ring's oldest byte stands, counted from its start */
 };
@@ -22,9 +23,22 @@ void output_deinit(struct output *output);
 
 MUST_CHECK int output_feed(struct output *output, struct slice bytes);
 
+/* Forgets everything. */
+void output_restart(struct output *output);
+
+/* Of a stream of `size` bytes: passes over those that would not be kept, the tail that was kept so far included. False when there
+ * are none. */
+bool output_skip(struct output *output, uint64_t size);
+
+/* What the command wrote, as far as is known. */
+static inline uint64_t output_written(const struct output *output)
+{
+	return output->total + output->lost;
+}
+
 static inline bool output_truncated(const struct output *output)
 {
-	return output->total > output->cap;
+	return output->total > output->cap || output->lost;
 }
 
 /*

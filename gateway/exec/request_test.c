@@ -166,7 +166,7 @@ static void test_launch(void **state UNUSED)
 {
 	struct exec_request *request = parse("{\"argv\":[\"a=b\",\"c\"],\"env\":{\"K\":\"v\"},\"stdin\":\"in\"}", 0, NULL);
 	struct launch launch;
-	assert_int_equal(launch_init(&launch, request, "id-1"), 0);
+	assert_int_equal(launch_init(&launch, request, "id-1", false), 0);
 	static const char *const tail[] = {"/home/sprite", "2", "SPRITEGATE_EXEC_ID=id-1", "K=v", "a=b", "c"};
 	assert_int_equal(launch.argc, 4 + ARRAY_LEN(tail));
 	for (size_t i = 0; i < ARRAY_LEN(tail); i++)

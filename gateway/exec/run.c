@@ -10,9 +10,10 @@
 #define TERM_GRACE_MS 2000
 #define KILL_GRACE_MS 1000
 #define LINGER_MS     250
+#define CHECK_MS      10000 /* the lease lasts 15 s longer than the command may, killing takes 3 */
 #define TRIES	      2
 
-enum run_state { CLAIMING, RUNNING, TERMINATING, KILLING, LINGERING, FREED };
+enum run_state { CLAIMING, RUNNING, TERMINATING, KILLING, CHECKING, LINGERING, FREED };
 
 struct run {
 	const struct run_owner *owner;
@@ -22,6 +23,10 @@ struct run {
 	struct pool_member *member;
 	struct sandbox *sandbox;
 	struct launch launch;
+	struct check check;
+	struct check_command check_command; /* the one that runs while CHECKING */
+	enum exec_outcome outcome;          /* of the command whose output is being checked */
+	bool records;
 	unsigned tries;
 	uint64_t claim_start_us, run_start_us;
 	struct exec_result result;
@@ -36,6 +41,7 @@ static void on_closed(uv_handle_t *handle)
 	const struct run_owner *owner = run->owner;
 	owner->on_freed(owner->ctx, run);
 	launch_deinit(&run->launch);
+	check_deinit(&run->check);
 	output_deinit(&run->result.streams[0]);
 	output_deinit(&run->result.streams[1]);
 	free(run);
@@ -53,11 +59,16 @@ static void release(struct run *run)
 		uv_close((uv_handle_t *)&run->timer, on_closed);
 }
 
+static uint64_t output_bytes(const struct run *run)
+{
+	const struct output *streams = run->result.streams;
+	return output_written(&streams[0]) + output_written(&streams[1]);
+}
+
 static void settle(struct run *run)
 {
 	bool refund = !run->run_start_us; /* not started, or canceled while it waited for a Sprite */
-	uint64_t bytes = run->result.streams[0].total + run->result.streams[1].total;
-	int r = admission_settle(run->owner->settlement, &run->job->lease, run->result.run_us / 1000, bytes, refund);
+	int r = admission_settle(run->owner->settlement, &run->job->lease, run->result.run_us / 1000, output_bytes(run), refund);
 	if (r != 0)
 		log_warning("exec %s: its lease could not be settled and will end by itself", run->job->message.exec_id);
 }
@@ -67,14 +78,15 @@ static void answer(struct run *run, enum exec_outcome outcome)
 {
 	struct exec_result *result = &run->result;
 	result->outcome = outcome;
-	if (run->run_start_us)
+	if (run->run_start_us && run->state != CHECKING)
 		result->run_us = clock_mono_us() - run->run_start_us;
+	result->check = run->check.verdict;
 	settle(run);
 	struct exec_job *job = TAKE(run->job);
 	job->outcome = outcome;
 	job->tier = result->tier;
 	job->wall_ms = result->run_us / 1000;
-	job->output_bytes = result->streams[0].total + result->streams[1].total;
+	job->output_bytes = output_bytes(run);
 	job->error = exec_answer_write(result, job->message.exec_id, &job->answer);
 	run->owner->on_answered(run->owner->ctx, job, result);
 }
@@ -119,6 +131,10 @@ static void on_timer(uv_timer_t *timer)
 	case KILLING:
 		finish(run, EXEC_TIMED_OUT);
 		break;
+	case CHECKING:
+		check_give_up(&run->check);
+		finish(run, run->outcome);
+		break;
 	case LINGERING:
 		release(run);
 		break;
@@ -133,10 +149,69 @@ static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 	struct run *run = ctx;
 	if (run->state == LINGERING)
 		return;
-	if (output_feed(&run->result.streams[stream], bytes) < 0) {
+	int r = output_feed(&run->result.streams[stream], bytes);
+	if (r == 0 && run->records)
+		r = check_arrived(&run->check, stream, bytes);
+	if (r < 0) {
 		snprintf(run->result.detail, sizeof run->result.detail, "The gateway ran out of memory for the output.");
 		finish(run, EXEC_UNKNOWN);
 	}
+}
+
+/* --- checking the output --- */
+
+static void on_check_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
+{
+	struct run *run = ctx;
+	if (check_reply(&run->check, stream, bytes) == 0)
+		return;
+	check_give_up(&run->check);
+	finish(run, run->outcome);
+}
+
+static void check_on(struct run *run);
+
+static void on_check_exited(void *ctx, unsigned exit_code)
+{
+	struct run *run = ctx;
+	if (check_replied(&run->check, exit_code) < 0)
+		check_give_up(&run->check);
+	check_on(run);
+}
+
+static void on_check_broken(void *ctx, enum sandbox_doubt doubt UNUSED, const char *reason UNUSED)
+{
+	struct run *run = ctx;
+	check_give_up(&run->check);
+	finish(run, run->outcome);
+}
+
+static const struct sandbox_events check_events = {
+	.on_output = on_check_output, .on_exit = on_check_exited, .on_broken = on_check_broken};
+
+static void check_on(struct run *run)
+{
+	struct check_command *next = &run->check_command;
+	if (check_next(&run->check, next)) {
+		struct sandbox_command command = {.argv = next->argv, .argc = next->argc, .input = next->input};
+		if (sandbox_run(run->sandbox, &command, &check_events, run) == 0)
+			return;
+		check_give_up(&run->check);
+	}
+	finish(run, run->outcome);
+}
+
+static bool is_worth_checking(const struct run *run)
+{
+	uint64_t least = run->owner->verify_bytes < CHECK_LEAST ? run->owner->verify_bytes : CHECK_LEAST;
+	return run->records && (run->result.streams[0].total >= least || run->result.streams[1].total >= least);
+}
+
+static void start_check(struct run *run)
+{
+	run->result.run_us = clock_mono_us() - run->run_start_us;
+	enter(run, CHECKING, CHECK_MS);
+	check_on(run);
 }
 
 static void on_exited(void *ctx, unsigned exit_code)
@@ -147,7 +222,11 @@ static void on_exited(void *ctx, unsigned exit_code)
 		return;
 	}
 	run->result.exit_code = exit_code;
-	finish(run, run->state == RUNNING ? EXEC_EXITED : EXEC_TIMED_OUT);
+	run->outcome = run->state == RUNNING ? EXEC_EXITED : EXEC_TIMED_OUT;
+	if (is_worth_checking(run))
+		start_check(run);
+	else
+		finish(run, run->outcome);
 }
 
 /* Gives the Sprite back and, when nothing was started, tries another one. */
@@ -246,18 +325,25 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	if (!run)
 		return NULL;
 	*run = (struct run){.owner = owner, .job = job};
+	run->records = owner->verify_bytes && job->max_output_bytes > owner->verify_bytes;
 	output_init(&run->result.streams[0], job->max_output_bytes);
 	output_init(&run->result.streams[1], job->max_output_bytes);
 	run->result.tier = "none";
 	run->result.admit_us = job->admit_us;
 	run->claim_start_us = clock_mono_us();
-	if (launch_init(&run->launch, job->request, job->message.exec_id) < 0) {
+	if (check_init(&run->check, run->result.streams) < 0) {
+		free(run);
+		return NULL;
+	}
+	if (launch_init(&run->launch, job->request, job->message.exec_id, run->records) < 0) {
+		check_deinit(&run->check);
 		free(run);
 		return NULL;
 	}
 	run->tries = 1;
 	if (pool_claim(owner->pool, tenant_of(job), owner->wait_ms, on_granted, run, &run->claim) < 0) {
 		launch_deinit(&run->launch);
+		check_deinit(&run->check);
 		free(run);
 		return NULL;
 	}
@@ -270,6 +356,11 @@ void run_cancel(struct run *run)
 {
 	if (run->state == LINGERING || run->state == FREED)
 		return;
+	if (run->state == CHECKING) {
+		check_give_up(&run->check);
+		finish(run, run->outcome);
+		return;
+	}
 	if (run->state == CLAIMING) {
 		pool_cancel(run->owner->pool, run->claim);
 		run->claim = NULL;

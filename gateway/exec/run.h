@@ -1,7 +1,7 @@
 /*
  * run - one command's life: claim a Sprite, run, time out, cancel, settle, give the Sprite back
  *
- *   CLAIMING → RUNNING → (TERMINATING → KILLING →) answered → LINGERING → freed
+ *   CLAIMING → RUNNING → (TERMINATING → KILLING →) (CHECKING →) answered → LINGERING → freed
  *
  * The job is answered exactly once and its lease settled exactly once, together. A Sprite that was used is never used again.
  *
@@ -9,8 +9,8 @@
  * Lifetime:   run_start … on_freed, which comes after the job was answered and the member released.
  * Runs on:    the agent loop.
  * Re-entry:   on_answered may run inside run_cancel, never inside run_start; on_freed runs inside neither.
- * Bounds:     a command ends at its timeout plus 2 s (TERM to KILL) plus 1 s (KILL to giving up); two tries to start it, the second
- *             only if the first certainly did not.
+ * Bounds:     a command ends at its timeout plus 2 s (TERM to KILL) plus 1 s (KILL to giving up), checking its output takes 10 s
+ *             more at most; two tries to start it, the second only if the first certainly did not.
  */
 #pragma once
 
@@ -24,6 +24,7 @@ struct run_owner {
 	struct pool *pool;
 	struct admission *settlement;
 	uint64_t wait_ms;        /* longest wait for a Sprite, both tries together */
+	uint64_t verify_bytes;   /* a command that may print more on a stream keeps a record; 0 = none does */
 	/* Takes the job; `result` is valid during the call. */
 	void (*on_answered)(void *ctx, struct exec_job *job, const struct exec_result *result);
 	void (*on_freed)(void *ctx, struct run *run);

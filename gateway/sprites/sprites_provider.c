@@ -5,6 +5,7 @@
 #include "gateway/base/log.h"
 #include "gateway/sprites/client.h"
 #include "gateway/sprites/preparation.h"
+#include "gateway/sprites/record.h"
 #include "gateway/sprites/sandbox_dial.h"
 
 #include <errno.h>
@@ -336,7 +337,7 @@ static const struct sandbox_events first_events = {
 
 static int run_first(struct work *work)
 {
-	static const char *const argv[] = {"bash", "-lc", ":"};
+	static const char *const argv[] = {"bash", "-lc", RECORD_PREPARE};
 	struct sandbox_command command = {.argv = argv, .argc = ARRAY_LEN(argv)};
 	int r = sandbox_run(work->sandbox, &command, &first_events, work);
 	if (r == 0)
@@ -446,7 +447,7 @@ static const struct provider_ops ops = {
 
 struct provider sprites_provider_interface(struct sprites_provider *provider)
 {
-	return (struct provider){.ops = &ops, .self = provider, .recipe = "closed network; bash"};
+	return (struct provider){.ops = &ops, .self = provider, .recipe = "closed network; bash; record"};
 }
 
 /* --- life --- */

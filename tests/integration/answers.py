@@ -6,7 +6,7 @@ import uuid
 
 OUTCOMES_THAT_RAN = {"exited", "signaled", "timed_out", "canceled"}
 MEMBERS = {"ok", "exec_id", "outcome", "exit_code", "signal", "stdout", "stderr", "encoding", "stdout_bytes", "stderr_bytes",
-           "stdout_truncated", "stderr_truncated", "files", "duration_ms", "sandbox", "timing_ms"}
+           "stdout_truncated", "stderr_truncated", "output_check", "recovered", "stdout_lost_bytes", "stderr_lost_bytes", "files", "duration_ms", "sandbox", "timing_ms"}
 
 KEY = r"[a-z*][a-z0-9_.*-]*"
 PARAMETERS = rf"(?:;{KEY}(?:=(?:-?\d+|\"[^\"\\]*\"|:[A-Za-z0-9+/=]*:))?)*"

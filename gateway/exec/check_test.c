@@ -1,0 +1,254 @@
+/* The check against a Sprite that the test plays: a record of each stream, and a network that loses bytes. */
+#include "gateway/exec/check.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SIZE ((size_t)700000)
+
+static char content[SIZE + 1]; /* both streams print the beginning of it */
+
+struct sprite {
+	size_t written[2];   /* what the command printed, and the record holds */
+	size_t whole_below;  /* of a stream only so much arrives; 0 = all */
+	size_t gap_at, gap;  /* bytes lost in the middle of the command's stdout */
+	size_t record_lacks; /* the record of stdout is so much shorter */
+	const char *say;     /* instead of a measurement */
+	unsigned exit_code;
+	bool changes;   /* the record is another one once it was measured */
+	bool corrupts;  /* pieces arrive as long as they should be, with other bytes */
+	bool no_nonce;
+	size_t limit;   /* commands it runs before the channel breaks; 0 = any number */
+};
+
+static struct check check;
+static struct output streams[2];
+static size_t ran;
+
+static void digest_of(const char *bytes, size_t len, char out[SHA256_HEX + 1])
+{
+	struct sha256 digest = {0};
+	assert_int_equal(sha256_init(&digest), 0);
+	assert_int_equal(sha256_feed(&digest, slice_of(bytes, len)), 0);
+	assert_int_equal(sha256_hex(&digest, out), 0);
+	sha256_deinit(&digest);
+}
+
+static void arrive(unsigned stream, const char *bytes, size_t len)
+{
+	for (size_t at = 0; at < len; at += 10000) {
+		struct slice piece = slice_of(bytes + at, len - at < 10000 ? len - at : 10000);
+		assert_int_equal(output_feed(&streams[stream], piece), 0);
+		assert_int_equal(check_arrived(&check, stream, piece), 0);
+	}
+}
+
+static void print(const struct sprite *sprite)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		size_t len = sprite->written[i];
+		if (sprite->whole_below && len > sprite->whole_below)
+			len = sprite->whole_below;
+		size_t gap = i == 0 ? sprite->gap : 0, before = gap ? sprite->gap_at : len;
+		arrive(i, content, before);
+		if (gap)
+			arrive(i, content + before + gap, len - before - gap);
+	}
+}
+
+static void reply(unsigned stream, const char *bytes, size_t len)
+{
+	assert_int_equal(check_reply(&check, stream, slice_of(bytes, len)), 0);
+}
+
+static size_t recorded(const struct sprite *sprite, unsigned stream)
+{
+	return sprite->written[stream] - (stream == 0 ? sprite->record_lacks : 0);
+}
+
+static void measure(const struct sprite *sprite, const struct check_command *command)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		char line[256], whole[SHA256_HEX + 1], arrived[SHA256_HEX + 1];
+		size_t size = recorded(sprite, i), first = strtoull(command->argv[4 + i], NULL, 10);
+		digest_of(content + (sprite->changes ? 1 : 0), size, whole);
+		digest_of(content, first < size ? first : size, arrived);
+		int len = snprintf(line, sizeof line, "%.*s %zu %s - %s -\n", sprite->no_nonce ? 0 : CHECK_NONCE_LEN, command->input.data, size,
+				   whole, arrived);
+		reply(0, line, (size_t)len);
+	}
+}
+
+static void fetch(const struct sprite *sprite, const struct check_command *command)
+{
+	char line[256], digest[SHA256_HEX + 1];
+	unsigned stream = strcmp(command->argv[4], "stderr") == 0;
+	size_t at = strtoull(command->argv[5], NULL, 10), len = strtoull(command->argv[6], NULL, 10);
+	assert_true(at + len <= recorded(sprite, stream));
+	assert_true(len > 0 && len <= CHECK_PIECE);
+	digest_of(content + at, len, digest);
+	reply(0, content + at + (sprite->corrupts ? 1 : 0), sprite->whole_below && len > sprite->whole_below ? sprite->whole_below : len);
+	int n = snprintf(line, sizeof line, "%.*s %s -\n", CHECK_NONCE_LEN, command->input.data, digest);
+	reply(1, line, (size_t)n);
+}
+
+static void play(const struct sprite *sprite, size_t cap)
+{
+	struct check_command command;
+	output_init(&streams[0], cap);
+	output_init(&streams[1], cap);
+	assert_int_equal(check_init(&check, streams), 0);
+	print(sprite);
+	for (ran = 0; check_next(&check, &command); ran++) {
+		if (sprite->limit && ran == sprite->limit) {
+			check_give_up(&check);
+			break;
+		}
+		assert_true(command.argc <= ARRAY_LEN(command.argv) && ran < 1000);
+		if (ran)
+			fetch(sprite, &command);
+		else if (sprite->say)
+			reply(0, sprite->say, strlen(sprite->say));
+		else
+			measure(sprite, &command);
+		assert_int_equal(check_replied(&check, sprite->exit_code), 0);
+	}
+}
+
+static void end(void)
+{
+	check_deinit(&check);
+	output_deinit(&streams[0]);
+	output_deinit(&streams[1]);
+}
+
+static void is_whole(const struct sprite *sprite)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(streams[i].total, sprite->written[i]);
+		assert_int_equal(streams[i].lost, 0);
+		if (!output_truncated(&streams[i]))
+			assert_true(slice_equal(buf_peek(&streams[i].bytes), slice_of(content, sprite->written[i])));
+	}
+}
+
+static void test_verdicts(void **state UNUSED)
+{
+	static const struct {
+		struct sprite sprite;
+		enum check_verdict verdict;
+	} rows[] = {
+		{{.written = {300000, 7}}, CHECK_VERIFIED},
+		{{.written = {0, 300000}}, CHECK_VERIFIED},
+		{{.written = {300000, 0}, .whole_below = 140000}, CHECK_RECOVERED},
+		{{.written = {300000, 280000}, .whole_below = 140000}, CHECK_RECOVERED},
+		{{.written = {SIZE, 9}, .whole_below = 20000}, CHECK_RECOVERED}, /* pieces have to become smaller */
+		{{.written = {300000, 0}, .gap_at = 1000, .gap = 1}, CHECK_RECOVERED},
+		{{.written = {300000, 0}, .gap_at = 0, .gap = 100000}, CHECK_RECOVERED},
+		{{.written = {300000, 0}, .record_lacks = 1}, CHECK_FAILED},
+		{{.written = {300000, 0}, .changes = true}, CHECK_FAILED},
+		{{.written = {300000, 0}, .whole_below = 140000, .changes = true}, CHECK_FAILED},
+		{{.written = {300000, 0}, .no_nonce = true}, CHECK_FAILED},
+		{{.written = {300000, 0}, .exit_code = 126}, CHECK_FAILED},
+		{{.written = {300000, 0}, .say = ""}, CHECK_FAILED},
+		{{.written = {300000, 0}, .say = "\n\n"}, CHECK_FAILED},
+		{{.written = {300000, 0}, .say = "late output of the command\n"}, CHECK_FAILED},
+		{{.written = {300000, 0}, .whole_below = 4000}, CHECK_INCOMPLETE},
+		{{.written = {300000, 0}, .whole_below = 140000, .corrupts = true}, CHECK_INCOMPLETE},
+		{{.written = {SIZE, 0}, .whole_below = 270000, .limit = 2}, CHECK_INCOMPLETE},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		const struct sprite *sprite = &rows[i].sprite;
+		play(sprite, SIZE);
+		if (check.verdict != rows[i].verdict)
+			fail_msg("row %zu: %s, not %s", i, check_verdict_name(check.verdict), check_verdict_name(rows[i].verdict));
+		if (check.verdict == CHECK_VERIFIED || check.verdict == CHECK_RECOVERED)
+			is_whole(sprite);
+		if (check.verdict == CHECK_INCOMPLETE)
+			assert_int_equal(output_written(&streams[0]), sprite->written[0]);
+		struct check_command command;
+		assert_false(check_next(&check, &command));
+		end();
+	}
+}
+
+/* What is kept is a prefix of what was written, also when fetching broke off. */
+static void test_incomplete(void **state UNUSED)
+{
+	struct sprite sprite = {.written = {SIZE, 0}, .whole_below = 270000, .limit = 2};
+	play(&sprite, SIZE);
+	assert_int_equal(streams[0].total, 270000 + CHECK_PIECE);
+	assert_int_equal(streams[0].lost, SIZE - 270000 - CHECK_PIECE);
+	assert_true(output_truncated(&streams[0]));
+	assert_true(slice_equal(buf_peek(&streams[0].bytes), slice_of(content, 270000 + CHECK_PIECE)));
+	end();
+}
+
+/* Of an output above the cap only the tail is fetched, in one piece here. */
+static void test_cut(void **state UNUSED)
+{
+	static const size_t arrived[] = {600, 1000, 5000, 400000};
+	for (size_t i = 0; i < ARRAY_LEN(arrived); i++) {
+		CLEANUP(buf_deinit) struct buf got = BUF_MAX(SIZE), want = BUF_MAX(SIZE);
+		struct sprite sprite = {.written = {SIZE, 0}, .whole_below = arrived[i]};
+		struct output whole;
+		const char *encoding;
+		play(&sprite, 1000);
+		assert_int_equal(check.verdict, CHECK_RECOVERED);
+		assert_true(ran <= 16);
+		output_init(&whole, 1000);
+		assert_int_equal(output_feed(&whole, slice_of(content, SIZE)), 0);
+		assert_int_equal(output_put(&whole, &want, &encoding), 0);
+		assert_int_equal(output_put(&streams[0], &got, &encoding), 0);
+		assert_true(slice_equal(buf_peek(&got), buf_peek(&want)));
+		output_deinit(&whole);
+		end();
+	}
+	struct sprite sprite = {.written = {SIZE, 0}, .whole_below = 600};
+	play(&sprite, 0);
+	assert_int_equal(check.verdict, CHECK_RECOVERED);
+	assert_int_equal(streams[0].total, SIZE);
+	end();
+}
+
+static void test_give_up_before_anything(void **state UNUSED)
+{
+	struct sprite sprite = {.written = {300000, 0}, .limit = 0};
+	output_init(&streams[0], SIZE);
+	output_init(&streams[1], SIZE);
+	assert_int_equal(check_init(&check, streams), 0);
+	print(&sprite);
+	assert_int_equal(check.verdict, CHECK_NONE);
+	check_give_up(&check);
+	assert_int_equal(check.verdict, CHECK_FAILED);
+	assert_int_equal(streams[0].lost, 0);
+	end();
+}
+
+static int set_up(void **state UNUSED)
+{
+	/* No two parts alike. */
+	uint32_t x = 1;
+	for (size_t i = 0; i < sizeof content; i++) {
+		x = x * 1664525 + 1013904223;
+		content[i] = (char)('a' + (x >> 24) % 26);
+	}
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_verdicts),
+		cmocka_unit_test(test_incomplete),
+		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_give_up_before_anything),
+	};
+	return cmocka_run_group_tests(tests, set_up, NULL);
+}

@@ -1,0 +1,146 @@
+"""Large output is compared with the record in the Sprite: what the platform loses is fetched, or missed in plain words."""
+import pytest
+
+from test_exec_output import check_cut, numbered
+
+KIB, MIB = 1024, 1024 * 1024
+SIZES = [256 * KIB, MIB, 4 * MIB, 16 * MIB]
+PRINT = "import sys; sys.{}.write(''.join(f'{{i:09}}\\n' for i in range({}))[:{}])"
+
+
+def text(size):
+    return numbered(size // 10 + 1)[:size]
+
+
+def printer(stream, size):
+    return ["python3", "-c", PRINT.format(stream, size // 10 + 1, size)]
+
+
+@pytest.fixture(scope="module")
+def verifying(shared_rig):
+    """A gateway and an emulator whose streams lose what comes after their first 200,000 bytes."""
+    emulator = shared_rig.emulator()
+    gateway = shared_rig.gateway(emulator=emulator, pool_hot=2, exec_verify_bytes=64 * KIB)
+    gateway.until_ready()
+    emulator.view.fault("lose_bytes_above", bytes=200_000)
+    gateway.sprites = emulator.view
+    return gateway
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["256 KiB", "1 MiB", "4 MiB", "16 MiB"])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_lost_bytes_are_recovered(verifying, stream, size):
+    ran = verifying.run(argv=printer(stream, size), max_output_bytes=16 * MIB, timeout_seconds=60)
+    assert (ran.outcome, ran.exit_code) == ("exited", 0)
+    assert (ran.output_check, ran.recovered) == ("recovered", True)
+    assert getattr(ran, f"{stream}_bytes") == size and getattr(ran, f"{stream}_truncated") is False
+    assert getattr(ran, stream) == text(size)
+    assert ran.stdout_lost_bytes == ran.stderr_lost_bytes == 0
+    assert verifying.sprites.starts(ran.exec_id) == 1
+    assert verifying.metrics().get("spritegate_exec_output_checks_total", result="recovered") >= 1
+
+
+def test_a_cut_output_gets_its_head_and_tail_back(verifying):
+    """Only what the answer shows is fetched."""
+    ran = verifying.run(argv=printer("stdout", 16 * MIB), timeout_seconds=60)
+    assert (ran.output_check, ran.recovered) == ("recovered", True)
+    assert ran.stdout_bytes == 16 * MIB and ran.stdout_truncated is True
+    check_cut(ran.stdout, text(16 * MIB), MIB)
+
+
+def test_both_streams_at_once(verifying):
+    both = f"{PRINT.format('stdout', 30_000, 300_000)}; {PRINT.format('stderr', 40_000, 400_000)}; sys.exit(7)"
+    ran = verifying.run(argv=["python3", "-c", both])
+    assert (ran.exit_code, ran.output_check) == (7, "recovered")
+    assert ran.stdout == text(300_000) and ran.stderr == text(400_000)
+
+
+def test_partial_output_of_a_command_that_ran_too_long(verifying):
+    ran = verifying.run("python3 -c \"" + PRINT.format("stdout", 30_000, 300_000).replace('"', '\\"') + "\"; sleep 60", timeout_seconds=3)
+    assert (ran.outcome, ran.output_check) == ("timed_out", "recovered")
+    assert ran.stdout == text(300_000)
+
+
+def test_what_cannot_be_fetched_is_said_to_be_lost(verifying):
+    """A record that is gone proves nothing; one that the same fault cuts is reported with numbers."""
+    ran = verifying.run("python3 -c \"" + PRINT.format("stdout", 30_000, 300_000) + "\"; rm -rf /tmp/.spritegate")
+    assert (ran.outcome, ran.exit_code) == ("exited", 0)
+    assert (ran.output_check, ran.recovered) == ("failed", False)
+    assert ran.stdout == text(200_000)
+
+
+def test_a_platform_that_loses_nearly_everything(rig):
+    emulator = rig.emulator()
+    gateway = rig.gateway(emulator=emulator, pool_hot=1, exec_verify_bytes=1000)
+    gateway.until_ready()
+    emulator.view.fault("lose_bytes_above", bytes=2000)
+    ran = gateway.run(argv=printer("stdout", 10_000))
+    assert (ran.output_check, ran.recovered) == ("incomplete", False)
+    assert ran.stdout == text(2000)
+    assert (ran.stdout_bytes, ran.stdout_truncated, ran.stdout_lost_bytes) == (10_000, True, 8000)
+
+
+def test_a_record_that_contradicts(verifying):
+    """A command may spoil its record: then nothing is claimed."""
+    spoil = "; sleep 0.2; head -c 5 /tmp/.spritegate/stdout > /tmp/x; cat /tmp/x > /tmp/.spritegate/stdout"
+    ran = verifying.run("python3 -c \"" + PRINT.format("stdout", 10_000, 100_000) + "\"" + spoil)
+    assert (ran.exit_code, ran.output_check) == (0, "failed")
+    assert ran.stdout == text(100_000)
+
+
+def test_small_output_is_not_looked_at(verifying):
+    ran = verifying.run("echo hi")
+    assert (ran.stdout, ran.output_check, ran.recovered) == ("hi\n", "none", False)
+
+
+def test_who_asks_for_much_gets_it_verified(stack):
+    """As set by default: commands that may print more than 1 MiB are checked, others pay nothing for it."""
+    ran = stack.run(argv=printer("stdout", 4 * MIB), max_output_bytes=16 * MIB)
+    assert (ran.output_check, ran.recovered) == ("verified", False)
+    assert ran.stdout == text(4 * MIB)
+    assert stack.run(argv=printer("stdout", 4 * MIB)).output_check == "none"
+
+
+def test_switched_off(rig):
+    """Without a record the loss cannot be seen; nothing is claimed and the command is not copied."""
+    emulator = rig.emulator()
+    gateway = rig.gateway(emulator=emulator, pool_hot=1, exec_verify_bytes=0)
+    gateway.until_ready()
+    emulator.view.fault("lose_bytes_above", bytes=200_000)
+    ran = gateway.run(argv=printer("stdout", 300_000))
+    assert (ran.output_check, ran.stdout_bytes) == ("none", 200_000)
+    assert gateway.run("ls /tmp/.spritegate").stdout.split() == ["1", "2", "end"]
+
+
+# -- the command is as it was without a record
+
+
+def test_exit_codes_and_signals(verifying):
+    for command, code in (("exit 0", 0), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -KILL $$", 137), ("kill -SEGV $$", 139)):
+        ran = verifying.run(command)
+        assert (ran.outcome, ran.exit_code, ran.stdout, ran.stderr) == ("exited", code, "", ""), command
+    assert verifying.run(argv=["/no/such"]).exit_code == 127
+
+
+def test_the_command_sees_its_own_streams(verifying):
+    ran = verifying.run("cat; [ -p /dev/stdout ] && echo pipe; ls /proc/self/fd | wc -w; echo to stderr >&2; env | grep -c SPRITEGATE_",
+                        stdin="from stdin\n")
+    assert ran.stdout == "from stdin\npipe\n4\n1\n"
+    assert ran.stderr == "to stderr\n"
+
+
+def test_children_that_keep_the_streams_open(verifying):
+    ran = verifying.run("(sleep 30; echo late) & echo now")
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 0, "now\n")
+    assert ran.duration_ms < 5000
+
+
+def test_term_reaches_the_command(verifying):
+    ran = verifying.run("trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0.1; done", timeout_seconds=1)
+    assert (ran.outcome, ran.stdout) == ("timed_out", "ready\nasked\n")
+
+
+def test_a_command_that_waits_for_every_child(verifying):
+    """The processes that copy are no children of the command."""
+    ran = verifying.run(argv=["python3", "-c", "import os\ntry:\n  os.wait()\nexcept ChildProcessError:\n  print('no child')"])
+    assert ran.stdout == "no child\n"
