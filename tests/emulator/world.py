@@ -5,6 +5,7 @@ import re
 import traceback
 
 import errors
+from checkpoints import CheckpointError
 from disk import Store
 from faults import Faults
 from internet import Internet
@@ -44,7 +45,7 @@ class World:
     def finished(self, task):
         self.tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error and not isinstance(error, (errors.Refusal, SandboxError, StartError)):
+        if error and not isinstance(error, (errors.Refusal, CheckpointError, SandboxError, StartError)):
             traceback.print_exception(error)
 
     def find(self, name):

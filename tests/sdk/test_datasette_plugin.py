@@ -15,7 +15,7 @@ import time
 import httpx
 import pytest
 
-from emulator_client import PATIENCE, TOKEN, Emulator
+from emulator_client import PATIENCE, TOKEN
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -41,22 +41,24 @@ class Agent:
         return json.loads(told["output"])
 
 
-@contextlib.contextmanager
-def datasette(folder, sprites_url, token=TOKEN):
-    secret = secrets.token_hex(16)
-    env = {**os.environ, "DATASETTE_SECRET": secret, "DATASETTE_SECRETS_SPRITES_API_KEY": token,
-           "SPRITES_BASE_URL": sprites_url, "LLM_USER_PATH": str(folder), "SPRITES_CLIENT_SIGNALS": "0"}
+@pytest.fixture(scope="module")
+def http(emulator, tmp_path_factory):
+    """Datasette, for a person who may chat."""
+    folder = tmp_path_factory.mktemp("datasette")
+    env = {**os.environ, "DATASETTE_SECRET": secrets.token_hex(16), "DATASETTE_SECRETS_SPRITES_API_KEY": TOKEN,
+           "SPRITES_BASE_URL": emulator.url, "LLM_USER_PATH": str(folder), "SPRITES_CLIENT_SIGNALS": "0"}
     program = [sys.executable, "-m", "datasette"]
     made = subprocess.run([*program, "create-token", "alice"], env=env, capture_output=True, text=True, check=True)
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
             [*program, "serve", "--uds", folder / "socket", "--internal", folder / "internal.db",
-             "--config", HERE / "datasette.yml", "--plugins-dir", HERE / "plugins"], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+             "--config", HERE / "datasette.yml", "--plugins-dir", HERE / "plugins"],
+            env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(folder / "socket")), base_url="http://datasette",
-                          headers={"Authorization": f"Bearer {made.stdout.strip()}"}, timeout=PATIENCE) as http:
-            until_up(http, process, folder / "log")
-            yield http
+                          headers={"Authorization": f"Bearer {made.stdout.strip()}"}, timeout=PATIENCE) as client:
+            until_up(client, process, folder / "log")
+            yield client
     finally:
         process.terminate()
         process.wait(PATIENCE)
@@ -70,12 +72,6 @@ def until_up(http, process, log):
             return
         assert process.poll() is None and time.monotonic() < end, log.read_text()
         time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def http(emulator, tmp_path_factory):
-    with datasette(tmp_path_factory.mktemp("datasette"), emulator.url) as client:
-        yield client
 
 
 @pytest.fixture
@@ -124,8 +120,3 @@ def test_refusals(agent, emulator):
     assert "status 409" in agent.call("create_sprite", name="twin")["error"]
     httpx.post(f"{emulator.url}/_emulator/faults", json={"name": "no_exit_code", "match": {"sprite": "twin"}})
     assert "before receiving command exit status" in agent.call("exec_on_sprite", name="twin", command="echo lost")["error"]
-
-
-def test_a_wrong_key(emulator, tmp_path):
-    with datasette(tmp_path, emulator.url, token="wrong") as http:
-        assert Agent(http).call("get_sprite", name="any") == {"error": "Authentication failed for get sprite 'any'"}

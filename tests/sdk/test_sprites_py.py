@@ -269,6 +269,7 @@ def test_live_control_sockets_hide_failures():
 
 @pytest.mark.parametrize("fault", ["cut_before_output", "cut_after_output", "cut_before_exit", "cut_mid_frame", "no_exit_code",
                                    "kill_vm"])
+@pytest.mark.filterwarnings("ignore:ConnectionClosed:DeprecationWarning")
 def test_an_end_without_an_exit_code_is_an_error(fault):
     """It was taken for an exit code before 0.5.1: https://github.com/superfly/sprites-py/issues/16."""
     with Emulator() as emulator, sprites.SpritesClient(TOKEN, base_url=emulator.url) as client:
