@@ -37,22 +37,30 @@ class Progress:
 
 
 async def operate(request, sprite, what, first, action, report):
-    """Say `first`, act to the end whether or not the client stays, report or tell why not."""
+    """Say `first`, and how it ended. It is done whether or not the client stays."""
+    work = sprite.world.background(attempt(sprite, action))
     response = await start_lines(request)
     progress = Progress(request, response, sprite)
     await progress.info(first)
-    try:
-        result = await asyncio.shield(sprite.world.background(action()))
-    except (CheckpointError, SandboxError) as error:
-        await progress.say("error", error=f"Failed to {what} checkpoint: {error}")
-    except asyncio.CancelledError:
-        if not sprite.destroyed:
-            raise
-        await progress.say("error", error=f"Failed to {what} checkpoint: the sprite is gone")
+    result, failure = await asyncio.shield(work)
+    if failure:
+        await progress.say("error", error=f"Failed to {what} checkpoint: {failure}")
     else:
         await report(progress, result)
     await response.write_eof()
     return response
+
+
+async def attempt(sprite, action):
+    """(result, why there is none)."""
+    try:
+        return await action(), None
+    except (CheckpointError, SandboxError) as error:
+        return None, error
+    except asyncio.CancelledError:
+        if not sprite.destroyed:
+            raise
+        return None, "the sprite is gone"
 
 
 async def create(request, sprite):

@@ -121,7 +121,8 @@ class Agent:
 
     def freeze(self):
         """Stop every process of the namespace; one kill(-1) is atomic against forks."""
-        already = {pid for pid, (state, _) in processes().items() if state in "Tt" or is_stopping(pid)}
+        already = {pid for pid in processes() if is_stopping(pid)}     # first those, lest they stop in between
+        already |= {pid for pid, (state, _) in processes().items() if state in "Tt"}
         try:
             os.kill(-1, signal.SIGSTOP)
         except ProcessLookupError:

@@ -196,6 +196,15 @@ async def test_requests_wait_while_it_restores():
             assert "kept\n" in answers or len(answers) < 3
 
 
+async def test_the_disk_as_it_is_cannot_be_restored(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.shell(name, "nohup sleep 60 >/dev/null 2>&1 &")
+        lines = await client.restore(name, "Current")
+        assert lines[-1]["error"] == "Failed to restore checkpoint: checkpoint with path checkpoints/Current not found"
+        assert (await client.run(name, "pgrep", "-c", "sleep")).out == "1\n"
+
+
 async def test_restoring_twice_at_once(emulator):
     async with emulator.client() as client:
         name = await client.create()

@@ -1,5 +1,6 @@
 """cold, warm, running: what wakes, what pauses, what survives."""
 import asyncio
+import pathlib
 import time
 
 import pytest
@@ -121,15 +122,34 @@ async def test_a_pause_cuts_every_socket_and_freezes_processes(emulator):
         assert sessions["count"] == 2
 
 
-async def test_a_pause_leaves_stopped_processes_stopped(emulator):
+HOGS = "for i in $(seq 40); do sh -c 'while :; do :; done' & done; sleep 0.2; "
+
+
+async def test_a_pause_is_over_when_all_processes_have_stopped(emulator):
+    """Among many that want to run, each stops only when its turn comes."""
     async with emulator.client() as client:
         name = await client.create()
-        async with client.exec(name, "sh", "-c", "sleep 60 & sleep 0.1; kill -STOP $!; echo ready; sleep 61; :",
-                               max_run_after_disconnect="0") as ws:
+        async with client.exec(name, "sh", "-c", HOGS + "echo ready; wait", max_run_after_disconnect="0") as ws:
             await ws.until_output(b"ready")
             await client.pause(name)
-        states = (await client.shell(name, "ps -o stat=,args= -C sleep | sort")).out.splitlines()
-        assert [(line.split()[0][0], line.split()[-1]) for line in states] == [("S", "61"), ("T", "60")]
+            states = [pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                      for pid in commands_running("while :; do :; done")]
+        assert states == ["T"] * 40
+        assert (await client.call("DELETE", f"/v1/sprites/{name}")).status == 204
+
+
+async def test_a_pause_leaves_stopped_processes_stopped(emulator):
+    """Also those whose turn to stop has not come yet, since others are in front of them."""
+    async with emulator.client() as client:
+        name = await client.create()
+        script = ("for i in $(seq 20); do nice -n 19 sh -c 'while :; do :; done' & done; sleep 0.2; low=$(jobs -p); "
+                  "for i in $(seq 8); do sh -c 'while :; do :; done' & done; kill -STOP $low; echo $low ready; sleep 61; :")
+        async with client.exec(name, "bash", "-c", script, max_run_after_disconnect="0") as ws:
+            told = (await ws.until_output(b"ready")).out.split()[:-1]
+            await client.pause(name)
+        found = [line.split() for line in (await client.run(name, "ps", "-e", "-o", "pid=,stat=")).out.splitlines()]
+        assert {pid for pid, state in found if state[0] == "T"} == set(told) and len(told) == 20
+        assert (await client.call("DELETE", f"/v1/sprites/{name}")).status == 204
 
 
 async def test_warm_turns_cold_and_home_survives():
@@ -188,14 +208,13 @@ async def test_destroying_while_it_wakes():
 
 
 def commands_running(word):
-    """Command lines on this machine with this word."""
-    import pathlib
-    found = []
+    """Processes of this machine with this word in their command line: pid -> words."""
+    found = {}
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
         if word in words:
-            found.append(words)
+            found[int(path.parent.name)] = words
     return found

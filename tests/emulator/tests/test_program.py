@@ -75,7 +75,7 @@ async def test_it_ends_on_request_and_leaves_nothing(number, tmp_path, monkeypat
                 await control.gone()
                 await asyncio.gather(creating, return_exceptions=True)
             assert emulator.process.wait(PATIENCE) == 0
-            assert commands_running(word) == []
+            assert not commands_running(word)
             assert os.listdir(folder) == []
 
 
@@ -88,7 +88,7 @@ async def test_it_may_be_killed(monkeypatch):
             emulator.process.wait()
 
             async def none():
-                return commands_running(word) == []
+                return not commands_running(word)
 
             await until(none)
         assert len(os.listdir(folder)) == 1
