@@ -353,11 +353,10 @@ static void test_ping_while_a_message_is_half_out(void **state UNUSED)
 	assert_int_equal(uv_read_start((uv_stream_t *)peer.connection, on_allocate, on_peer_read), 0);
 	RUN_UNTIL(peer_has("a:hello\n"));
 	RUN_UNTIL(seen.drained);
-	char want[256 * 16], *at = want;
-	assert_true(sent < 250);
-	for (int i = 0; i < sent; i++)
-		at += sprintf(at, "2:#%zu\n", sizeof block);
-	assert_true(peer_has(want));
+	/* The pong went out behind whichever message was half out: none was broken, none is missing. */
+	char message[32];
+	snprintf(message, sizeof message, "2:#%zu\n", sizeof block);
+	RUN_UNTIL(peer_count(message) == (size_t)sent);
 	assert_int_equal(seen.closed, 0);
 }
 

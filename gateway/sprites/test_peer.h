@@ -202,8 +202,16 @@ static void peer_free(void)
 	buf_deinit(&peer.texts);
 }
 
+static size_t peer_count(const char *text)
+{
+	size_t n = 0, len = strlen(text);
+	struct slice rest = buf_peek(&peer.texts);
+	for (const char *at; rest.len && (at = memmem(rest.data, rest.len, text, len)); n++)
+		rest = slice_from(rest, (size_t)(at - rest.data) + len);
+	return n;
+}
+
 static bool peer_has(const char *text)
 {
-	struct slice texts = buf_peek(&peer.texts);
-	return texts.len && memmem(texts.data, texts.len, text, strlen(text));
+	return peer_count(text) > 0;
 }

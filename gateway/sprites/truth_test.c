@@ -221,15 +221,6 @@ static const struct sandbox_events events = {.on_output = on_output, .on_exit = 
 	for (int alive_ = 1; !(condition); alive_ = uv_run(&loop, UV_RUN_ONCE))                                        \
 	assert_int_not_equal(alive_, 0)
 
-static size_t count(const char *text)
-{
-	size_t n = 0, len = strlen(text);
-	struct slice rest = buf_peek(&peer.texts);
-	for (const char *at; rest.len && (at = memmem(rest.data, rest.len, text, len)); n++)
-		rest = slice_from(rest, (size_t)(at - rest.data) + len);
-	return n;
-}
-
 static void open_sandbox(const struct row *row)
 {
 	char url[64];
@@ -332,13 +323,13 @@ static void wait_for_words(const struct row *row)
 static void check(const struct row *row, enum manner manner)
 {
 	static const char *const manners[] = {"frame by frame", "byte by byte", "at once"};
-	if (count("a:are you there\n"))
+	if (peer_count("a:are you there\n"))
 		say("pong ");
 	if (!slice_equal(buf_peek(&said), slice_str(row->said)))
 		fail_msg("%s%s, %s: said \"%.*s\", not \"%s\"", row->name, row->exec ? " (/exec)" : "", manners[manner],
 		         SLICE_FMT(buf_peek(&said)), row->said);
 	/* Asked for once: one op.start, or one connection beside that of the refused /control. */
-	assert_int_equal(count("op.start"), row->exec ? 0 : 1);
+	assert_int_equal(peer_count("op.start"), row->exec ? 0 : 1);
 	assert_int_equal(peer.connected, row->exec ? 2 : 1);
 }
 
