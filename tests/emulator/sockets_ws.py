@@ -1,20 +1,25 @@
 """WebSockets that carry no command: a TCP connection into the Sprite, its ports, changes of its files."""
 import asyncio
+import contextlib
 import json
 
 from aiohttp import WSMsgType
 
-from exec_ws import open_socket, parse
+from exec_ws import Channel, open_socket, parse
 from program import inside
 
 FIRST = 10              # seconds for the message that says what is wanted
+LINGER = 3              # seconds for a target to take what a client has left behind
 CHUNK = 32768
 BAD_MESSAGE, FAILED = 1003, 1011
 
 
 async def first_message(ws):
     """A JSON object, or None."""
-    message = await ws.receive(timeout=FIRST)
+    try:
+        message = await ws.receive(timeout=FIRST)
+    except TimeoutError:
+        return None
     return parse(message.data) if message.type is WSMsgType.TEXT else None
 
 
@@ -47,7 +52,7 @@ async def proxy(request, sprite):
             await ws.close(code=FAILED, message=head["error"].encode()[:120])
             return ws
         await ws.send_str(json.dumps(head))
-        await race(inward(ws, program), outward(ws, program))
+        await race(inward(ws, program, Channel(ws, request, sprite)), outward(ws, program))
         await ws.close(code=1000)
     return ws
 
@@ -61,20 +66,33 @@ def read_target(message):
     return host, str(port)
 
 
-async def inward(ws, program):
-    """Until the client closes."""
-    async for message in ws:
-        if message.type is WSMsgType.BINARY:
-            program.input.write(message.data)
-            try:
-                await program.input.drain()
-            except ConnectionError:
-                await asyncio.Event().wait()        # outward() sees the end
+async def inward(ws, program, channel):
+    """Until the client closes, which is the end of what it sends: the target may still take it all."""
+    try:
+        async for message in ws:
+            if message.type is WSMsgType.BINARY:
+                program.input.write(message.data)
+                await drain(program, channel)
+        program.input.close()
+    except ConnectionError:
+        pass
+    await asyncio.sleep(LINGER)
+
+
+async def drain(program, channel):
+    """Waits for a slow target; not for one that takes nothing while nobody is left to wait."""
+    while True:
+        try:
+            return await asyncio.wait_for(program.input.drain(), LINGER)
+        except TimeoutError:
+            if channel.left():
+                raise ConnectionResetError("the client has left") from None
 
 
 async def outward(ws, program):
     while data := await program.output.read(CHUNK):
-        await ws.send_bytes(data)
+        with contextlib.suppress(ConnectionError):
+            await ws.send_bytes(data)
 
 
 # -- streams of events ---------------------------------------------------------

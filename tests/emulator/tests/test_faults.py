@@ -1,5 +1,4 @@
 """Every fault, as a client meets it."""
-import asyncio
 import contextlib
 import time
 

@@ -7,7 +7,7 @@ import socket
 import aiohttp
 import pytest
 
-from emulator_client import PATIENCE, until
+from emulator_client import PATIENCE, Socket, until
 
 ECHO = ("import socket\ns = socket.create_server(('127.0.0.1', {port}))\nprint('ready', flush=True)\n"
         "while True:\n  c, _ = s.accept()\n  while d := c.recv(65536): c.sendall(d)\n  c.close()\n")
@@ -54,6 +54,47 @@ async def test_bytes_go_both_ways(emulator):
             return (await client.run(name, "pgrep", "-fc", "inside/dial")).out == "0\n"
 
         await until(none)
+
+
+async def test_what_a_client_sent_before_it_closed_arrives(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        script = ("import socket, time\ns = socket.create_server(('127.0.0.1', 8765))\nprint('ready', flush=True)\nc, _ = s.accept()\n"
+                  "n = 0\nwhile d := c.recv(65536): n += len(d); time.sleep(0.01)\nopen('count', 'w').write(str(n))\n")
+        async with server(client, name, script):
+            async with connect(client, name, "proxy", {"port": 8765}) as ws:
+                await receive(ws)
+                for _ in range(30):
+                    await ws.send_bytes(b"x" * 50_000)
+
+            async def all_of_it():
+                return (await client.run(name, "cat", "count")).out == "1500000"
+
+            await until(all_of_it)
+
+
+async def test_a_client_that_leaves_a_target_that_does_not_read(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        script = "import socket, time\ns = socket.create_server(('127.0.0.1', 8765))\nprint('ready', flush=True)\nc, _ = s.accept()\ntime.sleep(60)"
+        async with server(client, name, script):
+            async with connect(client, name, "proxy", {"port": 8765}) as ws:
+                await receive(ws)
+
+                async def flood():
+                    while True:
+                        await ws.send_bytes(b"x" * 60_000)
+
+                flooding = asyncio.ensure_future(flood())
+                await asyncio.wait({flooding}, timeout=2)
+                flooding.cancel()
+                await asyncio.gather(flooding, return_exceptions=True)
+                Socket(ws).reset()
+
+            async def none():
+                return (await client.run(name, "pgrep", "-fc", "inside/dial")).out == "0\n"
+
+            await until(none)
 
 
 async def test_the_end_of_a_connection_closes_the_socket(emulator):
