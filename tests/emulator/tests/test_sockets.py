@@ -64,11 +64,11 @@ async def test_what_a_client_sent_before_it_closed_arrives(emulator):
         async with server(client, name, script):
             async with connect(client, name, "proxy", {"port": 8765}) as ws:
                 await receive(ws)
-                for _ in range(30):
+                for _ in range(300):
                     await ws.send_bytes(b"x" * 50_000)
 
             async def all_of_it():
-                return (await client.run(name, "cat", "count")).out == "1500000"
+                return (await client.run(name, "cat", "count")).out == "15000000"
 
             await until(all_of_it)
 
