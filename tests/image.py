@@ -17,8 +17,9 @@ import urllib.request
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 CACHE = TOP / "build/image"
-BASE, IMAGE = "localhost/debian:trixie-slim", "localhost/spritegate:test"
-LARGEST_MIB = 120
+BASE, IMAGE, BOTH = "localhost/debian:trixie-slim", "localhost/spritegate:test", "localhost/spritegate-with-datasette:test"
+LARGEST_MIB = 130
+REVISION = "0123abc"
 NOT_IN_SLIM = ["usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*", "var/cache/apt/*",
                "var/lib/apt/lists/*", "var/log/*"]
 
@@ -30,6 +31,13 @@ mount --rbind /proc "$0/proc"
 mount --rbind /dev "$0/dev"
 user=$1; shift
 exec chroot --userspec="$user" "$0" "$@"
+"""
+
+
+WRITABLE = """
+mount --rbind /proc "$0/proc"
+mount --rbind /dev "$0/dev"
+exec chroot "$0" "$@"
 """
 
 
@@ -92,6 +100,11 @@ def check_files(root):
     check(f"{size} MiB, at most {LARGEST_MIB}", size <= LARGEST_MIB)
     present = [name for name in ("gcc", "cmake", "curl", "git", "python3") if (root / "usr/bin" / name).exists()]
     check(f"brings no tools {present or ''}", not present)
+    packages = {line.split()[0]: line.split()[1] for line in run("chroot", root, "dpkg-query", "-W").splitlines()}
+    sbom = json.loads((root / "usr/share/doc/spritegate/sbom.cdx.json").read_text(encoding="utf-8"))
+    listed = {one["name"]: one["version"] for one in sbom["components"]}
+    check(f"lists its {len(listed)} packages", sbom["bomFormat"] == "CycloneDX" and listed.items() >= {
+        name.partition(":")[0]: version for name, version in packages.items()}.items())
     check("brings its licence", (root / "usr/share/doc/spritegate/LICENSE").exists())
 
 
@@ -105,7 +118,8 @@ def check_serving(root, user):
         inside.append(f"SPRITEGATE_{name}={value}")
     check("finds all its libraries", "not found" not in run(*inside, "ldd", "/usr/local/bin/spritegate"))
     check("cannot write", "Read-only" in run(*inside, "sh", "-c", "! touch /x 2>&1"))
-    check("version: " + run(*inside, "spritegate", "version"), True)
+    version = run(*inside, "spritegate", "version")
+    check("version: " + version, version.endswith(f"(revision {REVISION})"))
     server = subprocess.Popen([*inside, "spritegate", "serve"], stdin=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 15
@@ -118,6 +132,27 @@ def check_serving(root, user):
         check("`spritegate health` agrees", True)
         server.terminate()
         check("ends with 0 on SIGTERM", server.wait(timeout=30) == 0)
+    finally:
+        server.kill()
+
+
+def check_both(root):
+    """Datasette and the gateway on one machine; here the container's folders may be written."""
+    public, admin = free_port(), free_port()
+    inside = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", WRITABLE, root, "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin"]
+    for name, value in {"LISTEN": f"127.0.0.1:{public}", "ADMIN_LISTEN": f"127.0.0.1:{admin}", "PEPPER": "0" * 64, "SPRITES_TOKEN": "none",
+                        "SPRITES_URL": "http://127.0.0.1:1", "POOL_HOT": "0", "REDIS_URL": "redis://127.0.0.1:1"}.items():
+        inside.append(f"SPRITEGATE_{name}={value}")
+    server = subprocess.Popen([*inside, "gateway-and-datasette", "--memory"], stdin=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while not answers(f"http://127.0.0.1:{public}/-/versions.json"):
+            if server.poll() is not None or time.monotonic() > end:
+                check("both start", False)
+            time.sleep(0.1)
+        check("with Datasette beside it, its pages are served over the socket", True)
+        server.terminate()
+        check("both end with 0 on SIGTERM", server.wait(timeout=60) == 0)
     finally:
         server.kill()
 
@@ -135,15 +170,20 @@ def main():
     CACHE.mkdir(parents=True, exist_ok=True)
     configure_buildah()
     make_base()
-    run("buildah", "bud", "--isolation", "chroot", "--pull-never", "--format", "docker", "--quiet", "-t", IMAGE, ".")
+    build = ["buildah", "bud", "--isolation", "chroot", "--pull-never", "--format", "docker", "--quiet", "--layers", "--build-arg", f"REVISION={REVISION}"]
+    run(*build, "-t", IMAGE, ".")
+    certificates = "/tmp/machine-certificates.crt"
+    run(*build, "--volume", f"/etc/ssl/certs/ca-certificates.crt:{certificates}:ro", "--build-arg", f"PIP_CERT={certificates}",
+        "--target", "with-datasette", "-t", BOTH, ".")
     user = check_config()
-    container = run("buildah", "from", "--pull-never", IMAGE)
+    containers = [run("buildah", "from", "--pull-never", image) for image in (IMAGE, BOTH)]
     try:
-        root = pathlib.Path(run("buildah", "mount", container))
+        root, both = (pathlib.Path(run("buildah", "mount", container)) for container in containers)
         check_files(root)
         check_serving(root, user)
+        check_both(both)
     finally:
-        run("buildah", "rm", container)
+        run("buildah", "rm", *containers)
         run("buildah", "prune", "--force", quiet=True)
     print("image: passed")
 

@@ -1,0 +1,92 @@
+"""The fly.toml files: only keys that flyctl knows, and figures that fit the program's own."""
+import re
+import subprocess
+import tomllib
+
+import pytest
+
+from rig import BINARY, TOP, clean_environment
+
+FILES = ["fly.toml", "deploy/one-machine/fly.toml"]
+
+# As flyctl's configuration reference has them, of the sections used here. A key it does not know is ignored without a word.
+CHECK = {"interval", "timeout", "grace_period", "method", "path", "protocol", "headers", "tls_skip_verify", "tls_server_name"}
+KNOWN = {
+    "": {"app", "primary_region", "kill_signal", "kill_timeout", "swap_size_mb", "console_command", "experimental", "build", "deploy", "env",
+         "processes", "mounts", "http_service", "services", "checks", "files", "host_dedication_id", "restart", "vm", "statics", "metrics"},
+    "http_service": {"internal_port", "force_https", "auto_stop_machines", "auto_start_machines", "min_machines_running", "processes", "concurrency",
+                     "tls_options", "http_options", "checks", "machine_checks"},
+    "http_service.concurrency": {"type", "soft_limit", "hard_limit"},
+    "http_service.http_options": {"compress", "response", "h2_backend", "idle_timeout"},
+    "http_service.checks": CHECK,
+    "checks.*": CHECK | {"port", "type", "processes"},
+    "metrics": {"port", "path", "processes", "https"},
+    "mounts": {"source", "destination", "initial_size", "snapshot_retention", "auto_extend_size_threshold", "auto_extend_size_increment",
+               "auto_extend_size_limit", "processes"},
+    "vm": {"size", "memory", "cpus", "cpu_kind", "gpu_kind", "gpus", "memory_mb", "host_dedication_id", "processes"},
+    "build": {"builder", "args", "buildpacks", "image", "settings", "builtin", "dockerfile", "ignorefile", "build-target"},
+    "deploy": {"strategy", "max_unavailable", "wait_timeout", "release_command", "release_command_timeout", "release_command_vm"},
+}
+FREE = {"env", "processes", "build.args"}       # names of the user's own
+
+
+def unknown(table, where=""):
+    """Every key that is not known, by its full name."""
+    if where in FREE:
+        return []
+    if where == "checks":
+        return [name for check in table.values() for name in unknown(check, "checks.*")]
+    found = [f"{where}.{key}" for key in table if key not in KNOWN[where]]
+    for key, value in table.items():
+        inner = f"{where}.{key}".lstrip(".")
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict) and key in KNOWN[where]:
+                found += unknown(one, inner)
+    return found
+
+
+@pytest.fixture(params=FILES)
+def fly(request):
+    return tomllib.loads((TOP / request.param).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """{name: (default, whether it is a secret)} as the program tells them."""
+    table = subprocess.run([BINARY, "help", "config"], capture_output=True, text=True, timeout=20, check=True).stdout
+    return {name: (default, kind == "secret") for name, kind, default in re.findall(r"^\| `(\w+)` \| (\w+) \| `?([^|`]*)`? \|", table, re.MULTILINE)}
+
+
+def test_every_key_is_known(fly):
+    assert unknown(fly) == []
+    assert unknown({**fly, "http_services": {}}) == [".http_services"] and unknown({"vm": [{"size": "", "ram": ""}]}) == ["vm.ram"]
+
+
+def test_settings_exist_and_secrets_are_not_in_the_file(fly, settings):
+    for name in fly["env"]:
+        assert name in settings, f"there is no setting {name}"
+        assert not settings[name][1] and "URL" not in name, f"{name} belongs into `fly secrets`"
+    env = {**fly["env"], "SPRITEGATE_PEPPER": "0" * 32, "SPRITEGATE_SPRITES_TOKEN": "token", "SPRITEGATE_REDIS_URL": "redis://default:x@fly-y.upstash.io:6379",
+           "SPRITEGATE_DATASETTE_URL": "http://my-datasette.internal:8001", "FLY_MACHINE_ID": "148e272fe67d89"}
+    done = subprocess.run([BINARY, "check-config"], env=clean_environment(env), capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0 and "instance = 148e272fe67d89" in done.stdout, done.stdout + done.stderr
+
+
+def default(settings, name):
+    return int(re.search(r"\d+$", settings[f"SPRITEGATE_{name}"][0])[0])
+
+
+def test_figures_fit_the_program(fly, settings):
+    service = fly["http_service"]
+    assert fly["kill_signal"] == "SIGTERM" and default(settings, "DRAIN_SECONDS") < fly["kill_timeout"] <= 300
+    assert service["internal_port"] == default(settings, "LISTEN")
+    assert fly["metrics"] == {"port": default(settings, "ADMIN_LISTEN"), "path": "/metrics"}
+    assert service["http_options"]["idle_timeout"] > default(settings, "EXEC_MAX_TIMEOUT_SECONDS")
+    assert service["auto_stop_machines"] == "stop" and service["concurrency"]["type"] == "requests"
+    assert service["concurrency"]["soft_limit"] < service["concurrency"]["hard_limit"]
+
+
+def test_checks_are_answered(fly, stack):
+    assert [stack.http.request(check["method"], check["path"]).status_code for check in fly["http_service"]["checks"]] == [200]
+    for check in fly["checks"].values():
+        assert check["port"] == fly["metrics"]["port"] and stack.admin_http.request(check["method"], check["path"]).status_code == 200
