@@ -349,6 +349,63 @@ int config_document(struct buf *out)
 	return r;
 }
 
+/* Text for mdoc: `literal` becomes bold, a sentence begins on a line of its own, and nothing is taken for a macro or an escape. */
+static int put_mdoc(struct buf *out, const char *text)
+{
+	bool bold = false;
+	int r = 0;
+	for (const char *p = text; r == 0 && *p; p++) {
+		if (*p == '`') {
+			bold = !bold;
+			r = buf_append(out, bold ? SLICE("\\fB") : SLICE("\\fR"));
+		} else if (*p == '\\') {
+			r = buf_append(out, SLICE("\\e"));
+		} else if (*p == '.' && p[1] == ' ') {
+			r = buf_append(out, SLICE(".\n\\&"));
+			p++;
+		} else {
+			r = buf_append_char(out, *p);
+		}
+	}
+	return r < 0 ? r : buf_append_char(out, '\n');
+}
+
+static int put_mdoc_setting(struct buf *out, const struct setting *s)
+{
+	char variable[64];
+	variable_name(s, variable);
+	int r = buf_printf(out, ".It Ic %s Pq Ev %s\n\\&", s->name, variable);
+	if (r == 0)
+		r = put_mdoc(out, s->help);
+	if (r == 0 && s->type == SECRET)
+		r = buf_append(out, SLICE("A secret.\n"));
+	if (r == 0 && s->initial && *s->initial)
+		r = buf_printf(out, "Default:\n.Ql %s .\n", s->initial);
+	else if (r == 0 && s->required)
+		r = buf_append(out, SLICE("Required.\n"));
+	const char *unit = s->type == TEXT || s->type == SECRET ? " characters" : s->type == BYTES ? " bytes" : "";
+	return r < 0 ? r : buf_printf(out, "Allowed: %llu to %llu%s.\n", (unsigned long long)s->min, (unsigned long long)s->max, unit);
+}
+
+int config_manual(struct buf *out)
+{
+	int r = buf_append(out, SLICE(".\\\" Made by `spritegate help manual`.\n"
+				      ".Dd November 22, 2026\n.Dt SPRITEGATE.CONF 5\n.Os\n.Sh NAME\n.Nm spritegate.conf\n.Nd settings of the Spritegate gateway\n"
+				      ".Sh DESCRIPTION\nThe file given to\n.Xr spritegate 1\nby\n.Fl -config .\n"
+				      "Each line is\n.Ql name = value ,\nempty, or a comment that begins with\n.Ql # .\n"
+				      "Every setting is an environment variable as well, which wins over the file.\n"
+				      "Bytes are an integer or end in\n.Ql KiB ,\n.Ql MiB\nor\n.Ql GiB .\n"
+				      "An unknown name or a value that is not allowed keeps the gateway from starting.\n"
+				      ".Pp\nThe settings:\n.Bl -tag -width Ds\n"));
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++)
+		r = put_mdoc_setting(out, &settings[i]);
+	return r < 0 ? r : buf_append(out, SLICE(".El\n.Sh FILES\n.Bl -tag -width Ds\n.It Pa /etc/spritegate/spritegate.conf\n"
+						 "What the systemd unit of the Debian package reads.\n.El\n"
+						 ".Sh EXAMPLES\n.Bd -literal\n"
+						 "datasette_url = http://127.0.0.1:8001\nredis_url = unix:///run/redis/redis.sock\npool_hot = 3\n.Ed\n"
+						 ".Sh SEE ALSO\n.Xr spritegate 1\n"));
+}
+
 /* A URL may carry a password: everything between "://" (or the start) and the last '@' is left out. */
 static int print_text(const char *name, const char *text, struct buf *out)
 {

@@ -24,6 +24,7 @@ static const char help_text[] =
 	"  spritegate token COMMAND …                 make and manage tokens (spritegate token --help)\n"
 	"  spritegate health [HOST:PORT]              exit 0 when the gateway there serves; default: the port of LISTEN\n"
 	"  spritegate help config                     every setting, as Markdown\n"
+	"  spritegate help manual                     the same as the manual page spritegate.conf(5)\n"
 	"  spritegate help problems                   every error of the HTTP interface, as Markdown\n"
 	"  spritegate version\n"
 	"\n"
@@ -173,12 +174,18 @@ static int command_help(int argc, char **argv)
 		return EXIT_SUCCESS;
 	}
 	CLEANUP(buf_deinit) struct buf text = BUF_MAX(64 * 1024);
-	bool config = strcmp(argv[0], "config") == 0;
-	if (!config && strcmp(argv[0], "problems") != 0) {
-		fprintf(stderr, "spritegate: there is help on: config, problems\n");
+	static const struct {
+		const char *name;
+		int (*write)(struct buf *out);
+	} topics[] = {{"config", config_document}, {"manual", config_manual}, {"problems", http_problem_types_document}};
+	size_t i = 0;
+	while (i < ARRAY_LEN(topics) && strcmp(argv[0], topics[i].name) != 0)
+		i++;
+	if (i == ARRAY_LEN(topics)) {
+		fprintf(stderr, "spritegate: there is help on: config, manual, problems\n");
 		return EXIT_USAGE;
 	}
-	if ((config ? config_document(&text) : http_problem_types_document(&text)) < 0)
+	if (topics[i].write(&text) < 0)
 		return EXIT_FAILURE;
 	printf("%.*s", SLICE_FMT(buf_peek(&text)));
 	return EXIT_SUCCESS;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./tests/run [unit|integration|sdk|fuzz|observe|bench [PART…]|image|soak|mutants|full]
+"""./tests/run [unit|integration|sdk|fuzz|observe|bench [PART…]|image|package|soak|mutants|full]
 
 Plain: what every change must pass. `full`: what every release must pass; one
 name: that part alone. All parts run even if one fails; the last lines say how
@@ -182,14 +182,15 @@ FUZZ = ("fuzz, 60 s each", lambda: fuzz(60))
 BENCH = ("bench", lambda: script("tests/bench/run.py", 3600, "release", sys.argv[2:]))
 OBSERVE = ("observe", lambda: python_tests("release", "tests/observe", parallel=False))
 IMAGE = ("image", lambda: script("tests/image.py", 1800))
+PACKAGE = ("package", lambda: python_tests("release", "tests/package", parallel=False))
 SOAK = ("soak", lambda: python_tests("release", "tests/soak", parallel=False, seconds=7200))
 MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 
 PARTS = {
     "": [UNIT, EMULATOR, SDK, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
     "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "fuzz": [FUZZ], "observe": [OBSERVE], "bench": [BENCH], "image": [IMAGE],
-    "soak": [SOAK], "mutants": [MUTANTS],
-    "full": [UNIT, EMULATOR, SDK, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE],
+    "package": [PACKAGE], "soak": [SOAK], "mutants": [MUTANTS],
+    "full": [UNIT, EMULATOR, SDK, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
 }
 
 

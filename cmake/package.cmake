@@ -1,0 +1,39 @@
+# The Debian package: `cmake --preset package && cmake --build --preset package && cpack --config build/package/CPackConfig.cmake`
+set(from ${CMAKE_SOURCE_DIR}/deploy/debian)
+set(made ${CMAKE_BINARY_DIR}/debian)
+
+# Debian wants manual pages and the changelog compressed, without a time in them.
+set(compressed)
+foreach(file spritegate.1 spritegate.conf.5 changelog)
+  add_custom_command(OUTPUT ${made}/${file}.gz VERBATIM DEPENDS ${from}/${file}
+    COMMAND sh -c "mkdir -p $1 && gzip -9nc $2 >$3" sh ${made} ${from}/${file} ${made}/${file}.gz)
+  list(APPEND compressed ${made}/${file}.gz)
+endforeach()
+add_custom_target(package-files ALL DEPENDS ${compressed})
+
+install(FILES ${made}/spritegate.1.gz DESTINATION share/man/man1)
+install(FILES ${made}/spritegate.conf.5.gz DESTINATION share/man/man5)
+install(FILES ${made}/changelog.gz ${from}/copyright DESTINATION share/doc/spritegate)
+install(FILES ${from}/spritegate.service DESTINATION lib/systemd/system)
+install(FILES ${from}/spritegate.conf DESTINATION /etc/spritegate PERMISSIONS OWNER_READ OWNER_WRITE)
+
+set(CPACK_GENERATOR DEB)
+set(CPACK_SET_DESTDIR ON)
+set(CPACK_INSTALL_PREFIX /usr)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_PACKAGE_DIRECTORY ${CMAKE_BINARY_DIR})
+set(CPACK_PACKAGE_CONTACT "Spritegate authors <spritegate@localhost>")
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION httpd)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+# WebSockets of libcurl, whose symbols are older.
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "ca-certificates, libcurl4t64 (>= 8.14)")
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS redis-server)
+set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
+set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${from}/postinst ${from}/prerm ${from}/postrm ${made}/conffiles)
+set(CPACK_DEBIAN_PACKAGE_DESCRIPTION "gateway in front of Datasette for agents' commands
+An HTTP reverse proxy that passes traffic to Datasette and runs an AI agent's
+commands in Fly Sprites, disposable microVMs, after it has checked the
+caller's token and its limits in Redis.")
+file(WRITE ${made}/conffiles "/etc/spritegate/spritegate.conf\n")
+include(CPack)

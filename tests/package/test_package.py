@@ -1,0 +1,161 @@
+"""The Debian package: it is built, sound, complete, and what is in it runs; its unit confines the gateway and lets it work."""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import rig as rigs
+from rig import BINARY, TOP, until
+
+BUILD = TOP / "build/package"
+
+# What lintian says that is meant so.
+MEANT = {"bogus-mail-host", "bogus-mail-host-in-debian-changelog",     # there is no address to write to
+         "non-standard-file-perm"}                                     # the configuration holds secrets
+
+
+def call(*words, seconds=600, ok=True, **more):
+    done = subprocess.run([str(word) for word in words], cwd=TOP, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, timeout=seconds, check=False, **more)
+    assert not ok or done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def deb():
+    for old in BUILD.glob("*.deb"):
+        old.unlink()
+    call("cmake", "--preset", "package")
+    call("cmake", "--build", "--preset", "package")
+    call("cpack", "--config", BUILD / "CPackConfig.cmake")
+    (made,) = BUILD.glob("*.deb")
+    return made
+
+
+@pytest.fixture(scope="session")
+def unpacked(deb):
+    folder = BUILD / "unpacked"
+    shutil.rmtree(folder, ignore_errors=True)
+    call("dpkg-deb", "--raw-extract", deb, folder)
+    return folder
+
+
+@pytest.mark.timeout(900)
+def test_lintian_finds_nothing_that_is_not_meant(deb):
+    said = call("lintian", "--allow-root", "--display-level", ">=warning", deb, ok=False)
+    found = {match[1]: line for line in said.splitlines() if (match := re.match(r"[EW]: spritegate: (\S+)", line))}
+    assert set(found) <= MEANT, said
+
+
+def test_it_says_what_it_needs(unpacked):
+    fields = dict(line.split(": ", 1) for line in (unpacked / "DEBIAN/control").read_text(encoding="utf-8").splitlines() if re.match(r"\w", line))
+    version = call(BINARY, "version").split()[1]
+    assert fields["Package"] == "spritegate" and fields["Version"] == version
+    needs = dict(re.findall(r"([a-z0-9.+-]+)(?: \(([^)]*)\))?", fields["Depends"]))
+    assert {"libc6", "libcurl4t64", "libgnutls30t64", "libhiredis1.1.0", "libjansson4", "libllhttp9.2", "libssl3t64", "libuv1t64", "ca-certificates"} <= set(needs)
+    assert "libcurl4t64 (>= 8.14)" in fields["Depends"]
+
+
+def test_its_files(unpacked):
+    files = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file() and "DEBIAN" not in path.parts}
+    assert files == {"usr/bin/spritegate", "usr/lib/systemd/system/spritegate.service", "etc/spritegate/spritegate.conf",
+                     "usr/share/man/man1/spritegate.1.gz", "usr/share/man/man5/spritegate.conf.5.gz",
+                     "usr/share/doc/spritegate/changelog.gz", "usr/share/doc/spritegate/copyright"}
+    assert (unpacked / "etc/spritegate/spritegate.conf").stat().st_mode & 0o777 == 0o600
+    assert (unpacked / "DEBIAN/conffiles").read_text(encoding="utf-8") == "/etc/spritegate/spritegate.conf\n"
+    call("shellcheck", *(unpacked / "DEBIAN").glob("p*"))
+    for script, word in (("postinst", "configure"), ("prerm", "remove"), ("postrm", "purge")):
+        call(unpacked / "DEBIAN" / script, word)    # no systemd runs here: they must do nothing and succeed
+
+
+def test_its_program_serves_with_its_configuration(unpacked, rig, stack, tmp_path):
+    """As shipped, every line of it allowed; with the two secrets it is complete."""
+    shipped = (unpacked / "etc/spritegate/spritegate.conf").read_text(encoding="utf-8")
+    config = tmp_path / "spritegate.conf"
+    program = unpacked / "usr/bin/spritegate"
+    config.write_text(shipped, encoding="utf-8")
+    refused = subprocess.run([program, "check-config", "--config", config], env=rigs.clean_environment(), capture_output=True, text=True, timeout=20, check=False)
+    assert refused.returncode == 2 and {line.split(":")[0] for line in refused.stderr.splitlines()[1:]} == {"sprites_token", "pepper"}, refused.stderr
+    uncommented = re.sub(r"^#(\w+ =)", r"\1", shipped, flags=re.MULTILINE)
+    config.write_text(re.sub(r"^(sprites_token|pepper) =$", r"\1 = " + "0" * 32, uncommented, flags=re.MULTILINE), encoding="utf-8")
+    checked = call(program, "check-config", "--config", config, env=rigs.clean_environment())
+    assert "datasette_url = http://127.0.0.1:8001" in checked
+    gateway = rigs.OwnGateway({"datasette_url": stack.datasette, "redis_url": stack.redis_url, "sprites_url": stack.sprites.url, "pool_hot": 0},
+                              argv=[program, "serve", "--config", config])
+    rig.add(gateway, gateway.stop_at_once)
+    assert gateway.get("/sample/stations.json").status_code == 200
+
+
+# --- the unit ----------------------------------------------------------------
+
+UNIT = TOP / "deploy/debian/spritegate.service"
+
+
+def test_the_unit_is_confined():
+    """0 is a safe service, 10 an unsafe one."""
+    said = call("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", UNIT)
+    print(said.strip().splitlines()[-1])
+
+
+def test_the_unit_is_understood(unpacked):
+    said = call("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", UNIT, ok=False)
+    complaints = [line for line in said.splitlines() if "/usr/bin/spritegate is not executable" not in line]     # it is not installed here
+    assert not complaints, said
+    words = re.search(r"^ExecStart=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)[1].split()
+    assert (unpacked / words[0].lstrip("/")).is_file() and words[1:3] == ["serve", "--config"]
+
+
+def system_calls(name):
+    """A filter set of systemd, with the sets inside it."""
+    found = set()
+    for line in call("systemd-analyze", "syscall-filter", "--no-pager", name).splitlines()[1:]:
+        word = line.strip()
+        if word.startswith("@"):
+            found |= system_calls(word)
+        elif re.fullmatch(r"\w+", word):
+            found.add(word)
+    return found
+
+
+def allowed_calls():
+    allowed = set()
+    for words in re.findall(r"^SystemCallFilter=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE):
+        named = set().union(*(system_calls(word) if word.startswith("@") else {word} for word in words.removeprefix("~").split()))
+        allowed = allowed - named if words.startswith("~") else allowed | named
+    return allowed
+
+
+def test_the_filter_of_system_calls_lets_it_work(rig, stack, tmp_path):
+    """From its start through pages, a command and the drain; execve is systemd's own."""
+    counts = tmp_path / "calls"
+    folder = os.fspath(counts)
+    gateway = rigs.OwnGateway({"datasette_url": stack.datasette.replace("127.0.0.1", "localhost"), "redis_url": stack.redis_url, "sprites_url": stack.sprites.url,
+                               "sprites_token": stack.sprites.token, "pepper": stack.pepper, "pool_hot": 1, "redis_timeout_ms": 5000},
+                              argv=["strace", "-f", "-c", "-o", folder, BINARY, "serve"])
+    rig.add(gateway, gateway.kill)
+    gateway.minted = rig.mint()
+    gateway.token = gateway.minted["token"]
+    gateway.until_ready()
+    assert gateway.get("/sample/stations.json").status_code == 200
+    gateway.run("echo hello")
+    gateway.metrics()
+    traced = int(pathlib.Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()[0])
+    os.kill(traced, 15)
+    assert gateway.wait(60) == 0
+    used = {line.split()[-1] for line in until(lambda: counts.read_text(encoding="utf-8"), "strace has counted").splitlines()
+            if re.match(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+\d+", line)} - {"total"}
+    assert len(used) > 30
+    assert used - {"execve"} <= allowed_calls(), used - allowed_calls()
+
+
+# --- the manual pages --------------------------------------------------------
+
+@pytest.mark.parametrize("page", ["spritegate.1", "spritegate.conf.5"])
+def test_manual_pages_are_clean(page):
+    said = call("mandoc", "-T", "lint", "-W", "style", TOP / "deploy/debian" / page, ok=False)
+    complaints = [line for line in said.splitlines() if "referenced manual not found: Xr spritegate" not in line]    # not installed here
+    assert not complaints, said
+    assert "SPRITEGATE_" in call("mandoc", "-T", "ascii", TOP / "deploy/debian" / page, env={**os.environ, "MANWIDTH": "80"}).replace("\b", "").replace("__", "_")
