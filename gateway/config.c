@@ -58,6 +58,8 @@ static const struct setting settings[] = {
 	{"pool_warm_limit", NUMBER, AT(pool_warm_limit), "0", 0, 1000, 0, "Sprites that may be paused at once; 0 = not known."},
 	{"pool_usd_per_day", NUMBER, AT(pool_usd_per_day), "0", 0, 100000, 0,
 	 "Dollars, by list prices, that this instance's Sprites may cost in 24 hours; 0 = no limit."},
+	{"pool_recycle", NUMBER, AT(pool_recycle), "0", 0, 1, 0,
+	 "1: when creations are short, a used Sprite is restored from its clean checkpoint, for the same token only; 0: always destroyed."},
 	{"pool_wait_seconds", NUMBER, AT(pool_wait_seconds), "10", 0, 120, 0, "Longest wait of a command for a Sprite."},
 	{"cache_bytes", BYTES, AT(cache_bytes), "0", 0, 0, 0, "Response cache. Only 0 (off) is supported yet."},
 	{"exec_timeout_seconds", NUMBER, AT(exec_timeout_seconds), "30", 1, 3600, 0, "Wall time of a command that asks for none."},

@@ -40,6 +40,7 @@ struct config {
 	uint64_t pool_running_limit;
 	uint64_t pool_warm_limit;
 	uint64_t pool_usd_per_day;
+	uint64_t pool_recycle;
 	uint64_t pool_wait_seconds;
 	uint64_t cache_bytes;
 	uint64_t exec_timeout_seconds;

@@ -366,7 +366,7 @@ static int make_agent(struct gateway *gateway)
 	gateway->curl = curl_driver_new(&gateway->loop);
 	if (!gateway->curl)
 		return fail("agent", "out of memory");
-	struct sprites_provider_options provider = {.observer = meters_sprites(&gateway->meters)};
+	struct sprites_provider_options provider = {.observer = meters_sprites(&gateway->meters), .restorable = config->pool_recycle};
 	if (make_provider(config, &gateway->loop, gateway->curl, &provider, &gateway->provider) < 0)
 		return -1;
 	struct exec_agent_options agent = {
@@ -381,6 +381,7 @@ static int make_agent(struct gateway *gateway)
 			   .create_limit = config->pool_creates_per_minute,
 			   .create_window_us = 60000000},
 		.usd_per_day = config->pool_usd_per_day,
+		.recycle = config->pool_recycle,
 		.pool_wait_ms = config->pool_wait_seconds * 1000,
 		.verify_bytes = config->exec_verify_bytes,
 		.max_jobs = MAX_JOBS,

@@ -181,6 +181,11 @@ static void on_wake(void *ctx, enum provider_code code, uint64_t took_us)
 	count_call(ctx, METRIC_POOL_WAKES, METRIC_POOL_WAKE_SECONDS, code, took_us);
 }
 
+static void on_restore(void *ctx, enum provider_code code, uint64_t took_us)
+{
+	count_call(ctx, METRIC_POOL_RESTORES, METRIC_POOL_RESTORE_SECONDS, code, took_us);
+}
+
 static void on_destroy(void *ctx, enum provider_code code, uint64_t took_us UNUSED)
 {
 	struct exec_agent *agent = ctx;
@@ -203,9 +208,10 @@ static struct pool *make_pool(struct exec_agent *agent, const struct exec_agent_
 		.recipe = slice_str(options->provider.recipe),
 		.sizing = options->sizing,
 		.usd_per_day = options->usd_per_day,
+		.recycle = options->recycle,
 		.max_waiters = POOL_MAX_WAITERS_DEFAULT,
 		.observer = {.on_claim = on_claim, .on_create = on_create, .on_prepare = on_prepare, .on_wake = on_wake,
-			     .on_destroy = on_destroy, .on_lost = on_lost, .ctx = agent},
+			     .on_restore = on_restore, .on_destroy = on_destroy, .on_lost = on_lost, .ctx = agent},
 	};
 	return pool_new(&pool);
 }

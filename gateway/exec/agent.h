@@ -23,6 +23,7 @@ struct exec_agent_options {
 	const char *instance;
 	struct sizing_options sizing;
 	uint64_t usd_per_day;
+	bool recycle;
 	uint64_t pool_wait_ms;
 	uint64_t verify_bytes; /* as in struct run_owner */
 	size_t max_jobs;

@@ -1,5 +1,7 @@
 #include "gateway/sprites/answers.h"
 
+#include "gateway/sprites/progress.h"
+
 #include <stdio.h>
 
 #define MAX_DEPTH 32
@@ -14,6 +16,8 @@ static const char *const names[SPRITES_CALLS] = {
         [SPRITES_SET_POLICY] = "set_policy",
         [SPRITES_GET_POLICY] = "get_policy",
         [SPRITES_KILL] = "kill",
+        [SPRITES_CHECKPOINT] = "checkpoint",
+        [SPRITES_RESTORE] = "restore",
 };
 
 const char *sprites_call_name(enum sprites_call call)
@@ -206,6 +210,8 @@ void answers_judge(struct verdict *verdict, enum sprites_call call, const char *
 		judge_sprite(verdict, call, name, answer->body);
 	else if (call == SPRITES_GET_POLICY)
 		judge_policy(verdict, answer->body);
+	else if (call == SPRITES_CHECKPOINT || call == SPRITES_RESTORE)
+		progress_judge(verdict, call, answer->body);
 }
 
 /* --- the list --- */

@@ -14,6 +14,7 @@
 #include "gateway/sprites/observer.h"
 
 #define ANSWERS_DETAIL 256
+#define ANSWERS_CHECKPOINT 32
 
 /* The fields X-RateLimit-Limit, -Remaining and -Reset; UINT64_MAX = absent or no number. */
 struct rate_fields {
@@ -40,6 +41,7 @@ struct verdict {
 	uint64_t retry_after_ms;
 	struct provider_limit limit; /* of a create, answered with success or the creation limit */
 	unsigned status;
+	char checkpoint[ANSWERS_CHECKPOINT]; /* id of the one that was made; letters, digits, dot, hyphen, underscore */
 	char detail[ANSWERS_DETAIL]; /* a plain sentence */
 };
 

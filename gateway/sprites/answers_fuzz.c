@@ -42,6 +42,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check(verdict.status == answer.status);
 	check(verdict.code != PROVIDER_GONE || answer.status == 404 || answer.status == 410);
 	check(verdict.code != PROVIDER_OK || answer.status < 300 || answer.status >= 409);
+	check(call != SPRITES_CHECKPOINT || verdict.code != PROVIDER_OK || verdict.checkpoint[0]);
+	check(strlen(verdict.checkpoint) < ANSWERS_CHECKPOINT && !strpbrk(verdict.checkpoint, "/?#% "));
 	bool names_it = answer.body.len && memmem(answer.body.data, answer.body.len, "sg-", 3);
 	if (call == SPRITES_GET)
 		check(verdict.code != PROVIDER_OK || names_it || memchr(answer.body.data, '\\', answer.body.len));

@@ -201,6 +201,24 @@ int client_check_network(struct client *client, const char *name, client_done do
 	return ask(client, SPRITES_GET_POLICY, "GET", name, "/policy/network", NULL, done, ctx);
 }
 
+int client_checkpoint(struct client *client, const char *name, client_done done, void *ctx)
+{
+	return ask(client, SPRITES_CHECKPOINT, "POST", name, "/checkpoint", "{\"comment\":\"clean\"}", done, ctx);
+}
+
+int client_restore(struct client *client, const char *name, const char *checkpoint, client_done done, void *ctx)
+{
+	CLEANUP(buf_deinit) struct buf rest = BUF_MAX(1024);
+	int r = buf_append(&rest, SLICE("/checkpoints/"));
+	if (r == 0)
+		r = frames_percent_encode(&rest, slice_str(checkpoint));
+	if (r == 0)
+		r = buf_append(&rest, SLICE("/restore"));
+	if (r == 0)
+		r = buf_append_char(&rest, '\0');
+	return r < 0 ? r : ask(client, SPRITES_RESTORE, "POST", name, buf_peek(&rest).data, "{}", done, ctx);
+}
+
 int client_kill(struct client *client, const char *name, const char *session, const char *signal, client_done done,
                 void *ctx)
 {

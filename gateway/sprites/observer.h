@@ -16,6 +16,8 @@ enum sprites_call {
 	SPRITES_SET_POLICY,
 	SPRITES_GET_POLICY,
 	SPRITES_KILL,
+	SPRITES_CHECKPOINT,
+	SPRITES_RESTORE,
 	SPRITES_CALLS,
 };
 
@@ -29,5 +31,6 @@ struct sprites_observer {
 	void *ctx;
 };
 
-/* A word for metrics and logs: "create", "get", "delete", "list", "set_policy", "get_policy", "kill". */
+/* A word for metrics and logs: "create", "get", "delete", "list", "set_policy", "get_policy", "kill",
+ * "checkpoint", "restore". */
 const char *sprites_call_name(enum sprites_call call);

@@ -4,9 +4,19 @@
 #define PAUSE_MAX_US 2000000u
 #define MISSING_MAX 3
 
-void preparation_init(struct preparation *preparation, enum preparation_step first, uint64_t budget_us, uint64_t now_us)
+#define STEPS_MAX 7
+
+static const enum preparation_step plans[][STEPS_MAX] = {
+        [PREPARATION_NEW] = {PREPARATION_CLOSE_NETWORK, PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_RUN},
+        [PREPARATION_RESTORABLE] = {PREPARATION_CLOSE_NETWORK, PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_RUN,
+                                    PREPARATION_CHECKPOINT, PREPARATION_MARK},
+        [PREPARATION_WAKE] = {PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_RUN},
+        [PREPARATION_RESTORED] = {PREPARATION_RESTORE, PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_MARK},
+};
+
+void preparation_init(struct preparation *preparation, enum preparation_kind kind, uint64_t budget_us, uint64_t now_us)
 {
-	*preparation = (struct preparation){.step = first, .ends_us = now_us + budget_us};
+	*preparation = (struct preparation){.kind = kind, .step = plans[kind][0], .ends_us = now_us + budget_us};
 }
 
 static struct preparation_action finish(enum provider_code code)
@@ -14,14 +24,23 @@ static struct preparation_action finish(enum provider_code code)
 	return (struct preparation_action){.kind = PREPARATION_FINISH, .code = code};
 }
 
+static enum preparation_step after(const struct preparation *preparation)
+{
+	const enum preparation_step *plan = plans[preparation->kind];
+	/* The list has it, so the 404s were false: from the start. */
+	if (preparation->step == PREPARATION_CONFIRM)
+		return plan[0];
+	while (*plan != preparation->step)
+		plan++;
+	return plan[1];
+}
+
 static struct preparation_action next(struct preparation *preparation)
 {
 	preparation->failures = preparation->missing = 0;
-	if (preparation->step == PREPARATION_RUN)
+	preparation->step = after(preparation);
+	if (preparation->step == PREPARATION_END)
 		return finish(PROVIDER_OK);
-	/* The list has it, so the 404s were false: from the start. */
-	preparation->step =
-	        preparation->step == PREPARATION_CONFIRM ? PREPARATION_CLOSE_NETWORK : preparation->step + 1;
 	return (struct preparation_action){.kind = PREPARATION_DO};
 }
 
@@ -41,8 +60,8 @@ static struct preparation_action again(struct preparation *preparation, const st
 	uint64_t wait_us = pause_us(++preparation->failures, verdict->retry_after_ms * 1000, random);
 	if (now_us + wait_us >= preparation->ends_us)
 		return finish(verdict->code == PROVIDER_GONE ? PROVIDER_UNAVAILABLE : verdict->code);
-	/* A channel that was lost under the first command has to be dialled again. */
-	if (preparation->step == PREPARATION_RUN)
+	/* A channel that was lost under a command has to be dialled again. */
+	if (preparation->step == PREPARATION_RUN || preparation->step == PREPARATION_MARK)
 		preparation->step = PREPARATION_DIAL;
 	return (struct preparation_action){.kind = PREPARATION_WAIT, .wait_us = wait_us};
 }
@@ -66,7 +85,8 @@ struct preparation_action preparation_step(struct preparation *preparation, cons
 	if (verdict->code == PROVIDER_GONE)
 		return missing(preparation, verdict, now_us, random);
 	preparation->missing = 0;
-	if (verdict->not_ready)
+	/* A restore whose end was not seen is in doubt. */
+	if (verdict->not_ready && (preparation->step != PREPARATION_RESTORE || verdict->status))
 		return again(preparation, verdict, now_us, random);
 	/* A network that cannot be closed, whatever the reason the API gives. */
 	bool network = preparation->step == PREPARATION_CLOSE_NETWORK || preparation->step == PREPARATION_CHECK_NETWORK;

@@ -1,31 +1,41 @@
 /*
  * preparation - in which order a Sprite is made ready, and what is tried again; no I/O
  *
- *   CLOSE_NETWORK → CHECK_NETWORK → DIAL → RUN → finished
+ *   new         CLOSE_NETWORK → CHECK_NETWORK → DIAL → RUN → finished
+ *   restorable  CLOSE_NETWORK → CHECK_NETWORK → DIAL → RUN → CHECKPOINT → MARK → finished
+ *   wake        CHECK_NETWORK → DIAL → RUN → finished
+ *   restore     RESTORE → CHECK_NETWORK → DIAL → MARK → finished
  *
- * A Sprite that was prepared before and is only woken begins at CHECK_NETWORK.
- *
+ * MARK leaves a file that a restore must take away again, and says when the Sprite's first process began, which a restore must
+ * change.
  * The network is closed before anything is dialled or run. A Sprite that is still waking (502, 503, no answer, a lost
  * channel) is tried again after a pause that grows, or after the one it asks for, until the budget is used up. Three
  * times "there is no such Sprite" lead to CONFIRM: the service has given false 404s, so the list decides.
  *
  * Owns:       nothing; plain data.
- * Invariants: no PREPARATION_FINISH with PROVIDER_OK unless CHECK_NETWORK succeeded and then RUN did; nothing after a
- *             finish.
+ * Invariants: no PREPARATION_FINISH with PROVIDER_OK unless CHECK_NETWORK succeeded and then RUN or MARK did; nothing after
+ *             a finish.
  */
 #pragma once
 
 #include "gateway/sprites/answers.h"
 
+enum preparation_kind { PREPARATION_NEW, PREPARATION_RESTORABLE, PREPARATION_WAKE, PREPARATION_RESTORED };
+
 enum preparation_step {
+	PREPARATION_END,
 	PREPARATION_CLOSE_NETWORK,
 	PREPARATION_CHECK_NETWORK,
 	PREPARATION_DIAL,
 	PREPARATION_RUN,
+	PREPARATION_CHECKPOINT,
+	PREPARATION_MARK,
+	PREPARATION_RESTORE,
 	PREPARATION_CONFIRM, /* is it on the list? PROVIDER_OK: yes, PROVIDER_GONE: no */
 };
 
 struct preparation {
+	enum preparation_kind kind;
 	enum preparation_step step;
 	uint64_t ends_us;
 	unsigned failures; /* in a row */
@@ -38,8 +48,8 @@ struct preparation_action {
 	enum provider_code code; /* FINISH */
 };
 
-/* Then do the step `first`, CLOSE_NETWORK or CHECK_NETWORK. */
-void preparation_init(struct preparation *preparation, enum preparation_step first, uint64_t budget_us, uint64_t now_us);
+/* Then do its step. */
+void preparation_init(struct preparation *preparation, enum preparation_kind kind, uint64_t budget_us, uint64_t now_us);
 
 /* How the present step ended; what to do next. `random` is any number: pauses differ, so that many Sprites do not knock
  * at once. */

@@ -18,11 +18,16 @@ static const struct verdict ok = {.code = PROVIDER_OK}, gone = {.code = PROVIDER
                             invalid = {.code = PROVIDER_INVALID}, policy = {.code = PROVIDER_POLICY},
                             unauthorized = {.code = PROVIDER_UNAUTHORIZED};
 
-static void begin(void)
+static void begin_as(enum preparation_kind kind, enum preparation_step first)
 {
 	now_us = 7 * S;
-	preparation_init(&preparation, PREPARATION_CLOSE_NETWORK, 60 * S, now_us);
-	assert_int_equal(preparation.step, PREPARATION_CLOSE_NETWORK);
+	preparation_init(&preparation, kind, 60 * S, now_us);
+	assert_int_equal(preparation.step, first);
+}
+
+static void begin(void)
+{
+	begin_as(PREPARATION_NEW, PREPARATION_CLOSE_NETWORK);
 }
 
 static struct preparation_action give(const struct verdict *verdict)
@@ -61,6 +66,50 @@ static void test_order(void **state UNUSED)
 	expect_do(&ok, PREPARATION_DIAL);
 	expect_do(&ok, PREPARATION_RUN);
 	expect_finish(&ok, PROVIDER_OK);
+}
+
+static void test_other_orders(void **state UNUSED)
+{
+	begin_as(PREPARATION_WAKE, PREPARATION_CHECK_NETWORK);
+	expect_do(&ok, PREPARATION_DIAL);
+	expect_do(&ok, PREPARATION_RUN);
+	expect_finish(&ok, PROVIDER_OK);
+	begin_as(PREPARATION_RESTORABLE, PREPARATION_CLOSE_NETWORK);
+	expect_do(&ok, PREPARATION_CHECK_NETWORK);
+	expect_do(&ok, PREPARATION_DIAL);
+	expect_do(&ok, PREPARATION_RUN);
+	expect_do(&ok, PREPARATION_CHECKPOINT);
+	expect_do(&ok, PREPARATION_MARK);
+	/* The channel was lost: what the mark leaves may be in the next checkpoint, and would be found by the restore. */
+	expect_wait(&starting, PREPARATION_DIAL, 100 * MS);
+	expect_do(&ok, PREPARATION_RUN);
+	expect_do(&ok, PREPARATION_CHECKPOINT);
+	expect_do(&ok, PREPARATION_MARK);
+	expect_finish(&ok, PROVIDER_OK);
+	begin_as(PREPARATION_RESTORED, PREPARATION_RESTORE);
+	expect_do(&ok, PREPARATION_CHECK_NETWORK);
+	expect_do(&ok, PREPARATION_DIAL);
+	expect_do(&ok, PREPARATION_MARK);
+	expect_finish(&ok, PROVIDER_OK);
+}
+
+static void test_restoring_fails(void **state UNUSED)
+{
+	static const struct verdict unseen = {.code = PROVIDER_UNAVAILABLE, .not_ready = true},
+	                            refused = {.code = PROVIDER_UNAVAILABLE, .not_ready = true, .status = 503};
+	begin_as(PREPARATION_RESTORED, PREPARATION_RESTORE);
+	expect_wait(&refused, PREPARATION_RESTORE, 100 * MS);
+	expect_finish(&unseen, PROVIDER_UNAVAILABLE);
+	begin_as(PREPARATION_RESTORED, PREPARATION_RESTORE);
+	expect_finish(&invalid, PROVIDER_INVALID);
+	begin_as(PREPARATION_RESTORED, PREPARATION_RESTORE);
+	expect_do(&ok, PREPARATION_CHECK_NETWORK);
+	expect_finish(&policy, PROVIDER_POLICY);
+	begin_as(PREPARATION_RESTORED, PREPARATION_RESTORE);
+	expect_do(&ok, PREPARATION_CHECK_NETWORK);
+	expect_do(&ok, PREPARATION_DIAL);
+	expect_do(&ok, PREPARATION_MARK);
+	expect_finish(&invalid, PROVIDER_INVALID);
 }
 
 static void test_waking(void **state UNUSED)
@@ -167,6 +216,8 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_order),
+	        cmocka_unit_test(test_other_orders),
+	        cmocka_unit_test(test_restoring_fails),
 	        cmocka_unit_test(test_waking),
 	        cmocka_unit_test(test_pauses_differ),
 	        cmocka_unit_test(test_budget),

@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/id.h"
 #include "gateway/base/log.h"
+#include "gateway/sprites/baselines.h"
 #include "gateway/sprites/client.h"
 #include "gateway/sprites/preparation.h"
 #include "gateway/sprites/record.h"
@@ -23,6 +24,7 @@ struct sprites_provider {
 	char *ws_url;
 	struct client *client;
 	struct sandbox_options sandbox_options;
+	struct baselines baselines;
 	struct work *works;
 };
 
@@ -40,6 +42,8 @@ struct work {
 	/* prepare */
 	struct preparation preparation;
 	struct sandbox *sandbox;
+	char said[BASELINES_MARK]; /* by the command of a step */
+	size_t said_len;
 	unsigned control_404s; /* of the API in front of the Sprite */
 	bool told;             /* `done` has run: only a REST call is still out */
 	bool calling;          /* … and will come back to us */
@@ -234,6 +238,7 @@ static int destroy(void *self, const char *name, provider_done done, void *ctx)
 	struct work *work = valid_name(name) ? work_new(provider, name, done, ctx) : NULL;
 	if (!work)
 		return valid_name(name) ? -ENOMEM : -EINVAL;
+	baselines_drop(&provider->baselines, name);
 	return started(work, client_delete(provider->client, name, on_deleted, work));
 }
 
@@ -300,8 +305,36 @@ static void on_dialled(void *ctx, struct sandbox *sandbox, const struct socket_r
 	step_done(work, &verdict);
 }
 
-static void on_first_output(void *ctx UNUSED, enum sandbox_stream stream UNUSED, struct slice bytes UNUSED)
+static void on_first_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 {
+	struct work *work = ctx;
+	size_t room = sizeof work->said - 1 - work->said_len;
+	if (stream != SANDBOX_STDOUT)
+		return;
+	if (bytes.len > room)
+		bytes.len = room;
+	memcpy(work->said + work->said_len, bytes.data, bytes.len);
+	work->said_len += bytes.len;
+}
+
+/* A clean Sprite has a mark, and after a restore another one than before. */
+static bool takes_mark(struct work *work)
+{
+	struct slice mark = slice_of(work->said, work->said_len);
+	struct baseline *baseline = baselines_find(&work->provider->baselines, work->name);
+	uint64_t number;
+	if (!baseline || slice_to_u64(mark, UINT64_MAX, &number) != 0 || slice_equal(mark, slice_str(baseline->mark)))
+		return false;
+	snprintf(baseline->mark, sizeof baseline->mark, "%.*s", SLICE_FMT(mark));
+	return true;
+}
+
+static const char *first_fault(struct work *work, unsigned exit_code)
+{
+	bool marks = work->preparation.step == PREPARATION_MARK;
+	if (exit_code)
+		return marks ? "restore: what an earlier command left is still there" : "prepare: the first command failed";
+	return marks && !takes_mark(work) ? "restore: the Sprite's processes were not begun anew" : NULL;
 }
 
 static void on_first_exit(void *ctx, unsigned exit_code)
@@ -309,8 +342,8 @@ static void on_first_exit(void *ctx, unsigned exit_code)
 	struct work *work = ctx;
 	struct verdict verdict;
 	uv_timer_stop(&work->pause);
-	answers_fail(&verdict, exit_code ? PROVIDER_INVALID : PROVIDER_OK,
-	             exit_code ? "prepare: the first command failed" : "prepare: done");
+	const char *fault = first_fault(work, exit_code);
+	answers_fail(&verdict, fault ? PROVIDER_INVALID : PROVIDER_OK, fault ? fault : "prepare: done");
 	step_done(work, &verdict);
 }
 
@@ -335,14 +368,54 @@ static void on_first_timeout(uv_timer_t *timer)
 static const struct sandbox_events first_events = {
         .on_output = on_first_output, .on_exit = on_first_exit, .on_broken = on_first_broken};
 
-static int run_first(struct work *work)
+static int run_first(struct work *work, const char *const *argv, size_t argc)
 {
-	static const char *const argv[] = {"bash", "-lc", RECORD_PREPARE};
-	struct sandbox_command command = {.argv = argv, .argc = ARRAY_LEN(argv)};
+	struct sandbox_command command = {.argv = argv, .argc = argc};
+	work->said_len = 0;
 	int r = sandbox_run(work->sandbox, &command, &first_events, work);
 	if (r == 0)
 		uv_timer_start(&work->pause, on_first_timeout, work->provider->options.first_run_timeout_ms, 0);
 	return r;
+}
+
+#define MARK_FILE "/home/sprite/.spritegate-used"
+
+/* Warms up what a command needs. Before a checkpoint, what an earlier preparation left goes. */
+static int run_warm_up(struct work *work)
+{
+	static const char *const plain[] = {"bash", "-lc", ":"};
+	static const char *const clean[] = {"bash", "-lc", "rm -f \"$0\"", MARK_FILE};
+	bool restorable = work->preparation.kind == PREPARATION_RESTORABLE;
+	return restorable ? run_first(work, clean, ARRAY_LEN(clean)) : run_first(work, plain, ARRAY_LEN(plain));
+}
+
+/* Leaves a file that must not be there yet; says when the first process began (field 22 of its stat). */
+static int run_mark(struct work *work)
+{
+	static const char *const argv[] = {"bash", "-c",
+	                                   "set -eC; : >\"$1\"; read -r stat </proc/1/stat; set -- ${stat##*) }; printf %s \"${20}\"",
+	                                   "spritegate", MARK_FILE};
+	return run_first(work, argv, ARRAY_LEN(argv));
+}
+
+static void on_checkpoint(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	struct verdict kept = *verdict;
+	struct baseline *baseline = verdict->code == PROVIDER_OK ? baselines_make(&work->provider->baselines, work->name) : NULL;
+	if (baseline) {
+		snprintf(baseline->checkpoint, sizeof baseline->checkpoint, "%s", verdict->checkpoint);
+		baseline->mark[0] = '\0';
+	} else if (verdict->code == PROVIDER_OK) {
+		answers_fail(&kept, PROVIDER_UNAVAILABLE, "checkpoint: out of memory");
+	}
+	on_called(work, &kept);
+}
+
+static int call_restore(struct work *work)
+{
+	const struct baseline *baseline = baselines_find(&work->provider->baselines, work->name);
+	return baseline ? client_restore(work->provider->client, work->name, baseline->checkpoint, on_called, work) : -ENOENT;
 }
 
 static int call_step(struct work *work)
@@ -363,7 +436,17 @@ static int call_step(struct work *work)
 		return sandbox_dial(&work->provider->sandbox_options, work->name, work->control_404s >= FALSE_404S,
 		                    on_dialled, work, &work->sandbox);
 	case PREPARATION_RUN:
-		return run_first(work);
+		return run_warm_up(work);
+	case PREPARATION_MARK:
+		return run_mark(work);
+	case PREPARATION_CHECKPOINT:
+		r = client_checkpoint(client, work->name, on_checkpoint, work);
+		break;
+	case PREPARATION_RESTORE:
+		r = call_restore(work);
+		break;
+	case PREPARATION_END:
+		break;
 	}
 	work->calling = r == 0;
 	return r;
@@ -413,14 +496,14 @@ static void on_timeout(uv_timer_t *timer)
 	tell(work, PROVIDER_UNAVAILABLE);
 }
 
-static int prepare_from(void *self, enum preparation_step first, const char *name, provider_done done, void *ctx)
+static int prepare_as(void *self, enum preparation_kind kind, const char *name, provider_done done, void *ctx)
 {
 	struct sprites_provider *provider = self;
 	struct work *work = valid_name(name) ? work_new(provider, name, done, ctx) : NULL;
 	if (!work)
 		return valid_name(name) ? -ENOMEM : -EINVAL;
 	uint64_t budget_ms = provider->options.prepare_timeout_ms;
-	preparation_init(&work->preparation, first, budget_ms * 1000, clock_mono_us());
+	preparation_init(&work->preparation, kind, budget_ms * 1000, clock_mono_us());
 	int r = call_step(work);
 	if (r < 0)
 		return started(work, r);
@@ -434,16 +517,23 @@ static int prepare_from(void *self, enum preparation_step first, const char *nam
 
 static int prepare(void *self, const char *name, provider_done done, void *ctx)
 {
-	return prepare_from(self, PREPARATION_CLOSE_NETWORK, name, done, ctx);
+	struct sprites_provider *provider = self;
+	enum preparation_kind kind = provider->options.restorable ? PREPARATION_RESTORABLE : PREPARATION_NEW;
+	return prepare_as(self, kind, name, done, ctx);
 }
 
 static int wake(void *self, const char *name, provider_done done, void *ctx)
 {
-	return prepare_from(self, PREPARATION_CHECK_NETWORK, name, done, ctx);
+	return prepare_as(self, PREPARATION_WAKE, name, done, ctx);
+}
+
+static int restore(void *self, const char *name, provider_done done, void *ctx)
+{
+	return prepare_as(self, PREPARATION_RESTORED, name, done, ctx);
 }
 
 static const struct provider_ops ops = {
-        .create = create, .prepare = prepare, .wake = wake, .destroy = destroy, .list = list};
+        .create = create, .prepare = prepare, .wake = wake, .restore = restore, .destroy = destroy, .list = list};
 
 struct provider sprites_provider_interface(struct sprites_provider *provider)
 {
@@ -586,6 +676,7 @@ void sprites_provider_free(struct sprites_provider *provider)
 	client_free(provider->client);
 	while (provider->works)
 		abandon(provider->works);
+	baselines_deinit(&provider->baselines);
 	secret_deinit(&provider->token);
 	free(provider->ws_url);
 	free(provider);

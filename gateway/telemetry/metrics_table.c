@@ -26,7 +26,7 @@ static const char *const pool_states[] = {"intent",    "creating",   "preparing"
 static const char *const pool_refusals[] = {"full", "deadline", "stopping", "unavailable", "budget", "other"};
 static const char *const provider_codes[] = {"ok",	     "gone",	    "rate_limit", "capacity", "unauthorized",
 					     "unavailable", "policy", "invalid",    "other"};
-static const char *const sprites_calls[] = {"create", "get", "delete", "list", "set_policy", "get_policy", "kill", "dial", "other"};
+static const char *const sprites_calls[] = {"create", "get", "delete", "list", "set_policy", "get_policy", "kill", "checkpoint", "restore", "dial", "other"};
 static const char *const sprites_results[] = {"ok", "gone", "rate_limit", "capacity", "unauthorized", "unavailable", "policy", "invalid", "other"};
 
 static const uint64_t request_seconds[] = {5000,   10000,   25000,   50000,   100000,	250000,	  500000,
@@ -95,6 +95,8 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_POOL_PREPARE_SECONDS] = SECONDS("pool_prepare_seconds", "Time to prepare a Sprite.", fast_seconds),
 	[METRIC_POOL_WAKES] = COUNTER("pool_wakes", "Paused Sprites woken.", {"result", VALUES(provider_codes)}),
 	[METRIC_POOL_WAKE_SECONDS] = SECONDS("pool_wake_seconds", "Time to wake and verify a Sprite.", fast_seconds),
+	[METRIC_POOL_RESTORES] = COUNTER("pool_restores", "Used Sprites restored for the same token.", {"result", VALUES(provider_codes)}),
+	[METRIC_POOL_RESTORE_SECONDS] = SECONDS("pool_restore_seconds", "Time to restore and verify a Sprite.", fast_seconds),
 	[METRIC_POOL_HEDGES] = COUNTER("pool_hedges", "Wakes begun beside one that took too long."),
 	[METRIC_POOL_STALLED] = GAUGE("pool_refill_stalled", "1 when Sprites are missing and none became ready for 60 s."),
 	[METRIC_POOL_IDLE_SECONDS] = COUNTER_SECONDS("pool_idle_seconds", "Time that Sprites ran without a command, added up."),

@@ -46,7 +46,7 @@ ZERO_AT_START = [
     ("spritegate_exec_killed_total", {"reason": "timeout"}), ("spritegate_exec_leases_reaped_total", {}), ("spritegate_auth_failures_total", {"reason": "missing"}),
     ("spritegate_redis_errors_total", {"kind": "timeout"}), ("spritegate_pool_claims_total", {"tier": "hot"}), ("spritegate_pool_claims_total", {"tier": "warm"}), ("spritegate_pool_claims_total", {"tier": "cold"}),
     ("spritegate_pool_wakes_total", {"result": "ok"}), ("spritegate_pool_idle_seconds_total", {}), ("spritegate_pool_cost_dollars_total", {}),
-    ("spritegate_pool_hedges_total", {}),
+    ("spritegate_pool_hedges_total", {}), ("spritegate_pool_restores_total", {"result": "ok"}), ("spritegate_sprites_calls_total", {"call": "restore"}),
     ("spritegate_pool_refusals_total", {"reason": "full"}), ("spritegate_pool_members", {"state": "leased"}), ("spritegate_exec_seconds_count", {}),
     ("spritegate_http_request_duration_seconds_count", {"route": "exec"}),
 ]

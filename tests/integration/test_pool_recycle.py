@@ -1,0 +1,84 @@
+"""Restoring a used Sprite when creations are short: clean, verified, and never for another token."""
+import pytest
+
+from rig import until
+
+LIMIT = 6
+LIMITED = ("--create-limit", f"{LIMIT}/60s", "--create-delay", "100ms", "--checkpoint-delay", "50ms", "--restore-delay", "100ms",
+           "--idle-pause", "30s")
+
+
+@pytest.fixture
+def emulator(rig):
+    return rig.emulator(*LIMITED)
+
+
+def recycling(rig, emulator, **more):
+    gateway = rig.gateway(emulator=emulator, pool_hot=0, pool_warm=1, pool_creates_per_minute=LIMIT, pool_recycle=1, pool_wait_seconds=15,
+                          **more)
+    until(lambda: members(gateway, "warm") == 1, "one is prepared")
+    return gateway
+
+
+def members(gateway, state):
+    return gateway.metrics().get("spritegate_pool_members", state=state)
+
+
+def restores(gateway, result="ok"):
+    return gateway.metrics().get("spritegate_pool_restores_total", result=result)
+
+
+def test_more_commands_than_creations(rig, emulator):
+    gateway = recycling(rig, emulator)
+    for index in range(2 * LIMIT):
+        ran = gateway.run("ls -A ~ /tmp | grep -c mine; echo x >~/mine; echo x >/tmp/mine; (sleep 600 & ) >/dev/null 2>&1; true")
+        assert ran.stdout == "0\n", f"command {index} found what an earlier one had left"
+    state = emulator.view.state()
+    assert state["created"] <= LIMIT and state["creates_refused"] == 0, state
+    assert restores(gateway) >= LIMIT
+
+
+def test_never_for_another_token(rig, emulator):
+    gateway = recycling(rig, emulator)
+    other = rig.mint()["token"]
+    names = {}
+    for token in (gateway.token, other) * LIMIT:
+        answer = gateway.exec(token=token, command="hostname")
+        if answer.status_code == 200:       # the other one may find nothing: that is better than somebody else's
+            names.setdefault(token, set()).add(answer.json()["stdout"])
+    assert restores(gateway) >= 1
+    assert names[gateway.token] and not names[gateway.token] & names.get(other, set()), names
+
+
+@pytest.mark.parametrize("fault, more", [("restore_error", {}), ("cut_lines", {"match": {"path": "*/restore"}})])
+def test_a_restore_that_fails(rig, emulator, fault, more):
+    gateway = recycling(rig, emulator)
+    emulator.view.fault(fault, **more)
+    first = set()
+    while not restores(gateway, "invalid") + restores(gateway, "unavailable"):
+        first |= set(emulator.view.names())
+        gateway.run("true")
+    until(lambda: members(gateway, "recycling") == 0 and members(gateway, "destroying") == 0, "what is in doubt is destroyed")
+    assert restores(gateway) == 0
+    assert len(first & set(emulator.view.names())) <= 1, "a Sprite that could not be restored is still there"
+
+
+def test_a_policy_that_cannot_be_read_after_the_restore(rig, emulator):
+    gateway = recycling(rig, emulator)
+    while not restores(gateway):
+        gateway.run("true")
+    until(lambda: members(gateway, "hot") + members(gateway, "warm") >= 1, "it is ready again")
+    until(lambda: members(gateway, "creating") + members(gateway, "preparing") + members(gateway, "recycling") == 0, "nothing is on its way")
+    before = restores(gateway)
+    emulator.view.fault("missing_field", field="rules")
+    gateway.exec(command="true")
+    until(lambda: members(gateway, "recycling") + members(gateway, "leased") + members(gateway, "preparing") == 0, "it has been dealt with")
+    assert restores(gateway) == before
+
+
+def test_off_by_default(rig, emulator):
+    gateway = rig.gateway(emulator=emulator, pool_hot=1, pool_creates_per_minute=LIMIT)
+    for _ in range(LIMIT - 1):
+        gateway.run("true")
+    assert gateway.metrics().get("spritegate_sprites_calls_total", call="checkpoint", result="ok") == 0
+    assert restores(gateway) == 0
