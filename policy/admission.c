@@ -32,7 +32,9 @@ struct admission_call {
 	char lease[ADMISSION_LEASE_LEN + 1];
 	char mac[TOKEN_MAC_LEN + 1];
 	char program[PROGRAM_MAX + 1];
-	uint64_t want_ms, wait_ms, input_bytes;
+	uint64_t want_ms, wait_ms, input_bytes, usual_output_bytes, most_output_bytes;
+	char address[33]; /* hexadecimal, "" = not known */
+	char *variables;
 	/* Of a call that was never sent: what it will be told in the next loop turn. */
 	enum admission_code refusal;
 	const char *reason;
@@ -68,10 +70,16 @@ static void finish(struct admission_call *call, struct admission_answer *answer)
 
 static void finish_without_redis(struct admission_call *call, enum admission_code code, const char *reason)
 {
-	struct admission_answer answer = {.code = code, .log_reason = reason, .violated = "[]"};
+	struct admission_answer answer = {.code = code, .log_reason = reason, .violated = "[]", .shadowed = "[]"};
 	if (code == ADMISSION_UNAVAILABLE)
 		answer.retry_after_ms = UNAVAILABLE_RETRY_MS;
 	finish(call, &answer);
+}
+
+static void free_call(struct admission_call *call)
+{
+	free(call->variables);
+	free(call);
 }
 
 static void free_asked(struct admission_call *call)
@@ -79,7 +87,7 @@ static void free_asked(struct admission_call *call)
 	struct admission *admission = call->admission;
 	DL_DELETE(admission->asked, call);
 	admission->pending--;
-	free(call);
+	free_call(call);
 }
 
 static void on_soon(uv_timer_t *timer)
@@ -89,7 +97,7 @@ static void on_soon(uv_timer_t *timer)
 	while ((call = admission->refused)) {
 		DL_DELETE(admission->refused, call);
 		finish_without_redis(call, call->refusal, call->reason);
-		free(call);
+		free_call(call);
 	}
 }
 
@@ -140,11 +148,13 @@ static void give_back(struct admission *admission, const struct admission_lease 
 
 static int send_call(struct admission_call *call, bool by_text)
 {
-	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN], want[24], wait[24], input[24];
+	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN], want[24], wait[24], input[24], usual[24], most[24];
 	snprintf(key, sizeof key, KEY_RECORD "%s", call->kid);
 	snprintf(want, sizeof want, "%" PRIu64, call->want_ms);
 	snprintf(wait, sizeof wait, "%" PRIu64, call->wait_ms);
 	snprintf(input, sizeof input, "%" PRIu64, call->input_bytes);
+	snprintf(usual, sizeof usual, "%" PRIu64, call->usual_output_bytes);
+	snprintf(most, sizeof most, "%" PRIu64, call->most_output_bytes);
 	struct slice args[] = {
 		slice_str(key),
 		slice_str(call->kid),
@@ -156,6 +166,10 @@ static int send_call(struct admission_call *call, bool by_text)
 		slice_str(call->lease),
 		slice_str(wait),
 		slice_str(input),
+		slice_str(call->address),
+		slice_str(call->variables),
+		slice_str(usual),
+		slice_str(most),
 	};
 	return script_send(call->admission->link, &call->command, &script_admit, by_text, args, ARRAY_LEN(args));
 }
@@ -245,7 +259,16 @@ static int prepare(struct admission_call *call, const struct admission_request *
 	call->want_ms = request->want_ms;
 	call->wait_ms = request->wait_ms;
 	call->input_bytes = request->input_bytes;
+	call->usual_output_bytes = request->usual_output_bytes;
+	call->most_output_bytes = request->most_output_bytes;
+	if (request->address)
+		hex_encode(request->address, 16, call->address);
 	call->command.event = on_event;
+	/* "?" is the name of no variable: only a token that may set any gets past it. */
+	bool short_enough = request->variables.len <= ADMISSION_NAMES_MAX;
+	call->variables = slice_dup(short_enough ? request->variables : SLICE("?"));
+	if (!call->variables)
+		return -ENOMEM;
 	int r = make_lease_id(call->lease);
 	if (r == 0)
 		r = token_mac(call->admission->options.pepper, token->secret, call->mac);
@@ -267,7 +290,7 @@ int admission_decide(struct admission *admission, const struct admission_request
 	} else {
 		int r = prepare(call, request, &token);
 		if (r < 0) {
-			free(call);
+			free_call(call);
 			return r;
 		}
 		const char *bad = known_bad_find(&admission->known_bad, call->kid, call->mac, uv_now(admission->options.loop));
@@ -376,7 +399,7 @@ void admission_free(struct admission *admission, void (*on_freed)(void *ctx), vo
 	link_free(admission->link, on_link_freed, admission);
 	DL_FOREACH_SAFE(admission->refused, call, next) {
 		DL_DELETE(admission->refused, call);
-		free(call);
+		free_call(call);
 	}
 	uv_close((uv_handle_t *)&admission->soon, on_timer_closed);
 	uv_close((uv_handle_t *)&admission->retry, on_timer_closed);

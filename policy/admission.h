@@ -19,14 +19,17 @@
 
 #define ADMISSION_KID_LEN   16
 #define ADMISSION_LEASE_LEN 24 /* 96 random bits as hexadecimal text */
+#define ADMISSION_NAMES_MAX 8192
 
 enum admission_code {
 	ADMISSION_GRANTED,
 	ADMISSION_INVALID_TOKEN,      /* unknown, wrong secret, expired, revoked, suspended, not yet valid: all alike to the caller */
 	ADMISSION_INSUFFICIENT_SCOPE,
+	ADMISSION_NETWORK_DENIED,     /* the client's address is in none of the token's networks */
 	ADMISSION_COMMAND_DENIED,
+	ADMISSION_VARIABLE_DENIED,    /* `variable` names the first one that the token may not set */
 	ADMISSION_INPUT_TOO_LARGE,    /* max_input_bytes says what the token allows */
-	ADMISSION_QUOTA,              /* rate, actor-rate, concurrency, actor-concurrency, budget */
+	ADMISSION_QUOTA,              /* rate, actor-rate, concurrency, actor-concurrency, budget, output-budget */
 	ADMISSION_UNAVAILABLE,        /* Redis away, slow or broken: fail closed */
 };
 
@@ -36,6 +39,10 @@ struct admission_request {
 	uint64_t want_ms;        /* wall time the caller asks for; the token's own cap lowers it */
 	uint64_t wait_ms;        /* how long it may wait for a sandbox before that: the lease lasts for both */
 	uint64_t input_bytes;    /* length of standard input; the token may allow less */
+	const unsigned char *address; /* the client's, 16 bytes, IPv4 as ::ffff:a.b.c.d; NULL when not known: in no network */
+	struct slice variables;  /* names of its environment, separated by blanks; more than ADMISSION_NAMES_MAX bytes are in no list */
+	/* Output of each stream: for a token without a limit of its own, and the most for any. */
+	uint64_t usual_output_bytes, most_output_bytes;
 };
 
 /* What one lease needs to be settled; plain data, may be copied to another loop. */
@@ -53,16 +60,18 @@ struct admission_answer {
 	char kid[ADMISSION_KID_LEN + 1];
 	char actor[129];
 	char policy[65];         /* policy name, "" when the token has none */
-	uint64_t policy_version;
+	uint64_t policy_version; /* of the policy, or of the token's own rules when it has none */
 	struct admission_lease lease; /* when granted */
-	uint64_t max_output_bytes;    /* the token's cap per stream, 0 = none of its own */
+	uint64_t output_bytes;        /* granted for each stream */
 	uint64_t max_input_bytes;     /* 0 = none of its own */
 	uint64_t retry_after_ms;      /* for ADMISSION_QUOTA and ADMISSION_UNAVAILABLE */
 	char violated[128];           /* JSON array of policy names, e.g. ["rate","concurrency"]; "[]" when none */
+	char shadowed[160];           /* the same of limits that would have refused, but only are looked at so far */
+	char variable[129];           /* ADMISSION_VARIABLE_DENIED: which; cut to fit */
 	/* Ready-made field values (fields.h), "" when the token is not known: no header is sent then. */
 	char rate_limit[160];
 	char rate_limit_policy[200];
-	char exec_budget[120];
+	char exec_budget[200];
 };
 
 typedef void (*admission_done)(void *ctx, const struct admission_answer *answer);

@@ -76,6 +76,9 @@ void fields_exec_budget(const struct fields_state *state, char *out, size_t size
 	const struct fields_budget *b = &state->budget;
 	out[0] = '\0';
 	if (b->limit_ms)
-		add(out, size, "limit=%" PRIu64 ", used=%" PRIu64 ", held=%" PRIu64 ", reset=%" PRIu64, b->limit_ms,
-		    b->used_ms, b->held_ms, seconds_up(b->reset_us));
+		add(out, size, "limit=%" PRIu64 ", used=%" PRIu64 ", held=%" PRIu64, b->limit_ms, b->used_ms, b->held_ms);
+	if (b->out_limit)
+		add(out, size, "out_limit=%" PRIu64 ", out_used=%" PRIu64 ", out_held=%" PRIu64, b->out_limit, b->out_used, b->out_held);
+	if (b->limit_ms || b->out_limit)
+		add(out, size, "reset=%" PRIu64, seconds_up(b->reset_us));
 }

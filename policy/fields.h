@@ -4,7 +4,7 @@
  * RateLimit and RateLimit-Policy are written as draft-ietf-httpapi-ratelimit-headers-11 has them: lists of strings with parameters.
  * `q` of a rate is the sustained count in `w` seconds, the burst is the parameter sg-burst, `r` what may be used at once, `t` the
  * seconds until all of it is back or, with r=0, until the next one. Sandbox time has no unit in the draft, so Exec-Budget is our own
- * dictionary: limit, used, held in milliseconds, reset in seconds.
+ * dictionary: limit, used, held in milliseconds, out_limit, out_used, out_held in bytes, reset in seconds.
  *
  * Bounds:  a policy that does not fit into the caller's array is left out whole.
  */
@@ -32,6 +32,9 @@ struct fields_budget {
 	uint64_t used_ms;
 	uint64_t held_ms;
 	uint64_t reset_us;
+	uint64_t out_limit; /* bytes of output; 0 = there is no such limit */
+	uint64_t out_used;
+	uint64_t out_held;
 };
 
 struct fields_state {

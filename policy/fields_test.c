@@ -52,6 +52,12 @@ static void test_all_limits(void **state UNUSED)
 	       "");
 }
 
+static void test_output_alone(void **state UNUSED)
+{
+	struct fields_state fields = {.budget = {.out_limit = 10, .out_used = 3, .out_held = 2, .reset_us = 1}};
+	expect(&fields, "", "", "out_limit=10, out_used=3, out_held=2, reset=1");
+}
+
 static void test_nothing(void **state UNUSED)
 {
 	expect(&(struct fields_state){0}, "", "", "");
@@ -67,14 +73,15 @@ static void test_the_longest(void **state UNUSED)
 		.actor_rate = rate,
 		.concurrency = {.limit = 1000},
 		.actor_concurrency = {.limit = 1000},
-		.budget = {1000000000000, 1000000000000, 1000000000000, 86400000000},
+		.budget = {1000000000000, 1000000000000, 1000000000000, 86400000000, 1099511627776, 1099511627776, 1099511627776},
 	};
 	expect(&fields,
 	       "\"rate\";r=1000000;t=31536000, \"actor-rate\";r=1000000;t=31536000, \"concurrency\";r=1000, "
 	       "\"actor-concurrency\";r=1000",
 	       "\"rate\";q=1000000;w=31536000;sg-burst=1000000, \"actor-rate\";q=1000000;w=31536000;sg-burst=1000000, "
 	       "\"concurrency\";q=1000;qu=\"concurrent-requests\", \"actor-concurrency\";q=1000;qu=\"concurrent-requests\"",
-	       "limit=1000000000000, used=1000000000000, held=1000000000000, reset=86400");
+	       "limit=1000000000000, used=1000000000000, held=1000000000000, "
+	       "out_limit=1099511627776, out_used=1099511627776, out_held=1099511627776, reset=86400");
 }
 
 /* What does not fit is left out whole, whatever the size. */
@@ -101,6 +108,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_the_documented_example), cmocka_unit_test(test_all_limits), cmocka_unit_test(test_nothing),
+		cmocka_unit_test(test_output_alone),
 		cmocka_unit_test(test_the_longest),            cmocka_unit_test(test_never_half_an_item),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

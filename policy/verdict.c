@@ -17,14 +17,17 @@ enum slot {
 	SLOT_VIOLATED,
 	SLOT_WAIT_US,
 	SLOT_REAPED,
-	SLOT_MAX_OUT,
+	SLOT_OUTPUT,
 	SLOT_MAX_IN,
 	SLOT_RATE,       /* count, per_ms, burst, left, reset_us */
 	SLOT_ACTOR_RATE = SLOT_RATE + 5,
 	SLOT_CONCURRENCY = SLOT_ACTOR_RATE + 5, /* limit, running */
 	SLOT_ACTOR_CONCURRENCY = SLOT_CONCURRENCY + 2,
 	SLOT_BUDGET = SLOT_ACTOR_CONCURRENCY + 2, /* limit_ms, used_ms, held_ms, reset_us */
-	SLOT_COUNT = SLOT_BUDGET + 4,
+	SLOT_OUTPUT_BUDGET = SLOT_BUDGET + 4, /* limit, used, held bytes */
+	SLOT_SHADOWED = SLOT_OUTPUT_BUDGET + 3,
+	SLOT_WHAT,
+	SLOT_COUNT,
 };
 
 struct outcome {
@@ -36,7 +39,9 @@ struct outcome {
 static const struct outcome outcomes[] = {
 	{"granted", ADMISSION_GRANTED, true},
 	{"scope", ADMISSION_INSUFFICIENT_SCOPE, true},
+	{"network", ADMISSION_NETWORK_DENIED, true},
 	{"command", ADMISSION_COMMAND_DENIED, true},
+	{"environment", ADMISSION_VARIABLE_DENIED, true},
 	{"input", ADMISSION_INPUT_TOO_LARGE, true},
 	{"quota", ADMISSION_QUOTA, true},
 	{"unknown", ADMISSION_INVALID_TOKEN, false},
@@ -117,7 +122,9 @@ static void write_fields(const redisReply *array, struct admission_answer *answe
 		.concurrency = {number_at(array, SLOT_CONCURRENCY), number_at(array, SLOT_CONCURRENCY + 1)},
 		.actor_concurrency = {number_at(array, SLOT_ACTOR_CONCURRENCY), number_at(array, SLOT_ACTOR_CONCURRENCY + 1)},
 		.budget = {number_at(array, SLOT_BUDGET), number_at(array, SLOT_BUDGET + 1),
-			   number_at(array, SLOT_BUDGET + 2), number_at(array, SLOT_BUDGET + 3)},
+			   number_at(array, SLOT_BUDGET + 2), number_at(array, SLOT_BUDGET + 3),
+			   number_at(array, SLOT_OUTPUT_BUDGET), number_at(array, SLOT_OUTPUT_BUDGET + 1),
+			   number_at(array, SLOT_OUTPUT_BUDGET + 2)},
 	};
 	fields_rate_limit(&state, answer->rate_limit, sizeof answer->rate_limit);
 	fields_rate_limit_policy(&state, answer->rate_limit_policy, sizeof answer->rate_limit_policy);
@@ -130,12 +137,15 @@ static int read_full(const redisReply *array, struct admission_answer *answer, u
 	if (array->elements != SLOT_COUNT || !copy_at(array, SLOT_ACTOR, answer->actor, sizeof answer->actor) ||
 	    !copy_at(array, SLOT_POLICY, answer->policy, sizeof answer->policy) ||
 	    !copy_at(array, SLOT_DAY, lease->day, sizeof lease->day) ||
-	    !write_violated(text_at(array, SLOT_VIOLATED), answer->violated, sizeof answer->violated))
+	    !write_violated(text_at(array, SLOT_VIOLATED), answer->violated, sizeof answer->violated) ||
+	    !write_violated(text_at(array, SLOT_SHADOWED), answer->shadowed, sizeof answer->shadowed))
 		return -EPROTO;
+	struct slice variable = text_at(array, SLOT_WHAT);
+	snprintf(answer->variable, sizeof answer->variable, "%.*s", SLICE_FMT(variable));
 	memcpy(lease->actor, answer->actor, sizeof lease->actor);
 	lease->granted_ms = number_at(array, SLOT_GRANTED_MS);
 	answer->policy_version = number_at(array, SLOT_VERSION);
-	answer->max_output_bytes = number_at(array, SLOT_MAX_OUT);
+	answer->output_bytes = number_at(array, SLOT_OUTPUT);
 	answer->max_input_bytes = number_at(array, SLOT_MAX_IN);
 	answer->retry_after_ms = (number_at(array, SLOT_WAIT_US) + 999) / 1000;
 	*reaped = number_at(array, SLOT_REAPED);
@@ -145,7 +155,7 @@ static int read_full(const redisReply *array, struct admission_answer *answer, u
 
 int verdict_read(const struct redisReply *reply, struct admission_answer *answer, uint64_t *reaped)
 {
-	*answer = (struct admission_answer){.violated = "[]"};
+	*answer = (struct admission_answer){.violated = "[]", .shadowed = "[]"};
 	*reaped = 0;
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0)
 		return -EPROTO;

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <hiredis/hiredis.h>
 
-#define SLOTS 29
+#define SLOTS 34
 
 /* An answer of the script as hiredis would hand it over. */
 struct fake {
@@ -33,7 +33,7 @@ static void fill(struct fake *fake, const char *code)
 		[3] = 7, [4] = 30000, [7] = 1500001, [8] = 2, [9] = 4096, [10] = 512,
 		[11] = 60, 60000, 5, 4, 1000000,
 		[21] = 3, 1, 0, 1,
-		[25] = 600000, 1000, 30000, 1000000,
+		[25] = 600000, 1000, 30000, 1000000, 5000, 200, 3000,
 	};
 	*fake = (struct fake){0};
 	for (size_t i = 0; i < SLOTS; i++) {
@@ -45,6 +45,8 @@ static void fill(struct fake *fake, const char *code)
 	set_text(fake, 2, "batch");
 	set_text(fake, 5, "20261122");
 	set_text(fake, 6, "");
+	set_text(fake, 32, "");
+	set_text(fake, 33, "");
 	fake->reply = (redisReply){.type = REDIS_REPLY_ARRAY, .elements = SLOTS, .element = fake->pointer};
 }
 
@@ -62,13 +64,16 @@ static void test_granted(void **state UNUSED)
 	assert_string_equal(answer.lease.actor, "ann");
 	assert_string_equal(answer.lease.day, "20261122");
 	assert_int_equal(answer.lease.granted_ms, 30000);
-	assert_int_equal(answer.max_output_bytes, 4096);
+	assert_int_equal(answer.output_bytes, 4096);
 	assert_int_equal(answer.max_input_bytes, 512);
 	assert_int_equal(reaped, 2);
 	assert_string_equal(answer.violated, "[]");
 	assert_string_equal(answer.rate_limit, "\"rate\";r=4;t=1, \"concurrency\";r=2");
 	assert_string_equal(answer.rate_limit_policy, "\"rate\";q=60;w=60;sg-burst=5, \"concurrency\";q=3;qu=\"concurrent-requests\"");
-	assert_string_equal(answer.exec_budget, "limit=600000, used=1000, held=30000, reset=1");
+	assert_string_equal(answer.exec_budget,
+			    "limit=600000, used=1000, held=30000, out_limit=5000, out_used=200, out_held=3000, reset=1");
+	assert_string_equal(answer.shadowed, "[]");
+	assert_string_equal(answer.variable, "");
 }
 
 static void test_quota(void **state UNUSED)
@@ -77,11 +82,14 @@ static void test_quota(void **state UNUSED)
 	struct admission_answer answer;
 	uint64_t reaped;
 	fill(&fake, "quota");
-	set_text(&fake, 6, "rate,actor-rate,concurrency,actor-concurrency,budget");
+	set_text(&fake, 6, "rate,actor-rate,concurrency,actor-concurrency,budget,output-budget");
+	set_text(&fake, 32, "rate,actor-rate,concurrency,actor-concurrency,budget,output-budget,network,command,environment,input");
 	set_number(&fake, 14, -1);
 	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
 	assert_int_equal(answer.code, ADMISSION_QUOTA);
-	assert_string_equal(answer.violated, "[\"rate\",\"actor-rate\",\"concurrency\",\"actor-concurrency\",\"budget\"]");
+	assert_string_equal(answer.violated, "[\"rate\",\"actor-rate\",\"concurrency\",\"actor-concurrency\",\"budget\",\"output-budget\"]");
+	assert_string_equal(answer.shadowed, "[\"rate\",\"actor-rate\",\"concurrency\",\"actor-concurrency\",\"budget\",\"output-budget\","
+					     "\"network\",\"command\",\"environment\",\"input\"]");
 	assert_int_equal(answer.retry_after_ms, 1501);
 	assert_string_equal(answer.rate_limit, "\"rate\";r=0;t=1, \"concurrency\";r=2");
 }
@@ -97,7 +105,8 @@ static void test_words(void **state UNUSED)
 		{"expired", ADMISSION_INVALID_TOKEN},   {"not-yet-valid", ADMISSION_INVALID_TOKEN},
 		{"broken-record", ADMISSION_INVALID_TOKEN}, {"other-pepper", ADMISSION_INVALID_TOKEN},
 		{"scope", ADMISSION_INSUFFICIENT_SCOPE}, {"command", ADMISSION_COMMAND_DENIED},
-		{"input", ADMISSION_INPUT_TOO_LARGE},
+		{"input", ADMISSION_INPUT_TOO_LARGE},   {"network", ADMISSION_NETWORK_DENIED},
+		{"environment", ADMISSION_VARIABLE_DENIED},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
 		struct fake fake;

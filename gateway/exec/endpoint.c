@@ -31,6 +31,9 @@ struct call {
 	/* For the access log. */
 	char kid[ADMISSION_KID_LEN + 1];
 	char actor[129];
+	char policy[65];
+	uint64_t policy_version;
+	char shadowed[160];
 	const char *code, *outcome, *tier;
 	struct call *prev, *next;
 };
@@ -110,16 +113,6 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-/* The token's cap is the default and the ceiling; without one 1 MiB is the default. */
-static uint64_t output_cap(const struct call *call, const struct admission_answer *answer)
-{
-	uint64_t ceiling = call->endpoint->options.max_output_bytes, own = answer->max_output_bytes;
-	uint64_t cap = own ? min_u64(own, ceiling) : ceiling;
-	if (call->command->has_max_output)
-		return min_u64(call->command->max_output_bytes, cap);
-	return own ? cap : min_u64(EXEC_DEFAULT_OUTPUT_BYTES, cap);
-}
-
 /* Nothing has run. */
 static void give_back(struct call *call, const struct admission_lease *lease)
 {
@@ -137,7 +130,7 @@ static void post_job(struct call *call, const struct admission_answer *answer)
 		return;
 	}
 	job->reply_to = &endpoint->mailbox;
-	job->max_output_bytes = output_cap(call, answer);
+	job->max_output_bytes = answer->output_bytes;
 	job->request = TAKE(call->command);
 	job->lease = answer->lease;
 	job->timeout_ms = answer->lease.granted_ms;
@@ -156,10 +149,26 @@ static void post_job(struct call *call, const struct admission_answer *answer)
 	DL_APPEND(endpoint->calls, call);
 }
 
+/* ["rate","budget"] */
+static void count_shadowed(struct call *call, const char *names)
+{
+	struct slice rest = slice_of(names + 1, strlen(names) - 2), name;
+	while (rest.len && slice_next(&rest, ',', &name)) {
+		char text[32];
+		snprintf(text, sizeof text, "%.*s", (int)(name.len - 2), name.data + 1);
+		struct metrics_labels labels = {{metrics_value(METRIC_EXEC_SHADOWED, 0, text)}};
+		metrics_add(call->endpoint->options.metrics, METRIC_EXEC_SHADOWED, labels, 1);
+	}
+}
+
 static void remember(struct call *call, const struct admission_answer *answer)
 {
+	count_shadowed(call, answer->shadowed);
 	snprintf(call->kid, sizeof call->kid, "%s", answer->kid);
 	snprintf(call->actor, sizeof call->actor, "%s", answer->actor);
+	snprintf(call->policy, sizeof call->policy, "%s", answer->policy);
+	snprintf(call->shadowed, sizeof call->shadowed, "%s", answer->shadowed);
+	call->policy_version = answer->policy_version;
 	exec_reply_limits(&call->reply, answer);
 }
 
@@ -191,6 +200,12 @@ static void on_decided(void *ctx, const struct admission_answer *answer)
 	case ADMISSION_COMMAND_DENIED:
 		refuse(call, exec_problem_denied(exec_request_program(call->command), answer));
 		break;
+	case ADMISSION_VARIABLE_DENIED:
+		refuse(call, exec_problem_variable(answer));
+		break;
+	case ADMISSION_NETWORK_DENIED:
+		refuse(call, exec_problem_network(answer));
+		break;
 	}
 }
 
@@ -200,13 +215,38 @@ static uint64_t wanted_ms(const struct call *call)
 	return min_u64(asked ? asked : call->endpoint->options.timeout_ms, call->endpoint->options.max_timeout_ms);
 }
 
+/* Names without values, separated by blanks. */
+static int list_variables(const struct exec_request *command, struct buf *names)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < command->env_count; i++)
+		r = buf_printf(names, "%s%.*s", i ? " " : "", (int)strcspn(command->env[i], "="), command->env[i]);
+	return r;
+}
+
 static void admit(struct call *call)
 {
+	struct exec_endpoint *endpoint = call->endpoint;
+	CLEANUP(buf_deinit) struct buf variables = BUF_MAX(EXEC_MAX_ARGV_BYTES + EXEC_MAX_ENV);
+	if (list_variables(call->command, &variables) < 0) {
+		refuse(call, exec_problem_internal);
+		return;
+	}
+	unsigned char address[16];
+	bool known = peer_parse(endpoint->options.client(endpoint->options.client_ctx, call->reply.head), address);
+	/* A wish is a ceiling, for tokens with a limit of their own and without. */
+	uint64_t most = endpoint->options.max_output_bytes, usual = min_u64(EXEC_DEFAULT_OUTPUT_BYTES, most);
+	if (call->command->has_max_output)
+		usual = most = min_u64(call->command->max_output_bytes, most);
 	struct admission_request request = {.token = call->token,
 					    .program = slice_str(exec_request_program(call->command)),
 					    .want_ms = wanted_ms(call),
 					    .wait_ms = call->endpoint->options.wait_ms,
-					    .input_bytes = call->command->input.len};
+					    .input_bytes = call->command->input.len,
+					    .address = known ? address : NULL,
+					    .variables = buf_peek(&variables),
+					    .usual_output_bytes = usual,
+					    .most_output_bytes = most};
 	call->admit_start_us = clock_mono_us();
 	if (admission_decide(call->endpoint->admission, &request, on_decided, call, &call->admission) < 0)
 		refuse(call, exec_problem_internal);
@@ -302,6 +342,9 @@ static void write_log(struct call *call, const struct http_head *head, const str
 		.exec_id = call->is_post ? slice_str(call->exec_id) : (struct slice){0},
 		.kid = slice_str(call->kid),
 		.actor = slice_str(call->actor),
+		.policy = slice_str(call->policy),
+		.policy_version = call->policy_version,
+		.shadowed = slice_str(call->shadowed),
 		.outcome = call->outcome,
 		.tier = call->tier,
 	};

@@ -115,19 +115,25 @@ struct exec_problem exec_problem_scope(void)
 	return whole(problem, r);
 }
 
-static int put_denial(struct buf *extra, const char *program, const struct admission_answer *answer)
+/* Which policy refused, when the token follows one. */
+static int put_policy(struct buf *extra, const struct admission_answer *answer)
 {
-	struct slice shown = slice_of(program, strnlen(program, PROGRAM_MAX));
-	shown.len -= utf8_unfinished_tail(shown);
-	int r = buf_append(extra, SLICE("\"command\":"));
-	if (r == 0)
-		r = json_text_string(extra, shown);
-	if (r < 0 || !answer->policy[0])
-		return r; /* the list is the token's own */
-	r = buf_append(extra, SLICE(",\"policy\":"));
+	if (!answer->policy[0])
+		return 0;
+	int r = buf_printf(extra, "%s\"policy\":", extra->len ? "," : "");
 	if (r == 0)
 		r = json_text_string(extra, slice_str(answer->policy));
 	return r < 0 ? r : buf_printf(extra, ",\"policy_version\":%" PRIu64, answer->policy_version);
+}
+
+static int put_denial(struct buf *extra, const char *what, const char *name, const struct admission_answer *answer)
+{
+	struct slice shown = slice_of(name, strnlen(name, PROGRAM_MAX));
+	shown.len -= utf8_unfinished_tail(shown);
+	int r = buf_printf(extra, "\"%s\":", what);
+	if (r == 0)
+		r = json_text_string(extra, shown);
+	return r < 0 ? r : put_policy(extra, answer);
 }
 
 struct exec_problem exec_problem_denied(const char *program, const struct admission_answer *answer)
@@ -135,7 +141,25 @@ struct exec_problem exec_problem_denied(const char *program, const struct admiss
 	struct exec_problem problem = {.status = 403, .code = "command-denied", .outcome = "deny", .reason = "command",
 				       .detail = "The token's policy does not allow this program.",
 				       .extra = BUF_MAX(EXTRA_MAX)};
-	int r = put_denial(&problem.extra, program, answer);
+	int r = put_denial(&problem.extra, "command", program, answer);
+	return whole(problem, r);
+}
+
+struct exec_problem exec_problem_variable(const struct admission_answer *answer)
+{
+	struct exec_problem problem = {.status = 403, .code = "environment-denied", .outcome = "deny", .reason = "environment",
+				       .detail = "The token's policy does not allow this environment variable.",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	int r = put_denial(&problem.extra, "variable", answer->variable, answer);
+	return whole(problem, r);
+}
+
+struct exec_problem exec_problem_network(const struct admission_answer *answer)
+{
+	struct exec_problem problem = {.status = 403, .code = "ip-denied", .outcome = "deny", .reason = "network",
+				       .detail = "The token may not be used from this address.",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	int r = put_policy(&problem.extra, answer);
 	return whole(problem, r);
 }
 
@@ -160,7 +184,7 @@ static uint64_t seconds_up(uint64_t ms)
 struct exec_problem exec_problem_quota(const struct admission_answer *answer)
 {
 	/* A day's budget starts anew for everybody at a time that Exec-Budget tells: a later one would contradict it. */
-	bool budget = strstr(answer->violated, "\"budget\"");
+	bool budget = strstr(answer->violated, "budget\"");
 	const char *reason = strstr(answer->violated, "concurrency") ? "concurrency" : budget ? "budget" : "rate";
 	struct exec_problem problem = {.status = 429, .code = "quota-exceeded", .outcome = "deny", .reason = reason,
 				       .retry_after_s = budget ? seconds_up(answer->retry_after_ms) : exec_retry_after_seconds(answer->retry_after_ms),
@@ -169,6 +193,8 @@ struct exec_problem exec_problem_quota(const struct admission_answer *answer)
 	int r = buf_printf(&problem.extra, "\"violated-policies\":%s,\"retry_after\":%" PRIu64, answer->violated, problem.retry_after_s);
 	if (r == 0 && answer->exec_budget[0])
 		r = put_budget(answer->exec_budget, &problem.extra);
+	if (r == 0)
+		r = put_policy(&problem.extra, answer);
 	return whole(problem, r);
 }
 

@@ -33,6 +33,8 @@ struct exec_problem exec_problem_too_large(const char *what, uint64_t limit);
 struct exec_problem exec_problem_abuse(uint64_t wait_ms);
 struct exec_problem exec_problem_scope(void);
 struct exec_problem exec_problem_denied(const char *program, const struct admission_answer *answer);
+struct exec_problem exec_problem_variable(const struct admission_answer *answer);
+struct exec_problem exec_problem_network(const struct admission_answer *answer);
 struct exec_problem exec_problem_quota(const struct admission_answer *answer);
 struct exec_problem exec_problem_unavailable(const struct admission_answer *answer);
 /* `reason` is "capacity" or "draining". */

@@ -41,6 +41,12 @@ static void test_denied(void **state UNUSED)
 	expect(exec_problem_denied(program, &answer), 403, "command-denied", "command", extra);
 	strcpy(answer.policy, "agents");
 	expect(exec_problem_denied("ls", &answer), 403, "command-denied", "command", "\"command\":\"ls\",\"policy\":\"agents\",\"policy_version\":3");
+	strcpy(answer.variable, "PATH");
+	expect(exec_problem_variable(&answer), 403, "environment-denied", "environment",
+	       "\"variable\":\"PATH\",\"policy\":\"agents\",\"policy_version\":3");
+	expect(exec_problem_network(&answer), 403, "ip-denied", "network", "\"policy\":\"agents\",\"policy_version\":3");
+	answer.policy[0] = '\0';
+	expect(exec_problem_network(&answer), 403, "ip-denied", "network", "");
 }
 
 static void test_bodies(void **state UNUSED)

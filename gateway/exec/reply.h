@@ -17,7 +17,7 @@ struct exec_reply {
 	uint64_t admit_us;            /* how long Redis was asked; 0 when it was not */
 	char rate_limit[160];
 	char rate_limit_policy[200];
-	char exec_budget[120];
+	char exec_budget[200];
 };
 
 #define EXEC_BEARER_MISSING 1 /* no Authorization, or another scheme */

@@ -52,6 +52,12 @@ static int put_exec(struct buf *out, const struct access_record *record)
 	if (r == 0)
 		r = put_text(out, "actor", record->actor);
 	if (r == 0)
+		r = put_text(out, "policy", record->policy);
+	if (r == 0 && record->policy_version)
+		r = buf_printf(out, ",\"policy_version\":%llu", (unsigned long long)record->policy_version);
+	if (r == 0 && record->shadowed.len > 2)
+		r = buf_printf(out, ",\"shadow\":%.*s", SLICE_FMT(record->shadowed));
+	if (r == 0)
 		r = put_text(out, "outcome", slice_str(record->outcome));
 	return r < 0 ? r : put_text(out, "tier", slice_str(record->tier));
 }

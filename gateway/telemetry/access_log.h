@@ -30,7 +30,9 @@ struct access_record {
 	const char *aborted;     /* "client", "upstream", "gateway" or NULL */
 	const char *code;        /* problem code of our own refusals, or NULL */
 	/* Exec only; empty otherwise. */
-	struct slice exec_id, kid, actor;
+	struct slice exec_id, kid, actor, policy;
+	uint64_t policy_version; /* 0 = the token is not known */
+	struct slice shadowed;   /* JSON array: limits that would have refused, but only are looked at; left out when empty or [] */
 	const char *outcome, *tier;
 };
 

@@ -15,7 +15,10 @@ static const char *const kept_tiers[] = {"hot", "warm"};
 static const char *const decisions[] = {"allow", "deny", "error"};
 static const char *const decision_reasons[] = {"granted",     "missing_token", "invalid_token", "invalid_request", "scope",
 					       "command",     "rate",	       "concurrency",	"budget",	   "unavailable",
-					       "capacity",    "draining",      "body_limit",	"abnormal_usage", "other"};
+					       "capacity",    "draining",      "body_limit",	"abnormal_usage", "network",
+					       "environment", "other"};
+static const char *const shadow_policies[] = {"rate",   "actor-rate", "concurrency", "actor-concurrency", "budget", "output-budget",
+					      "network", "command",   "environment", "input",	     "other"};
 static const char *const check_results[] = {"verified", "recovered", "incomplete", "failed", "other"};
 static const char *const kill_reasons[] = {"timeout", "client_gone", "drain"};
 static const char *const auth_failures[] = {"missing", "malformed", "checksum",	     "unknown",	     "bad-mac",	      "other-pepper",
@@ -66,6 +69,7 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 				      {"tier", VALUES(tiers)}),
 	[METRIC_EXEC_DECISIONS] = COUNTER("exec_decisions", "Decisions on exec requests.", {"outcome", VALUES(decisions)},
 					  {"reason", VALUES(decision_reasons)}),
+	[METRIC_EXEC_SHADOWED] = COUNTER("exec_shadowed", "Requests that a limit in shadow would have refused.", {"policy", VALUES(shadow_policies)}),
 	[METRIC_EXEC_SECONDS] = SECONDS("exec_seconds", "Run time of commands.", request_seconds),
 	[METRIC_EXEC_QUEUE_SECONDS] = SECONDS("exec_queue_seconds", "Wait of commands for a Sprite.", fast_seconds),
 	[METRIC_EXEC_RUNNING] = GAUGE("exec_running", "Commands running or waiting for a Sprite."),

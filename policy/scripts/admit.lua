@@ -2,36 +2,57 @@
 --
 -- KEYS[1]  the token's record, sg:{g}:k:<kid>
 -- ARGV     1 kid  2 mac  3 pepper id  4 scope  5 program  6 asked ms  7 lease id  8 wait for a sandbox ms
---          9 length of standard input in bytes
+--          9 length of standard input in bytes  10 the client's address as 32 hexadecimal digits, empty when it is not known
+--          11 names of the command's variables, separated by blanks
+--          12 output bytes of each stream when the token has no limit  13 the most it may have
 -- Returns  {reason} when the token is not accepted, else the array at the end of report()
 --
--- The other keys are made of the kid and the record's actor; the constant tag {g} keeps them in one slot.
+-- The other keys are made of the kid and the record's actor and policy; the constant tag {g} keeps them in one slot.
 -- Nothing is written unless everything passes, except that leases past their end are removed.
 -- Times are whole microseconds of Redis' own clock: below 2^53, so exact in a double.
 
 local PREFIX = 'sg:{g}:'
 local DAY_US = 86400 * 1000000
+local YEAR_US = 365 * DAY_US
 local LEASE_GRACE_MS = 15000 -- time to kill what runs over and to settle
 local RETRY_US = 1000000     -- when only the end of a running command can help
 
 local kid, mac, pepper, scope, program = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local asked_ms, lease, wait_ms, input = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local address, variables, usual_out, most_out = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local now_ms = math.floor(now / 1000)
 
-local FIELDS = {
-  'mac', 'pep', 'status', 'nbf', 'exp', 'actor', 'scopes', 'cmds', 'rate_n', 'rate_per_ms', 'burst',
-  'arate_n', 'arate_per_ms', 'aburst', 'conc', 'aconc', 'bud_ms', 'max_ms', 'max_out', 'max_in', 'pol', 'ver',
+-- Every field there is. What stands in Redis and is none of these may be a rule that this version does not know: refused.
+local NUMBER, TEXT = 1, 2
+local OF_TOKEN = {
+  mac = TEXT, pep = TEXT, pmac = TEXT, pmac_until = NUMBER, status = TEXT, actor = TEXT, nbf = NUMBER, exp = NUMBER, pol = TEXT,
 }
-local record = {}
-for i, value in ipairs(redis.call('HMGET', KEYS[1], unpack(FIELDS))) do
-  record[FIELDS[i]] = value
+local OF_BOTH = {
+  name = TEXT, created = NUMBER, created_by = TEXT, ver = NUMBER,
+  scopes = TEXT, cmds = TEXT, env_allow = TEXT, ip_allow = TEXT, shadow = TEXT,
+  rate_n = NUMBER, rate_per_ms = NUMBER, burst = NUMBER, arate_n = NUMBER, arate_per_ms = NUMBER, aburst = NUMBER,
+  conc = NUMBER, aconc = NUMBER, bud_ms = NUMBER, bud_out = NUMBER, max_ms = NUMBER, max_out = NUMBER, max_in = NUMBER,
+}
+local SHADOWS = ' rate actor-rate concurrency actor-concurrency budget output-budget network command environment input '
+
+local function read(key)
+  local fields, flat = {}, redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return fields
+end
+
+local record, policy = {}, nil
+
+-- A rule: the token's own, else its policy's.
+local function rule(name)
+  return record[name] or (policy and policy[name])
 end
 
 local function number(name)
-  return tonumber(record[name] or 0) or 0
+  return tonumber(rule(name) or 0) or 0
 end
 
 -- tostring() would write 1.7950000001235e+15
@@ -43,16 +64,54 @@ local function listed(list, word)
   return string.find(' ' .. list .. ' ', ' ' .. word .. ' ', 1, true) ~= nil
 end
 
+local function well_formed(fields, of_token)
+  for name, value in pairs(fields) do
+    local form = OF_BOTH[name] or (of_token and OF_TOKEN[name])
+    if not form or (form == NUMBER and not string.find(value, '^%d+$')) or (form == NUMBER and #value > 15) then return false end
+  end
+  return true
+end
+
+-- A network: <32 hexadecimal digits>/<bits>, IPv4 inside of ::ffff:0:0/96.
+local function network(word)
+  local digits, bits = string.match(word, '^(%x+)/(%d%d?%d?)$')
+  bits = tonumber(bits)
+  if digits and #digits == 32 and bits <= 128 then return digits, bits end
+end
+
+local function counts_exactly(n, per_ms, burst)
+  return n >= 1 and per_ms >= 1 and burst >= 1 and math.max(1, per_ms * 1000 / n) * burst <= YEAR_US
+end
+
+local function sound()
+  if not well_formed(record, true) or (policy and (not policy.ver or not well_formed(policy, false))) then return false end
+  for _, name in ipairs({'conc', 'max_ms'}) do
+    if number(name) < 1 then return false end
+  end
+  if not counts_exactly(number('rate_n'), number('rate_per_ms'), number('burst')) then return false end
+  if number('arate_n') > 0 and not counts_exactly(number('arate_n'), number('arate_per_ms'), number('aburst')) then return false end
+  for word in string.gmatch(rule('ip_allow') or '', '%S+') do
+    if not network(word) then return false end
+  end
+  for word in string.gmatch(rule('shadow') or '', '%S+') do
+    if not listed(SHADOWS, word) then return false end
+  end
+  return (record.actor or '') ~= ''
+end
+
 local function refusal()
-  if not record.mac then return 'unknown' end
-  if record.mac ~= mac then return record.pep ~= pepper and 'other-pepper' or 'bad-mac' end
+  -- Only so much is read for a stranger, whether the kid is known or not.
+  local present, made_with, past, past_until = unpack(redis.call('HMGET', KEYS[1], 'mac', 'pep', 'pmac', 'pmac_until'))
+  if present ~= mac and not (past == mac and (tonumber(past_until or 0) or 0) > now_ms) then
+    if not present then return 'unknown' end
+    return made_with ~= pepper and 'other-pepper' or 'bad-mac'
+  end
+  record = read(KEYS[1])
+  if (record.pol or '') ~= '' then policy = read(PREFIX .. 'p:' .. record.pol) end
   if record.status ~= 'active' then return record.status == 'suspended' and 'suspended' or 'revoked' end
+  if not sound() then return 'broken-record' end
   if number('nbf') > now_ms then return 'not-yet-valid' end
   if record.exp and number('exp') <= now_ms then return 'expired' end
-  for _, name in ipairs({'rate_n', 'rate_per_ms', 'burst', 'conc', 'max_ms'}) do
-    if number(name) < 1 then return 'broken-record' end
-  end
-  if not record.actor or record.actor == '' then return 'broken-record' end
 end
 
 local reason = refusal()
@@ -83,10 +142,15 @@ local function reap()
   for _, member in ipairs(ended) do
     redis.call('ZREM', leases, member)
     local want, day = string.match(member, '^[^:]*:(%d+):(%d+)')
+    local out = string.match(member, ':out=(%d+)$') or '0'
     local key = PREFIX .. 'b:' .. kid .. ':' .. day
     if redis.call('EXISTS', key) == 1 then
       redis.call('HINCRBY', key, 'held', '-' .. want)
       redis.call('HINCRBY', key, 'used', want)
+      if out ~= '0' then
+        redis.call('HINCRBY', key, 'out_held', '-' .. out)
+        redis.call('HINCRBY', key, 'out', out)
+      end
     end
   end
   -- Asked first: after any command that may write, even one that changes nothing, Redis no longer refuses when memory is full.
@@ -111,7 +175,9 @@ local function bucket(key, shared, n, per_ms, burst)
   return b
 end
 
+-- What a bucket in shadow let through beyond its limit is not counted: it would not have run.
 local function take(b)
+  if b.wait > 0 then return end
   b.tat = b.tat + b.interval
   redis.call('SET', b.key, int(b.tat) .. ':' .. int(b.tau), 'PX', int(math.ceil((b.tat - now) / 1000) + 1000))
 end
@@ -125,29 +191,42 @@ end
 
 local reaped = reap()
 local want = math.min(asked_ms, number('max_ms'))
+local out_each = number('max_out') > 0 and math.min(number('max_out'), most_out) or usual_out
+local out = 2 * out_each -- both streams
 local rate = bucket(PREFIX .. 't:' .. kid, false, number('rate_n'), number('rate_per_ms'), number('burst'))
 local actor_rate = bucket(PREFIX .. 'at:' .. record.actor, true, number('arate_n'), number('arate_per_ms'), number('aburst'))
 local running = redis.call('ZCARD', leases)
 local actor_running = redis.call('ZCARD', actor_leases)
-local use = redis.call('HMGET', spent, 'used', 'held')
+local use = redis.call('HMGET', spent, 'used', 'held', 'out', 'out_held')
 local used, held = tonumber(use[1] or 0), tonumber(use[2] or 0)
-local violated, wait = {}, 0
+local out_used, out_held = tonumber(use[3] or 0), tonumber(use[4] or 0)
+local violated, shadowed, wait = {}, {}, 0
+
+-- Does this rule refuse, or is it only looked at so far?
+local function refuses(name)
+  if not listed(rule('shadow') or '', name) then return true end
+  shadowed[#shadowed + 1] = name
+  return false
+end
 
 local function violate(name, us)
+  if not refuses(name) then return end
   violated[#violated + 1] = name
   wait = math.max(wait, us)
 end
 
-local function report(code, granted_ms, day)
+-- `what`: which of the command's words is not allowed, when it is one of several.
+local function report(code, granted_ms, day, granted_out, what)
   local left, reset = state(rate)
   local actor_left, actor_reset = state(actor_rate)
   return {
-    code, record.actor, record.pol or '', number('ver'), granted_ms, day, table.concat(violated, ','), wait, reaped,
-    number('max_out'), number('max_in'),
+    code, record.actor, record.pol or '', tonumber((policy or record).ver or 0), granted_ms, day, table.concat(violated, ','), wait, reaped,
+    granted_out, number('max_in'),
     number('rate_n'), number('rate_per_ms'), number('burst'), left, reset,
     number('arate_n'), number('arate_per_ms'), number('aburst'), actor_left, actor_reset,
     number('conc'), running, number('aconc'), actor_running,
-    number('bud_ms'), used, held, day_left,
+    number('bud_ms'), used, held, day_left, number('bud_out'), out_used, out_held,
+    table.concat(shadowed, ','), what or '',
   }
 end
 
@@ -155,16 +234,50 @@ end
 for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
   if string.sub(member, 1, #lease + 1) == lease .. ':' then
     local granted, day = string.match(member, '^[^:]*:(%d+):(%d+)')
-    return report('granted', tonumber(granted), day)
+    return report('granted', tonumber(granted), day, tonumber(string.match(member, ':out=(%d+)$') or out) / 2)
   end
 end
 
-if not listed(record.scopes or '', scope) then return report('scope', 0, '') end
-local allowed = record.cmds or ''
-if string.find(allowed, '%S') and (program == '' or string.find(program, '%s') or not listed(allowed, program)) then
-  return report('command', 0, '')
+local function in_networks(list)
+  for word in string.gmatch(list, '%S+') do
+    local digits, bits = network(word)
+    local whole, rest = math.floor(bits / 4), 2 ^ (4 - bits % 4)
+    if #address == 32 and string.sub(digits, 1, whole) == string.sub(address, 1, whole) and (bits % 4 == 0 or
+        math.floor(tonumber(string.sub(digits, whole + 1, whole + 1), 16) / rest) ==
+        math.floor(tonumber(string.sub(address, whole + 1, whole + 1), 16) / rest)) then
+      return true
+    end
+  end
+  return false
 end
-if number('max_in') > 0 and input > number('max_in') then return report('input', 0, '') end
+
+-- A name of the list that ends in * stands for all that begin so.
+local function variable_allowed(list, name)
+  if listed(list, name) then return true end
+  for word in string.gmatch(list, '(%S*)%*') do
+    if string.sub(name, 1, #word) == word then return true end
+  end
+  return false
+end
+
+if not listed(rule('scopes') or '', scope) then return report('scope', 0, '', 0) end
+local networks = rule('ip_allow') or ''
+if string.find(networks, '%S') and not in_networks(networks) and refuses('network') then return report('network', 0, '', 0) end
+local allowed = rule('cmds') or ''
+if string.find(allowed, '%S') and (program == '' or string.find(program, '%s') or not listed(allowed, program)) and
+    refuses('command') then
+  return report('command', 0, '', 0)
+end
+allowed = rule('env_allow') or ''
+if string.find(allowed, '%S') then
+  for name in string.gmatch(variables, '%S+') do
+    if not variable_allowed(allowed, name) then
+      if refuses('environment') then return report('environment', 0, '', 0, name) end
+      break
+    end
+  end
+end
+if number('max_in') > 0 and input > number('max_in') and refuses('input') then return report('input', 0, '', 0) end
 
 if rate.wait > 0 then violate('rate', rate.wait) end
 if actor_rate and actor_rate.wait > 0 then violate('actor-rate', actor_rate.wait) end
@@ -173,23 +286,27 @@ if number('aconc') > 0 and actor_running >= number('aconc') then violate('actor-
 if number('bud_ms') > 0 and used + held + want > number('bud_ms') then
   violate('budget', used + want > number('bud_ms') and day_left or RETRY_US)
 end
-if #violated > 0 then return report('quota', 0, '') end
+if number('bud_out') > 0 and out_used + out_held + out > number('bud_out') then
+  violate('output-budget', out_used + out > number('bud_out') and day_left or RETRY_US)
+end
+if #violated > 0 then return report('quota', 0, '', 0) end
 
-take(rate)
-if actor_rate then take(actor_rate) end
 -- When it was granted and what each bucket was charged: what settle needs for a refund, whatever the limits are by then.
 local function charge(b)
-  return b and int(b.interval) .. ':' .. int(b.tau) or '0:0'
+  return b and b.wait <= 0 and int(b.interval) .. ':' .. int(b.tau) or '0:0'
 end
 
-local member = table.concat({lease, int(want), today, int(now), charge(rate), charge(actor_rate)}, ':')
+local member = table.concat({lease, int(want), today, int(now), charge(rate), charge(actor_rate), 'out=' .. int(out)}, ':')
+take(rate)
+if actor_rate then take(actor_rate) end
 local lease_ms = wait_ms + want + LEASE_GRACE_MS
 for _, key in ipairs({leases, actor_leases}) do
   redis.call('ZADD', key, int(now_ms + lease_ms), member)
   redis.call('PEXPIRE', key, int(lease_ms + DAY_US / 1000))
 end
 redis.call('HINCRBY', spent, 'held', int(want))
+redis.call('HINCRBY', spent, 'out_held', int(out))
 redis.call('HINCRBY', spent, 'reqs', 1)
 redis.call('PEXPIRE', spent, int(math.ceil((day_left + 2 * DAY_US) / 1000)))
-running, actor_running, held = running + 1, actor_running + 1, held + want
-return report('granted', want, today)
+running, actor_running, held, out_held = running + 1, actor_running + 1, held + want, out_held + out
+return report('granted', want, today, out_each)

@@ -7,7 +7,7 @@
 
 local PREFIX = 'sg:{g}:'
 local kid, lease, actor = ARGV[1], ARGV[2], ARGV[3]
-local used, out, refund = tonumber(ARGV[4]), ARGV[5], ARGV[6] == '1'
+local used, out, refund = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
 local leases = PREFIX .. 'c:' .. kid
 
 local member
@@ -24,11 +24,13 @@ redis.call('ZREM', leases, member)
 local granted, day = string.match(member, '^[^:]*:(%d+):(%d+)')
 local spent = PREFIX .. 'b:' .. kid .. ':' .. day
 if redis.call('EXISTS', spent) == 1 then
-  -- Never more than was reserved: the time it takes us to kill an overdue command is not the caller's.
+  -- Never more than was reserved: the time it takes us to kill an overdue command is not the caller's, nor is output that was cut.
   local charged = math.min(used, tonumber(granted))
+  local out_held = tonumber(string.match(member, ':out=(%d+)$'))
   redis.call('HINCRBY', spent, 'held', '-' .. granted)
   redis.call('HINCRBY', spent, 'used', string.format('%.0f', charged))
-  redis.call('HINCRBY', spent, 'out', out)
+  if out_held and out_held > 0 then redis.call('HINCRBY', spent, 'out_held', string.format('-%.0f', out_held)) end
+  redis.call('HINCRBY', spent, 'out', string.format('%.0f', math.min(out, out_held or out)))
 end
 if not refund then return 1 end
 

@@ -84,7 +84,8 @@ static void quit(struct driver *driver)
 
 static void decide(struct driver *driver, struct slot *slot, const char *token, const char *program, uint64_t want_ms)
 {
-	struct admission_request request = {.token = slice_str(token), .program = slice_str(program), .want_ms = want_ms};
+	struct admission_request request = {.token = slice_str(token), .program = slice_str(program), .want_ms = want_ms,
+					    .usual_output_bytes = 4096, .most_output_bytes = 65536};
 	slot->asked_us = clock_mono_us();
 	int r = admission_decide(driver->admission, &request, on_done, slot, &slot->call);
 	if (r != 0)

@@ -1,6 +1,7 @@
 """The policy's scripts and records as the tests use them, and a second implementation of the rules to compare with."""
 import collections
 import datetime
+import fnmatch
 import hashlib
 import hmac
 import itertools
@@ -14,11 +15,13 @@ CLOCK = "redis.call('TIME')"
 PEPPER = b"pepper of the policy tests, 32 bytes or more"
 DAY_US = 86_400_000_000
 GRACE_MS = 15_000
+USUAL_OUT, MOST_OUT = 1 << 20, 64 << 20
+HERE = "00000000000000000000ffff7f000001"       # 127.0.0.1
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-REPLY = ("code actor pol ver granted_ms day violated wait_us reaped max_out max_in "
+REPLY = ("code actor pol ver granted_ms day violated wait_us reaped granted_out max_in "
          "rate_n rate_per_ms burst left reset_us arate_n arate_per_ms aburst actor_left actor_reset_us "
-         "conc running aconc actor_running bud_ms used held day_left_us").split()
+         "conc running aconc actor_running bud_ms used held day_left_us bud_out out_used out_held shadowed what").split()
 
 LIMITS = {"rate_n": 600, "rate_per_ms": 1000, "burst": 1000, "conc": 1000, "max_ms": 300_000}
 
@@ -100,7 +103,7 @@ class Store:
         self.settle_text = self.text("settle")
         if clock is not None:
             assert self.admit_text.count(CLOCK) == self.settle_text.count(CLOCK) == 1
-            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[10], ARGV[11]}")
+            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[14], ARGV[15]}")
             self.settle_text = self.settle_text.replace(CLOCK, "{ARGV[7], ARGV[8]}")
         self.run_admit = redis.register_script(self.admit_text)
         self.run_settle = redis.register_script(self.settle_text)
@@ -113,15 +116,25 @@ class Store:
         return [] if self.clock is None else [self.clock // 1_000_000, self.clock % 1_000_000]
 
     def admit(self, token, lease=None, want=1000, program="bash", scope="exec:run", mac=None, pepper=None, client=None,
-              wait=0, size=0):
+              wait=0, size=0, address=HERE, variables="", usual_out=USUAL_OUT, most_out=MOST_OUT):
         reply = self.run_admit(keys=[token.key], client=client, args=[
-            token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), wait, size, *self.times()])
+            token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), wait, size,
+            address, variables, usual_out, most_out, *self.times()])
         return Answer(reply)
 
     def settle(self, token, lease, granted=None, used=0, out=0, refund=False, client=None):
         """`granted`: an Answer, or None when the answer was never seen."""
         actor = token.actor if granted else ""
         return self.run_settle(keys=[token.key], client=client, args=[token.kid, lease, actor, used, out, int(refund), *self.times()])
+
+    def policy(self, name, **fields):
+        """Named rules, as a whole."""
+        key = f"sg:{{g}}:p:{name}"
+        with self.redis.pipeline() as both:
+            both.delete(key)
+            if fields:
+                both.hset(key, mapping=fields)
+            both.execute()
 
     def tat(self, key):
         """(TAT, tau) of `t:<kid>` or `at:<actor>`, or None."""
@@ -158,9 +171,10 @@ class Model:
 
     def __init__(self):
         self.records = {}
+        self.policies = {}
         self.tat = {}
         self.leases = collections.defaultdict(dict)     # kid or actor → {member: end ms}
-        self.spent = collections.defaultdict(lambda: {"used": 0, "held": 0, "out": 0, "reqs": 0})
+        self.spent = collections.defaultdict(lambda: {"used": 0, "held": 0, "out": 0, "out_held": 0, "reqs": 0})
 
     def bucket(self, name, now, count, per_ms, burst):
         interval = max(1, per_ms * 1000 // count)
@@ -179,72 +193,127 @@ class Model:
     def reap(self, kid, actor, now_ms):
         ended = [member for member, end in self.leases["c", kid].items() if end <= now_ms]
         for member in ended:
-            _, want, day, *_ = member.split(":")
+            _, want, day, *_, out = member.split(":")
+            out = int(out.removeprefix("out="))
             del self.leases["c", kid][member]
             self.leases["ac", actor].pop(member, None)
             self.spent[kid, day]["held"] -= int(want)
             self.spent[kid, day]["used"] += int(want)
+            self.spent[kid, day]["out_held"] -= out
+            self.spent[kid, day]["out"] += out
         for member in [member for member, end in self.leases["ac", actor].items() if end <= now_ms]:
             del self.leases["ac", actor][member]
         return len(ended)
 
-    def admit(self, kid, now, lease, want, program, size=0):
-        r = collections.defaultdict(int, self.records[kid])
+    def rules(self, kid):
+        """The token's own over those of its policy."""
+        own = self.records[kid]
+        return collections.defaultdict(int, {**self.policies.get(own.get("pol"), {}), **own})
+
+    @staticmethod
+    def network_allowed(networks, address):
+        if not networks.split():
+            return True
+        if not address:
+            return False
+        for network in networks.split():
+            digits, bits = network.split("/")
+            shift = 128 - int(bits)
+            if int(digits, 16) >> shift == int(address, 16) >> shift:
+                return True
+        return False
+
+    @staticmethod
+    def denied_variable(patterns, variables):
+        for name in variables.split():
+            if patterns and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns.split()):
+                return name
+        return None
+
+    def admit(self, kid, now, lease, want, program, size=0, address="", variables="", usual_out=USUAL_OUT, most_out=MOST_OUT,
+              secret="mac"):
+        own, r = self.records[kid], self.rules(kid)
         actor, now_ms, day, left_of_day = r["actor"], now // 1000, date(now), DAY_US - now % DAY_US
+        if secret == "old" and own.get("pmac_until", 0) <= now_ms:
+            return ["bad-mac"]
         if r["status"] != "active":
-            return ["revoked"]
-        if "exp" in self.records[kid] and r["exp"] <= now_ms:
+            return [r["status"]]
+        if "pol" in own and own["pol"] not in self.policies:
+            return ["broken-record"]
+        if r["nbf"] > now_ms:
+            return ["not-yet-valid"]
+        if "exp" in own and r["exp"] <= now_ms:
             return ["expired"]
         reaped = self.reap(kid, actor, now_ms)
         want = min(want, r["max_ms"])
+        each = min(r["max_out"], most_out) if r["max_out"] else usual_out
         limits = [("rate", ("t", kid), r["rate_n"], r["rate_per_ms"], r["burst"])]
         if r["arate_n"]:
             limits.append(("actor-rate", ("at", actor), r["arate_n"], r["arate_per_ms"], r["aburst"]))
         running, actor_running = len(self.leases["c", kid]), len(self.leases["ac", actor])
         spent = self.spent[kid, day]
-        used, held = spent["used"], spent["held"]
+        used, held, out_used, out_held = spent["used"], spent["held"], spent["out"], spent["out_held"]
 
-        code, violated, wait, granted, granted_day, charges = "granted", [], 0, 0, "", []
-        if r["cmds"] and program not in r["cmds"].split():
+        shadow, shadowed = (r["shadow"] or "").split(), []
+
+        def refuses(name):
+            if name in shadow:
+                shadowed.append(name)
+            return name not in shadow
+
+        code, violated, wait, granted, granted_day, granted_out, charges = "granted", [], 0, 0, "", 0, []
+        what = self.denied_variable(r["env_allow"] or "", variables)
+        if not self.network_allowed(r["ip_allow"] or "", address) and refuses("network"):
+            code = "network"
+        elif r["cmds"] and program not in r["cmds"].split() and refuses("command"):
             code = "command"
-        elif r["max_in"] and size > r["max_in"]:
+        elif what and refuses("environment"):
+            code = "environment"
+        elif r["max_in"] and size > r["max_in"] and refuses("input"):
             code = "input"
         else:
+            found = []
             for name, key, count, per_ms, burst in limits:
                 interval, tau, tat = self.bucket(key, now, count, per_ms, burst)
                 if tat + interval - tau > now:
-                    violated.append(name)
-                    wait = max(wait, tat + interval - tau - now)
+                    found.append((name, tat + interval - tau - now))
             if running >= r["conc"]:
-                violated.append("concurrency")
-                wait = max(wait, 1_000_000)
+                found.append(("concurrency", 1_000_000))
             if r["aconc"] and actor_running >= r["aconc"]:
-                violated.append("actor-concurrency")
-                wait = max(wait, 1_000_000)
+                found.append(("actor-concurrency", 1_000_000))
             if r["bud_ms"] and used + held + want > r["bud_ms"]:
-                violated.append("budget")
-                wait = max(wait, left_of_day if used + want > r["bud_ms"] else 1_000_000)
-            if violated:
-                code = "quota"
+                found.append(("budget", left_of_day if used + want > r["bud_ms"] else 1_000_000))
+            if r["bud_out"] and out_used + out_held + 2 * each > r["bud_out"]:
+                found.append(("output-budget", left_of_day if out_used + 2 * each > r["bud_out"] else 1_000_000))
+            found = [(name, us) for name, us in found if refuses(name)]
+            if found:
+                code, violated, wait = "quota", [name for name, _ in found], max(us for _, us in found)
         if code == "granted":
-            for name, key, count, per_ms, burst in limits:
+            for _, key, count, per_ms, burst in limits:
                 interval, tau, tat = self.bucket(key, now, count, per_ms, burst)
-                self.tat[key] = tat + interval, tau
-                charges += [interval, tau]
+                if tat + interval - tau > now:
+                    charges += [0, 0]
+                else:
+                    self.tat[key] = tat + interval, tau
+                    charges += [interval, tau]
             charges += [0, 0] * (2 - len(limits))
-            member = ":".join(str(part) for part in (lease, want, day, now, *charges))
+            member = ":".join(str(part) for part in (lease, want, day, now, *charges, f"out={2 * each}"))
             for key in ("c", kid), ("ac", actor):
                 self.leases[key][member] = now_ms + want + GRACE_MS
             spent["held"] += want
+            spent["out_held"] += 2 * each
             spent["reqs"] += 1
             running, actor_running, held, granted, granted_day = running + 1, actor_running + 1, held + want, want, day
+            out_held, granted_out = out_held + 2 * each, each
 
         states = [self.left(now, *self.bucket(key, now, count, per_ms, burst)) for _, key, count, per_ms, burst in limits]
         states.append((0, 0))
-        return [code, actor, "", r["ver"], granted, granted_day, ",".join(violated), wait, reaped, r["max_out"], r["max_in"],
+        version = self.policies[own["pol"]]["ver"] if "pol" in own else own["ver"]
+        return [code, actor, own.get("pol", ""), version, granted, granted_day, ",".join(violated), wait, reaped, granted_out, r["max_in"],
                 r["rate_n"], r["rate_per_ms"], r["burst"], *states[0],
                 r["arate_n"], r["arate_per_ms"], r["aburst"], *states[1],
-                r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day]
+                r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day,
+                r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else ""]
 
     def put_back(self, key, now, since, interval, tau):
         tat, written_with = self.tat.get(key, (now, 0))
@@ -254,14 +323,16 @@ class Model:
 
     def settle(self, kid, actor, lease, used, out, refund, now):
         for member in list(self.leases["c", kid]):
-            found, want, day, since, *charges = member.split(":")
+            found, want, day, since, *charges, reserved = member.split(":")
+            reserved = int(reserved.removeprefix("out="))
             if found == lease:
                 del self.leases["c", kid][member]
                 self.leases["ac", actor].pop(member, None)
                 spent = self.spent[kid, day]
                 spent["held"] -= int(want)
                 spent["used"] += min(used, int(want))
-                spent["out"] += out
+                spent["out_held"] -= reserved
+                spent["out"] += min(out, reserved)
                 if refund:
                     interval, tau, actor_interval, actor_tau = map(int, charges)
                     self.put_back(("t", kid), now, int(since), interval, tau)

@@ -55,7 +55,7 @@ def test_create_makes_a_token_that_the_script_accepts(cli, redis):
     answer = store.admit(known, want=10**9)
     assert answer.code == "granted"
     assert (answer.rate_n, answer.rate_per_ms, answer.burst, answer.conc, answer.granted_ms) == (60, 60_000, 10, 3, 300_000)
-    assert (answer.max_out, answer.max_in, answer.bud_ms, answer.arate_n, answer.aconc) == (0, 0, 0, 0, 0)
+    assert (answer.granted_out, answer.max_in, answer.bud_ms, answer.bud_out, answer.arate_n, answer.aconc) == (1 << 20, 0, 0, 0, 0, 0)
     assert store.admit(known, scope="other").code == "scope"
     assert secret not in json.dumps([redis.hgetall(f"sg:{{g}}:k:{kid}"), redis.xrange("sg:{g}:audit")])
     assert redis.smembers("sg:{g}:ix:actor:ann") == {kid}

@@ -265,7 +265,8 @@ def test_allowed_programs(stack):
 
 def test_a_denial_names_the_policy_that_the_token_follows(stack):
     minted = stack.mint(cmd="ls")
-    stack.redis.hset("sg:{g}:k:" + minted["kid"], mapping={"pol": "agents", "ver": 7})
+    stack.redis.hset("sg:{g}:k:" + minted["kid"], "pol", "agents")
+    stack.redis.hset("sg:{g}:p:agents", "ver", 7)
     body = problem(stack.exec(token=minted["token"], command="true"), 403, "command-denied")
     assert (body["policy"], body["policy_version"]) == ("agents", 7), body
 

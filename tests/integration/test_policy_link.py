@@ -16,7 +16,7 @@ from policy_store import PEPPER, Store, Token
 from rig import PATIENCE, SLOWER, Part, Redis, free_port, until
 
 DRIVER = rig.TOP / "build" / rig.PRESET / "bin/admission_driver"
-GRANTED, INVALID, SCOPE, COMMAND, INPUT, QUOTA, UNAVAILABLE = range(7)
+GRANTED, INVALID, SCOPE, NETWORK, COMMAND, VARIABLE, INPUT, QUOTA, UNAVAILABLE = range(9)
 TIMEOUT_MS = 250 * SLOWER      # the default of 40 would fail now and then on a busy machine; nothing here depends on the figure
 OPEN, CLOSED = 1, 0
 
@@ -153,7 +153,7 @@ def test_from_grant_to_settlement(driver, store, token):
     driver.send("settle", 0, 400, 7)
     driver.until_settled()
     nothing_left(store, token, used=400)
-    assert store.budget(token, answer["day"]) == {"used": 400, "held": 0, "out": 7, "reqs": 1}
+    assert store.budget(token, answer["day"]) == {"used": 400, "held": 0, "out": 7, "out_held": 0, "reqs": 1}
 
 
 def test_a_refund(driver, store):
