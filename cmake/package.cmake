@@ -3,11 +3,14 @@ set(from ${CMAKE_SOURCE_DIR}/deploy/debian)
 set(made ${CMAKE_BINARY_DIR}/debian)
 
 # Debian wants manual pages and the changelog compressed, without a time in them.
+add_custom_command(OUTPUT ${made}/spritegate.conf.5 VERBATIM DEPENDS spritegate
+  COMMAND sh -c "$1 help manual >$2" sh $<TARGET_FILE:spritegate> ${made}/spritegate.conf.5)
 set(compressed)
-foreach(file spritegate.1 spritegate.conf.5 changelog)
-  add_custom_command(OUTPUT ${made}/${file}.gz VERBATIM DEPENDS ${from}/${file}
-    COMMAND sh -c "mkdir -p $1 && gzip -9nc $2 >$3" sh ${made} ${from}/${file} ${made}/${file}.gz)
-  list(APPEND compressed ${made}/${file}.gz)
+foreach(file ${from}/spritegate.1 ${made}/spritegate.conf.5 ${from}/changelog)
+  cmake_path(GET file FILENAME name)
+  add_custom_command(OUTPUT ${made}/${name}.gz VERBATIM DEPENDS ${file}
+    COMMAND sh -c "gzip -9nc $1 >$2" sh ${file} ${made}/${name}.gz)
+  list(APPEND compressed ${made}/${name}.gz)
 endforeach()
 add_custom_target(package-files ALL DEPENDS ${compressed})
 

@@ -64,7 +64,7 @@ MUST_CHECK int config_load(struct config *config, const char *file, enum config_
 /* The table as Markdown (docs/CONFIG.md is its output). */
 MUST_CHECK int config_document(struct buf *out);
 
-/* The same as the manual page spritegate.conf(5), in mdoc (deploy/debian/spritegate.conf.5 is its output). */
+/* The same as the manual page spritegate.conf(5), in mdoc (part of the Debian package). */
 MUST_CHECK int config_manual(struct buf *out);
 
 /* One `name = value` line each, secrets as "(set)" or "(not set)". */

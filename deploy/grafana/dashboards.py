@@ -99,15 +99,27 @@ COMMANDS = [
         ("Time to create and to prepare", "s", "p95.", {"create": quantiles("pool_create_seconds")["p95"], "prepare": quantiles("pool_prepare_seconds")["p95"]}),
         ("Destroyed", "cps", "By result.", {"{{result}}": rate("pool_destroys_total", "result")}),
     ]),
-    ("Spend and output", [
-        ("Sandbox time", "short", "Sprites that were running a command, on average.", {"running": rate("exec_sandbox_seconds_total", "job")}),
+    ("Paused Sprites and used ones", [
+        ("Woken", "cps", "By result.", {"{{result}}": rate("pool_wakes_total", "result"), "begun beside a slow one": rate("pool_hedges_total", "job")}),
+        ("Time to wake", "s", "And to verify.", quantiles("pool_wake_seconds")),
+        ("Restored for the same token", "cps", "By result.", {"{{result}}": rate("pool_restores_total", "result")}),
+    ]),
+    ("Spend", [
+        ("Sandbox time", "short", "Sprites that were running a command, and hot ones that waited for one, on average.",
+         {"running": rate("exec_sandbox_seconds_total", "job"), "idle": rate("pool_idle_seconds_total", "job")}),
+        ("Spend of a day", "currencyUSD", "At list price, if it goes on as it does.", {"dollars": "86400 * " + rate("pool_cost_dollars_total", "job")}),
+        ("Refill stalled", "short", "1: Sprites are missing and none became ready.", {"{{instance}}": gauge("spritegate_pool_refill_stalled", "instance", "max")}),
+    ]),
+    ("Limits that are tried out, output", [
+        ("In shadow", "reqps", "Requests that a limit in shadow would have refused.", {"{{policy}}": rate("exec_shadowed_total", "policy")}),
+        ("Outputs compared", "cps", "With the record in their Sprite, by result.", {"{{result}}": rate("exec_output_checks_total", "result")}),
         ("Output", "Bps", "Written by commands.", {"bytes": rate("exec_output_bytes_total", "job")}),
-        ("Ended by the gateway", "cps", "By reason.", {"{{reason}}": rate("exec_killed_total", "reason")}),
     ]),
     ("Leases", [
-        ("Held", "short", "Concurrency leases of running commands.", {"leases": gauge("spritegate_exec_leases", "job"), "commands": gauge("spritegate_exec_running", "job")}),
+        ("Ended by the gateway", "cps", "Commands, by reason.", {"{{reason}}": rate("exec_killed_total", "reason")}),
+        ("Held", "short", "Concurrency leases of running commands.", {"leases": gauge("spritegate_exec_leases", "job"), "commands": gauge("spritegate_exec_running", "job"),
+                                                                            "not settled yet": gauge("spritegate_exec_settlements_pending", "job")}),
         ("Ended without being settled", "cps", "Each was charged its whole reservation.", {"reaped": rate("exec_leases_reaped_total", "job")}),
-        ("Settlements not acknowledged", "short", "", {"{{instance}}": gauge("spritegate_exec_settlements_pending", "instance")}),
     ]),
     ("Redis", [
         ("Round trips", "s", "", quantiles("redis_command_seconds")),
