@@ -15,7 +15,7 @@ static void end_deferral(struct machine *machine)
 {
 	bool full = roster_total(&machine->roster) >= machine->options.sizing.max || machine->gate.until_us[GATE_CAPACITY];
 	struct pool_member *member;
-	if (machine->waiting && !full && !machine->stopping)
+	if (machine->waiting && !full && !machine->options.sizing.running_limit && !machine->stopping)
 		return;
 	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member) {
 		if (!member->deferred)

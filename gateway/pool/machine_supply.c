@@ -50,15 +50,22 @@ static struct stock take_stock(const struct machine *machine)
 	return stock;
 }
 
+/* What was left running runs on until the provider pauses it or it is destroyed. */
+static size_t lingering(const struct machine *machine, enum pool_state state, uint64_t now_us)
+{
+	size_t n = 0;
+	const struct pool_member *member;
+	DL_FOREACH(machine->roster.lists[state], member)
+		n += member->since_us + LINGER_US > now_us;
+	return n;
+}
+
 size_t machine_running_idle(const struct machine *machine, uint64_t now_us)
 {
 	const size_t *counts = machine->roster.counts;
 	size_t running = counts[POOL_INTENT] + counts[POOL_CREATING] + counts[POOL_PREPARING] + counts[POOL_HOT] +
 			 counts[POOL_RECYCLING] + counts[POOL_QUARANTINE];
-	const struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
-		running += member->since_us + LINGER_US > now_us;
-	return running;
+	return running + lingering(machine, POOL_WARM, now_us) + lingering(machine, POOL_DESTROYING, now_us);
 }
 
 static void block(struct machine *machine, uint64_t until_us)
@@ -72,10 +79,13 @@ static bool may_run_another(struct machine *machine, uint64_t now_us)
 	size_t limit = machine->options.sizing.running_limit;
 	if (!limit || machine_running_idle(machine, now_us) + machine->roster.counts[POOL_LEASED] < limit)
 		return true;
-	const struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
-		if (member->since_us + LINGER_US > now_us)
-			block(machine, member->since_us + LINGER_US);
+	static const enum pool_state states[] = {POOL_WARM, POOL_DESTROYING};
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		const struct pool_member *member;
+		DL_FOREACH(machine->roster.lists[states[i]], member)
+			if (member->since_us + LINGER_US > now_us)
+				block(machine, member->since_us + LINGER_US);
+	}
 	return false;
 }
 
@@ -214,25 +224,39 @@ static uint64_t hedge_after_us(const struct machine *machine)
 	return usual_us > HEDGE_LEAST_US ? usual_us : HEDGE_LEAST_US;
 }
 
+/* Not for more than a few of the claims, and not with the last of the stock. */
+static bool may_hedge(const struct machine *machine, const struct stock *stock)
+{
+	return stock->warm >= HEDGE_STOCK && machine->hedges * HEDGE_PER_CLAIMS < machine->claims;
+}
+
 /* A wake that takes too long while somebody waits: another one is begun beside it. Only ever the wake, never the command. */
 static void hedge(struct machine *machine, uint64_t now_us, struct stock *stock)
 {
 	struct pool_member *member;
 	uint64_t after_us = hedge_after_us(machine);
 	DL_FOREACH(machine->roster.lists[POOL_PREPARING], member) {
-		if (stock->warm < HEDGE_STOCK || machine->hedges * HEDGE_PER_CLAIMS >= machine->claims)
+		if (!may_hedge(machine, stock))
 			return;
-		if (!member->waking || member->late || member->owned)
+		if (!member->waking || member->late || member->owned || now_us < member->since_us + after_us)
 			continue;
-		if (now_us < member->since_us + after_us) {
-			block(machine, member->since_us + after_us);
-			continue;
-		}
 		member->late = true;
 		machine->hedges++;
 		stock->waking--;
 		stock->late++;
 	}
+}
+
+/* When the first of the wakes that somebody waits for will have taken too long. */
+static void plan_hedge(struct machine *machine, uint64_t now_us, const struct stock *stock)
+{
+	struct pool_member *member;
+	uint64_t after_us = hedge_after_us(machine);
+	if (!may_hedge(machine, stock))
+		return;
+	DL_FOREACH(machine->roster.lists[POOL_PREPARING], member)
+		if (member->waking && !member->late && !member->owned && member->since_us + after_us > now_us)
+			block(machine, member->since_us + after_us);
 }
 
 static void promote(struct machine *machine, uint64_t now_us, size_t waiters, struct stock *stock)
@@ -296,6 +320,8 @@ void machine_fill(struct machine *machine, uint64_t now_us)
 	struct stock stock = take_stock(machine);
 	promote(machine, now_us, waiters, &stock);
 	stock = take_stock(machine);
+	if (waiters)
+		plan_hedge(machine, now_us, &stock);
 	size_t have = stock.free + stock.waking + stock.late + stock.coming;
 	size_t wanted = machine->target.hot + machine->target.warm + waiters;
 	size_t on_way = stock.waking + stock.coming;
@@ -499,7 +525,7 @@ static bool may_recycle(const struct machine *machine, const struct pool_member 
 	unsigned uses = machine->options.max_uses ? machine->options.max_uses : MAX_USES;
 	return machine->options.recycle && !machine->stopping && member->uses < uses &&
 	       now_us < member->created_us + machine->options.max_age_us && is_tight(machine, now_us) &&
-	       idle < tenant->held + SPARE_OWNED && idle < may;
+	       idle < tenant->held + SPARE_OWNED && idle <= may;
 }
 
 static void used(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct fair_tenant *tenant)

@@ -359,7 +359,7 @@ static void step(struct machine_event event)
 	while (machine_next_action(&machine, &action))
 		carry_out(&action);
 	const struct pool_member *member;
-	size_t running = machine.roster.counts[POOL_LEASED] + ready_or_on_way();
+	size_t running = machine.roster.counts[POOL_LEASED] + machine.roster.counts[POOL_DESTROYING] + ready_or_on_way();
 	DL_FOREACH(machine.roster.lists[POOL_WARM], member)
 		running += lingers(member);
 	measure_alive(roster_total(&machine.roster), running);
