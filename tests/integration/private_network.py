@@ -1,4 +1,5 @@
 """Run inside a network and mount namespace of its own: a gateway on an IPv6-only network whose Datasette moves. Prints what it saw as JSON."""
+import contextlib
 import http.server
 import json
 import os
@@ -33,7 +34,8 @@ class Datasette(http.server.ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
         for connection in self.connections:
-            connection.close()
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)   # also those that a handler still reads from
 
 
 class Page(http.server.BaseHTTPRequestHandler):
