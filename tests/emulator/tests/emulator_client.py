@@ -88,6 +88,10 @@ class Client:
     async def pause(self, name):
         assert (await self.call("POST", "/_emulator/pause", json={"sprite": name})).json["status"] == "warm"
 
+    async def leave_sleeping(self, name):
+        """A `sleep` that outlives its shell, seen to run."""
+        await self.shell(name, "nohup sleep 60 >/dev/null 2>&1 & until pgrep -x sleep >/dev/null; do :; done")
+
     async def until_none(self, name, program):
         """Until no process of the Sprite is called so; init takes a moment to bury the dead."""
         async def none():

@@ -166,7 +166,7 @@ async def test_restoring_ends_processes_sessions_and_sockets(emulator):
     async with emulator.client() as client:
         name = await client.create()
         await client.checkpoint(name)
-        await client.shell(name, "nohup sleep 60 >/dev/null 2>&1 &")
+        await client.leave_sleeping(name)
         async with client.control(name) as idle, client.exec(name, "sh", "-c", "echo ready; exec sleep 61") as ws:
             await ws.until_output(b"ready")
             assert (await client.restore(name, "v1"))[-1]["type"] == "complete"
@@ -199,7 +199,7 @@ async def test_requests_wait_while_it_restores():
 async def test_the_disk_as_it_is_cannot_be_restored(emulator):
     async with emulator.client() as client:
         name = await client.create()
-        await client.shell(name, "nohup sleep 60 >/dev/null 2>&1 &")
+        await client.leave_sleeping(name)
         lines = await client.restore(name, "Current")
         assert lines[-1]["error"] == "Failed to restore checkpoint: checkpoint with path checkpoints/Current not found"
         assert (await client.run(name, "pgrep", "-c", "sleep")).out == "1\n"
@@ -245,7 +245,7 @@ async def test_a_restore_wakes_a_paused_sprite(emulator):
     async with emulator.client() as client:
         name = await client.create()
         await client.checkpoint(name)
-        await client.shell(name, "nohup sleep 60 >/dev/null 2>&1 &")
+        await client.leave_sleeping(name)
         await client.pause(name)
         assert (await client.restore(name, "v1"))[-1]["type"] == "complete"
         assert (await client.run(name, "pgrep", "-c", "sleep")).out == "0\n"
@@ -255,7 +255,8 @@ async def test_restore_error(emulator):
     async with emulator.client() as client:
         name = await client.create()
         await client.checkpoint(name)
-        await client.shell(name, "echo new > f; nohup sleep 60 >/dev/null 2>&1 &")
+        await client.shell(name, "echo new > f")
+        await client.leave_sleeping(name)
         await client.fault("restore_error", match={"sprite": name}, count=1)
         answer = await client.call("POST", f"/v1/sprites/{name}/checkpoints/v1/restore")
         assert answer.status == 200

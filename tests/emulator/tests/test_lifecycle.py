@@ -156,7 +156,8 @@ async def test_warm_turns_cold_and_home_survives():
     with Emulator("--cold-after", "200ms") as emulator:
         async with emulator.client() as client:
             name = await client.create()
-            await client.shell(name, "echo kept > ~/file; echo lost > /tmp/file; sleep 60 >/dev/null 2>&1 &")
+            await client.shell(name, "echo kept > ~/file; echo lost > /tmp/file")
+            await client.leave_sleeping(name)
             await client.pause(name)
             await client.until_status(name, "cold")
             result = await client.shell(name, "cat ~/file; ls /tmp; pgrep -c sleep")
@@ -166,7 +167,8 @@ async def test_warm_turns_cold_and_home_survives():
 async def test_files_and_processes_persist_between_commands(emulator):
     async with emulator.client() as client:
         name = await client.create()
-        await client.shell(name, "echo data > ~/f; echo tmp > /tmp/f; nohup sleep 60 >/dev/null 2>&1 &")
+        await client.shell(name, "echo data > ~/f; echo tmp > /tmp/f")
+        await client.leave_sleeping(name)
         assert (await client.shell(name, "cat ~/f /tmp/f; pgrep -c sleep")).out == "data\ntmp\n1\n"
 
 
