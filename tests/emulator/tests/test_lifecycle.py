@@ -122,18 +122,16 @@ async def test_a_pause_cuts_every_socket_and_freezes_processes(emulator):
         assert sessions["count"] == 2
 
 
-HOGS = "for i in $(seq 40); do sh -c 'while :; do :; done' & done; sleep 0.2; "
-
-
 async def test_a_pause_is_over_when_all_processes_have_stopped(emulator):
     """Among many that want to run, each stops only when its turn comes."""
     async with emulator.client() as client:
         name = await client.create()
-        async with client.exec(name, "sh", "-c", HOGS + "echo ready; wait", max_run_after_disconnect="0") as ws:
+        script = f"for i in $(seq 40); do sh -c 'while :; do :; done' {name}-hog & done; sleep 0.2; echo ready; wait"
+        async with client.exec(name, "sh", "-c", script, max_run_after_disconnect="0") as ws:
             await ws.until_output(b"ready")
             await client.pause(name)
             states = [pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-                      for pid in commands_running("while :; do :; done")]
+                      for pid in commands_running(f"{name}-hog")]
         assert states == ["T"] * 40
         assert (await client.call("DELETE", f"/v1/sprites/{name}")).status == 204
 
@@ -188,12 +186,17 @@ async def test_the_machine_may_be_killed_from_within(emulator):
 async def test_destroying_ends_everything(emulator):
     async with emulator.client() as client:
         name = await client.create()
+
+        async def two_run():
+            return len(commands_running(f"{name}-left")) == 2
+
         async with client.control(name) as control:
-            await control.start("sh", "-c", "sleep 4242 & setsid sleep 4242 & echo ready; wait")
+            await control.start("sh", "-c", f"sh -c 'sleep 61; :' {name}-left & setsid sh -c 'sleep 61; :' {name}-left & echo ready; wait")
             await control.until_output(b"ready")
+            await until(two_run)
             assert (await client.call("DELETE", f"/v1/sprites/{name}")).status == 204
             assert (await control.result()).close is None
-        assert not commands_running("4242")
+        assert not commands_running(f"{name}-left")
         assert await client.status(name) is None
 
 
