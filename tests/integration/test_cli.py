@@ -136,7 +136,7 @@ def test_file(tmp_path):
 
 
 def test_usage():
-    for words, code in ((("help",), 0), (("--help",), 0), (("version",), 0), (("help", "config"), 0), ((), 2), (("nonsense",), 2), (("serve", "--nope"), 2),
+    for words, code in ((("help",), 0), (("--help",), 0), (("version",), 0), (("help", "config"), 0), (("help", "manual"), 0), (("help", "nonsense"), 2), ((), 2), (("nonsense",), 2), (("serve", "--nope"), 2),
                         (("check-config", "x"), 2)):
         done = spritegate(*words)
         assert done.returncode == code, f"{words}: {done.returncode} {done.stderr}"
