@@ -22,6 +22,8 @@ static const char help_text[] =
 	"  spritegate check-config [--config FILE]    check the settings and print them, without secrets\n"
 	"  spritegate doctor [--json] [--config FILE] look at settings, Redis, Sprites and Datasette: what is wrong, what to do\n"
 	"  spritegate token COMMAND …                 make and manage tokens (spritegate token --help)\n"
+	"  spritegate policy COMMAND …                rules that tokens inherit (spritegate policy --help)\n"
+	"  spritegate lease list [--json]             commands that are running\n"
 	"  spritegate health [HOST:PORT]              exit 0 when the gateway there serves; default: the port of LISTEN\n"
 	"  spritegate help config                     every setting, as Markdown\n"
 	"  spritegate help manual                     the same as the manual page spritegate.conf(5)\n"
@@ -106,15 +108,30 @@ static int command_doctor(int argc, char **argv)
 	return doctor_settings_failed(faults.len ? buf_peek(&faults) : slice_str(strerror(-r)), json);
 }
 
-static int command_token(int argc, char **argv)
+static int run_policy_cli(const char *noun, int argc, char **argv)
 {
 	CLEANUP(config_deinit) struct config config;
 	config_init(&config);
 	bool asks_help = argc == 0 || strcmp(argv[argc - 1], "--help") == 0;
 	if (!asks_help && load(&config, NULL, CONFIG_TOKEN) < 0)
 		return EXIT_USAGE;
-	struct policy_cli_options options = {.redis_url = config.redis_url, .pepper = &config.pepper, .out = stdout, .err = stderr};
-	return policy_cli(argc, argv, &options);
+	struct policy_cli_options options = {.redis_url = config.redis_url, .pepper = &config.pepper, .in = stdin, .out = stdout, .err = stderr};
+	return policy_cli(noun, argc, argv, &options);
+}
+
+static int command_token(int argc, char **argv)
+{
+	return run_policy_cli("token", argc, argv);
+}
+
+static int command_policy(int argc, char **argv)
+{
+	return run_policy_cli("policy", argc, argv);
+}
+
+static int command_lease(int argc, char **argv)
+{
+	return run_policy_cli("lease", argc, argv);
 }
 
 static int connect_to(const char *host, const char *port)
@@ -206,9 +223,10 @@ int main(int argc, char **argv)
 		{"serve", command_serve},   {"check-config", command_check}, {"token", command_token},
 		{"health", command_health}, {"help", command_help},	     {"--help", command_help},
 		{"-h", command_help},	    {"version", command_version},    {"--version", command_version},
-		{"doctor", command_doctor},
+		{"doctor", command_doctor}, {"policy", command_policy},	     {"lease", command_lease},
 	};
-	if (argc == 3 && strcmp(argv[2], "--help") == 0 && strcmp(argv[1], "token") != 0)
+	bool own_help = argc > 1 && (strcmp(argv[1], "token") == 0 || strcmp(argv[1], "policy") == 0 || strcmp(argv[1], "lease") == 0);
+	if (argc == 3 && strcmp(argv[2], "--help") == 0 && !own_help)
 		return command_help(0, NULL);
 	for (size_t i = 0; argc > 1 && i < ARRAY_LEN(commands); i++)
 		if (strcmp(argv[1], commands[i].name) == 0)

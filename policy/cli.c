@@ -1,307 +1,541 @@
-#include "policy/cli.h"
+#include "policy/cli_common.h"
 
-#include "gateway/base/clock.h"
-#include "gateway/base/json_text.h"
-#include "policy/create_flags.h"
 #include "policy/limits.h"
-#include "policy/store.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-#define EXIT_USAGE 2
+#define GRACE_USUAL_MS (24 * 3600 * LIMITS_SECOND_MS)
+#define GRACE_MAX_MS   (30 * LIMITS_DAY_MS)
+#define JSON_MAX       32768
 
-static void close_store(struct store **store)
+int cli_fail(const struct cli *cli, const char *reason)
 {
-	store_close(*store);
-}
-
-static int complain(const struct policy_cli_options *options, const char *what, const char *reason)
-{
-	fprintf(options->err, "spritegate token%s%s: %s\n", what[0] ? " " : "", what, reason);
+	fprintf(cli->options->err, "spritegate %s%s%s: %s\n", cli->noun, cli->verb[0] ? " " : "", cli->verb, reason);
 	return EXIT_FAILURE;
 }
 
-static int complain_usage(const struct policy_cli_options *options, const char *what, const char *reason)
+int cli_fail_usage(const struct cli *cli, const char *reason)
 {
-	complain(options, what, reason);
-	return EXIT_USAGE;
+	(void)cli_fail(cli, reason);
+	return CLI_EXIT_USAGE;
 }
 
-static int complain_store(const struct policy_cli_options *options, const char *what, const struct store *store, int result)
+int cli_fail_store(const struct cli *cli, int result)
 {
 	char reason[260];
+	if (result == STORE_E_MISSING && strcmp(cli->noun, "token") == 0)
+		return cli_fail(cli, "there is no such token");
 	if (result == STORE_E_MISSING)
-		return complain(options, what, "there is no such token");
-	snprintf(reason, sizeof reason, "Redis: %s", store ? store_reason(store) : "out of memory");
-	return complain(options, what, reason);
+		return cli_fail(cli, "there is no such policy");
+	snprintf(reason, sizeof reason, "%s%s", result == STORE_E_BROKEN ? "" : "Redis: ", store_reason(cli->store));
+	return cli_fail(cli, reason);
 }
 
-/* --- create ----------------------------------------------------------------- */
-
-static void print_limits(FILE *out, const struct record *record)
+int cli_rules_of(struct cli *cli, const struct record *own, struct record *rules)
 {
-	char window[LIMITS_TEXT_LEN + 1], run[LIMITS_TEXT_LEN + 1], budget[LIMITS_TEXT_LEN + 1];
-	limits_write_duration(record->rate_per_ms, window);
-	limits_write_duration(record->max_ms, run);
-	limits_write_duration(record->bud_ms, budget);
-	fprintf(out, "rate %" PRIu64 "/%s burst %" PRIu64 ", %" PRIu64 " at once, %s a run, budget %s%s\n", record->rate_n, window,
-		record->burst, record->conc, run, record->bud_ms ? budget : "none", record->bud_ms ? "/day" : "");
-}
-
-static int show_token(const struct policy_cli_options *options, const struct create_flags *flags, const char *token,
-		      const struct token_parts *parts)
-{
-	if (flags->json) {
-		fprintf(options->out, "{\"token\":\"%s\",\"kid\":\"%.*s\"}\n", token, SLICE_FMT(parts->kid));
-	} else {
-		fprintf(options->out, "%s\n", token);
-		fprintf(options->err, "This is the only time the token is shown. kid %.*s, actor %s, ", SLICE_FMT(parts->kid),
-			flags->record.actor);
-		print_limits(options->err, &flags->record);
+	*rules = *own;
+	if (!own->pol[0])
+		return 0;
+	if (strcmp(cli->policy_name, own->pol) != 0) {
+		cli->policy_result = store_load_policy(cli->store, slice_str(own->pol), 0, &cli->policy);
+		memcpy(cli->policy_name, own->pol, sizeof cli->policy_name);
 	}
-	return fflush(options->out) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	record_copy(rules, &cli->policy, RECORD_RULES & ~own->present);
+	return cli->policy_result;
 }
 
-static int create(const struct policy_cli_options *options, struct create_flags *flags)
+/* --- making and changing -------------------------------------------------------- */
+
+/* Under the rules of `own` and its policy, could a command run? Answers the exit status, 0 = yes. */
+static int check(struct cli *cli, const struct record *own, struct record *rules)
 {
-	CLEANUP(close_store) struct store *store = store_open(slice_str(options->redis_url));
-	struct record *record = &flags->record;
+	char problem[RECORD_PROBLEM];
+	int r = cli_rules_of(cli, own, rules);
+	if (r == STORE_E_MISSING)
+		return cli_fail(cli, "there is no such policy; `spritegate policy list` shows them");
+	if (r)
+		return cli_fail_store(cli, r);
+	return record_is_usable(rules, problem) ? 0 : cli_fail_usage(cli, problem);
+}
+
+static int print_token(const struct cli *cli, const struct flags *flags, const char *token, struct slice kid, const struct record *rules,
+		       const char *actor)
+{
+	const struct policy_cli_options *o = cli->options;
+	if (flags->json) {
+		fprintf(o->out, "{\"token\":\"%s\",\"kid\":\"%.*s\"}\n", token, SLICE_FMT(kid));
+	} else {
+		fprintf(o->out, "%s\n", token);
+		fprintf(o->err, "This is the only time the token is shown. kid %.*s, actor %s, ", SLICE_FMT(kid), actor);
+		cli_show_limits(o->err, rules);
+	}
+	return fflush(o->out) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* A token and what is stored of it; the caller wipes it. */
+static int mint(const struct cli *cli, struct slice kid, char token[TOKEN_LEN + 1], struct token_parts *parts, struct record *record)
+{
+	const struct secret *pepper = cli->options->pepper;
+	if ((kid.len ? token_mint_for(kid, token) : token_mint(token)) < 0 || token_parse(slice_of(token, TOKEN_LEN), parts) != 0 ||
+	    token_mac(pepper, parts->secret, record->mac) < 0 || token_pepper_id(pepper, record->pep) < 0)
+		return cli_fail(cli, "the random generator failed");
+	record->present |= RECORD_BIT(RECORD_MAC) | RECORD_BIT(RECORD_PEP);
+	return 0;
+}
+
+static int has_pepper(const struct cli *cli)
+{
+	const struct secret *pepper = cli->options->pepper;
+	return pepper && pepper->len ? 0 : cli_fail(cli, "SPRITEGATE_PEPPER is not set: it must be the same as the gateway's");
+}
+
+static void set_times(struct flags *flags, uint64_t now)
+{
+	if (flags->expires_ms)
+		flags->record.exp = now + flags->expires_ms;
+	if (flags->starts_ms)
+		flags->record.nbf = now + flags->starts_ms;
+}
+
+static void name_creator(struct record *record)
+{
+	const char *user = getenv("USER");
+	if (!user || !record_actor_is_valid(slice_str(user)))
+		return;
+	snprintf(record->created_by, sizeof record->created_by, "%s", user);
+	record->present |= RECORD_BIT(RECORD_CREATED_BY);
+}
+
+static int create(struct cli *cli, struct flags *flags)
+{
+	struct record *record = &flags->record, rules;
 	char token[TOKEN_LEN + 1];
 	struct token_parts parts;
 	uint64_t now;
-	int r = store ? store_now(store, &now) : STORE_E_REDIS;
+	int r = store_now(cli->store, &now);
 	if (r)
-		return complain_store(options, "create", store, r);
+		return cli_fail_store(cli, r);
 	record->created = now;
-	record->exp = flags->expires_ms ? now + flags->expires_ms : 0;
-	if (token_mint(token) < 0 || token_parse(slice_of(token, TOKEN_LEN), &parts) != 0 ||
-	    token_mac(options->pepper, parts.secret, record->mac) < 0 || token_pepper_id(options->pepper, record->pep) < 0)
-		return complain(options, "create", "the random generator failed");
-	r = store_create(store, parts.kid, record);
-	r = r ? complain_store(options, "create", store, r) : show_token(options, flags, token, &parts);
+	record->ver = 1;
+	strcpy(record->status, "active");
+	record->present |= RECORD_BIT(RECORD_CREATED) | RECORD_BIT(RECORD_VER) | RECORD_BIT(RECORD_STATUS);
+	set_times(flags, now);
+	name_creator(record);
+	if (!record->pol[0])
+		record_fill(record);
+	r = check(cli, record, &rules);
+	r = r ? r : mint(cli, (struct slice){0}, token, &parts, record);
+	if (r)
+		return r;
+	r = store_create(cli->store, parts.kid, record);
+	r = r ? cli_fail_store(cli, r) : print_token(cli, flags, token, parts.kid, &rules, record->actor);
 	secret_wipe(token, sizeof token);
 	return r;
 }
 
-static int run_create(int argc, char **argv, const struct policy_cli_options *options)
+static int run_create(struct cli *cli, int argc, char **argv)
 {
-	struct create_flags flags;
-	if (create_flags_parse(argc, argv, &flags) != 0)
-		return complain_usage(options, "create", flags.problem);
+	struct flags flags;
+	if (flags_parse(FLAGS_TOKEN_CREATE, argc, argv, &flags) != 0)
+		return cli_fail_usage(cli, flags.problem);
 	if (flags.help) {
 		fputs("usage: spritegate token create --actor NAME [flags]\n\n"
-		      "Makes a token and prints it, once. What a flag says by default stands in brackets.\n\n",
-		      options->out);
-		create_flags_help(options->out);
+		      "Makes a token and prints it, once. What a flag says by default stands in brackets; with --policy the\n"
+		      "policy's rules take the place of the defaults.\n\n",
+		      cli->options->out);
+		flags_help(FLAGS_TOKEN_CREATE, cli->options->out);
 		return EXIT_SUCCESS;
 	}
-	if (!options->pepper || !options->pepper->len)
-		return complain(options, "create", "SPRITEGATE_PEPPER is not set: it must be the same as the gateway's");
-	return create(options, &flags);
+	int r = has_pepper(cli);
+	return r ? r : create(cli, &flags);
 }
 
-/* --- list and show ----------------------------------------------------------- */
-
-static int add_number(struct buf *json, const char *name, uint64_t value)
+/* The first argument; NULL, after a message, when it is none. */
+static const char *take_kid(const struct cli *cli, int argc, char **argv)
 {
-	return value ? buf_printf(json, ",\"%s\":%" PRIu64, name, value) : 0;
+	if (argc > 0 && token_kid_is_valid(slice_str(argv[0])))
+		return argv[0];
+	(void)cli_fail_usage(cli, "needs a KID: the 16 letters and digits after sgt_");
+	return NULL;
 }
 
-static int add_text(struct buf *json, const char *name, const char *value)
+static int set(struct cli *cli, const char *kid, struct flags *flags)
 {
-	int r = value[0] ? buf_printf(json, ",\"%s\":", name) : 0;
-	return r || !value[0] ? r : json_text_string(json, slice_str(value));
+	struct record loaded, changed, rules;
+	uint64_t now;
+	int r = store_now(cli->store, &now);
+	r = r ? r : store_watch(cli->store, STORE_TOKENS, slice_str(kid));
+	r = r ? r : store_load(cli->store, slice_str(kid), &loaded);
+	if (r)
+		return cli_fail_store(cli, r);
+	set_times(flags, now);
+	changed = loaded;
+	record_copy(&changed, &flags->record, flags->record.present);
+	record_copy(&changed, &(struct record){0}, flags->removed);
+	r = check(cli, &changed, &rules);
+	if (r)
+		return r;
+	r = store_change(cli->store, slice_str(kid), &loaded, &flags->record, flags->removed, "set");
+	if (r)
+		return cli_fail_store(cli, r);
+	if (flags->json)
+		fprintf(cli->options->out, "{\"kid\":\"%s\",\"version\":%" PRIu64 "}\n", kid, loaded.ver + 1);
+	else
+		fprintf(cli->options->out, "%s is changed, version %" PRIu64 "; it acts on the next call\n", kid, loaded.ver + 1);
+	return EXIT_SUCCESS;
 }
 
-static int add_time(struct buf *json, const char *name, uint64_t ms)
+static int run_set(struct cli *cli, int argc, char **argv)
 {
-	char text[25] = "";
-	if (ms)
-		clock_format(ms, text);
-	return add_text(json, name, text);
+	struct flags flags;
+	if (argc > 0 && strcmp(argv[0], "--help") == 0) {
+		fputs("usage: spritegate token set KID flags\n\nChanges what the flags say and leaves the rest as it is.\n\n", cli->options->out);
+		flags_help(FLAGS_TOKEN_SET, cli->options->out);
+		return EXIT_SUCCESS;
+	}
+	const char *kid = take_kid(cli, argc, argv);
+	if (!kid)
+		return CLI_EXIT_USAGE;
+	if (flags_parse(FLAGS_TOKEN_SET, argc - 1, argv + 1, &flags) != 0)
+		return cli_fail_usage(cli, flags.problem);
+	return set(cli, kid, &flags);
 }
 
-/* Limits that do not exist are left out. */
-static int add_record(struct buf *json, const char *kid, const struct record *r)
+static int rotate(struct cli *cli, const char *kid, uint64_t grace_ms, bool json)
 {
-	const struct {
-		const char *name;
-		uint64_t value;
-	} numbers[] = {
-		{"rate", r->rate_n},          {"rate_per_ms", r->rate_per_ms},         {"burst", r->burst},
-		{"actor_rate", r->arate_n},   {"actor_rate_per_ms", r->arate_per_ms},  {"actor_burst", r->aburst},
-		{"concurrency", r->conc},     {"actor_concurrency", r->aconc},         {"budget_ms_per_day", r->bud_ms},
-		{"max_run_ms", r->max_ms},    {"max_output_bytes", r->max_out},        {"max_input_bytes", r->max_in},
-		{"version", r->ver},
-	};
-	int e = buf_printf(json, "{\"kid\":\"%s\"", kid);
-	e = e ? e : add_text(json, "actor", r->actor);
-	e = e ? e : add_text(json, "name", r->name);
-	e = e ? e : add_text(json, "status", r->status);
-	e = e ? e : add_text(json, "scopes", r->scopes);
-	e = e ? e : add_text(json, "commands", r->cmds);
-	e = e ? e : add_time(json, "created", r->created);
-	e = e ? e : add_time(json, "not_before", r->nbf);
-	e = e ? e : add_time(json, "expires", r->exp);
-	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
-		e = e ? e : add_number(json, numbers[i].name, numbers[i].value);
-	return e;
+	struct record loaded, rules, changes = {0};
+	struct flags shown = {.json = json};
+	char token[TOKEN_LEN + 1];
+	struct token_parts parts;
+	uint64_t now, removed = 0;
+	const uint64_t past = RECORD_BIT(RECORD_PMAC) | RECORD_BIT(RECORD_PMAC_UNTIL);
+	int r = store_now(cli->store, &now);
+	r = r ? r : store_watch(cli->store, STORE_TOKENS, slice_str(kid));
+	r = r ? r : store_load(cli->store, slice_str(kid), &loaded);
+	r = r ? r : cli_rules_of(cli, &loaded, &rules);
+	if (r)
+		return cli_fail_store(cli, r);
+	if (strcmp(loaded.status, "revoked") == 0)
+		return cli_fail(cli, "it is revoked, and that is for ever");
+	if (grace_ms) {
+		memcpy(changes.pmac, loaded.mac, sizeof changes.pmac);
+		changes.pmac_until = now + grace_ms;
+		changes.present |= past;
+	} else {
+		removed = past;
+	}
+	r = mint(cli, slice_str(kid), token, &parts, &changes);
+	if (r)
+		return r;
+	r = store_change(cli->store, slice_str(kid), &loaded, &changes, removed, "rotate");
+	r = r ? cli_fail_store(cli, r) : print_token(cli, &shown, token, parts.kid, &rules, loaded.actor);
+	secret_wipe(token, sizeof token);
+	return r;
 }
 
-static void print_line(FILE *out, const char *kid, const struct record *record)
+static int run_rotate(struct cli *cli, int argc, char **argv)
 {
-	char window[LIMITS_TEXT_LEN + 1], expires[25] = "never";
-	limits_write_duration(record->rate_per_ms, window);
-	if (record->exp)
-		clock_format(record->exp, expires);
-	fprintf(out, "%s  %-9s  %-20s  %" PRIu64 "/%s  conc %" PRIu64 "  expires %s  %s\n", kid, record->status, record->actor,
-		record->rate_n, window, record->conc, expires, record->name);
+	uint64_t grace = GRACE_USUAL_MS;
+	bool json = false;
+	const char *kid = take_kid(cli, argc, argv);
+	if (!kid)
+		return CLI_EXIT_USAGE;
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--json") == 0)
+			json = true;
+		else if (strcmp(argv[i], "--grace") != 0 || i + 1 == argc ||
+			 (strcmp(argv[++i], "0") == 0 ? (grace = 0, 0)
+						      : limits_duration(slice_str(argv[i]), LIMITS_SECOND_MS, GRACE_MAX_MS, &grace)) < 0)
+			return cli_fail_usage(cli, "takes a KID, --grace TIME (how long the old secret still counts: 0, or 1s to 30d; 24h) and --json");
+	}
+	int r = has_pepper(cli);
+	return r ? r : rotate(cli, kid, grace, json);
 }
 
-static int print_one(const struct policy_cli_options *options, const char *kid, const struct record *record, bool json,
-		     const char *before)
+/* --- status ----------------------------------------------------------------------- */
+
+static int change_status(struct cli *cli, const char *kid, const char *status, bool json)
 {
-	struct buf text = BUF_MAX(16384);
+	struct record loaded, changes = {.present = RECORD_BIT(RECORD_STATUS)};
+	int r = store_watch(cli->store, STORE_TOKENS, slice_str(kid));
+	r = r ? r : store_load(cli->store, slice_str(kid), &loaded);
+	if (r && !(r == STORE_E_BROKEN && strcmp(status, "active") != 0)) /* what cannot be read can still be stopped */
+		return cli_fail_store(cli, r);
+	if (strcmp(loaded.status, "revoked") == 0 && strcmp(status, "revoked") != 0)
+		return cli_fail(cli, "it is revoked, and that is for ever");
+	snprintf(changes.status, sizeof changes.status, "%s", status);
+	r = store_change(cli->store, slice_str(kid), &loaded, &changes, 0, cli->verb);
+	if (r)
+		return cli_fail_store(cli, r);
+	fprintf(cli->options->out, json ? "{\"kid\":\"%s\",\"status\":\"%s\"}\n" : "%s is %s\n", kid, status);
+	return EXIT_SUCCESS;
+}
+
+/* Asks the person at the terminal; programs say --yes. */
+static int confirm(const struct cli *cli, size_t count, const char *actor)
+{
+	const struct policy_cli_options *o = cli->options;
+	char answer[16] = "";
+	if (!isatty(fileno(o->in)))
+		return cli_fail_usage(cli, "that is for all tokens of an actor: without a terminal to ask at it needs --yes");
+	fprintf(o->err, "%s %zu tokens of %s? Type yes: ", cli->verb, count, actor);
+	fflush(o->err);
+	if (fgets(answer, sizeof answer, o->in) && strcmp(answer, "yes\n") == 0)
+		return 0;
+	return cli_fail(cli, "nothing was changed");
+}
+
+/* Those of one actor that have another status and are not revoked; *kids is the caller's. */
+static int find_of_actor(struct cli *cli, const char *actor, const char *status, store_name **kids, size_t *count)
+{
+	size_t all = 0, kept = 0;
+	int r = store_list(cli->store, STORE_TOKENS, kids, &all);
+	for (size_t i = 0; r == 0 && i < all; i++) {
+		struct record record;
+		r = store_load(cli->store, slice_str((*kids)[i]), &record);
+		bool wanted = r != STORE_E_MISSING && strcmp(record.actor, actor) == 0 && strcmp(record.status, status) != 0 &&
+			      strcmp(record.status, "revoked") != 0;
+		if (r == STORE_E_MISSING || r == STORE_E_BROKEN)
+			r = 0;
+		if (r == 0 && wanted)
+			memmove((*kids)[kept++], (*kids)[i], sizeof **kids);
+	}
+	*count = kept;
+	return r;
+}
+
+static int change_status_of_actor(struct cli *cli, const char *actor, const char *status, bool yes, bool json)
+{
+	CLEANUP(free_ptr) store_name *kids = NULL;
+	size_t count = 0;
+	int r = find_of_actor(cli, actor, status, &kids, &count);
+	if (r)
+		return cli_fail_store(cli, r);
+	if (!count)
+		return cli_fail(cli, "the actor has no token that this would change");
+	r = yes ? 0 : confirm(cli, count, actor);
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = change_status(cli, kids[i], status, json);
+	return r;
+}
+
+static int run_status(struct cli *cli, int argc, char **argv, const char *status)
+{
+	const char *actor = NULL;
+	bool json = false, yes = false;
+	int kids = 0;
+	for (int i = 0; i < argc; i++) {
+		if (strcmp(argv[i], "--json") == 0)
+			json = true;
+		else if (strcmp(argv[i], "--yes") == 0)
+			yes = true;
+		else if (strcmp(argv[i], "--actor") == 0 && i + 1 < argc && !actor)
+			actor = argv[++i];
+		else if (token_kid_is_valid(slice_str(argv[i])))
+			argv[kids++] = argv[i];
+		else
+			return cli_fail_usage(cli, "needs a KID (the 16 letters and digits after sgt_) or several, or --actor NAME [--yes]; --json");
+	}
+	if (!actor == !kids)
+		return cli_fail_usage(cli, "needs a KID (the 16 letters and digits after sgt_) or several, or --actor NAME [--yes]; --json");
+	if (actor)
+		return change_status_of_actor(cli, actor, status, yes, json);
+	int worst = EXIT_SUCCESS;
+	for (int i = 0; i < kids; i++) {
+		int r = change_status(cli, argv[i], status, json);
+		worst = r > worst ? r : worst;
+	}
+	return worst;
+}
+
+/* --- looking ---------------------------------------------------------------------- */
+
+/* 0, or a result of the store that ends the command. `broken` gets the reason when the gateways refuse the token. */
+static int look_at(struct cli *cli, const char *kid, struct record *own, struct record *rules, struct cli_token *token, char broken[200])
+{
+	*token = (struct cli_token){.kid = kid, .own = own, .rules = rules};
+	int r = store_load(cli->store, slice_str(kid), own);
+	if (r && r != STORE_E_BROKEN)
+		return r;
+	if (r == STORE_E_BROKEN)
+		snprintf(broken, 200, "%s", store_reason(cli->store));
+	int p = cli_rules_of(cli, own, rules);
+	if (p == STORE_E_REDIS)
+		return p;
+	if (p)
+		snprintf(broken, 200, p == STORE_E_MISSING ? "its policy is not there" : "its policy has a field that is not known or cannot be read");
+	token->broken = r || p ? broken : NULL;
+	token->policy_version = own->pol[0] ? cli->policy.ver : 0;
+	return 0;
+}
+
+static int print_one(const struct cli *cli, const struct cli_token *token, bool json, const char *before)
+{
+	struct buf text = BUF_MAX(JSON_MAX);
 	if (!json) {
-		print_line(options->out, kid, record);
+		cli_show_line(cli->options->out, token);
 		return 0;
 	}
-	int r = add_record(&text, kid, record);
+	int r = cli_show_json(&text, token, NULL);
 	if (r == 0)
-		fprintf(options->out, "%s%.*s}", before, SLICE_FMT(buf_peek(&text)));
+		fprintf(cli->options->out, "%s%.*s", before, SLICE_FMT(buf_peek(&text)));
 	buf_deinit(&text);
 	return r;
 }
 
-static int list(const struct policy_cli_options *options, bool json)
+static int list(struct cli *cli, const char *actor, bool json)
 {
-	CLEANUP(close_store) struct store *store = store_open(slice_str(options->redis_url));
-	CLEANUP(free_ptr) store_kid *kids = NULL;
+	CLEANUP(free_ptr) store_name *kids = NULL;
 	size_t count = 0;
-	int r = store ? store_list(store, &kids, &count) : STORE_E_REDIS;
+	int r = store_list(cli->store, STORE_TOKENS, &kids, &count);
 	if (r)
-		return complain_store(options, "list", store, r);
+		return cli_fail_store(cli, r);
+	if (!json)
+		cli_show_heading(cli->options->out);
 	bool first = true;
 	for (size_t i = 0; i < count; i++) {
-		struct record record;
-		r = store_load(store, slice_str(kids[i]), &record);
-		if (r == STORE_E_MISSING)
-			continue; /* ended meanwhile */
+		struct record own, rules;
+		struct cli_token token;
+		char broken[200];
+		r = look_at(cli, kids[i], &own, &rules, &token, broken);
+		if (r == STORE_E_MISSING || (r == 0 && actor && strcmp(own.actor, actor) != 0))
+			continue; /* ended meanwhile, or somebody else's */
 		if (r)
-			return complain_store(options, "list", store, r);
-		if (print_one(options, kids[i], &record, json, first ? "[" : ",\n ") < 0)
-			return complain(options, "list", "out of memory");
+			return cli_fail_store(cli, r);
+		if (print_one(cli, &token, json, first ? "[" : ",\n ") < 0)
+			return cli_fail(cli, "out of memory");
 		first = false;
 	}
 	if (json)
-		fputs(first ? "[]\n" : "]\n", options->out);
+		fputs(first ? "[]\n" : "]\n", cli->options->out);
 	return EXIT_SUCCESS;
 }
 
-static void print_details(FILE *out, const char *kid, const struct record *record, const struct store_usage *usage)
+static int run_list(struct cli *cli, int argc, char **argv)
 {
-	char used[LIMITS_TEXT_LEN + 1], held[LIMITS_TEXT_LEN + 1];
-	limits_write_duration(usage->used_ms, used);
-	limits_write_duration(usage->held_ms, held);
-	print_line(out, kid, record);
-	print_limits(out, record);
-	if (record->cmds[0])
-		fprintf(out, "only these programs: %s\n", record->cmds);
-	fprintf(out, "now: %" PRIu64 " running; today: %" PRIu64 " commands, %s used, %s held, %" PRIu64 " bytes of output\n",
-		usage->running, usage->requests, used, held, usage->out_bytes);
+	const char *actor = NULL;
+	bool json = false;
+	for (int i = 0; i < argc; i++) {
+		if (strcmp(argv[i], "--json") == 0)
+			json = true;
+		else if (strcmp(argv[i], "--actor") == 0 && i + 1 < argc && !actor)
+			actor = argv[++i];
+		else
+			return cli_fail_usage(cli, "takes --actor NAME and --json only");
+	}
+	return list(cli, actor, json);
 }
 
-static int print_details_json(FILE *out, const char *kid, const struct record *record, const struct store_usage *usage)
+static int show(struct cli *cli, const char *kid, bool json)
 {
-	struct buf text = BUF_MAX(16384);
-	int r = add_record(&text, kid, record);
-	if (r == 0)
-		fprintf(out,
-			"%.*s,\"usage\":{\"running\":%" PRIu64 ",\"used_ms\":%" PRIu64 ",\"held_ms\":%" PRIu64
-			",\"output_bytes\":%" PRIu64 ",\"commands\":%" PRIu64 "}}\n",
-			SLICE_FMT(buf_peek(&text)), usage->running, usage->used_ms, usage->held_ms, usage->out_bytes, usage->requests);
-	buf_deinit(&text);
-	return r;
-}
-
-static int show(const struct policy_cli_options *options, const char *kid, bool json)
-{
-	CLEANUP(close_store) struct store *store = store_open(slice_str(options->redis_url));
-	struct record record;
+	struct record own, rules;
+	struct cli_token token;
 	struct store_usage usage;
-	int r = store ? store_load(store, slice_str(kid), &record) : STORE_E_REDIS;
+	struct buf text = BUF_MAX(JSON_MAX);
+	char broken[200];
+	int r = look_at(cli, kid, &own, &rules, &token, broken);
+	r = r ? r : store_usage(cli->store, slice_str(kid), &usage);
+	if (r)
+		return cli_fail_store(cli, r);
+	if (!json) {
+		cli_show_details(cli->options->out, &token, &usage);
+		return EXIT_SUCCESS;
+	}
+	r = cli_show_json(&text, &token, &usage);
 	if (r == 0)
-		r = store_usage(store, slice_str(kid), &usage);
-	if (r)
-		return complain_store(options, "show", store, r);
-	if (!json)
-		print_details(options->out, kid, &record, &usage);
-	else if (print_details_json(options->out, kid, &record, &usage) < 0)
-		return complain(options, "show", "out of memory");
-	return EXIT_SUCCESS;
+		fprintf(cli->options->out, "%.*s\n", SLICE_FMT(buf_peek(&text)));
+	buf_deinit(&text);
+	return r ? cli_fail(cli, "out of memory") : EXIT_SUCCESS;
 }
 
-static int revoke(const struct policy_cli_options *options, const char *kid, bool json)
+static int run_show(struct cli *cli, int argc, char **argv)
 {
-	CLEANUP(close_store) struct store *store = store_open(slice_str(options->redis_url));
-	int r = store ? store_revoke(store, slice_str(kid)) : STORE_E_REDIS;
-	if (r)
-		return complain_store(options, "revoke", store, r);
-	fprintf(options->out, json ? "{\"kid\":\"%s\",\"status\":\"revoked\"}\n" : "%s is revoked\n", kid);
-	return EXIT_SUCCESS;
+	bool json = argc > 0 && strcmp(argv[0], "--json") == 0;
+	const char *kid = take_kid(cli, argc - json, argv + json);
+	if (!kid)
+		return CLI_EXIT_USAGE;
+	if (argc - json == 2 && !json && strcmp(argv[1], "--json") == 0)
+		json = true;
+	else if (argc - json != 1)
+		return cli_fail_usage(cli, "takes one KID and --json");
+	return show(cli, kid, json);
 }
 
-/* --- the words --------------------------------------------------------------- */
+/* --- the words ---------------------------------------------------------------------- */
 
-static void print_usage(FILE *out)
+static int run_revoke(struct cli *cli, int argc, char **argv)
 {
-	fputs("usage: spritegate token create --actor NAME [flags]   make a token and print it, once\n"
-	      "       spritegate token list [--json]                all tokens\n"
-	      "       spritegate token show KID [--json]            one token, its limits and its use today\n"
-	      "       spritegate token revoke KID [--json]          it is refused from the next call on\n"
-	      "KID is the part after sgt_; `spritegate token create --help` lists the flags.\n",
+	return run_status(cli, argc, argv, "revoked");
+}
+
+static int run_suspend(struct cli *cli, int argc, char **argv)
+{
+	return run_status(cli, argc, argv, "suspended");
+}
+
+static int run_resume(struct cli *cli, int argc, char **argv)
+{
+	return run_status(cli, argc, argv, "active");
+}
+
+static void print_token_usage(FILE *out)
+{
+	fputs("usage: spritegate token create --actor NAME [flags]      make a token and print it, once\n"
+	      "       spritegate token list [--actor NAME] [--json]    all tokens\n"
+	      "       spritegate token show KID [--json]               one token, its limits and its use today\n"
+	      "       spritegate token set KID flags                   change its limits, from the next call on\n"
+	      "       spritegate token rotate KID [--grace TIME]       another secret; the old one counts for TIME (24h) more\n"
+	      "       spritegate token suspend|resume|revoke KID…      it is refused from the next call on; revoked is for ever\n"
+	      "       spritegate token suspend|resume|revoke --actor NAME [--yes]   all tokens of an actor\n"
+	      "KID is the part after sgt_; `spritegate token create --help` lists the flags. All take --json.\n",
 	      out);
 }
 
-/* [KID] and --json, in any order. */
-static int run_simple(int argc, char **argv, const struct policy_cli_options *options)
+static int cli_token(struct cli *cli, int argc, char **argv)
 {
-	const char *what = argv[0], *kid = NULL;
-	bool json = false, wants_kid = strcmp(what, "list") != 0;
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--help") == 0) {
-			print_usage(options->out);
-			return EXIT_SUCCESS;
-		}
-		if (strcmp(argv[i], "--json") == 0)
-			json = true;
-		else if (wants_kid && !kid && argv[i][0] != '-')
-			kid = argv[i];
-		else
-			return complain_usage(options, what, wants_kid ? "takes one KID and --json" : "takes --json only");
+	static const struct {
+		const char *verb;
+		int (*run)(struct cli *cli, int argc, char **argv);
+	} verbs[] = {
+		{"create", run_create}, {"list", run_list},	  {"show", run_show},	  {"set", run_set},
+		{"rotate", run_rotate}, {"suspend", run_suspend}, {"resume", run_resume}, {"revoke", run_revoke},
+	};
+	bool help = argc > 1 && strcmp(argv[argc - 1], "--help") == 0;
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+		if (strcmp(cli->verb, verbs[i].verb) != 0)
+			continue;
+		if (!help || verbs[i].run == run_create || verbs[i].run == run_set)
+			return verbs[i].run(cli, argc - 1, argv + 1);
+		print_token_usage(cli->options->out);
+		return EXIT_SUCCESS;
 	}
-	if (!wants_kid)
-		return list(options, json);
-	if (!kid || !token_kid_is_valid(slice_str(kid)))
-		return complain_usage(options, what, "needs a KID: the 16 letters and digits after sgt_");
-	return strcmp(what, "show") == 0 ? show(options, kid, json) : revoke(options, kid, json);
-}
-
-int policy_cli(int argc, char **argv, const struct policy_cli_options *options)
-{
-	const char *what = argc > 0 ? argv[0] : "";
-	if (strcmp(what, "create") == 0)
-		return run_create(argc - 1, argv + 1, options);
-	if (strcmp(what, "list") == 0 || strcmp(what, "show") == 0 || strcmp(what, "revoke") == 0)
-		return run_simple(argc, argv, options);
-	if (strcmp(what, "--help") == 0 || strcmp(what, "help") == 0) {
-		print_usage(options->out);
+	if (strcmp(cli->verb, "--help") == 0 || strcmp(cli->verb, "help") == 0) {
+		print_token_usage(cli->options->out);
 		return EXIT_SUCCESS;
 	}
 	if (!argc) {
-		print_usage(options->err);
-		return EXIT_USAGE;
+		print_token_usage(cli->options->err);
+		return CLI_EXIT_USAGE;
 	}
-	return complain_usage(options, "", "the commands are create, list, show and revoke; --help explains them");
+	cli->verb = "";
+	return cli_fail_usage(cli, "the commands are create, list, show, set, rotate, suspend, resume and revoke; --help explains them");
+}
+
+int policy_cli(const char *noun, int argc, char **argv, const struct policy_cli_options *options)
+{
+	struct cli cli = {.options = options, .noun = noun, .verb = argc > 0 ? argv[0] : ""};
+	cli.store = store_open(slice_str(options->redis_url));
+	if (!cli.store)
+		return cli_fail(&cli, "out of memory");
+	int r;
+	if (strcmp(noun, "token") == 0)
+		r = cli_token(&cli, argc, argv);
+	else if (strcmp(noun, "policy") == 0)
+		r = cli_policy(&cli, argc, argv);
+	else
+		r = cli_lease(&cli, argc, argv);
+	store_close(cli.store);
+	return r;
 }

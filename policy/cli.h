@@ -1,10 +1,10 @@
 /*
- * cli - `spritegate token create|list|show|revoke`
+ * cli - `spritegate token …`, `spritegate policy …`, `spritegate lease …`
  *
  * Blocks; for the command line only.
  *
- * Results:  the exit status: 0; 1: it could not be done (Redis away, no such token), the reason is on `err`;
- *           2: the arguments are wrong, one line on `err` says which and what is allowed.
+ * Results:  the exit status: 0; 1: it could not be done (Redis away, no such token, `policy check` found something), the reason is on
+ *           `err`; 2: the arguments are wrong, one line on `err` says which and what is allowed.
  */
 #pragma once
 
@@ -14,9 +14,9 @@
 
 struct policy_cli_options {
 	const char *redis_url;
-	const struct secret *pepper; /* may be NULL or empty: then `create` says that it is missing */
-	FILE *out, *err;
+	const struct secret *pepper; /* may be NULL or empty: then `token create` and `rotate` say that it is missing */
+	FILE *in, *out, *err;
 };
 
-/* argv[0] is the word after `token`; argc may be 0 (shows the usage). */
-int policy_cli(int argc, char **argv, const struct policy_cli_options *options);
+/* noun: token, policy or lease. argv[0] is the word after it; argc may be 0 (shows the usage). */
+int policy_cli(const char *noun, int argc, char **argv, const struct policy_cli_options *options);

@@ -8,6 +8,8 @@
 
 #define KEY_PREFIX       "sg:{g}:"
 #define KEY_RECORD       KEY_PREFIX "k:"         /* + kid: the token's record (record.h) */
+#define KEY_POLICY       KEY_PREFIX "p:"         /* + name: rules that tokens inherit */
+#define KEY_POLICY_PAST  KEY_PREFIX "pv:"        /* + name:version: every version there has been */
 #define KEY_LEASES       KEY_PREFIX "c:"         /* + kid: running commands */
 #define KEY_BUDGET       KEY_PREFIX "b:"         /* + kid:yyyymmdd: what was used that day */
 #define KEY_ACTOR_INDEX  KEY_PREFIX "ix:actor:"  /* + actor: its kids */

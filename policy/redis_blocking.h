@@ -12,7 +12,7 @@
 #include "policy/redis_url.h"
 
 #define REDIS_BLOCKING_E_FAILED 2
-#define REDIS_BLOCKING_ARGS_MAX 60
+#define REDIS_BLOCKING_ARGS_MAX 80
 
 struct redisContext;
 struct redisReply;

@@ -92,21 +92,41 @@ int store_now(struct store *store, uint64_t *now_ms)
 	return 0;
 }
 
-int store_load(struct store *store, struct slice kid, struct record *record)
+static int load(struct store *store, struct slice key, struct record *record)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
-	char key[KEY_MAX];
-	struct slice args[] = {SLICE("HGETALL"), make_key(key, KEY_RECORD, kid)};
+	struct slice args[] = {SLICE("HGETALL"), key};
+	*record = (struct record){0};
 	int r = ask(store, args, 2, &reply);
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0)
 		return STORE_E_MISSING;
-	*record = (struct record){0};
-	for (size_t i = 0; i + 1 < reply->elements; i += 2)
-		if (record_read_field(record, text_of(reply->element[i]), text_of(reply->element[i + 1])) < 0)
-			return fail(store, "the record holds a value that is no number or too long");
-	return 0;
+	for (size_t i = 0; i + 1 < reply->elements; i += 2) {
+		struct slice name = text_of(reply->element[i]);
+		if (record_read_field(record, name, text_of(reply->element[i + 1])) == 0)
+			continue;
+		char reason[120];
+		snprintf(reason, sizeof reason, "its field %.*s is not known or cannot be read", (int)(name.len < 40 ? name.len : 40), name.data);
+		(void)fail(store, reason);
+		r = STORE_E_BROKEN;
+	}
+	return r;
+}
+
+int store_load(struct store *store, struct slice kid, struct record *record)
+{
+	char key[KEY_MAX];
+	return load(store, make_key(key, KEY_RECORD, kid), record);
+}
+
+int store_load_policy(struct store *store, struct slice name, uint64_t version, struct record *policy)
+{
+	char key[KEY_MAX], past[RECORD_NAME_MAX + 24];
+	if (!version)
+		return load(store, make_key(key, KEY_POLICY, name), policy);
+	snprintf(past, sizeof past, "%.*s:%" PRIu64, SLICE_FMT(name), version);
+	return load(store, make_key(key, KEY_POLICY_PAST, slice_str(past)), policy);
 }
 
 static int load_running(struct store *store, struct slice kid, uint64_t now_ms, struct store_usage *usage)
@@ -153,12 +173,13 @@ int store_usage(struct store *store, struct slice kid, struct store_usage *usage
 
 /* --- changing --------------------------------------------------------------- */
 
-static int audit(struct store *store, const char *action, struct slice kid, struct slice actor)
+/* `what` is "kid" or "policy", `who` the token's actor. */
+static int audit(struct store *store, const char *action, const char *what, struct slice name, struct slice who)
 {
 	struct slice args[] = {SLICE("XADD"), SLICE(KEY_AUDIT), SLICE("MAXLEN"), SLICE("~"),     SLICE(AUDIT_MAX),
-			       SLICE("*"),    SLICE("action"),  slice_str(action), SLICE("kid"), kid,
-			       SLICE("actor"), actor};
-	return tell(store, args, ARRAY_LEN(args));
+			       SLICE("*"),    SLICE("action"),  slice_str(action), slice_str(what), name,
+			       SLICE("actor"), who};
+	return tell(store, args, ARRAY_LEN(args) - (who.len ? 0 : 2));
 }
 
 static int begin(struct store *store)
@@ -176,19 +197,30 @@ static int commit(struct store *store)
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY)
-		return fail(store, "the transaction was not run");
+		return fail(store, "somebody else changed it at the same time; look, and try again");
 	for (size_t i = 0; i < reply->elements; i++)
 		if (reply->element[i]->type == REDIS_REPLY_ERROR)
 			return fail(store, reply->element[i]->str);
 	return 0;
 }
 
-static int put_record(struct store *store, struct slice kid, const struct record *record)
+static int put_record(struct store *store, const char *prefix, struct slice name, const struct record *record)
 {
 	char key[KEY_MAX], numbers[RECORD_FIELDS][21];
-	struct slice args[REDIS_BLOCKING_ARGS_MAX] = {SLICE("HSET"), make_key(key, KEY_RECORD, kid)};
-	size_t count = 2 + record_write(record, args + 2, numbers);
-	return tell(store, args, count);
+	struct slice args[REDIS_BLOCKING_ARGS_MAX] = {SLICE("HSET"), make_key(key, prefix, name)};
+	size_t count = record_write(record, args + 2, numbers);
+	return count ? tell(store, args, 2 + count) : 0;
+}
+
+static int remove_fields(struct store *store, struct slice kid, uint64_t fields)
+{
+	char key[KEY_MAX];
+	struct slice args[REDIS_BLOCKING_ARGS_MAX] = {SLICE("HDEL"), make_key(key, KEY_RECORD, kid)};
+	size_t count = 2;
+	for (size_t i = 0; i < RECORD_FIELDS; i++)
+		if (fields & RECORD_BIT(i))
+			args[count++] = slice_str(record_field_name((enum record_field)i));
+	return count > 2 ? tell(store, args, count) : 0;
 }
 
 static int put_expiry(struct store *store, struct slice kid, uint64_t exp_ms)
@@ -213,46 +245,80 @@ int store_create(struct store *store, struct slice kid, const struct record *rec
 	struct slice actor = slice_str(record->actor);
 	int r = begin(store);
 	if (r == 0)
-		r = put_record(store, kid, record);
+		r = put_record(store, KEY_RECORD, kid, record);
 	if (r == 0)
 		r = put_expiry(store, kid, record->exp);
 	if (r == 0)
 		r = put_index(store, kid, actor);
 	if (r == 0)
-		r = audit(store, "create", kid, actor);
+		r = audit(store, "create", "kid", kid, actor);
 	return r ? r : commit(store);
 }
 
-static int mark_revoked(struct store *store, struct slice kid)
+static int put_no_expiry(struct store *store, struct slice kid)
 {
 	char key[KEY_MAX];
-	struct slice name = make_key(key, KEY_RECORD, kid);
-	struct slice status[] = {SLICE("HSET"), name, SLICE("status"), SLICE("revoked")};
-	struct slice version[] = {SLICE("HINCRBY"), name, SLICE("ver"), SLICE("1")};
-	int r = tell(store, status, 4);
-	return r ? r : tell(store, version, 4);
+	struct slice args[] = {SLICE("PERSIST"), make_key(key, KEY_RECORD, kid)};
+	return tell(store, args, 2);
 }
 
-static int announce_revoked(struct store *store, struct slice kid)
+static int raise_version(struct store *store, struct slice kid)
 {
-	char text[TOKEN_KID_LEN + 8];
-	snprintf(text, sizeof text, "revoke %.*s", SLICE_FMT(kid));
+	char key[KEY_MAX];
+	struct slice args[] = {SLICE("HINCRBY"), make_key(key, KEY_RECORD, kid), SLICE("ver"), SLICE("1")};
+	return tell(store, args, 4);
+}
+
+static int announce(struct store *store, const char *action, struct slice kid)
+{
+	char text[TOKEN_KID_LEN + 20];
+	snprintf(text, sizeof text, "%s %.*s", action, SLICE_FMT(kid));
 	struct slice args[] = {SLICE("PUBLISH"), SLICE(KEY_EVENTS), slice_str(text)};
 	return tell(store, args, 3);
 }
 
-int store_revoke(struct store *store, struct slice kid)
+int store_watch(struct store *store, enum store_kind kind, struct slice name)
 {
-	struct record record;
-	int r = store_load(store, kid, &record);
+	char key[KEY_MAX];
+	struct slice args[] = {SLICE("WATCH"), make_key(key, kind == STORE_POLICIES ? KEY_POLICY : KEY_RECORD, name)};
+	return tell(store, args, 2);
+}
+
+int store_change(struct store *store, struct slice kid, const struct record *loaded, const struct record *changes, uint64_t removed,
+		 const char *action)
+{
+	int r = begin(store);
 	if (r == 0)
-		r = begin(store);
+		r = put_record(store, KEY_RECORD, kid, changes);
 	if (r == 0)
-		r = mark_revoked(store, kid);
+		r = remove_fields(store, kid, removed);
+	if (r == 0 && (changes->present & RECORD_BIT(RECORD_EXP)))
+		r = put_expiry(store, kid, changes->exp);
+	if (r == 0 && (removed & RECORD_BIT(RECORD_EXP)))
+		r = put_no_expiry(store, kid);
 	if (r == 0)
-		r = announce_revoked(store, kid);
+		r = raise_version(store, kid);
 	if (r == 0)
-		r = audit(store, "revoke", kid, slice_str(record.actor));
+		r = announce(store, action, kid);
+	if (r == 0)
+		r = audit(store, action, "kid", kid, slice_str(loaded->actor));
+	return r ? r : commit(store);
+}
+
+int store_put_policy(struct store *store, struct slice name, const struct record *policy)
+{
+	char key[KEY_MAX], past[RECORD_NAME_MAX + 24];
+	snprintf(past, sizeof past, "%.*s:%" PRIu64, SLICE_FMT(name), policy->ver);
+	struct slice clear[] = {SLICE("DEL"), make_key(key, KEY_POLICY, name)};
+	int r = begin(store);
+	if (r == 0)
+		r = tell(store, clear, 2);
+	if (r == 0)
+		r = put_record(store, KEY_POLICY, name, policy);
+	if (r == 0)
+		r = put_record(store, KEY_POLICY_PAST, slice_str(past), policy);
+	if (r == 0)
+		r = audit(store, "policy-set", "policy", name, (struct slice){0});
 	return r ? r : commit(store);
 }
 
@@ -260,11 +326,11 @@ int store_revoke(struct store *store, struct slice kid)
 
 static int by_name(const void *a, const void *b)
 {
-	return memcmp(a, b, TOKEN_KID_LEN);
+	return strcmp(a, b);
 }
 
 /* SCAN may give a key twice. */
-static size_t sort_unique(store_kid *kids, size_t count)
+static size_t sort_unique(store_name *kids, size_t count)
 {
 	size_t kept = 0;
 	if (count)
@@ -275,50 +341,93 @@ static size_t sort_unique(store_kid *kids, size_t count)
 	return kept;
 }
 
-static int add_page(struct store *store, const redisReply *page, store_kid **kids, size_t *count)
+static const struct {
+	const char *prefix;
+	const char *pattern;
+	bool (*is_name)(struct slice name);
+} kinds[] = {
+	[STORE_TOKENS] = {KEY_RECORD, KEY_RECORD "*", token_kid_is_valid},
+	[STORE_POLICIES] = {KEY_POLICY, KEY_POLICY "*", record_policy_name_is_valid},
+	[STORE_LEASES] = {KEY_LEASES, KEY_LEASES "*", token_kid_is_valid},
+};
+
+static int add_page(struct store *store, enum store_kind kind, const redisReply *page, store_name **names, size_t *count)
 {
-	size_t prefix = sizeof KEY_RECORD - 1;
-	if (*count + page->elements > STORE_KIDS_MAX)
-		return fail(store, "there are too many tokens to list");
-	store_kid *grown = realloc(*kids, (*count + page->elements + 1) * sizeof **kids);
+	size_t prefix = strlen(kinds[kind].prefix);
+	if (*count + page->elements > STORE_NAMES_MAX)
+		return fail(store, "there are too many to list");
+	store_name *grown = realloc(*names, (*count + page->elements + 1) * sizeof **names);
 	if (!grown)
 		return fail(store, "out of memory");
-	*kids = grown;
+	*names = grown;
 	for (size_t i = 0; i < page->elements; i++) {
 		struct slice kid = slice_from(text_of(page->element[i]), prefix);
-		if (!token_kid_is_valid(kid))
+		if (!kinds[kind].is_name(kid))
 			continue;
-		memcpy(grown[*count], kid.data, TOKEN_KID_LEN);
-		grown[(*count)++][TOKEN_KID_LEN] = '\0';
+		memcpy(grown[*count], kid.data, kid.len);
+		grown[(*count)++][kid.len] = '\0';
 	}
 	return 0;
 }
 
 /* One SCAN; `cursor` moves on and is "0" after the last. */
-static int scan(struct store *store, char cursor[24], store_kid **kids, size_t *count)
+static int scan(struct store *store, enum store_kind kind, char cursor[24], store_name **names, size_t *count)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
-	struct slice args[] = {SLICE("SCAN"), slice_str(cursor), SLICE("MATCH"), SLICE(KEY_RECORD "*"), SLICE("COUNT"), SLICE("1000")};
+	struct slice args[] = {SLICE("SCAN"), slice_str(cursor), SLICE("MATCH"), slice_str(kinds[kind].pattern), SLICE("COUNT"), SLICE("1000")};
 	int r = ask(store, args, ARRAY_LEN(args), &reply);
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 || reply->element[1]->type != REDIS_REPLY_ARRAY)
 		return fail(store, "SCAN has an unexpected answer");
 	snprintf(cursor, 24, "%.*s", SLICE_FMT(text_of(reply->element[0])));
-	return add_page(store, reply->element[1], kids, count);
+	return add_page(store, kind, reply->element[1], names, count);
 }
 
-int store_list(struct store *store, store_kid **kids, size_t *count)
+int store_list(struct store *store, enum store_kind kind, store_name **names, size_t *count)
 {
-	CLEANUP(free_ptr) store_kid *found = NULL;
+	CLEANUP(free_ptr) store_name *found = NULL;
 	char cursor[24] = "0";
 	size_t n = 0;
 	do {
-		int r = scan(store, cursor, &found, &n);
+		int r = scan(store, kind, cursor, &found, &n);
 		if (r)
 			return r;
 	} while (strcmp(cursor, "0") != 0);
 	*count = sort_unique(found, n);
-	*kids = TAKE(found);
+	*names = TAKE(found);
+	return 0;
+}
+
+/* <lease>:<granted ms>:<day>:<since µs>:… */
+static bool read_lease(struct slice member, uint64_t end_ms, struct store_lease *lease)
+{
+	struct slice id, granted, day, since;
+	uint64_t since_us;
+	if (!slice_next(&member, ':', &id) || !slice_next(&member, ':', &granted) || !slice_next(&member, ':', &day) ||
+	    !slice_next(&member, ':', &since) || id.len >= sizeof lease->id || slice_to_u64(granted, UINT64_MAX, &lease->granted_ms) < 0 ||
+	    slice_to_u64(since, UINT64_MAX, &since_us) < 0)
+		return false;
+	snprintf(lease->id, sizeof lease->id, "%.*s", SLICE_FMT(id));
+	lease->since_ms = since_us / 1000;
+	lease->end_ms = end_ms;
+	return true;
+}
+
+int store_leases(struct store *store, struct slice kid, struct store_lease leases[STORE_LEASES_MAX], size_t *count)
+{
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
+	char key[KEY_MAX], last[24];
+	snprintf(last, sizeof last, "%d", STORE_LEASES_MAX - 1);
+	struct slice args[] = {SLICE("ZRANGE"), make_key(key, KEY_LEASES, kid), SLICE("0"), slice_str(last), SLICE("WITHSCORES")};
+	int r = ask(store, args, ARRAY_LEN(args), &reply);
+	*count = 0;
+	if (r)
+		return r;
+	if (reply->type != REDIS_REPLY_ARRAY)
+		return fail(store, "ZRANGE has an unexpected answer");
+	for (size_t i = 0; i + 1 < reply->elements && *count < STORE_LEASES_MAX; i += 2)
+		if (read_lease(text_of(reply->element[i]), number_of(reply->element[i + 1]), &leases[*count]))
+			(*count)++;
 	return 0;
 }

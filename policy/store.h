@@ -4,7 +4,9 @@
  * Blocks, so it is never used by the serving program (that is link.h). Each call waits at most 2 s.
  *
  * Lifetime:   store_open … store_close.
- * Results:    0; STORE_E_MISSING: there is no such token; STORE_E_REDIS: it could not be done, store_reason() says why.
+ * Results:    0; STORE_E_MISSING: there is no such token or policy; STORE_E_REDIS: it could not be done, store_reason() says why;
+ *             STORE_E_BROKEN: the record holds a field that is not known or cannot be read (the gateways refuse it), store_reason()
+ *             says which; what can be read is there.
  */
 #pragma once
 
@@ -12,8 +14,10 @@
 
 #define STORE_E_MISSING 1
 #define STORE_E_REDIS   2
+#define STORE_E_BROKEN  3
 
-#define STORE_KIDS_MAX 100000
+#define STORE_NAMES_MAX  100000
+#define STORE_LEASES_MAX 1000 /* of one token */
 
 struct store;
 
@@ -22,7 +26,17 @@ struct store_usage {
 	uint64_t used_ms, held_ms, out_bytes, requests; /* today, UTC */
 };
 
-typedef char store_kid[TOKEN_KID_LEN + 1];
+/* A kid, or the name of a policy. */
+typedef char store_name[RECORD_NAME_MAX + 1];
+
+struct store_lease {
+	char id[25];
+	uint64_t granted_ms;
+	uint64_t since_ms, end_ms; /* since 1970 */
+};
+
+/* What to list: all tokens, all policies, the tokens that have leases. */
+enum store_kind { STORE_TOKENS, STORE_POLICIES, STORE_LEASES };
 
 /* Always gives a store unless memory is short (NULL); whether it can be used is the result of the first call. */
 struct store *store_open(struct slice url);
@@ -38,8 +52,22 @@ MUST_CHECK int store_now(struct store *store, uint64_t *now_ms);
 MUST_CHECK int store_create(struct store *store, struct slice kid, const struct record *record);
 MUST_CHECK int store_load(struct store *store, struct slice kid, struct record *record);
 MUST_CHECK int store_usage(struct store *store, struct slice kid, struct store_usage *usage);
-/* Acts on the next call of the token; running commands are not touched. */
-MUST_CHECK int store_revoke(struct store *store, struct slice kid);
 
-/* All kids, sorted; *kids is the caller's to free. At most STORE_KIDS_MAX. */
-MUST_CHECK int store_list(struct store *store, store_kid **kids, size_t *count);
+/* A change is: watch, load, change. When somebody else changed the record in between, the change fails and nothing is written. */
+MUST_CHECK int store_watch(struct store *store, enum store_kind kind, struct slice name);
+
+/* Writes the fields that are present, removes those of `removed`, raises the version. Acts on the next call of the token; running
+ * commands are not touched. `action` is what the audit says; `loaded` is the record as it was. */
+MUST_CHECK int store_change(struct store *store, struct slice kid, const struct record *loaded, const struct record *changes,
+			    uint64_t removed, const char *action);
+
+/* version 0: the present one. */
+MUST_CHECK int store_load_policy(struct store *store, struct slice name, uint64_t version, struct record *policy);
+/* As a whole, under policy->ver, which is also kept under that number. */
+MUST_CHECK int store_put_policy(struct store *store, struct slice name, const struct record *policy);
+
+/* Sorted; *names is the caller's to free. At most STORE_NAMES_MAX. */
+MUST_CHECK int store_list(struct store *store, enum store_kind kind, store_name **names, size_t *count);
+
+/* Those of one token, ended ones too until somebody reaps them. */
+MUST_CHECK int store_leases(struct store *store, struct slice kid, struct store_lease leases[STORE_LEASES_MAX], size_t *count);

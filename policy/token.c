@@ -63,12 +63,17 @@ int token_parse(struct slice text, struct token_parts *parts)
 
 int token_mint(char out[TOKEN_LEN + 1])
 {
+	char kid[TOKEN_KID_LEN];
+	int r = id_base62(kid, sizeof kid);
+	return r < 0 ? r : token_mint_for(slice_of(kid, sizeof kid), out);
+}
+
+int token_mint_for(struct slice kid, char out[TOKEN_LEN + 1])
+{
 	memcpy(out, PREFIX, PREFIX_LEN);
-	int r = id_base62(out + PREFIX_LEN, TOKEN_KID_LEN);
-	if (r < 0)
-		return r;
+	memcpy(out + PREFIX_LEN, kid.data, TOKEN_KID_LEN);
 	out[SECRET_AT - 1] = '_';
-	r = id_base62(out + SECRET_AT, TOKEN_SECRET_LEN);
+	int r = id_base62(out + SECRET_AT, TOKEN_SECRET_LEN);
 	if (r < 0)
 		return r;
 	write_checksum(out, out + SIGNED_LEN);

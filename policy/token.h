@@ -36,6 +36,9 @@ bool token_kid_is_valid(struct slice kid);
 /* A new random token with NUL; the caller wipes it. */
 MUST_CHECK int token_mint(char out[TOKEN_LEN + 1]);
 
+/* The same with another secret for a kid that exists. */
+MUST_CHECK int token_mint_for(struct slice kid, char out[TOKEN_LEN + 1]);
+
 /* HMAC-SHA-256(pepper, secret) in lower-case hexadecimal with NUL: the only form of a secret that is stored. */
 MUST_CHECK int token_mac(const struct secret *pepper, struct slice secret, char out[TOKEN_MAC_LEN + 1]);
 

@@ -1,7 +1,12 @@
 """`spritegate token …` against a Redis of its own."""
 import json
+import os
+import pty
 import re
+import select
+import socket
 import subprocess
+import threading
 import time
 import zlib
 
@@ -29,9 +34,9 @@ def redis(server):
 
 @pytest.fixture
 def cli(server, redis):
-    def run(*words, url=None, pepper=PEPPER.decode()):
-        env = rig.clean_environment({"SPRITEGATE_REDIS_URL": url or server.url, "SPRITEGATE_PEPPER": pepper})
-        return subprocess.run([rig.BINARY, "token", *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    def run(*words, url=None, pepper=PEPPER.decode(), noun="token"):
+        env = rig.clean_environment({"SPRITEGATE_REDIS_URL": url or server.url, "SPRITEGATE_PEPPER": pepper, "USER": "olga"})
+        return subprocess.run([rig.BINARY, noun, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=30, check=False)
     return run
 
@@ -64,15 +69,17 @@ def test_create_makes_a_token_that_the_script_accepts(cli, redis):
 def test_create_writes_what_was_asked(cli, redis):
     kid = made(cli("create", "--actor", "ann", "--name", 'my "tok"', "--rate", "60/1m", "--burst", "5", "--actor-rate", "7/1h", "--conc", "4",
                    "--actor-conc", "6", "--budget", "600s/day", "--max-run", "60s", "--max-out", "1MiB", "--max-in", "64KiB",
-                   "--cmd", "ls,cat", "--expires", "90d", "--json"))["kid"]
+                   "--cmd", "ls,cat", "--env", "LANG,LC_*", "--ip", "10.0.0.0/8,2001:db8::/32", "--budget-out", "10MiB/day",
+                   "--shadow", "rate", "--expires", "90d", "--json"))["kid"]
     record = redis.hgetall(f"sg:{{g}}:k:{kid}")
     created, exp = int(record.pop("created")), int(record.pop("exp"))
     assert abs(created / 1000 - time.time()) < 60 and exp - created == 90 * 86_400_000
     assert len(record.pop("mac")) == 64 and len(record.pop("pep")) == 8
     assert record == {
-        "status": "active", "actor": "ann", "name": 'my "tok"', "scopes": "exec:run", "rate_n": "60", "rate_per_ms": "60000", "burst": "5",
+        "created_by": "olga", "status": "active", "actor": "ann", "name": 'my "tok"', "scopes": "exec:run", "rate_n": "60", "rate_per_ms": "60000", "burst": "5",
         "arate_n": "7", "arate_per_ms": "3600000", "aburst": "5", "conc": "4", "aconc": "6", "bud_ms": "600000", "max_ms": "60000",
-        "max_out": "1048576", "max_in": "65536", "cmds": "ls cat", "ver": "1"}
+        "max_out": "1048576", "max_in": "65536", "cmds": "ls cat", "ver": "1", "env_allow": "LANG LC_*", "bud_out": "10485760", "shadow": "rate",
+        "ip_allow": "00000000000000000000ffff0a000000/104 20010db8000000000000000000000000/32"}
     month = 30 * 86_400_000
     assert 90 * 86_400_000 + month - 60_000 < redis.pttl(f"sg:{{g}}:k:{kid}") <= 90 * 86_400_000 + month
 
@@ -91,7 +98,10 @@ def test_two_tokens_differ_in_everything(cli, redis):
 
 @pytest.mark.parametrize("words", [
     ["create"], ["create", "--actor", "a", "--rate", "often"], ["create", "--actor", "a", "--unknown"], ["create", "--actor"],
-    ["show"], ["show", "short"], ["revoke", "x" * 17], ["list", "extra"], ["frobnicate"],
+    ["show"], ["show", "short"], ["revoke", "x" * 17], ["list", "extra"], ["frobnicate"], ["revoke"], ["suspend", "all"],
+    ["revoke", "x" * 16, "--actor", "ann"], ["set"], ["set", "x" * 16], ["set", "x" * 16, "--actor", "bob"], ["set", "x" * 16, "--rate", "none"],
+    ["rotate", "x" * 16, "--grace", "31d"], ["rotate", "x" * 16, "--grace"], ["show", "x" * 16, "extra"],
+    ["create", "--actor", "a", "--ip", "10.0.0.1/8"], ["create", "--actor", "a", "--budget", "10s/day", "--max-run", "20s"],
 ])
 def test_wrong_arguments_are_named_on_one_line_and_nothing_happens(cli, redis, words):
     result = cli(*words)
@@ -105,12 +115,13 @@ def test_wrong_arguments_are_named_on_one_line_and_nothing_happens(cli, redis, w
 def test_help(cli):
     assert "create" in cli("--help").stdout
     text = cli("create", "--help").stdout
-    for flag in "actor name rate burst actor-rate actor-burst conc actor-conc budget max-run max-out max-in cmd expires json".split():
+    for flag in "actor name rate burst actor-rate actor-burst conc actor-conc budget budget-out max-run max-out max-in cmd env ip scope shadow policy not-before expires json".split():
         assert f"--{flag} " in text
 
 
 def test_redis_away_is_said_with_its_reason(cli):
-    for words in (["create", "--actor", "a"], ["list"], ["show", "x" * 16], ["revoke", "x" * 16]):
+    for words in (["create", "--actor", "a"], ["list"], ["show", "x" * 16], ["revoke", "x" * 16], ["set", "x" * 16, "--conc", "1"],
+                  ["rotate", "x" * 16]):
         result = cli(*words, url=f"redis://127.0.0.1:{rig.free_port()}")
         assert (result.returncode, result.stdout) == (1, "")
         assert result.stderr == f"spritegate token {words[0]}: Redis: Connection refused\n"
@@ -133,8 +144,11 @@ def test_list(cli):
     assert {token["kid"]: token["actor"] for token in listed} == kids
     assert all(token["status"] == "active" and token["rate"] == 60 and "budget_ms_per_day" not in token for token in listed)
     assert not any("mac" in token or "token" in token for token in listed)
-    lines = cli("list").stdout.splitlines()
+    heading, *lines = cli("list").stdout.splitlines()
+    assert heading.split()[:3] == ["KID", "STATUS", "ACTOR"]
     assert {line.split()[0] for line in lines} == set(kids)
+    assert all(line.index(kids[line.split()[0]]) == heading.index("ACTOR") for line in lines)
+    assert {token["kid"] for token in made(cli("list", "--actor", "bob", "--json"))} == {kid for kid, actor in kids.items() if actor == "bob"}
 
 
 def test_many_tokens(cli, redis):
@@ -143,7 +157,7 @@ def test_many_tokens(cli, redis):
         pipeline.hset(f"sg:{{g}}:k:{i:016d}", mapping={"actor": "ann", "status": "active", "rate_n": 1, "rate_per_ms": 1000})
         pipeline.set(f"sg:{{g}}:t:{i:016d}", "1:1")
     pipeline.execute()
-    listed = [line.split()[0] for line in cli("list").stdout.splitlines()]
+    listed = [line.split()[0] for line in cli("list").stdout.splitlines()[1:]]
     assert listed == [f"{i:016d}" for i in range(3000)]
 
 
@@ -158,7 +172,7 @@ def test_show(cli, redis):
     assert shown["usage"] == {"running": 1, "used_ms": 1234, "held_ms": 7000, "output_bytes": 99, "commands": 2}
     assert (shown["budget_ms_per_day"], shown["commands"], shown["actor"]) == (600_000, "ls", "ann")
     text = cli("show", kid).stdout
-    assert "1 running" in text and "1234ms used" in text and "only these programs: ls" in text
+    assert "1 running" in text and "1234ms used" in text and re.search(r"^cmd +ls$", text, re.M), text
     missing = cli("show", "0" * 16)
     assert (missing.returncode, missing.stdout, missing.stderr) == (1, "", "spritegate token show: there is no such token\n")
 
@@ -181,10 +195,226 @@ def test_revoke_acts_on_the_next_call_and_is_recorded(cli, redis):
     assert missing.returncode == 1 and not redis.exists("sg:{g}:k:" + "0" * 16)
 
 
+def create(cli, *words):
+    return made(cli("create", "--actor", "ann", "--json", *words))["kid"]
+
+
+def test_set_changes_what_is_said_and_nothing_else(cli, redis):
+    kid = create(cli, "--budget", "600s/day", "--cmd", "ls", "--expires", "1d")
+    key = f"sg:{{g}}:k:{kid}"
+    before = redis.hgetall(key)
+    assert made(cli("set", kid, "--conc", "9", "--budget", "none", "--expires", "none", "--ip", "192.0.2.0/24", "--json")) == {"kid": kid, "version": 2}
+    after = redis.hgetall(key)
+    before.pop("exp")
+    assert after == {**before, "conc": "9", "bud_ms": "0", "ip_allow": "00000000000000000000ffffc0000200/120", "ver": "2"}
+    assert redis.ttl(key) == -1, "a token without end would go with its old one"
+    store = Store(redis)
+    token = Token.existing(store, kid)
+    assert store.admit(token, program="ls").code == "network"
+    assert cli("set", kid, "--ip", "none", "--cmd", "none").returncode == 0
+    assert store.admit(token).code == "granted"
+    refused = cli("set", kid, "--budget", "10s/day")
+    assert refused.returncode == 2 and "--max-run" in refused.stderr and redis.hget(key, "ver") == "3"
+    assert cli("set", kid, "--expires", "2d").returncode == 0
+    assert 30 * 86400 < redis.ttl(key) <= 32 * 86400
+    assert cli("set", "0" * 16, "--conc", "1").returncode == 1 and redis.keys("*0000*") == []
+
+
+def test_two_changes_at_once_cannot_mix(cli, redis, server):
+    """Whatever else happens to the record between reading and writing: the change is refused as a whole."""
+    kid = create(cli)
+    relay = Meddler(server.port, lambda: redis.hset(f"sg:{{g}}:k:{kid}", "conc", 7))
+    result = cli("set", kid, "--rate", "1/1m", url=f"redis://127.0.0.1:{relay.port}")
+    relay.close()
+    assert result.returncode == 1 and "at the same time" in result.stderr, result
+    record = redis.hgetall(f"sg:{{g}}:k:{kid}")
+    assert (record["conc"], record["rate_n"], record["ver"]) == ("7", "60", "1")
+
+
+class Meddler:
+    """Between the command line and Redis; does something just before EXEC passes."""
+
+    def __init__(self, port, meddle):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.serve, args=(port, meddle))
+        self.thread.start()
+
+    def serve(self, port, meddle):
+        client, _ = self.listener.accept()
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            while True:
+                ready, _, _ = select.select([client, server], [], [], 20)
+                for one in ready:
+                    data = one.recv(65536)
+                    if b"EXEC" in data and one is client:
+                        meddle()
+                    (server if one is client else client).sendall(data)
+                    if not data:
+                        return
+                if not ready:
+                    return
+
+    def close(self):
+        self.thread.join(20)
+        self.listener.close()
+
+
+def test_rotate(cli, redis):
+    first = made(cli("create", "--actor", "ann", "--json"))
+    kid, store = first["kid"], Store(redis)
+    token = Token.existing(store, kid)
+    old = token.mac
+    second = made(cli("rotate", kid, "--grace", "1h", "--json"))
+    assert second["kid"] == kid and second["token"] != first["token"] and second["token"][:21] == first["token"][:21]
+    new = redis.hget(token.key, "mac")
+    assert new == mac_of(TOKEN.fullmatch(second["token"])[2])
+    assert store.admit(token, mac=new).code == store.admit(token, mac=old).code == "granted"
+    assert abs(int(redis.hget(token.key, "pmac_until")) / 1000 - time.time() - 3600) < 60
+    made(cli("rotate", kid, "--grace", "0", "--json"))
+    for secret in (old, new):
+        assert store.admit(token, mac=secret).reply == ["bad-mac"]
+    assert not redis.hexists(token.key, "pmac")
+    assert second["token"][21:-6] not in json.dumps([redis.hgetall(token.key), redis.xrange("sg:{g}:audit")])
+    made(cli("revoke", kid, "--json"))
+    assert cli("rotate", kid).returncode == 1
+
+
+def test_suspend_resume_and_revoke(cli, redis):
+    kid, store = create(cli), Store(redis)
+    token = Token.existing(store, kid)
+    for verb, status, answer in (("suspend", "suspended", ["suspended"]), ("resume", "active", None), ("suspend", "suspended", ["suspended"]),
+                                 ("revoke", "revoked", ["revoked"])):
+        assert made(cli(verb, kid, "--json")) == {"kid": kid, "status": status}
+        assert store.admit(token).reply == answer if answer else store.admit(token).code == "granted"
+    for verb in ("resume", "suspend"):
+        result = cli(verb, kid)
+        assert (result.returncode, result.stdout) == (1, "") and "revoked" in result.stderr
+    assert store.admit(token).reply == ["revoked"]
+    both = [create(cli), create(cli)]
+    assert cli("suspend", *both).returncode == 0
+    assert [redis.hget(f"sg:{{g}}:k:{one}", "status") for one in both] == ["suspended"] * 2
+
+
+def test_all_tokens_of_an_actor_need_a_yes(cli, redis):
+    mine, other = [create(cli) for _ in range(3)], made(cli("create", "--actor", "bob", "--json"))["kid"]
+    result = cli("revoke", "--actor", "ann")
+    assert (result.returncode, result.stdout) == (2, "") and "--yes" in result.stderr
+    assert {redis.hget(f"sg:{{g}}:k:{kid}", "status") for kid in (*mine, other)} == {"active"}
+    lines = cli("revoke", "--actor", "ann", "--yes", "--json").stdout.splitlines()
+    assert sorted(json.loads(line)["kid"] for line in lines) == sorted(mine)
+    assert [redis.hget(f"sg:{{g}}:k:{kid}", "status") for kid in (*mine, other)] == ["revoked"] * 3 + ["active"]
+    assert cli("revoke", "--actor", "ann", "--yes").returncode == 1, "there is nothing left to revoke"
+
+
+@pytest.mark.parametrize("typed, status", [("yes\n", "suspended"), ("no\n", "active"), ("y\n", "active"), ("\n", "active")])
+def test_at_a_terminal_it_asks(cli, redis, server, typed, status):
+    kid = create(cli)
+    ours, theirs = pty.openpty()
+    env = rig.clean_environment({"SPRITEGATE_REDIS_URL": server.url, "SPRITEGATE_PEPPER": PEPPER.decode()})
+    os.write(ours, typed.encode())
+    done = subprocess.run([rig.BINARY, "token", "suspend", "--actor", "ann"], env=env, stdin=theirs, capture_output=True, text=True,
+                          timeout=30, check=False)
+    os.close(ours)
+    os.close(theirs)
+    assert "suspend 1 tokens of ann?" in done.stderr and done.returncode == (0 if status == "suspended" else 1)
+    assert redis.hget(f"sg:{{g}}:k:{kid}", "status") == status
+
+
+def test_a_record_that_cannot_be_read_is_shown_as_broken_and_can_be_stopped(cli, redis):
+    kid, fine = create(cli), create(cli)
+    redis.hset(f"sg:{{g}}:k:{kid}", "egress", "none")
+    listed = {token["kid"]: token for token in made(cli("list", "--json"))}
+    assert "egress" in listed[kid]["broken"] and "broken" not in listed[fine]
+    assert "broken" in cli("list").stdout and "egress" in cli("show", kid).stdout
+    assert cli("set", kid, "--conc", "1").returncode == 1 and cli("resume", kid).returncode == 1
+    assert made(cli("revoke", kid, "--json"))["status"] == "revoked"
+
+
+def test_leases(cli, redis):
+    kid, store = create(cli), Store(redis)
+    assert made(cli("list", "--json", noun="lease")) == []
+    store.admit(Token.existing(store, kid), "a" * 24, want=5000)
+    lease, = made(cli("list", "--json", noun="lease"))
+    assert (lease["lease"], lease["kid"], lease["granted_ms"]) == ("a" * 24, kid, 5000)
+    heading, line = cli("list", noun="lease").stdout.splitlines()
+    assert heading.split() == ["LEASE", "KID", "SINCE", "GRANTED", "ENDS"] and line.split()[:2] == ["a" * 24, kid]
+    for words in ([], ["show"], ["list", "x"]):
+        assert cli(*words, noun="lease").returncode == 2
+
+
+# --- named policies --------------------------------------------------------------------------------------------------
+
+def policy(cli, *words):
+    return cli(*words, noun="policy")
+
+
+def test_a_token_follows_its_policy(cli, redis):
+    assert made(policy(cli, "set", "agents", "--cmd", "ls", "--conc", "2", "--json")) == {"policy": "agents", "version": 1}
+    kid, store = create(cli, "--policy", "agents", "--max-run", "5s"), Store(redis)
+    token = Token.existing(store, kid)
+    assert not {"conc", "rate_n", "cmds", "scopes"} & set(redis.hgetall(token.key)), "what is inherited is not copied"
+    answer = store.admit(token, want=99_000)
+    assert (answer.code, answer.pol, answer.ver) == ("command", "agents", 1)
+    assert made(policy(cli, "set", "agents", "--cmd", "none", "--conc", "7", "--json"))["version"] == 2
+    answer = store.admit(token, want=99_000)
+    assert (answer.code, answer.ver, answer.conc, answer.granted_ms) == ("granted", 2, 7, 5000)
+    shown = made(cli("show", kid, "--json"))
+    assert (shown["policy"], shown["policy_version"], shown["concurrency"], shown["max_run_ms"], shown["rate"]) == ("agents", 2, 7, 5000, 60)
+    assert cli("set", kid, "--max-run", "inherit", "--conc", "1").returncode == 0
+    answer = store.admit(token, want=10**9)
+    assert (answer.violated, answer.conc) == ("concurrency", 1)
+    result = cli("set", kid, "--policy", "none")
+    assert result.returncode == 2, "without the policy it has no rate"
+    assert store.admit(token).pol == "agents"
+
+
+def test_show_list_and_diff(cli):
+    policy(cli, "set", "agents", "--cmd", "ls", "--ip", "192.0.2.0/24")
+    policy(cli, "set", "agents", "--cmd", "ls,cat", "--ip", "none", "--conc", "5")
+    diff = policy(cli, "diff", "agents").stdout.splitlines()
+    assert diff[0] == "agents, version 1 to 2"
+    assert [line.split() for line in diff[1:]] == [["-", "conc", "3"], ["+", "conc", "5"], ["-", "cmd", "ls"], ["+", "cmd", "ls", "cat"],
+                                                   ["-", "ip", "192.0.2.0/24"]]
+    assert policy(cli, "diff", "agents", "2", "1").stdout.splitlines()[0] == "agents, version 2 to 1"
+    assert policy(cli, "diff", "agents", "2", "2").stdout.splitlines() == ["agents, version 2 to 2"]
+    assert made(policy(cli, "show", "agents", "--json"))["commands"] == "ls cat"
+    past = made(policy(cli, "show", "agents", "1", "--json"))
+    assert (past["version"], past["commands"], past["networks"]) == (1, "ls", "192.0.2.0/24")
+    assert policy(cli, "list").stdout.startswith("agents ")
+    for words in (["show", "agents", "3"], ["show", "nobody"], ["diff", "agents", "9"]):
+        result = policy(cli, *words)
+        assert (result.returncode, result.stdout) == (1, "") and "no such policy" in result.stderr
+    for words in ([], ["show"], ["show", "a/b"], ["set", "agents"], ["set", "agents", "--expires", "1d"], ["diff", "agents", "x"],
+                  ["set", "agents", "--budget", "1s/day", "--max-run", "2s"], ["check", "a", "b"], ["frobnicate"]):
+        result = policy(cli, *words)
+        assert (result.returncode, result.stdout) == (2, ""), words
+    assert made(policy(cli, "show", "agents", "--json"))["version"] == 2
+
+
+def test_check_finds_tokens_that_cannot_run(cli, redis):
+    policy(cli, "set", "agents", "--conc", "3")
+    kid = create(cli, "--policy", "agents", "--max-run", "200s")
+    create(cli)
+    result = policy(cli, "check")
+    assert (result.returncode, result.stdout) == (0, "1 tokens follow a policy, 0 of them cannot run commands\n")
+    policy(cli, "set", "agents", "--budget", "100s/day", "--max-run", "100s")
+    result = policy(cli, "check", "agents")
+    assert result.returncode == 1 and kid in result.stdout and "--max-run" in result.stdout
+    redis.delete("sg:{g}:p:agents")
+    assert policy(cli, "check").returncode == 1 and policy(cli, "check", "agents").returncode == 1
+    assert "broken" in cli("list").stdout
+    assert Store(redis).admit(Token.existing(Store(redis), kid)).reply == ["broken-record"]
+
+
 def test_the_documented_acl_is_enough_for_operators(cli, redis, server):
     redis.execute_command(*documented_acl("operator"))
     url = f"redis://operator:pw@127.0.0.1:{server.port}"
     kid = made(cli("create", "--actor", "ann", "--expires", "1d", "--json", url=url))["kid"]
     assert made(cli("show", kid, "--json", url=url))["usage"]["running"] == 0
+    made(policy(lambda *words, **more: cli(*words, url=url, **more), "set", "agents", "--conc", "2", "--json"))
+    made(cli("set", kid, "--policy", "agents", "--conc", "inherit", "--expires", "none", "--json", url=url))
+    made(cli("rotate", kid, "--json", url=url))
+    assert made(cli("list", "--json", url=url, noun="lease")) == []
     made(cli("revoke", kid, "--json", url=url))
     assert [token["status"] for token in made(cli("list", "--json", url=url))] == ["revoked"]

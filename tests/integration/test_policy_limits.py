@@ -277,10 +277,89 @@ def test_a_shell_line_counts_as_bash(stack):
     problem(stack.exec(token=token, argv=["ls"]), 403, "command-denied")
 
 
+# -- networks, variables, output per day, shadow, named policies ------------------
+
+def test_networks(rig, stack):
+    """The client is whom the trusted proxies name."""
+    gateway = rig.gateway(trusted_proxies="127.0.0.1")
+    token = stack.mint(ip="192.0.2.0/24,2001:db8::/32")["token"]
+    body = problem(gateway.exec(token=token, command="true"), 403, "ip-denied")
+    assert "policy" not in body
+    for address, allowed in (("192.0.2.9", True), ("192.0.3.9", False), ("2001:db8::9", True), ("2001:db9::9", False)):
+        answer = gateway.exec(token=token, command="true", headers={"X-Forwarded-For": address})
+        assert answer.status_code == (200 if allowed else 403), (address, answer.text)
+    problem(stack.exec(token=token, command="true", headers={"X-Forwarded-For": "192.0.2.9"}), 403, "ip-denied")
+
+
+def test_variables(stack):
+    token = stack.mint(env="LANG,LC_*")["token"]
+    assert stack.run("echo $LC_ALL", token=token, env={"LC_ALL": "C", "LANG": "C"}).stdout == "C\n"
+    assert stack.run("true", token=token).exit_code == 0
+    body = problem(stack.exec(token=token, command="true", env={"LANG": "C", "LD_PRELOAD": "x"}), 403, "environment-denied")
+    assert body["variable"] == "LD_PRELOAD", body
+    many = {f"LC_{i}_{'x' * 100}": "" for i in range(100)}
+    problem(stack.exec(token=token, command="true", env=many), 403, "environment-denied")
+    assert stack.run("true", token=stack.mint()["token"], env=many).exit_code == 0
+
+
+def test_output_per_day(stack):
+    token = stack.mint(budget_out="10KiB/day", max_out="2KiB")["token"]
+    ran = stack.run("head -c 1500 /dev/zero", token=token)
+    budget = dictionary_of_integers(ran.headers["Exec-Budget"])
+    assert (budget["out_limit"], budget["out_used"], budget["out_held"]) == (10_240, 0, 4096), budget
+    used = []
+    for _ in range(4):
+        answer = stack.exec(token=token, command="head -c 5000 /dev/zero")
+        used.append(dictionary_of_integers(answer.headers["Exec-Budget"])["out_used"])
+        if answer.status_code != 200:
+            break
+    assert used == [1500, 5596, 9692], "what is charged is what was written, at most what may be"
+    body = refused(answer, "output-budget")
+    assert body["budget"]["out_used"] == 9692 and body["retry_after"] == body["budget"]["reset"], body
+    assert stack.run("echo ok", token=token, max_output_bytes=200).stdout == "ok\n"
+
+
+def test_shadow_refuses_nobody_and_tells(rig, stack):
+    gateway = rig.gateway()
+    token = stack.mint(rate="1/1h", burst=1, cmd="ls", shadow="rate,command")["token"]
+    for _ in range(3):
+        assert gateway.run("echo ok", token=token).stdout == "ok\n"
+    line = gateway.until_logged(lambda line: len(line.get("shadow", [])) == 2)
+    assert line["shadow"] == ["command", "rate"] and line["policy_version"] == 1 and line["status"] == 200, line
+    metrics = gateway.metrics()
+    assert metrics.get("spritegate_exec_shadowed_total", policy="rate") == 2
+    assert metrics.get("spritegate_exec_shadowed_total", policy="command") == 3
+
+
+def test_a_policy_acts_on_all_its_tokens_at_once(rig, stack):
+    gateway, name = rig.gateway(), "team-" + stack.mint()["kid"]
+    cli(stack, "set", name, "--conc", "2", noun="policy")
+    tokens = [stack.mint(actor=actor, policy=name, rate=None, burst=None, conc=None)["token"] for actor in ("one", "two")]
+    for token in tokens:
+        assert gateway.run("true", token=token).exit_code == 0
+    cli(stack, "set", name, "--cmd", "ls", noun="policy")
+    for token in tokens:
+        body = problem(gateway.exec(token=token, command="true"), 403, "command-denied")
+        assert (body["policy"], body["policy_version"]) == (name, 2), body
+    gateway.until_logged(lambda line: (line.get("policy"), line.get("policy_version"), line["status"]) == (name, 2, 403))
+    gateway.until_logged(lambda line: (line.get("policy"), line.get("policy_version"), line["status"]) == (name, 1, 200))
+
+
+def test_rotation_without_a_gap(stack):
+    minted = stack.mint()
+    new = json.loads(cli(stack, "rotate", minted["kid"], "--json"))["token"]
+    for token in (minted["token"], new):
+        assert stack.run("true", token=token).exit_code == 0
+    newer = json.loads(cli(stack, "rotate", minted["kid"], "--grace", "0", "--json"))["token"]
+    for token in (minted["token"], new):
+        problem(stack.exec(token=token, command="true"), 401, "invalid-token")
+    assert stack.run("true", token=newer).exit_code == 0
+
+
 # -- end of a token -------------------------------------------------------------
 
-def cli(stack, *words):
-    done = subprocess.run([rigs.BINARY, "token", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False,
+def cli(stack, *words, noun="token"):
+    done = subprocess.run([rigs.BINARY, noun, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False,
                           env=rigs.clean_environment({"SPRITEGATE_PEPPER": stack.pepper, "SPRITEGATE_REDIS_URL": stack.redis_url}))
     assert done.returncode == 0, f"{words}: {done.stderr}"
     return done.stdout

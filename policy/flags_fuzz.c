@@ -1,4 +1,4 @@
-#include "policy/create_flags.h"
+#include "policy/flags.h"
 #include "policy/limits.h"
 
 #include <stdlib.h>
@@ -7,9 +7,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check(const struct create_flags *flags)
+static void check(struct flags *flags)
 {
-	const struct record *r = &flags->record;
+	struct record *r = &flags->record;
+	char problem[RECORD_PROBLEM];
+	record_fill(r);
+	if (!record_is_usable(r, problem))
+		return;
 	bool whole = record_actor_is_valid(slice_str(r->actor)) && r->rate_n && r->rate_per_ms && r->burst && r->conc && r->max_ms;
 	bool exact = (double)r->rate_per_ms * 1000 / (double)r->rate_n * (double)r->burst < 9007199254740992.0;
 	if (!whole || !exact || (r->bud_ms && r->max_ms > r->bud_ms))
@@ -24,8 +28,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int argc = 0;
 	for (size_t at = 0; text && at < size && argc < ARGS_MAX; at += strlen(text + at) + 1)
 		argv[argc++] = text + at;
-	struct create_flags flags;
-	int r = create_flags_parse(argc, argv, &flags);
+	struct flags flags;
+	int r = flags_parse(FLAGS_TOKEN_CREATE, argc, argv, &flags);
 	if (r == 0 && !flags.help)
 		check(&flags);
 	if (r != 0 && !flags.problem[0])

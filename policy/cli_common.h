@@ -1,0 +1,31 @@
+/*
+ * cli_common - what the words of the command line share
+ */
+#pragma once
+
+#include "policy/cli.h"
+#include "policy/cli_show.h"
+#include "policy/flags.h"
+
+#define CLI_EXIT_USAGE 2
+
+struct cli {
+	const struct policy_cli_options *options;
+	const char *noun, *verb; /* as typed, for messages */
+	struct store *store;
+	/* The policy that was loaded last: lists ask for the same one again and again. */
+	char policy_name[RECORD_NAME_MAX + 1];
+	struct record policy;
+	int policy_result;
+};
+
+/* One line on `err`; the exit status. */
+int cli_fail(const struct cli *cli, const char *reason);
+int cli_fail_usage(const struct cli *cli, const char *reason);
+int cli_fail_store(const struct cli *cli, int result);
+
+/* The rules that hold for a token: its own over its policy's. 0, STORE_E_MISSING (no such policy), or another result of the store. */
+MUST_CHECK int cli_rules_of(struct cli *cli, const struct record *own, struct record *rules);
+
+int cli_policy(struct cli *cli, int argc, char **argv);
+int cli_lease(struct cli *cli, int argc, char **argv);
