@@ -776,6 +776,56 @@ def test_nothing_is_left_behind(server, store):
     assert used > 0 and not store.leases(token) and not store.redis.exists("sg:{g}:ac:ann")
 
 
+def test_a_budget_after_10000_commands_of_which_some_crash(timed):
+    """`used` is what was really used, and all that was reserved by those that nobody settled; never more than the limit."""
+    token = Token(timed, rate_n=1_000_000, burst=1_000_000, rate_per_ms=60_000, conc=20, bud_ms=4_000_000, bud_out=600_000_000, max_ms=2000)
+    rnd, running, granted, crashed, late, violated = random.Random(7), [], 0, 0, 0, set()
+    expected = collections.defaultdict(lambda: [0, 0])
+    for _ in range(10_000):
+        lease, out = lease_id(), rnd.choice([1000, 50_000, USUAL_OUT // 4])
+        answer = timed.admit(token, lease, want=rnd.randrange(1, 3000), usual_out=out)
+        assert answer.used + answer.held <= 4_000_000 and answer.out_used + answer.out_held <= 600_000_000
+        violated.update(answer.violated.split(","))
+        if answer.code == "granted":
+            granted += 1
+            if rnd.random() < 0.05:
+                crashed += 1
+                expected[answer.day][0] += answer.granted_ms
+                expected[answer.day][1] += 2 * out
+            else:
+                running.append((lease, answer, out))
+        while running and (len(running) > 8 or rnd.random() < 0.5):
+            lease, answer, out = running.pop(rnd.randrange(len(running)))
+            used, wrote = rnd.randrange(0, 2500), rnd.randrange(0, 3 * out)
+            in_time = timed.settle(token, lease, answer if rnd.random() < 0.8 else None, used, wrote)
+            assert timed.settle(token, lease, answer, used, wrote) == 0
+            late += not in_time
+            expected[answer.day][0] += min(used, answer.granted_ms) if in_time else answer.granted_ms
+            expected[answer.day][1] += min(wrote, 2 * out) if in_time else 2 * out
+        timed.clock += rnd.choice([0, SECOND, 2 * SECOND, 60 * SECOND])
+    for _, answer, out in running:      # and a gateway that dies with all it has
+        expected[answer.day][0] += answer.granted_ms
+        expected[answer.day][1] += 2 * out
+    timed.clock += (2000 + GRACE_MS) * 1000
+    timed.admit(token, "f" * 24)
+    timed.settle(token, "f" * 24)
+    assert granted > 5000 and crashed > 250 and late > 100 and len(expected) > 1 and {"budget", "output-budget"} <= violated
+    for day, (used, wrote) in expected.items():
+        spent = timed.budget(token, day)
+        assert (spent["used"], spent["held"], spent["out"], spent["out_held"]) == (used, 0, wrote, 0)
+
+
+def test_10000_wrong_tokens_leave_nothing(store):
+    tokens = [Token(store, actor, kid=kid) for actor, kid in (("ann", None), ("bob", None))]
+    stranger = Token(store)
+    store.redis.delete(stranger.key)
+    before = store.snapshot()
+    for i in range(10_000):
+        wrong = mac_of(f"{i:032d}")
+        assert store.admit(stranger if i % 3 == 0 else tokens[i % 2], mac=wrong).reply == ["unknown" if i % 3 == 0 else "bad-mac"]
+    assert store.snapshot() == before
+
+
 # --- the model -------------------------------------------------------------------------------------------------------
 
 NETWORKS = ["0" * 20 + "ffff7f000000/104", "0" * 20 + "ffff7f000000/105 20010db8800000000000000000000000/33", HERE + "/128"]
