@@ -5,8 +5,9 @@
  * in order and whose outcome comes back as events. Time passes in one place, the event MACHINE_TICK: every other event uses
  * `now` only to note when something happened.
  *
- * Its parts: machine_claims (who gets what), machine_supply (creating, preparing, waking, parking, restoring), machine_destroy
- * (destroying, and what an earlier run left), and here the rest: events, time, stopping.
+ * Its parts: machine_claims (who gets what), machine_supply (what is woken and created), machine_ready (how that ended, and what
+ * becomes of used members), machine_retire (what is too old or too many), machine_destroy (destroying, and what an earlier run
+ * left), and here the rest: events, sizes, stopping.
  *
  * Owns:       the roster of members. Waiters belong to the driver and must stay until granted, refused or canceled.
  * Lifetime:   machine_init … machine_deinit.

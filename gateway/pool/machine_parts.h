@@ -43,14 +43,36 @@ void machine_refuse_all(struct machine *machine, int refusal);
 
 /* --- machine_supply.c --- */
 
+struct stock {
+	size_t hot;    /* fresh ones, of whoever */
+	size_t warm;   /* fresh ones, nobody's */
+	size_t free;   /* fresh ones, hot or warm, nobody's */
+	size_t waking; /* nobody's, by a wake that is not late */
+	size_t late;
+	size_t coming; /* being created, prepared for the first time, or soon to be prepared once more */
+};
+
+struct stock machine_take_stock(const struct machine *machine);
+
+/* Members on their way that only this tenant may have. */
+size_t machine_owned_on_way(const struct machine *machine, uint64_t tenant);
+
+/* Wakes and creates what waiters and the targets want. */
+void machine_fill(struct machine *machine, uint64_t now_us);
+
+/* --- machine_ready.c --- */
+
 void machine_created(struct machine *machine, uint64_t now_us, const struct machine_event *event);
+void machine_prepare(struct machine *machine, uint64_t now_us, struct pool_member *member);
 void machine_prepared(struct machine *machine, uint64_t now_us, const struct machine_event *event);
 void machine_restored(struct machine *machine, uint64_t now_us, const struct machine_event *event);
 void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *member);
 void machine_release(struct machine *machine, uint64_t now_us, struct pool_member *member, bool used);
 
-/* Wakes and creates what waiters and the targets want. */
-void machine_fill(struct machine *machine, uint64_t now_us);
+/* The warm tier has a place for it. */
+bool machine_may_park(const struct machine *machine, const struct pool_member *member, const struct stock *stock);
+
+/* --- machine_retire.c --- */
 
 /* Replaces what is too old, and lets go of what is too many. */
 void machine_retire(struct machine *machine, uint64_t now_us);

@@ -2,9 +2,6 @@
 
 #include <utlist.h>
 
-#define SURPLUS_US       (30 * SECOND)  /* members beyond a fixed size are kept this long */
-#define OWNED_IDLE_US    (600 * SECOND) /* a restored member is kept this long for its tenant */
-#define DEFER_US         (5 * SECOND)   /* a destruction is put off this long at most while others wait */
 #define LINGER_US        (35 * SECOND)  /* a parked member may run this long before the provider pauses it */
 #define FALLEN_US        (3600 * SECOND) /* a member paused longer than this may have lost its memory, too: waking is slow */
 #define STALLED_US       (60 * SECOND)
@@ -12,22 +9,11 @@
 #define HEDGE_PER_CLAIMS 20
 #define HEDGE_STOCK      2
 #define GHOSTS_MAX       2
-#define MAX_USES         50
-#define SPARE_OWNED      2 /* restored members kept for a tenant beyond those it has */
 #define NEWCOMERS        2 /* members kept for others, rather than restored ones for their tenants */
 
 /* --- what there is ---------------------------------------------------------------------------- */
 
-struct stock {
-	size_t hot;    /* fresh ones, of whoever */
-	size_t warm;   /* fresh ones, nobody's */
-	size_t free;   /* fresh ones, hot or warm, nobody's */
-	size_t waking; /* nobody's, by a wake that is not late */
-	size_t late;
-	size_t coming; /* being created, prepared for the first time, or soon to be prepared once more */
-};
-
-static struct stock take_stock(const struct machine *machine)
+struct stock machine_take_stock(const struct machine *machine)
 {
 	const struct roster *roster = &machine->roster;
 	const size_t *counts = roster->counts;
@@ -187,7 +173,7 @@ static struct pool_member *owned_warm(const struct machine *machine, uint64_t te
 	return NULL;
 }
 
-static size_t owned_on_way(const struct machine *machine, uint64_t tenant)
+size_t machine_owned_on_way(const struct machine *machine, uint64_t tenant)
 {
 	static const enum pool_state states[] = {POOL_PREPARING, POOL_RECYCLING};
 	size_t n = 0;
@@ -207,7 +193,7 @@ static size_t serve_owners(struct machine *machine, uint64_t now_us)
 	DL_FOREACH(machine->fair.tenants, tenant) {
 		size_t may = fair_allows(&machine->fair, tenant, capacity, now_us);
 		size_t wanted = tenant->waiting < may ? tenant->waiting : may;
-		size_t coming = wanted ? owned_on_way(machine, tenant->id) : 0;
+		size_t coming = wanted ? machine_owned_on_way(machine, tenant->id) : 0;
 		struct pool_member *member;
 		while (coming < wanted && (member = owned_warm(machine, tenant->id)) && may_wake(machine, member, now_us)) {
 			wake(machine, now_us, member);
@@ -317,9 +303,9 @@ void machine_fill(struct machine *machine, uint64_t now_us)
 	if (machine->stopping)
 		return;
 	size_t waiters = serve_owners(machine, now_us);
-	struct stock stock = take_stock(machine);
+	struct stock stock = machine_take_stock(machine);
 	promote(machine, now_us, waiters, &stock);
-	stock = take_stock(machine);
+	stock = machine_take_stock(machine);
 	if (waiters)
 		plan_hedge(machine, now_us, &stock);
 	size_t have = stock.free + stock.waking + stock.late + stock.coming;
@@ -333,364 +319,4 @@ void machine_fill(struct machine *machine, uint64_t now_us)
 	}
 	if (on_way < waiters || (have < wanted && have < NEWCOMERS))
 		make_room(machine, now_us);
-}
-
-/* --- outcomes --------------------------------------------------------------------------------- */
-
-static void failed(struct machine *machine, uint64_t now_us, uint64_t begun_us, const struct machine_event *event)
-{
-	gate_failed(&machine->gate, now_us, begun_us, event->code, event->retry_after_ms, &event->limit);
-	machine->worse = true;
-}
-
-/* Did a failed creation certainly have no effect? */
-static bool never_made(const struct machine_event *event)
-{
-	return event->unsent || event->code == PROVIDER_RATE_LIMIT || event->code == PROVIDER_CAPACITY ||
-	       event->code == PROVIDER_UNAUTHORIZED;
-}
-
-/* A member in this state has the outcome of an operation. */
-static bool finish(struct machine *machine, struct pool_member *member, enum pool_state state)
-{
-	if (member->state != state || !member->busy) {
-		roster_impossible(&machine->roster);
-		return false;
-	}
-	member->busy = false;
-	return true;
-}
-
-static void prepare(struct machine *machine, uint64_t now_us, struct pool_member *member)
-{
-	if (machine_move(machine, member, POOL_PREPARING, now_us))
-		machine_operate(machine, member, MACHINE_DO_PREPARE);
-}
-
-void machine_created(struct machine *machine, uint64_t now_us, const struct machine_event *event)
-{
-	struct pool_member *member = event->member;
-	uint64_t begun_us = member->since_us;
-	if (!finish(machine, member, POOL_CREATING))
-		return;
-	if (event->code == PROVIDER_OK) {
-		estimate_add(&machine->create, now_us - begun_us);
-		gate_created(&machine->gate, now_us, begun_us, event->retry_after_ms, &event->limit);
-		member->created_us = now_us;
-		if (machine->stopping)
-			machine_move(machine, member, POOL_DESTROYING, now_us);
-		else
-			prepare(machine, now_us, member);
-		return;
-	}
-	failed(machine, now_us, begun_us, event);
-	member->doubtful = !never_made(event);
-	machine_move(machine, member, member->doubtful ? POOL_DESTROYING : POOL_GONE, now_us);
-}
-
-/* A warm tier has a place for it. */
-static bool may_park(const struct machine *machine, const struct pool_member *member, const struct stock *stock)
-{
-	bool wanted = machine->options.sizing.warm == SIZING_AUTO || stock->warm < machine->target.warm;
-	return !member->aged && (member->owned || wanted);
-}
-
-/* Where a member that has just become ready belongs. */
-static enum pool_state place(const struct machine *machine, const struct pool_member *member)
-{
-	struct stock stock = take_stock(machine);
-	if (machine->stopping)
-		return POOL_DESTROYING;
-	if (machine->waiting || stock.hot + stock.waking < machine_hot_wanted(machine))
-		return POOL_HOT;
-	return may_park(machine, member, &stock) ? POOL_WARM : POOL_HOT;
-}
-
-static void measure_ready(struct machine *machine, uint64_t now_us, const struct pool_member *member)
-{
-	uint64_t took_us = now_us - member->since_us;
-	if (!member->waking) {
-		estimate_add(&machine->prepare, took_us);
-		if (!member->strikes)
-			quantile_add(&machine->supplies, now_us - member->asked_us);
-	} else if (!member->redialed) {
-		estimate_add(&machine->wake, took_us);
-		quantile_add(&machine->wakes, took_us);
-	}
-}
-
-static void ready(struct machine *machine, uint64_t now_us, struct pool_member *member)
-{
-	measure_ready(machine, now_us, member);
-	gate_ready(&machine->gate);
-	machine->short_us = 0;
-	member->strikes = 0;
-	member->woken = member->waking;
-	/* Its channel is open now: a wake that has become superfluous is kept for a while all the same. */
-	enum pool_state to = member->waking && !machine->stopping ? POOL_HOT : place(machine, member);
-	member->waking = member->late = false;
-	machine_move(machine, member, to, now_us);
-}
-
-/* Nobody has used it, so it may be prepared once more; what was used is never trusted again. */
-static void doubt(struct machine *machine, uint64_t now_us, struct pool_member *member, enum provider_code code)
-{
-	bool again = code != PROVIDER_GONE && !member->redialed && !member->uses && !member->strikes && !machine->stopping;
-	member->waking = member->late = false;
-	if (!machine_move(machine, member, again ? POOL_QUARANTINE : POOL_DESTROYING, now_us) || !again)
-		return;
-	member->strikes++;
-	member->wait_us = now_us + gate_backoff_us(2, &machine->random);
-}
-
-void machine_prepared(struct machine *machine, uint64_t now_us, const struct machine_event *event)
-{
-	struct pool_member *member = event->member;
-	uint64_t begun_us = member->since_us;
-	if (!finish(machine, member, POOL_PREPARING))
-		return;
-	if (event->code == PROVIDER_OK) {
-		ready(machine, now_us, member);
-		return;
-	}
-	/* That an idle Sprite has vanished says nothing about the next creation. */
-	if (!member->waking || event->code != PROVIDER_GONE)
-		failed(machine, now_us, begun_us, event);
-	machine->worse = true;
-	doubt(machine, now_us, member, event->code);
-}
-
-void machine_restored(struct machine *machine, uint64_t now_us, const struct machine_event *event)
-{
-	struct pool_member *member = event->member;
-	if (!finish(machine, member, POOL_RECYCLING))
-		return;
-	machine->worse = true;
-	if (event->code != PROVIDER_OK) {
-		machine_move(machine, member, POOL_DESTROYING, now_us);
-		return;
-	}
-	machine->restores++;
-	estimate_add(&machine->restore, now_us - member->since_us);
-	member->woken = false;
-	machine_move(machine, member, place(machine, member), now_us);
-}
-
-void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *member)
-{
-	/* A leased member's channel is its user's affair. */
-	if (member->state != POOL_HOT)
-		return;
-	if (member->redialed) {
-		machine_move(machine, member, POOL_DESTROYING, now_us);
-		return;
-	}
-	member->redialed = member->waking = true;
-	prepare(machine, now_us, member);
-}
-
-/* --- giving back ------------------------------------------------------------------------------ */
-
-/* Creations are what the pool lacks, or soon will. */
-static bool is_tight(const struct machine *machine, uint64_t now_us)
-{
-	const struct budget *budget = &machine->gate.budget;
-	if (machine->gate.until_us[GATE_RATE_LIMIT])
-		return true;
-	if (!budget->ceiling)
-		return false;
-	double wanted = demand_slow(&machine->demand) * (double)budget->period_us / SECOND;
-	return wanted > 0.7 * (double)budget->ceiling || budget_opens_us(budget, budget->count / 2, false) > now_us;
-}
-
-/* Idle members that only this tenant may have. */
-static size_t owned_idle(const struct machine *machine, uint64_t tenant)
-{
-	static const enum pool_state states[] = {POOL_HOT, POOL_WARM};
-	size_t n = owned_on_way(machine, tenant);
-	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
-		struct pool_member *member;
-		DL_FOREACH(machine->roster.lists[states[i]], member)
-			n += member->owned && member->owner == tenant;
-	}
-	return n;
-}
-
-/* As many as its tenant is likely to come back to, and may take. */
-static bool may_recycle(const struct machine *machine, const struct pool_member *member, const struct fair_tenant *tenant,
-			uint64_t now_us)
-{
-	size_t may = fair_allows(&machine->fair, tenant, machine->options.sizing.max, now_us);
-	size_t idle = owned_idle(machine, tenant->id);
-	unsigned uses = machine->options.max_uses ? machine->options.max_uses : MAX_USES;
-	return machine->options.recycle && !machine->stopping && member->uses < uses &&
-	       now_us < member->created_us + machine->options.max_age_us && is_tight(machine, now_us) &&
-	       idle < tenant->held + SPARE_OWNED && idle <= may;
-}
-
-static void used(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct fair_tenant *tenant)
-{
-	estimate_add(&machine->hold, now_us - member->since_us);
-	member->uses++;
-	if (may_recycle(machine, member, tenant, now_us)) {
-		member->owned = true;
-		member->owner = tenant->id;
-		if (machine_move(machine, member, POOL_RECYCLING, now_us))
-			machine_operate(machine, member, MACHINE_DO_RESTORE);
-		return;
-	}
-	machine_move(machine, member, POOL_DESTROYING, now_us);
-	member->deferred = true;
-	member->wait_us = now_us + DEFER_US;
-}
-
-void machine_release(struct machine *machine, uint64_t now_us, struct pool_member *member, bool was_used)
-{
-	if (member->state != POOL_LEASED) {
-		roster_impossible(&machine->roster);
-		return;
-	}
-	struct fair_tenant *tenant = TAKE(member->tenant);
-	if (was_used)
-		used(machine, now_us, member, tenant);
-	else
-		machine_move(machine, member, machine->stopping ? POOL_DESTROYING : POOL_HOT, now_us);
-	fair_unhold(&machine->fair, tenant);
-}
-
-/* --- letting go ------------------------------------------------------------------------------- */
-
-static struct pool_member *oldest_aged(const struct machine *machine, enum pool_state state)
-{
-	struct pool_member *member, *oldest = NULL;
-	DL_FOREACH(machine->roster.lists[state], member)
-		if (member->aged && (!oldest || member->created_us <= oldest->created_us))
-			oldest = member;
-	return oldest;
-}
-
-/* The oldest one that is too old goes when its replacement is there, or to make room for it. */
-static void retire_aged(struct machine *machine, uint64_t now_us, enum pool_state state)
-{
-	struct pool_member *member;
-	while ((member = oldest_aged(machine, state))) {
-		struct stock stock = take_stock(machine);
-		size_t target = state == POOL_HOT ? machine->target.hot : machine->target.warm;
-		bool replaced = (state == POOL_HOT ? stock.hot : stock.warm) >= target;
-		bool full = roster_total(&machine->roster) >= machine->options.sizing.max &&
-			    !machine->roster.counts[POOL_DESTROYING];
-		bool coming = stock.coming || stock.waking || stock.late;
-		if (!member->owned && !replaced && !(full && !coming && gate_is_open(&machine->gate)))
-			return;
-		machine_move(machine, member, POOL_DESTROYING, now_us);
-	}
-}
-
-static void watch(uint64_t *since_us, bool too_many, uint64_t now_us)
-{
-	if (!too_many)
-		*since_us = 0;
-	else if (!*since_us)
-		*since_us = now_us;
-}
-
-static bool is_excess(const struct machine *machine)
-{
-	return machine->options.sizing.warm != SIZING_AUTO && take_stock(machine).warm > machine->target.warm;
-}
-
-void machine_retire(struct machine *machine, uint64_t now_us)
-{
-	retire_aged(machine, now_us, POOL_HOT);
-	retire_aged(machine, now_us, POOL_WARM);
-	watch(&machine->surplus_us, machine->roster.counts[POOL_HOT] > machine_hot_wanted(machine), now_us);
-	watch(&machine->excess_us, is_excess(machine), now_us);
-}
-
-static uint64_t surplus_keep_us(const struct machine *machine)
-{
-	return machine->options.sizing.hot == SIZING_AUTO ? SIZING_KEEP_US : SURPLUS_US;
-}
-
-static void end_surplus(struct machine *machine, uint64_t now_us)
-{
-	while (machine->roster.counts[POOL_HOT] > machine_hot_wanted(machine)) {
-		struct pool_member *oldest = machine->roster.lists[POOL_HOT]->prev; /* utlist: the head's prev is the tail */
-		struct stock stock = take_stock(machine);
-		bool park = may_park(machine, oldest, &stock);
-		machine_move(machine, oldest, park ? POOL_WARM : POOL_DESTROYING, now_us);
-	}
-}
-
-static void end_excess(struct machine *machine, uint64_t now_us)
-{
-	while (is_excess(machine)) {
-		struct pool_member *member, *oldest = NULL;
-		DL_FOREACH(machine->roster.lists[POOL_WARM], member)
-			if (!member->owned && !member->aged)
-				oldest = member;
-		machine_move(machine, oldest, POOL_DESTROYING, now_us);
-	}
-}
-
-static void end_ownership(struct machine *machine, uint64_t now_us)
-{
-	struct pool_member *member, *next;
-	DL_FOREACH_SAFE(machine->roster.lists[POOL_WARM], member, next)
-		if (member->owned && member->since_us + OWNED_IDLE_US <= now_us)
-			machine_move(machine, member, POOL_DESTROYING, now_us);
-}
-
-static void end_quarantine(struct machine *machine, uint64_t now_us)
-{
-	struct pool_member *member, *next;
-	DL_FOREACH_SAFE(machine->roster.lists[POOL_QUARANTINE], member, next) {
-		if (!is_due(member->wait_us, now_us))
-			continue;
-		member->wait_us = 0;
-		prepare(machine, now_us, member);
-	}
-}
-
-/* --- time ------------------------------------------------------------------------------------- */
-
-void machine_pass_supply(struct machine *machine, uint64_t now_us)
-{
-	for (size_t i = 0; i < MACHINE_INTENTS; i++)
-		if (is_due(machine->intents_us[i], now_us))
-			machine->intents_us[i] = 0;
-	roster_age(&machine->roster, machine->options.max_age_us, now_us);
-	if (machine->surplus_us && machine->surplus_us + surplus_keep_us(machine) <= now_us)
-		end_surplus(machine, now_us);
-	if (machine->excess_us && machine->excess_us + SURPLUS_US <= now_us)
-		end_excess(machine, now_us);
-	end_ownership(machine, now_us);
-	end_quarantine(machine, now_us);
-}
-
-static uint64_t idle_due(const struct machine *machine, const struct pool_member *member)
-{
-	uint64_t next = member->aged ? UINT64_MAX : member->created_us + machine->options.max_age_us;
-	if (member->state == POOL_WARM && member->owned)
-		next = sooner(next, member->since_us + OWNED_IDLE_US);
-	return next;
-}
-
-uint64_t machine_supply_due(const struct machine *machine)
-{
-	uint64_t next = sooner(UINT64_MAX, machine->blocked_us);
-	if (machine->surplus_us)
-		next = sooner(next, machine->surplus_us + surplus_keep_us(machine));
-	if (machine->excess_us)
-		next = sooner(next, machine->excess_us + SURPLUS_US);
-	for (size_t i = 0; i < MACHINE_INTENTS; i++)
-		next = sooner(next, machine->intents_us[i]);
-	const struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_HOT], member)
-		next = sooner(next, idle_due(machine, member));
-	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
-		next = sooner(next, idle_due(machine, member));
-	DL_FOREACH(machine->roster.lists[POOL_QUARANTINE], member)
-		next = sooner(next, member->wait_us);
-	return next;
 }

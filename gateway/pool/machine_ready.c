@@ -1,0 +1,230 @@
+#include "gateway/pool/machine_parts.h"
+
+#include <utlist.h>
+
+#define DEFER_US         (5 * SECOND)   /* a destruction is put off this long at most while others wait */
+#define MAX_USES         50
+#define SPARE_OWNED      2 /* restored members kept for a tenant beyond those it has */
+
+/* --- outcomes --------------------------------------------------------------------------------- */
+
+static void failed(struct machine *machine, uint64_t now_us, uint64_t begun_us, const struct machine_event *event)
+{
+	gate_failed(&machine->gate, now_us, begun_us, event->code, event->retry_after_ms, &event->limit);
+	machine->worse = true;
+}
+
+/* Did a failed creation certainly have no effect? */
+static bool never_made(const struct machine_event *event)
+{
+	return event->unsent || event->code == PROVIDER_RATE_LIMIT || event->code == PROVIDER_CAPACITY ||
+	       event->code == PROVIDER_UNAUTHORIZED;
+}
+
+/* A member in this state has the outcome of an operation. */
+static bool finish(struct machine *machine, struct pool_member *member, enum pool_state state)
+{
+	if (member->state != state || !member->busy) {
+		roster_impossible(&machine->roster);
+		return false;
+	}
+	member->busy = false;
+	return true;
+}
+
+void machine_prepare(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	if (machine_move(machine, member, POOL_PREPARING, now_us))
+		machine_operate(machine, member, MACHINE_DO_PREPARE);
+}
+
+void machine_created(struct machine *machine, uint64_t now_us, const struct machine_event *event)
+{
+	struct pool_member *member = event->member;
+	uint64_t begun_us = member->since_us;
+	if (!finish(machine, member, POOL_CREATING))
+		return;
+	if (event->code == PROVIDER_OK) {
+		estimate_add(&machine->create, now_us - begun_us);
+		gate_created(&machine->gate, now_us, begun_us, event->retry_after_ms, &event->limit);
+		member->created_us = now_us;
+		if (machine->stopping)
+			machine_move(machine, member, POOL_DESTROYING, now_us);
+		else
+			machine_prepare(machine, now_us, member);
+		return;
+	}
+	failed(machine, now_us, begun_us, event);
+	member->doubtful = !never_made(event);
+	machine_move(machine, member, member->doubtful ? POOL_DESTROYING : POOL_GONE, now_us);
+}
+
+/* A warm tier has a place for it. */
+bool machine_may_park(const struct machine *machine, const struct pool_member *member, const struct stock *stock)
+{
+	bool wanted = machine->options.sizing.warm == SIZING_AUTO || stock->warm < machine->target.warm;
+	return !member->aged && (member->owned || wanted);
+}
+
+/* Where a member that has just become ready belongs. */
+static enum pool_state place(const struct machine *machine, const struct pool_member *member)
+{
+	struct stock stock = machine_take_stock(machine);
+	if (machine->stopping)
+		return POOL_DESTROYING;
+	if (machine->waiting || stock.hot + stock.waking < machine_hot_wanted(machine))
+		return POOL_HOT;
+	return machine_may_park(machine, member, &stock) ? POOL_WARM : POOL_HOT;
+}
+
+static void measure_ready(struct machine *machine, uint64_t now_us, const struct pool_member *member)
+{
+	uint64_t took_us = now_us - member->since_us;
+	if (!member->waking) {
+		estimate_add(&machine->prepare, took_us);
+		if (!member->strikes)
+			quantile_add(&machine->supplies, now_us - member->asked_us);
+	} else if (!member->redialed) {
+		estimate_add(&machine->wake, took_us);
+		quantile_add(&machine->wakes, took_us);
+	}
+}
+
+static void ready(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	measure_ready(machine, now_us, member);
+	gate_ready(&machine->gate);
+	machine->short_us = 0;
+	member->strikes = 0;
+	member->woken = member->waking;
+	/* Its channel is open now: a wake that has become superfluous is kept for a while all the same. */
+	enum pool_state to = member->waking && !machine->stopping ? POOL_HOT : place(machine, member);
+	member->waking = member->late = false;
+	machine_move(machine, member, to, now_us);
+}
+
+/* Nobody has used it, so it may be prepared once more; what was used is never trusted again. */
+static void doubt(struct machine *machine, uint64_t now_us, struct pool_member *member, enum provider_code code)
+{
+	bool again = code != PROVIDER_GONE && !member->redialed && !member->uses && !member->strikes && !machine->stopping;
+	member->waking = member->late = false;
+	if (!machine_move(machine, member, again ? POOL_QUARANTINE : POOL_DESTROYING, now_us) || !again)
+		return;
+	member->strikes++;
+	member->wait_us = now_us + gate_backoff_us(2, &machine->random);
+}
+
+void machine_prepared(struct machine *machine, uint64_t now_us, const struct machine_event *event)
+{
+	struct pool_member *member = event->member;
+	uint64_t begun_us = member->since_us;
+	if (!finish(machine, member, POOL_PREPARING))
+		return;
+	if (event->code == PROVIDER_OK) {
+		ready(machine, now_us, member);
+		return;
+	}
+	/* That an idle Sprite has vanished says nothing about the next creation. */
+	if (!member->waking || event->code != PROVIDER_GONE)
+		failed(machine, now_us, begun_us, event);
+	machine->worse = true;
+	doubt(machine, now_us, member, event->code);
+}
+
+void machine_restored(struct machine *machine, uint64_t now_us, const struct machine_event *event)
+{
+	struct pool_member *member = event->member;
+	if (!finish(machine, member, POOL_RECYCLING))
+		return;
+	machine->worse = true;
+	if (event->code != PROVIDER_OK) {
+		machine_move(machine, member, POOL_DESTROYING, now_us);
+		return;
+	}
+	machine->restores++;
+	estimate_add(&machine->restore, now_us - member->since_us);
+	member->woken = false;
+	machine_move(machine, member, place(machine, member), now_us);
+}
+
+void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	/* A leased member's channel is its user's affair. */
+	if (member->state != POOL_HOT)
+		return;
+	if (member->redialed) {
+		machine_move(machine, member, POOL_DESTROYING, now_us);
+		return;
+	}
+	member->redialed = member->waking = true;
+	machine_prepare(machine, now_us, member);
+}
+
+/* --- giving back ------------------------------------------------------------------------------ */
+
+/* Creations are what the pool lacks, or soon will. */
+static bool is_tight(const struct machine *machine, uint64_t now_us)
+{
+	const struct budget *budget = &machine->gate.budget;
+	if (machine->gate.until_us[GATE_RATE_LIMIT])
+		return true;
+	if (!budget->ceiling)
+		return false;
+	double wanted = demand_slow(&machine->demand) * (double)budget->period_us / SECOND;
+	return wanted > 0.7 * (double)budget->ceiling || budget_opens_us(budget, budget->count / 2, false) > now_us;
+}
+
+/* Idle members that only this tenant may have. */
+static size_t owned_idle(const struct machine *machine, uint64_t tenant)
+{
+	static const enum pool_state states[] = {POOL_HOT, POOL_WARM};
+	size_t n = machine_owned_on_way(machine, tenant);
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		struct pool_member *member;
+		DL_FOREACH(machine->roster.lists[states[i]], member)
+			n += member->owned && member->owner == tenant;
+	}
+	return n;
+}
+
+/* As many as its tenant is likely to come back to, and may take. */
+static bool may_recycle(const struct machine *machine, const struct pool_member *member, const struct fair_tenant *tenant,
+			uint64_t now_us)
+{
+	size_t may = fair_allows(&machine->fair, tenant, machine->options.sizing.max, now_us);
+	size_t idle = owned_idle(machine, tenant->id);
+	unsigned uses = machine->options.max_uses ? machine->options.max_uses : MAX_USES;
+	return machine->options.recycle && !machine->stopping && member->uses < uses &&
+	       now_us < member->created_us + machine->options.max_age_us && is_tight(machine, now_us) &&
+	       idle < tenant->held + SPARE_OWNED && idle <= may;
+}
+
+static void used(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct fair_tenant *tenant)
+{
+	estimate_add(&machine->hold, now_us - member->since_us);
+	member->uses++;
+	if (may_recycle(machine, member, tenant, now_us)) {
+		member->owned = true;
+		member->owner = tenant->id;
+		if (machine_move(machine, member, POOL_RECYCLING, now_us))
+			machine_operate(machine, member, MACHINE_DO_RESTORE);
+		return;
+	}
+	machine_move(machine, member, POOL_DESTROYING, now_us);
+	member->deferred = true;
+	member->wait_us = now_us + DEFER_US;
+}
+
+void machine_release(struct machine *machine, uint64_t now_us, struct pool_member *member, bool was_used)
+{
+	if (member->state != POOL_LEASED) {
+		roster_impossible(&machine->roster);
+		return;
+	}
+	struct fair_tenant *tenant = TAKE(member->tenant);
+	if (was_used)
+		used(machine, now_us, member, tenant);
+	else
+		machine_move(machine, member, machine->stopping ? POOL_DESTROYING : POOL_HOT, now_us);
+	fair_unhold(&machine->fair, tenant);
+}

@@ -1,0 +1,143 @@
+#include "gateway/pool/machine_parts.h"
+
+#include <utlist.h>
+
+#define SURPLUS_US       (30 * SECOND)  /* members beyond a fixed size are kept this long */
+#define OWNED_IDLE_US    (600 * SECOND) /* a restored member is kept this long for its tenant */
+
+/* --- letting go ------------------------------------------------------------------------------- */
+
+static struct pool_member *oldest_aged(const struct machine *machine, enum pool_state state)
+{
+	struct pool_member *member, *oldest = NULL;
+	DL_FOREACH(machine->roster.lists[state], member)
+		if (member->aged && (!oldest || member->created_us <= oldest->created_us))
+			oldest = member;
+	return oldest;
+}
+
+/* The oldest one that is too old goes when its replacement is there, or to make room for it. */
+static void retire_aged(struct machine *machine, uint64_t now_us, enum pool_state state)
+{
+	struct pool_member *member;
+	while ((member = oldest_aged(machine, state))) {
+		struct stock stock = machine_take_stock(machine);
+		size_t target = state == POOL_HOT ? machine->target.hot : machine->target.warm;
+		bool replaced = (state == POOL_HOT ? stock.hot : stock.warm) >= target;
+		bool full = roster_total(&machine->roster) >= machine->options.sizing.max &&
+			    !machine->roster.counts[POOL_DESTROYING];
+		bool coming = stock.coming || stock.waking || stock.late;
+		if (!member->owned && !replaced && !(full && !coming && gate_is_open(&machine->gate)))
+			return;
+		machine_move(machine, member, POOL_DESTROYING, now_us);
+	}
+}
+
+static void watch(uint64_t *since_us, bool too_many, uint64_t now_us)
+{
+	if (!too_many)
+		*since_us = 0;
+	else if (!*since_us)
+		*since_us = now_us;
+}
+
+static bool is_excess(const struct machine *machine)
+{
+	return machine->options.sizing.warm != SIZING_AUTO && machine_take_stock(machine).warm > machine->target.warm;
+}
+
+void machine_retire(struct machine *machine, uint64_t now_us)
+{
+	retire_aged(machine, now_us, POOL_HOT);
+	retire_aged(machine, now_us, POOL_WARM);
+	watch(&machine->surplus_us, machine->roster.counts[POOL_HOT] > machine_hot_wanted(machine), now_us);
+	watch(&machine->excess_us, is_excess(machine), now_us);
+}
+
+static uint64_t surplus_keep_us(const struct machine *machine)
+{
+	return machine->options.sizing.hot == SIZING_AUTO ? SIZING_KEEP_US : SURPLUS_US;
+}
+
+static void end_surplus(struct machine *machine, uint64_t now_us)
+{
+	while (machine->roster.counts[POOL_HOT] > machine_hot_wanted(machine)) {
+		struct pool_member *oldest = machine->roster.lists[POOL_HOT]->prev; /* utlist: the head's prev is the tail */
+		struct stock stock = machine_take_stock(machine);
+		bool park = machine_may_park(machine, oldest, &stock);
+		machine_move(machine, oldest, park ? POOL_WARM : POOL_DESTROYING, now_us);
+	}
+}
+
+static void end_excess(struct machine *machine, uint64_t now_us)
+{
+	while (is_excess(machine)) {
+		struct pool_member *member, *oldest = NULL;
+		DL_FOREACH(machine->roster.lists[POOL_WARM], member)
+			if (!member->owned && !member->aged)
+				oldest = member;
+		machine_move(machine, oldest, POOL_DESTROYING, now_us);
+	}
+}
+
+static void end_ownership(struct machine *machine, uint64_t now_us)
+{
+	struct pool_member *member, *next;
+	DL_FOREACH_SAFE(machine->roster.lists[POOL_WARM], member, next)
+		if (member->owned && member->since_us + OWNED_IDLE_US <= now_us)
+			machine_move(machine, member, POOL_DESTROYING, now_us);
+}
+
+static void end_quarantine(struct machine *machine, uint64_t now_us)
+{
+	struct pool_member *member, *next;
+	DL_FOREACH_SAFE(machine->roster.lists[POOL_QUARANTINE], member, next) {
+		if (!is_due(member->wait_us, now_us))
+			continue;
+		member->wait_us = 0;
+		machine_prepare(machine, now_us, member);
+	}
+}
+
+/* --- time ------------------------------------------------------------------------------------- */
+
+void machine_pass_supply(struct machine *machine, uint64_t now_us)
+{
+	for (size_t i = 0; i < MACHINE_INTENTS; i++)
+		if (is_due(machine->intents_us[i], now_us))
+			machine->intents_us[i] = 0;
+	roster_age(&machine->roster, machine->options.max_age_us, now_us);
+	if (machine->surplus_us && machine->surplus_us + surplus_keep_us(machine) <= now_us)
+		end_surplus(machine, now_us);
+	if (machine->excess_us && machine->excess_us + SURPLUS_US <= now_us)
+		end_excess(machine, now_us);
+	end_ownership(machine, now_us);
+	end_quarantine(machine, now_us);
+}
+
+static uint64_t idle_due(const struct machine *machine, const struct pool_member *member)
+{
+	uint64_t next = member->aged ? UINT64_MAX : member->created_us + machine->options.max_age_us;
+	if (member->state == POOL_WARM && member->owned)
+		next = sooner(next, member->since_us + OWNED_IDLE_US);
+	return next;
+}
+
+uint64_t machine_supply_due(const struct machine *machine)
+{
+	uint64_t next = sooner(UINT64_MAX, machine->blocked_us);
+	if (machine->surplus_us)
+		next = sooner(next, machine->surplus_us + surplus_keep_us(machine));
+	if (machine->excess_us)
+		next = sooner(next, machine->excess_us + SURPLUS_US);
+	for (size_t i = 0; i < MACHINE_INTENTS; i++)
+		next = sooner(next, machine->intents_us[i]);
+	const struct pool_member *member;
+	DL_FOREACH(machine->roster.lists[POOL_HOT], member)
+		next = sooner(next, idle_due(machine, member));
+	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
+		next = sooner(next, idle_due(machine, member));
+	DL_FOREACH(machine->roster.lists[POOL_QUARANTINE], member)
+		next = sooner(next, member->wait_us);
+	return next;
+}

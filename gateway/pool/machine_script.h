@@ -1,0 +1,268 @@
+/*
+ * machine_script - plays scripts against the machine, for its tests
+ *
+ * Each row is an event and the actions that must follow it, both as text. Members are called a, b, c … in the order in which the
+ * machine has them created, waiters 1, 2, 3 …
+ */
+#pragma once
+
+#include "gateway/pool/machine.h"
+
+#include "gateway/base/buf.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include <cmocka.h>
+
+#define WAITERS 10
+
+struct row {
+	const char *event;
+	const char *actions;
+};
+
+struct script {
+	struct machine machine;
+	struct machine_waiter waiters[WAITERS];
+	uint64_t now_us;
+	char next_name;
+	struct buf out;
+};
+
+static const char *const codes[] = {
+	[PROVIDER_OK] = "ok",
+	[PROVIDER_GONE] = "gone",
+	[PROVIDER_RATE_LIMIT] = "rate-limit",
+	[PROVIDER_CAPACITY] = "capacity",
+	[PROVIDER_UNAUTHORIZED] = "unauthorized",
+	[PROVIDER_UNAVAILABLE] = "unavailable",
+	[PROVIDER_POLICY] = "policy",
+	[PROVIDER_INVALID] = "invalid",
+};
+
+static const char *const refusals[] = {
+	[POOL_E_FULL] = "full",
+	[POOL_E_DEADLINE] = "deadline",
+	[POOL_E_STOPPING] = "stopping",
+	[POOL_E_UNAVAILABLE] = "unavailable",
+	[POOL_E_BUDGET] = "budget",
+};
+
+static enum provider_code code_of(const char *text)
+{
+	for (size_t i = 0; i < ARRAY_LEN(codes); i++)
+		if (strcmp(codes[i], text) == 0)
+			return (enum provider_code)i;
+	fail_msg("no such code: %s", text);
+	return PROVIDER_INVALID;
+}
+
+static struct pool_member *member_of(struct script *script, const char *name)
+{
+	for (int state = 0; state < POOL_GONE; state++) {
+		struct pool_member *member;
+		DL_FOREACH(script->machine.roster.lists[state], member)
+			if (strcmp(member->name, name) == 0)
+				return member;
+	}
+	fail_msg("no such member: %s", name);
+	return NULL;
+}
+
+static int number_of(const struct script *script, const struct machine_waiter *waiter)
+{
+	return (int)(waiter - script->waiters);
+}
+
+static void say(struct script *script, const char *format, ...) PRINTF(2, 3);
+
+static void say(struct script *script, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	if (script->out.len)
+		assert_int_equal(buf_append(&script->out, SLICE(", ")), 0);
+	assert_int_equal(buf_vprintf(&script->out, format, args), 0);
+	va_end(args);
+}
+
+static void say_action(struct script *script, const struct machine_action *action)
+{
+	switch (action->type) {
+	case MACHINE_DO_LIST:
+		say(script, "list");
+		break;
+	case MACHINE_DO_CREATE:
+		action->member->name[0] = script->next_name++;
+		say(script, "create %s", action->member->name);
+		break;
+	case MACHINE_DO_PREPARE:
+		say(script, "prepare %s", action->member->name);
+		break;
+	case MACHINE_DO_WAKE:
+		say(script, "wake %s", action->member->name);
+		break;
+	case MACHINE_DO_RESTORE:
+		say(script, "restore %s", action->member->name);
+		break;
+	case MACHINE_DO_CLOSE:
+		say(script, "close %s", action->member->name);
+		break;
+	case MACHINE_DO_DESTROY:
+		say(script, "destroy %s", action->member->name);
+		break;
+	case MACHINE_DO_GRANT:
+		say(script, "grant %d %s %s", number_of(script, action->waiter), action->member->name,
+		    pool_tier_name(action->tier));
+		break;
+	case MACHINE_DO_REFUSE:
+		say(script, "refuse %d %s %d", number_of(script, action->waiter), refusals[action->refusal],
+		    (int)action->retry_after_ms);
+		break;
+	case MACHINE_DO_STOPPED:
+		say(script, "stopped %d", (int)action->left);
+		break;
+	}
+}
+
+static void send(struct script *script, struct machine_event event)
+{
+	machine_step(&script->machine, script->now_us, &event);
+	struct machine_action action;
+	while (machine_next_action(&script->machine, &action))
+		say_action(script, &action);
+}
+
+static bool send_outcome(struct script *script, const char *verb, const char *who, const char *code, const char *ms)
+{
+	static const char *const verbs[] = {"created", "prepared", "restored", "destroyed"};
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+		if (strcmp(verbs[i], verb) != 0)
+			continue;
+		bool unsent = strcmp(code, "unsent") == 0;
+		send(script, (struct machine_event){.type = MACHINE_CREATED + i,
+						    .member = member_of(script, who),
+						    .code = unsent ? PROVIDER_UNAVAILABLE : code_of(code),
+						    .retry_after_ms = (uint64_t)atoi(ms),
+						    .unsent = unsent});
+		return true;
+	}
+	return false;
+}
+
+static bool send_member(struct script *script, const char *verb, const char *who)
+{
+	static const char *const verbs[] = {"return", "release", "lost"};
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		if (strcmp(verbs[i], verb) == 0) {
+			send(script, (struct machine_event){.type = MACHINE_RETURN + i, .member = member_of(script, who)});
+			return true;
+		}
+	return false;
+}
+
+static void say_counts(struct script *script)
+{
+	for (int state = 0; state < POOL_GONE; state++)
+		if (script->machine.roster.counts[state])
+			say(script, "%s %d", pool_state_name((enum pool_state)state), (int)script->machine.roster.counts[state]);
+	if (script->machine.waiting)
+		say(script, "waiting %d", (int)script->machine.waiting);
+}
+
+/* Ticks when the machine wants them, and only then. */
+static void pass_time(struct script *script, uint64_t us)
+{
+	uint64_t until_us = script->now_us + us;
+	for (;;) {
+		uint64_t due_us = machine_next_due(&script->machine);
+		if (due_us > until_us)
+			break;
+		script->now_us = due_us > script->now_us ? due_us : script->now_us;
+		send(script, (struct machine_event){.type = MACHINE_TICK});
+		assert_true(machine_next_due(&script->machine) > script->now_us);
+	}
+	script->now_us = until_us;
+}
+
+static void play(struct script *script, const char *text)
+{
+	char verb[16] = "", a[32] = "", b[16] = "", c[16] = "";
+	sscanf(text, "%15s %31s %15s %15s", verb, a, b, c);
+	uint64_t ms = (uint64_t)atoi(a);
+	if (send_outcome(script, verb, a, b, c) || send_member(script, verb, a))
+		return;
+	if (strcmp(verb, "start") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_START});
+	} else if (strcmp(verb, "stop") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_STOP, .deadline_us = script->now_us + ms * 1000});
+	} else if (strcmp(verb, "pass") == 0) {
+		script->now_us += ms * 1000;
+	} else if (strcmp(verb, "wait") == 0) {
+		pass_time(script, ms * 1000);
+	} else if (strcmp(verb, "claim") == 0) {
+		struct machine_waiter *waiter = &script->waiters[atoi(a)];
+		waiter->tenant = (uint64_t)atoi(c);
+		waiter->deadline_us = script->now_us + (uint64_t)atoi(b) * 1000;
+		send(script, (struct machine_event){.type = MACHINE_CLAIM, .waiter = waiter});
+	} else if (strcmp(verb, "intent") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_INTENT, .deadline_us = script->now_us + ms * 1000});
+	} else if (strcmp(verb, "cancel") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_CANCEL, .waiter = &script->waiters[atoi(a)]});
+	} else if (strcmp(verb, "found") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_FOUND, .name = a});
+	} else if (strcmp(verb, "listed") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_LISTED, .code = code_of(a)});
+	} else if (strcmp(verb, "counts") == 0) {
+		say_counts(script);
+	} else if (strcmp(verb, "creation") == 0) {
+		say(script, "%s", gate_text(&script->machine.gate));
+	} else {
+		fail_msg("no such event: %s", text);
+	}
+}
+
+static void run(const struct machine_options *wanted, const struct row *rows, size_t count)
+{
+	struct script script = {.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(4096)};
+	struct machine_options options = *wanted;
+	options.seed = 7;
+	if (!options.max_waiters)
+		options.max_waiters = 8;
+	if (!options.max_age_us)
+		options.max_age_us = UINT64_C(3600000000);
+	options.sizing.create_window_us = 60000000;
+	assert_int_equal(machine_init(&script.machine, &options), 0);
+	for (size_t i = 0; i < count; i++) {
+		play(&script, rows[i].event);
+		char *got = buf_take_string(&script.out);
+		if (strcmp(got ? got : "", rows[i].actions) != 0)
+			fail_msg("row %zu, \"%s\":\n  expected: %s\n  got:      %s", i, rows[i].event, rows[i].actions, got);
+		free(got);
+	}
+	assert_int_equal(script.machine.roster.impossible, 0);
+	buf_deinit(&script.out);
+	machine_deinit(&script.machine);
+}
+
+#define RUN(h, m, waiters, ...)                                                                                        \
+	do {                                                                                                           \
+		static const struct machine_options options_ = {.sizing = {.hot = h, .max = m}, .max_waiters = waiters};\
+		static const struct row rows_[] = {__VA_ARGS__};                                                       \
+		run(&options_, rows_, ARRAY_LEN(rows_));                                                               \
+	} while (0)
+
+/* With these options of sizing, and recycling or not. */
+#define PLAY(recycles, options, ...)                                                                                   \
+	do {                                                                                                           \
+		static const struct machine_options options_ = {.sizing = options, .recycle = recycles};               \
+		static const struct row rows_[] = {__VA_ARGS__};                                                       \
+		run(&options_, rows_, ARRAY_LEN(rows_));                                                               \
+	} while (0)
+
+#define SIZES(...) {__VA_ARGS__}
