@@ -97,7 +97,8 @@ async def restore(request, sprite):
         began = time.monotonic()
         if sprite.world.faults.hit("restore_error", sprite.name, "POST", path=request.path):
             raise CheckpointError("failed to mount checkpoint: input/output error")
-        await sprite.checkpoints.restore(id)
+        if not sprite.world.faults.hit("restore_nothing", sprite.name, "POST", path=request.path):
+            await sprite.checkpoints.restore(id)
         await asyncio.sleep(began + sprite.settings.restore_delay - time.monotonic())
 
     async def report(progress, _):

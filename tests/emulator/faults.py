@@ -20,6 +20,7 @@ KNOWN = {
     "cut_lines": ("the stream of a checkpoint or restore is cut after `lines` lines; what was asked for happens", {"lines": 1}),
     "checkpoint_error": ("making a checkpoint ends with an error line in its stream", {}),
     "restore_error": ("a restore ends with an error line in its stream", {}),
+    "restore_nothing": ("a restore says that it is complete and has done nothing", {}),
     "cut_before_start": ("the socket is cut when a command is asked for; it never starts", {}),
     "cut_after_start": ("the socket is cut as soon as the command runs", {}),
     "cut_before_output": ("the socket is cut in place of the first output frame", {}),

@@ -50,6 +50,19 @@ def test_never_for_another_token(rig, emulator):
     assert names[gateway.token] and not names[gateway.token] & names.get(other, set()), names
 
 
+@pytest.mark.parametrize("command", ["true", "rm -f ~/.spritegate-used"])
+def test_a_restore_that_only_says_so(rig, emulator, command):
+    """The mark that is still there gives it away, and without the mark the first process, which is still the same."""
+    gateway = recycling(rig, emulator)
+    emulator.view.fault("restore_nothing")
+    for _ in range(LIMIT):
+        gateway.run(command)
+        if restores(gateway, "invalid"):
+            break
+    until(lambda: restores(gateway, "invalid") >= 1, "the restore is seen through")
+    assert restores(gateway) == 0
+
+
 @pytest.mark.parametrize("fault, more", [("restore_error", {}), ("cut_lines", {"match": {"path": "*/restore"}})])
 def test_a_restore_that_fails(rig, emulator, fault, more):
     gateway = recycling(rig, emulator)

@@ -267,6 +267,19 @@ async def test_restore_error(emulator):
         await client.clear_faults()
 
 
+async def test_restore_nothing(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.checkpoint(name)
+        await client.shell(name, "echo new > f; nohup sleep 60 >/dev/null 2>&1 &")
+        await client.fault("restore_nothing", match={"sprite": name}, count=1)
+        assert (await client.restore(name, "v1"))[-1]["type"] == "complete"
+        assert (await client.shell(name, "cat f; pgrep -c sleep")).out == "new\n1\n"
+        assert (await client.restore(name, "v1"))[-1]["type"] == "complete"
+        assert (await client.shell(name, "cat f; pgrep -c sleep")).out == "0\n"
+        await client.clear_faults()
+
+
 async def test_nothing_starts_while_a_checkpoint_is_made(emulator):
     """What would start could swap folders and links under the copy. A gap in the ticks of a process shows when that is."""
     async with emulator.client() as client:
