@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum setting_type { TEXT, SECRET, NUMBER, BYTES, SIZE };
+enum setting_type { TEXT, SECRET, NUMBER, BYTES, SIZE, SECONDS };
 
 #define FOR_SERVE 1U
 #define FOR_TOKEN 2U
@@ -16,7 +16,7 @@ struct setting {
 	enum setting_type type;
 	size_t offset;
 	const char *initial; /* as it would be written; NULL = none */
-	uint64_t min, max;   /* of the value; of the length for TEXT and SECRET */
+	uint64_t min, max;   /* of the value (ms for SECONDS); of the length for TEXT and SECRET */
 	unsigned required;   /* FOR_… bits */
 	const char *help;
 };
@@ -25,6 +25,7 @@ struct setting {
 #define KIB       1024ULL
 #define MIB       (1024ULL * 1024)
 #define GIB       (1024ULL * 1024 * 1024)
+#define HOUR_MS   3600000ULL
 
 static const struct setting settings[] = {
 	{"listen", TEXT, AT(listen), "[::]:8080", 1, 255, FOR_SERVE,
@@ -49,7 +50,7 @@ static const struct setting settings[] = {
 	{"max_body_bytes", BYTES, AT(max_body_bytes), "128MiB", 0, 16 * GIB, 0, "Largest body of a proxied request."},
 	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, 0, "Largest body of POST /-/agent/exec."},
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
-	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, 0, "Running Sprites kept ready by this instance; `auto`: as many as the demand is worth."},
+	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, 0, "Running Sprites kept ready by this instance, at most `pool_max`; `auto`: as many as the demand is worth."},
 	{"pool_warm", SIZE, AT(pool_warm), "0", 0, 1000, 0, "Paused Sprites kept ready by this instance; `auto`: as many as the demand and its bursts need."},
 	{"pool_max", NUMBER, AT(pool_max), "10", 1, 1000, 0, "Most Sprites of this instance that exist or are being created."},
 	{"pool_creates_per_minute", NUMBER, AT(pool_creates_per_minute), "0", 0, 1000, 0,
@@ -62,8 +63,9 @@ static const struct setting settings[] = {
 	 "1: when creations are short, a used Sprite is restored from its clean checkpoint, for the same token only; 0: always destroyed."},
 	{"pool_wait_seconds", NUMBER, AT(pool_wait_seconds), "10", 0, 120, 0, "Longest wait of a command for a Sprite."},
 	{"cache_bytes", BYTES, AT(cache_bytes), "0", 0, 0, 0, "Response cache. Only 0 (off) is supported yet."},
-	{"exec_timeout_seconds", NUMBER, AT(exec_timeout_seconds), "30", 1, 3600, 0, "Wall time of a command that asks for none."},
-	{"exec_max_timeout_seconds", NUMBER, AT(exec_max_timeout_seconds), "300", 1, 3600, 0, "Longest `timeout_seconds` of a command."},
+	{"exec_timeout_seconds", SECONDS, AT(exec_timeout_ms), "30", 1, HOUR_MS, 0,
+	 "Wall time of a command that asks for none, at most `exec_max_timeout_seconds`."},
+	{"exec_max_timeout_seconds", SECONDS, AT(exec_max_timeout_ms), "300", 1, HOUR_MS, 0, "Longest `timeout_seconds` of a command."},
 	{"exec_max_output_bytes", BYTES, AT(exec_max_output_bytes), "64MiB", 1, GIB, 0, "Ceiling of every `max_output_bytes`."},
 	{"exec_verify_bytes", BYTES, AT(exec_verify_bytes), "1MiB", 0, GIB, 0,
 	 "Commands whose `max_output_bytes` is above this keep a record of their output in the Sprite, by which it is checked; 0 = none does."},
@@ -71,6 +73,22 @@ static const struct setting settings[] = {
 	 "Requests with a wrong token that one address may make at once and per worker before it gets 429; 5 a minute come back. 0 = no limit."},
 	{"drain_seconds", NUMBER, AT(drain_seconds), "55", 0, 600, 0, "Longest time from the first SIGTERM to the exit."},
 	{"access_log", TEXT, AT(access_log), "stdout", 1, 1024, 0, "`stdout`, `stderr`, `off` or a file."},
+};
+
+/* A setting that may not be above another. */
+static const struct {
+	const char *name, *ceiling;
+} ceilings[] = {
+	{"pool_hot", "pool_max"},
+	{"pool_warm", "pool_max"},
+	{"exec_timeout_seconds", "exec_max_timeout_seconds"},
+};
+
+struct loading {
+	struct config *config;
+	struct buf *faults;
+	unsigned line[ARRAY_LEN(settings)]; /* of the file; 0 = not in it */
+	bool given[ARRAY_LEN(settings)];    /* in the file or in the environment */
 };
 
 static char **text_at(const struct config *config, const struct setting *s)
@@ -108,15 +126,60 @@ static int parse_bytes(struct slice text, uint64_t *value)
 	return r;
 }
 
+/* Seconds with at most three decimals, in milliseconds. */
+static int parse_seconds(struct slice text, uint64_t *value)
+{
+	struct slice whole = text, decimals = SLICE("0");
+	const char *point = text.len ? memchr(text.data, '.', text.len) : NULL;
+	if (point) {
+		whole.len = (size_t)(point - text.data);
+		decimals = slice_from(text, whole.len + 1);
+	}
+	uint64_t ms = 0;
+	int r = slice_to_u64(whole, UINT64_MAX / 1000 - 1, value);
+	if (r == 0)
+		r = decimals.len <= 3 ? slice_to_u64(decimals, 999, &ms) : -EINVAL;
+	for (size_t n = decimals.len; n < 3; n++)
+		ms *= 10;
+	*value = r == 0 ? *value * 1000 + ms : 0;
+	return r;
+}
+
 static int parse_number(enum setting_type type, struct slice text, uint64_t *value)
 {
-	return type == BYTES ? parse_bytes(text, value) : slice_to_u64(text, UINT64_MAX, value);
+	if (type == BYTES)
+		return parse_bytes(text, value);
+	return type == SECONDS ? parse_seconds(text, value) : slice_to_u64(text, UINT64_MAX, value);
+}
+
+/* A number as it would be written. */
+struct written {
+	char text[32];
+};
+
+static struct written write_number(enum setting_type type, uint64_t value)
+{
+	struct written out;
+	if (type == SIZE && value == CONFIG_AUTO)
+		return (struct written){"auto"};
+	if (type != SECONDS) {
+		snprintf(out.text, sizeof out.text, "%llu", (unsigned long long)value);
+		return out;
+	}
+	int n = snprintf(out.text, sizeof out.text, "%llu.%03llu", (unsigned long long)(value / 1000), (unsigned long long)(value % 1000));
+	while (out.text[n - 1] == '0')
+		out.text[--n] = '\0';
+	if (out.text[n - 1] == '.')
+		out.text[n - 1] = '\0';
+	return out;
 }
 
 static const char *expected(enum setting_type type)
 {
 	if (type == BYTES)
 		return "a number of bytes (an integer, or with KiB, MiB, GiB)";
+	if (type == SECONDS)
+		return "a number of seconds (like 30 or 0.5, at most three decimals)";
 	return type == SIZE ? "a whole number or `auto`" : "a whole number";
 }
 
@@ -131,8 +194,8 @@ static int put_number(struct config *config, const struct setting *s, struct sli
 	if (r < 0)
 		return buf_printf(faults, "%s: \"%.*s\" is not %s\n", s->name, SLICE_FMT(text), expected(s->type));
 	if (value < s->min || value > s->max)
-		return buf_printf(faults, "%s: %llu is outside %llu to %llu\n", s->name, (unsigned long long)value,
-				  (unsigned long long)s->min, (unsigned long long)s->max);
+		return buf_printf(faults, "%s: %s is outside %s to %s\n", s->name, write_number(s->type, value).text,
+				  write_number(s->type, s->min).text, write_number(s->type, s->max).text);
 	*number_at(config, s) = value;
 	return 0;
 }
@@ -162,6 +225,12 @@ static int put(struct config *config, const struct setting *s, struct slice text
 	return s->type == TEXT || s->type == SECRET ? put_text(config, s, text, faults) : put_number(config, s, text, faults);
 }
 
+static int give(struct loading *loading, const struct setting *s, struct slice text)
+{
+	loading->given[s - settings] = true;
+	return put(loading->config, s, text, loading->faults);
+}
+
 static const struct setting *find(struct slice name)
 {
 	for (size_t i = 0; i < ARRAY_LEN(settings); i++)
@@ -170,7 +239,7 @@ static const struct setting *find(struct slice name)
 	return NULL;
 }
 
-static int read_line(struct config *config, const char *file, unsigned number, struct slice line, struct buf *faults)
+static int read_line(struct loading *loading, const char *file, unsigned number, struct slice line)
 {
 	if (line.len && line.data[line.len - 1] == '\n')
 		line.len--;
@@ -179,12 +248,16 @@ static int read_line(struct config *config, const char *file, unsigned number, s
 		return 0;
 	struct slice name, value = line;
 	if (!memchr(line.data, '=', line.len) || !slice_next(&value, '=', &name))
-		return buf_printf(faults, "%s:%u: expected `name = value`\n", file, number);
+		return buf_printf(loading->faults, "%s:%u: expected `name = value`\n", file, number);
 	name = slice_trim(name);
 	const struct setting *s = find(name);
 	if (!s)
-		return buf_printf(faults, "%s:%u: unknown setting \"%.*s\"\n", file, number, SLICE_FMT(name));
-	return put(config, s, slice_trim(value), faults);
+		return buf_printf(loading->faults, "%s:%u: unknown setting \"%.*s\"\n", file, number, SLICE_FMT(name));
+	unsigned *seen = &loading->line[s - settings];
+	if (*seen)
+		return buf_printf(loading->faults, "%s:%u: %s is already in line %u\n", file, number, s->name, *seen);
+	*seen = number;
+	return give(loading, s, slice_trim(value));
 }
 
 static void close_file(FILE **file)
@@ -193,21 +266,21 @@ static void close_file(FILE **file)
 		fclose(*file);
 }
 
-static int read_file(struct config *config, const char *path, struct buf *faults)
+static int read_file(struct loading *loading, const char *path)
 {
 	CLEANUP(close_file) FILE *file = fopen(path, "re");
 	if (!file)
-		return buf_printf(faults, "%s: cannot be read: %s\n", path, strerror(errno));
+		return buf_printf(loading->faults, "%s: cannot be read: %s\n", path, strerror(errno));
 	CLEANUP(free_ptr) char *line = NULL;
 	size_t cap = 0;
 	ssize_t len;
 	for (unsigned number = 1; (len = getline(&line, &cap, file)) >= 0; number++) {
-		int r = read_line(config, path, number, slice_of(line, (size_t)len), faults);
+		int r = read_line(loading, path, number, slice_of(line, (size_t)len));
 		secret_wipe(line, (size_t)len);
 		if (r < 0)
 			return r;
 	}
-	return ferror(file) ? buf_printf(faults, "%s: cannot be read\n", path) : 0;
+	return ferror(file) ? buf_printf(loading->faults, "%s: cannot be read\n", path) : 0;
 }
 
 static void variable_name(const struct setting *s, char out[64])
@@ -217,7 +290,7 @@ static void variable_name(const struct setting *s, char out[64])
 		out[i] = (char)toupper((unsigned char)out[i]);
 }
 
-static int read_environment(struct config *config, struct buf *faults)
+static int read_environment(struct loading *loading)
 {
 	static const char prefix[] = "SPRITEGATE_";
 	for (char **entry = environ; *entry; entry++) {
@@ -231,8 +304,8 @@ static int read_environment(struct config *config, struct buf *faults)
 			if (slice_equal(name, slice_str(variable)))
 				s = &settings[i];
 		}
-		int r = s ? put(config, s, rest, faults)
-			  : buf_printf(faults, "%.*s: unknown setting \"%.*s\"\n", SLICE_FMT(name),
+		int r = s ? give(loading, s, rest)
+			  : buf_printf(loading->faults, "%.*s: unknown setting \"%.*s\"\n", SLICE_FMT(name),
 				       SLICE_FMT(slice_from(name, sizeof prefix - 1)));
 		if (r < 0)
 			return r;
@@ -278,23 +351,21 @@ static int check_required(const struct config *config, unsigned use, struct buf 
 	return r;
 }
 
-static int check_size(const char *name, uint64_t size, const struct config *config, struct buf *faults)
+/* A default bends to a ceiling that somebody chose; of two values that somebody chose none is changed. */
+static int check_ceilings(struct loading *loading)
 {
-	if (size == CONFIG_AUTO || size <= config->pool_max)
-		return 0;
-	return buf_printf(faults, "%s: %llu is above pool_max (%llu)\n", name, (unsigned long long)size,
-			  (unsigned long long)config->pool_max);
-}
-
-static int check_relations(const struct config *config, struct buf *faults)
-{
-	int r = check_size("pool_hot", config->pool_hot, config, faults);
-	if (r == 0)
-		r = check_size("pool_warm", config->pool_warm, config, faults);
-	if (r == 0 && config->exec_timeout_seconds > config->exec_max_timeout_seconds)
-		r = buf_printf(faults, "exec_timeout_seconds: %llu is above exec_max_timeout_seconds (%llu)\n",
-			       (unsigned long long)config->exec_timeout_seconds,
-			       (unsigned long long)config->exec_max_timeout_seconds);
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(ceilings); i++) {
+		const struct setting *s = find(slice_str(ceilings[i].name)), *top = find(slice_str(ceilings[i].ceiling));
+		uint64_t *value = number_at(loading->config, s), most = *number_at(loading->config, top);
+		if (*value <= most || (s->type == SIZE && *value == CONFIG_AUTO))
+			continue;
+		if (!loading->given[s - settings])
+			*value = most;
+		else
+			r = buf_printf(loading->faults, "%s: %s is above %s (%s)\n", s->name, write_number(s->type, *value).text, top->name,
+				       write_number(top->type, most).text);
+	}
 	return r;
 }
 
@@ -316,17 +387,18 @@ void config_deinit(struct config *config)
 
 int config_load(struct config *config, const char *file, enum config_use use, struct buf *faults)
 {
+	struct loading loading = {.config = config, .faults = faults};
 	int r = set_defaults(config, faults);
 	if (r == 0 && file)
-		r = read_file(config, file, faults);
+		r = read_file(&loading, file);
 	if (r == 0)
-		r = read_environment(config, faults);
+		r = read_environment(&loading);
 	if (r == 0 && !config->instance)
 		r = default_instance(config);
 	if (r == 0)
 		r = check_required(config, use == CONFIG_SERVE ? FOR_SERVE : FOR_TOKEN, faults);
 	if (r == 0)
-		r = check_relations(config, faults);
+		r = check_ceilings(&loading);
 	if (r < 0)
 		return r;
 	return faults->len ? -EINVAL : 0;
@@ -334,18 +406,20 @@ int config_load(struct config *config, const char *file, enum config_use use, st
 
 int config_document(struct buf *out)
 {
-	static const char *const types[] = {"text", "secret", "integer", "bytes", "integer or `auto`"};
+	static const char *const types[] = {"text", "secret", "integer", "bytes", "integer or `auto`", "seconds"};
 	int r = buf_append(out, SLICE("# Settings\n\nMade by `spritegate help config`. Each row is the environment variable of that name and, without\n"
 				      "`SPRITEGATE_` and in lower case, a line `name = value` of the file given with `--config`. The environment wins.\n"
-				      "Bytes are an integer or end in `KiB`, `MiB`, `GiB`.\n\n"
+				      "Bytes are an integer or end in `KiB`, `MiB`, `GiB`; seconds may have up to three decimals.\n"
+				      "A default that is above a ceiling you have set is lowered to it; two values you have set must fit together.\n"
+				      "`spritegate check-config` shows the values in force.\n\n"
 				      "| Variable | Type | Default | Allowed | Meaning |\n|---|---|---|---|---|\n"));
 	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++) {
 		const struct setting *s = &settings[i];
 		char variable[64];
 		variable_name(s, variable);
-		r = buf_printf(out, "| `%s` | %s | %s%s%s | %llu to %llu%s | %s |\n", variable, types[s->type],
+		r = buf_printf(out, "| `%s` | %s | %s%s%s | %s to %s%s | %s |\n", variable, types[s->type],
 			       s->initial && *s->initial ? "`" : "", s->initial && *s->initial ? s->initial : s->required ? "required" : "–",
-			       s->initial && *s->initial ? "`" : "", (unsigned long long)s->min, (unsigned long long)s->max,
+			       s->initial && *s->initial ? "`" : "", write_number(s->type, s->min).text, write_number(s->type, s->max).text,
 			       s->type == TEXT || s->type == SECRET ? " characters" : "", s->help);
 	}
 	return r;
@@ -386,7 +460,7 @@ static int put_mdoc_setting(struct buf *out, const struct setting *s)
 	else if (r == 0 && s->required)
 		r = buf_append(out, SLICE("Required.\n"));
 	const char *unit = s->type == TEXT || s->type == SECRET ? " characters" : s->type == BYTES ? " bytes" : "";
-	return r < 0 ? r : buf_printf(out, "Allowed: %llu to %llu%s.\n", (unsigned long long)s->min, (unsigned long long)s->max, unit);
+	return r < 0 ? r : buf_printf(out, "Allowed: %s to %s%s.\n", write_number(s->type, s->min).text, write_number(s->type, s->max).text, unit);
 }
 
 int config_manual(struct buf *out)
@@ -397,7 +471,9 @@ int config_manual(struct buf *out)
 				      "Each line is\n.Ql name = value ,\nempty, or a comment that begins with\n.Ql # .\n"
 				      "Every setting is an environment variable as well, which wins over the file.\n"
 				      "Bytes are an integer or end in\n.Ql KiB ,\n.Ql MiB\nor\n.Ql GiB .\n"
-				      "An unknown name or a value that is not allowed keeps the gateway from starting.\n"
+				      "Times in seconds may have up to three decimals where the least allowed value has.\n"
+				      "A default that is above a ceiling that is set is lowered to it.\n"
+				      "An unknown name, a name given twice or a value that is not allowed keeps the gateway from starting.\n"
 				      ".Pp\nThe settings:\n.Bl -tag -width Ds\n"));
 	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++)
 		r = put_mdoc_setting(out, &settings[i]);
@@ -425,10 +501,8 @@ int config_print(const struct config *config, struct buf *out)
 			r = buf_printf(out, "%s = (%s)\n", s->name, secret_at(config, s)->len ? "set" : "not set");
 		else if (s->type == TEXT)
 			r = print_text(s->name, *text_at(config, s), out);
-		else if (s->type == SIZE && *number_at(config, s) == CONFIG_AUTO)
-			r = buf_printf(out, "%s = auto\n", s->name);
 		else
-			r = buf_printf(out, "%s = %llu\n", s->name, (unsigned long long)*number_at(config, s));
+			r = buf_printf(out, "%s = %s\n", s->name, write_number(s->type, *number_at(config, s)).text);
 	}
 	return r;
 }

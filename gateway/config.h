@@ -2,8 +2,9 @@
  * config - every setting, in one table that also documents itself
  *
  * A row `name` is the environment variable SPRITEGATE_NAME and the line `name = value` of a configuration file; the environment wins
- * over the file, the file over the default. An unknown key, a value of the wrong type or out of bounds, or a missing
- * required value stops the start with a sentence that names the key and the limit; nothing is guessed.
+ * over the file, the file over the default. An unknown key, a key twice in the file, a value of the wrong type or out of bounds, or a
+ * missing required value stops the start with a sentence that names the key and the limit; nothing is guessed. A default that is
+ * above a ceiling that was set is lowered to it.
  *
  * Owns:     its strings and secrets.
  * Lifetime: config_init … config_deinit; read-only between config_load and config_deinit, so threads may share it.
@@ -43,8 +44,8 @@ struct config {
 	uint64_t pool_recycle;
 	uint64_t pool_wait_seconds;
 	uint64_t cache_bytes;
-	uint64_t exec_timeout_seconds;
-	uint64_t exec_max_timeout_seconds;
+	uint64_t exec_timeout_ms;
+	uint64_t exec_max_timeout_ms;
 	uint64_t exec_max_output_bytes;
 	uint64_t exec_verify_bytes;
 	uint64_t wrong_token_burst;

@@ -14,7 +14,7 @@
 /* What a test sets is gone afterwards: the environment is the process'. */
 static const char *const names[] = {"SPRITEGATE_SPRITES_TOKEN", "SPRITEGATE_PEPPER",	    "SPRITEGATE_POOL_HOT", "SPRITEGATE_MAX_HEAD_BYTES",
 				    "SPRITEGATE_NOPE",		"SPRITEGATE_REDIS_URL", "SPRITEGATE_LISTEN",   "SPRITEGATE_POOL_WARM",
-				    "SPRITEGATE_POOL_MAX"};
+				    "SPRITEGATE_POOL_MAX",	"SPRITEGATE_EXEC_TIMEOUT_SECONDS", "SPRITEGATE_EXEC_MAX_TIMEOUT_SECONDS"};
 
 static int clean(void **state UNUSED)
 {
@@ -71,6 +71,10 @@ static void test_refusals(void **state UNUSED)
 		{"SPRITEGATE_POOL_WARM", "11", "pool_warm: 11 is above pool_max (10)"},
 		{"SPRITEGATE_POOL_HOT", "101", "pool_hot: 101 is outside 0 to 100"},
 		{"SPRITEGATE_POOL_HOT", "11", "pool_hot: 11 is above pool_max (10)"},
+		{"SPRITEGATE_EXEC_TIMEOUT_SECONDS", "301", "exec_timeout_seconds: 301 is above exec_max_timeout_seconds (300)"},
+		{"SPRITEGATE_EXEC_TIMEOUT_SECONDS", "0", "exec_timeout_seconds: 0 is outside 0.001 to 3600"},
+		{"SPRITEGATE_EXEC_TIMEOUT_SECONDS", "3600.001", "exec_timeout_seconds: 3600.001 is outside 0.001 to 3600"},
+		{"SPRITEGATE_EXEC_TIMEOUT_SECONDS", "18446744073709552", "is not a number of seconds"},
 		{"SPRITEGATE_MAX_HEAD_BYTES", "1MiB", "max_head_bytes: 1048576 is outside 4096 to 131072"},
 		{"SPRITEGATE_MAX_HEAD_BYTES", "32kb", "is not a number of bytes"},
 		{"SPRITEGATE_PEPPER", "short", "pepper: 5 characters, allowed are 32 to 1024"},
@@ -82,6 +86,59 @@ static void test_refusals(void **state UNUSED)
 		setenv(rows[i].name, rows[i].value, 1);
 		assert_int_equal(load(&config, NULL, CONFIG_SERVE, rows[i].fault), -EINVAL);
 	}
+}
+
+static void test_seconds(void **state UNUSED)
+{
+	struct config config;
+	set_required();
+	static const struct {
+		const char *text;
+		uint64_t ms;
+	} good[] = {{"0.5", 500}, {"0.05", 50}, {"0.001", 1}, {"2.125", 2125}, {"7", 7000}, {"7.0", 7000}, {"300.000", 300000}};
+	for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+		setenv("SPRITEGATE_EXEC_TIMEOUT_SECONDS", good[i].text, 1);
+		assert_int_equal(load(&config, NULL, CONFIG_SERVE, NULL), 0);
+		assert_int_equal(config.exec_timeout_ms, good[i].ms);
+		config_deinit(&config);
+	}
+	static const char *const bad[] = {"", ".", ".5", "5.", "0.0005", "1e1", "+1", "-1", "1,5", "1.5.0", "1. 5", "0x1", "1.-5"};
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		setenv("SPRITEGATE_EXEC_TIMEOUT_SECONDS", bad[i], 1);
+		assert_int_equal(load(&config, NULL, CONFIG_SERVE, "is not a number of seconds"), -EINVAL);
+	}
+}
+
+static void expect_printed(const struct config *config, const char *line)
+{
+	CLEANUP(buf_deinit) struct buf text = BUF_MAX(16384);
+	assert_int_equal(config_print(config, &text), 0);
+	if (!memmem(text.data, text.len, line, strlen(line)))
+		fail_msg("\"%s\" is not in: %.*s", line, SLICE_FMT(buf_peek(&text)));
+}
+
+static void test_a_default_bends_to_a_ceiling(void **state UNUSED)
+{
+	struct config config;
+	set_required();
+	setenv("SPRITEGATE_POOL_MAX", "1", 1);
+	setenv("SPRITEGATE_EXEC_MAX_TIMEOUT_SECONDS", "2.5", 1);
+	assert_int_equal(load(&config, NULL, CONFIG_SERVE, NULL), 0);
+	assert_int_equal(config.pool_hot, 1);
+	assert_int_equal(config.exec_timeout_ms, 2500);
+	expect_printed(&config, "\npool_hot = 1\n");
+	expect_printed(&config, "\nexec_timeout_seconds = 2.5\n");
+	config_deinit(&config);
+	/* What was set stays as it was set, even where it is the default. */
+	setenv("SPRITEGATE_POOL_HOT", "2", 1);
+	setenv("SPRITEGATE_EXEC_TIMEOUT_SECONDS", "30", 1);
+	assert_int_equal(load(&config, NULL, CONFIG_SERVE, "pool_hot: 2 is above pool_max (1)"), -EINVAL);
+	assert_int_equal(load(&config, NULL, CONFIG_SERVE, "exec_timeout_seconds: 30 is above exec_max_timeout_seconds (2.5)"), -EINVAL);
+	setenv("SPRITEGATE_POOL_HOT", "auto", 1);
+	unsetenv("SPRITEGATE_EXEC_TIMEOUT_SECONDS");
+	assert_int_equal(load(&config, NULL, CONFIG_SERVE, NULL), 0);
+	assert_true(config.pool_hot == CONFIG_AUTO);
+	config_deinit(&config);
 }
 
 static void test_token_commands_need_less(void **state UNUSED)
@@ -107,10 +164,11 @@ static void test_file(void **state UNUSED)
 	assert_true(config.pool_warm == CONFIG_AUTO);
 	assert_string_equal(config.listen, "127.0.0.1:2"); /* the environment wins */
 	config_deinit(&config);
-	fputs("nope = 1\nno equals sign\n", file);
+	fputs("nope = 1\nno equals sign\npool_hot = 3\n", file);
 	fclose(file);
 	assert_int_equal(load(&config, path, CONFIG_SERVE, ":6: unknown setting \"nope\""), -EINVAL);
 	assert_int_equal(load(&config, path, CONFIG_SERVE, ":7: expected `name = value`"), -EINVAL);
+	assert_int_equal(load(&config, path, CONFIG_SERVE, ":8: pool_hot is already in line 3\n"), -EINVAL);
 	assert_int_equal(load(&config, "/does/not/exist", CONFIG_SERVE, "cannot be read"), -EINVAL);
 	unlink(path);
 }
@@ -135,6 +193,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_defaults, clean, clean),
 		cmocka_unit_test_setup_teardown(test_refusals, clean, clean),
+		cmocka_unit_test_setup_teardown(test_seconds, clean, clean),
+		cmocka_unit_test_setup_teardown(test_a_default_bends_to_a_ceiling, clean, clean),
 		cmocka_unit_test_setup_teardown(test_token_commands_need_less, clean, clean),
 		cmocka_unit_test_setup_teardown(test_file, clean, clean),
 		cmocka_unit_test_setup_teardown(test_secrets_are_not_printed, clean, clean),

@@ -36,7 +36,7 @@ WRONG = {
     "POOL_MAX": [("0", "1 to"), ("99999", "1000")],
     "MAX_HEAD_BYTES": [("1KiB", "4096"), ("129KiB", "131072"), ("32KB", "KiB"), ("32 KiB x", "KiB"), ("0x8000", "bytes")],
     "MAX_BODY_BYTES": [("lots", "KiB"), ("1TiB", "KiB")],
-    "EXEC_TIMEOUT_SECONDS": [("0", "1 to"), ("301", "exec_max_timeout_seconds"), ("30s", "whole number")],
+    "EXEC_TIMEOUT_SECONDS": [("0", "0.001 to"), ("301", "exec_max_timeout_seconds"), ("30s", "number of seconds")],
     "REDIS_TIMEOUT_MS": [("0", "1 to")],
     "WORKERS": [("65", "64")],
     "PEPPER": [("short", "32")],
