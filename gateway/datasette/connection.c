@@ -461,7 +461,7 @@ struct connection_pool *connection_pool_new(const struct connection_pool_options
 	bool is_unix = slice_has_prefix(url, SLICE("http+unix://")) || slice_has_prefix(url, SLICE("unix:"));
 	if (!(is_unix ? parse_unix(pool, url) : parse_http(pool, url))) {
 		snprintf(error, CONNECTION_ERROR_LEN,
-			 "must be http://host:port, https://host:port or http+unix:///path, without a path, query or user");
+			 "must be http://host:port, https://host:port or unix:/path, without a path, query or user");
 		free_pool(pool);
 		return NULL;
 	}
