@@ -97,8 +97,11 @@ async def restore(request, sprite):
         began = time.monotonic()
         if sprite.world.faults.hit("restore_error", sprite.name, "POST", path=request.path):
             raise CheckpointError("failed to mount checkpoint: input/output error")
-        if not sprite.world.faults.hit("restore_nothing", sprite.name, "POST", path=request.path):
+        nothing = sprite.world.faults.hit("restore_nothing", sprite.name, "POST", path=request.path)
+        if not nothing:
             await sprite.checkpoints.restore(id)
+        elif nothing["restart"]:
+            await sprite.rebuild(lambda: asyncio.sleep(0))
         await asyncio.sleep(began + sprite.settings.restore_delay - time.monotonic())
 
     async def report(progress, _):

@@ -50,11 +50,11 @@ def test_never_for_another_token(rig, emulator):
     assert names[gateway.token] and not names[gateway.token] & names.get(other, set()), names
 
 
-@pytest.mark.parametrize("command", ["true", "rm -f ~/.spritegate-used"])
-def test_a_restore_that_only_says_so(rig, emulator, command):
+@pytest.mark.parametrize("command, restart", [("true", False), ("true", True), ("rm -f ~/.spritegate-used", False)])
+def test_a_restore_that_only_says_so(rig, emulator, command, restart):
     """The mark that is still there gives it away, and without the mark the first process, which is still the same."""
     gateway = recycling(rig, emulator)
-    emulator.view.fault("restore_nothing")
+    emulator.view.fault("restore_nothing", restart=restart)
     for _ in range(LIMIT):
         gateway.run(command)
         if restores(gateway, "invalid"):

@@ -275,6 +275,9 @@ async def test_restore_nothing(emulator):
         await client.fault("restore_nothing", match={"sprite": name}, count=1)
         assert (await client.restore(name, "v1"))[-1]["type"] == "complete"
         assert (await client.shell(name, "cat f; pgrep -c sleep")).out == "new\n1\n"
+        await client.fault("restore_nothing", match={"sprite": name}, count=1, restart=True)
+        assert (await client.restore(name, "v1"))[-1]["type"] == "complete"
+        assert (await client.shell(name, "cat f; pgrep -c sleep")).out == "new\n0\n"
         assert (await client.restore(name, "v1"))[-1]["type"] == "complete"
         assert (await client.shell(name, "cat f; pgrep -c sleep")).out == "0\n"
         await client.clear_faults()
