@@ -63,9 +63,9 @@ int token_parse(struct slice text, struct token_parts *parts)
 
 int token_mint(char out[TOKEN_LEN + 1])
 {
-	char kid[TOKEN_KID_LEN];
-	int r = id_base62(kid, sizeof kid);
-	return r < 0 ? r : token_mint_for(slice_of(kid, sizeof kid), out);
+	char kid[TOKEN_KID_LEN + 1];
+	int r = id_base62(kid, TOKEN_KID_LEN);
+	return r < 0 ? r : token_mint_for(slice_of(kid, TOKEN_KID_LEN), out);
 }
 
 int token_mint_for(struct slice kid, char out[TOKEN_LEN + 1])
