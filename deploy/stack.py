@@ -66,6 +66,7 @@ class Stack:
             "external": {}, "settings": {}, "ports": {}, "parts": {}}
         with contextlib.suppress(FileNotFoundError):
             self.record.update(json.loads((STATE / "stack.state").read_text()))
+        self.begun = []   # parts that this process has started
 
     def __getitem__(self, key):
         return self.record[key]
@@ -81,7 +82,8 @@ class Stack:
         return self["external"].get(name) or f"{scheme}://127.0.0.1:{self['ports'][name]}"
 
     def publish(self):
-        pids = {name: self["parts"].get(name, {}).get("pid") for name in reversed(START_ORDER)}
+        parts = {name: self["parts"].get(name) for name in reversed(START_ORDER)}
+        pids = {name: part["pid"] if alive(part) else None for name, part in parts.items()}
         write_private("stack.json", {
             "gateway": self.url("gateway"), "admin": self.url("admin"), "datasette": self.url("datasette"),
             "sprites": self.url("sprites"), "sprites_token": self["sprites_token"], "redis": self.url("redis"),
@@ -345,6 +347,7 @@ def start_part(stack, name, wanted):
         except OSError as error:
             raise Failed(f"{name} failed to start: {error}") from None
     stack["parts"][name] = {"pid": process.pid, "started": started_at(process.pid), "spec": wanted, "log_from": offset}
+    stack.begun.append(name)
     stack.save()
 
 
@@ -412,16 +415,23 @@ def build(preset):
     say(f"built      {folder.relative_to(TOP)}/spritegate in {time.monotonic() - began:.1f} s")
 
 
-def token_tool(stack, *words):
-    return subprocess.run([str(stack.binary()), "token", *words], env={**os.environ, **stack.gateway_settings()},
+def program(stack, *words):
+    return subprocess.run([str(stack.binary()), *words], env={**os.environ, **stack.gateway_settings()},
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+
+
+def check_settings(stack):
+    """Before anything that runs is stopped for them."""
+    result = program(stack, "check-config")
+    if result.returncode:
+        raise Failed(f"gateway: {result.stderr.strip()}")
 
 
 def mint_token(stack):
     """A token for the demo, unless an earlier start's is still known."""
-    if stack["token"] and token_tool(stack, "show", stack["token"][4:20]).returncode == 0:
+    if stack["token"] and program(stack, "token", "show", stack["token"][4:20]).returncode == 0:
         return
-    result = token_tool(stack, "create", "--actor", "demo", "--rate", "60/1m", "--burst", "20", "--conc", "5", "--json")
+    result = program(stack, "token", "create", "--actor", "demo", "--rate", "60/1m", "--burst", "20", "--conc", "5", "--json")
     try:
         stack["token"] = json.loads(result.stdout)["token"]
     except (ValueError, KeyError, TypeError):
@@ -503,6 +513,23 @@ def remember_wishes(stack, options):
     stack["sprites_token"] = token or stack["sprites_token"]
 
 
+def give_up(stack, before):
+    """What this run has started is stopped; what ran before stays, and stack.json tells what there is."""
+    if stack.begun:
+        say("stopping what was started: " + ", ".join(stack.begun))
+    for name in reversed(stack.begun):
+        stop_part(stack, name)
+    stack.record.update(before)
+    stack.save()
+    left = [name for name in START_ORDER if alive(stack["parts"].get(name))]
+    if not left:
+        (STATE / "stack.json").unlink(missing_ok=True)
+        return
+    if (STATE / "stack.json").exists():
+        stack.publish()
+    say("still running from before: " + ", ".join(left) + "; ./deploy/down stops it")
+
+
 def up(options):
     STATE.mkdir(parents=True, exist_ok=True)
     with only_one(STATE / ".stack.lock", 180):
@@ -510,10 +537,11 @@ def up(options):
             for log in LOGS.glob("*.log"):
                 log.unlink()
         stack = Stack()
-        before = {key: copy.deepcopy(stack[key]) for key in WISHES}
+        before = {key: copy.deepcopy(stack[key]) for key in (*WISHES, "ports")}
         remember_wishes(stack, options)
         build(stack["preset"])
         choose_ports(stack)
+        check_settings(stack)
         stack.save()
         try:
             start_parts(stack, START_ORDER[:-1])
@@ -525,10 +553,8 @@ def up(options):
                 demo(stack)
             stack.publish()
         except BaseException:
-            say("stopping what was started")
-            stack.record.update(before)
             with stopping():
-                stop_all(stack)
+                give_up(stack, before)
             raise
         HELD.clear()
         summary(stack)

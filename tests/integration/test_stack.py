@@ -161,6 +161,31 @@ def test_settings_are_passed_through(deploy):
     assert deploy.up("--no-demo").returncode == 0, "a wish that failed is remembered"
 
 
+def test_a_setting_that_is_refused_stops_nothing(deploy):
+    deploy.up("--no-demo", SPRITEGATE_POOL_HOT="1")
+    record = deploy.record
+    refused = deploy.up("--no-demo", code=1, SPRITEGATE_POOL_HOT="xx")
+    assert "pool_hot" in refused.stderr and "stopping" not in refused.stdout, refused.stdout
+    assert deploy.record == record and all(alive(pid) for pid in record["pids"].values())
+    assert deploy.gateway().run("echo ok", token=record["token"]).stdout == "ok\n"
+    assert "pool_hot = 1\n" in deploy.call("spritegate", "check-config").stdout
+
+
+def test_an_up_that_fails_stops_only_what_it_started(deploy):
+    """A fault that only the start itself can find: the new gateway is gone, the other parts and their data are not."""
+    deploy.up("--no-demo")
+    before = deploy.record
+    failed = deploy.up("--no-demo", code=1, SPRITEGATE_ACCESS_LOG="/no/such/folder/x")
+    assert "access_log" in failed.stderr and "still running from before: redis, datasette, sprites" in failed.stdout, failed.stdout
+    assert deploy.record == {**before, "pids": {**before["pids"], "gateway": None}}
+    assert all(alive(pid) for name, pid in before["pids"].items() if name != "gateway")
+    deploy.up("--no-demo")
+    again = deploy.record
+    assert {**again, "pids": None} == {**before, "pids": None} and alive(again["pids"]["gateway"])
+    assert {name for name in PARTS if again["pids"][name] != before["pids"][name]} == {"gateway"}
+    assert deploy.gateway().run("echo ok", token=before["token"]).stdout == "ok\n"
+
+
 def test_parts_of_ones_own(deploy, stack):
     """With --redis, --datasette and --sprites only the gateway is started."""
     deploy.up("--redis", stack.redis_url, "--datasette", stack.datasette, "--sprites", stack.sprites.url,
