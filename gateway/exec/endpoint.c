@@ -161,8 +161,21 @@ static void count_shadowed(struct call *call, const char *names)
 	}
 }
 
+static void count_policy(struct call *call, const struct admission_answer *answer)
+{
+	struct metrics_shard *metrics = call->endpoint->options.metrics;
+	if (!answer->policy[0])
+		return;
+	unsigned name = metrics_name(metrics, answer->policy);
+	const char *outcome = answer->code == ADMISSION_GRANTED ? "allow" : "deny";
+	metrics_add(metrics, METRIC_POLICY_DECISIONS, (struct metrics_labels){{name, metrics_value(METRIC_POLICY_DECISIONS, 1, outcome)}}, 1);
+	if (name < METRICS_NAMES)
+		metrics_set(metrics, METRIC_POLICY_VERSION, (struct metrics_labels){{name}}, answer->policy_version);
+}
+
 static void remember(struct call *call, const struct admission_answer *answer)
 {
+	count_policy(call, answer);
 	count_shadowed(call, answer->shadowed);
 	snprintf(call->kid, sizeof call->kid, "%s", answer->kid);
 	snprintf(call->actor, sizeof call->actor, "%s", answer->actor);

@@ -3,11 +3,20 @@
 #include "gateway/telemetry/metrics_table.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Only grows: what is below `count` does not change any more and is read without the lock. */
+struct names {
+	pthread_mutex_t lock;
+	_Atomic unsigned count;
+	char text[METRICS_NAMES][METRICS_NAME_MAX + 1];
+};
+
 struct metrics_shard {
 	const struct metrics *metrics;
+	struct names *names;
 	_Atomic uint64_t *cells;
 };
 
@@ -15,6 +24,7 @@ struct metrics {
 	struct metrics_build build;
 	size_t first[METRIC_COUNT]; /* a family's first cell */
 	size_t cells;
+	struct names names;
 	unsigned count;
 	struct metrics_shard shards[];
 };
@@ -54,10 +64,15 @@ struct metrics *metrics_new(unsigned shards, const struct metrics_build *build)
 		metrics->cells += series_count(&metric_families[i]) * width(&metric_families[i]);
 	}
 	metrics->count = shards;
+	if (pthread_mutex_init(&metrics->names.lock, NULL) != 0) {
+		free(metrics);
+		return NULL;
+	}
 	metrics->build = *build;
 	bool complete = true;
 	for (unsigned i = 0; i < shards; i++) {
 		metrics->shards[i].metrics = metrics;
+		metrics->shards[i].names = &metrics->names;
 		metrics->shards[i].cells = calloc(metrics->cells, sizeof(uint64_t));
 		complete = complete && metrics->shards[i].cells;
 	}
@@ -73,6 +88,7 @@ void metrics_free(struct metrics *metrics)
 		return;
 	for (unsigned i = 0; i < metrics->count; i++)
 		free(metrics->shards[i].cells);
+	pthread_mutex_destroy(&metrics->names.lock);
 	free(metrics);
 }
 
@@ -89,6 +105,38 @@ unsigned metrics_value(enum metric metric, unsigned label, const char *value)
 		if (strcmp(l->values[i], value) == 0)
 			return i;
 	return l->count - 1;
+}
+
+static bool is_plain(const char *name)
+{
+	size_t len = strspn(name, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._-");
+	return len && !name[len] && len <= METRICS_NAME_MAX;
+}
+
+static unsigned find_name(struct names *names, const char *name)
+{
+	unsigned count = atomic_load_explicit(&names->count, memory_order_acquire), i = 0;
+	while (i < count && strcmp(names->text[i], name) != 0)
+		i++;
+	return i < count ? i : METRICS_NAMES;
+}
+
+unsigned metrics_name(struct metrics_shard *shard, const char *name)
+{
+	struct names *names = shard->names;
+	unsigned i = find_name(names, name);
+	if (i < METRICS_NAMES || !is_plain(name) || atomic_load_explicit(&names->count, memory_order_relaxed) == METRICS_NAMES)
+		return i;
+	pthread_mutex_lock(&names->lock);
+	unsigned count = atomic_load_explicit(&names->count, memory_order_relaxed);
+	i = find_name(names, name);
+	if (i == METRICS_NAMES && count < METRICS_NAMES) {
+		i = count;
+		snprintf(names->text[i], sizeof names->text[i], "%s", name);
+		atomic_store_explicit(&names->count, count + 1, memory_order_release);
+	}
+	pthread_mutex_unlock(&names->lock);
+	return i;
 }
 
 unsigned metrics_code(unsigned status)
@@ -137,9 +185,24 @@ static uint64_t sum_cell(const struct metrics *metrics, size_t cell)
 	return sum;
 }
 
+static uint64_t largest_cell(const struct metrics *metrics, size_t cell)
+{
+	uint64_t largest = 0;
+	for (unsigned i = 0; i < metrics->count; i++) {
+		uint64_t one = atomic_load_explicit(&metrics->shards[i].cells[cell], memory_order_relaxed);
+		largest = one > largest ? one : largest;
+	}
+	return largest;
+}
+
+static uint64_t read_cell(const struct metrics *metrics, enum metric metric, size_t cell)
+{
+	return metric_families[metric].largest ? largest_cell(metrics, cell) : sum_cell(metrics, cell);
+}
+
 uint64_t metrics_read(const struct metrics *metrics, enum metric metric, struct metrics_labels labels)
 {
-	return sum_cell(metrics, cell_of(metrics, metric, labels));
+	return read_cell(metrics, metric, cell_of(metrics, metric, labels));
 }
 
 /* 1500000 counted microseconds are shown as 1.5, a count as it is. */
@@ -169,6 +232,9 @@ static int put_labels(struct buf *out, const struct metrics *metrics, const stru
 		const char *comma = i ? "," : "";
 		if (label->values)
 			r = buf_printf(out, "%s%s=\"%s\"", comma, label->name, label->values[at[i]]);
+		else if (label->count == METRICS_NAMES + 1)
+			r = buf_printf(out, "%s%s=\"%s\"", comma, label->name,
+				       at[i] < METRICS_NAMES ? metrics->names.text[at[i]] : "other");
 		else if (label->count == 1)
 			r = buf_printf(out, "%s%s=\"%s\"", comma, label->name, i ? metrics->build.revision : metrics->build.version);
 		else
@@ -234,8 +300,12 @@ static bool is_expected(size_t series)
 	return known && usual;
 }
 
-static bool is_shown(enum metric metric, size_t series, uint64_t amount)
+static bool is_shown(const struct metrics *metrics, enum metric metric, size_t series, uint64_t amount)
 {
+	if (metric == METRIC_POLICY_DECISIONS)
+		return amount || series / metric_families[metric].labels[1].count < metrics->names.count;
+	if (metric == METRIC_POLICY_VERSION)
+		return amount;
 	return metric != METRIC_HTTP_REQUESTS || amount || is_expected(series);
 }
 
@@ -251,8 +321,8 @@ static int put_family(struct buf *out, const struct metrics *metrics, enum metri
 		size_t cell = metrics->first[metric] + series * width(family);
 		if (family->type == METRIC_HISTOGRAM)
 			r = put_histogram(out, metrics, family, series, cell);
-		else if (is_shown(metric, series, sum_cell(metrics, cell)))
-			r = put_sample(out, metrics, family, series, suffix, NULL, family->unit, sum_cell(metrics, cell));
+		else if (is_shown(metrics, metric, series, read_cell(metrics, metric, cell)))
+			r = put_sample(out, metrics, family, series, suffix, NULL, family->unit, read_cell(metrics, metric, cell));
 	}
 	return r;
 }

@@ -34,6 +34,8 @@ enum metric {
 	METRIC_EXEC_TOTAL,
 	METRIC_EXEC_DECISIONS,
 	METRIC_EXEC_SHADOWED,
+	METRIC_POLICY_DECISIONS,
+	METRIC_POLICY_VERSION,
 	METRIC_EXEC_SECONDS,
 	METRIC_EXEC_QUEUE_SECONDS,
 	METRIC_EXEC_RUNNING,
@@ -105,6 +107,14 @@ struct metrics_shard *metrics_shard(struct metrics *metrics, unsigned index);
  * `label` counts from 0 in the order of the table.
  */
 unsigned metrics_value(enum metric metric, unsigned label, const char *value);
+
+/*
+ * The same for a label whose values operators choose (names of policies): letters, digits, dot, dash, underscore, at most
+ * METRICS_NAME_MAX. The first METRICS_NAMES names are told apart for the life of the process, all others are "other": a closed list.
+ */
+#define METRICS_NAMES    32
+#define METRICS_NAME_MAX 64
+unsigned metrics_name(struct metrics_shard *shard, const char *name);
 
 /* One series: the positions of its label values, unused ones 0. */
 struct metrics_labels {

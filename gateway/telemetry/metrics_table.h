@@ -14,7 +14,7 @@ enum metric_unit { METRIC_ONE, METRIC_MICROSECONDS /* shown as seconds */ };
 
 struct metric_label {
 	const char *name;
-	const char *const *values; /* NULL = HTTP status codes 100 to 599, or of a label of build_info its one value */
+	const char *const *values; /* NULL = HTTP status codes 100 to 599, of a label of build_info its one value, or metrics_name() */
 	unsigned count;
 };
 
@@ -22,6 +22,7 @@ struct metric_family {
 	const char *name; /* with the prefix, without _total */
 	enum metric_type type;
 	enum metric_unit unit;
+	bool largest;             /* of all shards, in place of the sum */
 	struct metric_label labels[3];
 	const uint64_t *bounds; /* histogram buckets in counted units, ascending */
 	unsigned bound_count;

@@ -62,6 +62,42 @@ static void test_text(void **state UNUSED)
 	metrics_free(metrics);
 }
 
+/* As many names as there is room for are told apart; what could break a line, or comes later, is "other". */
+static void test_names(void **state UNUSED)
+{
+	struct metrics *metrics = metrics_new(2, &(struct metrics_build){.version = "1.2.3", .revision = "abc"});
+	struct metrics_shard *one = metrics_shard(metrics, 0), *two = metrics_shard(metrics, 1);
+	struct buf out = BUF_MAX(1024 * 1024);
+	char name[METRICS_NAME_MAX + 2];
+	unsigned agents = metrics_name(one, "agents");
+	assert_int_equal(metrics_name(two, "agents"), agents);
+	static const char *const wrong[] = {"", "a\"b", "a b", "a\nb", "j\xc3\xb6"};
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
+		assert_int_equal(metrics_name(one, wrong[i]), METRICS_NAMES);
+	memset(name, 'x', sizeof name);
+	name[METRICS_NAME_MAX + 1] = '\0';
+	assert_int_equal(metrics_name(one, name), METRICS_NAMES);
+	metrics_add(one, METRIC_POLICY_DECISIONS, (struct metrics_labels){{agents, 0}}, 2);
+	metrics_add(two, METRIC_POLICY_DECISIONS, (struct metrics_labels){{agents, 0}}, 1);
+	metrics_add(two, METRIC_POLICY_DECISIONS, (struct metrics_labels){{METRICS_NAMES, 1}}, 4);
+	metrics_set(one, METRIC_POLICY_VERSION, (struct metrics_labels){{agents}}, 7);
+	metrics_set(two, METRIC_POLICY_VERSION, (struct metrics_labels){{agents}}, 6);
+	assert_int_equal(metrics_render(metrics, false, &out), 0);
+	expect_line(&out, "spritegate_policy_decisions_total{policy=\"agents\",outcome=\"allow\"} 3");
+	expect_line(&out, "spritegate_policy_decisions_total{policy=\"agents\",outcome=\"deny\"} 0");
+	expect_line(&out, "spritegate_policy_decisions_total{policy=\"other\",outcome=\"deny\"} 4");
+	expect_line(&out, "spritegate_policy_version{policy=\"agents\"} 7");
+	assert_false(has_line(&out, "spritegate_policy_decisions_total{policy=\"\",outcome=\"allow\"} 0"));
+	for (unsigned i = 1; i < METRICS_NAMES; i++) {
+		snprintf(name, sizeof name, "p%u", i);
+		assert_int_equal(metrics_name(i % 2 ? one : two, name), i);
+	}
+	assert_int_equal(metrics_name(one, "late"), METRICS_NAMES);
+	assert_int_equal(metrics_name(one, "p31"), 31);
+	buf_deinit(&out);
+	metrics_free(metrics);
+}
+
 static void test_table(void **state UNUSED)
 {
 	for (unsigned i = 0; i < METRIC_COUNT; i++) {
@@ -146,7 +182,7 @@ static void test_full_log(void **state UNUSED)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_table), cmocka_unit_test(test_access_log),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_table), cmocka_unit_test(test_names), cmocka_unit_test(test_access_log),
 					    cmocka_unit_test(test_full_log)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,7 +52,7 @@ def test_refusals_take_nothing(stack):
     token = stack.mint(rate="2/1h", burst=2, conc=1)["token"]
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         busy = pool.submit(stack.run, "sleep 2; echo busy", token=token)
-        until(lambda: stack.exec(token=token, command="true").status_code == 429, "the token is busy", interval=0.1)
+        until(lambda: stack.redis.zcard("sg:{g}:c:" + token[4:20]) == 1, "the token is busy")
         for _ in range(5):
             assert refused(stack.exec(token=token, command="true"), "concurrency")["violated-policies"] == ["concurrency"]
         first = busy.result()
@@ -341,6 +341,9 @@ def test_a_policy_acts_on_all_its_tokens_at_once(rig, stack):
     for token in tokens:
         body = problem(gateway.exec(token=token, command="true"), 403, "command-denied")
         assert (body["policy"], body["policy_version"]) == (name, 2), body
+    metrics = gateway.metrics()
+    assert metrics.get("spritegate_policy_version", policy=name) == 2
+    assert [metrics.get("spritegate_policy_decisions_total", policy=name, outcome=outcome) for outcome in ("allow", "deny")] == [2, 2]
     gateway.until_logged(lambda line: (line.get("policy"), line.get("policy_version"), line["status"]) == (name, 2, 403))
     gateway.until_logged(lambda line: (line.get("policy"), line.get("policy_version"), line["status"]) == (name, 1, 200))
 
