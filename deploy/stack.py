@@ -51,7 +51,17 @@ class Failed(Exception):
 
 
 def say(text=""):
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Whoever read along has left (`| head`); the stack is wanted no less.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def visible(path):
+    """Is `path` the machine's own? The private root shares only these folders with it."""
+    return not pathlib.Path("/opt/spritegate").is_dir() or any(
+        path.resolve().is_relative_to(shared) for shared in (TOP, "/tmp", "/dev", "/proc"))
 
 
 # --- the stack's folder ------------------------------------------------------
@@ -597,6 +607,16 @@ def down():
     say("The stack is down.")
 
 
+def enter_callers_folder(arguments):
+    """Relative paths are the caller's, where the private root can see them."""
+    folder = pathlib.Path(os.environ.pop("SG_CALLED_FROM", TOP))
+    for option, value in zip(arguments, arguments[1:]):
+        if option == "--config" and not visible(folder / value):
+            raise Failed(f"--config {folder / value}: must lie below the checkout or /tmp, the private root has nothing else of this machine")
+    if visible(folder):
+        os.chdir(folder)
+
+
 def run_program(arguments):
     """Become the built program, with the settings of the stack if there is one."""
     stack = Stack()
@@ -604,6 +624,7 @@ def run_program(arguments):
     if not stack.binary().exists():
         with contextlib.redirect_stdout(sys.stderr):
             build(stack["preset"])
+    enter_callers_folder(arguments)
     env = {**os.environ}
     if (STATE / "stack.state").exists():
         settings = stack.gateway_settings()
@@ -636,8 +657,7 @@ def parse_down(arguments):
 
 
 def main():
-    if pathlib.Path("/opt/spritegate").is_dir() and not any(
-            STATE.resolve().is_relative_to(shared) for shared in (TOP, "/tmp")):
+    if not visible(STATE):
         raise Failed(f"SG_STATE={STATE}: must lie below the checkout or /tmp, the private root has nothing else of this machine")
     command, *arguments = sys.argv[1:]
     if command == "up":

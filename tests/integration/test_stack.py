@@ -219,6 +219,34 @@ def test_one_more_gateway(stack):
         process.stderr.close()
 
 
+def test_a_reader_that_leaves_takes_nothing_down(deploy):
+    """As `./deploy/up --detach | head -1` does."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([str(TOP / "deploy/up"), "--detach", "--no-demo"], env=deploy.env, stdin=subprocess.DEVNULL, stdout=write,
+                          stderr=subprocess.PIPE, text=True, timeout=200, check=False)
+    os.close(write)
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr, done.stderr
+    assert deploy.gateway().run("echo ok").stdout == "ok\n"
+
+
+def test_paths_are_the_callers(stack, tmp_path):
+    """A configuration file is found from the folder in which it was named; one that cannot be seen from the private root is named."""
+    def check(path, folder):
+        return subprocess.run([str(TOP / "deploy/spritegate"), "check-config", "--config", path], cwd=folder, env=stack.env,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+
+    (tmp_path / "my.conf").write_text("pool_wait_seconds = 77\n")
+    for path, folder in (("my.conf", tmp_path), (f"../{tmp_path.name}/my.conf", tmp_path), (tmp_path / "my.conf", "/")):
+        done = check(path, folder)
+        assert done.returncode == 0 and "pool_wait_seconds = 77\n" in done.stdout, f"{path}: {done.stderr}"
+    missing = check("none.conf", tmp_path)
+    assert missing.returncode == 2 and "none.conf: cannot be read" in missing.stderr, missing.stderr
+    if os.path.isdir("/opt/spritegate"):
+        outside = check("my.conf", "/var")
+        assert outside.returncode == 1 and "/var/my.conf" in outside.stderr and "private root" in outside.stderr, outside.stderr
+
+
 def test_token_commands_through_the_script(stack):
     made = subprocess.run(["./deploy/spritegate", "token", "create", "--actor", "NAME", "--rate", "60/1m", "--burst", "5", "--conc", "3", "--budget", "600s/day",
                            "--max-run", "60s", "--max-out", "1MiB", "--json"], cwd=TOP, env=stack.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
