@@ -31,11 +31,39 @@ static void take_limit(struct budget *budget, const struct provider_limit *limit
 		budget->count = budget->ceiling;
 }
 
+/* The new ceiling is still reached step by step, one more with each success (budget_raise). */
+static void outgrow(struct budget *budget, uint64_t now_us)
+{
+	while (budget->heard_us && now_us >= budget->heard_us + BUDGET_QUIET_PERIODS * budget->period_us) {
+		budget->heard_us += budget->period_us;
+		budget->ceiling *= 2;
+		if (budget->own_ceiling ? budget->ceiling * budget->own_us < budget->own_ceiling * budget->period_us
+					: budget->ceiling < CEILING_MAX)
+			continue;
+		budget->heard_us = 0;
+		budget->ceiling = budget->own_ceiling;
+		budget->period_us = budget->own_us;
+		if (budget->count > budget->ceiling)
+			budget->count = budget->ceiling;
+	}
+}
+
+void budget_configure(struct budget *budget, uint64_t count, uint64_t period_us)
+{
+	if (!count)
+		return;
+	take_limit(budget, &(struct provider_limit){.count = count, .window_ms = period_us / 1000});
+	budget->own_ceiling = budget->ceiling;
+	budget->own_us = budget->period_us;
+}
+
 void budget_learn(struct budget *budget, uint64_t now_us, const struct provider_limit *limit)
 {
+	outgrow(budget, now_us);
 	if (!limit->count)
 		return;
 	take_limit(budget, limit);
+	budget->heard_us = now_us;
 	uint64_t used = limit->left < budget->count ? budget->count - limit->left : 0;
 	uint64_t full_us = now_us + used * cost_us(budget);
 	if (full_us > budget->full_us)
@@ -45,6 +73,7 @@ void budget_learn(struct budget *budget, uint64_t now_us, const struct provider_
 void budget_halve(struct budget *budget, uint64_t opens_us, const struct provider_limit *limit)
 {
 	take_limit(budget, limit);
+	budget->heard_us = opens_us;
 	uint64_t planned_us = budget_opens_us(budget, 0, false);
 	budget->count = budget->count > 1 ? budget->count / 2 : 1;
 	set_opening(budget, opens_us > planned_us ? opens_us : planned_us);
@@ -52,12 +81,15 @@ void budget_halve(struct budget *budget, uint64_t opens_us, const struct provide
 
 void budget_postpone(struct budget *budget, uint64_t opens_us)
 {
+	if (budget->count && opens_us > budget->heard_us)
+		budget->heard_us = opens_us;
 	if (budget->count && opens_us > budget_opens_us(budget, 0, false))
 		set_opening(budget, opens_us);
 }
 
 void budget_spend(struct budget *budget, uint64_t now_us)
 {
+	outgrow(budget, now_us);
 	budget->made_us[budget->made++ % BUDGET_CEILING_MAX] = now_us;
 	if (budget->count)
 		budget->full_us = (budget->full_us > now_us ? budget->full_us : now_us) + cost_us(budget);

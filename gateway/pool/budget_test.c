@@ -58,6 +58,7 @@ static void demand_is_spread(void **state)
 			continue; /* nothing is wanted for a while */
 		while (n < ARRAY_LEN(made) && budget_opens_us(&budget, 0, false) <= now) {
 			budget_spend(&budget, now);
+			budget_learn(&budget, now, &ten);
 			made[n++] = now;
 		}
 	}
@@ -98,6 +99,67 @@ static void what_is_left_fits_at_once(void **state)
 	assert_int_equal(budget_opens_us(&budget, 2, false), 220 * SECOND);
 }
 
+/* Ten in 10 s, named once; then the provider says nothing more. */
+static void a_limit_that_is_not_repeated_is_outgrown(void **state)
+{
+	(void)state;
+	static const struct provider_limit said = {.count = 10, .window_ms = 10000, .left = UINT64_MAX};
+	struct budget budget = {0};
+	budget_halve(&budget, 5 * SECOND, &said);
+	budget_spend(&budget, 105 * SECOND - 1);
+	assert_int_equal(budget.ceiling, 10);
+	budget_spend(&budget, 105 * SECOND);
+	assert_int_equal(budget.ceiling, 20);
+	budget_learn(&budget, 114 * SECOND, &unsaid);
+	assert_int_equal(budget.ceiling, 20);
+	budget_learn(&budget, 115 * SECOND, &unsaid);
+	assert_int_equal(budget.ceiling, 40);
+	assert_int_equal(budget.count, 5); /* one more with each success, as ever */
+	/* Named again, or refused again: the waiting begins anew. */
+	budget_learn(&budget, 116 * SECOND, &said);
+	assert_int_equal(budget.ceiling, 10);
+	budget_spend(&budget, 215 * SECOND);
+	assert_int_equal(budget.ceiling, 10);
+	budget_halve(&budget, 216 * SECOND, &unsaid);
+	budget_spend(&budget, 315 * SECOND);
+	assert_int_equal(budget.ceiling, 10);
+	budget_postpone(&budget, 320 * SECOND);
+	budget_spend(&budget, 419 * SECOND);
+	assert_int_equal(budget.ceiling, 10);
+	/* Seven doublings are above all there is. */
+	budget_spend(&budget, 420 * SECOND + 60 * SECOND - 1);
+	assert_int_equal(budget.ceiling, 640);
+	budget_spend(&budget, 480 * SECOND);
+	assert_int_equal(budget_opens_us(&budget, 500, false), 0);
+	budget_raise(&budget);
+	assert_int_equal(budget.count, 0);
+	budget_halve(&budget, 500 * SECOND, &said);
+	assert_int_equal(budget.count, 5);
+	assert_int_equal(budget_opens_us(&budget, 0, false), 500 * SECOND);
+}
+
+static void what_is_configured_is_not_outgrown(void **state)
+{
+	(void)state;
+	static const struct {
+		struct provider_limit said;
+	} rows[] = {{{.count = 3, .window_ms = 60000}}, {{.count = 3, .window_ms = 1000}}, {{.count = 900}}, {{0}}};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct budget budget = {0};
+		budget_configure(&budget, 12, 60 * SECOND);
+		budget_spend(&budget, 100000 * SECOND);
+		assert_int_equal(budget.count, 12);
+		budget_halve(&budget, 100000 * SECOND, &rows[i].said);
+		budget_spend(&budget, 110000 * SECOND);
+		assert_int_equal(budget.ceiling, 12);
+		assert_int_equal(budget.period_us, 60 * SECOND);
+		assert_true(budget.count >= 1 && budget.count <= 12);
+		for (int j = 0; j < 20; j++)
+			budget_raise(&budget);
+		assert_int_equal(budget.count, 12);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -105,6 +167,8 @@ int main(void)
 	        cmocka_unit_test(a_refusal_halves_and_successes_raise),
 	        cmocka_unit_test(demand_is_spread),
 	        cmocka_unit_test(what_is_left_fits_at_once),
+	        cmocka_unit_test(a_limit_that_is_not_repeated_is_outgrown),
+	        cmocka_unit_test(what_is_configured_is_not_outgrown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -273,10 +273,7 @@ static void pass(struct machine *machine, uint64_t now_us)
 {
 	if (!machine->begun) {
 		const struct sizing_options *sizing = &machine->options.sizing;
-		budget_learn(&machine->gate.budget, now_us,
-			     &(struct provider_limit){.count = sizing->create_limit,
-						      .window_ms = sizing->create_window_us / MS,
-						      .left = UINT64_MAX});
+		budget_configure(&machine->gate.budget, sizing->create_limit, sizing->create_window_us);
 		demand_init(&machine->demand, now_us);
 		spend_init(&machine->spend, machine->options.day_nusd, now_us);
 		machine->begun = true;
