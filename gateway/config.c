@@ -46,7 +46,7 @@ static const struct setting settings[] = {
 	{"trusted_proxies", TEXT, AT(trusted_proxies), "", 0, 4096, 0,
 	 "Networks (CIDR, comma-separated) whose X-Forwarded-For and X-Forwarded-Proto are believed. Empty = nobody."},
 	{"max_head_bytes", BYTES, AT(max_head_bytes), "32KiB", 4 * KIB, 128 * KIB, 0,
-	 "Largest request head, target included. Larger costs memory and time on every request."},
+	 "Largest request head, target included; an answer's may be twice as large, and 64 KiB. Larger costs memory and time on every request."},
 	{"max_body_bytes", BYTES, AT(max_body_bytes), "128MiB", 0, 16 * GIB, 0, "Largest body of a proxied request."},
 	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, 0, "Largest body of POST /-/agent/exec."},
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},

@@ -135,7 +135,7 @@ static void on_relayed(void *ctx, const struct http_head *head, const struct rel
 	struct worker *worker = ctx;
 	meters_relay(&worker->meters, summary);
 	log_request(worker, head, &summary->http, summary->failed && summary->upstream_status ? "upstream" : NULL,
-		    summary->failed ? exchange_error_name(summary->error) : NULL);
+		    summary->failed ? exchange_error_name(summary->error) : summary->head_refused ? "answer_head_limit" : NULL);
 }
 
 static void on_rejected(void *ctx, const char *reason)

@@ -59,6 +59,7 @@ const char *exchange_error_name(enum exchange_error error)
 	static const char *const names[EXCHANGE_ERRORS] = {
 		[EXCHANGE_CONNECT] = "connect",     [EXCHANGE_TIMEOUT] = "timeout",   [EXCHANGE_CLOSED] = "closed",
 		[EXCHANGE_TRUNCATED] = "truncated", [EXCHANGE_PROTOCOL] = "protocol", [EXCHANGE_INTERNAL] = "internal",
+		[EXCHANGE_HEAD] = "head_limit",
 	};
 	return names[error];
 }
@@ -257,7 +258,8 @@ static void take_bytes(struct exchange *exchange, struct slice bytes)
 	if (r == RESPONSE_DONE)
 		finish(exchange, used == bytes.len);
 	else if (r < 0)
-		fail(exchange, EXCHANGE_PROTOCOL, exchange->response.error);
+		fail(exchange, response_head_too_large(&exchange->response) ? EXCHANGE_HEAD : EXCHANGE_PROTOCOL,
+		     exchange->response.error);
 }
 
 static void set_paused(struct exchange *exchange, bool paused)
@@ -389,6 +391,7 @@ static void give_back(struct exchange *exchange)
 	struct exchange_pool *pool = exchange->pool;
 	trim(&exchange->head);
 	trim(&exchange->out);
+	trim(&exchange->response.text);
 	exchange->next = pool->free;
 	pool->free = exchange;
 }

@@ -25,6 +25,7 @@ enum exchange_error {
 	EXCHANGE_CLOSED,    /* closed before a response began */
 	EXCHANGE_TRUNCATED, /* closed in the middle of a response */
 	EXCHANGE_PROTOCOL,  /* the response breaks HTTP */
+	EXCHANGE_HEAD,      /* the head of the response is beyond RESPONSE_HEAD_MAX, which is no fault of Datasette */
 	EXCHANGE_INTERNAL,  /* no memory */
 	EXCHANGE_ERRORS,    /* how many there are */
 };

@@ -22,7 +22,8 @@ static struct response *of(llhttp_t *parser)
 static int count_head(struct response *response, size_t len)
 {
 	response->head_bytes += len;
-	return response->head_bytes > RESPONSE_HEAD_MAX ? fail(response, "its head is larger than 64 KiB") : 0;
+	response->head_too_large = response->head_bytes > RESPONSE_HEAD_MAX;
+	return response->head_too_large ? fail(response, "its head is larger than 256 KiB") : 0;
 }
 
 static int on_status(llhttp_t *parser, const char *at UNUSED, size_t len)
@@ -169,7 +170,7 @@ static void begin_head(struct response *response)
 	buf_consume(&response->text, response->text.len);
 	response->count = response->head_bytes = response->extension_bytes = 0;
 	response->content_lengths = response->codings = 0;
-	response->head_done = false;
+	response->head_done = response->head_too_large = false;
 }
 
 static int on_message_complete(llhttp_t *parser)

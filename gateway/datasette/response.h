@@ -18,7 +18,7 @@
 #include <llhttp.h>
 
 #define RESPONSE_FIELDS_MAX  100
-#define RESPONSE_HEAD_MAX    (64 * 1024)
+#define RESPONSE_HEAD_MAX    (256 * 1024)
 #define RESPONSE_INTERIM_MAX 10
 
 #define RESPONSE_DONE 1
@@ -57,7 +57,7 @@ struct response {
 	size_t count, head_bytes, extension_bytes;
 	uint64_t content_length;
 	unsigned interim, content_lengths, codings;
-	bool to_head, started, head_done, keep_alive, dead;
+	bool to_head, started, head_done, head_too_large, keep_alive, dead;
 	const char *error; /* a plain sentence, static */
 };
 
@@ -77,6 +77,12 @@ MUST_CHECK int response_eof(struct response *response);
 static inline bool response_started(const struct response *response)
 {
 	return response->started;
+}
+
+/* It is broken only in that its head is beyond our bound. */
+static inline bool response_head_too_large(const struct response *response)
+{
+	return response->head_too_large;
 }
 
 /* After RESPONSE_DONE: may the connection carry another exchange? */

@@ -35,7 +35,7 @@ static int write_head(struct http_request *request)
 
 int bypass_start(struct http_request *request)
 {
-	buf_init(&request->wire, 2 * HTTP_REQUEST_BUFFER);
+	buf_init(&request->wire, HTTP_REQUEST_BUFFER + request->server->pool_size);
 	request->bypassed = request->committed = true;
 	request->wire_us = clock_mono_us();
 	request->wire_chunked = request->length == HTTP_LENGTH_UNKNOWN && request->head.version_minor > 0 && !request->bodyless;

@@ -35,6 +35,20 @@ static void test_no_byte_reaches_the_next_connection(void **state UNUSED)
 	assert_int_equal(microhttpd_munmap(second, LEN), 0);
 }
 
+static void test_what_is_kept_is_mostly_the_kernel_s(void **state UNUSED)
+{
+	unsigned char resident[LEN / 4096];
+	size_t count = 0;
+	unsigned char *block = take(LEN);
+	memset(block, 'x', LEN);
+	assert_int_equal(microhttpd_munmap(block, LEN), 0);
+	assert_int_equal(mincore(block, LEN, resident), 0);
+	for (size_t i = 0; i < sizeof resident; i++)
+		count += resident[i] & 1;
+	assert_true(count <= sizeof resident / 2);
+	assert_ptr_equal(take(LEN), block);
+}
+
 static void test_many_at_once(void **state UNUSED)
 {
 	unsigned char *blocks[CONNECTION_MEMORY_KEPT + 8];
@@ -79,6 +93,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_no_byte_reaches_the_next_connection),
+		cmocka_unit_test(test_what_is_kept_is_mostly_the_kernel_s),
 		cmocka_unit_test(test_many_at_once),
 		cmocka_unit_test(test_other_sizes_are_not_mixed),
 		cmocka_unit_test(test_only_large_blocks_stay_as_they_are),

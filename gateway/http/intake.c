@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-/* A response head may be as large as what Datasette may send. */
-#define ANSWER_MAX (80 * 1024)
 /* What an idle request object may keep allocated. */
 #define KEEP_MAX   (16 * 1024)
 
@@ -28,7 +26,7 @@ static struct http_request *new_request(struct http_server *server)
 	if (!request)
 		return NULL;
 	buf_init(&request->target, server->pool_size);
-	buf_init(&request->answer, ANSWER_MAX);
+	buf_init(&request->answer, server->pool_size);
 	return request;
 }
 

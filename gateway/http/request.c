@@ -82,21 +82,25 @@ static bool answer_fits(const struct http_request *request)
 	return used + request->answer.len + request->answer_count * framing < request->server->pool_size;
 }
 
+static int copy_fields(struct http_request *request, const struct http_fields *fields)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && fields && i < fields->count; i++)
+		r = copy_field(&request->answer, &fields->at[i]);
+	request->answer_count = fields ? fields->count : 0;
+	return r == -EMSGSIZE || (r == 0 && !answer_fits(request)) ? HTTP_REQUEST_E_HEAD : r;
+}
+
 static int start_answer(struct http_request *request, unsigned status, const struct http_fields *fields, uint64_t length)
 {
 	if (request->answered || request->aborted)
 		return HTTP_REQUEST_E_ANSWERED;
-	for (size_t i = 0; fields && i < fields->count; i++) {
-		int r = copy_field(&request->answer, &fields->at[i]);
-		if (r < 0) {
-			request_cut(request);
-			return r;
-		}
-	}
-	request->answer_count = fields ? fields->count : 0;
-	if (!answer_fits(request)) {
+	int r = copy_fields(request, fields);
+	if (r < 0)
+		request_cut(request);
+	if (r != 0) {
 		buf_consume(&request->answer, request->answer.len);
-		return HTTP_REQUEST_E_HEAD;
+		return r;
 	}
 	request->answered = true;
 	request->status = status;

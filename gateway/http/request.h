@@ -32,7 +32,7 @@
 #define HTTP_REQUEST_E_ANSWERED  1 /* there is an answer already (or the client is gone): ignored */
 #define HTTP_REQUEST_E_TOO_LARGE 2 /* Content-Length above the limit: answered with 413 here, only on_finished follows */
 #define HTTP_REQUEST_E_HEAD      3 /* the fields do not fit into what this request's head has left of the memory of the connection:
-                                    * nothing was answered. 12 KiB always fit, more with a smaller request head. */
+                                    * nothing was answered. 64 KiB always fit, and twice max_head. */
 
 #define HTTP_LENGTH_UNKNOWN UINT64_MAX
 

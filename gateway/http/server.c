@@ -13,9 +13,10 @@
 
 #define SWEEP_MS 1000
 
-/* What libmicrohttpd's pool of a connection needs beside the head: its records of up to 100 fields (64 bytes each) and a response head
- * of 12 KiB, which is as much as a page of Datasette with long Link and Set-Cookie fields has been seen to send, with room to spare. */
-#define POOL_EXTRA (24 * 1024)
+/* What libmicrohttpd's pool of a connection needs beside the two heads: its records of up to 100 fields, and the framing. */
+#define POOL_RECORDS (16 * 1024)
+/* Datasette repeats the target in Link and Location, there percent-encoded, and may set cookies of its own. */
+#define ANSWER_HEAD_MIN (64 * 1024)
 
 /* Inside one thread a resumed connection needs no wake-up through a descriptor, which would cost two system calls a request. */
 #define SUSPEND_WITHOUT_ITC (MHD_ALLOW_SUSPEND_RESUME & ~MHD_USE_ITC)
@@ -338,6 +339,12 @@ static int start_handles(struct http_server *server)
 	return r < 0 ? r : uv_poll_start(&server->gone_poll, UV_READABLE, on_gone_poll);
 }
 
+static size_t pool_size(size_t max_head)
+{
+	size_t answer_head = 2 * max_head > ANSWER_HEAD_MIN ? 2 * max_head : ANSWER_HEAD_MIN;
+	return max_head + answer_head + POOL_RECORDS;
+}
+
 struct http_server *http_server_new(const struct http_server_options *options)
 {
 	struct http_server *server = calloc(1, sizeof *server);
@@ -346,7 +353,7 @@ struct http_server *http_server_new(const struct http_server_options *options)
 		return NULL;
 	}
 	server->options = *options;
-	server->pool_size = options->max_head + POOL_EXTRA;
+	server->pool_size = pool_size(options->max_head);
 	server->gone_fd = epoll_create1(EPOLL_CLOEXEC);
 	server->daemon = server->gone_fd < 0 ? NULL : start_daemon(server);
 	if (!server->daemon) {

@@ -112,12 +112,12 @@ static void cancel(struct carry *carry)
 
 static void refuse_head(struct carry *carry)
 {
-	static const struct exchange_failure failure = {
-		.error = EXCHANGE_PROTOCOL, .detail = "its head is too large to be passed on beside a request head of this size"};
+	struct http_problem problem = {.status = 502,
+				       .code = "answer-head-too-large",
+				       .detail = SLICE("Datasette answered, but the head of its answer is larger than this gateway passes on.")};
 	cancel(carry);
-	carry->summary.failed = true;
-	carry->summary.error = failure.error;
-	answer_failure(carry, &failure);
+	carry->summary.head_refused = true;
+	answer_problem(carry, &problem, false);
 }
 
 static void on_head(void *ctx, const struct response_head *head)
@@ -168,6 +168,10 @@ static void on_response_failed(void *ctx, const struct exchange_failure *failure
 {
 	struct carry *carry = ctx;
 	note_timing(carry);
+	if (failure->error == EXCHANGE_HEAD && !carry->head_passed) {
+		refuse_head(carry);
+		return;
+	}
 	carry->summary.failed = true;
 	carry->summary.error = failure->error;
 	if (carry->head_passed)

@@ -6,8 +6,8 @@
  * Runs on:    the loop of its pools.
  * Re-entry:   relay_handle() is called inside on_request and answers at once only with problems; no callback runs inside a call.
  * Bounds:     HTTP_REQUEST_BUFFER + EXCHANGE_BUFFER bytes a request.
- * Invariants: what Datasette cuts is cut for the client; a client that leaves cancels its exchange; our own 502, 503 and 504 say that
- *             Datasette failed and how.
+ * Invariants: what Datasette cuts is cut for the client; a client that leaves cancels its exchange; our own 502, 503 and 504 say whose
+ *             fault it is, and how.
  */
 #pragma once
 
@@ -22,6 +22,7 @@ struct relay_summary {
 	struct exchange_timing upstream;
 	bool failed;                  /* Datasette failed: `error` says how */
 	enum exchange_error error;
+	bool head_refused;            /* Datasette answered with a head beyond what the server sends */
 	unsigned upstream_status;     /* 0 when Datasette did not answer */
 };
 

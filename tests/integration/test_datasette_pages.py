@@ -66,6 +66,13 @@ def test_page(stack, target):
     same(stack, "GET", target)
 
 
+@pytest.mark.parametrize("page", ["/", "/sample", "/sample/-/query", "/sample/-/query.json"])
+def test_long_sql_in_the_target(stack, page):
+    """Datasette repeats it in Link or Location, with quotes and blanks percent-encoded."""
+    for tail in ("a" * 30_000, "a'\"" * 10_000):
+        same(stack, "GET", f"{page}?sql=select+1+--{tail}")
+
+
 def test_the_list_is_worth_something(stack):
     """Many of them are real pages of several kinds."""
     statuses = [ask(stack.port, "GET", target).status for target in PAGES]
