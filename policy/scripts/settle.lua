@@ -31,6 +31,7 @@ if redis.call('EXISTS', spent) == 1 then
   redis.call('HINCRBY', spent, 'used', string.format('%.0f', charged))
   if out_held and out_held > 0 then redis.call('HINCRBY', spent, 'out_held', string.format('-%.0f', out_held)) end
   redis.call('HINCRBY', spent, 'out', string.format('%.0f', math.min(out, out_held or out)))
+  if refund then redis.call('HINCRBY', spent, 'reqs', -1) end
 end
 if not refund then return 1 end
 

@@ -334,6 +334,7 @@ class Model:
                 spent["out_held"] -= reserved
                 spent["out"] += min(out, reserved)
                 if refund:
+                    spent["reqs"] -= 1
                     interval, tau, actor_interval, actor_tau = map(int, charges)
                     self.put_back(("t", kid), now, int(since), interval, tau)
                     if actor_interval:
