@@ -3,6 +3,7 @@
 #include "gateway/base/hmac.h"
 #include "gateway/base/id.h"
 #include "gateway/base/json_text.h"
+#include "gateway/base/redact.h"
 #include "gateway/base/secret.h"
 #include "gateway/base/sha256.h"
 #include "gateway/base/utf8.h"
@@ -194,6 +195,25 @@ static void test_secret(void **state UNUSED)
 	assert_null(secret.bytes);
 }
 
+#define KID    "0123456789abcdEF"
+#define SECRET "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345678901"
+
+static void test_tokens_in_text(void **state UNUSED)
+{
+	static const struct {
+		const char *text, *secret;
+	} cases[] = {
+		{"/x/sgt_" KID "_" SECRET, SECRET},	{"sgt_" KID "_" SECRET "/y", SECRET}, {"/sgt_sgt_" KID "_" SECRET "~", SECRET},
+		{"/SGT_" KID "_ABC", "ABC"},		{"/sgt_" KID "_", ""},		      {"/sgt_short_" SECRET, ""},
+		{"/sgt_" KID "x_" SECRET, ""},		{"/sgt_" KID, ""},		      {"", ""},
+		{"sgt", ""},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct slice found = redact_find(slice_str(cases[i].text));
+		assert_true(slice_equal(found, slice_str(cases[i].secret)));
+	}
+}
+
 static void test_clock(void **state UNUSED)
 {
 	char text[25];
@@ -208,6 +228,7 @@ int main(void)
 		cmocka_unit_test(test_utf8),	  cmocka_unit_test(test_json_text), cmocka_unit_test(test_json_text_len), cmocka_unit_test(test_base64),
 		cmocka_unit_test(test_base64_is_whole_over_pieces), cmocka_unit_test(test_hmac), cmocka_unit_test(test_ids),
 		cmocka_unit_test(test_sha256), cmocka_unit_test(test_secret),	  cmocka_unit_test(test_clock),
+		cmocka_unit_test(test_tokens_in_text),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

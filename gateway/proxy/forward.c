@@ -1,5 +1,7 @@
 #include "gateway/proxy/forward.h"
 
+#include "gateway/base/redact.h"
+
 #include <errno.h>
 
 /* --- requests ------------------------------------------------------------------------------------------------------------ */
@@ -127,14 +129,6 @@ static bool passed_here(const struct http_fields *fields, const struct scan *sca
 	return false;
 }
 
-/* Tokens of this gateway are nobody else's business. */
-static bool is_our_token(struct slice authorization)
-{
-	if (!slice_has_prefix_nocase(authorization, SLICE("bearer")))
-		return false;
-	return slice_has_prefix_nocase(slice_trim(slice_from(authorization, 6)), SLICE("sgt_"));
-}
-
 static bool is_dropped(const struct http_head *head, const struct scan *scan, size_t i, bool trusted)
 {
 	const struct http_known *known = scan->known[i];
@@ -144,7 +138,8 @@ static bool is_dropped(const struct http_head *head, const struct scan *scan, si
 	/* Fly's own fields say something when they come from Fly. */
 	if (known->flags & HTTP_IDENTITY)
 		return !trusted || !slice_has_prefix_nocase(field->name, SLICE("fly-"));
-	if (known->id == HTTP_AUTHORIZATION && is_our_token(field->value))
+	/* Tokens of this gateway are nobody else's business, whatever stands around them. */
+	if (known->id == HTTP_AUTHORIZATION && redact_has_token(field->value))
 		return true;
 	return is_named(head->fields, scan, field->name);
 }

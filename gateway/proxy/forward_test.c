@@ -97,9 +97,11 @@ static void test_cookies_are_merged(void **state UNUSED)
 
 static void test_our_tokens_stay_here(void **state UNUSED)
 {
-	static const char *const ours[] = {"Bearer sgt_x", "bearer   sgt_x", "BEARER\tsgt_x"};
-	static const char *const theirs[] = {"Bearer dstok_x", "Basic sgt_", "Bearer xsgt_", "Bearer"};
-	char lines[64];
+	static const char *const ours[] = {"Bearer sgt_x", "bearer   sgt_x", "BEARER\tsgt_x", "sgt_x", "SGT_x", "Basic sgt_",
+					   "Bearer dstok_x, Bearer sgt_x", "Digest username=\"sgt_x\"",
+					   "Bearer dstok_x.sgt_aaaaaaaaaaaaaaaa_bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"};
+	static const char *const theirs[] = {"Bearer dstok_x", "Basic c2d0Xw==", "Bearer xsgt_", "Bearer dstok_x_sgt_y-z", "Bearer"};
+	char lines[128];
 	for (size_t i = 0; i < ARRAY_LEN(ours); i++) {
 		snprintf(lines, sizeof lines, "Host: h\nAuthorization: %s", ours[i]);
 		struct http_head head = make("GET", "/", lines);

@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/json_text.h"
+#include "gateway/base/redact.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,6 +43,24 @@ static int put_text(struct buf *out, const char *key, struct slice value)
 		return 0;
 	int r = buf_printf(out, ",\"%s\":", key);
 	return r < 0 ? r : json_text_string(out, value);
+}
+
+/* What strangers wrote, without the secrets of tokens that they put where none belongs. */
+static int put_redacted(struct buf *out, const char *key, struct slice value)
+{
+	CLEANUP(buf_deinit) struct buf shown = BUF_MAX(2 * MAX_PATH);
+	struct slice secret = redact_find(value);
+	int r = 0;
+	if (!secret.len)
+		return put_text(out, key, value);
+	for (; r == 0 && secret.len; secret = redact_find(value)) {
+		size_t before = (size_t)(secret.data - value.data);
+		r = buf_printf(&shown, "%.*s[redacted]", (int)before, value.data);
+		value = slice_from(value, before + secret.len);
+	}
+	if (r == 0)
+		r = buf_append(&shown, value);
+	return r < 0 ? r : put_text(out, key, buf_peek(&shown));
 }
 
 static int put_exec(struct buf *out, const struct access_record *record)
@@ -85,9 +104,9 @@ static int put_record(struct buf *out, const struct access_record *record)
 	if (r == 0)
 		r = put_text(out, "client", record->client);
 	if (r == 0)
-		r = put_text(out, "method", record->method);
+		r = put_redacted(out, "method", record->method);
 	if (r == 0)
-		r = put_text(out, "path", path_of(record->path));
+		r = put_redacted(out, "path", path_of(record->path));
 	if (r == 0)
 		r = put_text(out, "route", slice_str(record->route));
 	if (r == 0)

@@ -52,6 +52,19 @@ def test_refusals(gateway):
     assert line["status"] == 400, line
 
 
+def test_a_token_where_none_belongs(gateway):
+    """The kid stays, so that the operator knows which token to revoke."""
+    secret = gateway.token.rpartition("_")[2]
+    for method, path in (("GET", f"/x/{gateway.token}"), ("GET", f"/{gateway.token}/{gateway.token}?{gateway.token}"),
+                         ("POST", f"/-/agent/exec/{gateway.token}"), ("GET", f"/-/agent//exec/{gateway.token}"),
+                         (gateway.token[:39], "/")):
+        with Wire(gateway.port) as wire:
+            wire.ask(method, path, body=b"{}" if method == "POST" else b"")
+            line = line_of(gateway, wire.answer()["X-Request-Id"])
+        assert f"sgt_{gateway.kid}_[redacted]" in line["path"] + line["method"], line
+    assert secret not in gateway.out and secret[:8] not in gateway.out and secret not in gateway.log
+
+
 def test_every_line_is_an_object(gateway):
     """Also with quotes, escapes, controls and bytes beyond ASCII in what strangers send."""
     for path in ("/%22%5c", "/a%0ab", "/'\"\\{}", "/%c3%bc", "/" + "x" * 5000):

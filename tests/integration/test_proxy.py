@@ -297,6 +297,11 @@ def test_gateway_tokens_never_reach_datasette(upstream, wire):
     assert came.all("X-Datasette-Authorization") == []
     for scheme in ("bearer", "BEARER ", "Bearer  "):
         assert forwarded(upstream, wire, f"Authorization: {scheme} {token}").all("Authorization") == [], scheme
+    for value in (token, f"Bearer dstok_x, Bearer {token}", f"Bearer {token},dstok_x", f"Basic {token}", f"Bearer dstok_x.{token}", "sgt_short"):
+        came = forwarded(upstream, wire, f"Authorization: {value}")
+        assert came.all("Authorization") == [] and token not in str(came.fields), value
+    came = forwarded(upstream, wire, "Authorization: Bearer dstok_x", f"Authorization: Bearer {token}")
+    assert came.all("Authorization") == ["Bearer dstok_x"]
 
 
 def test_request_id_is_ours(upstream, wire):
