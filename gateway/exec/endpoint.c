@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/base/redact.h"
 #include "gateway/exec/intent.h"
 #include "gateway/exec/reply.h"
 #include "gateway/exec/throttle.h"
@@ -415,10 +416,24 @@ static void on_job_back(void *ctx, struct mailbox_item *item)
 	maybe_freed(endpoint);
 }
 
+static bool has_token_in_query(const struct http_head *head)
+{
+	struct slice rest = head->query, parameter;
+	while (rest.len && slice_next(&rest, '&', &parameter))
+		if (slice_has_prefix(parameter, SLICE("access_token=")))
+			return true;
+	return redact_find(head->query).len > 0;
+}
+
 /* 0: call->token is set. Otherwise the call was answered. */
 static int read_token(struct call *call, const struct http_head *head)
 {
 	struct token_parts parts;
+	if (has_token_in_query(head)) {
+		count_auth_failure(call, "malformed");
+		refuse(call, exec_problem_token_in_query);
+		return -EACCES;
+	}
 	int r = exec_authorization(head->fields, &call->token);
 	if (r == 0 && token_parse(call->token, &parts) == 0)
 		return 0;

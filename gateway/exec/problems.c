@@ -38,6 +38,15 @@ const struct exec_problem exec_problem_invalid_authorization = {
 	.authenticate = "Bearer realm=\"exec\", error=\"invalid_request\", error_description=\"Authorization must be the word Bearer and one token\"",
 };
 
+const struct exec_problem exec_problem_token_in_query = {
+	.status = 400,
+	.code = "invalid-authorization",
+	.outcome = "deny",
+	.reason = "invalid_request",
+	.detail = "A token belongs into the Authorization field: addresses are logged and passed on. Take this one for disclosed.",
+	.authenticate = "Bearer realm=\"exec\", error=\"invalid_request\", error_description=\"The token must not be in the query\"",
+};
+
 const struct exec_problem exec_problem_media_type = {
 	.status = 415,
 	.code = "unsupported-media-type",

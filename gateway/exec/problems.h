@@ -23,6 +23,7 @@ void exec_problem_deinit(struct exec_problem *problem);
 extern const struct exec_problem exec_problem_missing_token;
 extern const struct exec_problem exec_problem_invalid_token;
 extern const struct exec_problem exec_problem_invalid_authorization;
+extern const struct exec_problem exec_problem_token_in_query;
 extern const struct exec_problem exec_problem_media_type;
 extern const struct exec_problem exec_problem_internal;
 

@@ -14,7 +14,7 @@ static const struct http_problem_type types[] = {
 	{"ambiguous-path", 400, NULL, "The path is another spelling of one of the gateway's",
 	 "The path becomes `/-/agent/exec` when it is decoded or normalised, but is not written so.", "Write it plainly.", AFTER_FIX},
 	{"invalid-authorization", 400, NULL, "The Authorization field cannot be read",
-	 "There are two `Authorization` fields, or one that is not the word `Bearer` and one token.", "Send one `Authorization: Bearer sgt_…`.",
+	 "There are two `Authorization` fields, or one that is not the word `Bearer` and one token, or there is a token in the query.", "Send one `Authorization: Bearer sgt_…`.",
 	 AFTER_FIX},
 	{"missing-token", 401, NULL, "A token is needed", "The request has no bearer token.", "Send `Authorization: Bearer sgt_…`.", AFTER_FIX},
 	{"invalid-token", 401, NULL, "The token is not valid",

@@ -45,6 +45,16 @@ def test_other_schemes_are_no_token(stack, value):
     assert answer.headers["WWW-Authenticate"] in (MISSING, INVALID)
 
 
+@pytest.mark.parametrize("query", ["access_token={0}", "a=1&access_token=x", "token={0}"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer {0}"}], ids=["alone", "twice"])
+def test_tokens_in_the_query(stack, query, headers):
+    """RFC 6750 section 3.1: never in the address, with the field neither."""
+    headers = {name: value.format(stack.token) for name, value in headers.items()}
+    answer = stack.http.post(f"/-/agent/exec?{query.format(stack.token)}", json={"command": "true"}, headers=headers)
+    body = problem(answer, 400, "invalid-authorization")
+    assert 'error="invalid_request"' in answer.headers["WWW-Authenticate"] and stack.token not in json.dumps(body)
+
+
 def wrong_tokens(stack):
     kid, rest = stack.token[4:20], stack.token[21:]
     other = stack.mint()["token"]
