@@ -1,6 +1,7 @@
 #include "gateway/datasette/connection.h"
 
 #include "gateway/base/clock.h"
+#include "gateway/base/log.h"
 #include "gateway/datasette/turn.h"
 
 #include <errno.h>
@@ -40,6 +41,7 @@ struct connection_pool {
 	struct turn turn;
 	uv_timer_t sweep;
 	struct connection_counts counts;
+	bool complained;
 	bool timer_closed, turn_closed;
 };
 
@@ -123,11 +125,28 @@ static int open_for(struct connection_pool *pool, struct connection_waiter *wait
 	return 0;
 }
 
-static void fail_waiter(struct connection_waiter *waiter, CURLcode result, const char *error)
+/* One line when Datasette goes, one when it is back; not one a request. */
+static void complain(struct connection_pool *pool, const char *error)
 {
-	char detail[CURL_ERROR_SIZE + 64];
+	if (!pool->complained)
+		log_warning("datasette: no connection could be made: %s", error);
+	pool->complained = true;
+}
+
+static void recovered(struct connection_pool *pool)
+{
+	if (pool->complained)
+		log_info("datasette: connected again");
+	pool->complained = false;
+}
+
+static void fail_waiter(struct connection_pool *pool, struct connection_waiter *waiter, CURLcode result, const char *error)
+{
+	char detail[128];
 	bool late = result == CURLE_OPERATION_TIMEDOUT;
-	snprintf(detail, sizeof detail, "no connection could be made: %s", *error ? error : curl_easy_strerror(result));
+	/* What libcurl says of this connection names addresses of the inside: clients get its general words. */
+	snprintf(detail, sizeof detail, "no connection could be made: %s", curl_easy_strerror(result));
+	complain(pool, *error ? error : curl_easy_strerror(result));
 	waiter->on_failed(waiter->ctx, late ? CONNECTION_TIMED_OUT : CONNECTION_REFUSED, detail);
 }
 
@@ -182,13 +201,14 @@ static void on_opened(struct curl_transfer *transfer, CURLcode result)
 	if (result == CURLE_OK && start_polling(connection) < 0)
 		result = CURLE_OUT_OF_MEMORY;
 	if (result == CURLE_OK) {
+		recovered(pool);
 		waiter->on_ready(waiter->ctx, connection, false);
 		return;
 	}
 	char error[CURL_ERROR_SIZE];
 	memcpy(error, connection->error, sizeof error);
 	destroy(connection);
-	fail_waiter(waiter, result, error);
+	fail_waiter(pool, waiter, result, error);
 	open_next(pool);
 }
 

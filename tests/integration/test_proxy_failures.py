@@ -46,6 +46,8 @@ def test_nobody_listens(rig):
         for method in ("GET", "POST"):
             body = problem(gateway.http.request(method, "/sample"), 502, "bad-upstream")
             assert "Datasette" in body["detail"], body
+            assert "127.0.0.1" not in body["detail"] and "port" not in body["detail"], "an address of the inside is told"
+        assert gateway.log.count("Failed to connect to 127.0.0.1 port") in range(1, 5), "the log tells it once a worker"
         health = gateway.health().json()
         assert health["datasette"] == "down", health
         assert gateway.metrics().get("spritegate_upstream_errors_total", kind="connect") >= 2
