@@ -1,6 +1,7 @@
 #include "gateway/http/request.h"
 #include "gateway/doctor.h"
 #include "gateway/http/problem_types.h"
+#include "gateway/revision.h"
 #include "gateway/serve.h"
 #include "policy/cli.h"
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from rig import BINARY, Metrics, clean_environment, until
+from rig import BINARY, TOP, Metrics, clean_environment, until
 from wire import Wire
 
 
@@ -188,3 +188,35 @@ def test_version_is_told(gateway):
     told = subprocess.run([BINARY, "version"], env=clean_environment(), capture_output=True, text=True, timeout=20, check=True).stdout
     version, revision = re.fullmatch(r"spritegate (\S+) \(revision (\S+)\)\n", told).groups()
     assert gateway.metrics().get("spritegate_build_info", version=version, revision=revision) == 1
+    if (TOP / ".git").exists():
+        assert re.fullmatch(r"[0-9a-f]{12,40}(-dirty)?", revision), "a clone knows its revision"
+
+
+def test_the_revision_is_that_of_the_checkout(tmp_path):
+    """Asked with each build; written only when it is another, so that nothing is built for nothing."""
+    source, header = tmp_path / "source", tmp_path / "revision.h"
+    source.mkdir()
+
+    def git(*words):
+        return subprocess.run(["git", "-C", source, "-c", "user.name=a", "-c", "user.email=a@example.org", *words], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+
+    def revision(given="unknown"):
+        subprocess.run(["cmake", f"-DGIVEN={given}", f"-DSOURCE={source}", f"-DOUTPUT={header}", "-P", TOP / "cmake/revision.cmake"],
+                       stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=True)
+        return re.fullmatch(r'#define SPRITEGATE_REVISION "(.*)"\n', header.read_text())[1]
+
+    assert revision() == "unknown", "no git here, though perhaps above"
+    git("init", "-q")
+    (source / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-qm", "one")
+    git("tag", "-am", "one", "v1")
+    assert revision() == git("rev-parse", "--short=12", "HEAD")
+    written = header.stat().st_mtime_ns
+    assert revision() and header.stat().st_mtime_ns == written
+    (source / "file").write_text("2")
+    assert revision() == git("rev-parse", "--short=12", "HEAD") + "-dirty"
+    git("commit", "-qam", "two")
+    assert revision() == git("rev-parse", "--short=12", "HEAD")
+    assert revision("0123abc") == "0123abc"
