@@ -38,7 +38,7 @@ static const struct http_problem_type types[] = {
 	{"body-too-large", 413, NULL, "The body is too large",
 	 "The body is above a limit of the gateway, or standard input above one of the token. `limit_bytes` names it where it is known.",
 	 "Send less, or ask the operator to raise `MAX_BODY_BYTES`, `EXEC_MAX_BODY_BYTES` or the token's `--max-in`.", AFTER_FIX},
-	{"target-too-large", 414, NULL, "The request target is too long", "The request line is longer than half of `MAX_HEAD_BYTES`.",
+	{"target-too-large", 414, NULL, "The request target is too long", "The head is larger than `MAX_HEAD_BYTES`, and more than half of that is the request line.",
 	 "Send a shorter target, for Datasette for instance a canned query or a POST.", AFTER_FIX},
 	{"unsupported-media-type", 415, NULL, "The media type is not supported", "The body is not `application/json`, or has a content coding.",
 	 "Send plain JSON with `Content-Type: application/json`.", AFTER_FIX},
