@@ -380,20 +380,21 @@ static int run_first(struct work *work, const char *const *argv, size_t argc)
 
 #define MARK_FILE "/home/sprite/.spritegate-used"
 
-/* Warms up what a command needs. Before a checkpoint, what an earlier preparation left goes. */
+/* Warms up what a command needs and makes room for its record. Before a checkpoint, what an earlier preparation left goes. */
 static int run_warm_up(struct work *work)
 {
-	static const char *const plain[] = {"bash", "-lc", ":"};
-	static const char *const clean[] = {"bash", "-lc", "rm -f \"$0\"", MARK_FILE};
+	static const char *const plain[] = {"bash", "-lc", RECORD_PREPARE};
+	static const char *const clean[] = {"bash", "-lc", "rm -f \"$0\" && {\n" RECORD_PREPARE "\n}", MARK_FILE};
 	bool restorable = work->preparation.kind == PREPARATION_RESTORABLE;
 	return restorable ? run_first(work, clean, ARRAY_LEN(clean)) : run_first(work, plain, ARRAY_LEN(plain));
 }
 
-/* Leaves a file that must not be there yet; says when the first process began (field 22 of its stat). */
+/* Leaves a file that must not be there yet; says when the first process began (field 22 of its stat). What was in /tmp may
+ * be gone after a restore. */
 static int run_mark(struct work *work)
 {
 	static const char *const argv[] = {"bash", "-c",
-	                                   "set -eC; : >\"$1\"; read -r stat </proc/1/stat; set -- ${stat##*) }; printf %s \"${20}\"",
+	                                   "set -eC; : >\"$1\"; read -r stat </proc/1/stat; set -- ${stat##*) }; printf %s \"${20}\"\n" RECORD_PREPARE,
 	                                   "spritegate", MARK_FILE};
 	return run_first(work, argv, ARRAY_LEN(argv));
 }

@@ -63,6 +63,15 @@ def test_a_restore_that_only_says_so(rig, emulator, command, restart):
     assert restores(gateway) == 0
 
 
+def test_output_of_a_restored_sprite_is_verified(rig, emulator):
+    gateway = recycling(rig, emulator, exec_verify_bytes=1000)
+    while not restores(gateway):
+        assert gateway.run("seq 100000").output_check == "verified"
+    until(lambda: members(gateway, "hot") + members(gateway, "warm") >= 1, "it is ready again")
+    for _ in range(LIMIT):
+        assert gateway.run("seq 100000").output_check == "verified"
+
+
 @pytest.mark.parametrize("fault, more", [("restore_error", {}), ("cut_lines", {"match": {"path": "*/restore"}})])
 def test_a_restore_that_fails(rig, emulator, fault, more):
     gateway = recycling(rig, emulator)
