@@ -515,6 +515,9 @@ void pool_stop(struct pool *pool, uint64_t deadline_ms, void (*on_stopped)(void 
 	uint64_t now_us = read_clock(pool);
 	uint64_t deadline_us = deadline_ms < (UINT64_MAX - now_us) / 1000 ? now_us + deadline_ms * 1000 : UINT64_MAX;
 	step(pool, (struct machine_event){.type = MACHINE_STOP, .deadline_us = deadline_us});
+	/* What is being made ready is of no use any more; its end may be a minute of attempts away. */
+	if (pool->provider.ops->abandon)
+		pool->provider.ops->abandon(pool->provider.self);
 }
 
 static void on_closed(uv_handle_t *handle)

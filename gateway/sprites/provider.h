@@ -65,6 +65,10 @@ struct provider_ops {
 	 * this provider cannot. */
 	int (*restore)(void *self, const char *name, provider_done done, void *ctx);
 
+	/* Ends every prepare, wake and restore that is under way: each `done` comes soon, but not during this call, with
+	 * PROVIDER_UNAVAILABLE unless it was known how it ended. NULL: they end by themselves. */
+	void (*abandon)(void *self);
+
 	/* Deletes a Sprite. PROVIDER_OK and PROVIDER_GONE both mean that it does not exist any more. */
 	int (*destroy)(void *self, const char *name, provider_done done, void *ctx);
 

@@ -533,8 +533,16 @@ static int restore(void *self, const char *name, provider_done done, void *ctx)
 	return prepare_as(self, PREPARATION_RESTORED, name, done, ctx);
 }
 
+static void abandon_preparations(void *self)
+{
+	struct sprites_provider *provider = self;
+	for (struct work *work = provider->works; work; work = work->next)
+		if (work->handles && !work->told)
+			uv_timer_start(&work->timeout, on_timeout, 0, 0);
+}
+
 static const struct provider_ops ops = {
-        .create = create, .prepare = prepare, .wake = wake, .restore = restore, .destroy = destroy, .list = list};
+        .create = create, .prepare = prepare, .wake = wake, .restore = restore, .abandon = abandon_preparations, .destroy = destroy, .list = list};
 
 struct provider sprites_provider_interface(struct sprites_provider *provider)
 {

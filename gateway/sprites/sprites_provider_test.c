@@ -205,6 +205,23 @@ static void test_prepare_takes_too_long(void **state UNUSED)
 	assert_int_equal(seen.done, 0);
 }
 
+static void test_abandon_ends_a_preparation_at_once(void **state UNUSED)
+{
+	SCRIPT({"", 0});
+	assert_int_equal(interface.ops->prepare(interface.self, "sg-1", on_done, NULL), 0);
+	interface.ops->abandon(interface.self);
+	assert_int_equal(seen.done, 0);
+	assert_int_equal(wait_done(), PROVIDER_UNAVAILABLE);
+}
+
+static void test_abandon_leaves_a_deletion_alone(void **state UNUSED)
+{
+	SCRIPT({NO_CONTENT, 0});
+	assert_int_equal(interface.ops->destroy(interface.self, "sg-1", on_done, NULL), 0);
+	interface.ops->abandon(interface.self);
+	assert_int_equal(wait_done(), PROVIDER_OK);
+}
+
 static void test_free_with_work_under_way(void **state UNUSED)
 {
 	SCRIPT({"", 0}, {"", 0}, {"", 0}, {"", 0});
@@ -271,6 +288,8 @@ int main(void)
 	        TEST(test_prepare_dials_after_the_check),
 	        TEST(test_prepare_of_what_is_not_there),
 	        TEST(test_prepare_takes_too_long),
+	        TEST(test_abandon_ends_a_preparation_at_once),
+	        TEST(test_abandon_leaves_a_deletion_alone),
 	        TEST(test_free_with_work_under_way),
 	        TEST(test_free_in_done),
 	        TEST(test_names),

@@ -189,3 +189,15 @@ def test_under_load(rig, stack):
     # a connection that the kernel accepted in the very moment the port is closed is reset by it
     assert len(bad) <= 2 and len(results) > 50, f"{bad} of {len(results)}"
     assert emulator.view.names() == [] and leases(stack.redis) == 0
+
+
+@pytest.mark.parametrize("fault", ["starting_503", "http_error", "stall"])
+def test_preparations_that_do_not_end_hold_nothing_up(rig, fault):
+    """They would be tried for a minute; what is not wanted any more is destroyed instead."""
+    emulator = rig.emulator()
+    emulator.view.fault(fault, **({"status": 502, "match": {"path": "*/control"}} if fault == "http_error" else {}))
+    gateway = rig.gateway(emulator=emulator, pool_hot=1, token=False)
+    until(lambda: emulator.view.hits(fault), "the preparation is held up")
+    drain(gateway)
+    assert gateway.wait(15 * SLOWER) == 0
+    assert emulator.view.names() == [], "Sprites are left behind"
