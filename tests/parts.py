@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./tests/run [unit|integration|sdk|fuzz|observe|bench [PART…]|image|package|soak|mutants|full]
+"""./tests/run [unit|integration|sdk|sprites [OPTION…]|fuzz|observe|bench [PART…]|image|package|soak|mutants|full]
 
 Plain: what every change must pass. `full`: what every release must pass; one
 name: that part alone. All parts run even if one fails; the last lines say how
@@ -7,9 +7,15 @@ each went, and the exit status is 0 only if all were ok. A skipped test counts
 as a failure, so does any report of a sanitizer, whoever started the program.
 The parts of `bench` are those of tests/bench/run.py.
 
+`sprites` states what the gateway relies on of the Sprites API, against the emulator; options (docs/SPRITES.md):
+  --live            against SPRITEGATE_SPRITES_URL with SPRITEGATE_SPRITES_TOKEN, both from the environment
+  --asleep SECONDS  leave a paused Sprite so long before it is woken (at most 3600)
+  --burst           create until the service refuses, 10 Sprites at most (always against the emulator)
+
 The Python tests find in SG_PRESET the build under test (build/$SG_PRESET/spritegate);
 SG_JOBS is how many of their files run at once (4).
 """
+import argparse
 import concurrent.futures
 import os
 import pathlib
@@ -18,6 +24,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import xml.etree.ElementTree
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
@@ -93,15 +100,18 @@ def unit(preset):
     run("ctest", "--preset", preset, "--no-tests=error", "-j", CORES, seconds=600)
 
 
-def python_tests(preset, path, *options, parallel=True, seconds=1200, python=PYTHON):
+def python_tests(preset, path, *options, parallel=True, seconds=1200, python=PYTHON, env=None):
+    """Without a preset nothing is built."""
     need(path)
-    build(preset)
-    report = BUILD / f"pytest-{preset}.xml"
+    if preset:
+        build(preset)
+    BUILD.mkdir(exist_ok=True)
+    report = BUILD / f"pytest-{preset or 'unbuilt'}.xml"
     report.unlink(missing_ok=True)
     if parallel:
         options = (*options, "-n", os.environ.get("SG_JOBS", "4"), "--dist", "loadfile")
     run(python, "-m", "pytest", "-q", "-rfEsx", "-o", f"cache_dir={BUILD}/.pytest", "--junitxml", report, *options, path,
-        seconds=seconds, env={"SG_PRESET": preset})
+        seconds=seconds, env={**({"SG_PRESET": preset} if preset else {}), **(env or {})})
     skipped = [case.get("classname") + "." + case.get("name")
                for case in xml.etree.ElementTree.parse(report).iter("testcase") if case.find("skipped") is not None]
     if skipped:
@@ -168,9 +178,53 @@ def sdk(preset):
     python_tests(preset, "tests/sdk", seconds=600, python=made.stdout.strip())
 
 
+LIVE = ("SPRITEGATE_SPRITES_URL", "SPRITEGATE_SPRITES_TOKEN")
+
+
+def sprites():
+    """What we rely on of the Sprites API, and that the tests of it can fail. Nothing of the gateway is needed."""
+    given = sprites_options()
+    env = {"SG_SPRITES_ASLEEP": str(given.asleep)}
+    if given.live:
+        env |= {name: os.environ[name] for name in LIVE}
+    if given.burst:
+        env["SG_SPRITES_BURST"] = "1"
+    python_tests(None, "tests/sprites/contract", "--tb=short", parallel=False, seconds=900 + given.asleep, env=env)
+    if not given.live:
+        python_tests(None, "tests/sprites/test_contract_fails.py", "--tb=short", "-n", "3", "--dist", "load", parallel=False)
+
+
+def sprites_options():
+    parser = argparse.ArgumentParser(prog="tests/run sprites", allow_abbrev=False)
+    parser.add_argument("--live", action="store_true")
+    parser.add_argument("--asleep", type=int, default=0, metavar="SECONDS")
+    parser.add_argument("--burst", action="store_true")
+    given = parser.parse_args(sys.argv[2:] if sys.argv[1:2] == ["sprites"] else [])
+    if not 0 <= given.asleep <= 3600:
+        parser.error("--asleep is from 0 to 3600")
+    return given
+
+
+def announce_sprites():
+    """What a live run will create, or why there is none. The token is never shown."""
+    given = sprites_options()
+    if not given.live:
+        return
+    url, token = (os.environ.get(name, "") for name in LIVE)
+    place = urllib.parse.urlsplit(url)
+    what = f"create at most {10 if given.burst else 3} Sprites named conformance-RANDOM-NUMBER at {place.hostname or '?'}, use them for " \
+           f"about {4 + given.asleep // 60} minutes, delete them and touch no other"
+    if not url or not token:
+        sys.exit(f"sprites --live would {what}; it needs {' and '.join(LIVE)} in the environment")
+    if place.scheme != "https" and not (place.scheme == "http" and place.hostname in ("127.0.0.1", "::1", "localhost")):
+        sys.exit(f"sprites --live would {what}; {LIVE[0]} must begin with https://")
+    print(f"sprites --live will {what}", flush=True)
+
+
 UNIT = ("unit", lambda: unit("release"))
 EMULATOR = ("emulator", lambda: python_tests("release", "tests/emulator"))
 SDK = ("sdk", lambda: sdk("release"))
+SPRITES = ("sprites", sprites)
 INTEGRATION = ("integration", lambda: integration("release"))
 UNIT_ASAN = ("unit, asan+ubsan", lambda: unit("asan"))
 SMOKE_ASAN = ("smoke, asan+ubsan", lambda: python_tests("asan", "tests/integration", "-m", "smoke"))
@@ -187,10 +241,10 @@ SOAK = ("soak", lambda: python_tests("release", "tests/soak", parallel=False, se
 MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 
 PARTS = {
-    "": [UNIT, EMULATOR, SDK, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
-    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "fuzz": [FUZZ], "observe": [OBSERVE], "bench": [BENCH], "image": [IMAGE],
+    "": [UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
+    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sprites": [SPRITES], "fuzz": [FUZZ], "observe": [OBSERVE], "bench": [BENCH], "image": [IMAGE],
     "package": [PACKAGE], "soak": [SOAK], "mutants": [MUTANTS],
-    "full": [UNIT, EMULATOR, SDK, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
+    "full": [UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
 }
 
 
@@ -215,8 +269,10 @@ def run_part(function):
 
 def main():
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in PARTS or (len(sys.argv) > 2 and name != "bench"):
+    if name not in PARTS or (len(sys.argv) > 2 and name not in ("bench", "sprites")):
         sys.exit(__doc__)
+    if name == "sprites":
+        announce_sprites()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     results = []
     for title, function in PARTS[name]:
