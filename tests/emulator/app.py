@@ -198,7 +198,7 @@ async def get_exec(request, sprite):
         return agent_answer(exec_http.list_sessions(sprite))
     id = request.query.get("id")
     if id:
-        return await exec_ws.serve(request, sprite, attach=exec_http.find_session(sprite, id))
+        return await attach(request, sprite, id)
     try:
         command = commands.from_query(request.query)
     except commands.BadCommand as error:
@@ -213,10 +213,14 @@ async def head_exec(request, sprite):
 async def attach_exec(request, sprite):
     if not is_upgrade(request):
         raise errors.Refusal(400, "bad upgrade: not a WebSocket handshake\n")
-    session = sprite.sessions.get(request.match_info["id"])
-    if session is None:
-        raise errors.Refusal(404, f"session not found: {request.match_info['id']}\n")
-    return await exec_ws.serve(request, sprite, attach=session)
+    return await attach(request, sprite, request.match_info["id"])
+
+
+async def attach(request, sprite, id):
+    """To a session that runs; one that has ended is not found, though its kill tells it apart."""
+    if id not in sprite.sessions:
+        raise errors.Refusal(404, f"session not found: {id}\n")
+    return await exec_ws.serve(request, sprite, attach=sprite.sessions[id])
 
 
 async def kill_session(request, sprite):

@@ -348,3 +348,14 @@ async def test_attaching_replays_and_goes_on(emulator):
             await ws.send(b"\0line\n")
             result = await ws.result()
             assert (result.out, result.code, result.close) == ("second line\n", 0, 1000)
+
+
+async def test_an_ended_session_cannot_be_attached_to(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        id = (await client.run(name, "true")).texts("session_info")[0]["session_id"]
+        for path in (f"exec/{id}", f"exec?id={id}", "exec/none", "exec?id=none"):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                async with client.session.ws_connect(f"/v1/sprites/{name}/{path}"):
+                    pass
+            assert refused.value.status == 404, path
