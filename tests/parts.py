@@ -213,7 +213,7 @@ def announce_sprites():
     url, token = (os.environ.get(name, "") for name in LIVE)
     place = urllib.parse.urlsplit(url)
     what = f"create at most {10 if given.burst else 3} Sprites named conformance-RANDOM-NUMBER at {place.hostname or '?'}, use them for " \
-           f"about {4 + given.asleep // 60} minutes, delete them and touch no other"
+           f"{1 + given.asleep // 60} to {4 + given.asleep // 60} minutes, delete them and touch no other"
     if not url or not token:
         sys.exit(f"sprites --live would {what}; it needs {' and '.join(LIVE)} in the environment")
     if place.scheme != "https" and not (place.scheme == "http" and place.hostname in ("127.0.0.1", "::1", "localhost")):
