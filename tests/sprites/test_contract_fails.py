@@ -114,6 +114,19 @@ def test_a_lost_answer_leaves_nothing(emulator):
     assert status == 0, output
 
 
+def test_the_page_names_tests_that_exist():
+    """And no reliance of docs/SPRITES.md is without one."""
+    page = (HERE.parent.parent / "docs" / "SPRITES.md").read_text(encoding="utf-8")
+    tests = set(re.findall(r"^async def test_(\w+)\(", "".join(path.read_text() for path in (HERE / "contract").glob("test_*.py")), re.MULTILINE))
+    rows = [row.split(" | ") for row in page.partition("## Reliances")[2].partition("## Measured")[0].splitlines() if row.startswith("| ")]
+    hows = [row[-1].rstrip(" |") for row in rows if row[0] != "| Relies on"]
+    assert len(hows) > 25
+    for how in hows:
+        named = set(re.findall(r"[a-z]+(?:_[a-z]+)+|(?<=E )signals", how))
+        assert how.startswith("U;") or named, how
+        assert named <= tests, named - tests
+
+
 def run_live(**env):
     """./tests/run sprites --live: exit status and output."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SPRITEGATE_")}
