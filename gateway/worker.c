@@ -99,6 +99,7 @@ static void log_request(struct worker *worker, const struct http_head *head, con
 	bool gone = summary->end == HTTP_END_GONE || summary->end == HTTP_END_TIMEOUT;
 	struct access_record record = {
 		.wall_ms = clock_wall_ms() - summary->duration_us / 1000,
+	bool late = summary->end == HTTP_END_TIMEOUT && summary->status == 408;
 		.request_id = head->id,
 		.client = head->peer,
 		.method = head->method,
@@ -110,7 +111,7 @@ static void log_request(struct worker *worker, const struct http_head *head, con
 		.duration_us = summary->duration_us,
 		.first_byte_us = summary->first_byte_us,
 		.aborted = aborted ? aborted : gone ? "client" : summary->end == HTTP_END_STOPPED ? "gateway" : NULL,
-		.code = code,
+		.code = code || !late ? code : "request-timeout",
 	};
 	access_log_write(&worker->log, &record);
 }

@@ -338,7 +338,8 @@ static void on_gone(void *ctx)
 static void write_log(struct call *call, const struct http_head *head, const struct http_summary *summary)
 {
 	static const char *const aborted[] = {NULL, "client", "gateway", "client", "gateway"};
-	bool gone = summary->end == HTTP_END_GONE;
+	bool gone = summary->end == HTTP_END_GONE || summary->end == HTTP_END_TIMEOUT;
+	bool late = summary->end == HTTP_END_TIMEOUT && summary->status == 408;
 	struct access_record record = {
 		.wall_ms = clock_wall_ms() - summary->duration_us / 1000,
 		.request_id = head->id,
@@ -352,7 +353,7 @@ static void write_log(struct call *call, const struct http_head *head, const str
 		.duration_us = summary->duration_us,
 		.first_byte_us = summary->first_byte_us,
 		.aborted = aborted[summary->end],
-		.code = call->code,
+		.code = call->code || !late ? call->code : "request-timeout",
 		.exec_id = call->is_post ? slice_str(call->exec_id) : (struct slice){0},
 		.kid = slice_str(call->kid),
 		.actor = slice_str(call->actor),

@@ -33,7 +33,7 @@ static const struct http_problem_type types[] = {
 	{"not-found", 404, NULL, "There is nothing at this path", "No resource of the gateway has this path.", "See docs/API.md for the paths.", NEVER},
 	{"method-not-allowed", 405, NULL, "The method is not allowed here", "The path does not have this method.", "`Allow` names those it has.",
 	 AFTER_FIX},
-	{"request-timeout", 408, NULL, "The request took too long to arrive", "The head of the request was not complete in time.",
+	{"request-timeout", 408, NULL, "The request took too long to arrive", "The head of the request was not complete in time, or its body came too slowly.",
 	 "Look at the network, or send faster.", "Yes."},
 	{"body-too-large", 413, NULL, "The body is too large",
 	 "The body is above a limit of the gateway, or standard input above one of the token. `limit_bytes` names it where it is known.",

@@ -60,7 +60,7 @@ enum http_end {
 	HTTP_END_OK,        /* the whole answer was handed to the kernel */
 	HTTP_END_GONE,      /* the client left before that */
 	HTTP_END_CUT,       /* http_request_abort, or a failure here */
-	HTTP_END_TIMEOUT,   /* body or reading client too slow */
+	HTTP_END_TIMEOUT,   /* body (then answered with 408) or reading client too slow */
 	HTTP_END_STOPPED,   /* the server was stopped */
 };
 

@@ -3,6 +3,7 @@
  *
  * Only what libmicrohttpd does not time itself; it closes idle connections and those whose answer does not move.
  */
+#include "gateway/base/clock.h"
 #include "gateway/http/internal.h"
 #include "gateway/http/problem_types.h"
 
@@ -48,11 +49,38 @@ static void sweep_head(struct http_connection *connection, uint64_t now)
 	connection_hang_up(connection);
 }
 
+/* Past libmicrohttpd, which takes no answer in the middle of a body. */
+static int answer_timeout(struct http_request *request)
+{
+	CLEANUP(buf_deinit) struct buf body = BUF_MAX(HTTP_REQUEST_BUFFER), answer = BUF_MAX(HTTP_REQUEST_BUFFER);
+	struct http_problem problem = {.status = 408,
+				       .code = "request-timeout",
+				       .detail = SLICE("The body of the request came too slowly."),
+				       .request_id = request->head.id};
+	int r = http_problem_write(&problem, &body);
+	if (r == 0)
+		r = buf_printf(&answer,
+			       "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n"
+			       "X-Content-Type-Options: nosniff\r\nX-Request-Id: %s\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n",
+			       request->id, body.len);
+	if (r == 0)
+		r = buf_append(&answer, buf_peek(&body));
+	if (r < 0)
+		return r;
+	struct slice bytes = buf_peek(&answer);
+	ssize_t sent UNUSED = send(request->connection->fd, bytes.data, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	request->status = problem.status;
+	request->bytes_out = body.len;
+	request->first_byte_us = clock_mono_us() - request->head.start_us;
+	return 0;
+}
+
 static void too_slow(struct http_request *request)
 {
+	request_tell_gone(request);
 	request->slow = request->aborted = true;
 	if (!request->committed)
-		say_timeout(request->connection->fd);
+		request->committed = answer_timeout(request) == 0;
 	server_rejected(request->server, "timeout");
 	connection_hang_up(request->connection);
 	request_touch(request);

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from answers import is_uuid7
+from answers import is_uuid7, problem
 from rig import until
 from wire import Wire
 
@@ -86,6 +86,23 @@ def test_a_client_that_leaves(gateway):
         wire.reset()
     line = gateway.until_logged(lambda line: line["path"] == "/sample/readings.csv" and line.get("aborted"), "the abort is logged")
     assert line["aborted"] == "client", line
+
+
+def test_a_body_that_comes_too_slowly(gateway):
+    """408 to the client, in the log and in the counters, for commands and for Datasette."""
+    head = f"Host: x\r\nAuthorization: Bearer {gateway.token}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    paths = "/-/agent/exec", "/sample/stations/-/insert"
+    wires = {path: Wire(gateway.port) for path in paths}
+    for path, wire in wires.items():
+        wire.send(f"POST {path} HTTP/1.1\r\n{head}".encode())
+    for path, wire in wires.items():
+        answer = wire.answer()
+        body = problem(answer, 408, "request-timeout")
+        assert wire.closed() and is_uuid7(answer["X-Request-Id"]) and body["request_id"] == answer["X-Request-Id"]
+        line = line_of(gateway, answer["X-Request-Id"])
+        assert (line["status"], line["code"], line["aborted"], line["path"]) == (408, "request-timeout", "client", path), line
+        assert line["bytes_in"] == 1 and line["bytes_out"] == len(answer.body), line
+        assert gateway.metrics().get("spritegate_http_requests_total", route=line["route"], code="408") == 1
 
 
 def test_secrets_are_in_no_log(gateway):

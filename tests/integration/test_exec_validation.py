@@ -132,11 +132,6 @@ def test_authorization_that_is_not_one_token(stack, lines):
     assert 'error="invalid_request"' in (answer["WWW-Authenticate"] or ""), answer.fields
 
 
-def test_token_in_the_query_does_not_count(stack):
-    answer = stack.http.post(f"/-/agent/exec?access_token={stack.token}", json={"command": "true"})
-    assert answer.status_code in (400, 401), answer.text
-
-
 def test_a_cookie_is_no_token(stack):
     answer = stack.http.post("/-/agent/exec", json={"command": "true"}, headers={"Cookie": "ds_actor=abc"})
     problem(answer, 401, "missing-token")
