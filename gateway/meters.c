@@ -1,10 +1,27 @@
 #include "gateway/meters.h"
 
-void meters_init(struct meters *meters, struct metrics_shard *shard)
+void meters_init(struct meters *meters, struct metrics_shard *shard, struct peers *peers)
 {
-	*meters = (struct meters){.shard = shard, .upstream_ok = true};
+	*meters = (struct meters){.shard = shard, .peers = peers};
+	peers->redis_links_down++;
 	for (unsigned i = 0; i < HTTP_LABELS; i++)
 		meters->route[i] = metrics_value(METRIC_HTTP_REQUESTS, 0, http_route_label_name((enum http_route_label)i));
+}
+
+bool meters_redis_up(const struct meters *meters)
+{
+	return meters->peers->redis_links_down == 0;
+}
+
+bool meters_datasette_up(const struct meters *meters)
+{
+	return !atomic_load_explicit(&meters->peers->datasette_down, memory_order_relaxed);
+}
+
+void meters_datasette(struct meters *meters, bool up)
+{
+	if (meters_datasette_up(meters) != up)
+		meters->peers->datasette_down = !up;
 }
 
 static struct metrics_labels one(enum metric metric, const char *value)
@@ -71,13 +88,17 @@ void meters_relay(struct meters *meters, const struct relay_summary *summary)
 	if (summary->upstream_status) {
 		struct metrics_labels labels = {{summary->upstream_status / 100 - 1}};
 		metrics_add(meters->shard, METRIC_UPSTREAM_REQUESTS, labels, 1);
-		meters->upstream_ok = true;
 	}
 	if (!summary->upstream.reused && summary->upstream.first_byte_us)
 		metrics_observe(meters->shard, METRIC_UPSTREAM_CONNECT_SECONDS, METRICS_NONE, summary->upstream.connect_us);
-	if (!summary->failed)
+	if (!summary->failed) {
+		/* A client that left early is no outcome. */
+		if (summary->upstream_status || summary->head_refused)
+			meters_datasette(meters, true);
 		return;
-	meters->upstream_ok = false;
+	}
+	if (summary->error != EXCHANGE_INTERNAL)
+		meters_datasette(meters, false);
 	metrics_add(meters->shard, METRIC_UPSTREAM_ERRORS, one(METRIC_UPSTREAM_ERRORS, exchange_error_name(summary->error)), 1);
 	if (summary->upstream_status)
 		metrics_add(meters->shard, METRIC_HTTP_ABORTS, one(METRIC_HTTP_ABORTS, "upstream"), 1);
@@ -95,6 +116,10 @@ static void on_redis_command(void *ctx, uint64_t duration_us, const char *error_
 static void on_redis_link(void *ctx, bool up, unsigned breaker_state)
 {
 	struct meters *meters = ctx;
+	if (up && !meters->redis_up)
+		meters->peers->redis_links_down--;
+	else if (!up && meters->redis_up)
+		meters->peers->redis_links_down++;
 	meters->redis_up = up;
 	meters->redis_breaker = breaker_state;
 }

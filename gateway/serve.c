@@ -38,6 +38,7 @@ struct gateway {
 	uv_signal_t signals[2];
 	uv_timer_t timer;
 	struct metrics *metrics;
+	struct peers peers;
 	struct meters meters;
 	struct curl_driver *curl;
 	struct sprites_provider *provider;
@@ -201,15 +202,13 @@ static void on_worker_stopped(void *ctx)
 
 static void judge(const struct gateway *gateway, bool *redis_up, unsigned *breaker, bool *datasette_up)
 {
-	*redis_up = exec_agent_redis_up(gateway->agent);
-	*datasette_up = true;
+	*redis_up = meters_redis_up(&gateway->meters);
+	*datasette_up = meters_datasette_up(&gateway->meters);
 	*breaker = gateway->meters.redis_breaker;
 	for (unsigned i = 0; i < gateway->workers; i++) {
 		if (!gateway->slots[i].worker)
 			continue;
 		const struct meters *meters = worker_meters(gateway->slots[i].worker);
-		*redis_up = *redis_up && meters->redis_up;
-		*datasette_up = *datasette_up && meters->upstream_ok;
 		*breaker = meters->redis_breaker > *breaker ? meters->redis_breaker : *breaker;
 	}
 }
@@ -431,6 +430,8 @@ static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const
 		.config = gateway->config,
 		.agent = exec_agent_mailbox(gateway->agent),
 		.metrics = metrics_shard(gateway->metrics, i + 1),
+		.peers = &gateway->peers,
+		.probes_datasette = i == 0,
 		.listen_fd = listen_fd,
 		.access_fd = gateway->access_fd,
 		.trusted = *trusted,
@@ -483,7 +484,7 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 	gateway->metrics = metrics_new(gateway->workers + 1, identity);
 	if (!gateway->metrics)
 		return fail("metrics", "out of memory");
-	meters_init(&gateway->meters, metrics_shard(gateway->metrics, 0));
+	meters_init(&gateway->meters, metrics_shard(gateway->metrics, 0), &gateway->peers);
 	/* First of all the addresses: a process that was started twice must not disturb the one that serves. */
 	int admin_fd, listen_fds[MAX_WORKERS];
 	if (open_listeners("admin_listen", gateway->config->admin_listen, &admin_fd, 1) < 0 ||

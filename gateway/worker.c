@@ -4,6 +4,7 @@
 #include "gateway/base/log.h"
 #include "gateway/exec/intent.h"
 #include "gateway/http/server.h"
+#include "gateway/proxy/probe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,7 @@ struct worker {
 	struct connection_pool *connections;
 	struct exchange_pool *exchanges;
 	struct relay *relay;
+	struct probe *probe;     /* NULL when another worker has it */
 	struct exec_endpoint *endpoint;
 	struct http_server *server;
 	uint64_t intended_ms;    /* a page of Datasette's agent is told again from then on, in loop time */
@@ -57,7 +59,7 @@ static void respond_health(struct worker *worker, struct http_request *request)
 	}
 	int len = snprintf(body, sizeof body, "{\"ok\":%s,\"status\":\"%s\",\"redis\":\"%s\",\"datasette\":\"%s\"}\n",
 			   worker->draining ? "false" : "true", worker->draining ? "draining" : "serving",
-			   exec_endpoint_redis_up(worker->endpoint) ? "up" : "down", worker->meters.upstream_ok ? "up" : "down");
+			   meters_redis_up(&worker->meters) ? "up" : "down", meters_datasette_up(&worker->meters) ? "up" : "down");
 	if (http_fields_add(&fields, SLICE("Content-Type"), SLICE("application/json")) != 0 ||
 	    http_fields_add(&fields, SLICE("Cache-Control"), SLICE("no-store")) != 0 ||
 	    http_request_respond(request, worker->draining ? 503 : 200, &fields, slice_of(body, (size_t)len)) < 0)
@@ -97,9 +99,9 @@ static void log_request(struct worker *worker, const struct http_head *head, con
 			const char *code)
 {
 	bool gone = summary->end == HTTP_END_GONE || summary->end == HTTP_END_TIMEOUT;
+	bool late = summary->end == HTTP_END_TIMEOUT && summary->status == 408;
 	struct access_record record = {
 		.wall_ms = clock_wall_ms() - summary->duration_us / 1000,
-	bool late = summary->end == HTTP_END_TIMEOUT && summary->status == 408;
 		.request_id = head->id,
 		.client = head->peer,
 		.method = head->method,
@@ -167,6 +169,7 @@ static void on_mailbox_closed(void *ctx UNUSED)
 static void on_endpoint_freed(void *ctx)
 {
 	struct worker *worker = ctx;
+	probe_free(worker->probe);
 	relay_free(worker->relay);
 	exchange_pool_free(worker->exchanges);
 	connection_pool_free(worker->connections);
@@ -252,6 +255,32 @@ static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 	return worker->relay ? 0 : -1;
 }
 
+static bool is_datasette_down(void *ctx)
+{
+	const struct worker *worker = ctx;
+	return !meters_datasette_up(&worker->meters);
+}
+
+static void on_probed(void *ctx, bool answered)
+{
+	struct worker *worker = ctx;
+	meters_datasette(&worker->meters, answered);
+}
+
+static int make_probe(struct worker *worker)
+{
+	struct probe_options options = {.loop = &worker->loop,
+					.exchanges = worker->exchanges,
+					.host = connection_pool_authority(worker->connections),
+					.is_wanted = is_datasette_down,
+					.on_outcome = on_probed,
+					.ctx = worker};
+	if (!worker->options.probes_datasette)
+		return 0;
+	worker->probe = probe_new(&options);
+	return worker->probe ? 0 : -1;
+}
+
 static struct slice client_address(void *ctx, const struct http_head *head)
 {
 	const struct worker *worker = ctx;
@@ -327,11 +356,11 @@ struct worker *worker_new(const struct worker_options *options, char error[WORKE
 	if (!worker)
 		return NULL;
 	worker->options = *options;
-	meters_init(&worker->meters, options->metrics);
+	meters_init(&worker->meters, options->metrics, options->peers);
 	access_log_init(&worker->log, options->access_fd);
 	for (unsigned i = 0; i < ARRAY_LEN(worker->wishes); i++)
 		worker->wishes[i].wish = (enum wish)i;
-	if (make_loop(worker) < 0 || make_upstream(worker, error) < 0 || make_endpoint(worker) < 0 || make_server(worker) < 0)
+	if (make_loop(worker) < 0 || make_upstream(worker, error) < 0 || make_probe(worker) < 0 || make_endpoint(worker) < 0 || make_server(worker) < 0)
 		return NULL;
 	return worker;
 }

@@ -19,6 +19,8 @@ struct worker_options {
 	const struct config *config; /* outlives the worker */
 	struct mailbox *agent;       /* outlives the worker */
 	struct metrics_shard *metrics;
+	struct peers *peers;         /* outlives the worker */
+	bool probes_datasette;       /* for the whole process, while Datasette is down */
 	int listen_fd;               /* taken, also on failure */
 	int access_fd;               /* -1 = no access log; borrowed */
 	struct peer_set trusted;

@@ -358,8 +358,3 @@ bool exec_agent_filled(const struct exec_agent *agent)
 {
 	return agent->prepared >= agent->wanted;
 }
-
-bool exec_agent_redis_up(const struct exec_agent *agent)
-{
-	return admission_link_up(agent->settlement);
-}

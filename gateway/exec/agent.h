@@ -49,7 +49,6 @@ void exec_agent_drain(struct exec_agent *agent, uint64_t deadline_ms, void (*on_
 /* After on_drained. */
 void exec_agent_free(struct exec_agent *agent, void (*on_freed)(void *ctx), void *ctx);
 
-/* For health: hot members right now, have as many as wanted become ready since the start, and is Redis' link up. */
+/* For health: hot members right now, and have as many as wanted become ready since the start. */
 void exec_agent_counts(const struct exec_agent *agent, struct pool_counts *counts);
 bool exec_agent_filled(const struct exec_agent *agent);
-bool exec_agent_redis_up(const struct exec_agent *agent);

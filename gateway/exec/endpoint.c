@@ -581,8 +581,3 @@ void exec_endpoint_free(struct exec_endpoint *endpoint, void (*on_freed)(void *c
 	endpoint->free_deadline_ms = uv_now(endpoint->options.loop) + LEASES_BACK_MS;
 	maybe_freed(endpoint);
 }
-
-bool exec_endpoint_redis_up(const struct exec_endpoint *endpoint)
-{
-	return admission_link_up(endpoint->admission);
-}

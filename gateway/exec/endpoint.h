@@ -49,5 +49,3 @@ void exec_endpoint_drain(struct exec_endpoint *endpoint);
 
 /* After the server was stopped. */
 void exec_endpoint_free(struct exec_endpoint *endpoint, void (*on_freed)(void *ctx), void *ctx);
-
-bool exec_endpoint_redis_up(const struct exec_endpoint *endpoint);

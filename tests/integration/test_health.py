@@ -34,6 +34,44 @@ def test_never_reaches_datasette(rig):
     assert upstream.asked("/-/gateway/healthy")
 
 
+def told(gateway, what, times=20):
+    """What the public check says on many connections, so of every worker, and what the admin listener says."""
+    words = set()
+    for _ in range(times):
+        with Wire(gateway.port) as wire:
+            wire.ask("GET", "/-/gateway/health")
+            words.add(wire.answer().json()[what])
+    return words | {gateway.admin_http.get("/health/ready").json()[what]}
+
+
+def test_datasette_goes_and_comes_back(rig):
+    """One truth for all workers; Datasette is found to be back though nobody asks for a page."""
+    first = rig.upstream()
+    gateway = rig.gateway(datasette_url=first.url, workers=4, token=False)
+    assert told(gateway, "datasette") == {"up"}
+    first.close()
+    until(lambda: gateway.http.get("/x").status_code == 502, "Datasette is away")
+    assert told(gateway, "datasette") == {"down"}
+    assert gateway.metrics().get("spritegate_upstream_healthy") == 0
+    again = rig.upstream(first.port)
+    until(lambda: gateway.metrics().get("spritegate_upstream_healthy") == 1, "Datasette is found to be back")
+    assert told(gateway, "datasette") == {"up"}
+    assert [exchange.method for exchange in again.asked("/-/versions.json")] == ["HEAD"], again.asked()
+
+
+def test_redis_freezes_and_thaws(rig):
+    """The same of Redis, also when no command asks for it."""
+    redis = rig.redis()
+    gateway = rig.gateway(redis=redis, emulator=rig.emulator(), workers=4, pool_hot=0, token=False)
+    until(lambda: told(gateway, "redis", 1) == {"up"}, "every link is up")
+    with redis.frozen():
+        until(lambda: gateway.health().json()["redis"] == "down", "Redis is seen to be frozen")
+        assert told(gateway, "redis") == {"down"}
+        assert gateway.metrics().get("spritegate_redis_up") == 0
+    until(lambda: told(gateway, "redis", 1) == {"up"}, "Redis is seen to be back")
+    assert told(gateway, "redis") == {"up"} and gateway.metrics().get("spritegate_redis_up") == 1
+
+
 def test_live_and_ready(rig):
     emulator = rig.emulator("--create-delay", "1s")
     gateway = rig.gateway(emulator=emulator, pool_hot=2, token=False)

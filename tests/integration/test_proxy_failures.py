@@ -203,6 +203,7 @@ def test_large_heads_of_answers(gateway, upstream, size, target, answered):
         body = problem(answer, 502, "answer-head-too-large")
         assert "larger than this gateway passes on" in body["detail"] and "failed" not in body["detail"], body
         assert gateway.metrics().get("spritegate_upstream_errors_total") == errors
+        assert gateway.metrics().get("spritegate_upstream_healthy") == 1
 
 
 def test_larger_heads_of_answers_are_the_same_setting(shared_rig, upstream):
