@@ -434,6 +434,7 @@ static int call_step(struct work *work)
 		r = ask_list(work, on_confirmed);
 		break;
 	case PREPARATION_DIAL:
+		sandbox_close(TAKE(work->sandbox)); /* of a preparation that begins anew */
 		return sandbox_dial(&work->provider->sandbox_options, work->name, work->control_404s >= FALSE_404S,
 		                    on_dialled, work, &work->sandbox);
 	case PREPARATION_RUN:

@@ -1,0 +1,195 @@
+"""What the caller of POST /-/agent/exec is answered under each fault of the emulator, one row for each fault and variant.
+
+`strikes` says whom: "command" is one hot Sprite whose command is asked for, and its end; "supply" is every Sprite, of a gateway that
+keeps none and has to make one now.
+"""
+import dataclasses
+import typing
+
+COMMAND = "echo output; sleep 0.1; exit 7"
+SLEEPER = "echo output; sleep 20; exit 7"
+SUPPLY = {"pool_hot": 0, "pool_max": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    fault: str
+    variant: str
+    parameters: dict
+    strikes: str
+    answer: dict
+    request: dict = dataclasses.field(default_factory=dict)
+    settings: dict = dataclasses.field(default_factory=dict)
+    also: typing.Sequence = ()      # more faults, (name, parameters), for a variant that one alone cannot show
+    hits: bool = True               # False: it cannot meet a command, and does not
+
+    def __str__(self):
+        return f"{self.fault}: {self.variant}" if self.variant else self.fault
+
+
+# -- the answers
+
+AT_MOST_ONE = "0 or 1"      # starts: who comes first, the command or our leaving, is open
+
+
+def exited(stdout="output\n", code=7, tier="hot", **more):
+    return {"status": 200, "code": None, "outcome": "exited", "exit_code": code, "may_have_run": None, "retry_after": None, "tier": tier,
+            "stdout": stdout, "check": "none", "starts": 1, **more}
+
+
+def timed_out(stdout):
+    return exited(stdout, None, outcome="timed_out")
+
+
+def unknown(stdout="output\n", starts=1):
+    return {"status": 502, "code": "outcome-unknown", "outcome": "unknown", "exit_code": None, "may_have_run": True, "retry_after": None,
+            "tier": None, "stdout": stdout, "check": None, "starts": starts}
+
+
+def not_started(code="not-started", retry_after=(1, 60)):
+    """Retry-After is one of these seconds."""
+    return {"status": 503, "code": code, "outcome": "not_started", "exit_code": None, "may_have_run": False, "retry_after": retry_after,
+            "tier": None, "stdout": None, "check": None, "starts": 0}
+
+
+FULL = not_started("temporary-reduced-capacity", (1, 70))
+REFUSED = not_started()
+COLD = exited(tier="cold")
+
+
+# -- the rows
+
+def command(fault, answer, variant="", request=None, **parameters):
+    return Row(fault, variant, parameters, "command", answer, {"command": COMMAND, **(request or {})})
+
+
+def nothing(fault, variant="", **parameters):
+    """It has no occasion."""
+    return Row(fault, variant, parameters, "command", exited(), {"command": COMMAND}, hits=False)
+
+
+def deletion(fault, variant="of the deletion", count=2, **parameters):
+    """The caller has been answered before; the Sprite is destroyed all the same."""
+    return command(fault, exited(), variant, count=count, match={"method": "DELETE"}, **parameters)
+
+
+def supply(fault, answer, variant, also=(), settings=None, request=None, **parameters):
+    return Row(fault, variant, parameters, "supply", answer, {"command": COMMAND, **(request or {})},
+               {**SUPPLY, "pool_wait_seconds": 1 if answer["status"] == 503 else 10, **(settings or {})}, also)
+
+
+def at(path, method=None):
+    return {"path": path, **({"method": method} if method else {})}
+
+
+CREATE, POLICY, CONTROL, EXEC = at("/v1/sprites", "POST"), at("*/policy/network"), at("*/control"), at("*/exec")
+NO_CONTROL = ("false_404", {"match": CONTROL})      # each command gets a socket of its own, on /exec
+RECYCLE = {"pool_recycle": 1}
+
+ON_COMMANDS = [
+    command("cut_before_start", unknown("", starts=0)),
+    command("cut_after_start", unknown("")),
+    command("cut_before_output", unknown("")),
+    command("cut_after_output", unknown()),
+    command("cut_before_exit", unknown()),
+    command("cut_after_exit", exited()),
+    command("cut_mid_frame", unknown("out"), "of output"),
+    command("cut_mid_frame", unknown(""), "of the exit", {"command": "exit 7"}),
+    command("duplicate_exit", exited()),
+    command("duplicate_exit", exited(), "with another code", code=0),
+    command("no_exit_code", unknown()),
+    command("early_exit", exited("one\ntwo\n"), request={"command": "echo one; sleep 0.1; echo two; exit 7"}),
+    command("stall", exited(), "for a moment", delay_ms=300),
+    command("stall", timed_out(""), "past the timeout", {"timeout_seconds": 0.5}, delay_ms=60000),
+    command("slow_drip", exited(), bytes=1),
+    command("lose_bytes_above", exited("out"), "of little output, which is not recorded", bytes=3),
+    command("lose_bytes_above", exited("0123456789" * 60_000, check="recovered"), "of recorded output",
+            {"command": "printf '0123456789%.0s' {1..60000}; exit 7", "max_output_bytes": 2 << 20}, bytes=550_000),
+    command("pause_under_socket", unknown(), request={"command": SLEEPER}, on="start", delay_ms=400),
+    command("kill_vm", unknown(), request={"command": SLEEPER}, delay_ms=400),
+]
+
+# Of the messages of a command: op.ack, debug, session_info, exit, op.complete.
+FIELDS = {"type": unknown("", AT_MOST_ONE), "id": exited(), "args": exited(), "ok": exited(), "exit_code": exited(), "exitCode": exited(), "msg": exited(),
+          "pid": exited(), "session_id": exited(), "command": exited()}
+ON_MESSAGES = [command(fault, answer, f"of {field}", field=field) for fault in ("wrong_type", "missing_field") for field, answer in FIELDS.items()]
+
+ON_DELETIONS = [
+    deletion("delete_500"),
+    deletion("delete_500", "but deleted", deleted=True),
+    deletion("false_404", count=1),
+    deletion("latency", ms=300),
+    *(deletion("http_error", f"{status} of the deletion", status=status, count=1) for status in (409, 429, 500, 502, 503)),
+    deletion("http_error", "500 after the deletion", status=500, after=True, count=1),
+    deletion("cut_request"),
+    deletion("cut_request", "after the deletion", after=True),
+    deletion("clock_skew"),
+]
+
+WITHOUT_OCCASION = [
+    nothing("merged_frames"),           # only commands by POST are answered so
+    nothing("checkpoint_error"),        # without POOL_RECYCLE there is no checkpoint
+    nothing("restore_error"),
+    nothing("restore_nothing"),
+    nothing("cut_lines"),
+]
+
+ON_CREATIONS = [
+    supply("create_429", FULL, "always"),
+    supply("create_429", COLD, "once", count=1),
+    supply("create_429", COLD, "once, the clock is off", also=[("clock_skew", {"seconds": -7200})], count=1),
+    supply("create_500", REFUSED, "always"),
+    supply("create_500", REFUSED, "always, but created", created=True),
+    supply("create_500", COLD, "once", count=1),
+    supply("create_500", COLD, "once, but created", count=1, created=True),
+    supply("create_hang", COLD, "for a moment", delay_ms=500, count=1),
+    supply("create_hang", FULL, "for too long", delay_ms=10_000),
+    supply("latency", COLD, "of a moment", ms=100),
+    supply("latency", COLD, "exponential", distribution="exponential", ms=60),
+    supply("latency", FULL, "of creations", ms=10_000, match=CREATE),
+    *(supply("http_error", COLD, f"{status} of a creation", status=status, count=1, match=CREATE) for status in (404, 409, 500, 502, 503, 504)),
+    supply("http_error", FULL, "429 of a creation: too many are running", status=429, count=1, match=CREATE),
+    *(supply("http_error", REFUSED, f"{status} of every creation", status=status, match=CREATE) for status in (401, 403, 500)),
+    supply("http_error", COLD, "500 after a creation", status=500, after=True, count=1, match=CREATE),
+    supply("cut_request", COLD, "of a creation", count=1, match=CREATE),
+    supply("cut_request", COLD, "after a creation", after=True, count=1, match=CREATE),
+    supply("cut_request", REFUSED, "of every creation", match=CREATE),
+    *(supply(fault, COLD, f"of {field} of a creation", field=field, count=1) for fault in ("wrong_type", "missing_field") for field in ("name", "status")),
+    supply("clock_skew", COLD, "an hour ahead"),
+    supply("clock_skew", COLD, "an hour behind", seconds=-3600),
+]
+
+ON_PREPARATIONS = [
+    supply("starting_503", COLD, "once", retry_after_seconds=1, count=1),
+    supply("starting_503", FULL, "always"),
+    supply("false_404", COLD, "of the policy, twice", count=2, match=POLICY),
+    supply("false_404", FULL, "of the policy", match=POLICY),
+    supply("false_404", COLD, "of the control socket, once", count=1, match=CONTROL),
+    supply("false_404", COLD, "of the control socket", match=CONTROL),
+    *(supply("http_error", COLD, f"{status} of the policy, once", status=status, retry_after_seconds=1, count=1, match=POLICY)
+      for status in (404, 429, 500, 502, 503)),
+    supply("http_error", REFUSED, "500 of the policy", status=500, match=POLICY),
+    supply("http_error", COLD, "502 of the control socket, once", status=502, count=1, match=CONTROL),
+    supply("http_error", FULL, "502 of the control socket", status=502, match=CONTROL),
+    supply("cut_request", COLD, "of the policy, once", count=1, match=POLICY),
+    supply("cut_request", FULL, "of the control socket", match=CONTROL),
+    supply("wrong_type", REFUSED, "of the policy's rules", field="rules"),
+    supply("missing_field", REFUSED, "of the policy's rules", field="rules"),
+    supply("pause_under_socket", COLD, "once, when it opens", on="open", delay_ms=0, count=1),
+    supply("kill_vm", COLD, "under the first command", delay_ms=0, count=1),
+    *(supply(fault, COLD, "under the first command", count=1)
+      for fault in ("cut_before_start", "cut_after_start", "cut_before_exit", "cut_mid_frame", "no_exit_code", "cut_after_exit")),
+    *(supply(fault, FULL, "under every first command") for fault in ("cut_before_start", "cut_after_start", "cut_before_exit", "no_exit_code")),
+    supply("stall", FULL, "under every first command", delay_ms=60_000),
+    supply("checkpoint_error", COLD, "of a Sprite that may be restored, once", settings=RECYCLE, count=1),
+    supply("checkpoint_error", REFUSED, "of a Sprite that may be restored", settings=RECYCLE),
+    supply("false_404", COLD, "of a checkpoint, three times", settings=RECYCLE, count=3, match=at("*/checkpoint")),
+    supply("cut_lines", COLD, "of a checkpoint, once", settings=RECYCLE, count=1),
+]
+
+ON_EXEC_SOCKETS = [
+    supply("cut_request", COLD, "of one /exec", also=[NO_CONTROL], count=1, match=EXEC),
+    supply("http_error", COLD, "503 of one /exec", also=[NO_CONTROL], status=503, count=1, match=EXEC),
+]
+
+ROWS = [*ON_COMMANDS, *ON_MESSAGES, *ON_DELETIONS, *WITHOUT_OCCASION, *ON_CREATIONS, *ON_PREPARATIONS, *ON_EXEC_SOCKETS]

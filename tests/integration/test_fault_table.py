@@ -1,0 +1,126 @@
+"""Each row of the table of faults: exactly this answer, at most one start, and no Sprite or lease that stays."""
+import sys
+
+import pytest
+
+import answers
+from fault_table import AT_MOST_ONE, ROWS
+from rig import SLOWER, TOP, leases, until
+
+sys.path.append(str(TOP / "tests/emulator"))
+from faults import KNOWN  # noqa: E402
+
+pytestmark = pytest.mark.timeout(120 * max(1, SLOWER // 2))
+
+
+def test_every_fault_has_a_row():
+    assert {row.fault for row in ROWS} == set(KNOWN), "tests/integration/fault_table.py says what callers are answered"
+
+
+def test_rows_are_told_apart():
+    assert len({str(row) for row in ROWS}) == len(ROWS)
+
+
+def seen(response, sprites):
+    """The answer as the table writes it, once it was checked as a whole."""
+    match response.status_code:
+        case 200:
+            body = answers.Ran(response).json
+        case 502:
+            body = answers.unknown(response)
+        case _:
+            body = answers.not_started(response)
+    return {"status": response.status_code, "code": body.get("code"), "outcome": body["outcome"], "exit_code": body.get("exit_code"),
+            "may_have_run": body.get("may_have_run"), "retry_after": response.headers.get("Retry-After"),
+            "tier": body.get("sandbox", {}).get("tier"), "stdout": body.get("stdout"), "check": body.get("output_check"), "starts": sprites.starts(body["exec_id"])}
+
+
+def check(response, sprites, row):
+    found, wanted = seen(response, sprites), dict(row.answer)
+    if wanted["retry_after"]:
+        least, most = wanted["retry_after"]
+        assert found["retry_after"] and least <= int(found["retry_after"]) <= most, found
+        wanted["retry_after"] = found["retry_after"]
+    if wanted["starts"] == AT_MOST_ONE and found["starts"] <= 1:
+        wanted["starts"] = found["starts"]
+    assert found == wanted, f"{response.text[:500]} … {response.text[-500:]}"
+
+
+def strike(sprites, row, name):
+    """Its faults, for Sprites of this name only, so that rows do not meet each other's."""
+    for fault, parameters in ((row.fault, row.parameters), *row.also):
+        sprites.fault(fault, **{**parameters, "match": {**parameters.get("match", {}), "sprite": name}})
+
+
+def hits(sprites, row, name):
+    active = sprites.http.get("/_emulator/faults").json()["faults"]
+    return sum(fault["hits"] for fault in active if fault["name"] == row.fault and fault["match"]["sprite"] == name)
+
+
+def check_hits(sprites, row, name):
+    if row.hits:
+        until(lambda: hits(sprites, row, name), "the fault has struck")
+    else:
+        assert hits(sprites, row, name) == 0
+
+
+@pytest.fixture(scope="module")
+def sprites(shared_rig):
+    return shared_rig.emulator().view
+
+
+# -- one hot Sprite
+
+@pytest.fixture(scope="module")
+def gateway(stack, shared_rig, sprites):
+    gateway = shared_rig.gateway(emulator=sprites, pool_hot=1, pool_max=8)
+    gateway.used = set()
+    yield gateway
+    until(lambda: not gateway.used & set(sprites.names()), "every Sprite that was used is destroyed", 40)
+    gateway.signal(15)
+    assert gateway.wait(40) == 0, gateway.log[-3000:]
+    assert [name for name in sprites.names() if gateway.instance in name] == [], "Sprites are left behind"
+    assert leases(stack.redis) == 0, "leases are left"
+
+
+@pytest.fixture
+def hot(gateway, sprites):
+    """The name of the one that is next."""
+    gateway.until_ready()
+    [name] = until(lambda: [name for name in sprites.names() if gateway.instance in name and name not in gateway.used], "one is ready")
+    gateway.used.add(name)
+    return name
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.strikes == "command"], ids=str)
+def test_command(gateway, sprites, hot, row):
+    strike(sprites, row, hot)
+    check(gateway.exec(**{"timeout_seconds": 10, **row.request}), sprites, row)
+    check_hits(sprites, row, hot)
+
+
+# -- none
+
+@pytest.fixture(scope="module")
+def drained(stack, sprites):
+    """Gateways that were asked to end: what they doubt they destroy for 20 s."""
+    gateways = []
+    yield gateways
+    for gateway in gateways:
+        assert gateway.wait(60) == 0, gateway.log[-3000:]
+        assert [name for name in sprites.names() if gateway.instance in name] == [], "Sprites are left behind"
+        assert "still has handles" not in gateway.log, gateway.log
+    assert leases(stack.redis) == 0, "leases are left"
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.strikes == "supply"], ids=str)
+def test_supply(shared_rig, gateway, sprites, drained, row):
+    empty = shared_rig.gateway(emulator=sprites, token=False, **row.settings)
+    until(lambda: empty.health().json()["redis"] == "up", "Redis is there")
+    name = f"sg-{empty.instance}-*"
+    strike(sprites, row, name)
+    response = empty.exec(token=gateway.token, **{"timeout_seconds": 10, **row.request})
+    empty.signal(15)
+    drained.append(empty)
+    check(response, sprites, row)
+    check_hits(sprites, row, name)
