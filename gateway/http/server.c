@@ -13,7 +13,7 @@
 
 #define SWEEP_MS 1000
 
-/* What libmicrohttpd's pool of a connection needs beside the two heads: its records of up to 100 fields, and the framing. */
+/* What libmicrohttpd's pool of a connection needs beside the heads: its records of up to 100 fields, and the framing. */
 #define POOL_RECORDS (16 * 1024)
 /* Datasette repeats the target in Link and Location, there percent-encoded, and may set cookies of its own. */
 #define ANSWER_HEAD_MIN (64 * 1024)
@@ -339,10 +339,11 @@ static int start_handles(struct http_server *server)
 	return r < 0 ? r : uv_poll_start(&server->gone_poll, UV_READABLE, on_gone_poll);
 }
 
+/* Up to half of a pool is what libmicrohttpd has read: this request's head, and others that the client sent ahead. */
 static size_t pool_size(size_t max_head)
 {
 	size_t answer_head = 2 * max_head > ANSWER_HEAD_MIN ? 2 * max_head : ANSWER_HEAD_MIN;
-	return max_head + answer_head + POOL_RECORDS;
+	return 2 * (answer_head + POOL_RECORDS);
 }
 
 struct http_server *http_server_new(const struct http_server_options *options)

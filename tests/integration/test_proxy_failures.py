@@ -206,6 +206,16 @@ def test_large_heads_of_answers(gateway, upstream, size, target, answered):
         assert gateway.metrics().get("spritegate_upstream_healthy") == 1
 
 
+def test_large_head_before_requests_that_wait(gateway, upstream):
+    """What the client has sent ahead takes none of its room."""
+    large_head(upstream, 64_000)
+    with Wire(gateway.port) as wire:
+        wire.send(b"GET /raw HTTP/1.1\r\nHost: x\r\n\r\n" + (b"GET /raw?" + b"y" * 980 + b" HTTP/1.1\r\nHost: x\r\n\r\n") * 150)
+        for _ in range(10):
+            answer = wire.answer()
+            assert (answer.status, len(answer["X"]), answer.body) == (200, 64_000, b"hello")
+
+
 def test_larger_heads_of_answers_are_the_same_setting(shared_rig, upstream):
     large_head(upstream, 250_000)
     large = shared_rig.gateway(datasette_url=upstream.url, max_head_bytes="128KiB", token=False)
