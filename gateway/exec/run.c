@@ -27,6 +27,7 @@ struct run {
 	struct check_command check_command; /* the one that runs while CHECKING */
 	enum exec_outcome outcome;          /* of the command whose output is being checked */
 	bool records;
+	bool started; /* known at the timeout or later */
 	unsigned tries;
 	uint64_t claim_start_us, run_start_us;
 	struct exec_result result;
@@ -114,9 +115,19 @@ static void enter(struct run *run, enum run_state state, uint64_t timeout_ms)
 	uv_timer_start(&run->timer, on_timer, timeout_ms, 0);
 }
 
+/* 200 is for commands that are known to have run. */
+static void finish_late(struct run *run)
+{
+	if (!run->started)
+		snprintf(run->result.detail, sizeof run->result.detail, "The sandbox did not say in time that the command has started.");
+	finish(run, run->started ? EXEC_TIMED_OUT : EXEC_UNKNOWN);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
 	struct run *run = timer->data;
+	if (run->state == RUNNING || run->state == TERMINATING || run->state == KILLING)
+		run->started = sandbox_has_started(run->sandbox);
 	switch (run->state) {
 	case RUNNING:
 		enter(run, TERMINATING, TERM_GRACE_MS);
@@ -129,7 +140,7 @@ static void on_timer(uv_timer_t *timer)
 			log_info("exec %s: KILL could not be sent", run->job->message.exec_id);
 		break;
 	case KILLING:
-		finish(run, EXEC_TIMED_OUT);
+		finish_late(run);
 		break;
 	case CHECKING:
 		check_give_up(&run->check);
@@ -249,7 +260,7 @@ static void on_broken(void *ctx, enum sandbox_doubt doubt, const char *reason)
 	if (run->state == LINGERING) {
 		release(run);
 	} else if (run->state != RUNNING) {
-		finish(run, EXEC_TIMED_OUT);
+		finish_late(run);
 	} else if (doubt == SANDBOX_NOT_STARTED) {
 		try_again(run, reason);
 	} else {

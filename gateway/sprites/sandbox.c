@@ -526,6 +526,11 @@ int sandbox_signal(struct sandbox *sandbox, const char *signal)
 	return len < SIGNAL_LEN ? 0 : -EINVAL;
 }
 
+bool sandbox_has_started(const struct sandbox *sandbox)
+{
+	return sandbox->running.set && !sandbox->running.probe && sandbox->operation.state == OPERATION_RUNNING;
+}
+
 void sandbox_pause(struct sandbox *sandbox)
 {
 	sandbox->paused = true;

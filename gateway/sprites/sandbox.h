@@ -63,6 +63,9 @@ MUST_CHECK int sandbox_run(struct sandbox *sandbox, const struct sandbox_command
 /* Sends a signal to the running command: "TERM" or "KILL". SANDBOX_E_LOST when none is running. */
 MUST_CHECK int sandbox_signal(struct sandbox *sandbox, const char *signal);
 
+/* Whether the running command is known to have started: the server has said so. */
+bool sandbox_has_started(const struct sandbox *sandbox);
+
 /* Back pressure: while paused no output is read from the socket (and on_exit waits). */
 void sandbox_pause(struct sandbox *sandbox);
 void sandbox_resume(struct sandbox *sandbox);

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from answers import unknown
 from rig import SLOWER
 
 
@@ -71,3 +72,13 @@ def test_nothing_is_left_of_it(stack):
     assert stack.run(f"trap '' TERM; sleep {mark} & wait", timeout_seconds=0.5).outcome == "timed_out"
     until(lambda: not running(mark), "the process is gone")
     assert leases(stack.redis) == 0, "a lease is held after the answer"
+
+
+def test_a_command_that_was_not_seen_to_start(rig):
+    """Without a control socket the handshake is the start: while it is held nothing is known."""
+    emulator = rig.emulator()
+    emulator.view.fault("false_404", match={"path": "*/control"})
+    gateway = rig.gateway(emulator=emulator, pool_hot=1)
+    gateway.until_ready()
+    emulator.view.fault("latency", ms=10_000, match={"path": "*/exec"})
+    unknown(gateway.exec(command="echo hi", timeout_seconds=0.3))
