@@ -52,7 +52,9 @@ def pytest_collection_modifyitems(items):
 def pytest_configure(config):
     def interrupt(number, frame):
         raise KeyboardInterrupt
-    signal.signal(signal.SIGTERM, interrupt)        # so that fixtures are torn down
+    # Fixtures are torn down by both. With Python's own handler asyncio.run() only cancels its task, which may end all the same.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
 
 
 @pytest.hookimpl(tryfirst=True)
