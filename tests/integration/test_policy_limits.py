@@ -119,7 +119,7 @@ def test_the_longest_command_runs_and_a_longer_one_takes_nothing(rig):
     assert gateway.run(argv=argv).exit_code == 0
 
 
-def test_what_only_a_sprite_without_control_socket_refuses_takes_nothing(rig):
+def test_what_only_a_sprite_without_control_socket_refuses_takes_nothing(rig, stack):
     """That is known when it has been claimed: 422 with the limit, and the rate is given back."""
     from test_sprites_client import NO_ROUTE, Between
     emulator = rig.emulator()
@@ -128,6 +128,7 @@ def test_what_only_a_sprite_without_control_socket_refuses_takes_nothing(rig):
     answer = gateway.exec(argv=["true", "x" * 40_000])
     body = problem(answer, 422, "invalid-request")
     assert body["outcome"] == "not_started" and body["may_have_run"] is False and "36864" in body["errors"][0]["detail"], body
+    until(lambda: not stack.redis.zcard(f"sg:{{g}}:c:{gateway.kid}"), "its lease is given back")
     assert gateway.run(argv=["true", "x" * 30_000]).exit_code == 0
 
 
