@@ -1,0 +1,149 @@
+#include "gateway/exec/call.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/log.h"
+
+#include <stdlib.h>
+#include <utlist.h>
+
+void call_decide(struct call *call, const char *outcome, const char *reason)
+{
+	struct metrics_labels labels = {{metrics_value(METRIC_EXEC_DECISIONS, 0, outcome), metrics_value(METRIC_EXEC_DECISIONS, 1, reason)}};
+	metrics_add(call->endpoint->options.metrics, METRIC_EXEC_DECISIONS, labels, 1);
+}
+
+void call_drop_body(struct call *call)
+{
+	call->endpoint->buffered -= call->body.len;
+	buf_deinit(&call->body);
+}
+
+void call_refuse(struct call *call, struct exec_problem problem)
+{
+	struct http_request *request = TAKE(call->request);
+	call_decide(call, problem.outcome, problem.reason);
+	call->code = problem.code;
+	call_drop_body(call);
+	if (request && exec_reply_problem(request, &call->reply, &problem) < 0)
+		log_error("exec %s: the answer could not be sent", call->exec_id);
+	exec_problem_deinit(&problem);
+}
+
+static void cancel_job(struct call *call)
+{
+	struct exec_cancel *cancel = calloc(1, sizeof *cancel);
+	if (!cancel) {
+		log_error("exec %s: could not be canceled, it ends at its timeout", call->exec_id);
+		return;
+	}
+	cancel->message.kind = EXEC_CANCEL;
+	memcpy(cancel->message.exec_id, call->exec_id, sizeof cancel->message.exec_id);
+	/* Not counted against the queue: every cancellation belongs to a job that was. */
+	if (mailbox_reply(call->endpoint->options.agent, &cancel->message.item) != 0)
+		free(cancel);
+}
+
+static void on_gone(void *ctx)
+{
+	struct call *call = ctx;
+	call->request = NULL;
+	if (call->admission) {
+		struct exec_endpoint *endpoint = call->endpoint;
+		admission_cancel(endpoint->admission, call->admission);
+		call->admission = NULL;
+		endpoint->asked_until_ms = uv_now(endpoint->options.loop) + endpoint->options.admission.timeout_ms;
+	}
+	if (call->with_agent)
+		cancel_job(call);
+}
+
+static void write_log(struct call *call, const struct http_head *head, const struct http_summary *summary)
+{
+	static const char *const aborted[] = {NULL, "client", "gateway", "client", "gateway"};
+	bool gone = summary->end == HTTP_END_GONE || summary->end == HTTP_END_TIMEOUT;
+	bool late = summary->end == HTTP_END_TIMEOUT && summary->status == 408;
+	struct access_record record = {
+		.wall_ms = clock_wall_ms() - summary->duration_us / 1000,
+		.request_id = head->id,
+		.client = head->peer,
+		.method = head->method,
+		.path = head->path,
+		.route = "exec",
+		.status = gone && !summary->status ? 499 : summary->status,
+		.bytes_in = summary->bytes_in,
+		.bytes_out = summary->bytes_out,
+		.duration_us = summary->duration_us,
+		.first_byte_us = summary->first_byte_us,
+		.aborted = aborted[summary->end],
+		.code = call->code || !late ? call->code : "request-timeout",
+		.exec_id = call->is_post ? slice_str(call->exec_id) : (struct slice){0},
+		.kid = slice_str(call->kid),
+		.actor = slice_str(call->actor),
+		.policy = slice_str(call->policy),
+		.policy_version = call->policy_version,
+		.shadowed = slice_str(call->shadowed),
+		.outcome = call->outcome,
+		.tier = call->tier,
+	};
+	access_log_write(call->endpoint->options.log, &record);
+}
+
+static void on_finished(void *ctx, const struct http_summary *summary)
+{
+	struct call *call = ctx;
+	struct exec_endpoint *endpoint = call->endpoint;
+	write_log(call, call->reply.head, summary);
+	if (call->with_agent)
+		DL_DELETE(endpoint->calls, call);
+	call_drop_body(call);
+	exec_request_free(call->command);
+	free(call);
+}
+
+static const struct http_sink sink = {.on_body = call_on_body, .on_body_end = call_on_body_end, .on_gone = on_gone, .on_finished = on_finished};
+
+void call_answer(struct call *call, struct exec_job *job)
+{
+	struct http_request *request = TAKE(call->request);
+	call->outcome = exec_outcome_name(job->outcome);
+	call->tier = job->tier;
+	call->code = job->answer.code;
+	if (!request)
+		return;
+	int r = job->error < 0 ? job->error : exec_reply_job(request, &call->reply, job);
+	if (r < 0) {
+		log_error("exec %s: its answer could not be sent: %s", call->exec_id, strerror(-r));
+		call->request = request;
+		call_refuse(call, exec_problem_internal);
+	}
+}
+
+static void handle(struct call *call, const struct http_head *head)
+{
+	struct http_request *request = call->request;
+	if (head->route == HTTP_ROUTE_EXEC && slice_equal(head->method, SLICE("POST"))) {
+		call_post(call, head);
+		return;
+	}
+	call->request = NULL;
+	if (exec_reply_other(request, &call->reply, &call->code) < 0)
+		log_error("exec: the answer could not be sent");
+}
+
+void call_start(struct exec_endpoint *endpoint, struct http_request *request)
+{
+	struct call *call = calloc(1, sizeof *call);
+	if (!call || id_uuid7(call->exec_id, clock_wall_ms()) < 0) {
+		free(call);
+		struct http_problem problem = {.status = 500, .code = "internal"};
+		if (http_request_respond_problem(request, &problem, NULL) < 0)
+			log_error("exec: out of memory");
+		return;
+	}
+	call->endpoint = endpoint;
+	call->request = request;
+	buf_init(&call->body, endpoint->options.max_body);
+	exec_reply_init(&call->reply, http_request_head(request), call->exec_id);
+	http_request_attach(request, &sink, call);
+	handle(call, http_request_head(request));
+}

@@ -1,0 +1,74 @@
+/*
+ * call - one request of /-/agent/exec on its worker; shared by the files of the endpoint (endpoint, call, call_admit), nobody else
+ * includes it
+ *
+ * Owns:       its body, its parsed command, a question under way in Redis. The request belongs to http, the job to the agent.
+ * Lifetime:   call_start … on_finished of its request.
+ * Runs on:    the endpoint's loop.
+ * Invariants: it is answered once; it is in the endpoint's list while the agent has its job.
+ */
+#pragma once
+
+#include "gateway/exec/endpoint.h"
+#include "gateway/exec/reply.h"
+#include "gateway/exec/throttle.h"
+
+struct call {
+	struct exec_endpoint *endpoint;
+	struct http_request *request; /* NULL when it can no longer be answered */
+	char exec_id[ID_UUID_LEN + 1];
+	struct buf body;
+	struct slice token;           /* in the request's head */
+	struct exec_request *command;
+	struct admission_call *admission;
+	uint64_t admit_start_us;
+	bool with_agent;
+	bool is_post;                 /* it has an exec id that its answer tells, and the access log */
+	struct exec_reply reply;      /* what every answer of this call says */
+	/* For the access log. */
+	char kid[ADMISSION_KID_LEN + 1];
+	char actor[129];
+	char policy[65];
+	uint64_t policy_version;
+	char shadowed[160];
+	const char *code, *outcome, *tier;
+	struct call *prev, *next;
+};
+
+struct exec_endpoint {
+	struct exec_endpoint_options options;
+	struct admission *admission;
+	struct throttle throttle;     /* of wrong tokens */
+	struct mailbox mailbox;
+	struct call *calls;           /* while the agent has their job */
+	size_t jobs_out;
+	uint64_t buffered;            /* bytes of all bodies under way */
+	uint64_t asked_until_ms;      /* in loop time: until then Redis may still grant what nobody waits for any more */
+	bool draining, freeing;
+	uint64_t free_deadline_ms;
+	uv_timer_t leases_timer;
+	int closing;
+	void (*on_freed)(void *ctx);
+	void *freed_ctx;
+};
+
+/* --- call.c --- */
+
+/* Takes a request. */
+void call_start(struct exec_endpoint *endpoint, struct http_request *request);
+
+/* For metrics: how it was decided, and why. */
+void call_decide(struct call *call, const char *outcome, const char *reason);
+
+/* Every refusal goes through here: a call is answered once. */
+void call_refuse(struct call *call, struct exec_problem problem);
+void call_drop_body(struct call *call);
+
+/* The agent has answered. */
+void call_answer(struct call *call, struct exec_job *job);
+
+/* --- call_admit.c: from the head of a POST to a job for the agent --- */
+
+void call_post(struct call *call, const struct http_head *head);
+size_t call_on_body(void *ctx, struct slice bytes);
+void call_on_body_end(void *ctx);

@@ -1,0 +1,296 @@
+#include "gateway/exec/call.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/log.h"
+#include "gateway/base/redact.h"
+#include "gateway/exec/intent.h"
+#include "gateway/http/peer.h"
+#include "policy/token.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <utlist.h>
+
+static void count_auth_failure(struct call *call, const char *reason)
+{
+	struct metrics_labels labels = {{metrics_value(METRIC_AUTH_FAILURES, 0, reason)}};
+	metrics_add(call->endpoint->options.metrics, METRIC_AUTH_FAILURES, labels, 1);
+}
+
+/* Counts a wrong token against its address: how long that should stop sending them, 0 = not at all. */
+static uint64_t charge_failure(struct call *call)
+{
+	struct exec_endpoint *endpoint = call->endpoint;
+	unsigned char address[16] = {0};
+	(void)peer_parse(endpoint->options.client(endpoint->options.client_ctx, call->reply.head), address);
+	return throttle_charge(&endpoint->throttle, address, uv_now(endpoint->options.loop));
+}
+
+static void refuse_token(struct call *call, const char *log_reason)
+{
+	count_auth_failure(call, log_reason);
+	uint64_t wait_ms = charge_failure(call);
+	if (wait_ms)
+		metrics_add(call->endpoint->options.metrics, METRIC_AUTH_THROTTLED, METRICS_NONE, 1);
+	call_refuse(call, wait_ms ? exec_problem_abuse(wait_ms) : exec_problem_invalid_token);
+}
+
+static void refuse_draining(struct call *call)
+{
+	call_refuse(call, exec_problem_capacity("draining", "This gateway is shutting down."));
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Nothing has run. */
+static void give_back(struct call *call, const struct admission_lease *lease)
+{
+	if (admission_settle(call->endpoint->admission, lease, 0, 0, true) != 0)
+		log_warning("exec %s: its lease could not be given back and will end by itself", call->exec_id);
+}
+
+static void post_job(struct call *call, const struct admission_answer *answer)
+{
+	struct exec_endpoint *endpoint = call->endpoint;
+	struct exec_job *job = exec_job_new(call->exec_id);
+	if (!job) {
+		give_back(call, &answer->lease);
+		call_refuse(call, exec_problem_internal);
+		return;
+	}
+	job->reply_to = &endpoint->mailbox;
+	job->max_output_bytes = answer->output_bytes;
+	job->request = TAKE(call->command);
+	job->lease = answer->lease;
+	job->timeout_ms = answer->lease.granted_ms;
+	job->admit_us = call->reply.admit_us;
+	if (mailbox_post(endpoint->options.agent, &job->message.item) != 0) {
+		exec_job_free(job);
+		give_back(call, &answer->lease);
+		call_refuse(call, exec_problem_capacity("capacity", "Too many commands are waiting for a sandbox."));
+		return;
+	}
+	call_decide(call, "allow", "granted");
+	call_drop_body(call);
+	endpoint->jobs_out++;
+	metrics_add(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
+	call->with_agent = true;
+	DL_APPEND(endpoint->calls, call);
+}
+
+/* ["rate","budget"] */
+static void count_shadowed(struct call *call, const char *names)
+{
+	struct slice rest = slice_of(names + 1, strlen(names) - 2), name;
+	while (rest.len && slice_next(&rest, ',', &name)) {
+		char text[32];
+		snprintf(text, sizeof text, "%.*s", (int)(name.len - 2), name.data + 1);
+		struct metrics_labels labels = {{metrics_value(METRIC_EXEC_SHADOWED, 0, text)}};
+		metrics_add(call->endpoint->options.metrics, METRIC_EXEC_SHADOWED, labels, 1);
+	}
+}
+
+static void count_policy(struct call *call, const struct admission_answer *answer)
+{
+	struct metrics_shard *metrics = call->endpoint->options.metrics;
+	if (!answer->policy[0])
+		return;
+	unsigned name = metrics_name(metrics, answer->policy);
+	const char *outcome = answer->code == ADMISSION_GRANTED ? "allow" : "deny";
+	metrics_add(metrics, METRIC_POLICY_DECISIONS, (struct metrics_labels){{name, metrics_value(METRIC_POLICY_DECISIONS, 1, outcome)}}, 1);
+	if (name < METRICS_NAMES)
+		metrics_set(metrics, METRIC_POLICY_VERSION, (struct metrics_labels){{name}}, answer->policy_version);
+}
+
+static void remember(struct call *call, const struct admission_answer *answer)
+{
+	count_policy(call, answer);
+	count_shadowed(call, answer->shadowed);
+	snprintf(call->kid, sizeof call->kid, "%s", answer->kid);
+	snprintf(call->actor, sizeof call->actor, "%s", answer->actor);
+	snprintf(call->policy, sizeof call->policy, "%s", answer->policy);
+	snprintf(call->shadowed, sizeof call->shadowed, "%s", answer->shadowed);
+	call->policy_version = answer->policy_version;
+	exec_reply_limits(&call->reply, answer);
+}
+
+static void on_decided(void *ctx, const struct admission_answer *answer)
+{
+	struct call *call = ctx;
+	call->admission = NULL;
+	call->reply.admit_us = clock_mono_us() - call->admit_start_us;
+	remember(call, answer);
+	switch (answer->code) {
+	case ADMISSION_GRANTED:
+		post_job(call, answer);
+		break;
+	case ADMISSION_INPUT_TOO_LARGE:
+		call_refuse(call, exec_problem_too_large("standard input", answer->max_input_bytes));
+		break;
+	case ADMISSION_INVALID_TOKEN:
+		refuse_token(call, answer->log_reason);
+		break;
+	case ADMISSION_QUOTA:
+		call_refuse(call, exec_problem_quota(answer));
+		break;
+	case ADMISSION_UNAVAILABLE:
+		call_refuse(call, exec_problem_unavailable(answer));
+		break;
+	case ADMISSION_INSUFFICIENT_SCOPE:
+		call_refuse(call, exec_problem_scope());
+		break;
+	case ADMISSION_COMMAND_DENIED:
+		call_refuse(call, exec_problem_denied(exec_request_program(call->command), answer));
+		break;
+	case ADMISSION_VARIABLE_DENIED:
+		call_refuse(call, exec_problem_variable(answer));
+		break;
+	case ADMISSION_NETWORK_DENIED:
+		call_refuse(call, exec_problem_network(answer));
+		break;
+	}
+}
+
+static uint64_t wanted_ms(const struct call *call)
+{
+	uint64_t asked = call->command->timeout_ms;
+	return min_u64(asked ? asked : call->endpoint->options.timeout_ms, call->endpoint->options.max_timeout_ms);
+}
+
+/* Names without values, separated by blanks. */
+static int list_variables(const struct exec_request *command, struct buf *names)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < command->env_count; i++)
+		r = buf_printf(names, "%s%.*s", i ? " " : "", (int)strcspn(command->env[i], "="), command->env[i]);
+	return r;
+}
+
+static void admit(struct call *call)
+{
+	struct exec_endpoint *endpoint = call->endpoint;
+	CLEANUP(buf_deinit) struct buf variables = BUF_MAX(EXEC_MAX_ARGV_BYTES + EXEC_MAX_ENV);
+	if (list_variables(call->command, &variables) < 0) {
+		call_refuse(call, exec_problem_internal);
+		return;
+	}
+	unsigned char address[16];
+	bool known = peer_parse(endpoint->options.client(endpoint->options.client_ctx, call->reply.head), address);
+	/* A wish is a ceiling, for tokens with a limit of their own and without. */
+	uint64_t most = endpoint->options.max_output_bytes, usual = min_u64(EXEC_DEFAULT_OUTPUT_BYTES, most);
+	if (call->command->has_max_output)
+		usual = most = min_u64(call->command->max_output_bytes, most);
+	struct admission_request request = {.token = call->token,
+					    .program = slice_str(exec_request_program(call->command)),
+					    .want_ms = wanted_ms(call),
+					    .wait_ms = call->endpoint->options.wait_ms,
+					    .input_bytes = call->command->input.len,
+					    .address = known ? address : NULL,
+					    .variables = buf_peek(&variables),
+					    .usual_output_bytes = usual,
+					    .most_output_bytes = most};
+	call->admit_start_us = clock_mono_us();
+	if (admission_decide(call->endpoint->admission, &request, on_decided, call, &call->admission) < 0)
+		call_refuse(call, exec_problem_internal);
+}
+
+void call_on_body_end(void *ctx)
+{
+	struct call *call = ctx;
+	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(64 * 1024);
+	if (!call->request)
+		return;
+	if (call->endpoint->draining) {
+		refuse_draining(call);
+		return;
+	}
+	struct json_failure failure;
+	int r = exec_request_parse(buf_peek(&call->body), &call->command, &faults, &failure);
+	call_drop_body(call);
+	if (r == EXEC_REQUEST_MALFORMED)
+		call_refuse(call, exec_problem_malformed(&failure));
+	else if (r == EXEC_REQUEST_INVALID)
+		call_refuse(call, exec_problem_invalid(&faults));
+	else if (r < 0)
+		call_refuse(call, exec_problem_internal);
+	else
+		admit(call);
+}
+
+size_t call_on_body(void *ctx, struct slice bytes)
+{
+	struct call *call = ctx;
+	struct exec_endpoint *endpoint = call->endpoint;
+	if (!call->request)
+		return bytes.len; /* answered already: the rest is of no use */
+	if (endpoint->buffered + bytes.len > endpoint->options.max_buffered) {
+		call_refuse(call, exec_problem_capacity("capacity", "Too many request bodies are being received."));
+		return bytes.len;
+	}
+	if (buf_append(&call->body, bytes) < 0) {
+		call_refuse(call, exec_problem_internal);
+		return bytes.len;
+	}
+	endpoint->buffered += bytes.len;
+	return bytes.len;
+}
+
+static bool has_token_in_query(const struct http_head *head)
+{
+	struct slice rest = head->query, parameter;
+	while (rest.len && slice_next(&rest, '&', &parameter))
+		if (slice_has_prefix(parameter, SLICE("access_token=")))
+			return true;
+	return redact_find(head->query).len > 0;
+}
+
+/* 0: call->token is set. Otherwise the call was answered. */
+static int read_token(struct call *call, const struct http_head *head)
+{
+	struct token_parts parts;
+	if (has_token_in_query(head)) {
+		count_auth_failure(call, "malformed");
+		call_refuse(call, exec_problem_token_in_query);
+		return -EACCES;
+	}
+	int r = exec_authorization(head->fields, &call->token);
+	if (r == 0 && token_parse(call->token, &parts) == 0)
+		return 0;
+	if (r == 0) {
+		refuse_token(call, "checksum");
+	} else if (r == EXEC_BEARER_MISSING) {
+		count_auth_failure(call, "missing");
+		call_refuse(call, exec_problem_missing_token);
+	} else {
+		count_auth_failure(call, "malformed");
+		call_refuse(call, exec_problem_invalid_authorization);
+	}
+	return -EACCES;
+}
+
+void call_post(struct call *call, const struct http_head *head)
+{
+	call->is_post = true;
+	if (read_token(call, head) < 0)
+		return;
+	if (call->endpoint->draining) {
+		refuse_draining(call);
+		return;
+	}
+	if (!exec_is_json(http_fields_value(head->fields, SLICE("Content-Type"))) ||
+	    http_fields_count(head->fields, SLICE("Content-Type")) > 1 || http_fields_find(head->fields, SLICE("Content-Encoding"))) {
+		call_refuse(call, exec_problem_media_type);
+		return;
+	}
+	if (head->body == HTTP_BODY_LENGTH && head->content_length > call->endpoint->options.max_body) {
+		call_refuse(call, exec_problem_too_large("body", call->endpoint->options.max_body));
+		return;
+	}
+	if (call->endpoint->options.announces)
+		exec_intent_send(call->endpoint->options.agent, EXEC_INTENT_HEAD_MS);
+	if (http_request_read(call->request, call->endpoint->options.max_body) < 0)
+		call_refuse(call, exec_problem_internal);
+}
