@@ -83,14 +83,17 @@ static uint64_t retry_hint(const struct answer *answer, const struct provider_li
 	return hint_ms < MAX_RETRY_AFTER ? hint_ms : MAX_RETRY_AFTER;
 }
 
-static enum provider_code limit_code(const json_t *body)
+/* Nothing but a creation uses up creations. */
+static enum provider_code limit_code(enum sprites_call call, const json_t *body)
 {
 	struct slice error;
 	json_get_string(body, "error", &error);
-	return slice_equal(error, SLICE("concurrent_sprite_limit_exceeded")) ? PROVIDER_CAPACITY : PROVIDER_RATE_LIMIT;
+	if (slice_equal(error, SLICE("concurrent_sprite_limit_exceeded")))
+		return PROVIDER_CAPACITY;
+	return call == SPRITES_CREATE ? PROVIDER_RATE_LIMIT : PROVIDER_THROTTLED;
 }
 
-static enum provider_code error_code(unsigned status, const json_t *body)
+static enum provider_code error_code(enum sprites_call call, unsigned status, const json_t *body)
 {
 	switch (status) {
 	case 401:
@@ -102,7 +105,7 @@ static enum provider_code error_code(unsigned status, const json_t *body)
 	case 408:
 		return PROVIDER_UNAVAILABLE;
 	case 429:
-		return limit_code(body);
+		return limit_code(call, body);
 	default:
 		return status >= 500 ? PROVIDER_UNAVAILABLE : PROVIDER_INVALID;
 	}
@@ -120,11 +123,13 @@ static void judge_error(struct verdict *verdict, enum sprites_call call, const s
 {
 	struct json_failure failure;
 	CLEANUP(json_decref_ptr) json_t *body = json_parse(answer->body, MAX_DEPTH, &failure);
-	verdict->code = error_code(answer->status, body);
-	verdict->not_ready = answer->status == 502 || answer->status == 503;
+	verdict->code = error_code(call, answer->status, body);
+	verdict->not_ready = answer->status == 502 || answer->status == 503 || verdict->code == PROVIDER_THROTTLED;
 	verdict->missing_quirk = is_missing_quirk(answer->status, body);
 	if (verdict->code == PROVIDER_RATE_LIMIT)
 		verdict->limit = creation_limit(answer, body);
+	if (verdict->code == PROVIDER_CAPACITY)
+		json_get_u64(body, "limit", &verdict->limit.running);
 	verdict->retry_after_ms = retry_hint(answer, &verdict->limit, body);
 	describe(verdict, call, answer, body);
 }

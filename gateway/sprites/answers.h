@@ -34,12 +34,12 @@ struct answer {
 
 struct verdict {
 	enum provider_code code; /* PROVIDER_GONE: this answer says so, which is no proof */
-	bool not_ready;          /* 502, 503, no answer: the same may succeed a moment later */
+	bool not_ready;          /* 502, 503, no answer, PROVIDER_THROTTLED: the same may succeed a moment later */
 	bool missing_quirk; /* a 500 that the service is known to give for missing Sprites (sprites contract 1.4) */
 	/* retry_after_seconds, else Retry-After, else X-RateLimit-Reset when nothing remains, else 0. The last one depends on two
 	 * clocks, so it counts for one window (a minute when the window is not said) at most. */
 	uint64_t retry_after_ms;
-	struct provider_limit limit; /* of a create, answered with success or the creation limit */
+	struct provider_limit limit; /* of a create, answered with success or the creation limit; of PROVIDER_CAPACITY */
 	unsigned status;
 	char checkpoint[ANSWERS_CHECKPOINT]; /* id of the one that was made; letters, digits, dot, hyphen, underscore */
 	char detail[ANSWERS_DETAIL]; /* a plain sentence */

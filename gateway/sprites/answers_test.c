@@ -85,19 +85,20 @@ static void test_creation_limit(void **state UNUSED)
 		unsigned status;
 		const char *body;
 		struct rate_fields rate;
-		uint64_t count, window_ms, left, retry_after_ms;
+		uint64_t count, window_ms, left, retry_after_ms, running;
 	} rows[] = {
-	        {429, "{\"limit\":10,\"window_seconds\":60}", {4, 0, 5000}, 10, 60000, 0, 5000},
-	        {429, "slow down", {4, 0, 5000}, 4, 0, 0, 5000},
-	        {429, "slow down", {4, 0, 3600000}, 4, 0, 0, 60000}, /* their clock or ours is wrong */
-	        {429, "{\"window_seconds\":90}", {4, 0, 3600000}, 4, 90000, 0, 90000},
-	        {429, "{\"limit\":\"x\",\"window_seconds\":-1}", RATE_FIELDS_NONE, 0, 0, UINT64_MAX, 0},
-	        {429, "{\"limit\":3,\"retry_after_seconds\":2}", {4, 0, 5000}, 3, 0, 0, 2000},
-	        {429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3}", {4, 0, 5000}, 0, 0, 0, 5000},
-	        {201, "{\"name\":\"sg-1\"}", {10, 3, 5000}, 10, 0, 3, 0},
-	        {201, "{\"name\":\"sg-1\"}", {10, 0, 5000}, 10, 0, 0, 5000},
-	        {201, "{\"name\":\"sg-1\"}", RATE_FIELDS_NONE, 0, 0, UINT64_MAX, 0},
-	        {500, "{\"limit\":3}", RATE_FIELDS_NONE, 0, 0, 0, 0},
+	        {429, "{\"limit\":10,\"window_seconds\":60}", {4, 0, 5000}, 10, 60000, 0, 5000, 0},
+	        {429, "slow down", {4, 0, 5000}, 4, 0, 0, 5000, 0},
+	        {429, "slow down", {4, 0, 3600000}, 4, 0, 0, 60000, 0}, /* their clock or ours is wrong */
+	        {429, "{\"window_seconds\":90}", {4, 0, 3600000}, 4, 90000, 0, 90000, 0},
+	        {429, "{\"limit\":\"x\",\"window_seconds\":-1}", RATE_FIELDS_NONE, 0, 0, UINT64_MAX, 0, 0},
+	        {429, "{\"limit\":3,\"retry_after_seconds\":2}", {4, 0, 5000}, 3, 0, 0, 2000, 0},
+	        {429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3}", {4, 0, 5000}, 0, 0, 0, 5000, 3},
+	        {201, "{\"name\":\"sg-1\"}", {10, 3, 5000}, 10, 0, 3, 0, 0},
+	        {201, "{\"name\":\"sg-1\"}", {10, 0, 5000}, 10, 0, 0, 5000, 0},
+	        {201, "{\"name\":\"sg-1\"}", RATE_FIELDS_NONE, 0, 0, UINT64_MAX, 0, 0},
+	        {429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":-3}", RATE_FIELDS_NONE, 0, 0, 0, 0, 0},
+	        {500, "{\"limit\":3}", RATE_FIELDS_NONE, 0, 0, 0, 0, 0},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct answer answer = {
@@ -106,8 +107,36 @@ static void test_creation_limit(void **state UNUSED)
 		assert_int_equal(verdict.limit.count, rows[i].count);
 		assert_int_equal(verdict.limit.window_ms, rows[i].window_ms);
 		assert_int_equal(verdict.limit.left, rows[i].left);
+		assert_int_equal(verdict.limit.running, rows[i].running);
 		assert_int_equal(verdict.retry_after_ms, rows[i].retry_after_ms);
 	}
+}
+
+/* Only a creation uses up creations, whatever the body says. */
+static void test_limits_of_other_calls(void **state UNUSED)
+{
+	static const struct {
+		const char *body;
+		enum provider_code code;
+		uint64_t running;
+	} rows[] = {
+	        {"{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3,\"retry_after_seconds\":9}", PROVIDER_CAPACITY, 3},
+	        {"{\"error\":\"sprite_creation_rate_limited\",\"limit\":10,\"retry_after_seconds\":9}", PROVIDER_THROTTLED, 0},
+	        {"{\"error\":\"too many requests\",\"retry_after_seconds\":9}", PROVIDER_THROTTLED, 0},
+	        {"slow down", PROVIDER_THROTTLED, 0},
+	        {"", PROVIDER_THROTTLED, 0},
+	};
+	for (enum sprites_call call = SPRITES_CREATE + 1; call < SPRITES_CALLS; call++)
+		for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+			struct answer answer = {
+			        .status = 429, .retry_after_ms = 9000, .body = slice_str(rows[i].body), .rate = {10, 0, 5000}};
+			answers_judge(&verdict, call, "sg-1", &answer);
+			assert_int_equal(verdict.code, rows[i].code);
+			assert_int_equal(verdict.not_ready, rows[i].code == PROVIDER_THROTTLED);
+			assert_int_equal(verdict.retry_after_ms, 9000);
+			assert_int_equal(verdict.limit.count, 0);
+			assert_int_equal(verdict.limit.running, rows[i].running);
+		}
 }
 
 static void test_errors(void **state UNUSED)
@@ -234,7 +263,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(test_create), cmocka_unit_test(test_limits), cmocka_unit_test(test_body_before_field),
-	        cmocka_unit_test(test_creation_limit),
+	        cmocka_unit_test(test_creation_limit), cmocka_unit_test(test_limits_of_other_calls),
 	        cmocka_unit_test(test_errors), cmocka_unit_test(test_delete), cmocka_unit_test(test_policy),
 	        cmocka_unit_test(test_kill),   cmocka_unit_test(test_list),   cmocka_unit_test(test_long_detail),
 	};

@@ -9,7 +9,7 @@
  * MARK leaves a file that a restore must take away again, and says when the Sprite's first process began, which a restore must
  * change.
  * The network is closed before anything is dialled or run. A Sprite that is still waking (502, 503, no answer, a lost
- * channel) is tried again after a pause that grows, or after the one it asks for, until the budget is used up. Three
+ * channel), or a step that was throttled, is tried again after a pause that grows, or after the one it asks for, until the budget is used up. Three
  * times "there is no such Sprite" lead to CONFIRM: the service has given false 404s, so the list decides.
  *
  * Owns:       nothing; plain data.

@@ -126,6 +126,24 @@ static void test_waking(void **state UNUSED)
 	expect_wait(&starting, PREPARATION_CHECK_NETWORK, 100 * MS); /* starts over */
 }
 
+/* A throttled step had no effect and is done again, when it is said; not when that is too late, nor when no other may run. */
+static void test_limits(void **state UNUSED)
+{
+	static const struct verdict throttled = {.code = PROVIDER_THROTTLED, .not_ready = true, .status = 429, .retry_after_ms = 7000},
+	                            for_long = {.code = PROVIDER_THROTTLED, .not_ready = true, .status = 429, .retry_after_ms = 60000},
+	                            full = {.code = PROVIDER_CAPACITY, .status = 429, .retry_after_ms = 1000};
+	begin();
+	expect_wait(&throttled, PREPARATION_CLOSE_NETWORK, 7 * S);
+	expect_do(&ok, PREPARATION_CHECK_NETWORK);
+	expect_do(&ok, PREPARATION_DIAL);
+	expect_wait(&throttled, PREPARATION_DIAL, 7 * S);
+	expect_finish(&for_long, PROVIDER_THROTTLED);
+	begin_as(PREPARATION_RESTORED, PREPARATION_RESTORE);
+	expect_wait(&throttled, PREPARATION_RESTORE, 7 * S);
+	begin_as(PREPARATION_WAKE, PREPARATION_CHECK_NETWORK);
+	expect_finish(&full, PROVIDER_CAPACITY);
+}
+
 static void test_pauses_differ(void **state UNUSED)
 {
 	begin();
@@ -219,6 +237,7 @@ int main(void)
 	        cmocka_unit_test(test_other_orders),
 	        cmocka_unit_test(test_restoring_fails),
 	        cmocka_unit_test(test_waking),
+	        cmocka_unit_test(test_limits),
 	        cmocka_unit_test(test_pauses_differ),
 	        cmocka_unit_test(test_budget),
 	        cmocka_unit_test(test_lost_channel_is_dialled_again),

@@ -7,6 +7,7 @@ const char *provider_code_name(enum provider_code code)
 		[PROVIDER_GONE] = "gone",
 		[PROVIDER_RATE_LIMIT] = "rate_limit",
 		[PROVIDER_CAPACITY] = "capacity",
+		[PROVIDER_THROTTLED] = "throttled",
 		[PROVIDER_UNAUTHORIZED] = "unauthorized",
 		[PROVIDER_UNAVAILABLE] = "unavailable",
 		[PROVIDER_POLICY] = "policy",

@@ -17,7 +17,8 @@ enum provider_code {
 	PROVIDER_OK,
 	PROVIDER_GONE,         /* there is no such Sprite (confirmed absence: 404 or 410) */
 	PROVIDER_RATE_LIMIT,   /* 429 sprite_creation_rate_limited */
-	PROVIDER_CAPACITY,     /* 429 concurrent_sprite_limit_exceeded */
+	PROVIDER_CAPACITY,     /* 429 concurrent_sprite_limit_exceeded: no other Sprite may run now */
+	PROVIDER_THROTTLED,    /* any other 429, of anything but a creation: it had no effect, and says nothing of creations */
 	PROVIDER_UNAUTHORIZED, /* 401, 403: no retry helps until the token is changed */
 	PROVIDER_UNAVAILABLE,  /* connection failed, time-out, 5xx: the operation may have happened */
 	PROVIDER_POLICY,  /* the network policy could not be set or read back as asked: the Sprite must not be used */
@@ -29,11 +30,12 @@ const char *provider_code_name(enum provider_code code);
 
 #define PROVIDER_NAME_MAX 63
 
-/* What the provider said of its limit on creations, with a success or a refusal of create. */
+/* What the provider said of its limits: on creations with a success or a refusal of create, on running with PROVIDER_CAPACITY. */
 struct provider_limit {
 	uint64_t count;     /* creations in a window; 0 = it did not say */
 	uint64_t window_ms; /* 0 = it did not say */
 	uint64_t left;      /* of the count in this window; UINT64_MAX = it did not say */
+	uint64_t running;   /* Sprites that may run at once; 0 = it did not say */
 };
 
 struct provider_result {

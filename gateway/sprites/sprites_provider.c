@@ -188,9 +188,10 @@ static int ask_list(struct work *work, client_done done)
 
 /* --- destroy --- */
 
-static void fail(struct work *work, const char *detail)
+static void fail(struct work *work, const char *detail, uint64_t retry_after_ms)
 {
 	answers_fail(&work->verdict, PROVIDER_UNAVAILABLE, detail);
+	work->verdict.retry_after_ms = retry_after_ms;
 	tell(work, PROVIDER_UNAVAILABLE);
 }
 
@@ -198,9 +199,9 @@ static void on_destroy_listed(void *ctx, const struct verdict *verdict)
 {
 	struct work *work = ctx;
 	if (verdict->code != PROVIDER_OK)
-		fail(work, "delete: the Sprite may be gone, but the list could not be read");
+		fail(work, "delete: the Sprite may be gone, but the list could not be read", verdict->retry_after_ms);
 	else if (work->listed)
-		fail(work, "delete: the API denies the Sprite, but it is on the list");
+		fail(work, "delete: the API denies the Sprite, but it is on the list", 0);
 	else
 		tell(work, PROVIDER_GONE);
 }
@@ -208,7 +209,7 @@ static void on_destroy_listed(void *ctx, const struct verdict *verdict)
 static void confirm_absence(struct work *work)
 {
 	if (ask_list(work, on_destroy_listed) < 0)
-		fail(work, "delete: the list could not be asked for");
+		fail(work, "delete: the list could not be asked for", 0);
 }
 
 static void on_destroy_get(void *ctx, const struct verdict *verdict)
@@ -217,7 +218,7 @@ static void on_destroy_get(void *ctx, const struct verdict *verdict)
 	if (verdict->code == PROVIDER_GONE || verdict->missing_quirk)
 		confirm_absence(work);
 	else
-		tell(work, PROVIDER_UNAVAILABLE);
+		fail(work, "delete: what became of the Sprite could not be asked for", verdict->retry_after_ms);
 }
 
 static void on_deleted(void *ctx, const struct verdict *verdict)

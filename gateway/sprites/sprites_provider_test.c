@@ -30,6 +30,8 @@ static struct {
 	int done;
 	enum provider_code code;
 	struct sandbox *sandbox;
+	uint64_t retry_after_ms;
+	struct provider_limit limit;
 	char detail[300];
 	bool free_in_done;
 } seen;
@@ -39,6 +41,8 @@ static void on_done(void *ctx UNUSED, const struct provider_result *result)
 	seen.done++;
 	seen.code = result->code;
 	seen.sandbox = result->sandbox;
+	seen.retry_after_ms = result->retry_after_ms;
+	seen.limit = result->limit;
 	snprintf(seen.detail, sizeof seen.detail, "%s", result->detail);
 	if (seen.free_in_done) {
 		sprites_provider_free(provider);
@@ -185,6 +189,44 @@ static void test_prepare_dials_after_the_check(void **state UNUSED)
 	assert_true(asked(CLOSED CHECKED DIALLED));
 }
 
+#define FULL                                                                                                           \
+	"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 9\r\n\r\n"                                                     \
+	"{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3,\"retry_after_seconds\":7}"
+#define SLOW_DOWN "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 9\r\nX-RateLimit-Limit: 2\r\n\r\n"
+
+/* Nothing of it is about creations, and what the provider says of the time reaches the pool. */
+static void test_limits(void **state UNUSED)
+{
+	static const struct {
+		struct test_answer script[3];
+		enum provider_code code;
+		uint64_t retry_after_ms, running;
+	} rows[] = {
+	        {{{FULL, 0}}, PROVIDER_CAPACITY, 7000, 3},
+	        {{{SLOW_DOWN, 0}}, PROVIDER_THROTTLED, 9000, 0},
+	        {{{OK_POLICY, 0}, {SLOW_DOWN, 0}}, PROVIDER_THROTTLED, 9000, 0}, /* the handshake */
+	        {{{OK_POLICY, 0}, {FULL, 0}}, PROVIDER_THROTTLED, 9000, 0},      /* its body is not read */
+	};
+	make_provider(5000);
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		test_server_script(&server, rows[i].script, ARRAY_LEN(rows[i].script));
+		assert_int_equal(interface.ops->wake(interface.self, "sg-1", on_done, NULL), 0);
+		assert_int_equal(wait_done(), rows[i].code);
+		assert_int_equal(seen.retry_after_ms, rows[i].retry_after_ms);
+		assert_int_equal(seen.limit.count, 0);
+		assert_int_equal(seen.limit.running, rows[i].running);
+	}
+	SCRIPT({NOT_FOUND, 0}, {SLOW_DOWN, 0});
+	assert_int_equal(destroy(), PROVIDER_UNAVAILABLE);
+	assert_int_equal(seen.retry_after_ms, 9000);
+	SCRIPT({QUIRK, 0}, {SLOW_DOWN, 0});
+	assert_int_equal(destroy(), PROVIDER_UNAVAILABLE);
+	assert_int_equal(seen.retry_after_ms, 9000);
+	SCRIPT({SLOW_DOWN, 0});
+	assert_int_equal(destroy(), PROVIDER_THROTTLED);
+	assert_int_equal(seen.retry_after_ms, 9000);
+}
+
 static void test_prepare_of_what_is_not_there(void **state UNUSED)
 {
 	SCRIPT({NOT_FOUND, 0}, {NOT_FOUND, 0}, {NOT_FOUND, 0}, {EMPTY_LIST, 0});
@@ -286,6 +328,7 @@ int main(void)
 	        TEST(test_destroy_answered_with_the_recorded_500),
 	        TEST(test_network_that_stays_open),
 	        TEST(test_prepare_dials_after_the_check),
+	        TEST(test_limits),
 	        TEST(test_prepare_of_what_is_not_there),
 	        TEST(test_prepare_takes_too_long),
 	        TEST(test_abandon_ends_a_preparation_at_once),

@@ -27,10 +27,10 @@ static const char *const redis_errors[] = {"timeout", "error", "lost", "other"};
 static const char *const pool_states[] = {"intent",    "creating",   "preparing",  "warm", "hot",
 					  "leased",    "recycling",  "quarantine", "destroying"};
 static const char *const pool_refusals[] = {"full", "deadline", "stopping", "unavailable", "budget", "other"};
-static const char *const provider_codes[] = {"ok",	     "gone",	    "rate_limit", "capacity", "unauthorized",
+static const char *const provider_codes[] = {"ok",	     "gone",	    "rate_limit", "capacity", "throttled", "unauthorized",
 					     "unavailable", "policy", "invalid",    "other"};
 static const char *const sprites_calls[] = {"create", "get", "delete", "list", "set_policy", "get_policy", "kill", "checkpoint", "restore", "dial", "other"};
-static const char *const sprites_results[] = {"ok", "gone", "rate_limit", "capacity", "unauthorized", "unavailable", "policy", "invalid", "other"};
+static const char *const sprites_results[] = {"ok", "gone", "rate_limit", "capacity", "throttled", "unauthorized", "unavailable", "policy", "invalid", "other"};
 
 static const uint64_t request_seconds[] = {5000,   10000,   25000,   50000,   100000,	250000,	  500000,
 					   1000000, 2500000, 5000000, 10000000, 30000000, 60000000, 300000000};
