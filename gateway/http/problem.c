@@ -5,26 +5,6 @@
 
 #include <errno.h>
 
-const char *http_status_phrase(unsigned status)
-{
-	static const struct {
-		unsigned status;
-		const char *phrase;
-	} phrases[] = {
-		{103, "Early Hints"}, {200, "OK"}, {202, "Accepted"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"},
-		{403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"}, {408, "Request Timeout"},
-		{409, "Conflict"}, {413, "Content Too Large"}, {414, "URI Too Long"}, {415, "Unsupported Media Type"},
-		{417, "Expectation Failed"}, {421, "Misdirected Request"}, {422, "Unprocessable Content"},
-		{429, "Too Many Requests"}, {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"},
-		{501, "Not Implemented"}, {502, "Bad Gateway"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"},
-		{505, "HTTP Version Not Supported"},
-	};
-	for (size_t i = 0; i < ARRAY_LEN(phrases); i++)
-		if (phrases[i].status == status)
-			return phrases[i].phrase;
-	return "Unknown";
-}
-
 static int member(struct buf *body, const char *key, struct slice value)
 {
 	int r = buf_printf(body, ",\"%s\":", key);

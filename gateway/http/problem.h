@@ -23,6 +23,3 @@ MUST_CHECK int http_problem_write(const struct http_problem *problem, struct buf
 
 /* Content-Type, Cache-Control: no-store, X-Content-Type-Options. X-Request-Id is added to every answer by the request itself. */
 MUST_CHECK int http_problem_fields(struct http_fields *fields);
-
-/* "Not Found"; "Unknown" for a status without a name. */
-const char *http_status_phrase(unsigned status);

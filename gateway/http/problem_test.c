@@ -31,7 +31,6 @@ static void test_problem(void **state UNUSED)
 	assert_true(slice_equal(http_fields_value(&fields, SLICE("cache-control")), SLICE("no-store")));
 	fields.count = HTTP_FIELDS_MAX - 1;
 	assert_int_equal(http_problem_fields(&fields), -E2BIG);
-	assert_string_equal(http_status_phrase(418), "Unknown");
 }
 
 static void test_types(void **state UNUSED)

@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/http/internal.h"
+#include "gateway/http/status.h"
 
 #include <errno.h>
 #include <stdio.h>
