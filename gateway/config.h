@@ -32,6 +32,8 @@ struct config {
 	char *trusted_proxies;
 	uint64_t max_head_bytes;
 	uint64_t max_body_bytes;
+	uint64_t datasette_timeout_ms;
+	uint64_t client_idle_seconds;
 	uint64_t exec_max_body_bytes;
 	uint64_t redis_timeout_ms;
 	uint64_t pool_hot;

@@ -249,6 +249,9 @@ static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 	relay.exchanges = worker->exchanges;
 	relay.forward.trusted = worker->options.trusted;
 	relay.max_body = worker->options.config->max_body_bytes;
+	relay.first_byte_ms = relay.idle_ms = (unsigned)worker->options.config->datasette_timeout_ms;
+	if (relay.event_stream_idle_ms < relay.idle_ms)
+		relay.event_stream_idle_ms = relay.idle_ms;
 	relay.on_finished = on_relayed;
 	relay.ctx = worker;
 	worker->relay = relay_new(&relay);
@@ -326,6 +329,7 @@ static int make_server(struct worker *worker)
 	options.listen_fd = worker->options.listen_fd;
 	worker->options.listen_fd = -1;
 	options.max_head = config->max_head_bytes;
+	options.idle_timeout_ms = (unsigned)config->client_idle_seconds * 1000;
 	options.max_body = config->max_body_bytes > config->exec_max_body_bytes ? config->max_body_bytes : config->exec_max_body_bytes;
 	options.on_request = on_request;
 	options.ctx = worker;
