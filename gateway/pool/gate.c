@@ -2,9 +2,10 @@
 
 #define SECOND_US UINT64_C(1000000)
 
-#define RATE_LIMIT_DEFAULT_US (10 * SECOND_US)
-#define RATE_LIMIT_MAX_US     (3600 * SECOND_US) /* an absurd Retry-After must not switch the pool off for ever */
+#define RATE_LIMIT_DEFAULT_MS 10000
+#define RETRY_AFTER_MAX_US    (3600 * SECOND_US) /* an absurd Retry-After must not switch the pool off for ever */
 #define CAPACITY_US           (5 * SECOND_US)
+#define THROTTLED_DEFAULT_MS  1000
 #define UNAUTHORIZED_US       (30 * SECOND_US)
 #define BACKOFF_FIRST_US      (SECOND_US / 2)
 #define BACKOFF_MAX_US        (30 * SECOND_US)
@@ -12,6 +13,7 @@
 static const char *const texts[GATE_REASONS] = {
 	[GATE_RATE_LIMIT] = "rate-limit",
 	[GATE_CAPACITY] = "capacity",
+	[GATE_THROTTLED] = "throttled",
 	[GATE_UNAVAILABLE] = "unavailable",
 	[GATE_UNAUTHORIZED] = "unauthorized",
 	[GATE_BUDGET] = "budget",
@@ -48,15 +50,15 @@ static void hold(struct gate *gate, enum gate_reason reason, uint64_t until_us)
 		gate->until_us[reason] = until_us;
 }
 
-static uint64_t rate_limit_us(uint64_t retry_after_ms)
+static uint64_t retry_us(uint64_t retry_after_ms, uint64_t default_ms)
 {
-	if (!retry_after_ms)
-		return RATE_LIMIT_DEFAULT_US;
-	return retry_after_ms < RATE_LIMIT_MAX_US / 1000 ? retry_after_ms * 1000 : RATE_LIMIT_MAX_US;
+	uint64_t ms = retry_after_ms ? retry_after_ms : default_ms;
+	return ms < RETRY_AFTER_MAX_US / 1000 ? ms * 1000 : RETRY_AFTER_MAX_US;
 }
 
-static void unavailable(struct gate *gate, uint64_t now_us, uint64_t begun_us)
+static void unavailable(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms)
 {
+	hold(gate, GATE_UNAVAILABLE, now_us + retry_us(retry_after_ms, 0));
 	/* Attempts that were already under way when the last one failed say nothing new. */
 	if (gate->failures && begun_us < gate->closed_us)
 		return;
@@ -75,7 +77,7 @@ static void hold_to_budget(struct gate *gate, uint64_t now_us)
 static void rate_limited(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms,
 			 const struct provider_limit *limit)
 {
-	uint64_t opens_us = now_us + rate_limit_us(retry_after_ms);
+	uint64_t opens_us = now_us + retry_us(retry_after_ms, RATE_LIMIT_DEFAULT_MS);
 	hold(gate, GATE_RATE_LIMIT, opens_us);
 	/* Creations that were on their way when one was refused say nothing new. */
 	if (gate->refused_us && begun_us <= gate->refused_us)
@@ -87,6 +89,15 @@ static void rate_limited(struct gate *gate, uint64_t now_us, uint64_t begun_us, 
 	hold_to_budget(gate, now_us);
 }
 
+static void full(struct gate *gate, uint64_t now_us, uint64_t retry_after_ms)
+{
+	uint64_t told_us = now_us + retry_us(retry_after_ms, 0);
+	if (retry_after_ms && told_us > gate->told_us)
+		gate->told_us = told_us;
+	hold(gate, GATE_CAPACITY, retry_after_ms ? told_us : now_us + CAPACITY_US);
+	gate->window = 1;
+}
+
 void gate_failed(struct gate *gate, uint64_t now_us, uint64_t begun_us, enum provider_code code, uint64_t retry_after_ms,
 		 const struct provider_limit *limit)
 {
@@ -95,15 +106,17 @@ void gate_failed(struct gate *gate, uint64_t now_us, uint64_t begun_us, enum pro
 		rate_limited(gate, now_us, begun_us, retry_after_ms, limit);
 		break;
 	case PROVIDER_CAPACITY:
-		hold(gate, GATE_CAPACITY, now_us + CAPACITY_US);
-		gate->window = 1;
+		full(gate, now_us, retry_after_ms);
 		break;
+	case PROVIDER_THROTTLED:
+		hold(gate, GATE_THROTTLED, now_us + retry_us(retry_after_ms, THROTTLED_DEFAULT_MS));
+		return;
 	case PROVIDER_UNAUTHORIZED:
 		hold(gate, GATE_UNAUTHORIZED, now_us + UNAUTHORIZED_US);
 		gate->window = 1;
 		break;
 	default:
-		unavailable(gate, now_us, begun_us);
+		unavailable(gate, now_us, begun_us, retry_after_ms);
 		break;
 	}
 	gate->closed_us = now_us;
@@ -123,7 +136,7 @@ void gate_created(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_
 		budget_raise(&gate->budget);
 	hold_to_budget(gate, now_us);
 	if (retry_after_ms)
-		hold(gate, GATE_RATE_LIMIT, now_us + rate_limit_us(retry_after_ms));
+		hold(gate, GATE_RATE_LIMIT, now_us + retry_us(retry_after_ms, 0));
 	if (begun_us >= gate->closed_us && gate->window < GATE_WINDOW_MAX)
 		gate->window *= 2;
 }
@@ -135,7 +148,7 @@ void gate_ready(struct gate *gate)
 
 void gate_room(struct gate *gate)
 {
-	gate->until_us[GATE_CAPACITY] = 0;
+	gate->until_us[GATE_CAPACITY] = gate->told_us;
 }
 
 void gate_tick(struct gate *gate, uint64_t now_us)
@@ -143,20 +156,33 @@ void gate_tick(struct gate *gate, uint64_t now_us)
 	for (int i = 0; i < GATE_REASONS; i++)
 		if (gate->until_us[i] <= now_us)
 			gate->until_us[i] = 0;
+	if (gate->told_us <= now_us)
+		gate->told_us = 0;
 }
 
 bool gate_is_open(const struct gate *gate)
 {
-	return gate_opens_us(gate) == 0;
+	return gate_opens_us(gate, false) == 0;
 }
 
-uint64_t gate_opens_us(const struct gate *gate)
+static uint64_t until_us(const struct gate *gate, enum gate_reason reason, bool optimistic)
+{
+	return optimistic && reason == GATE_CAPACITY ? gate->told_us : gate->until_us[reason];
+}
+
+uint64_t gate_opens_us(const struct gate *gate, bool optimistic)
 {
 	uint64_t latest = 0;
 	for (int i = 0; i < GATE_REASONS; i++)
-		if (gate->until_us[i] > latest)
-			latest = gate->until_us[i];
+		if (until_us(gate, (enum gate_reason)i, optimistic) > latest)
+			latest = until_us(gate, (enum gate_reason)i, optimistic);
 	return latest;
+}
+
+uint64_t gate_wakes_open_us(const struct gate *gate, bool optimistic)
+{
+	uint64_t full_us = until_us(gate, GATE_CAPACITY, optimistic);
+	return full_us > gate->until_us[GATE_THROTTLED] ? full_us : gate->until_us[GATE_THROTTLED];
 }
 
 uint64_t gate_next_due(const struct gate *gate)
@@ -170,7 +196,7 @@ uint64_t gate_next_due(const struct gate *gate)
 
 const char *gate_text(const struct gate *gate)
 {
-	uint64_t latest = gate_opens_us(gate);
+	uint64_t latest = gate_opens_us(gate, false);
 	for (int i = 0; i < GATE_REASONS; i++)
 		if (latest && gate->until_us[i] == latest)
 			return texts[i];

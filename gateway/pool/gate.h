@@ -1,9 +1,11 @@
 /*
- * gate - what holds new creations back: the provider's limits, our budget of them, its refusals and its failures
+ * gate - what holds new creations back, and some of it wakes and preparations too: the provider's limits, our budget of them, its
+ *        refusals and its failures
  *
  * Pure: no clock, no I/O; its random numbers come from a seed.
  * Invariants: a reason ends at its own time (gate_tick), so a short one never cuts a long one off; only `capacity` can end
- *             earlier, when a Sprite has been destroyed.
+ *             earlier, when a Sprite has been destroyed and the provider did not say a time. Nothing ends before the time that the
+ *             provider said.
  */
 #pragma once
 
@@ -11,8 +13,9 @@
 
 enum gate_reason {
 	GATE_RATE_LIMIT,   /* creation limit: Retry-After, 10 s when not given */
-	GATE_CAPACITY,     /* too many Sprites: 5 s or until one is gone */
-	GATE_UNAVAILABLE,  /* failures: 0.5 s doubling to 30 s, with jitter */
+	GATE_CAPACITY,     /* too many run: Retry-After; when not given 5 s or until one is gone. Holds wakes and preparations, too */
+	GATE_THROTTLED,    /* too many requests: Retry-After, 1 s when not given. Holds wakes and preparations, too */
+	GATE_UNAVAILABLE,  /* failures: 0.5 s doubling to 30 s, with jitter, or a longer Retry-After */
 	GATE_UNAUTHORIZED, /* 30 s */
 	GATE_BUDGET,       /* creations are spread over the provider's window */
 	GATE_REASONS,
@@ -22,6 +25,7 @@ enum gate_reason {
 
 struct gate {
 	uint64_t until_us[GATE_REASONS]; /* 0 = does not hold */
+	uint64_t told_us;                /* `capacity` does not end before: the provider said so */
 	uint64_t closed_us;              /* last time anything was refused or failed */
 	unsigned failures;               /* in a row; one burst of failures counts once */
 	size_t window;                   /* creations on the wire at once: 1 after a refusal, doubled by a success */
@@ -55,8 +59,11 @@ void gate_tick(struct gate *gate, uint64_t now_us);
 
 bool gate_is_open(const struct gate *gate);
 
-/* When it will be open, as far as is known; 0 when it is. */
-uint64_t gate_opens_us(const struct gate *gate);
+/* When it will be open, as far as is known; 0 when it is. `optimistic`: as if a Sprite were gone now. */
+uint64_t gate_opens_us(const struct gate *gate, bool optimistic);
+
+/* When a Sprite may be woken or prepared, likewise. */
+uint64_t gate_wakes_open_us(const struct gate *gate, bool optimistic);
 
 /* When gate_tick() has something to do; UINT64_MAX when never. */
 uint64_t gate_next_due(const struct gate *gate);

@@ -22,7 +22,7 @@ static void reasons_end_at_their_own_time(void **state)
 	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_RATE_LIMIT, 5000, &unsaid); /* a short one does not cut it off */
 	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_CAPACITY, 0, &unsaid);
 	assert_true(gate_next_due(&gate) == 105 * SECOND);
-	assert_true(gate_opens_us(&gate) == 120 * SECOND);
+	assert_true(gate_opens_us(&gate, false) == 120 * SECOND);
 	assert_string_equal(gate_text(&gate), "rate-limit");
 	gate_room(&gate);
 	assert_true(gate_next_due(&gate) == 120 * SECOND);
@@ -42,8 +42,65 @@ static void rate_limits_have_a_default_and_a_bound(void **state)
 		struct gate gate;
 		gate_init(&gate, 1);
 		gate_failed(&gate, SECOND, 1, PROVIDER_RATE_LIMIT, rows[i].retry_after_ms, &unsaid);
-		assert_true(gate_opens_us(&gate) == (1 + rows[i].seconds) * SECOND);
+		assert_true(gate_opens_us(&gate, false) == (1 + rows[i].seconds) * SECOND);
 	}
+}
+
+/* `capacity` without a time ends when a Sprite is gone; with one, at that time. Nothing of it, nor a throttled request, touches the
+ * budget of creations. */
+static void what_was_said_of_the_time_holds(void **state)
+{
+	(void)state;
+	static const struct {
+		enum provider_code code;
+		uint64_t retry_after_ms, seconds, room_seconds, wakes_seconds;
+		const char *text;
+	} rows[] = {
+		{PROVIDER_CAPACITY, 0, 5, 0, 5, "capacity"},
+		{PROVIDER_CAPACITY, 2000, 2, 2, 2, "capacity"},
+		{PROVIDER_CAPACITY, 70000, 70, 70, 70, "capacity"},
+		{PROVIDER_CAPACITY, UINT64_MAX, 3600, 3600, 3600, "capacity"},
+		{PROVIDER_THROTTLED, 0, 1, 1, 1, "throttled"},
+		{PROVIDER_THROTTLED, 70000, 70, 70, 70, "throttled"},
+		{PROVIDER_UNAVAILABLE, 70000, 70, 70, 0, "unavailable"},
+		{PROVIDER_INVALID, 70000, 70, 70, 0, "unavailable"},
+		{PROVIDER_UNAUTHORIZED, 0, 30, 30, 0, "unauthorized"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct gate gate;
+		gate_init(&gate, 1);
+		budget_configure(&gate.budget, 10, 60 * SECOND);
+		gate_failed(&gate, 100 * SECOND, 99 * SECOND, rows[i].code, rows[i].retry_after_ms, &unsaid);
+		assert_string_equal(gate_text(&gate), rows[i].text);
+		assert_true(gate_opens_us(&gate, false) == (100 + rows[i].seconds) * SECOND);
+		assert_true(gate_wakes_open_us(&gate, false) == (rows[i].wakes_seconds ? (100 + rows[i].wakes_seconds) * SECOND : 0));
+		assert_int_equal(gate.budget.count, 10);
+		uint64_t room_us = rows[i].room_seconds ? (100 + rows[i].room_seconds) * SECOND : 0;
+		assert_true(gate_opens_us(&gate, true) == room_us);
+		gate_room(&gate);
+		assert_true(gate_opens_us(&gate, false) == room_us);
+		gate_tick(&gate, (100 + rows[i].seconds) * SECOND);
+		assert_true(gate_is_open(&gate));
+		assert_true(gate_wakes_open_us(&gate, false) == 0);
+	}
+}
+
+static void a_short_time_does_not_shorten_a_long_one(void **state)
+{
+	(void)state;
+	struct gate gate;
+	gate_init(&gate, 1);
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_CAPACITY, 3000, &unsaid);
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_CAPACITY, 2000, &unsaid);
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_CAPACITY, 0, &unsaid);
+	assert_true(gate_opens_us(&gate, false) == 105 * SECOND);
+	gate_room(&gate);
+	assert_true(gate_opens_us(&gate, false) == 103 * SECOND);
+	/* Failures of attempts that were on their way say nothing new, but for the time. */
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_UNAVAILABLE, 0, &unsaid);
+	gate_failed(&gate, 100 * SECOND, 99 * SECOND, PROVIDER_UNAVAILABLE, 9000, &unsaid);
+	assert_int_equal(gate.failures, 1);
+	assert_true(gate_opens_us(&gate, false) == 109 * SECOND);
 }
 
 static void backoff_doubles_with_jitter_up_to_30_s(void **state)
@@ -71,7 +128,7 @@ static void a_burst_of_failures_counts_once(void **state)
 	for (int i = 0; i < 5; i++)
 		gate_failed(&gate, 20 * SECOND + i, 10 * SECOND, PROVIDER_UNAVAILABLE, 0, &unsaid);
 	assert_int_equal(gate.failures, 1);
-	assert_true(gate_opens_us(&gate) <= 21 * SECOND);
+	assert_true(gate_opens_us(&gate, false) <= 21 * SECOND);
 	gate_failed(&gate, 30 * SECOND, 25 * SECOND, PROVIDER_POLICY, 0, &unsaid);
 	assert_int_equal(gate.failures, 2);
 	assert_int_equal(gate.window, 1);
@@ -111,7 +168,7 @@ static void one_burst_of_refusals_halves_the_budget_once(void **state)
 	/* Four in 40 s: one each 10 s, though nothing refuses. */
 	gate_creating(&gate, 23 * SECOND + 4);
 	assert_string_equal(gate_text(&gate), "budget");
-	assert_true(gate_opens_us(&gate) == 33 * SECOND + 4);
+	assert_true(gate_opens_us(&gate, false) == 33 * SECOND + 4);
 	gate_created(&gate, 24 * SECOND, 23 * SECOND + 4, 0, &unsaid);
 	assert_int_equal(gate.budget.count, 5);
 	gate_tick(&gate, 33 * SECOND);
@@ -127,7 +184,7 @@ static void a_success_that_was_the_last_one_closes(void **state)
 	gate_init(&gate, 1);
 	gate_creating(&gate, 9 * SECOND);
 	gate_created(&gate, 10 * SECOND, 9 * SECOND, 33000, &last);
-	assert_true(gate_opens_us(&gate) == 43 * SECOND);
+	assert_true(gate_opens_us(&gate, false) == 43 * SECOND);
 	assert_int_equal(gate.budget.count, 10);
 }
 
@@ -136,6 +193,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reasons_end_at_their_own_time),
 		cmocka_unit_test(rate_limits_have_a_default_and_a_bound),
+		cmocka_unit_test(what_was_said_of_the_time_holds),
+		cmocka_unit_test(a_short_time_does_not_shorten_a_long_one),
 		cmocka_unit_test(backoff_doubles_with_jitter_up_to_30_s),
 		cmocka_unit_test(a_burst_of_failures_counts_once),
 		cmocka_unit_test(refusals_start_slowly_again),

@@ -18,7 +18,7 @@ static bool is_fixed(const struct machine_options *options)
 static bool is_within_bounds(const struct machine_options *options)
 {
 	const struct sizing_options *sizing = &options->sizing;
-	if (!sizing->max || sizing->max > 1000)
+	if (!sizing->max || sizing->max > SIZING_MAX)
 		return false;
 	if (sizing->hot != SIZING_AUTO && sizing->hot > sizing->max)
 		return false;
@@ -109,9 +109,15 @@ bool machine_move(struct machine *machine, struct pool_member *member, enum pool
 
 /* --- sizes ------------------------------------------------------------------------------------ */
 
+size_t machine_running_limit(const struct machine *machine)
+{
+	size_t own = machine->options.sizing.running_limit, said = machine->running.limit;
+	return said && (!own || said < own) ? said : own;
+}
+
 static void review_sizes(struct machine *machine, uint64_t now_us)
 {
-	if (is_fixed(&machine->options) || machine->stopping)
+	if (machine->stopping)
 		return;
 	uint64_t wake_us = quantile_us(&machine->wakes, 0.95, WAKE_GUESS_US);
 	uint64_t supply_us = quantile_us(&machine->supplies, 0.95, CREATE_GUESS_US + PREPARE_GUESS_US);
@@ -125,8 +131,9 @@ static void review_sizes(struct machine *machine, uint64_t now_us)
 	struct sizing_options sizing = machine->options.sizing;
 	sizing.create_limit = machine->gate.budget.ceiling;
 	sizing.create_window_us = machine->gate.budget.period_us;
+	sizing.running_limit = machine_running_limit(machine);
 	machine->target = sizing_decide(&sizing, &input);
-	machine->review_us = now_us + SECOND;
+	machine->review_us = is_fixed(&machine->options) ? 0 : now_us + SECOND;
 }
 
 static void intend(struct machine *machine, uint64_t until_us)
@@ -189,6 +196,8 @@ static void tick(struct machine *machine, uint64_t now_us)
 {
 	gate_tick(&machine->gate, now_us);
 	demand_pass(&machine->demand, now_us);
+	if (is_due(machine->running.until_us, now_us))
+		machine->running.limit = machine->running.until_us = 0;
 	if (is_due(machine->fill_us, now_us)) {
 		machine->filling = true;
 		machine->fill_us = 0;
@@ -208,6 +217,7 @@ uint64_t machine_next_due(const struct machine *machine)
 	next = sooner(next, machine->fill_us);
 	next = sooner(next, machine->review_us);
 	next = sooner(next, machine->stop_us);
+	next = sooner(next, machine->running.until_us);
 	next = sooner(next, machine_destroy_due(machine));
 	next = sooner(next, machine_supply_due(machine));
 	if (machine->waiters)

@@ -66,20 +66,44 @@ static size_t ready_times(const struct machine *machine, uint64_t now_us, const 
 	return n;
 }
 
-/* The least that must pass before a member that exists but is not on its way could serve; UINT64_MAX without any. */
-static uint64_t spare_lead_us(const struct machine *machine, const struct leads *lead)
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* The soonest that a member that exists but is not on its way could serve; UINT64_MAX without any. */
+static uint64_t spare_us(const struct machine *machine, uint64_t now_us, const struct leads *lead)
 {
 	const size_t *counts = machine->roster.counts;
+	uint64_t opens_us = machine_later(gate_wakes_open_us(&machine->gate, true), now_us), soonest_us = UINT64_MAX;
 	if (counts[POOL_WARM])
-		return lead->wake;
+		soonest_us = earlier(soonest_us, opens_us + lead->wake);
+	if (counts[POOL_QUARANTINE])
+		soonest_us = earlier(soonest_us, opens_us + lead->prepare);
 	if (machine->options.recycle && counts[POOL_LEASED])
-		return lead->restore;
-	return counts[POOL_QUARANTINE] ? lead->prepare : UINT64_MAX;
+		soonest_us = earlier(soonest_us, now_us + lead->restore);
+	return soonest_us;
+}
+
+/* The soonest that anything could serve that is not on its way. */
+static void hope(const struct machine *machine, struct outlook *outlook, const struct leads *lead)
+{
+	static const struct budget unlimited = {0};
+	bool refused = machine->gate.until_us[GATE_UNAUTHORIZED];
+	outlook->opens_us = refused ? UINT64_MAX : gate_opens_us(&machine->gate, true);
+	uint64_t soonest_us = spare_us(machine, outlook->now_us, lead);
+	if (soonest_us == UINT64_MAX)
+		return;
+	/* It needs no creation. */
+	if (!refused)
+		soonest_us = earlier(soonest_us, outlook_ready_us(outlook, outlook->on_way));
+	outlook->opens_us = 0;
+	outlook->budget = &unlimited;
+	outlook->lead_us = soonest_us - outlook->now_us;
 }
 
 static struct outlook look_out(struct machine *machine, uint64_t now_us, bool optimistic)
 {
-	static const struct budget unlimited = {0};
 	struct leads lead = leads(machine, optimistic);
 	uint64_t *times = machine->ready_us + (optimistic ? machine->roster.capacity : 0);
 	size_t total = roster_total(&machine->roster), max = machine->options.sizing.max;
@@ -87,27 +111,17 @@ static struct outlook look_out(struct machine *machine, uint64_t now_us, bool op
 		.now_us = now_us,
 		.ready_us = times,
 		.on_way = ready_times(machine, now_us, &lead, times),
-		.opens_us = gate_opens_us(&machine->gate),
+		.opens_us = gate_opens_us(&machine->gate, false),
 		.budget = &machine->gate.budget,
 		.optimistic = optimistic,
 		.room = max > total ? max - total : 0,
 		.max = max,
 		.lead_us = lead.create + lead.prepare,
 	};
-	if (!optimistic) {
+	if (optimistic)
+		hope(machine, &outlook, &lead);
+	else
 		outlook.turnover_us = expected(&machine->hold, HOLD_GUESS_US) + expected(&machine->destroy, DESTROY_GUESS_US);
-		return outlook;
-	}
-	uint64_t spare_us = spare_lead_us(machine, &lead);
-	if (spare_us < outlook.lead_us)
-		outlook.lead_us = spare_us;
-	/* Spares need no creation, and a provider that is full may take another as soon as any Sprite is gone. */
-	if (spare_us != UINT64_MAX)
-		outlook.budget = &unlimited;
-	if (spare_us != UINT64_MAX || machine->gate.until_us[GATE_CAPACITY] == outlook.opens_us)
-		outlook.opens_us = 0;
-	else if (machine->gate.until_us[GATE_UNAUTHORIZED])
-		outlook.opens_us = UINT64_MAX;
 	return outlook;
 }
 

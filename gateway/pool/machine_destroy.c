@@ -15,7 +15,7 @@ static void end_deferral(struct machine *machine)
 {
 	bool full = roster_total(&machine->roster) >= machine->options.sizing.max || machine->gate.until_us[GATE_CAPACITY];
 	struct pool_member *member;
-	if (machine->waiting && !full && !machine->options.sizing.running_limit && !machine->stopping)
+	if (machine->waiting && !full && !machine_running_limit(machine) && !machine->stopping)
 		return;
 	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member) {
 		if (!member->deferred)
@@ -35,6 +35,7 @@ void machine_start_destroys(struct machine *machine)
 		if (member->busy || member->wait_us)
 			continue;
 		machine->destroys++;
+		member->deferred = false;
 		machine_operate(machine, member, MACHINE_DO_DESTROY);
 	}
 }
@@ -60,14 +61,10 @@ static void destroy_failed(struct machine *machine, uint64_t now_us, const struc
 {
 	struct pool_member *member = event->member;
 	uint64_t wait_us = event->code == PROVIDER_UNAUTHORIZED ? UNAUTHORIZED_US : 0;
-	uint64_t asked_us = event->retry_after_ms < RETRY_AFTER_MAX ? event->retry_after_ms * MS : RETRY_AFTER_MAX * MS;
+	uint64_t asked_us = machine_retry_us(event->retry_after_ms);
 	uint64_t backoff_us = gate_backoff_us(++member->attempts, &machine->random);
 	member->told = asked_us > 0 || wait_us > 0;
-	if (wait_us < asked_us)
-		wait_us = asked_us;
-	if (wait_us < backoff_us)
-		wait_us = backoff_us;
-	member->wait_us = now_us + wait_us;
+	member->wait_us = now_us + machine_later(machine_later(wait_us, asked_us), backoff_us);
 }
 
 void machine_destroyed(struct machine *machine, uint64_t now_us, const struct machine_event *event)
@@ -148,7 +145,8 @@ void machine_listed(struct machine *machine, uint64_t now_us, const struct machi
 	if (event->code == PROVIDER_OK)
 		machine->list.attempts = 0;
 	if (event->code != PROVIDER_OK)
-		machine->list.wait_us = now_us + gate_backoff_us(++machine->list.attempts + 1, &machine->random);
+		machine->list.wait_us = now_us + machine_later(gate_backoff_us(++machine->list.attempts + 1, &machine->random),
+							       machine_retry_us(event->retry_after_ms));
 	else if (machine->list.incomplete)
 		machine->list.wait_us = now_us + RELIST_US;
 }

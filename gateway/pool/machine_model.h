@@ -50,6 +50,7 @@ struct member {
 	enum operation operation;
 	bool leased, open;
 	bool leftover;
+	uint64_t destroy_told_us;
 	bool used, clean; /* by `tenant`; restored since */
 	uint64_t tenant;  /* who has it, or had it last */
 };
@@ -74,6 +75,7 @@ struct model {
 	struct tenant tenants[TENANTS];
 	uint64_t creations[CREATIONS]; /* when the last ones began; a ring */
 	size_t created;
+	uint64_t create_told_us, wake_told_us, restore_told_us; /* the provider said: not before */
 	uint64_t hedges, claims;
 	unsigned names;
 	bool listing, stopping, stopped;

@@ -186,13 +186,14 @@ static void check_it_does_its_work(struct model *model)
 	const struct sizing_options *sizing = &model->options.sizing;
 	struct have now = have(model);
 	size_t needed = needed_by_waiters(model);
-	bool limited = sizing->running_limit && machine_running_idle(machine, model->now_us) +
-							machine->roster.counts[POOL_LEASED] >= sizing->running_limit;
+	size_t may_run = machine_running_limit(machine);
+	bool limited = gate_wakes_open_us(&machine->gate, false) ||
+		       (may_run && machine_running_idle(machine, model->now_us) + machine->roster.counts[POOL_LEASED] >= may_run);
 	bool held_back = !machine->filling || model->stopping || !gate_is_open(&machine->gate) || limited ||
 			 roster_total(&machine->roster) >= sizing->max || machine->gate.failures > 1 ||
 			 machine->roster.counts[POOL_CREATING] >= machine->gate.window ||
 			 budget_opens_us(&machine->gate.budget, 2, false) > model->now_us ||
-			 (sizing->running_limit && demand_bursts(&machine->demand));
+			 (may_run && demand_bursts(&machine->demand));
 	CHECK(model, now.hot + now.warm + now.waking + now.coming >= machine->target.hot + machine->target.warm + needed || held_back);
 	/* Nobody who may be served waits while one could be woken for him. */
 	CHECK(model, now.waking >= needed || !now.warm || limited || model->stopping);
@@ -276,27 +277,36 @@ static uint64_t soonest(struct model *model, size_t position)
 			}
 	if (position < n)
 		return times[position];
-	uint64_t lead = create + prepare;
+	/* One that exists and is not on its way. */
+	uint64_t soonest_us = UINT64_MAX, opens_us = model->now_us;
+	const uint64_t holds_us[] = {machine->gate.told_us, machine->gate.until_us[GATE_THROTTLED]};
+	for (size_t i = 0; i < ARRAY_LEN(holds_us); i++)
+		opens_us = holds_us[i] > opens_us ? holds_us[i] : opens_us;
 	if (count_state(model, POOL_WARM))
-		return model->now_us + (wake < lead ? wake : lead);
-	if (model->options.recycle && count_state(model, POOL_LEASED))
-		return model->now_us + (restore < lead ? restore : lead);
-	if (count_state(model, POOL_QUARANTINE))
-		return model->now_us + prepare;
+		soonest_us = opens_us + wake;
+	if (count_state(model, POOL_QUARANTINE) && opens_us + prepare < soonest_us)
+		soonest_us = opens_us + prepare;
+	if (model->options.recycle && count_state(model, POOL_LEASED) && model->now_us + restore < soonest_us)
+		soonest_us = model->now_us + restore;
 	if (machine->gate.until_us[GATE_UNAUTHORIZED])
-		return UINT64_MAX;
-	uint64_t start = model->now_us;
+		return soonest_us;
+	/* A new one. */
+	uint64_t start = opens_us;
 	for (int reason = 0; reason < GATE_REASONS; reason++)
 		if (reason != GATE_CAPACITY && machine->gate.until_us[reason] > start)
 			start = machine->gate.until_us[reason];
 	struct budget best = machine->gate.budget;
 	best.count = best.ceiling;
+	best.heard_us = 0; /* that a limit will be outgrown is not hoped for */
 	for (size_t i = n; i <= position; i++) {
 		uint64_t fits_us = budget_opens_us(&best, 0, false);
 		start = fits_us > start ? fits_us : start;
 		budget_spend(&best, start);
+		/* A spare may serve any number: how many there are is not counted. */
+		if (soonest_us != UINT64_MAX)
+			break;
 	}
-	return start + lead;
+	return start + create + prepare < soonest_us ? start + create + prepare : soonest_us;
 }
 
 /* A full queue: the newcomer is refused, or the youngest of whoever has most of it. */
@@ -388,6 +398,10 @@ static void on_operation(struct model *model, const struct machine_action *actio
 	CHECK(model, mine->operation == NONE && !mine->open && !mine->leased);
 	CHECK(model, operation != RESTORE || (mine->used && model->options.recycle));
 	CHECK(model, operation != PREPARE || !mine->used || mine->clean);
+	CHECK(model, operation != CREATE || model->now_us >= model->create_told_us);
+	CHECK(model, (operation != PREPARE && operation != WAKE) || model->now_us >= model->wake_told_us);
+	CHECK(model, operation != RESTORE || model->now_us >= model->restore_told_us);
+	CHECK(model, operation != DESTROY || model->now_us >= mine->destroy_told_us);
 	mine->operation = operation;
 	if (operation != CREATE)
 		return;
@@ -523,14 +537,46 @@ static void lose(struct model *model)
 	send(model, (struct machine_event){.type = MACHINE_LOST, .member = member});
 }
 
-static struct machine_event refusal(struct model *model)
+static uint64_t any_retry(struct model *model)
 {
-	static const enum provider_code codes[] = {PROVIDER_RATE_LIMIT, PROVIDER_CAPACITY, PROVIDER_UNAUTHORIZED};
+	return chance(model, 50) ? any(model, 15000) : 0;
+}
+
+static struct machine_event refusal(struct model *model, enum operation operation)
+{
+	enum provider_code codes[] = {operation == CREATE ? PROVIDER_RATE_LIMIT : PROVIDER_THROTTLED, PROVIDER_CAPACITY,
+				      PROVIDER_UNAUTHORIZED};
 	enum provider_code code = codes[any(model, chance(model, 80) ? 2 : 3)];
 	struct provider_limit limit = {.left = UINT64_MAX};
-	if (!model->options.sizing.create_limit && chance(model, 50))
+	if (code == PROVIDER_CAPACITY && chance(model, 10))
+		limit.running = 1 + any(model, 12);
+	else if (operation == CREATE && !model->options.sizing.create_limit && chance(model, 50))
 		limit = (struct provider_limit){.count = any(model, 20), .window_ms = any(model, 20000), .left = any(model, 20)};
-	return (struct machine_event){.code = code, .retry_after_ms = chance(model, 50) ? any(model, 15000) : 0, .limit = limit};
+	return (struct machine_event){.code = code, .retry_after_ms = any_retry(model), .limit = limit};
+}
+
+static void told(uint64_t *told_us, uint64_t at_us)
+{
+	if (at_us > *told_us)
+		*told_us = at_us;
+}
+
+/* What may not be asked before the time that the provider said with this refusal. */
+static void note_told(struct model *model, struct member *mine, enum operation operation, const struct machine_event *event)
+{
+	uint64_t at_us = model->now_us + event->retry_after_ms * 1000;
+	if (event->code == PROVIDER_OK || !event->retry_after_ms)
+		return;
+	if (operation == DESTROY) {
+		told(&mine->destroy_told_us, at_us);
+		return;
+	}
+	if (operation == CREATE || event->code == PROVIDER_CAPACITY || event->code == PROVIDER_THROTTLED)
+		told(&model->create_told_us, at_us);
+	if (event->code == PROVIDER_CAPACITY || event->code == PROVIDER_THROTTLED)
+		told(&model->wake_told_us, at_us);
+	if (event->code == PROVIDER_THROTTLED)
+		told(&model->restore_told_us, at_us);
 }
 
 static struct machine_event answer_create(struct model *model, const char *name)
@@ -540,7 +586,7 @@ static struct machine_event answer_create(struct model *model, const char *name)
 		return (struct machine_event){.code = PROVIDER_OK};
 	}
 	if (chance(model, 50))
-		return refusal(model);
+		return refusal(model, CREATE);
 	if (chance(model, 10))
 		return (struct machine_event){.code = PROVIDER_UNAVAILABLE, .unsent = true};
 	unsigned fate = (unsigned)any(model, 3);
@@ -548,7 +594,8 @@ static struct machine_event answer_create(struct model *model, const char *name)
 		sprite_new(model, name)->exists = true;
 	if (fate == 2)
 		sprite_new(model, name)->appears_us = model->now_us + 1 + any(model, LATE_US);
-	return (struct machine_event){.code = chance(model, 80) ? PROVIDER_UNAVAILABLE : PROVIDER_INVALID};
+	return (struct machine_event){.code = chance(model, 80) ? PROVIDER_UNAVAILABLE : PROVIDER_INVALID,
+				      .retry_after_ms = chance(model, 20) ? any_retry(model) : 0};
 }
 
 static struct machine_event answer_prepare(struct model *model, struct pool_member *member)
@@ -558,7 +605,7 @@ static struct machine_event answer_prepare(struct model *model, struct pool_memb
 	if (chance(model, model->trouble)) {
 		static const enum provider_code codes[] = {PROVIDER_GONE, PROVIDER_UNAVAILABLE, PROVIDER_POLICY,
 							   PROVIDER_INVALID};
-		return chance(model, 20) ? refusal(model) : (struct machine_event){.code = codes[any(model, 4)]};
+		return chance(model, 20) ? refusal(model, PREPARE) : (struct machine_event){.code = codes[any(model, 4)]};
 	}
 	member_of(model, member)->open = true;
 	return (struct machine_event){.code = PROVIDER_OK};
@@ -578,7 +625,7 @@ static struct machine_event answer_destroy(struct model *model, const char *name
 	if (chance(model, model->trouble)) {
 		if (there && chance(model, 50))
 			sprite_forget(sprite); /* it worked, the answer was lost */
-		return chance(model, 20) ? refusal(model) : (struct machine_event){.code = PROVIDER_UNAVAILABLE};
+		return chance(model, 20) ? refusal(model, DESTROY) : (struct machine_event){.code = PROVIDER_UNAVAILABLE};
 	}
 	if (!there)
 		return (struct machine_event){.code = PROVIDER_GONE};
@@ -609,6 +656,7 @@ static void finish(struct model *model, struct pool_member *member)
 		event = operation == RESTORE ? answer_restore(model, member) : answer_prepare(model, member);
 	event.member = member;
 	event.type = types[operation];
+	note_told(model, mine, operation, &event);
 	send(model, event);
 }
 

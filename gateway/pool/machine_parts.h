@@ -10,6 +10,10 @@
 
 #define RETRY_AFTER_MIN  1000
 #define RETRY_AFTER_MAX  300000
+#define RETRY_OBEYED_MAX 3600000
+
+#define LINGER_US        (35 * SECOND) /* a parked member may run this long before the provider pauses it */
+#define RUNNING_SAID_US  (3600 * SECOND) /* the provider's word on how many may run is believed this long */
 
 /* Expected times until they have been measured. */
 #define CREATE_GUESS_US  (1500 * MS)
@@ -88,6 +92,17 @@ void machine_found(struct machine *machine, uint64_t now_us, const char *name);
 void machine_listed(struct machine *machine, uint64_t now_us, const struct machine_event *event);
 void machine_pass_destroys(struct machine *machine, uint64_t now_us);
 uint64_t machine_destroy_due(const struct machine *machine);
+
+/* Obeyed, but for an absurd one. */
+static inline uint64_t machine_retry_us(uint64_t retry_after_ms)
+{
+	return (retry_after_ms < RETRY_OBEYED_MAX ? retry_after_ms : RETRY_OBEYED_MAX) * MS;
+}
+
+static inline uint64_t machine_later(uint64_t a_us, uint64_t b_us)
+{
+	return a_us > b_us ? a_us : b_us;
+}
 
 static inline bool is_due(uint64_t at_us, uint64_t now_us)
 {

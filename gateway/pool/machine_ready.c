@@ -6,19 +6,30 @@
 #define MAX_USES         50
 #define SPARE_OWNED      2 /* restored members kept for a tenant beyond those it has */
 
+/* Refused without effect, whatever the operation was. */
+static bool is_limit(enum provider_code code)
+{
+	return code == PROVIDER_CAPACITY || code == PROVIDER_THROTTLED;
+}
+
 /* --- outcomes --------------------------------------------------------------------------------- */
 
+/* What the provider says of the time of a failure, rather than of a limit, is of this operation alone. */
 static void failed(struct machine *machine, uint64_t now_us, uint64_t begun_us, const struct machine_event *event)
 {
-	gate_failed(&machine->gate, now_us, begun_us, event->code, event->retry_after_ms, &event->limit);
+	bool concerns_creations = event->type == MACHINE_CREATED || is_limit(event->code);
+	gate_failed(&machine->gate, now_us, begun_us, event->code, concerns_creations ? event->retry_after_ms : 0, &event->limit);
 	machine->worse = true;
+	if (event->code != PROVIDER_CAPACITY || !event->limit.running)
+		return;
+	machine->running.limit = event->limit.running < SIZING_MAX ? (size_t)event->limit.running : SIZING_MAX;
+	machine->running.until_us = now_us + RUNNING_SAID_US;
 }
 
 /* Did a failed creation certainly have no effect? */
 static bool never_made(const struct machine_event *event)
 {
-	return event->unsent || event->code == PROVIDER_RATE_LIMIT || event->code == PROVIDER_CAPACITY ||
-	       event->code == PROVIDER_UNAUTHORIZED;
+	return event->unsent || is_limit(event->code) || event->code == PROVIDER_RATE_LIMIT || event->code == PROVIDER_UNAUTHORIZED;
 }
 
 /* A member in this state has the outcome of an operation. */
@@ -38,6 +49,15 @@ void machine_prepare(struct machine *machine, uint64_t now_us, struct pool_membe
 		machine_operate(machine, member, MACHINE_DO_PREPARE);
 }
 
+/* It is prepared when the limit allows. */
+static void hold_back(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	if (!machine_move(machine, member, POOL_QUARANTINE, now_us))
+		return;
+	member->asked_us = 0;
+	member->wait_us = gate_wakes_open_us(&machine->gate, false);
+}
+
 void machine_created(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	struct pool_member *member = event->member;
@@ -50,6 +70,8 @@ void machine_created(struct machine *machine, uint64_t now_us, const struct mach
 		member->created_us = now_us;
 		if (machine->stopping)
 			machine_move(machine, member, POOL_DESTROYING, now_us);
+		else if (gate_wakes_open_us(&machine->gate, false))
+			hold_back(machine, now_us, member);
 		else
 			machine_prepare(machine, now_us, member);
 		return;
@@ -82,7 +104,7 @@ static void measure_ready(struct machine *machine, uint64_t now_us, const struct
 	uint64_t took_us = now_us - member->since_us;
 	if (!member->waking) {
 		estimate_add(&machine->prepare, took_us);
-		if (!member->strikes)
+		if (!member->strikes && member->asked_us)
 			quantile_add(&machine->supplies, now_us - member->asked_us);
 	} else if (!member->redialed) {
 		estimate_add(&machine->wake, took_us);
@@ -104,14 +126,30 @@ static void ready(struct machine *machine, uint64_t now_us, struct pool_member *
 }
 
 /* Nobody has used it, so it may be prepared once more; what was used is never trusted again. */
-static void doubt(struct machine *machine, uint64_t now_us, struct pool_member *member, enum provider_code code)
+static void doubt(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct machine_event *event)
 {
-	bool again = code != PROVIDER_GONE && !member->redialed && !member->uses && !member->strikes && !machine->stopping;
+	bool again = event->code != PROVIDER_GONE && !member->redialed && !member->uses && !member->strikes && !machine->stopping;
 	member->waking = member->late = false;
 	if (!machine_move(machine, member, again ? POOL_QUARANTINE : POOL_DESTROYING, now_us) || !again)
 		return;
 	member->strikes++;
-	member->wait_us = now_us + gate_backoff_us(2, &machine->random);
+	member->wait_us = now_us + machine_later(gate_backoff_us(2, &machine->random), machine_retry_us(event->retry_after_ms));
+}
+
+/* A limit says nothing against the Sprite: one that was prepared before is paused as it was, another one waits. */
+static void refused(struct machine *machine, uint64_t now_us, struct pool_member *member, enum provider_code code)
+{
+	bool was_ready = member->waking;
+	member->waking = member->late = false;
+	if (machine->stopping) {
+		machine_move(machine, member, POOL_DESTROYING, now_us);
+	} else if (!was_ready) {
+		hold_back(machine, now_us, member);
+	} else if (machine_move(machine, member, POOL_WARM, now_us) && code == PROVIDER_CAPACITY) {
+		/* It does not run. */
+		uint64_t paused_us = now_us > LINGER_US ? now_us - LINGER_US : 0;
+		roster_backdate(&machine->roster, member, member->parked_us < paused_us ? member->parked_us : paused_us);
+	}
 }
 
 void machine_prepared(struct machine *machine, uint64_t now_us, const struct machine_event *event)
@@ -128,7 +166,10 @@ void machine_prepared(struct machine *machine, uint64_t now_us, const struct mac
 	if (!member->waking || event->code != PROVIDER_GONE)
 		failed(machine, now_us, begun_us, event);
 	machine->worse = true;
-	doubt(machine, now_us, member, event->code);
+	if (is_limit(event->code))
+		refused(machine, now_us, member, event->code);
+	else
+		doubt(machine, now_us, member, event);
 }
 
 void machine_restored(struct machine *machine, uint64_t now_us, const struct machine_event *event)
@@ -138,6 +179,8 @@ void machine_restored(struct machine *machine, uint64_t now_us, const struct mac
 		return;
 	machine->worse = true;
 	if (event->code != PROVIDER_OK) {
+		if (is_limit(event->code))
+			failed(machine, now_us, member->since_us, event);
 		machine_move(machine, member, POOL_DESTROYING, now_us);
 		return;
 	}
@@ -156,7 +199,13 @@ void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *
 		machine_move(machine, member, POOL_DESTROYING, now_us);
 		return;
 	}
-	member->redialed = member->waking = true;
+	member->redialed = true;
+	if (gate_wakes_open_us(&machine->gate, false)) {
+		machine_move(machine, member, POOL_WARM, now_us);
+		return;
+	}
+	member->waking = true;
+	member->parked_us = now_us;
 	machine_prepare(machine, now_us, member);
 }
 
@@ -194,7 +243,7 @@ static bool may_recycle(const struct machine *machine, const struct pool_member 
 	size_t may = fair_allows(&machine->fair, tenant, machine->options.sizing.max, now_us);
 	size_t idle = owned_idle(machine, tenant->id);
 	unsigned uses = machine->options.max_uses ? machine->options.max_uses : MAX_USES;
-	return machine->options.recycle && !machine->stopping && member->uses < uses &&
+	return machine->options.recycle && !machine->stopping && !machine->gate.until_us[GATE_THROTTLED] && member->uses < uses &&
 	       now_us < member->created_us + machine->options.max_age_us && is_tight(machine, now_us) &&
 	       idle < tenant->held + SPARE_OWNED && idle <= may;
 }

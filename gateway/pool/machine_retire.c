@@ -94,8 +94,9 @@ static void end_quarantine(struct machine *machine, uint64_t now_us)
 	DL_FOREACH_SAFE(machine->roster.lists[POOL_QUARANTINE], member, next) {
 		if (!is_due(member->wait_us, now_us))
 			continue;
-		member->wait_us = 0;
-		machine_prepare(machine, now_us, member);
+		member->wait_us = gate_wakes_open_us(&machine->gate, false);
+		if (!member->wait_us)
+			machine_prepare(machine, now_us, member);
 	}
 }
 

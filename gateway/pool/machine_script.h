@@ -39,6 +39,7 @@ static const char *const codes[] = {
 	[PROVIDER_GONE] = "gone",
 	[PROVIDER_RATE_LIMIT] = "rate-limit",
 	[PROVIDER_CAPACITY] = "capacity",
+	[PROVIDER_THROTTLED] = "throttled",
 	[PROVIDER_UNAUTHORIZED] = "unauthorized",
 	[PROVIDER_UNAVAILABLE] = "unavailable",
 	[PROVIDER_POLICY] = "policy",
@@ -138,7 +139,8 @@ static void send(struct script *script, struct machine_event event)
 		say_action(script, &action);
 }
 
-static bool send_outcome(struct script *script, const char *verb, const char *who, const char *code, const char *ms)
+/* `ms` is the Retry-After, `limit` the running limit that was said. */
+static bool send_outcome(struct script *script, const char *verb, const char *who, const char *code, const char *ms, const char *limit)
 {
 	static const char *const verbs[] = {"created", "prepared", "restored", "destroyed"};
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
@@ -149,6 +151,7 @@ static bool send_outcome(struct script *script, const char *verb, const char *wh
 						    .member = member_of(script, who),
 						    .code = unsent ? PROVIDER_UNAVAILABLE : code_of(code),
 						    .retry_after_ms = (uint64_t)atoi(ms),
+						    .limit = {.left = UINT64_MAX, .running = (uint64_t)atoi(limit)},
 						    .unsent = unsent});
 		return true;
 	}
@@ -192,10 +195,10 @@ static void pass_time(struct script *script, uint64_t us)
 
 static void play(struct script *script, const char *text)
 {
-	char verb[16] = "", a[32] = "", b[16] = "", c[16] = "";
-	sscanf(text, "%15s %31s %15s %15s", verb, a, b, c);
+	char verb[16] = "", a[32] = "", b[16] = "", c[16] = "", d[16] = "";
+	sscanf(text, "%15s %31s %15s %15s %15s", verb, a, b, c, d);
 	uint64_t ms = (uint64_t)atoi(a);
-	if (send_outcome(script, verb, a, b, c) || send_member(script, verb, a))
+	if (send_outcome(script, verb, a, b, c, d) || send_member(script, verb, a))
 		return;
 	if (strcmp(verb, "start") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_START});
@@ -217,7 +220,7 @@ static void play(struct script *script, const char *text)
 	} else if (strcmp(verb, "found") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_FOUND, .name = a});
 	} else if (strcmp(verb, "listed") == 0) {
-		send(script, (struct machine_event){.type = MACHINE_LISTED, .code = code_of(a)});
+		send(script, (struct machine_event){.type = MACHINE_LISTED, .code = code_of(a), .retry_after_ms = (uint64_t)atoi(b)});
 	} else if (strcmp(verb, "counts") == 0) {
 		say_counts(script);
 	} else if (strcmp(verb, "creation") == 0) {

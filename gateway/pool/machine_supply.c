@@ -2,7 +2,6 @@
 
 #include <utlist.h>
 
-#define LINGER_US        (35 * SECOND)  /* a parked member may run this long before the provider pauses it */
 #define FALLEN_US        (3600 * SECOND) /* a member paused longer than this may have lost its memory, too: waking is slow */
 #define STALLED_US       (60 * SECOND)
 #define HEDGE_LEAST_US   (400 * MS)
@@ -62,7 +61,7 @@ static void block(struct machine *machine, uint64_t until_us)
 
 static bool may_run_another(struct machine *machine, uint64_t now_us)
 {
-	size_t limit = machine->options.sizing.running_limit;
+	size_t limit = machine_running_limit(machine);
 	if (!limit || machine_running_idle(machine, now_us) + machine->roster.counts[POOL_LEASED] < limit)
 		return true;
 	static const enum pool_state states[] = {POOL_WARM, POOL_DESTROYING};
@@ -120,7 +119,7 @@ static bool create(struct machine *machine, uint64_t now_us, bool for_waiter, si
 	if (!may_create(machine) || !may_run_another(machine, now_us))
 		return false;
 	/* In a burst what may run is for those whom a wake serves. */
-	if (!for_waiter && machine->options.sizing.running_limit && demand_bursts(&machine->demand))
+	if (!for_waiter && machine_running_limit(machine) && demand_bursts(&machine->demand))
 		return false;
 	if (budget_opens_us(budget, kept, false) > now_us) {
 		block(machine, budget_opens_us(budget, kept, false));
@@ -139,15 +138,19 @@ static bool create(struct machine *machine, uint64_t now_us, bool for_waiter, si
 
 static void wake(struct machine *machine, uint64_t now_us, struct pool_member *member)
 {
+	uint64_t since_us = member->since_us;
 	if (!machine_move(machine, member, POOL_PREPARING, now_us))
 		return;
 	member->waking = true;
+	member->parked_us = since_us;
 	machine_operate(machine, member, MACHINE_DO_WAKE);
 }
 
 /* Waking one that still lingers lets no more Sprites run than before. */
 static bool may_wake(struct machine *machine, const struct pool_member *member, uint64_t now_us)
 {
+	if (gate_wakes_open_us(&machine->gate, false))
+		return false;
 	return member->since_us + LINGER_US > now_us || may_run_another(machine, now_us);
 }
 
@@ -275,7 +278,7 @@ static void make_room(struct machine *machine, uint64_t now_us)
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		struct pool_member *member, *oldest = NULL;
 		DL_FOREACH(machine->roster.lists[states[i]], member)
-			if (member->owned || states[i] == POOL_QUARANTINE)
+			if (member->owned || member->strikes)
 				oldest = member;
 		if (!oldest)
 			continue;

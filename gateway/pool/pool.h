@@ -122,7 +122,7 @@ struct pool_counts {
 	size_t max;
 	size_t waiters;
 	uint64_t oldest_wait_us;     /* 0 without waiters */
-	const char *creation;        /* "open", or what holds new ones back: "rate-limit", "budget", "capacity", "unavailable", "unauthorized" */
+	const char *creation;        /* "open", or what holds new ones back: "rate-limit", "budget", "capacity", "throttled", "unavailable", "unauthorized" */
 	bool stopping;
 	bool stalled;                /* less stock than wanted for a minute, and nothing became ready in it */
 	uint64_t idle_us;            /* time that Sprites ran without a claim, added up */

@@ -418,7 +418,7 @@ static void refusals_say_why(void **state)
 	claim(f, 60000, &a[5]);
 	turn(f);
 	assert_int_equal(a[5].last.code, POOL_E_UNAVAILABLE);
-	assert_string_equal(f->seen, "create:4:0 claim:unavailable:0 ");
+	assert_string_equal(f->seen, "create:5:0 claim:unavailable:0 ");
 }
 
 static void a_canceled_claim_is_never_answered(void **state)

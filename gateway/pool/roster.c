@@ -67,6 +67,19 @@ bool roster_move(struct roster *roster, struct pool_member *member, enum pool_st
 	return true;
 }
 
+static int newer_first(const struct pool_member *a, const struct pool_member *b)
+{
+	return (a->since_us < b->since_us) - (a->since_us > b->since_us);
+}
+
+void roster_backdate(struct roster *roster, struct pool_member *member, uint64_t since_us)
+{
+	struct pool_member **list = &roster->lists[member->state];
+	DL_DELETE(*list, member);
+	member->since_us = since_us;
+	DL_INSERT_INORDER(*list, member, newer_first);
+}
+
 void roster_reap(struct roster *roster)
 {
 	struct pool_member *member, *next;

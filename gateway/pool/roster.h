@@ -31,8 +31,9 @@ struct pool_member {
 	unsigned strikes;    /* failed preparations */
 	unsigned attempts;   /* failed attempts to destroy it */
 	uint64_t since_us;   /* in its state since */
-	uint64_t asked_us;   /* its creation began */
+	uint64_t asked_us;   /* its creation began; 0 = how long it takes says nothing */
 	uint64_t created_us;
+	uint64_t parked_us;  /* preparing, by a wake: it was warm since */
 	uint64_t wait_us;    /* destroying, quarantine: the next attempt waits for this; 0 = for nothing */
 	struct fair_tenant *tenant; /* leased: to whom */
 	uint64_t absent_us;  /* destroying: first answer that it does not exist; 0 = none */
@@ -60,6 +61,9 @@ struct pool_member *roster_new(struct roster *roster, enum pool_state state, uin
 
 /* False when the table does not allow it: nothing is changed then, and roster_impossible() was called. */
 bool roster_move(struct roster *roster, struct pool_member *member, enum pool_state to, uint64_t now_us);
+
+/* A warm member is so since then, which was before. */
+void roster_backdate(struct roster *roster, struct pool_member *member, uint64_t since_us);
 
 /* A bug shows itself at once in a debug build; in a release build it is counted. */
 void roster_impossible(struct roster *roster);

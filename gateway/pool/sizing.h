@@ -13,6 +13,9 @@
 #include "gateway/pool/demand.h"
 #include "gateway/pool/spend.h"
 
+/* Members at most. */
+#define SIZING_MAX 1000
+
 /* A tier that the controller sizes. */
 #define SIZING_AUTO SIZE_MAX
 

@@ -11,7 +11,7 @@ static const struct state_row rows[POOL_STATES] = {
 	/* clang-format off */
 	[POOL_INTENT]     = {"intent",     TO(POOL_CREATING) | TO(POOL_GONE)},
 	/* Refused for certain: gone. Answer lost: it may exist, so it is destroyed under its name. */
-	[POOL_CREATING]   = {"creating",   TO(POOL_PREPARING) | TO(POOL_DESTROYING) | TO(POOL_GONE)},
+	[POOL_CREATING]   = {"creating",   TO(POOL_PREPARING) | TO(POOL_QUARANTINE) | TO(POOL_DESTROYING) | TO(POOL_GONE)},
 	[POOL_PREPARING]  = {"preparing",  TO(POOL_HOT) | TO(POOL_WARM) | TO(POOL_QUARANTINE) | TO(POOL_DESTROYING)},
 	/* Waking is preparing what was prepared before. */
 	[POOL_WARM]       = {"warm",       TO(POOL_PREPARING) | TO(POOL_DESTROYING)},

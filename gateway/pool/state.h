@@ -13,7 +13,7 @@ enum pool_state {
 	POOL_HOT,        /* prepared, running, channel open and idle: may be claimed */
 	POOL_LEASED,     /* belongs to one claim */
 	POOL_RECYCLING,  /* being restored to its own clean checkpoint */
-	POOL_QUARANTINE, /* in doubt: not used, waits to be prepared once more or destroyed */
+	POOL_QUARANTINE, /* not used, waits to be prepared (once more), or destroyed: in doubt, or held back by a limit */
 	POOL_DESTROYING, /* must go; kept until its absence is confirmed */
 	POOL_GONE,       /* confirmed absent */
 	POOL_STATES,

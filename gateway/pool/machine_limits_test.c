@@ -1,0 +1,136 @@
+/*
+ * What the provider refuses because of a limit, and when it is asked again.
+ */
+#include "gateway/pool/machine_script.h"
+
+#define WARM_TWO(...) SIZES(.warm = 2, .max = 10, __VA_ARGS__)
+
+/* Two warm members, b newer than a, that are no longer running. */
+#define TWO_WARM                                                                                                       \
+	{"start", "list"}, {"listed ok", "create a, create b"}, {"created a ok", "prepare a"}, {"created b ok", "prepare b"},\
+		{"prepared a ok", "close a"}, {"wait 1000", ""}, {"prepared b ok", "close b"}, {"wait 40000", ""}, {"counts", "warm 2"}
+
+static void a_refused_wake_loses_nothing(void **state)
+{
+	(void)state;
+	/* Nothing is woken or created before the time that was said. The Sprite is where it was. */
+	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"},
+	     {"prepared b capacity 7000", "close b"}, {"counts", "creating 1, warm 2, waiting 1"}, {"creation", "capacity"},
+	     {"claim 2 60000", ""}, {"wait 6999", ""}, {"wait 1", "wake b, wake a"}, {"prepared b ok", "grant 1 b warm"});
+	/* The same for any other 429. */
+	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"},
+	     {"prepared b throttled 7000", "close b"}, {"creation", "throttled"}, {"wait 6999", ""}, {"wait 1", "wake b"});
+	/* Without a time: as soon as a Sprite is gone. */
+	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"},
+	     {"created c unavailable", "destroy c"}, {"prepared b capacity", "close b"}, {"destroyed c ok", "wake b"});
+	/* With one, even then not before. */
+	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"},
+	     {"created c unavailable", "destroy c"}, {"prepared b capacity 3000", "close b"}, {"destroyed c ok", ""}, {"wait 2999", ""},
+	     {"wait 1", "wake b, create d"});
+	/* However often: it is never in doubt. */
+	PLAY(false, WARM_TWO(.create_limit = 2), TWO_WARM, {"claim 1 60000", "wake b"}, {"prepared b capacity 1000", "close b"},
+	     {"wait 1000", "wake b"}, {"prepared b capacity 1000", "close b"}, {"wait 1000", "wake b"},
+	     {"prepared b throttled 1000", "close b"}, {"wait 1000", "wake b"}, {"prepared b ok", "grant 1 b warm"});
+}
+
+static void the_budget_of_creations_is_left_alone(void **state)
+{
+	(void)state;
+	static const char *const outcomes[] = {"prepared a throttled 1000", "prepared a capacity 1000"};
+	for (size_t i = 0; i < ARRAY_LEN(outcomes); i++) {
+		struct script script = {.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(1 << 16)};
+		struct machine_options options = {.sizing = {.hot = 1, .max = 4, .create_limit = 10, .create_window_us = 60000000},
+						  .max_waiters = 1, .max_age_us = UINT64_C(3600000000), .seed = 7};
+		assert_int_equal(machine_init(&script.machine, &options), 0);
+		static const char *const fills[] = {"start", "listed ok", "created a ok"};
+		for (size_t j = 0; j < ARRAY_LEN(fills); j++)
+			play(&script, fills[j]);
+		play(&script, outcomes[i]);
+		assert_int_equal(script.machine.gate.budget.count, 10);
+		assert_int_equal(script.machine.gate.failures, 0);
+		buf_deinit(&script.out);
+		machine_deinit(&script.machine);
+	}
+}
+
+static void a_refused_preparation_waits(void **state)
+{
+	(void)state;
+	/* It is no failure of the Sprite, however often; what has been created meanwhile waits with it. */
+	RUN(2, 10, 8, {"start", "list"}, {"listed ok", "create a, create b"}, {"created a ok", "prepare a"},
+	    {"prepared a capacity 7000", "close a"}, {"counts", "creating 1, quarantine 1"}, {"created b ok", ""},
+	    {"counts", "quarantine 2"}, {"wait 6999", ""}, {"wait 1", "prepare a, prepare b"}, {"prepared a throttled 2000", "close a"},
+	    {"prepared b throttled 3000", "close b"}, {"wait 2999", ""}, {"wait 1", "prepare a, prepare b"}, {"prepared a ok", ""},
+	    {"prepared b ok", ""}, {"counts", "hot 2"});
+	/* A failure that says a time is asked again then, and holds nothing else back for so long. */
+	RUN(2, 10, 8, {"start", "list"}, {"listed ok", "create a, create b"}, {"created a ok", "prepare a"},
+	    {"prepared a unavailable 9000", "close a"}, {"created b ok", "prepare b"}, {"prepared b ok", ""},
+	    {"claim 1 60000", "grant 1 b hot"}, {"wait 1000", "create c"}, {"wait 7999", ""}, {"wait 1", "prepare a"});
+	/* Their room is not needed for others who cannot be created either. */
+	RUN(1, 1, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a capacity 7000", "close a"},
+	    {"claim 1 60000", ""}, {"claim 2 60000", ""}, {"counts", "quarantine 1, waiting 2"});
+}
+
+static void a_channel_that_breaks_while_nothing_may_be_woken(void **state)
+{
+	(void)state;
+	PLAY(false, SIZES(.hot = 1, .warm = 1, .max = 10), {"start", "list"}, {"listed ok", "create a, create b"},
+	     {"created a ok", "prepare a"}, {"prepared a ok", ""}, {"created b ok", "prepare b"}, {"prepared b capacity 5000", "close b"},
+	     {"lost a", "close a"}, {"counts", "warm 1, quarantine 1"}, {"wait 4999", ""}, {"wait 1", "prepare b, wake a"});
+}
+
+static void waiters_in_vain_are_told(void **state)
+{
+	(void)state;
+	/* A wake takes no time at best, but it is not allowed before. */
+	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 6000", "wake b, create c"}, {"claim 2 9000", "wake a, create d"},
+	     {"created c rate-limit 60000", ""}, {"created d rate-limit 60000", ""}, {"prepared b capacity 7000", "close b"},
+	     {"prepared a capacity 7000", "close a, refuse 1 deadline 60125"}, {"wait 7000", "wake b"});
+	/* Without a time a Sprite that goes may end it at any moment. */
+	PLAY(false, WARM_TWO(.create_limit = 2), TWO_WARM, {"claim 1 4000", "wake b"}, {"prepared b capacity", "close b"},
+	     {"wait 3999", ""}, {"wait 1", "refuse 1 deadline 1000"});
+}
+
+static void the_running_limit_is_learnt(void **state)
+{
+	(void)state;
+	/* Three may run: that many are kept hot, and a fourth is not asked for. After an hour it may have been raised. */
+	static const struct machine_options options = {.sizing = {.hot = 4, .max = 10}, .max_age_us = UINT64_C(36000000000)};
+	static const struct row rows[] = {
+		{"start", "list"}, {"listed ok", "create a, create b, create c, create d"}, {"created d capacity 1000 3", ""},
+		{"created a ok", ""}, {"wait 1000", "prepare a"}, {"prepared a ok", ""}, {"created b ok", "prepare b"},
+		{"prepared b ok", ""}, {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"wait 60000", ""},
+		{"claim 1 60000", "grant 1 c hot"}, {"release c", "close c, destroy c"}, {"destroyed c ok", "create e"},
+		{"created e ok", "prepare e"}, {"prepared e ok", ""}, {"wait 3538999", ""}, {"wait 1", "create f"}};
+	run(&options, rows, ARRAY_LEN(rows));
+	/* The setting holds when it is less, the provider's word when that is. */
+	PLAY(false, SIZES(.hot = 4, .max = 10, .running_limit = 2), {"start", "list"}, {"listed ok", "create a, create b"},
+	     {"created a ok", "prepare a"}, {"prepared a capacity 1000 3", "close a"}, {"wait 1000", "prepare a"}, {"prepared a ok", ""},
+	     {"created b ok", "prepare b"}, {"prepared b ok", ""}, {"wait 60000", ""}, {"counts", "hot 2"});
+	PLAY(false, SIZES(.hot = 4, .max = 10, .running_limit = 9), {"start", "list"},
+	     {"listed ok", "create a, create b, create c, create d"}, {"created d capacity 1000 1", ""}, {"created c capacity 1000 1", ""},
+	     {"created b capacity 1000 1", ""}, {"created a ok", ""}, {"wait 1000", "prepare a"}, {"prepared a ok", ""}, {"wait 60000", ""},
+	     {"counts", "hot 1"});
+}
+
+static void other_calls_wait_too(void **state)
+{
+	(void)state;
+	RUN(1, 4, 8, {"start", "list"}, {"listed throttled 8000", "create a"}, {"wait 7999", ""}, {"wait 1", "list"});
+	RUN(1, 4, 8, {"start", "list"}, {"found x", "destroy x"}, {"listed ok", "create a"}, {"destroyed x throttled 400000", ""},
+	    {"created a ok", "prepare a"}, {"prepared a ok", ""}, {"wait 399999", ""}, {"wait 1", "destroy x"});
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_refused_wake_loses_nothing),
+		cmocka_unit_test(the_budget_of_creations_is_left_alone),
+		cmocka_unit_test(a_refused_preparation_waits),
+		cmocka_unit_test(a_channel_that_breaks_while_nothing_may_be_woken),
+		cmocka_unit_test(waiters_in_vain_are_told),
+		cmocka_unit_test(the_running_limit_is_learnt),
+		cmocka_unit_test(other_calls_wait_too),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
