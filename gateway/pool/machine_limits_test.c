@@ -88,7 +88,7 @@ static void waiters_in_vain_are_told(void **state)
 	     {"prepared a capacity 7000", "close a, refuse 1 deadline 60125"}, {"wait 7000", "wake b"});
 	/* Without a time a Sprite that goes may end it at any moment. */
 	PLAY(false, WARM_TWO(.create_limit = 2), TWO_WARM, {"claim 1 4000", "wake b"}, {"prepared b capacity", "close b"},
-	     {"wait 3999", ""}, {"wait 1", "refuse 1 deadline 1000"});
+	     {"wait 3999", ""}, {"wait 1", "refuse 1 deadline 15125"});
 }
 
 static void the_running_limit_is_learnt(void **state)
