@@ -48,7 +48,7 @@ MUTANTS = [
     Mutant("what arrived is not compared with the record", "gateway/exec/check.c",
            "bool same = strcmp(arrived, record->arrived) == 0;", "bool same = true;", ("unit:exec_check_test",)),
     Mutant("a client that leaves does not stop its command", "gateway/exec/call.c",
-           "if (call->with_agent)\n\t\tcancel_job(call);", "if (0)\n\t\tcancel_job(call);", integration("exec_abort")),
+           "if (call->with_agent)\n\t\tcall_cancel(call);", "if (0)\n\t\tcall_cancel(call);", integration("exec_abort")),
     Mutant("leases are not given back", "gateway/exec/run.c",
            "\tsettle(run);\n", "\tif (0)\n\t\tsettle(run);\n", integration("exec_abort")),
     Mutant("any secret will do", "policy/scripts/admit.lua",

@@ -109,15 +109,29 @@ static void start(struct exec_agent *agent, struct exec_job *job)
 	agent->run_count++;
 }
 
-static void cancel(struct exec_agent *agent, struct exec_cancel *message)
+/* NULL when it has ended. */
+static struct run *find(struct exec_agent *agent, const char *exec_id)
 {
 	struct entry *entry;
-	DL_FOREACH (agent->runs, entry) {
-		if (strcmp(entry->exec_id, message->message.exec_id) == 0) {
-			run_cancel(entry->run);
-			break;
-		}
-	}
+	DL_FOREACH (agent->runs, entry)
+		if (strcmp(entry->exec_id, exec_id) == 0)
+			return entry->run;
+	return NULL;
+}
+
+static void cancel(struct exec_agent *agent, struct exec_cancel *message)
+{
+	struct run *run = find(agent, message->message.exec_id);
+	if (run)
+		run_cancel(run);
+	free(message);
+}
+
+static void credit(struct exec_agent *agent, struct exec_credit *message)
+{
+	struct run *run = find(agent, message->message.exec_id);
+	if (run)
+		run_credit(run, message->bytes);
 	free(message);
 }
 
@@ -136,6 +150,11 @@ static void on_message(void *ctx, struct mailbox_item *item)
 		break;
 	case EXEC_CANCEL:
 		cancel(ctx, CONTAINER_OF(message, struct exec_cancel, message));
+		break;
+	case EXEC_CREDIT:
+		credit(ctx, CONTAINER_OF(message, struct exec_credit, message));
+		break;
+	case EXEC_PIECE: /* only endpoints get those */
 		break;
 	case EXEC_INTENT:
 		intend(ctx, CONTAINER_OF(message, struct exec_intent, message));

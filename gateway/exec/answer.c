@@ -11,10 +11,9 @@ const char *exec_outcome_name(enum exec_outcome outcome)
 	return outcome_names[outcome];
 }
 
-static int put_streams(struct exec_result *result, struct buf *body)
+static int put_texts(struct exec_result *result, const char *encoding[2], struct buf *body)
 {
 	static const char *const names[] = {"stdout", "stderr"};
-	const char *encoding[2] = {"utf-8", "utf-8"};
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < 2; i++) {
 		r = buf_printf(body, "\"%s\":", names[i]);
@@ -23,13 +22,28 @@ static int put_streams(struct exec_result *result, struct buf *body)
 		if (r == 0)
 			r = buf_append_char(body, ',');
 	}
-	if (r == 0)
-		r = buf_printf(body, "\"encoding\":{\"stdout\":\"%s\",\"stderr\":\"%s\"}", encoding[0], encoding[1]);
-	for (size_t i = 0; r == 0 && i < 2; i++)
-		r = buf_printf(body, ",\"%s_bytes\":%llu,\"%s_truncated\":%s", names[i],
-			       (unsigned long long)output_written(&result->streams[i]), names[i],
-			       output_truncated(&result->streams[i]) ? "true" : "false");
 	return r;
+}
+
+static int put_counts(const struct exec_result *result, const char *const encoding[2], struct buf *body)
+{
+	const struct output *streams = result->streams;
+	return buf_printf(body,
+			  "\"encoding\":{\"stdout\":\"%s\",\"stderr\":\"%s\"},\"stdout_bytes\":%llu,\"stdout_truncated\":%s,"
+			  "\"stderr_bytes\":%llu,\"stderr_truncated\":%s",
+			  encoding[0], encoding[1], (unsigned long long)output_written(&streams[0]),
+			  output_truncated(&streams[0]) ? "true" : "false", (unsigned long long)output_written(&streams[1]),
+			  output_truncated(&streams[1]) ? "true" : "false");
+}
+
+/* `told`: how the text was encoded when it has been told already; NULL = it is told here. */
+static int put_streams(struct exec_result *result, const char *const told[2], struct buf *body)
+{
+	const char *encoding[2];
+	if (told)
+		return put_counts(result, told, body);
+	int r = put_texts(result, encoding, body);
+	return r < 0 ? r : put_counts(result, encoding, body);
 }
 
 static int put_check(const struct exec_result *result, struct buf *body)
@@ -48,22 +62,28 @@ static int put_timing(const struct exec_result *result, struct buf *body)
 			  (double)result->claim_us / 1000, (double)result->run_us / 1000);
 }
 
-static int put_ran(struct exec_result *result, const char *exec_id, struct buf *body)
+static int put_members(struct exec_result *result, const char *exec_id, bool ok, const char *const told[2], struct buf *body)
 {
-	int r = buf_printf(body, "{\"ok\":true,\"exec_id\":\"%s\",\"outcome\":\"%s\",\"exit_code\":", exec_id,
+	int r = buf_printf(body, "\"ok\":%s,\"exec_id\":\"%s\",\"outcome\":\"%s\",\"exit_code\":", ok ? "true" : "false", exec_id,
 			   outcome_names[result->outcome]);
 	if (r == 0)
 		r = result->outcome == EXEC_EXITED ? buf_printf(body, "%u", result->exit_code) : buf_append(body, SLICE("null"));
 	if (r == 0)
 		r = buf_append(body, SLICE(",\"signal\":null,"));
 	if (r == 0)
-		r = put_streams(result, body);
+		r = put_streams(result, told, body);
 	if (r == 0)
 		r = put_check(result, body);
 	if (r == 0)
 		r = buf_append(body, SLICE(",\"files\":{}"));
+	return r < 0 ? r : put_timing(result, body);
+}
+
+static int put_ran(struct exec_result *result, const char *exec_id, struct buf *body)
+{
+	int r = buf_append_char(body, '{');
 	if (r == 0)
-		r = put_timing(result, body);
+		r = put_members(result, exec_id, true, NULL, body);
 	return r < 0 ? r : buf_append(body, SLICE("}\n"));
 }
 
@@ -89,37 +109,51 @@ static int put_not_run(struct exec_result *result, const char *exec_id, struct b
 	if (r == 0 && unknown)
 		r = buf_append_char(body, ',');
 	if (r == 0 && unknown)
-		r = put_streams(result, body);
+		r = put_streams(result, NULL, body);
 	return r < 0 || unknown ? r : put_refusal(result, body);
+}
+
+/* Status and code; NULL = it ran. */
+static void classify(struct exec_result *result, struct exec_answer *answer)
+{
+	*answer = (struct exec_answer){.status = 200, .body = BUF_MAX(EXEC_ANSWER_MAX)};
+	snprintf(answer->detail, sizeof answer->detail, "%s", result->detail);
+	if (result->outcome == EXEC_UNKNOWN) {
+		answer->status = 502;
+		answer->code = "outcome-unknown";
+	} else if (result->outcome == EXEC_NOT_STARTED && result->refusal == EXEC_REFUSED_TOO_LONG) {
+		answer->status = 422;
+		answer->code = "invalid-request";
+	} else if (result->outcome == EXEC_NOT_STARTED) {
+		answer->status = 503;
+		answer->code = result->refusal != EXEC_REFUSED_BY_PROVIDER ? "temporary-reduced-capacity" : "not-started";
+		if (result->retry_after_ms < 1000)
+			result->retry_after_ms = 1000;
+		answer->retry_after_ms = result->retry_after_ms;
+	}
 }
 
 int exec_answer_write(struct exec_result *result, const char *exec_id, struct exec_answer *answer)
 {
-	*answer = (struct exec_answer){.status = 200, .body = BUF_MAX(EXEC_ANSWER_MAX)};
-	snprintf(answer->detail, sizeof answer->detail, "%s", result->detail);
-	int r;
-	if (result->outcome == EXEC_UNKNOWN) {
-		answer->status = 502;
-		answer->code = "outcome-unknown";
-		r = put_not_run(result, exec_id, &answer->body);
-	} else if (result->outcome == EXEC_NOT_STARTED && result->refusal == EXEC_REFUSED_TOO_LONG) {
-		answer->status = 422;
-		answer->code = "invalid-request";
-		r = put_not_run(result, exec_id, &answer->body);
-	} else if (result->outcome == EXEC_NOT_STARTED) {
-		bool capacity = result->refusal != EXEC_REFUSED_BY_PROVIDER;
-		answer->status = 503;
-		answer->code = capacity ? "temporary-reduced-capacity" : "not-started";
-		if (result->retry_after_ms < 1000)
-			result->retry_after_ms = 1000;
-		answer->retry_after_ms = result->retry_after_ms;
-		r = put_not_run(result, exec_id, &answer->body);
-	} else {
-		r = put_ran(result, exec_id, &answer->body);
-	}
+	classify(result, answer);
+	int r = answer->code ? put_not_run(result, exec_id, &answer->body) : put_ran(result, exec_id, &answer->body);
 	if (r < 0)
 		exec_answer_deinit(answer);
 	return r;
+}
+
+int exec_answer_result(struct exec_result *result, const char *exec_id, const char *const encoding[2], struct exec_answer *answer,
+		       struct buf *text)
+{
+	classify(result, answer);
+	int r = put_members(result, exec_id, !answer->code, encoding, text);
+	if (r < 0 || !answer->code)
+		return r;
+	r = buf_printf(text, ",\"status\":%u,\"code\":\"%s\",\"may_have_run\":%s,\"detail\":", answer->status, answer->code,
+		       result->outcome == EXEC_UNKNOWN ? "true" : "false");
+	if (r == 0)
+		r = json_text_string(text, slice_str(answer->detail));
+	return r < 0 || result->outcome == EXEC_UNKNOWN ? r : put_refusal(result, text);
 }
 
 void exec_answer_deinit(struct exec_answer *answer)

@@ -54,4 +54,9 @@ struct exec_answer {
 const char *exec_outcome_name(enum exec_outcome outcome);
 
 MUST_CHECK int exec_answer_write(struct exec_result *result, const char *exec_id, struct exec_answer *answer);
+
+/* For a stream, which has told the output already: every member but its text, without braces, into `text`; of a command that may not
+ * have run also those of the problem. `encoding` of stdout and stderr. answer->body stays empty. */
+MUST_CHECK int exec_answer_result(struct exec_result *result, const char *exec_id, const char *const encoding[2],
+				  struct exec_answer *answer, struct buf *text);
 void exec_answer_deinit(struct exec_answer *answer);

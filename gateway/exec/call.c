@@ -29,7 +29,7 @@ void call_refuse(struct call *call, struct exec_problem problem)
 	exec_problem_deinit(&problem);
 }
 
-static void cancel_job(struct call *call)
+void call_cancel(struct call *call)
 {
 	struct exec_cancel *cancel = calloc(1, sizeof *cancel);
 	if (!cancel) {
@@ -54,7 +54,7 @@ static void on_gone(void *ctx)
 		endpoint->asked_until_ms = uv_now(endpoint->options.loop) + endpoint->options.admission.timeout_ms;
 	}
 	if (call->with_agent)
-		cancel_job(call);
+		call_cancel(call);
 }
 
 static void write_log(struct call *call, const struct http_head *head, const struct http_summary *summary)
@@ -96,20 +96,29 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 	if (call->with_agent)
 		DL_DELETE(endpoint->calls, call);
 	call_drop_body(call);
+	call_drop_pieces(call);
 	exec_request_free(call->command);
 	free(call);
 }
 
-static const struct http_sink sink = {.on_body = call_on_body, .on_body_end = call_on_body_end, .on_gone = on_gone, .on_finished = on_finished};
+static const struct http_sink sink = {.on_body = call_on_body,
+				      .on_body_end = call_on_body_end,
+				      .on_writable = call_on_writable,
+				      .on_gone = on_gone,
+				      .on_finished = on_finished};
 
 void call_answer(struct call *call, struct exec_job *job)
 {
-	struct http_request *request = TAKE(call->request);
 	call->outcome = exec_outcome_name(job->outcome);
 	call->tier = job->tier;
 	call->code = job->answer.code;
-	if (!request)
+	if (!call->request)
 		return;
+	if (call->streaming) {
+		call_end_stream(call, job);
+		return;
+	}
+	struct http_request *request = TAKE(call->request);
 	int r = job->error < 0 ? job->error : exec_reply_job(request, &call->reply, job);
 	if (r < 0) {
 		log_error("exec %s: its answer could not be sent: %s", call->exec_id, strerror(-r));

@@ -2,7 +2,8 @@
  * call - one request of /-/agent/exec on its worker; shared by the files of the endpoint (endpoint, call, call_admit), nobody else
  * includes it
  *
- * Owns:       its body, its parsed command, a question under way in Redis. The request belongs to http, the job to the agent.
+ * Owns:       its body, its parsed command, a question under way in Redis, pieces of its answer that the client has not taken yet.
+ *             The request belongs to http, the job to the agent.
  * Lifetime:   call_start … on_finished of its request.
  * Runs on:    the endpoint's loop.
  * Invariants: it is answered once; it is in the endpoint's list while the agent has its job.
@@ -23,6 +24,11 @@ struct call {
 	struct admission_call *admission;
 	uint64_t admit_start_us;
 	bool with_agent;
+	/* Of a streamed answer: */
+	enum stream_format format;
+	struct exec_piece *pieces;    /* not yet taken by http */
+	size_t taken;                 /* bytes that credit is owed for */
+	bool streaming, complete;     /* its head has been sent; its last piece is here */
 	bool is_post;                 /* it has an exec id that its answer tells, and the access log */
 	struct exec_reply reply;      /* what every answer of this call says */
 	/* For the access log. */
@@ -66,6 +72,19 @@ void call_drop_body(struct call *call);
 
 /* The agent has answered. */
 void call_answer(struct call *call, struct exec_job *job);
+
+/* --- call_stream.c: a streamed answer, as fast as the client takes it --- */
+
+/* Takes a piece; the first begins the answer. */
+void call_piece(struct call *call, struct exec_piece *piece);
+
+/* There are no more pieces. */
+void call_end_stream(struct call *call, const struct exec_job *job);
+void call_on_writable(void *ctx);
+void call_drop_pieces(struct call *call);
+
+/* The agent is told that nobody waits for the command any more. */
+void call_cancel(struct call *call);
 
 /* --- call_admit.c: from the head of a POST to a job for the agent --- */
 

@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/base/redact.h"
+#include "gateway/exec/accept.h"
 #include "gateway/exec/intent.h"
 #include "gateway/http/peer.h"
 #include "policy/token.h"
@@ -67,6 +68,7 @@ static void post_job(struct call *call, const struct admission_answer *answer)
 	job->lease = answer->lease;
 	job->timeout_ms = answer->lease.granted_ms;
 	job->admit_us = call->reply.admit_us;
+	job->format = call->format;
 	if (mailbox_post(endpoint->options.agent, &job->message.item) != 0) {
 		exec_job_free(job);
 		give_back(call, &answer->lease);
@@ -274,6 +276,7 @@ static int read_token(struct call *call, const struct http_head *head)
 void call_post(struct call *call, const struct http_head *head)
 {
 	call->is_post = true;
+	call->format = exec_accept(head->fields);
 	if (read_token(call, head) < 0)
 		return;
 	if (call->endpoint->draining) {

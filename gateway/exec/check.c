@@ -155,7 +155,7 @@ static bool take_records(struct check *check)
 	return !text.len;
 }
 
-/* What arrived is the beginning of the record, all of it, or neither: then it is fetched from the start. */
+/* What arrived is the beginning of the record, all of it, or neither: then it is fetched from the start, unless it was passed on. */
 static int compare(struct check *check, unsigned stream)
 {
 	struct output *output = &check->streams[stream];
@@ -165,12 +165,16 @@ static int compare(struct check *check, unsigned stream)
 	if (r < 0)
 		return r;
 	bool same = strcmp(arrived, record->arrived) == 0;
-	if (output->total > record->size)
+	if (output->total > record->size || (output->pass && !same && output->total == record->size))
 		check->verdict = CHECK_FAILED;
 	else if (check->verdict == CHECK_NONE && (!same || output->total < record->size))
 		check->verdict = CHECK_RECOVERED;
 	if (same || check->verdict == CHECK_FAILED)
 		return 0;
+	if (output->pass) {
+		check->beyond_repair = true;
+		return 0;
+	}
 	output_restart(output);
 	return sha256_init(&check->digests[stream]);
 }
@@ -204,7 +208,9 @@ static int measured(struct check *check, unsigned exit_code)
 	int r = compare(check, 0);
 	if (r == 0)
 		r = compare(check, 1);
-	return r < 0 || check->verdict == CHECK_FAILED ? r : finish_if_complete(check);
+	if (r == 0 && check->beyond_repair)
+		check_give_up(check);
+	return r < 0 || check->verdict == CHECK_FAILED || check->verdict == CHECK_INCOMPLETE ? r : finish_if_complete(check);
 }
 
 static bool is_piece(const struct check *check, struct slice bytes, const char *digest)

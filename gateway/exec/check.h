@@ -47,6 +47,7 @@ struct check {
 	struct sha256 digests[2];
 	bool skipped[2];        /* not all of it is digested: the middle is not kept either */
 	bool measured;
+	bool beyond_repair;     /* what was passed on is not how the record begins */
 	struct check_record records[2];
 	char nonce[CHECK_NONCE_LEN + 1]; /* in every reply, so that a leftover of the command is none */
 	size_t piece;

@@ -98,11 +98,9 @@ static void fetch(const struct sprite *sprite, const struct check_command *comma
 	reply(1, line, (size_t)n);
 }
 
-static void play(const struct sprite *sprite, size_t cap)
+static void play_on(const struct sprite *sprite)
 {
 	struct check_command command;
-	output_init(&streams[0], cap);
-	output_init(&streams[1], cap);
 	assert_int_equal(check_init(&check, streams), 0);
 	print(sprite);
 	for (ran = 0; check_next(&check, &command); ran++) {
@@ -119,6 +117,13 @@ static void play(const struct sprite *sprite, size_t cap)
 			measure(sprite, &command);
 		assert_int_equal(check_replied(&check, sprite->exit_code), 0);
 	}
+}
+
+static void play(const struct sprite *sprite, size_t cap)
+{
+	output_init(&streams[0], cap);
+	output_init(&streams[1], cap);
+	play_on(sprite);
 }
 
 static void end(void)
@@ -217,6 +222,54 @@ static void test_cut(void **state UNUSED)
 	end();
 }
 
+static struct buf passed[2];
+
+static int pass(void *ctx UNUSED, const struct output *output, struct slice bytes)
+{
+	return buf_append(&passed[output - streams], bytes);
+}
+
+/* What was passed on cannot be taken back: the end can follow, a gap cannot be filled. */
+static void test_passed_on(void **state UNUSED)
+{
+	static const struct {
+		struct sprite sprite;
+		size_t cap;
+		enum check_verdict verdict;
+		size_t whole[2]; /* so much of the content was passed on; 0 = something else */
+		uint64_t lost;
+	} rows[] = {
+		{{.written = {300000, 7}}, SIZE, CHECK_VERIFIED, {300000, 7}, 0},
+		{{.written = {300000, 280000}, .whole_below = 140000}, SIZE, CHECK_RECOVERED, {300000, 280000}, 0},
+		{{.written = {300000, 0}, .whole_below = 1000}, 500, CHECK_RECOVERED, {500, 0}, 0},
+		{{.written = {300000, 0}, .whole_below = 1000}, 2000, CHECK_RECOVERED, {2000, 0}, 0},
+		{{.written = {300000, 0}, .whole_below = 1000}, 0, CHECK_RECOVERED, {0, 0}, 0},
+		{{.written = {300000, 0}, .gap_at = 1000, .gap = 1}, SIZE, CHECK_INCOMPLETE, {0, 0}, 1},
+		{{.written = {300000, 7}, .gap_at = 0, .gap = 100000}, SIZE, CHECK_INCOMPLETE, {0, 7}, 100000},
+		{{.written = {300000, 0}, .record_lacks = 1}, SIZE, CHECK_FAILED, {300000, 0}, 0},
+		{{.written = {300000, 0}, .changes = true}, SIZE, CHECK_FAILED, {300000, 0}, 0},
+		{{.written = {300000, 0}, .whole_below = 4000}, SIZE, CHECK_INCOMPLETE, {4000, 0}, 296000},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		for (size_t s = 0; s < 2; s++) {
+			passed[s] = BUF_MAX(SIZE);
+			output_init_passing(&streams[s], rows[i].cap, pass, NULL);
+		}
+		play_on(&rows[i].sprite);
+		if (check.verdict != rows[i].verdict)
+			fail_msg("row %zu: %s, not %s", i, check_verdict_name(check.verdict), check_verdict_name(rows[i].verdict));
+		for (size_t s = 0; s < 2; s++)
+			if (rows[i].whole[s])
+				assert_true(slice_equal(buf_peek(&passed[s]), slice_of(content, rows[i].whole[s])));
+		assert_int_equal(streams[0].lost, rows[i].lost);
+		if (check.verdict != CHECK_FAILED)
+			assert_int_equal(output_written(&streams[0]), rows[i].sprite.written[0]);
+		buf_deinit(&passed[0]);
+		buf_deinit(&passed[1]);
+		end();
+	}
+}
+
 static void test_give_up_before_anything(void **state UNUSED)
 {
 	struct sprite sprite = {.written = {300000, 0}, .limit = 0};
@@ -248,6 +301,7 @@ int main(void)
 		cmocka_unit_test(test_verdicts),
 		cmocka_unit_test(test_incomplete),
 		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_passed_on),
 		cmocka_unit_test(test_give_up_before_anything),
 	};
 	return cmocka_run_group_tests(tests, set_up, NULL);

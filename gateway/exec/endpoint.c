@@ -10,14 +10,28 @@
 
 static void maybe_freed(struct exec_endpoint *endpoint);
 
-static void on_job_back(void *ctx, struct mailbox_item *item)
+/* NULL when its client has left and everything was said. */
+static struct call *find(struct exec_endpoint *endpoint, const char *exec_id)
 {
-	struct exec_endpoint *endpoint = ctx;
-	struct exec_job *job = CONTAINER_OF(CONTAINER_OF(item, struct exec_message, item), struct exec_job, message);
 	struct call *call;
 	DL_FOREACH (endpoint->calls, call)
-		if (strcmp(call->exec_id, job->message.exec_id) == 0)
+		if (strcmp(call->exec_id, exec_id) == 0)
 			break;
+	return call;
+}
+
+static void take_piece(struct exec_endpoint *endpoint, struct exec_piece *piece)
+{
+	struct call *call = find(endpoint, piece->message.exec_id);
+	if (call)
+		call_piece(call, piece);
+	else
+		exec_piece_free(piece);
+}
+
+static void take_job(struct exec_endpoint *endpoint, struct exec_job *job)
+{
+	struct call *call = find(endpoint, job->message.exec_id);
 	metrics_sub(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
 	endpoint->jobs_out--;
 	if (call) {
@@ -27,6 +41,15 @@ static void on_job_back(void *ctx, struct mailbox_item *item)
 	}
 	exec_job_free(job);
 	maybe_freed(endpoint);
+}
+
+static void on_message(void *ctx, struct mailbox_item *item)
+{
+	struct exec_message *message = CONTAINER_OF(item, struct exec_message, item);
+	if (message->kind == EXEC_PIECE)
+		take_piece(ctx, CONTAINER_OF(message, struct exec_piece, message));
+	else
+		take_job(ctx, CONTAINER_OF(message, struct exec_job, message));
 }
 
 void exec_endpoint_handle(struct exec_endpoint *endpoint, struct http_request *request)
@@ -43,7 +66,7 @@ struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *opti
 	struct admission_options admission = options->admission;
 	admission.loop = options->loop;
 	if (throttle_init(&endpoint->throttle, options->wrong_token_burst) < 0 ||
-	    mailbox_init(&endpoint->mailbox, options->loop, 1, on_job_back, endpoint) < 0) {
+	    mailbox_init(&endpoint->mailbox, options->loop, 1, on_message, endpoint) < 0) {
 		throttle_deinit(&endpoint->throttle);
 		free(endpoint);
 		return NULL;

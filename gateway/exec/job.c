@@ -20,3 +20,21 @@ void exec_job_free(struct exec_job *job)
 	exec_answer_deinit(&job->answer);
 	free(job);
 }
+
+struct exec_piece *exec_piece_new(const char *exec_id, struct buf *text)
+{
+	struct exec_piece *piece = calloc(1, sizeof *piece);
+	if (!piece)
+		return NULL;
+	piece->message.kind = EXEC_PIECE;
+	memcpy(piece->message.exec_id, exec_id, sizeof piece->message.exec_id);
+	piece->text = *text;
+	*text = BUF_MAX(text->max);
+	return piece;
+}
+
+void exec_piece_free(struct exec_piece *piece)
+{
+	buf_deinit(&piece->text);
+	free(piece);
+}

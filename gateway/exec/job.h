@@ -1,18 +1,25 @@
 /*
  * job - the messages between a worker's endpoint and the agent
  *
- * A job is made by the endpoint, owned by the agent while it runs, and comes back once, answered. A cancellation names a job by its
- * exec id, so that no pointer to a live object crosses.
+ * A job is made by the endpoint, owned by the agent while it runs, and comes back once, answered. When its answer is streamed, pieces
+ * come before it, and the endpoint gives credit for those that it has passed on. Everything else names a job by its exec id, so that
+ * no pointer to a live object crosses.
  */
 #pragma once
 
 #include "gateway/base/id.h"
 #include "gateway/base/mailbox.h"
-#include "gateway/exec/answer.h"
 #include "gateway/exec/request.h"
+#include "gateway/exec/stream.h"
 #include "policy/admission.h"
 
-enum exec_message_kind { EXEC_START, EXEC_CANCEL, EXEC_INTENT };
+enum exec_message_kind {
+	EXEC_START, /* a job: to the agent and back */
+	EXEC_CANCEL,
+	EXEC_INTENT,
+	EXEC_CREDIT,
+	EXEC_PIECE, /* to the endpoint */
+};
 
 /* The first member of every message. */
 struct exec_message {
@@ -29,18 +36,37 @@ struct exec_job {
 	uint64_t timeout_ms;
 	uint64_t max_output_bytes;       /* per stream */
 	uint64_t admit_us;
+	enum stream_format format;
 
 	/* Filled in by the agent. */
 	int error;                       /* negative: a bug or no memory; answered as 500 */
 	enum exec_outcome outcome;
 	const char *tier;
 	uint64_t wall_ms, output_bytes;
+	bool streamed;                   /* all of the answer was told in pieces: its body is empty */
 	struct exec_answer answer;
 };
 
 struct exec_cancel {
 	struct exec_message message;
 };
+
+/* Bytes of pieces that the client has taken. */
+struct exec_credit {
+	struct exec_message message;
+	size_t bytes;
+};
+
+/* A part of a streamed answer, as it is sent to the client. */
+struct exec_piece {
+	struct exec_message message;
+	struct buf text;
+	struct exec_piece *prev, *next; /* of the endpoint */
+};
+
+/* Takes the text. NULL when out of memory. */
+struct exec_piece *exec_piece_new(const char *exec_id, struct buf *text);
+void exec_piece_free(struct exec_piece *piece);
 
 /* NULL when out of memory. */
 struct exec_job *exec_job_new(const char *exec_id);

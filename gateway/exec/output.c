@@ -12,6 +12,12 @@ void output_init(struct output *output, size_t cap)
 	*output = (struct output){.bytes = BUF_MAX(cap), .cap = cap};
 }
 
+void output_init_passing(struct output *output, size_t cap, int (*pass)(void *ctx, const struct output *output, struct slice bytes),
+			 void *ctx)
+{
+	*output = (struct output){.cap = cap, .pass = pass, .pass_ctx = ctx};
+}
+
 void output_deinit(struct output *output)
 {
 	buf_deinit(&output->bytes);
@@ -48,8 +54,20 @@ static void feed_ring(struct output *output, struct slice bytes)
 	}
 }
 
+static int pass_on(struct output *output, struct slice bytes)
+{
+	uint64_t room = output->total < output->cap ? output->cap - output->total : 0;
+	struct slice below = bytes;
+	if (below.len > room)
+		below.len = room;
+	output->total += bytes.len;
+	return below.len ? output->pass(output->pass_ctx, output, below) : 0;
+}
+
 int output_feed(struct output *output, struct slice bytes)
 {
+	if (output->pass)
+		return pass_on(output, bytes);
 	size_t room = output->cap - output->bytes.len;
 	size_t n = bytes.len < room ? bytes.len : room;
 	int r = buf_append(&output->bytes, slice_of(bytes.data, n));
@@ -69,6 +87,12 @@ void output_restart(struct output *output)
 
 bool output_skip(struct output *output, uint64_t size)
 {
+	if (output->pass) {
+		bool skips = output->total >= output->cap && output->total < size;
+		if (skips)
+			output->total = size;
+		return skips;
+	}
 	if (output->bytes.len < output->cap || size < ring_size(output) || size - ring_size(output) <= output->total)
 		return false;
 	output->bytes.len = head_size(output);

@@ -1,9 +1,11 @@
 /*
  * output - what a command printed on one stream: all of it up to a cap, beyond that its head and its tail
  *
- * Owns:       at most `cap` bytes.
+ * Or, passed on as it comes, its first `cap` bytes.
+ *
+ * Owns:       at most `cap` bytes; none of what is passed on.
  * Lifetime:   output_init … output_deinit.
- * Results:    0 or -ENOMEM.
+ * Results:    0 or -ENOMEM, and what `pass` says.
  * Invariants: `total` counts every byte fed or skipped, kept or not.
  */
 #pragma once
@@ -16,14 +18,19 @@ struct output {
 	uint64_t lost;     /* bytes after those that were written and never arrived */
 	size_t cap;
 	size_t ring_at;    /* where the ring's oldest byte stands, counted from its start */
+	int (*pass)(void *ctx, const struct output *output, struct slice bytes); /* NULL = kept */
+	void *pass_ctx;
 };
 
 void output_init(struct output *output, size_t cap);
+/* Nothing is kept: `pass` takes what comes below the cap. */
+void output_init_passing(struct output *output, size_t cap, int (*pass)(void *ctx, const struct output *output, struct slice bytes),
+			 void *ctx);
 void output_deinit(struct output *output);
 
 MUST_CHECK int output_feed(struct output *output, struct slice bytes);
 
-/* Forgets everything. */
+/* Forgets everything; not of what is passed on. */
 void output_restart(struct output *output);
 
 /* Of a stream of `size` bytes: passes over those that would not be kept, the tail that was kept so far included. False when there

@@ -1,5 +1,7 @@
 #include "gateway/exec/reply.h"
 
+#include "gateway/exec/accept.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,7 +17,8 @@ static const char usage[] =
 	"  {\"argv\": [\"python3\", \"-c\", \"…\"]}     or a program and its arguments\n"
 	"\n"
 	"Optional: stdin (text or {\"base64\": \"…\"}), env (object), cwd (path), timeout_seconds, max_output_bytes.\n"
-	"The answer is JSON: outcome, exit_code, stdout, stderr and how long it took.\n";
+	"The answer is JSON: outcome, exit_code, stdout, stderr and how long it took.\n"
+	"With Accept: application/x-ndjson or text/event-stream it comes while the command runs.\n";
 
 /* token68, RFC 9110 section 11.2 */
 static bool is_token68(struct slice text)
@@ -168,6 +171,19 @@ int exec_reply_job(struct http_request *request, const struct exec_reply *reply,
 	    add(&fields, SLICE("X-Content-Type-Options"), "nosniff"))
 		return -1;
 	return http_request_respond_buf(request, 200, &fields, &job->answer.body);
+}
+
+/* What the command used is not known yet: its result tells. */
+int exec_reply_stream(struct http_request *request, const struct exec_reply *reply, enum stream_format format)
+{
+	struct http_fields fields = {0};
+	char timing[64];
+	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
+	if (http_fields_add(&fields, SLICE("Content-Type"), exec_content_type(format)) != 0 ||
+	    add(&fields, SLICE("Cache-Control"), "no-store") || add(&fields, SLICE("X-Content-Type-Options"), "nosniff") ||
+	    add(&fields, SLICE("Server-Timing"), timing) || add_common(&fields, reply))
+		return -1;
+	return http_request_respond_stream(request, 200, &fields, HTTP_LENGTH_UNKNOWN);
 }
 
 static int reply_usage(struct http_request *request)

@@ -43,5 +43,8 @@ MUST_CHECK int exec_reply_job_body(const struct exec_reply *reply, const struct 
 /* The answer of a finished job; takes the memory of its body. */
 MUST_CHECK int exec_reply_job(struct http_request *request, const struct exec_reply *reply, struct exec_job *job);
 
+/* The head of a streamed answer. */
+MUST_CHECK int exec_reply_stream(struct http_request *request, const struct exec_reply *reply, enum stream_format format);
+
 /* Everything but POST /-/agent/exec: usage, OPTIONS, 404, 405. *code gets the problem's code, or stays as it is. */
 MUST_CHECK int exec_reply_other(struct http_request *request, const struct exec_reply *reply, const char **code);

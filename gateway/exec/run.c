@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/exec/delivery.h"
 #include "gateway/exec/launch.h"
 
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #define KILL_GRACE_MS 1000
 #define LINGER_MS     250
 #define CHECK_MS      10000 /* the lease lasts 15 s longer than the command may, killing takes 3 */
+#define PING_MS	      15000 /* a stream that is silent so long says that it is alive */
 #define TRIES	      2
 
 enum run_state { CLAIMING, RUNNING, TERMINATING, KILLING, CHECKING, LINGERING, FREED };
@@ -23,6 +25,7 @@ struct run {
 	struct pool_member *member;
 	struct sandbox *sandbox;
 	struct launch launch;
+	struct delivery delivery;    /* of a job that wants its answer streamed */
 	struct check check;
 	struct check_command check_command; /* the one that runs while CHECKING */
 	enum exec_outcome outcome;          /* of the command whose output is being checked */
@@ -31,7 +34,8 @@ struct run {
 	unsigned tries;
 	uint64_t claim_start_us, run_start_us;
 	struct exec_result result;
-	uv_timer_t timer;
+	uv_timer_t timer, ping;
+	unsigned handles;
 };
 
 static void start_claim(struct run *run);
@@ -40,6 +44,8 @@ static void on_closed(uv_handle_t *handle)
 {
 	struct run *run = handle->data;
 	const struct run_owner *owner = run->owner;
+	if (--run->handles)
+		return;
 	owner->on_freed(owner->ctx, run);
 	launch_deinit(&run->launch);
 	check_deinit(&run->check);
@@ -55,9 +61,10 @@ static void release(struct run *run)
 	run->member = NULL;
 	run->sandbox = NULL;
 	run->state = FREED;
-	uv_timer_stop(&run->timer);
-	if (!uv_is_closing((uv_handle_t *)&run->timer))
-		uv_close((uv_handle_t *)&run->timer, on_closed);
+	if (uv_is_closing((uv_handle_t *)&run->timer))
+		return;
+	uv_close((uv_handle_t *)&run->timer, on_closed);
+	uv_close((uv_handle_t *)&run->ping, on_closed);
 }
 
 static uint64_t output_bytes(const struct run *run)
@@ -74,6 +81,63 @@ static void settle(struct run *run)
 		log_warning("exec %s: its lease could not be settled and will end by itself", run->job->message.exec_id);
 }
 
+/* --- a streamed answer --- */
+
+/* Something was told: the next ping is due a while later, and output may have to wait. */
+static void note_told(struct run *run)
+{
+	uv_timer_again(&run->ping);
+	if (run->sandbox && delivery_is_full(&run->delivery))
+		sandbox_pause(run->sandbox);
+}
+
+static int pass_on(void *ctx, const struct output *output, struct slice bytes)
+{
+	struct run *run = ctx;
+	int r = delivery_output(&run->delivery, (unsigned)(output - run->result.streams), bytes);
+	if (r == 0)
+		note_told(run);
+	return r;
+}
+
+static void on_ping(uv_timer_t *timer)
+{
+	struct run *run = timer->data;
+	if (delivery_has_room(&run->delivery) && delivery_ping(&run->delivery) < 0)
+		log_warning("exec %s: no memory for a ping", run->job->message.exec_id);
+}
+
+static int begin_stream(struct run *run)
+{
+	if (!run->job->format)
+		return 0;
+	uv_timer_start(&run->ping, on_ping, PING_MS, PING_MS);
+	return delivery_begin(&run->delivery);
+}
+
+void run_credit(struct run *run, size_t bytes)
+{
+	delivery_credit(&run->delivery, bytes);
+	if (run->sandbox && delivery_has_room(&run->delivery))
+		sandbox_resume(run->sandbox);
+}
+
+/* What is refused before the stream has begun is a problem, like any other. */
+static int write_answer(struct run *run, struct exec_job *job)
+{
+	struct exec_result *result = &run->result;
+	if (job->format && result->outcome == EXEC_CANCELED) {
+		int r = begin_stream(run);
+		if (r < 0)
+			return r;
+	}
+	job->streamed = run->delivery.begun;
+	return job->streamed ? delivery_result(&run->delivery, result, &job->answer)
+			     : exec_answer_write(result, job->message.exec_id, &job->answer);
+}
+
+/* --- the end --- */
+
 /* Settles and hands the job back; the Sprite is still ours afterwards. */
 static void answer(struct run *run, enum exec_outcome outcome)
 {
@@ -83,12 +147,14 @@ static void answer(struct run *run, enum exec_outcome outcome)
 		result->run_us = clock_mono_us() - run->run_start_us;
 	result->check = run->check.verdict;
 	settle(run);
+	int r = write_answer(run, run->job);
+	uv_timer_stop(&run->ping);
 	struct exec_job *job = TAKE(run->job);
 	job->outcome = outcome;
 	job->tier = result->tier;
 	job->wall_ms = result->run_us / 1000;
 	job->output_bytes = output_bytes(run);
-	job->error = exec_answer_write(result, job->message.exec_id, &job->answer);
+	job->error = r;
 	run->owner->on_answered(run->owner->ctx, job, result);
 }
 
@@ -155,6 +221,12 @@ static void on_timer(uv_timer_t *timer)
 	}
 }
 
+static void finish_without_memory(struct run *run)
+{
+	snprintf(run->result.detail, sizeof run->result.detail, "The gateway ran out of memory for the output.");
+	finish(run, EXEC_UNKNOWN);
+}
+
 static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 {
 	struct run *run = ctx;
@@ -163,10 +235,8 @@ static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 	int r = output_feed(&run->result.streams[stream], bytes);
 	if (r == 0 && run->records)
 		r = check_arrived(&run->check, stream, bytes);
-	if (r < 0) {
-		snprintf(run->result.detail, sizeof run->result.detail, "The gateway ran out of memory for the output.");
-		finish(run, EXEC_UNKNOWN);
-	}
+	if (r < 0)
+		finish_without_memory(run);
 }
 
 /* --- checking the output --- */
@@ -285,12 +355,15 @@ static void launch(struct run *run)
 	struct sandbox_command command = {.argv = run->launch.argv, .argc = run->launch.argc, .input = buf_peek(&run->launch.input)};
 	run->run_start_us = clock_mono_us();
 	int r = sandbox_run(run->sandbox, &command, &events, run);
-	if (r == 0)
+	if (r == 0) {
 		enter(run, RUNNING, run->job->timeout_ms);
-	else if (r == SANDBOX_E_TOO_LONG)
+		if (begin_stream(run) < 0)
+			finish_without_memory(run);
+	} else if (r == SANDBOX_E_TOO_LONG) {
 		refuse_length(run);
-	else
+	} else {
 		try_again(run, "The sandbox was lost before the command could be sent.");
+	}
 }
 
 static void on_granted(void *ctx, const struct pool_grant *grant)
@@ -337,8 +410,13 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 		return NULL;
 	*run = (struct run){.owner = owner, .job = job};
 	run->records = owner->verify_bytes && job->max_output_bytes > owner->verify_bytes;
-	output_init(&run->result.streams[0], job->max_output_bytes);
-	output_init(&run->result.streams[1], job->max_output_bytes);
+	delivery_init(&run->delivery, job);
+	for (size_t i = 0; i < 2; i++) {
+		if (job->format)
+			output_init_passing(&run->result.streams[i], job->max_output_bytes, pass_on, run);
+		else
+			output_init(&run->result.streams[i], job->max_output_bytes);
+	}
 	run->result.tier = "none";
 	run->result.admit_us = job->admit_us;
 	run->claim_start_us = clock_mono_us();
@@ -359,7 +437,9 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 		return NULL;
 	}
 	uv_timer_init(owner->loop, &run->timer);
-	run->timer.data = run;
+	uv_timer_init(owner->loop, &run->ping);
+	run->timer.data = run->ping.data = run;
+	run->handles = 2;
 	return run;
 }
 

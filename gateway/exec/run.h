@@ -4,6 +4,7 @@
  *   CLAIMING → RUNNING → (TERMINATING → KILLING →) (CHECKING →) answered → LINGERING → freed
  *
  * The job is answered exactly once and its lease settled exactly once, together. A Sprite that was used is never used again.
+ * While a streamed answer is full the Sprite's output is not read; the timeout goes on.
  *
  * Owns:       its job until it is answered, its claim, its member.
  * Lifetime:   run_start … on_freed, which comes after the job was answered and the member released.
@@ -36,3 +37,6 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job);
 
 /* Kills the command; the job is answered with `canceled` at once. */
 void run_cancel(struct run *run);
+
+/* The worker has passed on so many bytes of a streamed answer. */
+void run_credit(struct run *run, size_t bytes);

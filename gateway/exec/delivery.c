@@ -1,0 +1,64 @@
+#include "gateway/exec/delivery.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* A read of the control socket, a piece of a record: six bytes for each when all of them are escaped, and the members around them. */
+#define TEXT_MAX ((size_t)2 * 1024 * 1024)
+
+void delivery_init(struct delivery *delivery, const struct exec_job *job)
+{
+	*delivery = (struct delivery){.to = job->reply_to, .exec_id = job->message.exec_id};
+	stream_init(&delivery->stream, job->format);
+}
+
+/* `r` is how writing `text` went, which is taken. */
+static int tell(struct delivery *delivery, struct buf *text, int r)
+{
+	if (r < 0 || !text->len) {
+		buf_deinit(text);
+		return r;
+	}
+	struct exec_piece *piece = exec_piece_new(delivery->exec_id, text);
+	if (!piece) {
+		buf_deinit(text);
+		return -ENOMEM;
+	}
+	delivery->under_way += piece->text.len;
+	if (mailbox_reply(delivery->to, &piece->message.item) != 0)
+		exec_piece_free(piece); /* the worker is gone, and its client with it */
+	return 0;
+}
+
+int delivery_begin(struct delivery *delivery)
+{
+	if (delivery->begun)
+		return 0;
+	struct buf text = BUF_MAX(TEXT_MAX);
+	int r = tell(delivery, &text, stream_accepted(&delivery->stream, delivery->exec_id, &text));
+	delivery->begun = r == 0;
+	return r;
+}
+
+int delivery_output(struct delivery *delivery, unsigned which, struct slice bytes)
+{
+	struct buf text = BUF_MAX(TEXT_MAX);
+	return tell(delivery, &text, stream_output(&delivery->stream, which, bytes, &text));
+}
+
+int delivery_ping(struct delivery *delivery)
+{
+	struct buf text = BUF_MAX(TEXT_MAX);
+	return tell(delivery, &text, stream_ping(&delivery->stream, &text));
+}
+
+int delivery_result(struct delivery *delivery, struct exec_result *result, struct exec_answer *answer)
+{
+	struct buf text = BUF_MAX(TEXT_MAX);
+	return tell(delivery, &text, stream_result(&delivery->stream, result, delivery->exec_id, answer, &text));
+}
+
+void delivery_credit(struct delivery *delivery, size_t bytes)
+{
+	delivery->under_way -= bytes < delivery->under_way ? bytes : delivery->under_way;
+}
