@@ -252,8 +252,8 @@ class Sandbox:
 
     # -- what a Sprite asks of it ----------------------------------------------
 
-    async def run(self, spec):
-        """Start a command; a Started, or StartError. Waits while the machine is frozen."""
+    async def run(self, spec, asked=lambda: None):
+        """Start a command; a Started, or StartError. Waits while the machine is frozen. From `asked` on it may run, whatever is answered."""
         await self.moving.wait()
         if self.network:
             await self.network.ensure()
@@ -263,6 +263,7 @@ class Sandbox:
         await self.ask({"op": "start", "id": number, "argv": spec.argv, "path": spec.path, "search": PATH,
                         "env": list(spec.environment.items()), "dir": spec.dir, "tty": spec.tty,
                         "rows": spec.rows, "cols": spec.cols, "stdin": spec.stdin})
+        asked()
         return await future
 
     async def signal(self, number, value):

@@ -19,7 +19,7 @@ from api_socket import ApiSocket
 from checkpoints import Checkpoints
 from disk import HOME, Disk
 from policy import Policies
-from sandbox import PATH, Sandbox, SandboxError
+from sandbox import PATH, Sandbox, SandboxError, StartError
 from services import Services
 from session import Session
 from tasks import Tasks
@@ -309,10 +309,13 @@ class Sprite:
         if self.status != "running":
             raise SandboxError("the Sprite is not running")
         command.resolve_environment(self.default_environment())
-        started = await self.sandbox.run(command)
+        try:
+            started = await self.sandbox.run(command, lambda: self.world.count_start(command))
+        except StartError:
+            self.world.discount_start(command)
+            raise
         session = Session(self, command, started)
         self.sessions[session.id] = session
-        self.world.count_start(command)
         return session
 
     def session_ended(self, session):

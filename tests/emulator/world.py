@@ -122,11 +122,20 @@ class World:
         self.max_running = max(self.max_running, self.running())
 
     def count_start(self, command):
+        """When it is asked for: one whose answer is lost may have happened."""
         self.started += 1
         for exec_id in command.exec_ids():
             self.starts[exec_id] = self.starts.get(exec_id, 0) + 1
             if len(self.starts) > STARTS:
                 del self.starts[next(iter(self.starts))]
+
+    def discount_start(self, command):
+        """One that is known to have failed."""
+        self.started -= 1
+        for exec_id in command.exec_ids() & self.starts.keys():
+            self.starts[exec_id] -= 1
+            if not self.starts[exec_id]:
+                del self.starts[exec_id]
 
     def counters(self):
         states = [sprite.status for sprite in self.sprites.values()]
