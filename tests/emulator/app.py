@@ -33,7 +33,7 @@ POLICIES = ("network", "privileges", "resources")
 
 
 def make(world):
-    app = web.Application(middlewares=[refusals, authorize, faults_http.around(world.faults)], client_max_size=1 << 40)
+    app = web.Application(middlewares=[refusals, authorize, faults_http.around(world)], client_max_size=1 << 40)
     app[WORLD] = world
     app.on_response_prepare.append(add_headers)
     add = app.router.add_route

@@ -21,6 +21,10 @@ def sprite_not_found():
     return Refusal(404, {"error": "sprite not found"})
 
 
+def taken(name):
+    return {"error": f"A sprite named '{name}' already exists. Please choose a different name."}
+
+
 def invalid(*reasons):
     return Refusal(400, {"errors": list(reasons)})
 
@@ -44,6 +48,12 @@ def running_limited(limit, current, retry_after=5):
     return limited("concurrent_sprite_limit_exceeded",
                    f"Concurrent sprite limit exceeded: {current} of {limit} running", limit, retry_after,
                    current_count=current)
+
+
+def unavailable(retry_after):
+    """What the control plane says that cannot answer now."""
+    seconds = str(max(1, math.ceil(retry_after)))
+    return Refusal(503, {"error": "service unavailable"}, {"Retry-After": seconds})
 
 
 def starting(sprite_id, retry_after):

@@ -89,8 +89,7 @@ class World:
 
     def check_free(self, name):
         if name in self.sprites or name in self.creating:
-            raise errors.Refusal(409, {"error": f"A sprite named '{name}' already exists. "
-                                                "Please choose a different name."})
+            raise errors.Refusal(409, errors.taken(name))
 
     async def destroy(self, sprite):
         if self.sprites.get(sprite.name) is sprite:

@@ -136,23 +136,51 @@ async def test_delete_500(emulator):
 
 # -- any request ------------------------------------------------------------------
 
-CALLS = (("GET", ""), ("GET", "/exec"), ("GET", "/policy/network"), ("GET", "/checkpoints"), ("GET", "/fs/list?path=/tmp"),
-         ("GET", "/services"), ("POST", "/checkpoint"), ("PUT", "/fs/write?path=f"), ("DELETE", ""))
+GET, DELETE, FILE = ("GET", ""), ("DELETE", ""), ("PUT", "/fs/write?path=f")
+AGENT = (("GET", "/exec"), ("GET", "/policy/network"), ("GET", "/checkpoints"), ("GET", "/services"), ("POST", "/checkpoint"))
+CALLS = (GET, DELETE, ("POST", "/upgrade"), *AGENT, FILE)
+LIMIT = {"error": "concurrent_sprite_limit_exceeded", "message": "Concurrent sprite limit exceeded: 3 of 3 running", "limit": 3, "current_count": 3,
+         "retry_after_seconds": 7, "upgrade_available": True, "upgrade_url": "https://fly.io/dashboard"}
+STARTING = {"error": "sprite_starting", "message": "sprite is starting", "retry_after_seconds": 7}      # and the id
+# Of each status who says what: a body in JSON, or a line of text.
+BODIES = {
+    400: {GET: {"errors": ["bad request"]}, FILE: {"error": "bad request", "code": "EINVAL"}, ("GET", "/exec"): "No command specified\n",
+          ("GET", "/policy/network"): "invalid policy config: rules is required\n", ("POST", "/checkpoint"): "bad request\n"},
+    401: dict.fromkeys(CALLS, {"error": "authentication failed"}),
+    403: dict.fromkeys(CALLS, {"error": "forbidden"}),
+    404: dict.fromkeys(CALLS, {"error": "sprite not found"}),
+    409: {DELETE: {"error": "conflict"}, FILE: {"error": "conflict", "code": "EEXIST"}, ("GET", "/services"): "conflict\n"},
+    410: {GET: {"error": "gone"}, ("GET", "/exec"): "session already exited\n"},
+    429: dict.fromkeys(CALLS, LIMIT),
+    500: {GET: {"error": "failed to retrieve sprite"}, DELETE: {"error": "failed to delete sprite"}, FILE: {"error": "internal server error", "code": "EIO"},
+          ("GET", "/exec"): "failed to create runner\n", ("GET", "/checkpoints"): "Failed to get checkpoint: the storage is not ready\n",
+          ("GET", "/services"): "internal server error\n"},
+    502: dict.fromkeys(CALLS, "Bad Gateway\n"),
+    503: {GET: {"error": "service unavailable"}, DELETE: {"error": "service unavailable"}, **dict.fromkeys((*AGENT, FILE), STARTING)},
+    504: dict.fromkeys(CALLS, "Gateway Timeout\n"),
+    599: {GET: {"error": "failed to retrieve sprite"}, ("GET", "/services"): "status 599\n"},
+}
 
 
-@pytest.mark.parametrize("status, error", [
-    (400, "bad request"), (401, "authentication failed"), (404, "sprite not found"), (409, "conflict"),
-    (429, "concurrent_sprite_limit_exceeded"), (500, "internal server error"), (502, None), (503, "sprite_starting"), (504, None)])
-async def test_http_error(emulator, status, error):
+@pytest.mark.parametrize("status", BODIES)
+async def test_http_error(emulator, status):
     async with emulator.client() as client:
         name = await client.create()
+        id = (await client.call("GET", f"/v1/sprites/{name}")).json["id"]
         await client.fault("http_error", status=status, retry_after_seconds=7, match={"sprite": name})
         for method, path in CALLS:
             answer = await client.call(method, f"/v1/sprites/{name}{path}")
             assert answer.status == status and answer.body, (method, path)
-            assert error is None or answer.json["error"] == error
-            if status in (429, 503):
-                assert (answer.headers["Retry-After"], answer.json["retry_after_seconds"]) == ("7", 7)
+            wanted = BODIES[status].get((method, path))
+            if wanted is STARTING:
+                wanted = {**STARTING, "sprite_id": id}
+            if isinstance(wanted, str):
+                assert (answer.text, answer.headers["X-Content-Type-Options"]) == (wanted, "nosniff"), (method, path)
+            elif wanted is not None:
+                assert answer.json == wanted, (method, path)
+            assert answer.headers.get("Retry-After") == ("7" if status in (429, 503) else None)
+            by_agent = status not in (401, 403, 404, 429, 502, 503, 504) and (method, path) in (*AGENT, FILE)
+            assert ("Sprite-Version" in answer.headers, "X-Request-Id" in answer.headers) == (by_agent, not by_agent), (method, path)
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             async with client.control(name):
                 pass
@@ -160,6 +188,18 @@ async def test_http_error(emulator, status, error):
         await client.clear_faults()
         assert await client.status(name) == "cold"      # nothing of it has happened
         assert (await client.call("GET", f"/v1/sprites/{name}/checkpoints")).json[0]["id"] == "Current"
+
+
+@pytest.mark.parametrize("status, body", [
+    (400, {"errors": ["invalid sprite name format"]}), (500, {"error": "failed to create sprite"}), (503, {"error": "service unavailable"}),
+    (409, {"error": "A sprite named 'never-made' already exists. Please choose a different name."})])
+async def test_http_error_of_a_creation(emulator, status, body):
+    async with emulator.client() as client:
+        await client.fault("http_error", status=status, count=1, match={"path": "/v1/sprites", "sprite": "never-made"})
+        answer = await client.call("POST", "/v1/sprites", json={"name": "never-made"})
+        assert (answer.status, answer.json) == (status, body)
+        assert await client.status("never-made") is None
+        await client.clear_faults()
 
 
 async def test_http_error_after_it_took_effect(emulator):
