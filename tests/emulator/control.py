@@ -194,6 +194,9 @@ async def close_quietly(ws):
 async def serve(request, sprite):
     ws = await open_socket(request)
     control = Control(ws, request, sprite)
+    hole = sprite.world.faults.hit("blackhole", sprite.name, on="open")
+    if hole:
+        sprite.world.background(control.channel.vanish(hole.delay))
     pause = sprite.world.faults.hit("pause_under_socket", sprite.name, on="open")
     if pause:
         sprite.world.background(after(pause.delay, sprite.pause))

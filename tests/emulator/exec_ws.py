@@ -38,16 +38,20 @@ class Channel:
         self.transport = request.transport
         self.sprite = sprite
         self.faults = sprite.world.faults
+        self.present = asyncio.Event()      # cleared while nothing is read or sent
+        self.present.set()
 
     async def text(self, message):
         await self.send_text(json.dumps(self.faults.damage(message, self.sprite.name)))
 
     async def send_text(self, text):
+        await self.present.wait()
         if self.ws.closed:
             raise Cut("the socket is closed")
         await self.ws.send_str(text)
 
     async def binary(self, data):
+        await self.present.wait()
         if self.ws.closed:
             raise Cut("the socket is closed")
         await self.ws.send_bytes(data)
@@ -65,6 +69,18 @@ class Channel:
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLRDHUP)
         return bool(poll.poll(0))
+
+    async def vanish(self, seconds):
+        """Take nothing in and let nothing out, as if the path to the client were gone; then go on, if it is still there."""
+        end = time.monotonic() + seconds
+        self.present.clear()
+        while time.monotonic() < end and not self.left():
+            self.transport.pause_reading()      # aiohttp may have resumed it
+            await asyncio.sleep(min(LOOK_FOR_CLIENT, end - time.monotonic()))
+        self.present.set()
+        if self.left():
+            await self.cut()
+        self.transport.resume_reading()
 
     async def cut(self):
         """Once everything sent so far has reached the client."""
@@ -94,11 +110,19 @@ class Operation:
         self.code = None
         self.error = None
 
-    def fault(self, name):
+    def fault(self, name, on=None):
         """Each fault has one chance for each command."""
-        if name not in self.struck:
-            self.struck[name] = self.channel.faults.hit(name, self.sprite.name)
-        return self.struck[name]
+        if (name, on) not in self.struck:
+            self.struck[name, on] = self.channel.faults.hit(name, self.sprite.name, on=on)
+        return self.struck[name, on]
+
+    async def wait_through(self):
+        """Whatever holds the first output, or the exit, back."""
+        stall, hole = self.fault("stall"), self.fault("blackhole", "output")
+        if stall:
+            await asyncio.sleep(stall.delay)
+        if hole:
+            await self.channel.vanish(hole.delay)
 
     # -- the course of it -----------------------------------------------------
 
@@ -108,12 +132,15 @@ class Operation:
         try:
             if not self.attaching and self.fault("cut_before_start"):
                 await self.channel.cut()
+            hole = None if self.attaching else self.fault("blackhole", "start")
+            if hole:
+                await self.channel.vanish(hole.delay)
             if acknowledge:
                 await acknowledge()
             if not await self.begin():
                 return
             self.running.set()
-            await self.session.attach(self, replay=self.attaching)
+            await self.session.attach(self)
             await self.follow()
             await self.report()
         finally:
@@ -137,6 +164,12 @@ class Operation:
             self.schedule_accidents()
             if self.fault("cut_after_start"):
                 await self.channel.cut()
+            race = self.fault("fast_output")
+            if race:
+                self.session.run_ahead(max(0, int(race["history"])))
+                await asyncio.wait({self.session.done}, timeout=race.delay)
+                if race["closed"] and self.session.done.done():
+                    return False
             await self.channel.text({"type": "debug", "msg": f"session_created cmd={self.command.argv[0]}",
                                      "pid": self.session.started.pid,
                                      "t_ms": round((time.monotonic() - before) * 1000)})
@@ -183,9 +216,8 @@ class Operation:
             await self.channel.cut()
 
     async def report(self):
-        stall = not self.sent and self.fault("stall")
-        if stall:
-            await asyncio.sleep(stall.delay)
+        if not self.sent:
+            await self.wait_through()
         if self.fault("cut_before_exit"):
             await self.channel.cut()
         if self.fault("no_exit_code"):
@@ -236,9 +268,7 @@ class Operation:
             await self.channel.cut()
 
     async def strike_first(self, stream, data):
-        stall = self.fault("stall")
-        if stall:
-            await asyncio.sleep(stall.delay)
+        await self.wait_through()
         if self.fault("cut_before_output"):
             await self.channel.cut()
         if self.fault("cut_mid_frame"):

@@ -32,8 +32,12 @@ KNOWN = {
     "duplicate_exit": ("frame 3 comes twice, the second time with `code` if given", {"code": None}),
     "no_exit_code": ("the command ends without text exit, frame 3 and exitCode", {}),
     "early_exit": ("text exit comes before the last output", {}),
+    "fast_output": ("a command runs for delay_ms before anybody listens: of what it printed only the last `history` bytes come, and input "
+                    "waits; with closed=true nothing at all comes of one that has ended by then", {"history": 65536, "delay_ms": 50, "closed": False}),
     "merged_frames": ("the answer of a POST exec comes at its end, in chunks of `bytes` that are not frames", {"bytes": 7}),
     "stall": ("the first output, or the exit, is held for delay_ms", {"delay_ms": 30000}),
+    "blackhole": ("nothing is read or sent on a socket for delay_ms, pings are not answered: when a command is asked for (on=start), from its "
+                  "first output, or exit, on (on=output), or since a control socket opened (on=open)", {"delay_ms": 60000, "on": "output"}),
     "slow_drip": ("output comes in pieces of `bytes`, one each delay_ms", {"bytes": 16, "delay_ms": 20}),
     "lose_bytes_above": ("of each stream only the first `bytes` arrive; the exit is as if all had", {"bytes": 524288}),
     "wrong_type": ("one field (`field`, else any) of a JSON answer or message has another type", {"field": None}),
@@ -43,7 +47,8 @@ KNOWN = {
     "kill_vm": ("the Sprite's machine dies delay_ms after a command started, and is cold", {"delay_ms": 50}),
     "clock_skew": ("times in answers are `seconds` off", {"seconds": 3600}),
 }
-CHOICES = {"on": ("start", "open"), "distribution": ("fixed", "uniform", "normal", "exponential", "pareto")}
+CHOICES = {("pause_under_socket", "on"): ("start", "open"), ("blackhole", "on"): ("start", "output", "open"),
+           ("latency", "distribution"): ("fixed", "uniform", "normal", "exponential", "pareto")}
 PARETO = 1.5            # a tail with a mean and no variance
 WRONG = {str: 7, int: "seven", float: "seven", bool: "yes", type(None): 7, list: {}, dict: []}
 
@@ -85,8 +90,9 @@ class Fault:
             value = self.parameters[key]
             if type(default) is int and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise BadFault(f"{key} is a number")
-            if key in CHOICES and value not in CHOICES[key]:
-                raise BadFault(f"{key} is one of {', '.join(CHOICES[key])}")
+            choices = CHOICES.get((self.name, key))
+            if choices and value not in choices:
+                raise BadFault(f"{key} is one of {', '.join(choices)}")
             if type(default) is bool and type(value) is not bool:
                 raise BadFault(f"{key} is a boolean")
         if self.name == "http_error" and self.parameters["status"] not in range(400, 600):

@@ -37,6 +37,7 @@ class Session:
         self.turn = asyncio.Lock()          # frames and replay leave in order
         self.history = collections.deque()
         self.history_size = 0
+        self.history_limit = HISTORY
         self.bytes = 0
         self.code = None
         self.done = self.loop.create_future()
@@ -147,19 +148,28 @@ class Session:
     def remember(self, stream, data):
         self.history.append((stream, data))
         self.history_size += len(data)
-        while self.history_size > HISTORY and len(self.history) > 1:
-            self.history_size -= len(self.history.popleft()[1])
+        while self.history_size > self.history_limit:
+            stream, oldest = self.history.popleft()
+            rest = oldest[self.history_size - self.history_limit:]
+            self.history_size -= len(oldest) - len(rest)
+            if rest:
+                self.history.appendleft((stream, rest))
 
     # -- clients --------------------------------------------------------------
 
-    async def attach(self, client, replay=False):
+    def run_ahead(self, history):
+        """Go on without waiting for the first client; it will find this much of what was printed."""
+        self.history_limit = history
+        self.opened.set()
+
+    async def attach(self, client):
+        """First it gets what was printed before."""
         if self.grace:
             self.grace.cancel()
             self.grace = None
         async with self.turn:
-            if replay:
-                for stream, data in list(self.history):
-                    await client.output(stream, data)
+            for stream, data in list(self.history):
+                await client.output(stream, data)
             self.clients.append(client)
         self.opened.set()
 

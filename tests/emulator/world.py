@@ -45,7 +45,7 @@ class World:
     def finished(self, task):
         self.tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error and not isinstance(error, (errors.Refusal, CheckpointError, SandboxError, StartError)):
+        if error and not isinstance(error, (errors.Refusal, CheckpointError, SandboxError, StartError, ConnectionError)):
             traceback.print_exception(error)
 
     def find(self, name):

@@ -37,12 +37,14 @@ VARIANTS = {
     "delete_500": [{}, {"deleted": True}],
     "latency": [{"ms": 50}, {"distribution": "pareto", "ms": 20, "max_ms": 2000}, {"distribution": "exponential", "ms": 100, "max_ms": 3000}],
     # a refusal with 4xx that takes effect all the same is none: nobody could tell
-    "http_error": [{"status": status, "after": after, "retry_after_seconds": 1} for status in (400, 404, 409, 429, 500, 502, 503, 504)
+    "http_error": [{"status": status, "after": after, "retry_after_seconds": 1} for status in (400, 401, 403, 404, 409, 429, 500, 502, 503, 504)
                    for after in ((False, True) if status >= 500 else (False,))],
     "cut_request": [{}, {"after": True}],
     "cut_lines": [{"lines": 0}, {"lines": 1}],
     "duplicate_exit": [{}, {"code": 0}, {"code": 99}],
     "stall": [{"delay_ms": 200}, {"delay_ms": 4000}],
+    "blackhole": [{"delay_ms": 300}, {"delay_ms": 8000}, {"delay_ms": 300, "on": "start"}, {"delay_ms": 8000, "on": "start"}, {"delay_ms": 8000, "on": "open"}],
+    "fast_output": [{"history": 0, "delay_ms": 20}, {"history": 16384, "delay_ms": 200}, {"closed": True, "delay_ms": 200}],
     "slow_drip": [{"bytes": 4096, "delay_ms": 5}],
     # less than what is checked would be lost unseen: commands print little or much more
     "lose_bytes_above": [{"bytes": 100_000}, {"bytes": 70_000}],

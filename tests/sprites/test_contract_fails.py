@@ -24,6 +24,8 @@ CODES = "test_commands.py::test_exit_codes"
 FAULTS = {
     "output is lost": ({"name": "lose_bytes_above"}, ["test_commands.py::test_a_mebibyte_of_output_is_whole"],
                        [CODES, "test_commands.py::test_large_output"]),
+    "fast commands are heard too late": ({"name": "fast_output", "history": 0}, ["test_commands.py::test_fast_commands_lose_nothing"],
+                                         [CODES, "test_commands.py::test_a_command_that_waits_for_input_loses_nothing"]),
     "the exit is not told": ({"name": "no_exit_code"}, [CODES, "test_commands.py::test_the_course_of_a_command"],
                              [FOUND, "test_commands.py::test_standard_input_is_whole_and_ends"]),
     "the exit is told twice": ({"name": "duplicate_exit", "code": 0}, [CODES], [FOUND]),

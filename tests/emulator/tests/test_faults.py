@@ -1,4 +1,5 @@
 """Every fault, as a client meets it."""
+import asyncio
 import contextlib
 import time
 
@@ -6,7 +7,7 @@ import aiohttp
 import pytest
 
 import faults
-from emulator_client import Emulator, until
+from emulator_client import PATIENCE, Emulator, until
 
 
 @contextlib.asynccontextmanager
@@ -20,6 +21,10 @@ async def faulty(emulator, fault, **more):
                 yield client, name, control
             finally:
                 await client.clear_faults()
+
+
+def is_session(frame):
+    return isinstance(frame, dict) and frame["type"] == "session_info"
 
 
 async def starts(client, id):
@@ -45,7 +50,8 @@ async def test_faults_are_listed_and_cleared(emulator):
                                   {"name": "stall", "bytes": 1}, {"name": "stall", "delay_ms": "long"}, [], None,
                                   {"name": "http_error", "status": 200}, {"name": "http_error", "status": "500"},
                                   {"name": "http_error", "after": 1}, {"name": "latency", "distribution": "wild"},
-                                  {"name": "stall", "match": {"path": 7}}])
+                                  {"name": "stall", "match": {"path": 7}}, {"name": "blackhole", "on": "close"},
+                                  {"name": "pause_under_socket", "on": "output"}])
 async def test_a_bad_fault_is_refused(emulator, body):
     async with emulator.client() as client:
         answer = await client.call("POST", "/_emulator/faults", json=body)
@@ -372,6 +378,98 @@ async def test_stall(emulator):
             before = time.monotonic()
             assert (await control.run(command)).code == 0
             assert time.monotonic() - before >= 0.3
+
+
+async def answers(control, seconds):
+    """Whether a ping is answered in this time. aiohttp hides pongs from those who read: this one does not read meanwhile."""
+    reader = control.ws._reader
+    await control.ws.ping(b"there?")
+    try:
+        message = await asyncio.wait_for(reader.read(), seconds)
+    except TimeoutError:
+        return False
+    assert (message.type, message.data) == (aiohttp.WSMsgType.PONG, b"there?")
+    return True
+
+
+async def silent(control):
+    return not await answers(control, 0.3)
+
+
+async def test_a_stall_answers_pings(emulator):
+    async with faulty(emulator, "stall", delay_ms=60_000) as (client, name, control):
+        await control.start("echo", "hi")
+        await control.frames_until(is_session)
+        assert await answers(control, PATIENCE)
+
+
+async def test_a_blackhole_answers_nothing_and_goes_on(emulator):
+    async with faulty(emulator, "blackhole", delay_ms=1000, count=1) as (client, name, control):
+        before = time.monotonic()
+        await control.start("sh", "-c", "echo one; echo two >&2; exit 3")
+        await control.frames_until(is_session)
+        await until(lambda: silent(control))
+        result = await control.result()
+        assert (result.out, result.err, result.code) == ("one\n", "two\n", 3)
+        assert time.monotonic() - before >= 1
+
+
+async def test_a_blackhole_under_a_silent_command(emulator):
+    async with faulty(emulator, "blackhole", delay_ms=300, count=1) as (client, name, control):
+        before = time.monotonic()
+        assert (await control.run("true")).code == 0
+        assert time.monotonic() - before >= 0.3
+
+
+async def test_a_blackhole_before_the_start(emulator):
+    """A client that gives up never ran anything."""
+    async with faulty(emulator, "blackhole", on="start", delay_ms=60_000, count=1) as (client, name, control):
+        before = (await client.state())["started"]
+        await control.start("touch", "/home/sprite/ran")
+        await until(lambda: silent(control))
+        control.reset()
+
+        async def forgotten():
+            return (await client.state())["sprites"] and not (await client.call("GET", f"/v1/sprites/{name}/exec")).json["count"]
+
+        await until(forgotten)
+        assert (await client.run(name, "ls")).out == "" and (await client.state())["started"] == before + 1
+
+
+async def test_a_blackhole_since_the_socket_opened(emulator):
+    async with faulty(emulator, "blackhole", on="open", delay_ms=1000, count=1) as (client, name, _):
+        async with client.control(name) as control:
+            assert await silent(control)
+            assert (await control.run("echo", "late")).out == "late\n"
+
+
+async def test_fast_output(emulator):
+    """What was printed before anybody listened is there up to the history, then what follows; input is not lost."""
+    async with faulty(emulator, "fast_output", history=10, delay_ms=300) as (client, name, control):
+        for run in (control.run, lambda *words: client.run(name, *words)):
+            result = await run("sh", "-c", "seq 100; exit 4")
+            assert (result.out, result.code, [text["type"] for text in result.texts("debug")]) == ("98\n99\n100\n", 4, ["debug"])
+            result = await run("sh", "-c", "echo one; sleep 1; echo two")
+            assert (result.out, result.code) == ("one\ntwo\n", 0)
+        await control.start("sh", "-c", "read go; seq 100", stdin="true")
+        await control.send(b"\0go\n")
+        assert (await control.result()).out == "".join(f"{n}\n" for n in range(1, 101))
+
+
+async def test_fast_output_of_which_nothing_comes(emulator):
+    async with faulty(emulator, "fast_output", closed=True, delay_ms=300) as (client, name, control):
+        result = await control.run("echo", "hi")
+        assert [frame[1]["type"] for frame in result.frames] == ["op.ack", "op.complete"] and result.envelopes[-1]["args"] == {"ok": True}
+        result = await client.run(name, "echo", "hi")
+        assert (result.frames, result.close) == ([], 1000)
+        assert (await control.run("sh", "-c", "echo one; sleep 1; echo two")).out == "one\ntwo\n"
+
+
+async def test_the_history_is_capped_exactly(emulator):
+    async with faulty(emulator, "fast_output", delay_ms=500) as (client, name, control):
+        result = await control.run("sh", "-c", "seq 100000 | head -c 300000; exit 5")
+        whole = "".join(f"{n}\n" for n in range(1, 100_001))[:300_000]
+        assert (result.out == whole[-65536:], result.code) == (True, 5)
 
 
 async def test_slow_drip(emulator):

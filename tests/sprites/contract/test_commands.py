@@ -52,6 +52,15 @@ async def test_fast_commands_lose_nothing(service, sprite):
             assert (result.out, result.code) == (b"fast\n", 0)
 
 
+async def test_a_command_that_waits_for_input_loses_nothing(service, sprite):
+    """What a service may lose is what was printed before it listens; by the time it passes input on it does."""
+    whole = "".join(f"{number}\n" for number in range(1, 20_001)).encode()     # more than any history that was seen
+    async with service.control(sprite) as control:
+        for _ in range(20):
+            result = await control.run("bash", "-c", "IFS= read -r line; seq 20000", input=b"\n")
+            assert (result.out == whole, result.code) == (True, 0)
+
+
 async def test_op_complete_follows_at_once(service, sprite, figures):
     """The gateway gives the socket up two seconds after the exit frame."""
     async with service.control(sprite) as control:
