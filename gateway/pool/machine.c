@@ -107,12 +107,36 @@ bool machine_move(struct machine *machine, struct pool_member *member, enum pool
 	return true;
 }
 
+void machine_take(struct machine *machine, uint64_t now_us, struct pool_member *member, enum pool_state to)
+{
+	uint64_t since_us = member->since_us;
+	if (!machine_move(machine, member, to, now_us) || to != POOL_PREPARING)
+		return;
+	member->waking = true;
+	member->parked_us = since_us;
+	machine_operate(machine, member, MACHINE_DO_WAKE);
+}
+
+void machine_let_go(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	if (member->state == POOL_WARM)
+		machine_take(machine, now_us, member, POOL_DESTROYING);
+	else
+		machine_move(machine, member, POOL_DESTROYING, now_us);
+}
+
 /* --- sizes ------------------------------------------------------------------------------------ */
 
 size_t machine_running_limit(const struct machine *machine)
 {
 	size_t own = machine->options.sizing.running_limit, said = machine->running.limit;
 	return said && (!own || said < own) ? said : own;
+}
+
+size_t machine_room(const struct machine *machine)
+{
+	size_t total = roster_total(&machine->roster), max = machine->options.sizing.max;
+	return max > total ? max - total : 0;
 }
 
 static void review_sizes(struct machine *machine, uint64_t now_us)
@@ -156,11 +180,13 @@ static void start(struct machine *machine, uint64_t now_us)
 
 static void destroy_all(struct machine *machine, enum pool_state state, uint64_t now_us)
 {
-	while (machine->roster.lists[state]) {
-		struct pool_member *oldest = machine->roster.lists[state]->prev; /* utlist: the head's prev is the tail */
-		if (!machine_move(machine, oldest, POOL_DESTROYING, now_us))
-			return;
-		oldest->wait_us = 0;
+	/* Oldest first; utlist: the head's prev is the tail. */
+	struct pool_member *head = machine->roster.lists[state], *member = head ? head->prev : NULL;
+	for (size_t n = machine->roster.counts[state]; n; n--) {
+		struct pool_member *newer = member->prev;
+		member->wait_us = 0;
+		machine_let_go(machine, now_us, member);
+		member = newer;
 	}
 }
 

@@ -106,7 +106,6 @@ static struct outlook look_out(struct machine *machine, uint64_t now_us, bool op
 {
 	struct leads lead = leads(machine, optimistic);
 	uint64_t *times = machine->ready_us + (optimistic ? machine->roster.capacity : 0);
-	size_t total = roster_total(&machine->roster), max = machine->options.sizing.max;
 	struct outlook outlook = {
 		.now_us = now_us,
 		.ready_us = times,
@@ -114,8 +113,8 @@ static struct outlook look_out(struct machine *machine, uint64_t now_us, bool op
 		.opens_us = gate_opens_us(&machine->gate, false),
 		.budget = &machine->gate.budget,
 		.optimistic = optimistic,
-		.room = max > total ? max - total : 0,
-		.max = max,
+		.room = machine_room(machine),
+		.max = machine->options.sizing.max,
 		.lead_us = lead.create + lead.prepare,
 	};
 	if (optimistic)

@@ -13,7 +13,7 @@
 /* Nobody waits any more, or only for room: what was put off need not be. */
 static void end_deferral(struct machine *machine)
 {
-	bool full = roster_total(&machine->roster) >= machine->options.sizing.max || machine->gate.until_us[GATE_CAPACITY];
+	bool full = !machine_room(machine) || machine->gate.until_us[GATE_CAPACITY];
 	struct pool_member *member;
 	if (machine->waiting && !full && !machine_running_limit(machine) && !machine->stopping)
 		return;

@@ -33,6 +33,15 @@ void machine_operate(struct machine *machine, struct pool_member *member, enum m
 /* Every change of state goes through here. */
 bool machine_move(struct machine *machine, struct pool_member *member, enum pool_state to, uint64_t now_us);
 
+/* The only way out of WARM: to be woken (POOL_PREPARING) or destroyed. */
+void machine_take(struct machine *machine, uint64_t now_us, struct pool_member *member, enum pool_state to);
+
+/* An idle member is destroyed. */
+void machine_let_go(struct machine *machine, uint64_t now_us, struct pool_member *member);
+
+/* How many more Sprites may exist. */
+size_t machine_room(const struct machine *machine);
+
 /* --- machine_claims.c --- */
 
 void machine_claim(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter);

@@ -24,12 +24,11 @@ static void retire_aged(struct machine *machine, uint64_t now_us, enum pool_stat
 		struct stock stock = machine_take_stock(machine);
 		size_t target = state == POOL_HOT ? machine->target.hot : machine->target.warm;
 		bool replaced = (state == POOL_HOT ? stock.hot : stock.warm) >= target;
-		bool full = roster_total(&machine->roster) >= machine->options.sizing.max &&
-			    !machine->roster.counts[POOL_DESTROYING];
+		bool full = !machine_room(machine) && !machine->roster.counts[POOL_DESTROYING];
 		bool coming = stock.coming || stock.waking || stock.late;
 		if (!member->owned && !replaced && !(full && !coming && gate_is_open(&machine->gate)))
 			return;
-		machine_move(machine, member, POOL_DESTROYING, now_us);
+		machine_let_go(machine, now_us, member);
 	}
 }
 
@@ -76,7 +75,7 @@ static void end_excess(struct machine *machine, uint64_t now_us)
 		DL_FOREACH(machine->roster.lists[POOL_WARM], member)
 			if (!member->owned && !member->aged)
 				oldest = member;
-		machine_move(machine, oldest, POOL_DESTROYING, now_us);
+		machine_take(machine, now_us, oldest, POOL_DESTROYING);
 	}
 }
 
@@ -85,7 +84,7 @@ static void end_ownership(struct machine *machine, uint64_t now_us)
 	struct pool_member *member, *next;
 	DL_FOREACH_SAFE(machine->roster.lists[POOL_WARM], member, next)
 		if (member->owned && member->since_us + OWNED_IDLE_US <= now_us)
-			machine_move(machine, member, POOL_DESTROYING, now_us);
+			machine_take(machine, now_us, member, POOL_DESTROYING);
 }
 
 static void end_quarantine(struct machine *machine, uint64_t now_us)

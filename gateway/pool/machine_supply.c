@@ -106,8 +106,7 @@ static bool may_create(const struct machine *machine)
 {
 	const struct roster *roster = &machine->roster;
 	return machine->filling && !machine->stopping && gate_is_open(&machine->gate) && roster->free &&
-	       roster_total(roster) < machine->options.sizing.max && roster->counts[POOL_CREATING] < machine->gate.window &&
-	       !too_many_ghosts(machine);
+	       machine_room(machine) && roster->counts[POOL_CREATING] < machine->gate.window && !too_many_ghosts(machine);
 }
 
 /* With some stock in hand more of it leaves the last creations that the limit allows to those who wait. */
@@ -135,16 +134,6 @@ static bool create(struct machine *machine, uint64_t now_us, bool for_waiter, si
 }
 
 /* --- waking ----------------------------------------------------------------------------------- */
-
-static void wake(struct machine *machine, uint64_t now_us, struct pool_member *member)
-{
-	uint64_t since_us = member->since_us;
-	if (!machine_move(machine, member, POOL_PREPARING, now_us))
-		return;
-	member->waking = true;
-	member->parked_us = since_us;
-	machine_operate(machine, member, MACHINE_DO_WAKE);
-}
 
 /* Waking one that still lingers lets no more Sprites run than before. */
 static bool may_wake(struct machine *machine, const struct pool_member *member, uint64_t now_us)
@@ -199,7 +188,7 @@ static size_t serve_owners(struct machine *machine, uint64_t now_us)
 		size_t coming = wanted ? machine_owned_on_way(machine, tenant->id) : 0;
 		struct pool_member *member;
 		while (coming < wanted && (member = owned_warm(machine, tenant->id)) && may_wake(machine, member, now_us)) {
-			wake(machine, now_us, member);
+			machine_take(machine, now_us, member, POOL_PREPARING);
 			coming++;
 		}
 		rest += wanted > coming ? wanted - coming : 0;
@@ -261,7 +250,7 @@ static void promote(struct machine *machine, uint64_t now_us, size_t waiters, st
 		/* One that may have fallen cold is slower than what is already on its way. */
 		if (member->since_us + FALLEN_US <= now_us && stock->waking + stock->coming >= wanted)
 			return;
-		wake(machine, now_us, member);
+		machine_take(machine, now_us, member, POOL_PREPARING);
 		stock->waking++;
 		stock->warm -= !member->aged;
 	}
@@ -273,7 +262,7 @@ static void promote(struct machine *machine, uint64_t now_us, size_t waiters, st
 static void make_room(struct machine *machine, uint64_t now_us)
 {
 	static const enum pool_state states[] = {POOL_QUARANTINE, POOL_WARM, POOL_HOT};
-	if (roster_total(&machine->roster) < machine->options.sizing.max || machine->roster.counts[POOL_DESTROYING])
+	if (machine_room(machine) || machine->roster.counts[POOL_DESTROYING])
 		return;
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		struct pool_member *member, *oldest = NULL;
@@ -282,7 +271,7 @@ static void make_room(struct machine *machine, uint64_t now_us)
 				oldest = member;
 		if (!oldest)
 			continue;
-		machine_move(machine, oldest, POOL_DESTROYING, now_us);
+		machine_let_go(machine, now_us, oldest);
 		return;
 	}
 }
@@ -314,8 +303,7 @@ void machine_fill(struct machine *machine, uint64_t now_us)
 	size_t have = stock.free + stock.waking + stock.late + stock.coming;
 	size_t wanted = machine->target.hot + machine->target.warm + waiters;
 	size_t on_way = stock.waking + stock.coming;
-	bool full = roster_total(&machine->roster) >= machine->options.sizing.max;
-	note_shortage(machine, now_us, have - stock.coming < wanted && !full);
+	note_shortage(machine, now_us, have - stock.coming < wanted && machine_room(machine));
 	while (have < wanted && create(machine, now_us, on_way < waiters, have, wanted)) {
 		have++;
 		on_way++;
