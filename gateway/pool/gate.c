@@ -146,6 +146,12 @@ void gate_ready(struct gate *gate)
 	gate->failures = 0;
 }
 
+void gate_listed(struct gate *gate)
+{
+	gate->failures = 0;
+	gate->until_us[GATE_UNAVAILABLE] = gate->until_us[GATE_UNAUTHORIZED] = 0;
+}
+
 void gate_room(struct gate *gate)
 {
 	gate->until_us[GATE_CAPACITY] = gate->told_us;

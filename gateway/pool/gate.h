@@ -51,6 +51,9 @@ void gate_created(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_
 /* A member became ready: the provider works. */
 void gate_ready(struct gate *gate);
 
+/* A listing was answered: neither failures nor a refused token hold creations back. */
+void gate_listed(struct gate *gate);
+
 /* A Sprite is gone: there is room for another. */
 void gate_room(struct gate *gate);
 

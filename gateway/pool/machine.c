@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-#define FILL_GRACE_US (5 * SECOND) /* filling does not wait longer for the first listing */
-
 /* --- bookkeeping ------------------------------------------------------------------------------ */
 
 static bool is_fixed(const struct machine_options *options)
@@ -172,12 +170,6 @@ static void intend(struct machine *machine, uint64_t until_us)
 
 /* --- starting and stopping -------------------------------------------------------------------- */
 
-static void start(struct machine *machine, uint64_t now_us)
-{
-	machine->fill_us = now_us + FILL_GRACE_US;
-	machine_start_listing(machine);
-}
-
 static void destroy_all(struct machine *machine, enum pool_state state, uint64_t now_us)
 {
 	/* Oldest first; utlist: the head's prev is the tail. */
@@ -197,7 +189,7 @@ static void stop(struct machine *machine, uint64_t now_us, uint64_t deadline_us)
 	machine->stop_us = deadline_us ? deadline_us : 1;
 	machine->stopping = true;
 	machine->list.wait_us = 0;
-	machine->fill_us = machine->review_us = 0;
+	machine->review_us = 0;
 	machine_refuse_all(machine, POOL_E_STOPPING);
 	destroy_all(machine, POOL_HOT, now_us);
 	destroy_all(machine, POOL_WARM, now_us);
@@ -209,7 +201,7 @@ static void check_stopped(struct machine *machine)
 	size_t left = roster_total(&machine->roster);
 	if (!machine->stopping || machine->stopped)
 		return;
-	if ((left || machine->list.busy) && !machine->overdue)
+	if ((left > machine_absent(machine) || machine->list.busy) && !machine->overdue)
 		return;
 	machine->stopped = true;
 	machine->stop_us = 0;
@@ -224,10 +216,6 @@ static void tick(struct machine *machine, uint64_t now_us)
 	demand_pass(&machine->demand, now_us);
 	if (is_due(machine->running.until_us, now_us))
 		machine->running.limit = machine->running.until_us = 0;
-	if (is_due(machine->fill_us, now_us)) {
-		machine->filling = true;
-		machine->fill_us = 0;
-	}
 	machine_pass_destroys(machine, now_us);
 	machine_pass_supply(machine, now_us);
 	if (is_due(machine->stop_us, now_us)) {
@@ -240,7 +228,6 @@ static void tick(struct machine *machine, uint64_t now_us)
 uint64_t machine_next_due(const struct machine *machine)
 {
 	uint64_t next = gate_next_due(&machine->gate);
-	next = sooner(next, machine->fill_us);
 	next = sooner(next, machine->review_us);
 	next = sooner(next, machine->stop_us);
 	next = sooner(next, machine->running.until_us);
@@ -260,7 +247,7 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 {
 	switch (event->type) {
 	case MACHINE_START:
-		start(machine, now_us);
+		machine_start_listing(machine);
 		break;
 	case MACHINE_STOP:
 		stop(machine, now_us, event->deadline_us);

@@ -59,7 +59,7 @@ enum machine_event_type {
 	MACHINE_RETURN,    /* member: granted, but never handed over */
 	MACHINE_RELEASE,   /* member: used */
 	MACHINE_LOST,      /* member: the channel of an idle one broke */
-	MACHINE_CREATED,   /* member, code, retry_after_ms, limit, unsent */
+	MACHINE_CREATED,   /* member, code, retry_after_ms, limit, unsent, unanswered */
 	MACHINE_PREPARED,  /* member, code, retry_after_ms: of a preparation or a wake */
 	MACHINE_RESTORED,  /* member, code */
 	MACHINE_DESTROYED, /* member, code, retry_after_ms */
@@ -76,7 +76,8 @@ struct machine_event {
 	enum provider_code code;
 	uint64_t retry_after_ms;
 	struct provider_limit limit;
-	bool unsent; /* the operation was never begun: it certainly had no effect */
+	bool unsent;     /* the operation was never begun: it certainly had no effect */
+	bool unanswered; /* as in struct provider_result */
 };
 
 enum machine_action_type {
@@ -115,10 +116,9 @@ struct machine {
 	struct estimate create, prepare, wake, restore, hold, destroy;
 	struct quantile wakes, supplies; /* a supply is a creation with its preparation */
 	uint64_t *ready_us; /* scratch of the two outlooks, expected and optimistic */
-	bool begun, filling, stopping, overdue, stopped;
+	bool begun, stopping, overdue, stopped;
 	bool worse; /* the outlook of waiters may have got worse in this step */
 	uint64_t now_us;         /* of the last step */
-	uint64_t fill_us;        /* filling starts then at the latest; 0 = decided */
 	uint64_t surplus_us;     /* more are hot than wanted since then; 0 = not */
 	uint64_t excess_us;      /* more are warm than a fixed size wants, likewise */
 	uint64_t blocked_us;     /* something wanted may begin then; 0 = nothing waits for time */
@@ -132,6 +132,7 @@ struct machine {
 	uint64_t intents_us[MACHINE_INTENTS]; /* when each ends; 0 = none */
 	struct {
 		bool busy, incomplete;
+		bool complete; /* one has told all that an earlier run left */
 		unsigned attempts;
 		uint64_t wait_us; /* the next listing waits for this; 0 = none planned */
 	} list;

@@ -3,7 +3,8 @@
 #include <utlist.h>
 
 #define CONFIRM_US       (5 * SECOND)  /* absence is confirmed by a second answer, this much later */
-#define DOUBTFUL_US      (20 * SECOND) /* a creation whose answer was lost may still take effect this long */
+#define DOUBTFUL_US      (20 * SECOND) /* is what one that may yet appear is asked about so often */
+#define RECHECK_US       (300 * SECOND) /* after a creation was given up nevertheless, what exists is listed once more */
 #define UNAUTHORIZED_US  (30 * SECOND)
 #define RELIST_US        (5 * SECOND)
 #define DESTROYS_MAX     8
@@ -49,12 +50,21 @@ static void hasten_destroys(struct machine *machine)
 			member->wait_us = 0;
 }
 
+size_t machine_absent(const struct machine *machine)
+{
+	size_t n = 0;
+	const struct pool_member *member;
+	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
+		n += member->doubtful_us && member->absent_us && !member->busy && member->since_us + DOUBTFUL_US <= machine->now_us;
+	return n;
+}
+
 /* One "not found" is no licence to forget: platforms have said so of Sprites that lived on. */
 static bool is_absent(const struct pool_member *member, uint64_t now_us)
 {
 	if (!member->absent_us || now_us < member->absent_us + CONFIRM_US)
 		return false;
-	return !member->doubtful || now_us >= member->since_us + DOUBTFUL_US;
+	return !member->doubtful_us || now_us >= member->doubtful_us;
 }
 
 static void destroy_failed(struct machine *machine, uint64_t now_us, const struct machine_event *event)
@@ -77,9 +87,10 @@ void machine_destroyed(struct machine *machine, uint64_t now_us, const struct ma
 	member->busy = false;
 	machine->destroys--;
 	if (event->code == PROVIDER_GONE && !is_absent(member, now_us)) {
+		bool again = member->absent_us && now_us >= member->absent_us + CONFIRM_US;
 		if (!member->absent_us)
 			member->absent_us = now_us;
-		member->wait_us = now_us + CONFIRM_US;
+		member->wait_us = now_us + (again ? DOUBTFUL_US : CONFIRM_US);
 		return;
 	}
 	if (event->code != PROVIDER_OK && event->code != PROVIDER_GONE) {
@@ -91,6 +102,8 @@ void machine_destroyed(struct machine *machine, uint64_t now_us, const struct ma
 		hasten_destroys(machine);
 	}
 	gate_room(&machine->gate);
+	if (event->code == PROVIDER_GONE && member->doubtful_us && !machine->list.wait_us && !machine->stopping)
+		machine->list.wait_us = now_us + RECHECK_US;
 	machine_move(machine, member, POOL_GONE, now_us);
 }
 
@@ -135,18 +148,30 @@ void machine_start_listing(struct machine *machine)
 	machine_act(machine, (struct machine_action){.type = MACHINE_DO_LIST});
 }
 
+/* Until it is known what exists nothing is created: who waits learns from the gate why. */
+static void listing_failed(struct machine *machine, uint64_t now_us, const struct machine_event *event)
+{
+	machine->list.wait_us = now_us + machine_later(gate_backoff_us(++machine->list.attempts + 1, &machine->random),
+						       machine_retry_us(event->retry_after_ms));
+	if (machine->list.complete || event->code == PROVIDER_RATE_LIMIT || event->code == PROVIDER_CAPACITY)
+		return;
+	gate_failed(&machine->gate, now_us, now_us, event->code, event->retry_after_ms, &event->limit);
+	machine->worse = true;
+}
+
 void machine_listed(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	machine->list.busy = false;
-	machine->filling = true;
-	machine->fill_us = 0;
 	if (machine->stopping)
 		return;
-	if (event->code == PROVIDER_OK)
-		machine->list.attempts = 0;
-	if (event->code != PROVIDER_OK)
-		machine->list.wait_us = now_us + machine_later(gate_backoff_us(++machine->list.attempts + 1, &machine->random),
-							       machine_retry_us(event->retry_after_ms));
-	else if (machine->list.incomplete)
+	if (event->code != PROVIDER_OK) {
+		listing_failed(machine, now_us, event);
+		return;
+	}
+	machine->list.attempts = 0;
+	if (machine->list.incomplete)
 		machine->list.wait_us = now_us + RELIST_US;
+	else if (!machine->list.complete)
+		gate_listed(&machine->gate);
+	machine->list.complete |= !machine->list.incomplete;
 }

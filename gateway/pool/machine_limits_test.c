@@ -116,7 +116,7 @@ static void the_running_limit_is_learnt(void **state)
 static void other_calls_wait_too(void **state)
 {
 	(void)state;
-	RUN(1, 4, 8, {"start", "list"}, {"listed throttled 8000", "create a"}, {"wait 7999", ""}, {"wait 1", "list"});
+	RUN(1, 4, 8, {"start", "list"}, {"listed throttled 8000", ""}, {"wait 7999", ""}, {"wait 1", "list"}, {"listed ok", "create a"});
 	RUN(1, 4, 8, {"start", "list"}, {"found x", "destroy x"}, {"listed ok", "create a"}, {"destroyed x throttled 400000", ""},
 	    {"created a ok", "prepare a"}, {"prepared a ok", ""}, {"wait 399999", ""}, {"wait 1", "destroy x"});
 }

@@ -22,7 +22,8 @@
 #define SLOTS          (16 + MACHINE_LEFTOVERS)
 #define SPRITES        (SLOTS + 64)
 #define SECOND_US      UINT64_C(1000000)
-#define LATE_US        (15 * SECOND_US) /* a creation whose answer was lost takes effect this late at most */
+#define FAILED_US      (15 * SECOND_US) /* a creation that was answered with a failure takes effect this late at most */
+#define UNANSWERED_US  (85 * SECOND_US) /* one that nobody answered */
 
 #define CHECK(model, condition)                                                                                        \
 	do {                                                                                                           \
@@ -79,6 +80,7 @@ struct model {
 	uint64_t hedges, claims;
 	unsigned names;
 	bool listing, stopping, stopped;
+	bool listed;           /* one listing has told everything */
 	size_t left;
 	uint64_t tenants_used;
 	unsigned trouble; /* percent of operations that go wrong */

@@ -113,8 +113,19 @@ static void check_waiters(struct model *model)
 static void check_nothing_leaks(struct model *model)
 {
 	for (size_t i = 0; i < SPRITES; i++)
-		if (model->sprites[i].exists && !model->listing)
+		if (model->sprites[i].exists && model->listed)
 			CHECK(model, model->stopped || is_held(model, model->sprites[i].name));
+}
+
+/* Whatever exists, is being created or may yet appear. */
+static size_t alive(const struct model *model)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < SPRITES; i++)
+		n += model->sprites[i].exists || model->sprites[i].appears_us;
+	for (size_t i = 0; i < SLOTS; i++)
+		n += model->members[i].operation == CREATE;
+	return n;
 }
 
 static size_t running(const struct model *model)
@@ -189,7 +200,7 @@ static void check_it_does_its_work(struct model *model)
 	size_t may_run = machine_running_limit(machine);
 	bool limited = gate_wakes_open_us(&machine->gate, false) ||
 		       (may_run && machine_running_idle(machine, model->now_us) + machine->roster.counts[POOL_LEASED] >= may_run);
-	bool held_back = !machine->filling || model->stopping || !gate_is_open(&machine->gate) || limited ||
+	bool held_back = !model->listed || model->stopping || !gate_is_open(&machine->gate) || limited ||
 			 roster_total(&machine->roster) >= sizing->max || machine->gate.failures > 1 ||
 			 machine->roster.counts[POOL_CREATING] >= machine->gate.window ||
 			 budget_opens_us(&machine->gate.budget, 2, false) > model->now_us ||
@@ -408,6 +419,7 @@ static void on_operation(struct model *model, const struct machine_action *actio
 	CHECK(model, !model->stopping && roster_total(&model->machine.roster) <= model->options.sizing.max);
 	snprintf(action->member->name, sizeof action->member->name, "m%u", model->names++);
 	*mine = (struct member){.operation = CREATE};
+	CHECK(model, model->listed && alive(model) <= model->options.sizing.max);
 	model->creations[model->created++ % CREATIONS] = model->now_us;
 }
 
@@ -590,12 +602,14 @@ static struct machine_event answer_create(struct model *model, const char *name)
 	if (chance(model, 10))
 		return (struct machine_event){.code = PROVIDER_UNAVAILABLE, .unsent = true};
 	unsigned fate = (unsigned)any(model, 3);
+	bool unanswered = chance(model, 50);
 	if (fate == 1)
 		sprite_new(model, name)->exists = true;
 	if (fate == 2)
-		sprite_new(model, name)->appears_us = model->now_us + 1 + any(model, LATE_US);
+		sprite_new(model, name)->appears_us = model->now_us + 1 + any(model, unanswered ? UNANSWERED_US : FAILED_US);
 	return (struct machine_event){.code = chance(model, 80) ? PROVIDER_UNAVAILABLE : PROVIDER_INVALID,
-				      .retry_after_ms = chance(model, 20) ? any_retry(model) : 0};
+				      .retry_after_ms = chance(model, 20) ? any_retry(model) : 0,
+				      .unanswered = unanswered};
 }
 
 static struct machine_event answer_prepare(struct model *model, struct pool_member *member)
@@ -675,20 +689,20 @@ static bool finish_any(struct model *model)
 
 static void finish_listing(struct model *model)
 {
+	bool failed = chance(model, model->trouble);
 	for (size_t i = 0; i < SPRITES; i++) {
-		if (!model->sprites[i].exists)
+		if (!model->sprites[i].exists || (failed && chance(model, 50)))
 			continue;
 		struct pool_member *next = model->machine.roster.free;
 		send(model, (struct machine_event){.type = MACHINE_FOUND, .name = model->sprites[i].name});
 		if (next && next != model->machine.roster.free)
 			*member_of(model, next) = (struct member){.leftover = true, .operation = member_of(model, next)->operation};
 	}
-	bool failed = chance(model, model->trouble);
 	for (size_t i = 0; i < SPRITES && !failed; i++)
 		CHECK(model, !model->sprites[i].exists || is_held(model, model->sprites[i].name));
-	model->listing = failed;
 	struct machine_event event = {.type = MACHINE_LISTED, .code = failed ? PROVIDER_UNAVAILABLE : PROVIDER_OK};
 	model->listing = false;
+	model->listed |= !failed;
 	send(model, event);
 }
 
@@ -764,10 +778,8 @@ static void begin(struct model *model, uint64_t seed)
 		snprintf(name, sizeof name, "old%u", model->names++);
 		sprite_new(model, name)->exists = true;
 	}
-	model->listing = true; /* nothing is known yet */
 	if (chance(model, 20))
 		claim(model);
-	model->listing = false;
 	struct machine_event event = {.type = MACHINE_START};
 	machine_step(&model->machine, model->now_us, &event);
 	struct machine_action action;
@@ -795,9 +807,18 @@ static void drain(struct model *model)
 		if (!(in_time || chance(model, 20)) || !finish_any(model))
 			pass_time(model, SECOND_US);
 	}
-	CHECK(model, !in_time || model->left == 0);
-	for (size_t i = 0; i < SPRITES && in_time; i++)
-		CHECK(model, !model->sprites[i].exists && !model->sprites[i].appears_us);
+	size_t late = 0;
+	for (size_t i = 0; i < SPRITES && in_time; i++) {
+		CHECK(model, !model->sprites[i].exists || !model->listed || is_held(model, model->sprites[i].name));
+		late += model->sprites[i].appears_us != 0 || model->sprites[i].exists;
+	}
+	/* Only lost creations may be left, and all that exist or may yet appear are told. */
+	CHECK(model, !in_time || !model->listed || late <= model->left);
+	for (size_t i = 0; i < SLOTS && in_time; i++) {
+		const struct pool_member *member = &model->machine.roster.slots[i];
+		CHECK(model, i >= model->machine.roster.capacity || member->state != POOL_DESTROYING || !member->name[0] ||
+				     !is_held(model, member->name) || member->doubtful_us);
+	}
 }
 
 static size_t play(uint64_t seed)

@@ -4,6 +4,8 @@
 
 #define DEFER_US         (5 * SECOND)   /* a destruction is put off this long at most while others wait */
 #define MAX_USES         50
+#define UNANSWERED_US    (90 * SECOND) /* a creation that nobody answered may take effect this long */
+#define FAILED_US        (20 * SECOND) /* one that was answered with a failure */
 #define SPARE_OWNED      2 /* restored members kept for a tenant beyond those it has */
 
 /* Refused without effect, whatever the operation was. */
@@ -77,8 +79,10 @@ void machine_created(struct machine *machine, uint64_t now_us, const struct mach
 		return;
 	}
 	failed(machine, now_us, begun_us, event);
-	member->doubtful = !never_made(event);
-	machine_move(machine, member, member->doubtful ? POOL_DESTROYING : POOL_GONE, now_us);
+	bool made = !never_made(event);
+	if (made)
+		member->doubtful_us = now_us + (event->unanswered ? UNANSWERED_US : FAILED_US);
+	machine_move(machine, member, made ? POOL_DESTROYING : POOL_GONE, now_us);
 }
 
 /* A warm tier has a place for it. */

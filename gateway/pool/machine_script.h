@@ -146,13 +146,14 @@ static bool send_outcome(struct script *script, const char *verb, const char *wh
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
 		if (strcmp(verbs[i], verb) != 0)
 			continue;
-		bool unsent = strcmp(code, "unsent") == 0;
+		bool unsent = strcmp(code, "unsent") == 0, lost = strcmp(code, "lost") == 0;
 		send(script, (struct machine_event){.type = MACHINE_CREATED + i,
 						    .member = member_of(script, who),
-						    .code = unsent ? PROVIDER_UNAVAILABLE : code_of(code),
+						    .code = unsent || lost ? PROVIDER_UNAVAILABLE : code_of(code),
 						    .retry_after_ms = (uint64_t)atoi(ms),
 						    .limit = {.left = UINT64_MAX, .running = (uint64_t)atoi(limit)},
-						    .unsent = unsent});
+						    .unsent = unsent,
+						    .unanswered = lost});
 		return true;
 	}
 	return false;

@@ -92,7 +92,7 @@ static size_t ghosts(const struct machine *machine)
 	size_t n = 0;
 	struct pool_member *member;
 	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
-		n += member->doubtful && !member->absent_us;
+		n += member->doubtful_us && !member->absent_us;
 	return n;
 }
 
@@ -105,7 +105,7 @@ static bool too_many_ghosts(const struct machine *machine)
 static bool may_create(const struct machine *machine)
 {
 	const struct roster *roster = &machine->roster;
-	return machine->filling && !machine->stopping && gate_is_open(&machine->gate) && roster->free &&
+	return machine->list.complete && !machine->stopping && gate_is_open(&machine->gate) && roster->free &&
 	       machine_room(machine) && roster->counts[POOL_CREATING] < machine->gate.window && !too_many_ghosts(machine);
 }
 

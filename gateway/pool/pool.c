@@ -233,7 +233,8 @@ static void finish(struct pool *pool, const struct operation *operation, const s
 					  .code = result->code,
 					  .retry_after_ms = result->retry_after_ms,
 					  .limit = result->limit,
-					  .unsent = unsent});
+					  .unsent = unsent,
+					  .unanswered = result->unanswered});
 }
 
 static void on_answer(void *ctx, const struct provider_result *result)

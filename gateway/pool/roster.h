@@ -17,7 +17,6 @@ struct pool_member {
 	struct pool_member *prev, *next;
 	enum pool_state state;
 	bool busy;           /* an operation of this member is under way */
-	bool doubtful;       /* its creation was never confirmed: it may yet appear */
 	bool redialed;       /* its channel was lost once before */
 	bool aged;           /* hot or warm, and older than max_age */
 	bool waking;         /* preparing: it was prepared before */
@@ -36,6 +35,7 @@ struct pool_member {
 	uint64_t parked_us;  /* preparing, by a wake: it was warm since */
 	uint64_t wait_us;    /* destroying, quarantine: the next attempt waits for this; 0 = for nothing */
 	struct fair_tenant *tenant; /* leased: to whom */
+	uint64_t doubtful_us; /* destroying: its creation was never confirmed, it may yet appear until then; 0 = it was */
 	uint64_t absent_us;  /* destroying: first answer that it does not exist; 0 = none */
 	/* The driver's. */
 	char name[PROVIDER_NAME_MAX + 1];

@@ -43,6 +43,8 @@ struct provider_result {
 	uint64_t retry_after_ms; /* 0 = the provider did not say; of a create with PROVIDER_OK: none is left until then */
 	struct provider_limit limit;
 	struct sandbox *sandbox; /* of prepare, wake and restore, when code is PROVIDER_OK; ownership moves to the receiver */
+	/* Of a create that failed: no answer came, or one of those in between answered (502, 503, 504). It may take effect long after. */
+	bool unanswered;
 	const char *detail;      /* a plain sentence for the log, valid during the call; never NULL */
 };
 

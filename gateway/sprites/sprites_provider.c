@@ -99,6 +99,7 @@ static void tell(struct work *work, enum provider_code code)
 	        .code = code,
 	        .retry_after_ms = work->verdict.retry_after_ms,
 	        .limit = work->verdict.limit,
+	        .unanswered = work->verdict.status == 0 || (work->verdict.status >= 502 && work->verdict.status <= 504),
 	        .sandbox = code == PROVIDER_OK ? TAKE(work->sandbox) : NULL,
 	        .detail = work->verdict.detail,
 	};
