@@ -1,0 +1,470 @@
+-- pool: who owns which Sprite of a pool that several gateways share, and how many there are
+--
+-- KEYS[1]  sg:{g}:pool:<pool>:inc
+-- ARGV     1 operation  2 incarnation  3 session, <instance>/<epoch>  4 turn  5… of the operation, below
+-- Returns  {'flushed'} when the incarnation is another one, {'fenced'} when the session has ended, else what the operation says
+--
+-- The turn counts up with every call of a session, which makes one call after the other. A call that is repeated because its answer
+-- was lost has the turn it had: nothing is done twice, and the answer is the same as long as what it did still stands. A call that
+-- Redis carries out late, after others of its session, changes nothing: 'stale'.
+-- Times are whole milliseconds of Redis' own clock. All keys are in one slot. A call looks at no more than the records there are,
+-- which the pool's maximum bounds, and at what has a limit here.
+
+local PREFIX = string.sub(KEYS[1], 1, -4)
+local INC, REC, LISTED, SWEEP = KEYS[1], PREFIX .. 'rec', PREFIX .. 'listed', PREFIX .. 'sweep'
+local INS, SES, SAID, TURN, LISTERS = PREFIX .. 'ins', PREFIX .. 'ses', PREFIX .. 'said', PREFIX .. 'turn', PREFIX .. 'listers'
+local MEMBERS, COUNT, WARM, MADE, LIM = PREFIX .. 'm', PREFIX .. 'n', PREFIX .. 'warm', PREFIX .. 'made', PREFIX .. 'lim'
+local STRANGE, MISSING, GONE = PREFIX .. 's1', PREFIX .. 's2', PREFIX .. 'gone'
+
+local BEAT_MS = 5000
+local SESSION_MS = 15000  -- a session ends so long after its last beat
+local RECOVERY_MS = 20000 -- after a flush every living gateway has written its members again by then
+local STRIKE_MS = 60000   -- between two strikes, and between two lists
+local RELIST_MS = 10000   -- between two lists while there has been none
+local KEPT_MS = 300000    -- what is remembered of members that are gone, and the longest that creations can be closed
+local DAY_MS = 86400000
+
+local MEMBERS_MAX = 25    -- handed over by one call
+local SESSIONS_MAX = 100
+local LOOKED_AT_MAX = 100 -- parked members, for one of the right generation
+local SEEN_MAX = 5000     -- Sprites in one list
+local MADE_MAX = 2000
+
+local op, incarnation, session, turn = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+
+-- tostring() would write 1.7950000001235e+15
+local function int(value)
+  return string.format('%.0f', value)
+end
+
+-- What is left until an end. One that is further away than it can be is due to a clock that has gone back since.
+local function left(till, longest)
+  return math.max(0, math.min((tonumber(till or 0) or 0) - now, longest))
+end
+
+-- --- records ---
+
+-- state:session:turn:since:created:owned:tenant:uses:exec id:end of the lease
+local function read(name)
+  local text = redis.call('HGET', MEMBERS, name)
+  if not text then return nil end
+  local f = {}
+  for field in string.gmatch(text .. ':', '([^:]*):') do f[#f + 1] = field end
+  return {state = f[1], session = f[2], turn = tonumber(f[3]), since = tonumber(f[4]), created = tonumber(f[5]), owned = f[6],
+          tenant = f[7], uses = f[8], exec = f[9], till = tonumber(f[10])}
+end
+
+local function new_record(state)
+  return {state = state, session = session, turn = turn, since = now, created = now, owned = '0', tenant = '0', uses = '0', exec = '',
+          till = 0}
+end
+
+local function is_stock(r)
+  return r.state == 'warm' and r.owned == '0'
+end
+
+local function unlist(name, r)
+  redis.call('HINCRBY', COUNT, r.state, -1)
+  redis.call('SREM', PREFIX .. 'of:' .. r.session, name)
+  if is_stock(r) then redis.call('ZREM', WARM, name) end
+end
+
+local function write(name, r, old)
+  if old then unlist(name, old) end
+  redis.call('HSET', MEMBERS, name, table.concat({
+    r.state, r.session, int(r.turn), int(r.since), int(r.created), r.owned, r.tenant, r.uses, r.exec, int(r.till)}, ':'))
+  redis.call('HINCRBY', COUNT, r.state, 1)
+  redis.call('SADD', PREFIX .. 'of:' .. r.session, name)
+  if is_stock(r) then redis.call('ZADD', WARM, int(r.since), name) end
+  redis.call('ZREM', STRANGE, name)
+end
+
+local function forget(name, r)
+  redis.call('HDEL', MEMBERS, name)
+  unlist(name, r)
+  redis.call('ZREM', MISSING, name)
+  redis.call('ZADD', GONE, int(now), name)
+end
+
+-- Ours from now on.
+local function hand_over(name, r, state)
+  local ours = {}
+  for key, value in pairs(r) do ours[key] = value end
+  ours.session, ours.turn, ours.state = session, turn, state
+  if state ~= r.state then ours.since = now end
+  write(name, ours, r)
+  return ours
+end
+
+local function describe(answer, name, r)
+  for _, value in ipairs({name, r.state, math.max(0, now - r.created), math.max(0, now - r.since), tonumber(r.owned), r.tenant,
+                          tonumber(r.uses), math.max(0, r.till - now), r.exec}) do
+    answer[#answer + 1] = value
+  end
+end
+
+-- --- sessions ---
+
+-- 0: not. So long nothing is created or taken: whoever owned something may not have said so yet.
+local function recovering()
+  local ms = left(redis.call('GET', REC), RECOVERY_MS)
+  return (ms == 0 and redis.call('EXISTS', LISTED) == 0) and BEAT_MS or ms
+end
+
+-- Takes the turn; false when it was taken before.
+local function first_time()
+  if turn <= tonumber(redis.call('HGET', TURN, session) or 0) then return false end
+  redis.call('HSET', TURN, session, int(turn))
+  return true
+end
+
+-- What a call of this turn has handed over, for its repetition.
+local function handed_over(answer)
+  for _, name in ipairs(redis.call('SMEMBERS', PREFIX .. 'of:' .. session)) do
+    local r = read(name)
+    if r.turn == turn then describe(answer, name, r) end
+  end
+  return #answer > 1 and answer or {'stale'}
+end
+
+local function tell_revoked(owner, name)
+  if redis.call('ZSCORE', SES, owner) then redis.call('SADD', PREFIX .. 'lost:' .. owner, name) end
+end
+
+-- --- the beat ---
+
+local function living()
+  return redis.call('ZRANGEBYSCORE', SES, '(' .. int(now), '+inf', 'LIMIT', 0, SESSIONS_MAX)
+end
+
+local function ended()
+  return redis.call('ZRANGEBYSCORE', SES, '-inf', int(now), 'LIMIT', 0, SESSIONS_MAX)
+end
+
+local function add_money(total)
+  local before = string.match(redis.call('HGET', SAID, session) or '', ':(%d+)$')
+  local day = PREFIX .. 'usd:' .. int(math.floor(now / DAY_MS))
+  local spent = total - tonumber(before or total)
+  if spent > 0 then
+    redis.call('INCRBY', day, int(spent))
+    redis.call('PEXPIRE', day, int(2 * DAY_MS))
+  end
+  return redis.call('GET', day) or '0'
+end
+
+-- → count, window
+local function learn(count, window_ms, closed_ms)
+  if count > 0 and window_ms > 0 then redis.call('HSET', LIM, 'count', int(count), 'window', int(window_ms)) end
+  closed_ms = math.max(math.min(closed_ms, KEPT_MS), left(redis.call('HGET', LIM, 'until'), KEPT_MS))
+  if closed_ms > 0 then redis.call('HSET', LIM, 'until', int(now + closed_ms)) end
+  local known = redis.call('HMGET', LIM, 'count', 'window')
+  return tonumber(known[1] or 0), tonumber(known[2] or 0), closed_ms
+end
+
+local function made_lately(window_ms)
+  redis.call('ZREMRANGEBYRANK', MADE, 0, -1 - MADE_MAX)
+  redis.call('ZREMRANGEBYSCORE', MADE, '(' .. int(now), '+inf') -- of a clock that has gone back since
+  return window_ms > 0 and redis.call('ZCOUNT', MADE, '(' .. int(now - window_ms), '+inf') or 0
+end
+
+-- Of the other living sessions, added up: hot targets, leased, waiting, claims.
+local function others(sessions)
+  local sums = {0, 0, 0, 0}
+  for _, other in ipairs(sessions) do
+    local i = 0
+    for number in string.gmatch(other ~= session and redis.call('HGET', SAID, other) or '', '(%d+):') do
+      i = i + 1
+      sums[i] = sums[i] + tonumber(number)
+    end
+  end
+  return sums
+end
+
+local function others_warm()
+  local count = 0
+  for _, name in ipairs(redis.call('ZRANGE', WARM, 0, -1)) do
+    if redis.call('SISMEMBER', PREFIX .. 'of:' .. session, name) == 0 then count = count + 1 end
+  end
+  return count
+end
+
+-- One session lists at a time, each in its turn; another one does when that one does not.
+local function may_list(sessions)
+  local who, at, since = string.match(redis.call('GET', SWEEP) or '', '^(.*) (%d+) (%d+)$')
+  if who == session and tonumber(at) == turn then return true end
+  local every = redis.call('EXISTS', LISTED) == 1 and STRIKE_MS or RELIST_MS
+  local late = who and now - tonumber(since) - every or every
+  if late < 0 and who and tonumber(since) <= now then return false end
+  if late >= 0 and late < 2 * BEAT_MS then
+    local mine = tonumber(redis.call('ZSCORE', LISTERS, session) or 0)
+    for _, other in ipairs(sessions) do
+      if tonumber(redis.call('ZSCORE', LISTERS, other) or 0) < mine then return false end
+    end
+  end
+  redis.call('SET', SWEEP, session .. ' ' .. int(turn) .. ' ' .. int(now))
+  redis.call('ZADD', LISTERS, int(now), session)
+  return true
+end
+
+-- 1 hot target  2 leased  3 waiting  4 claims in 1000 s  5 money so far, nano dollars
+-- 6 creations that the provider allows in a window, 0 = not said  7 the window, ms  8 creations are closed for so long, ms
+local function renew(said)
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', SES, '(' .. int(now + SESSION_MS), '+inf', 'LIMIT', 0, SESSIONS_MAX)) do
+    redis.call('ZADD', SES, int(now + SESSION_MS), other)
+  end
+  redis.call('ZADD', SES, int(now + SESSION_MS), session)
+  local money = add_money(said[5])
+  redis.call('HSET', SAID, session, table.concat({int(said[1]), int(said[2]), int(said[3]), int(said[4]), int(said[5])}, ':'))
+  local count, window_ms, closed_ms = learn(said[6], said[7], said[8])
+  redis.call('ZREMRANGEBYSCORE', GONE, '-inf', int(now - KEPT_MS))
+  local sessions, abandoned = living(), 0
+  for _, dead in ipairs(ended()) do abandoned = abandoned + redis.call('SCARD', PREFIX .. 'of:' .. dead) end
+  local instance, epoch = string.match(session, '^(.*)/(%d+)$')
+  local answer = {
+    redis.call('HLEN', MEMBERS) + redis.call('ZCARD', STRANGE), redis.call('SCARD', PREFIX .. 'of:' .. session), others_warm(),
+    abandoned, #sessions, made_lately(window_ms), money, closed_ms, count, window_ms, recovering() > 0 and 1 or 0,
+    may_list(sessions) and 1 or 0, redis.call('HGET', INS, instance) ~= epoch and 1 or 0}
+  for _, sum in ipairs(others(sessions)) do answer[#answer + 1] = sum end
+  for _, name in ipairs(redis.call('SRANDMEMBER', PREFIX .. 'lost:' .. session, MEMBERS_MAX)) do answer[#answer + 1] = name end
+  return answer
+end
+
+-- --- operations ---
+
+local operations = {}
+
+-- 5… as in renew() → 'ok', records and strangers, own records, others' parked ones, records of ended sessions, living sessions,
+-- creations of the window, money of the day, closed ms, limit, its window ms, recovering, list, superseded, the four of others(),
+-- then names that are not ours any more
+function operations.beat()
+  local said = {}
+  for i = 1, 8 do said[i] = tonumber(ARGV[4 + i]) end
+  local answer = {'ok'}
+  for _, value in ipairs(renew(said)) do answer[#answer + 1] = value end
+  return answer
+end
+
+-- 5 instance  6 the incarnation if there is none yet → 'ok', incarnation, session, 1 = there was no incarnation, and as beat
+function operations.join()
+  local instance, fresh = ARGV[5], false
+  incarnation = redis.call('GET', INC)
+  if not incarnation then
+    incarnation, fresh = ARGV[6], true
+    redis.call('SET', INC, incarnation)
+    redis.call('SET', REC, int(now + RECOVERY_MS))
+  end
+  local epoch = int(math.max(tonumber(redis.call('HGET', INS, instance) or 0) + 1, now))
+  session = instance .. '/' .. epoch
+  redis.call('HSET', INS, instance, epoch)
+  local answer = {'ok', incarnation, session, fresh and 1 or 0}
+  for _, value in ipairs(renew({0, 0, 0, 0, 0, 0, 0, 0})) do answer[#answer + 1] = value end
+  redis.call('HDEL', SAID, session) -- the first beat says what was spent before it, which is not new
+  return answer
+end
+
+-- What it leaves may be adopted at once. → 'ok'
+function operations.leave()
+  redis.call('ZADD', SES, int(now), session)
+  return {'ok'}
+end
+
+-- 5 name  6 most Sprites of the pool  7 for stock: so many idle ones or ones on their way are enough; 0 = somebody waits for it
+-- 8 creations of a window, 0 = no limit  9 the window, ms
+-- → 'ok', or why not and when to ask again, ms: 'recovering', 'full', 'stock', 'budget', 'closed', 'taken' (another session has it)
+function operations.reserve()
+  local name, most, enough, count, window_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+  local again, r = not first_time(), read(name)
+  if r then return r.session == session and {'ok'} or {'taken', 0} end
+  if again then return {'stale'} end
+  if recovering() > 0 then return {'recovering', recovering()} end
+  if redis.call('HLEN', MEMBERS) + redis.call('ZCARD', STRANGE) >= most then return {'full', 0} end
+  local stock = redis.call('ZCARD', WARM)
+  for _, number in ipairs(redis.call('HMGET', COUNT, 'intent', 'creating', 'preparing', 'quarantine', 'hot')) do
+    stock = stock + tonumber(number or 0)
+  end
+  if enough > 0 and stock >= enough then return {'stock', BEAT_MS} end
+  local closed_ms = left(redis.call('HGET', LIM, 'until'), KEPT_MS)
+  if closed_ms > 0 then return {'closed', closed_ms} end
+  if count > 0 and made_lately(window_ms) >= count then
+    local at = redis.call('ZREVRANGE', MADE, count - 1, count - 1, 'WITHSCORES')[2]
+    return {'budget', math.max(1, tonumber(at) + window_ms - now)}
+  end
+  write(name, new_record('intent'))
+  redis.call('ZADD', MADE, int(now), name)
+  return {'ok'}
+end
+
+-- name:state:owned:tenant:uses:age ms:lease ms:exec id; state 'gone': it does not exist any more
+-- → 'ok', 'revoked' (another session has it) or 'absent'
+local function apply(entry, restoring)
+  local f = {}
+  for field in string.gmatch(entry .. ':', '([^:]*):') do f[#f + 1] = field end
+  local name, state, lease_ms = f[1], f[2], tonumber(f[7])
+  local r = read(name)
+  redis.call('SREM', PREFIX .. 'lost:' .. session, name)
+  if r and r.session ~= session then
+    -- After a flush two may remember the same parked member. Whoever has it in use took it last.
+    local newer = restoring and r.state == 'warm' and state ~= 'warm' and left(redis.call('GET', REC), RECOVERY_MS) > 0
+    if not newer then return 'revoked' end
+    tell_revoked(r.session, name)
+  elseif r and turn <= r.turn then
+    return 'ok' -- older than what is known
+  end
+  if state == 'gone' then
+    if r then forget(name, r) end
+    return 'ok'
+  end
+  if not r and not restoring then return 'absent' end
+  local created = r and r.created or now - tonumber(f[6])
+  write(name, {state = state, session = session, turn = turn, since = r and r.state == state and r.since or now, created = created,
+               owned = f[3], tenant = f[4], uses = f[5], exec = f[8], till = lease_ms > 0 and now + lease_ms or 0}, r)
+  return 'ok'
+end
+
+local function apply_all(restoring)
+  local answer = {'ok'}
+  for i = 5, math.min(#ARGV, 4 + MEMBERS_MAX) do answer[#answer + 1] = apply(ARGV[i], restoring) end
+  return answer
+end
+
+-- 5… members as they are now, see apply() → 'ok', and a word for each. What is older than what is known changes nothing.
+function operations.note()
+  return apply_all(false)
+end
+
+-- The same for members of which Redis may know nothing: after a flush, or when it has lost its last writes.
+function operations.restore()
+  return apply_all(true)
+end
+
+-- 5 name, empty = what others have parked last of this generation  6 'preparing' or 'destroying'  7 generation
+-- → 'ok' and what describe() says, or 'recovering', 'none'
+function operations.take()
+  local name, to, generation = ARGV[5], ARGV[6], ARGV[7]
+  local again = not first_time()
+  if again and name == '' then return handed_over({'ok'}) end
+  local answer = {'ok'}
+  local function may_take(found, r)
+    return r and r.state == 'warm' and (r.session == session or is_stock(r)) and
+           (to ~= 'preparing' or string.match(found, '%-(%x+)%-[^-]*$') == generation)
+  end
+  if name ~= '' then
+    local r = read(name)
+    if r and r.session == session and r.state == to then
+      describe(answer, name, r)
+      return answer
+    end
+    if again then return {'stale'} end
+  end
+  if recovering() > 0 then return {'recovering'} end
+  for _, found in ipairs(name ~= '' and {name} or redis.call('ZREVRANGE', WARM, 0, LOOKED_AT_MAX - 1)) do
+    local r = read(found)
+    if may_take(found, r) and (name ~= '' or r.session ~= session) then
+      if r.session ~= session then tell_revoked(r.session, found) end
+      describe(answer, found, hand_over(found, r, to))
+      return answer
+    end
+  end
+  return {'none'}
+end
+
+local function bury(dead)
+  for _, key in ipairs({SES, LISTERS}) do redis.call('ZREM', key, dead) end
+  for _, key in ipairs({SAID, TURN}) do redis.call('HDEL', key, dead) end
+  redis.call('DEL', PREFIX .. 'lost:' .. dead)
+end
+
+-- 5 at most so many  6 1 = tell all records of this session as well
+-- Members of sessions that have ended become ours: what is parked stays so, all else is to be destroyed. → 'ok' and describe() of each
+function operations.adopt()
+  local most, own = math.min(tonumber(ARGV[5]), MEMBERS_MAX), ARGV[6] == '1'
+  local answer = {'ok'}
+  if first_time() then
+    for _, dead in ipairs(ended()) do
+      for _, name in ipairs(most > 0 and redis.call('SRANDMEMBER', PREFIX .. 'of:' .. dead, most) or {}) do
+        local r = read(name)
+        hand_over(name, r, r.state == 'warm' and 'warm' or 'destroying')
+        most = most - 1
+      end
+      if redis.call('EXISTS', PREFIX .. 'of:' .. dead) == 0 then bury(dead) end
+    end
+  end
+  for _, name in ipairs(redis.call('SMEMBERS', PREFIX .. 'of:' .. session)) do
+    local r = read(name)
+    if own or r.turn == turn then describe(answer, name, r) end
+  end
+  return answer
+end
+
+-- Sprites that the provider has and we know nothing of. Those that went while the list was made are none.
+local function strike_strangers(seen, began, answer)
+  for _, name in ipairs(redis.call('ZRANGE', STRANGE, 0, -1)) do
+    if redis.call('SISMEMBER', seen, name) == 0 then redis.call('ZREM', STRANGE, name) end
+  end
+  local room = MEMBERS_MAX
+  for _, name in ipairs(redis.call('SMEMBERS', seen)) do
+    if redis.call('HEXISTS', MEMBERS, name) == 0 and tonumber(redis.call('ZSCORE', GONE, name) or 0) < began then
+      local first = math.min(now, tonumber(redis.call('ZSCORE', STRANGE, name) or now))
+      if first <= now - STRIKE_MS and room > 0 then
+        room = room - 1
+        write(name, new_record('destroying'))
+        answer[#answer + 1] = name
+        answer[#answer + 1] = 0
+      else
+        redis.call('ZADD', STRANGE, int(first), name)
+      end
+    end
+  end
+end
+
+local EXISTS = {preparing = true, warm = true, hot = true, leased = true, recycling = true, quarantine = true}
+
+-- Records of Sprites that the provider does not have. Only their owner, who asks about each, can say that they are gone.
+local function strike_missing(seen, began, answer)
+  for _, name in ipairs(redis.call('HKEYS', MEMBERS)) do
+    local r = read(name)
+    if redis.call('SISMEMBER', seen, name) == 1 or not EXISTS[r.state] or r.created >= began then
+      redis.call('ZREM', MISSING, name)
+    else
+      local first = math.min(now, tonumber(redis.call('ZSCORE', MISSING, name) or now))
+      redis.call('ZADD', MISSING, int(first), name)
+      if first <= now - STRIKE_MS and r.session == session then
+        answer[#answer + 1] = name
+        answer[#answer + 1] = 1
+      end
+    end
+  end
+end
+
+-- 5 turn of the first call for this list  6 'last' or 'more'  7 names in the whole list  8… names
+-- → 'ok' and, with the last ones, each name that has its second strike with 1 = it is one of our records, 0 = it is now, to be
+-- destroyed; 'late': somebody else lists by now, or the list is not whole
+function operations.sweep()
+  local seen, last, count = PREFIX .. 'seen:' .. ARGV[5], ARGV[6] == 'last', tonumber(ARGV[7])
+  local who, _, began = string.match(redis.call('GET', SWEEP) or '', '^(.*) (%d+) (%d+)$')
+  if who ~= session or count > SEEN_MAX then return {'late'} end
+  for i = 8, #ARGV do redis.call('SADD', seen, ARGV[i]) end
+  redis.call('PEXPIRE', seen, int(STRIKE_MS))
+  if not last then return {'ok'} end
+  if redis.call('SCARD', seen) ~= count then return {'late'} end
+  local answer, first = {'ok'}, first_time()
+  if first then strike_strangers(seen, tonumber(began), answer) end
+  for _, name in ipairs(first and {} or redis.call('SMEMBERS', PREFIX .. 'of:' .. session)) do
+    if read(name).turn == turn then
+      answer[#answer + 1] = name
+      answer[#answer + 1] = 0
+    end
+  end
+  strike_missing(seen, tonumber(began), answer)
+  redis.call('SET', LISTED, int(now))
+  return answer
+end
+
+if op ~= 'join' then
+  if redis.call('GET', INC) ~= incarnation then return {'flushed'} end
+  if left(redis.call('ZSCORE', SES, session), SESSION_MS) == 0 then return {'fenced'} end
+end
+return operations[op]()

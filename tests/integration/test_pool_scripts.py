@@ -1,0 +1,471 @@
+"""The script of a shared pool against a real Redis and against its model."""
+import collections
+import os
+import random
+import re
+import time
+
+import pytest
+import redis
+
+from policy_store import documented_acl
+from pool_store import BEAT, FLEET, MEMBER, RECOVERY, SECOND, SESSION, START, STRIKE, PoolModel, PoolStore, name_of
+from rig import Redis
+
+MOST = 12
+
+
+@pytest.fixture(scope="module")
+def server():
+    part = Redis()
+    yield part
+    part.kill()
+
+
+@pytest.fixture
+def timed(server):
+    """A script that is told the time."""
+    server.client.flushall()
+    return PoolStore(server.client, clock=START)
+
+
+def test_the_documented_acl_is_enough(server):
+    """Every command that the script may use, in one short life."""
+    server.client.flushall()
+    server.client.execute_command(*documented_acl("gateway"))
+    store = PoolStore(redis.Redis(port=server.port, username="gateway", password="pw", decode_responses=True))
+    store.redis.execute_command("EVAL", store.text, 1, store.prefix + "inc", "join", "", "", 1, "a", "i")
+    names = set(re.findall(r"redis\.call\('(\w+)'", store.text))
+    allowed = {word[1:].upper() for word in documented_acl("gateway") if word.startswith("+")}
+    assert names and names <= allowed, names - allowed
+
+
+def test_the_shipped_script_cannot_be_told_the_time(server):
+    server.client.flushall()
+    store = PoolStore(server.client)
+    _, incarnation, session, *_ = store.call("join", "", "", 1, "a", "i", 0, 0)
+    assert abs(int(session.removeprefix("a/")) - time.time() * 1000) < 60_000
+    assert server.client.pttl(store.prefix + "ses") == -1
+
+
+def joined(store, instance="a", turn=1):
+    """(incarnation, session)"""
+    return tuple(store.call("join", "", "", turn, instance, "i")[1:3])
+
+
+def listed(store, who, turn, names=()):
+    assert store.call("sweep", *who, turn, turn, "last", len(names), *names)[0] == "ok"
+
+
+def ready(timed, *instances):
+    """Sessions in a pool that has recovered; the first of them has listed."""
+    sessions = [joined(timed, instance) for instance in instances]
+    listed(timed, sessions[0], 2)
+    timed.clock += RECOVERY
+    return [joined(timed, instance, 3) for instance in instances]
+
+
+def test_nothing_is_created_or_taken_before_a_list_and_the_recovery(timed):
+    who = joined(timed)
+    for turn, clock in ((10, START), (11, START + SESSION - 1)):
+        timed.clock = clock
+        assert timed.call("reserve", *who, turn, name_of("a", turn), 10, 0, 0, 0)[0] == "recovering"
+    who = joined(timed)
+    timed.clock = START + RECOVERY
+    assert timed.call("reserve", *who, 12, name_of("a", 12), 10, 0, 0, 0) == ["recovering", BEAT], "no list yet"
+    listed(timed, who, 13)
+    assert timed.call("reserve", *who, 14, name_of("a", 14), 10, 0, 0, 0) == ["ok"]
+
+
+def test_a_session_ends_and_is_never_renewed(timed):
+    a, = ready(timed, "a")
+    timed.clock += SESSION - 1
+    assert timed.call("beat", *a, 20, *[0] * 8)[0] == "ok"
+    timed.clock += SESSION
+    for turn, op, args in ((21, "beat", [0] * 8), (22, "note", ["x:hot:0:0:0:0:0:"]), (23, "adopt", [25, 0]), (24, "restore", ["x:hot:0:0:0:0:0:"])):
+        assert timed.call(op, *a, turn, *args) == ["fenced"]
+
+
+def test_the_maximum_counts_what_is_listed_and_not_known(timed):
+    a, = ready(timed, "a")
+    timed.clock += STRIKE
+    a = joined(timed, "a", 30)
+    listed(timed, a, 31, [name_of("x", number) for number in range(3)])
+    answers = [timed.call("reserve", *a, 40 + number, name_of("a", number), 5, 0, 0, 0)[0] for number in range(4)]
+    assert answers == ["ok", "ok", "full", "full"]
+
+
+def test_the_same_reservation_twice_is_one(timed):
+    a, b = ready(timed, "a", "b")
+    for _ in range(3):
+        assert timed.call("reserve", *a, 20, name_of("a", 1), 1, 0, 0, 0) == ["ok"]
+    assert timed.call("reserve", *b, 20, name_of("a", 1), 9, 0, 0, 0) == ["taken", 0]
+    assert timed.call("note", *a, 21, f"{name_of('a', 1)}:gone:0:0:0:0:0:") == ["ok", "ok"]
+    assert timed.call("reserve", *a, 20, name_of("a", 1), 1, 0, 0, 0) == ["stale"], "carried out late, when it is long over"
+    assert not timed.state()["m"]
+
+
+def test_only_what_is_parked_is_adopted_as_it_is(timed):
+    a, b = ready(timed, "a", "b")
+    for turn, state in enumerate(("intent", "hot", "warm", "leased", "destroying"), 20):
+        timed.call("reserve", *a, turn, name_of("a", turn), 10, 0, 0, 0)
+        timed.call("note", *a, turn + 20, f"{name_of('a', turn)}:{state}:0:0:0:0:0:")
+    timed.clock += 10 * SECOND
+    assert timed.call("beat", *b, 30, *[0] * 8)[0] == "ok"
+    assert timed.call("adopt", *b, 31, 25, 0) == ["ok"], "the session of a has not ended"
+    timed.clock += 5 * SECOND
+    answer = timed.call("adopt", *b, 32, 25, 0)[1:]
+    states = dict(zip(answer[::len(MEMBER)], answer[1::len(MEMBER)]))
+    assert sorted(states.values()) == ["destroying"] * 4 + ["warm"] and states[name_of("a", 22)] == "warm"
+    assert timed.call("adopt", *b, 32, 25, 0)[1:] == answer, "asked again after a lost answer"
+    assert timed.call("take", *b, 33, name_of("a", 22), "preparing", "0a1b")[0] == "ok"
+
+
+def test_a_second_strike_comes_a_minute_later_and_a_list_deletes_no_record(timed):
+    a, = ready(timed, "a")
+    timed.call("reserve", *a, 20, name_of("a", 1), 10, 0, 0, 0)
+    timed.call("note", *a, 21, f"{name_of('a', 1)}:hot:0:0:0:0:0:")
+    stray, struck = name_of("x", 1), []
+    for turn in range(100, 250, 2):
+        timed.clock += 2 * SECOND
+        fleet = dict(zip(FLEET, timed.call("beat", *a, turn, *[0] * 8)[1:]))
+        if fleet["list"]:
+            struck.append((timed.clock - START, timed.call("sweep", *a, turn + 1, turn + 1, "last", 1, stray)[1:]))
+    first, second = struck[0], struck[1]
+    assert first[1] == [] and second[0] - first[0] >= STRIKE
+    assert dict(zip(second[1][::2], second[1][1::2])) == {stray: 0, name_of("a", 1): 1}
+    assert {name: text.split(":")[0] for name, text in timed.state()["m"].items()} == {stray: "destroying", name_of("a", 1): "hot"}
+
+
+def test_the_later_process_of_an_instance_supersedes_the_earlier(timed):
+    earlier, = ready(timed, "a")
+    later = joined(timed, "a", 5)
+    assert later[1] != earlier[1]
+    for who, superseded in ((earlier, 1), (later, 0)):
+        assert dict(zip(FLEET, timed.call("beat", *who, 6, *[0] * 8)[1:]))["superseded"] == superseded
+
+
+def test_money_is_counted_once_however_often_it_is_told(timed):
+    a, b = ready(timed, "a", "b")
+    for who, turn, total, day in ((a, 20, 5, 0), (a, 21, 12, 7), (a, 21, 12, 7), (b, 20, 100, 7), (b, 21, 101, 8), (a, 22, 12, 8)):
+        assert timed.call("beat", *who, turn, 0, 0, 0, 0, total, 0, 0, 0)[1 + FLEET.index("money")] == str(day)
+
+
+def test_refusals_of_the_provider_are_known_to_all(timed):
+    a, b = ready(timed, "a", "b")
+    timed.call("beat", *a, 20, 0, 0, 0, 0, 0, 10, 60_000, 3000)
+    fleet = dict(zip(FLEET, timed.call("beat", *b, 20, *[0] * 8)[1:]))
+    assert (fleet["limit"], fleet["window"], fleet["closed"]) == (10, 60_000, 3000)
+    assert timed.call("reserve", *b, 21, name_of("b", 1), 10, 0, 10, 60_000) == ["closed", 3000]
+    timed.clock += 3000
+    for number in range(10):
+        assert timed.call("reserve", *b, 22 + number, name_of("b", number), 100, 0, 10, 60_000) == ["ok"]
+        timed.clock += 100
+    assert timed.call("reserve", *a, 40, name_of("a", 1), 100, 0, 10, 60_000) == ["budget", 59_000]
+
+
+class Call:
+    """What one process asks, as often as it is asked."""
+
+    def __init__(self, op, incarnation, session, turn, args):
+        self.op, self.incarnation, self.session, self.turn, self.args = op, incarnation, session, turn, args
+
+
+class World:
+    """Redis and its model, the provider's Sprites, and the processes. Each call goes to both; they must not differ."""
+
+    def __init__(self, store, rnd):
+        self.store, self.rnd, self.model = store, rnd, PoolModel()
+        self.calls = collections.deque(maxlen=30)
+        self.sprites = set()
+        self.users = collections.defaultdict(set)       # Sprite → processes that hold it open
+        self.seen = collections.Counter()
+        self.numbers = 0
+        self.real_clock = store.clock       # without the jumps of Redis'
+
+    def ask(self, call):
+        told = self.store.call(call.op, call.incarnation, call.session, call.turn, *call.args)
+        expected = self.model.call(self.store.clock, call.op, call.incarnation, call.session, call.turn, *call.args, told=told)
+        assert told == expected, (call.op, call.args)
+        self.seen[call.op, told[0]] += 1
+        return told
+
+    def pass_time(self, ms):
+        self.store.clock += ms
+        self.real_clock += ms
+
+    def compare(self):
+        real, model = self.store.state(), self.model.state()
+        assert {key: value for key, value in real.items() if value} == {key: value for key, value in model.items() if value}
+
+
+class Process:
+    """One gateway: asks, repeats what got no answer, follows the rules of docs/decisions/0012."""
+
+    def __init__(self, world, instance):
+        self.world, self.instance = world, instance
+        self.incarnation = self.session = ""
+        self.turn = 0
+        self.members = {}       # name → state, as only it knows
+        self.beat_at = None     # sent, of the last that was acknowledged
+        self.money = 0
+        self.list = self.superseded = False
+        self.unanswered = None
+
+    def ask(self, op, *args):
+        """None when the answer was lost; the same call is then made again before any other."""
+        world = self.world
+        if not self.unanswered:
+            self.turn += 1
+            self.unanswered = Call(op, self.incarnation, self.session, self.turn, args)
+        call = self.unanswered
+        world.calls.append(call)
+        told = world.ask(call)
+        if world.rnd.random() < 0.1:
+            return None
+        self.unanswered = None
+        return call, told
+
+    def step(self):
+        rnd = self.world.rnd
+        now = self.world.real_clock
+        if self.unanswered:
+            done = self.ask(None)
+        elif not self.session:
+            done = self.ask("join", self.instance, f"inc-{rnd.getrandbits(40):x}")
+        elif self.beat_at is None or now - self.beat_at >= BEAT:
+            self.money += rnd.randrange(10**9)
+            self.beat_sent = now
+            done = self.ask("beat", rnd.randrange(3), sum(state == "leased" for state in self.members.values()), rnd.randrange(3),
+                            rnd.randrange(9000), self.money, rnd.choice([0, 0, 10]), 60_000, rnd.choice([0] * 9 + [3000]))
+        else:
+            done = rnd.choices([self.reserve, self.move, self.take, self.adopt, self.sweep, self.finish, self.leave], [50, 120, 20, 20, 20, 50, 1])[0]()
+        if done:
+            self.answered(*done)
+
+    def may_act(self):
+        return self.beat_at is not None and self.world.real_clock - self.beat_at <= 2 * BEAT
+
+    # --- what it may do ---
+
+    def reserve(self):
+        rnd, world = self.world.rnd, self.world
+        if not self.may_act():
+            return None
+        world.numbers += 1
+        name = name_of(self.instance, world.numbers, rnd.choice(["0a1b", "0a1b", "ffff"]))
+        return self.ask("reserve", name, MOST, rnd.choice([0, 0, 6]), rnd.choice([0, 20]), 60_000)
+
+    def entry(self, name, state):
+        leased = state == "leased"
+        return f"{name}:{state}:0:{'00000000deadbeef' if leased else '0'}:{int(leased)}:1000:{5000 if leased else 0}:{'e-1' if leased else ''}"
+
+    def move(self):
+        """Some members go on, without asking."""
+        rnd, world, moved = self.world.rnd, self.world, []
+        further = {"intent": ["creating"], "creating": ["preparing"], "preparing": ["hot", "warm", "quarantine", "destroying"],
+                   "quarantine": ["destroying"], "hot": ["leased", "warm", "destroying"], "leased": ["destroying", "hot", "recycling"],
+                   "recycling": ["warm", "destroying"], "destroying": ["gone"]}
+        for name, state in rnd.sample(sorted(self.members.items()), min(3, len(self.members))):
+            if state == "warm" or (state == "intent" and not self.may_act()):
+                continue
+            to = rnd.choice(further[state])
+            if to == "creating":
+                world.sprites.add(name)
+            if to == "gone":
+                world.sprites.discard(name)
+                del self.members[name]
+            else:
+                self.members[name] = to
+            moved.append(self.entry(name, to))
+            self.hold(name, to)
+        return self.ask("note", *moved) if moved else None
+
+    def hold(self, name, state):
+        if state in ("preparing", "hot", "leased", "recycling"):
+            self.world.users[name].add(self)
+        else:
+            self.world.users[name].discard(self)
+
+    def take(self):
+        rnd = self.world.rnd
+        parked = [name for name, state in self.members.items() if state == "warm"]
+        if not self.may_act():
+            return None
+        name = rnd.choice(parked) if parked and rnd.random() < 0.5 else ""
+        if rnd.random() < 0.1 and self.world.model.members:
+            name = rnd.choice(sorted(self.world.model.members))     # whosever it is
+        return self.ask("take", name, rnd.choice(["preparing", "preparing", "destroying"]) if name else "preparing", "0a1b")
+
+    def adopt(self):
+        return self.ask("adopt", self.world.rnd.choice([1, 25]), self.world.rnd.choice([0, 0, 1]))
+
+    def sweep(self):
+        if not self.list:
+            return None
+        self.list = False
+        names = sorted(self.world.sprites)
+        if self.world.provider_errs and self.world.rnd.random() < 0.1:
+            names = names[1:]
+        return self.ask("sweep", self.turn + 1, "last", len(names), *names)
+
+    def leave(self):
+        return self.ask("leave")
+
+    def finish(self):
+        """Destroys what is to go."""
+        for name, state in self.members.items():
+            if state == "destroying":
+                self.world.sprites.discard(name)
+                del self.members[name]
+                return self.ask("note", self.entry(name, "gone"))
+        return None
+
+    # --- what it is answered ---
+
+    def answered(self, call, told):
+        if told[0] == "flushed":
+            self.session = ""
+        elif told[0] == "fenced":
+            self.ended()
+        elif told[0] in ("ok", "revoked"):
+            getattr(self, "on_" + call.op)(call, told)
+
+    def ended(self):
+        """What it had is adopted by others; it closes all and begins again with nothing."""
+        for name in self.members:
+            self.hold(name, "gone")
+        self.members, self.session, self.beat_at = {}, "", None
+
+    def on_join(self, call, told):
+        again = self.incarnation
+        self.incarnation, self.session = told[1], told[2]
+        self.beat_at = None
+        if again and again != self.incarnation and self.members:
+            done = self.ask("restore", *[self.entry(name, state) for name, state in sorted(self.members.items())][:25])
+            if done:
+                self.answered(*done)
+
+    def drop(self, entries, words):
+        for entry, word in zip(entries, words):
+            name = entry.split(":")[0]
+            if word == "revoked" and name in self.members:
+                self.hold(name, "gone")
+                del self.members[name]
+
+    def on_restore(self, call, told):
+        self.drop(call.args, told[1:])
+
+    on_note = on_restore
+
+    def on_beat(self, call, told):
+        fleet = dict(zip(FLEET, told[1:]))
+        self.beat_at, self.list, self.superseded = self.beat_sent, bool(fleet["list"]), bool(fleet["superseded"])
+        for name in told[1 + len(FLEET):]:
+            if self.members.get(name) == "warm":
+                del self.members[name]
+
+    def on_reserve(self, call, told):
+        self.members[call.args[0]] = "intent"
+
+    def on_take(self, call, told):
+        found = dict(zip(MEMBER, told[1:]))
+        self.members[found["name"]] = found["state"]
+        self.world.taken(self, found["name"])
+        self.hold(found["name"], found["state"])
+
+    def on_adopt(self, call, told):
+        for at in range(1, len(told), len(MEMBER)):
+            found = dict(zip(MEMBER, told[at:at + len(MEMBER)]))
+            self.members.setdefault(found["name"], found["state"] if found["state"] in ("warm", "destroying") else "destroying")
+
+    def on_sweep(self, call, told):
+        for name, recorded in zip(told[1::2], told[2::2]):
+            if recorded and self.members.get(name) in (None, "warm"):
+                continue
+            self.members[name] = "destroying"
+            self.hold(name, "destroying")
+
+    def on_leave(self, call, told):
+        self.ended()
+
+
+class Course(World):
+    """A random course of several processes. `jumps`: Redis' clock jumps as well, which nothing but its answers is promised for."""
+
+    def __init__(self, store, rnd, jumps, flushes):
+        super().__init__(store, rnd)
+        self.jumps, self.flushes = jumps, flushes
+        self.provider_errs = jumps or not flushes       # the first list after a flush is all that is known of what the dead left
+        self.processes = [Process(self, instance) for instance in ("a", "b", "b", "c")]
+        self.most_alive = 0
+
+    def taken(self, process, name):
+        """The rule that all rests on: nobody else has it open."""
+        if not self.jumps:
+            assert not self.users[name] - {process}, f"{name} is taken by {process.instance} while another uses it"
+
+    def crash(self):
+        at = self.rnd.randrange(len(self.processes))
+        for users in self.users.values():
+            users.discard(self.processes[at])
+        self.processes[at] = Process(self, self.rnd.choice("abcd"))
+
+    def pause(self):
+        """One of them stands still for longer than its session."""
+        sleeper = self.rnd.choice(self.processes)
+        for _ in range(20):
+            self.pass_time(SECOND)
+            self.turn(besides=sleeper)
+
+    def flush(self):
+        self.store.redis.flushall()
+        self.model.flush()
+        self.calls.clear()
+        self.seen["flush", ""] += 1
+
+    def jump(self):
+        self.store.clock += self.rnd.choice([-3600 * SECOND, -7 * SECOND, 7 * SECOND, 3600 * SECOND])
+
+    def stray(self):
+        """A Sprite that no record tells of."""
+        self.numbers += 1
+        self.sprites.add(name_of("x", self.numbers))
+
+    def late(self):
+        """A call of before is carried out once more: of a connection that was thought dead."""
+        if self.calls and self.calls[0].op != "join":
+            self.ask(self.rnd.choice([call for call in self.calls if call.op != "join"]))
+
+    def turn(self, besides=None):
+        for process in self.processes:
+            if process is not besides and process.session and process.beat_at is not None and self.real_clock - process.beat_at >= BEAT:
+                process.step()
+
+    def step(self):
+        rnd = self.rnd
+        rnd.choices(
+            [lambda: rnd.choice(self.processes).step(), lambda: self.pass_time(rnd.choice([0, 1, 300, SECOND])), self.turn, self.crash, self.late,
+             self.pause, self.stray, self.flush if self.flushes else self.turn, self.jump if self.jumps else self.turn],
+            [800, 120, 120, 3, 30, 2, 2, 1, 2])[0]()
+        ours = {name for name in self.sprites if not name.startswith("sg-x-")}
+        self.most_alive = max(self.most_alive, len(ours))
+        if not self.jumps:
+            assert len(ours) <= MOST, sorted(ours)
+
+
+# More of them: SG_MODEL_STEPS=200000 (for each of the four).
+STEPS = int(os.environ.get("SG_MODEL_STEPS", "6000"))
+
+
+@pytest.mark.timeout(120 + STEPS // 20)
+@pytest.mark.parametrize("seed, jumps, flushes", [(1, False, False), (2, False, True), (3, True, False), (4, True, True)])
+def test_script_and_model_agree(timed, seed, jumps, flushes):
+    course = Course(timed, random.Random(f"{seed} {STEPS}"), jumps, flushes)
+    for step in range(STEPS):
+        course.step()
+        if step % 50 == 0:
+            course.compare()
+    course.compare()
+    assert {op for op, word in course.seen if word == "ok"} >= {"join", "beat", "reserve", "note", "take", "adopt", "sweep", "leave"}, course.seen
+    assert course.most_alive > MOST // 2
