@@ -116,6 +116,15 @@ def test_a_lost_answer_leaves_nothing(emulator):
     assert status == 0, output
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["of the deletion", "of a lookup as well"])
+def test_a_false_404_leaves_nothing(emulator, after):
+    for method in ("DELETE", "GET")[:1 + after]:
+        ask(emulator, "POST", "/_emulator/faults", {"name": "false_404", "count": 1, "match": {"method": method, "path": "/v1/sprites/conformance-????????-?"}})
+    status, output = finish(start(emulator, CODES))
+    assert all(fault["hits"] for fault in ask(emulator, "GET", "/_emulator/faults")["faults"]), output
+    assert status == 0, output
+
+
 def test_the_page_names_tests_that_exist():
     """And no reliance of docs/SPRITES.md is without one."""
     page = (HERE.parent.parent / "docs" / "SPRITES.md").read_text(encoding="utf-8")

@@ -176,10 +176,12 @@ class Service:
         return sorted(names)
 
     async def is_gone(self, name):
+        """No single answer is believed: nothing finds it by its name, and the list has it no more."""
         try:
-            answer = await self.delete(name)
-            return answer.status in range(200, 205) or (await self.call("GET", f"/v1/sprites/{name}", seconds=8)).says_missing
-        except Unavailable:
+            await self.delete(name)
+            found = await self.call("GET", f"/v1/sprites/{name}", seconds=8)
+            return found.says_missing and name not in [sprite["name"] for sprite in (await self.page(name))["sprites"]]
+        except (Unavailable, AssertionError, LookupError, TypeError):
             return False
 
     # -- sockets ---------------------------------------------------------------
