@@ -212,10 +212,13 @@ def test_a_signal_and_a_command_that_does_not_exist(sprite):
 
 
 def test_stdin(sprite):
-    done = sprite.command("sh", "-c", "cat; exit 3", stdin=io.BytesIO(b"in\0put" * 50_000), stdout=io.BytesIO())
-    with pytest.raises(sprites.ExecError):
+    """Wrong in the SDK: over a control socket it keeps the output instead of writing it to the stream that it was given. No public issue known."""
+    data, out = b"in\0put" * 50_000, io.BytesIO()
+    done = sprite.command("sh", "-c", "cat; exit 3", stdin=io.BytesIO(data), stdout=out)
+    with pytest.raises(sprites.ExecError) as failed:
         done.run()
-    assert done.exit_code == 3 and done._stdout_data in (b"", b"in\0put" * 50_000)
+    received = done._stdout_data if sprite.client.control_mode else out.getvalue()
+    assert (failed.value.exit_code(), received == data) == (3, True)
     assert sprite.command("wc", "-c", stdin=io.BytesIO(b"x" * 300_000)).output() == b"300000\n"
     assert sh(sprite, "cat; echo over").stdout == b"over\n"
 
