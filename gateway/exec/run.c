@@ -378,8 +378,8 @@ static void on_granted(void *ctx, const struct pool_grant *grant)
 		launch(run);
 		return;
 	}
-	bool unavailable = grant->code == POOL_E_UNAVAILABLE, stopping = grant->code == POOL_E_STOPPING;
-	refuse(run, unavailable ? EXEC_REFUSED_BY_PROVIDER : stopping ? EXEC_REFUSED_DRAINING : EXEC_REFUSED_CAPACITY,
+	bool late = grant->code == POOL_E_UNAVAILABLE || grant->code == POOL_E_DEADLINE, stopping = grant->code == POOL_E_STOPPING;
+	refuse(run, late ? EXEC_REFUSED_BY_PROVIDER : stopping ? EXEC_REFUSED_DRAINING : EXEC_REFUSED_CAPACITY,
 	       grant->retry_after_ms, grant->detail);
 }
 

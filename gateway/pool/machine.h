@@ -36,6 +36,7 @@ struct machine_waiter {
 	uint64_t tenant; /* opaque */
 	uint64_t deadline_us;
 	uint64_t since_us;
+	bool crowded;               /* the machine's: it had to wait for room, a limit or its fair share */
 	struct fair_tenant *record; /* the machine's */
 };
 

@@ -167,11 +167,29 @@ void machine_refuse_all(struct machine *machine, int refusal)
 	}
 }
 
-static int why_late(const struct machine *machine)
+static bool may_take(const struct machine *machine, const struct fair_tenant *record, uint64_t now_us)
+{
+	return fair_allows(&machine->fair, record, machine->options.sizing.max, now_us) > 0;
+}
+
+/* Nothing is on its way for it: because nothing may be? */
+static bool is_crowded(const struct machine *machine, uint64_t now_us)
+{
+	static const enum gate_reason limits[] = {GATE_RATE_LIMIT, GATE_CAPACITY, GATE_THROTTLED, GATE_BUDGET};
+	size_t may_run = machine_running_limit(machine);
+	for (size_t i = 0; i < ARRAY_LEN(limits); i++)
+		if (machine->gate.until_us[limits[i]])
+			return true;
+	return roster_total(&machine->roster) >= machine->options.sizing.max ||
+	       (may_run && machine_running_idle(machine, now_us) + machine->roster.counts[POOL_LEASED] >= may_run);
+}
+
+static int why_late(const struct machine *machine, const struct machine_waiter *waiter)
 {
 	const struct gate *gate = &machine->gate;
-	bool trouble = gate->failures || gate->until_us[GATE_UNAVAILABLE] || gate->until_us[GATE_UNAUTHORIZED];
-	return trouble ? POOL_E_UNAVAILABLE : POOL_E_DEADLINE;
+	if (gate->failures || gate->until_us[GATE_UNAVAILABLE] || gate->until_us[GATE_UNAUTHORIZED])
+		return POOL_E_UNAVAILABLE;
+	return waiter->crowded ? POOL_E_BUSY : POOL_E_DEADLINE;
 }
 
 void machine_review_waiters(struct machine *machine, uint64_t now_us)
@@ -182,13 +200,14 @@ void machine_review_waiters(struct machine *machine, uint64_t now_us)
 	struct machine_waiter *waiter, *next;
 	size_t position = 0, refused = 0;
 	DL_FOREACH_SAFE(machine->waiters, waiter, next) {
+		waiter->crowded |= !may_take(machine, waiter->record, now_us) || (position >= outlook.on_way && is_crowded(machine, now_us));
 		if (outlook_ready_us(&outlook, position) < waiter->deadline_us) {
 			position++;
 			continue;
 		}
 		unqueue(machine, waiter);
 		/* Those refused together should not come back together. */
-		refuse(machine, waiter, why_late(machine), retry_after_ms(machine, now_us, position + refused++));
+		refuse(machine, waiter, why_late(machine, waiter), retry_after_ms(machine, now_us, position + refused++));
 	}
 }
 
@@ -205,11 +224,6 @@ static struct pool_member *pick(const struct machine *machine, uint64_t tenant)
 			fresh = member;
 	}
 	return fresh;
-}
-
-static bool may_take(const struct machine *machine, const struct fair_tenant *record, uint64_t now_us)
-{
-	return fair_allows(&machine->fair, record, machine->options.sizing.max, now_us) > 0;
 }
 
 static void grant(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter, struct pool_member *member,
@@ -288,6 +302,7 @@ static void fulfil_intent(struct machine *machine)
 void machine_claim(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter)
 {
 	waiter->since_us = now_us;
+	waiter->crowded = false;
 	if (machine->stopping) {
 		refuse(machine, waiter, POOL_E_STOPPING, RETRY_AFTER_MIN);
 		return;

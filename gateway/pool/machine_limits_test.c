@@ -85,10 +85,10 @@ static void waiters_in_vain_are_told(void **state)
 	/* A wake takes no time at best, but it is not allowed before. */
 	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 6000", "wake b, create c"}, {"claim 2 9000", "wake a, create d"},
 	     {"created c rate-limit 60000", ""}, {"created d rate-limit 60000", ""}, {"prepared b capacity 7000", "close b"},
-	     {"prepared a capacity 7000", "close a, refuse 1 deadline 60125"}, {"wait 7000", "wake b"});
+	     {"prepared a capacity 7000", "close a, refuse 1 busy 60125"}, {"wait 7000", "wake b"});
 	/* Without a time a Sprite that goes may end it at any moment. */
 	PLAY(false, WARM_TWO(.create_limit = 2), TWO_WARM, {"claim 1 4000", "wake b"}, {"prepared b capacity", "close b"},
-	     {"wait 3999", ""}, {"wait 1", "refuse 1 deadline 15125"});
+	     {"wait 3999", ""}, {"wait 1", "refuse 1 busy 15125"});
 }
 
 static void the_running_limit_is_learnt(void **state)

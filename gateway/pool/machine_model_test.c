@@ -357,7 +357,7 @@ static void on_refuse(struct model *model, const struct machine_action *action)
 		CHECK(model, soonest(model, position) >= action->waiter->deadline_us);
 		break;
 	default:
-		CHECK(model, action->refusal == POOL_E_DEADLINE);
+		CHECK(model, action->refusal == (action->waiter->crowded ? POOL_E_BUSY : POOL_E_DEADLINE));
 		CHECK(model, soonest(model, position) >= action->waiter->deadline_us);
 		break;
 	}

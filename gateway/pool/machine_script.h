@@ -52,6 +52,7 @@ static const char *const refusals[] = {
 	[POOL_E_STOPPING] = "stopping",
 	[POOL_E_UNAVAILABLE] = "unavailable",
 	[POOL_E_BUDGET] = "budget",
+	[POOL_E_BUSY] = "busy",
 };
 
 static enum provider_code code_of(const char *text)

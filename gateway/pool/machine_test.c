@@ -73,7 +73,19 @@ static void refuses_at_the_deadline(void **state)
 	RUN(0, 4, 8, STARTED, {"claim 1 0", "create a, refuse 1 deadline 2500"});
 	/* Those refused together are not sent to come back together. */
 	RUN(0, 1, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", ""}, {"claim 3 9000", ""},
-	    {"created a rate-limit 60000", "refuse 1 deadline 62500, refuse 2 deadline 80000, refuse 3 deadline 97500"});
+	    {"created a rate-limit 60000", "refuse 1 busy 62500, refuse 2 busy 80000, refuse 3 busy 97500"});
+}
+
+/* Whoever had to wait for room is told so, also when one was on its way for it at last. */
+static void a_full_pool_is_told_from_a_slow_one(void **state)
+{
+	(void)state;
+	RUN(0, 1, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
+	    {"claim 2 1000", ""}, {"claim 3 4000", ""}, {"wait 1000", "refuse 2 busy 5500"}, {"release a", "close a, destroy a"},
+	    {"destroyed a ok", "create b"}, {"wait 3000", "refuse 3 busy 1000"}, {"claim 4 1000", ""}, {"wait 1000", "refuse 4 deadline 1000"});
+	/* Its fair share. */
+	RUN(2, 4, 8, TWO_HOT, {"claim 1 9000 1", "grant 1 a hot, create c"}, {"claim 2 9000 1", "grant 2 b hot, create d"},
+	    {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"claim 3 9000 2", "grant 3 c hot"}, {"claim 4 500 1", "refuse 4 busy 2625"});
 }
 
 static void refuses_at_once_what_is_certainly_in_vain(void **state)
@@ -99,7 +111,7 @@ static void rate_limit_is_obeyed(void **state)
 	    {"wait 1", "create b"});
 	/* A waiter who cannot live to see the end of it need not wait; one who can, waits. */
 	RUN(0, 10, 8, STARTED, {"claim 1 6000", "create a"}, {"claim 2 8000", "create b"},
-	    {"created a rate-limit 7000", ""}, {"created b rate-limit 7000", "refuse 1 deadline 9500"},
+	    {"created a rate-limit 7000", ""}, {"created b rate-limit 7000", "refuse 1 busy 9500"},
 	    {"wait 7000", "create c"}, {"created c ok", "prepare c"}, {"prepared c ok", "grant 2 c cold"});
 }
 
@@ -107,7 +119,7 @@ static void only_those_for_whom_none_is_on_its_way_are_refused(void **state)
 {
 	(void)state;
 	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "create b"},
-	    {"created b rate-limit 30000", "refuse 2 deadline 32500"}, {"created a ok", "prepare a"},
+	    {"created b rate-limit 30000", "refuse 2 busy 32500"}, {"created a ok", "prepare a"},
 	    {"prepared a ok", "grant 1 a cold"});
 }
 
@@ -622,6 +634,7 @@ int main(void)
 		cmocka_unit_test(max_counts_everything),
 		cmocka_unit_test(refuses_when_the_queue_is_full),
 		cmocka_unit_test(refuses_at_the_deadline),
+		cmocka_unit_test(a_full_pool_is_told_from_a_slow_one),
 		cmocka_unit_test(refuses_at_once_what_is_certainly_in_vain),
 		cmocka_unit_test(rate_limit_is_obeyed),
 		cmocka_unit_test(only_those_for_whom_none_is_on_its_way_are_refused),

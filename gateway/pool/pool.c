@@ -56,6 +56,7 @@ static const struct {
 	[POOL_E_DEADLINE] = {"deadline", "no sandbox becomes ready in time"},
 	[POOL_E_STOPPING] = {"stopping", "this gateway is shutting down"},
 	[POOL_E_UNAVAILABLE] = {"unavailable", "the sandbox provider is not available"},
+	[POOL_E_BUSY] = {"busy", "every sandbox is in use, and no other may be made in time"},
 	[POOL_E_BUDGET] = {"budget", "the money for sandboxes of these 24 hours is spent"},
 };
 

@@ -44,8 +44,8 @@ typedef void (*pool_claim_done)(void *ctx, const struct pool_grant *grant);
 
 /* For metrics; each may be NULL. */
 struct pool_observer {
-	/* `what` is the tier ("hot", "warm", "cold"), the refusal ("full", "deadline", "stopping", "unavailable", "budget") or
-	 * "canceled". */
+	/* `what` is the tier ("hot", "warm", "cold"), the refusal ("full", "deadline", "stopping", "unavailable", "budget",
+	 * "busy") or "canceled". */
 	void (*on_claim)(void *ctx, const char *what, uint64_t waited_us);
 	void (*on_create)(void *ctx, enum provider_code code, uint64_t took_us);
 	void (*on_prepare)(void *ctx, enum provider_code code, uint64_t took_us);

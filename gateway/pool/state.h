@@ -37,7 +37,8 @@ const char *pool_tier_name(enum pool_tier tier);
 
 /* Why a claim was refused. */
 #define POOL_E_FULL        1 /* the waiting queue is full */
-#define POOL_E_DEADLINE    2 /* none was ready in time, or certainly will not be */
+#define POOL_E_DEADLINE    2 /* one was on its way, but was not ready in time, or certainly will not be */
 #define POOL_E_STOPPING    3 /* the pool is being stopped */
 #define POOL_E_UNAVAILABLE 4 /* the provider refuses us or cannot be reached */
 #define POOL_E_BUDGET      5 /* the day's money is spent */
+#define POOL_E_BUSY        6 /* the same as DEADLINE, but it had to wait for room, a limit or its fair share first */

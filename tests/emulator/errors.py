@@ -50,6 +50,11 @@ def running_limited(limit, current, retry_after=5):
                    current_count=current)
 
 
+def too_many_requests(retry_after):
+    """Of a proxy in front: no limit of Sprites."""
+    return Refusal(429, "Too Many Requests\n", {"Retry-After": str(max(1, math.ceil(retry_after)))})
+
+
 def unavailable(retry_after):
     """What the control plane says that cannot answer now."""
     seconds = str(max(1, math.ceil(retry_after)))

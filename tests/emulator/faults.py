@@ -14,8 +14,8 @@ KNOWN = {
                 "mean ms, pareto from ms on; never above max_ms",
                 {"distribution": "fixed", "ms": 100, "spread_ms": 50, "max_ms": 10000}),
     "http_error": ("a request is answered `status`, from 400 to 599, as the service words it; with after=true it takes effect first "
-                   "(an answer that has begun, or a socket, goes on)",
-                   {"status": 500, "retry_after_seconds": 5, "after": False}),
+                   "(an answer that has begun, or a socket, goes on); a 429 is about Sprites that run, or with limit=requests about requests",
+                   {"status": 500, "retry_after_seconds": 5, "after": False, "limit": "running"}),
     "cut_request": ("the connection of a request is cut without an answer; with after=true it takes effect first", {"after": False}),
     "cut_lines": ("the stream of a checkpoint or restore is cut after `lines` lines; what was asked for happens", {"lines": 1}),
     "checkpoint_error": ("making a checkpoint ends with an error line in its stream", {}),
@@ -48,6 +48,7 @@ KNOWN = {
     "clock_skew": ("times in answers are `seconds` off", {"seconds": 3600}),
 }
 CHOICES = {("pause_under_socket", "on"): ("start", "open"), ("blackhole", "on"): ("start", "output", "open"),
+           ("http_error", "limit"): ("running", "requests"),
            ("latency", "distribution"): ("fixed", "uniform", "normal", "exponential", "pareto")}
 PARETO = 1.5            # a tail with a mean and no variance
 WRONG = {str: 7, int: "seven", float: "seven", bool: "yes", type(None): 7, list: {}, dict: []}

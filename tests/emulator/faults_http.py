@@ -68,7 +68,7 @@ def refusal(fault, request, name, world):
         case 404:
             return errors.sprite_not_found()
         case 429:
-            return errors.running_limited(3, 3, seconds)
+            return errors.running_limited(3, 3, seconds) if fault["limit"] == "running" else errors.too_many_requests(seconds)
         case 502 | 504:
             return errors.Refusal(status, f"{reason(status).title()}\n")
         case 503 if kind and name in world.sprites:

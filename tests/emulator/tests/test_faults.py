@@ -49,7 +49,7 @@ async def test_faults_are_listed_and_cleared(emulator):
                                   {"name": "stall", "count": 0}, {"name": "stall", "match": {"host": "x"}},
                                   {"name": "stall", "bytes": 1}, {"name": "stall", "delay_ms": "long"}, [], None,
                                   {"name": "http_error", "status": 200}, {"name": "http_error", "status": "500"},
-                                  {"name": "http_error", "after": 1}, {"name": "latency", "distribution": "wild"},
+                                  {"name": "http_error", "after": 1}, {"name": "http_error", "limit": "wild"}, {"name": "latency", "distribution": "wild"},
                                   {"name": "stall", "match": {"path": 7}}, {"name": "blackhole", "on": "close"},
                                   {"name": "pause_under_socket", "on": "output"}])
 async def test_a_bad_fault_is_refused(emulator, body):
@@ -194,6 +194,16 @@ async def test_http_error(emulator, status):
         await client.clear_faults()
         assert await client.status(name) == "cold"      # nothing of it has happened
         assert (await client.call("GET", f"/v1/sprites/{name}/checkpoints")).json[0]["id"] == "Current"
+
+
+async def test_http_error_of_too_many_requests(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.fault("http_error", status=429, limit="requests", retry_after_seconds=7, match={"sprite": name})
+        for method, path in CALLS:
+            answer = await client.call(method, f"/v1/sprites/{name}{path}")
+            assert (answer.status, answer.text, answer.headers["Retry-After"]) == (429, "Too Many Requests\n", "7"), (method, path)
+        await client.clear_faults()
 
 
 @pytest.mark.parametrize("status, body", [
