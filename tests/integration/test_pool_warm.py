@@ -1,4 +1,5 @@
 """The paused tier: woken for whoever claims, before a claim that is announced, and never without its network closed."""
+import concurrent.futures
 import http.client
 import json
 import urllib.parse
@@ -48,6 +49,25 @@ def test_a_hot_member_is_replaced_by_a_wake(rig, emulator):
     assert gateway.run("true").sandbox["tier"] == "hot"
     until(lambda: members(gateway, "hot") == 1 and members(gateway, "warm") == 1, "both tiers are full again")
     assert gateway.metrics().get("spritegate_pool_wakes_total", result="ok") == 1
+
+
+def test_a_wake_that_may_not_run_loses_nothing(rig):
+    """One Sprite may run. The wake of another is refused: it keeps its place, and serves when it may."""
+    emulator = rig.emulator(*PAUSING, "--running-limit", "1")
+    gateway = rig.gateway(emulator=emulator, pool_hot=0, pool_warm=2)
+    paused(emulator, 2)
+    names = set(emulator.view.names())
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(gateway.run, "sleep 2; echo first", timeout_seconds=30)
+        until(lambda: emulator.view.state()["starts"], "the first command runs")
+        assert gateway.run("echo second").stdout == "second\n"
+        assert first.result().stdout == "first\n"
+    metrics, state = gateway.metrics(), emulator.view.state()
+    assert metrics.get("spritegate_pool_wakes_total", result="capacity") == 1, "asked again before the time that was said"
+    assert metrics.get("spritegate_pool_wakes_total", result="ok") == 2
+    assert state["max_running"] == 1
+    assert metrics.get("spritegate_pool_claims_total", tier="warm") == 2, "the Sprite whose wake was refused was not used"
+    until(lambda: not names & set(emulator.view.names()), "both of the first two were used")
 
 
 def test_a_page_of_the_agent_wakes_one(rig, emulator):
