@@ -11,6 +11,8 @@
 static ssize_t end_with(struct http_request *request, ssize_t result)
 {
 	struct http_server *server = request->server;
+	if (result == MHD_CONTENT_READER_END_WITH_ERROR)
+		request_show_cut(request);
 	unsigned other = server->options.idle_timeout_ms / 1000 == 1 ? 2 : 1;
 	MHD_set_connection_option(request->connection->mhd, MHD_CONNECTION_OPTION_TIMEOUT, other);
 	server->readable = true;

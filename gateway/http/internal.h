@@ -132,6 +132,8 @@ void request_touch(struct http_request *request);
 void request_suspend(struct http_request *request);
 /* The connection is closed at the next opportunity. */
 void request_cut(struct http_request *request);
+/* Of an answer to HTTP/1.0 without a length, whose end is the end of the connection: only a reset tells that it is not whole. */
+void request_show_cut(struct http_request *request);
 /* The answer can still be influenced: something may be told to the sink and something may go wrong for it. */
 bool request_is_open(const struct http_request *request);
 /* Each at most once, and only when there is someone to tell. */

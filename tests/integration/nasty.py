@@ -88,7 +88,7 @@ class Exchange:
 
 
 class Upstream:
-    """Answers every request with `routes[path](exchange)`; what has no route is answered 404."""
+    """Answers every request with `routes[path](exchange)`, or `routes[None]`; what has no route is answered 404."""
 
     def __init__(self, port=0):
         self.routes = {}
@@ -136,7 +136,7 @@ class Upstream:
 
     def route(self, exchange):
         path = exchange.target.partition("?")[0]
-        handler = self.routes.get(path)
+        handler = self.routes.get(path) or self.routes.get(None)
         try:
             if handler:
                 handler(exchange)

@@ -179,17 +179,6 @@ def test_fields_of_an_answer_stay_as_they_are(upstream, wire):
     assert not answer.all("Via") or answer["Via"] == "1.1 spritegate"
 
 
-def test_fields_for_one_hop_only(upstream, wire):
-    fields = ["Connection: X-Private, keep-alive", "X-Private: 1", "Keep-Alive: timeout=5", "Proxy-Authenticate: Basic", "Upgrade: h2c",
-              "Trailer: X-T", "fly-replay: app=evil", "Fly-Replay-Cache: x", "X-Public: 1"]
-    upstream.routes["/hop"] = lambda exchange: exchange.reply("200 OK", *fields)
-    wire.ask("GET", "/hop")
-    answer = wire.answer()
-    assert answer["X-Public"] == "1"
-    for name in ("X-Private", "Proxy-Authenticate", "Upgrade", "fly-replay", "Fly-Replay-Cache"):
-        assert answer.all(name) == [], f"{name} came through"
-
-
 # -- fields of the request --------------------------------------------------------
 
 def forwarded(upstream, wire, *fields, method="GET", target="/mirror", **more):
@@ -230,50 +219,6 @@ def test_fields_of_a_request_stay_as_they_are(upstream, wire):
     assert came.version == "HTTP/1.1"
 
 
-def test_host_is_kept_with_its_port(upstream, wire):
-    assert forwarded(upstream, wire, host="data.example:8443")["Host"] == "data.example:8443"
-    assert forwarded(upstream, wire, host="[2001:db8::1]:80")["Host"] == "[2001:db8::1]:80"
-
-
-def test_several_fields_of_a_request(upstream, wire):
-    came = forwarded(upstream, wire, "X-Many: 1", "Cookie: a=1", "X-Many: 2", "Cookie: b=2")
-    assert came.all("X-Many") == ["1", "2"]
-    assert came.all("Cookie") == ["a=1; b=2"], "Datasette reads only the last Cookie line"
-
-
-def test_hop_by_hop_fields_of_a_request(upstream, wire):
-    came = forwarded(upstream, wire, "Connection: X-Private, Keep-Alive", "X-Private: 1", "Keep-Alive: timeout=5", "Proxy-Connection: keep-alive",
-                     "TE: gzip", "Upgrade: websocket", "Proxy-Authorization: Basic x", "HTTP2-Settings: x", "X-Public: 1", "Proxy: http://evil/")
-    assert came["X-Public"] == "1"
-    for name in ("X-Private", "Keep-Alive", "Proxy-Connection", "TE", "Upgrade", "Proxy-Authorization", "HTTP2-Settings", "Proxy"):
-        assert came.all(name) == [], f"{name} came through: {came.all(name)}"
-
-
-@pytest.mark.parametrize("name", ["Host", "Content-Length", "Authorization", "Cookie", "Via", "Cache-Control", "X-Forwarded-For", "Fly-Client-IP"])
-def test_connection_may_not_name_what_protects(upstream, wire, name):
-    wire.ask("GET", "/mirror", f"Connection: close, {name}")
-    assert wire.answer().status == 400
-
-
-def test_forwarding_fields_are_ours(upstream, wire, gateway):
-    """A stranger cannot make Datasette believe another address or scheme."""
-    came = forwarded(upstream, wire, "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Proto: https", "X-Forwarded-Host: evil.example", "X-Forwarded-Port: 443",
-                     "Forwarded: for=6.6.6.6;proto=https", "X-Forwarded-For: 7.7.7.7", "X_Forwarded_For: 8.8.8.8", host="data.example:81")
-    assert came["X-Forwarded-For"] == "127.0.0.1"
-    assert came["X-Forwarded-Proto"] == "http"
-    assert came["X-Forwarded-Host"] == "data.example:81"
-    assert came["X-Forwarded-Port"] == "81"
-    assert came.all("X_Forwarded_For") == []
-    parts = {key.lower(): value.strip('"') for key, value in (part.split("=", 1) for part in came["Forwarded"].split(";"))}
-    assert parts == {"for": "127.0.0.1", "proto": "http", "host": "data.example:81", "by": "_spritegate"}, came["Forwarded"]
-
-
-def test_fly_fields_of_strangers_are_dropped(upstream, wire):
-    came = forwarded(upstream, wire, "Fly-Client-IP: 6.6.6.6", "fly-replay-src: x", "fly-force-region: fra", "Fly-Prefer-Region: x",
-                     "fly-force-instance-id: x", "fly-replay-cache-control: skip")
-    assert not [name for name, _ in came.fields if name.lower().startswith("fly-")], came.fields
-
-
 def test_trusted_proxies(shared_rig, upstream):
     trusting = shared_rig.gateway(datasette_url=upstream.url, trusted_proxies="127.0.0.0/8", token=False)
     with Wire(trusting.port) as wire:
@@ -281,12 +226,6 @@ def test_trusted_proxies(shared_rig, upstream):
         assert came["X-Forwarded-For"].startswith("2001:db8::7"), came["X-Forwarded-For"]
         assert came["X-Forwarded-Proto"] == "https"
         assert 'for="[2001:db8::7]"' in came["Forwarded"] and "proto=https" in came["Forwarded"], came["Forwarded"]
-
-
-def test_via(upstream, wire):
-    assert forwarded(upstream, wire)["Via"] == "1.1 spritegate"
-    came = forwarded(upstream, wire, "Via: 2 fly.io")
-    assert ", ".join(came.all("Via")) == "2 fly.io, 1.1 spritegate"
 
 
 @pytest.mark.smoke
@@ -307,11 +246,6 @@ def test_gateway_tokens_never_reach_datasette(upstream, wire):
 def test_request_id_is_ours(upstream, wire):
     came = forwarded(upstream, wire, "X-Request-Id: mine\r\nX-Request-Id: mine2")
     assert all(is_uuid7(value) for value in came.all("X-Request-Id")) and len(came.all("X-Request-Id")) <= 1
-
-
-def test_loop_is_broken(upstream, wire, gateway):
-    wire.ask("GET", "/mirror", "Via: 1.1 spritegate")
-    problem(wire.answer(), 502, "loop")
 
 
 @pytest.mark.parametrize("length", [100, 8000, 20_000, 30_000])

@@ -76,44 +76,7 @@ def test_reset_without_an_answer(gateway, upstream):
     problem(ask(gateway, "/reset"), 502, "bad-upstream")
 
 
-def test_head_that_never_ends(gateway, upstream):
-    raw(upstream, b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300)
-    problem(ask(gateway), 502, "bad-upstream")
-
-
 # -- in the middle of an answer -----------------------------------------------------
-
-CUTS = {
-    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 50000,
-    "length, small": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
-    "chunked, between": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-    "chunked, inside": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nhello",
-    "chunked, no last line": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
-    "chunked, bad size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nxyz\r\n",
-    "chunked, length as a trailer": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n",
-    **{f"chunked, {what}": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + data + b"0\r\n\r\n" for what, data in {
-        "size 0x5": b"0x5\r\nworld\r\n", "size -5": b"-5\r\nworld\r\n", "size +5": b"+5\r\nworld\r\n", "no size": b"\r\nworld\r\n",
-        "size overflow": b"fffffffffffffffff\r\nworld\r\n", "LF after size": b"5\nworld\r\n", "LF after data": b"5\r\nworld\n",
-        "longer than said": b"3\r\nworld\r\n", "shorter than said": b"6\r\nworld\r\n", "endless extension": b"5;" + b"x" * 300 + b"\r\nworld\r\n"}.items()},
-}
-
-
-@pytest.mark.smoke
-@pytest.mark.parametrize("data", CUTS.values(), ids=CUTS.keys())
-def test_cut_is_passed_on(gateway, upstream, data):
-    """502 while nothing has been sent; otherwise the client's own connection is cut."""
-    raw(upstream, data)
-    with Wire(gateway.port) as wire:
-        wire.ask("GET", "/raw")
-        answer = wire.head()
-        if answer.status == 502:
-            answer.body = b"".join(wire.body(answer))
-            problem(answer, 502, "bad-upstream")
-            return
-        assert answer.status == 200
-        got = wire.body_until_cut(answer)
-        assert got in data, "the client got bytes that Datasette never sent"
-
 
 def test_cut_in_the_middle_of_a_stream(gateway, upstream):
     @upstream.on("/stream")
@@ -141,48 +104,9 @@ def test_cut_of_http_1_0(gateway, upstream):
             raise CutOff
 
 
-# -- answers that break HTTP ----------------------------------------------------------
+# -- large heads --------------------------------------------------------------------------
 
 OK = b"HTTP/1.1 200 OK\r\n"
-MALFORMED = {
-    "two lengths": OK + b"Content-Length: 3\r\nContent-Length: 5\r\n\r\nhello",
-    "two equal lengths": OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-    "chunked and length": OK + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    "empty length": OK + b"Content-Length:\r\n\r\n", "length 0x5": OK + b"Content-Length: 0x5\r\n\r\nhello",
-    "xchunked": OK + b"Transfer-Encoding: xchunked\r\n\r\nhello", "chunked, gzip": OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
-    "chunked in 1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", "bare LF in one line": OK + b"X: a\nY: b\r\nContent-Length: 0\r\n\r\n",
-    "empty name": OK + b": a\r\nContent-Length: 0\r\n\r\n", "blank in a name": OK + b"X Y: a\r\nContent-Length: 0\r\n\r\n",
-    "control": OK + b"X: a\x01b\r\nContent-Length: 0\r\n\r\n", "DEL": OK + b"X: a\x7fb\r\nContent-Length: 0\r\n\r\n",
-    "HTTP/1.2": b"HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/3": b"HTTP/3.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-    "status 600": b"HTTP/1.1 600 X\r\nContent-Length: 0\r\n\r\n", "status 1000": b"HTTP/1.1 1000 X\r\nContent-Length: 0\r\n\r\n",
-    "no status": b"HTTP/1.1\r\nContent-Length: 0\r\n\r\n", "status in words": b"HTTP/1.1 abc X\r\nContent-Length: 0\r\n\r\n",
-    "11 interim": b"HTTP/1.1 103 X\r\n\r\n" * 11 + OK + b"Content-Length: 0\r\n\r\n",
-    "101 fields": OK + b"".join(b"X-%d: x\r\n" % i for i in range(100)) + b"Content-Length: 0\r\n\r\n",
-    "length and chunked": OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    "length list": OK + b"Content-Length: 3, 3\r\n\r\nabc",
-    "negative length": OK + b"Content-Length: -1\r\n\r\n", "length in words": OK + b"Content-Length: abc\r\n\r\n",
-    "length with plus": OK + b"Content-Length: +3\r\n\r\nabc", "huge length": OK + b"Content-Length: 99999999999999999999\r\n\r\n",
-    "unknown coding": OK + b"Transfer-Encoding: gzip\r\n\r\nabc", "two codings": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "chunked twice": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "NUL": OK + b"X: a\0b\r\nContent-Length: 0\r\n\r\n", "bare CR": OK + b"X: a\rb\r\nContent-Length: 0\r\n\r\n",
-    "folded": OK + b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n", "space before colon": OK + b"X : a\r\nContent-Length: 0\r\n\r\n",
-    "no colon": OK + b"nonsense\r\nContent-Length: 0\r\n\r\n", "no HTTP": b"hello world\r\n\r\n", "HTTP/0.9": b"<html>hello</html>",
-    "HTTP/2": b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", "status 099": b"HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n",
-    "status 999": b"HTTP/1.1 999 X\r\nContent-Length: 0\r\n\r\n", "status 20": b"HTTP/1.1 20 X\r\nContent-Length: 0\r\n\r\n",
-    "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nrubbish",
-    "many interim": b"HTTP/1.1 100 Continue\r\n\r\n" * 50 + OK + b"Content-Length: 0\r\n\r\n",
-    "too many fields": OK + b"".join(b"X-%d: x\r\n" % i for i in range(5000)) + b"Content-Length: 0\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
-def test_malformed_answers(gateway, upstream, data):
-    raw(upstream, data)
-    answer = ask(gateway)
-    body = problem(answer, 502, "bad-upstream")
-    assert "Datasette" in body["detail"], body
-    assert b"hello" not in answer.body
 
 
 def large_head(upstream, size):
@@ -225,40 +149,6 @@ def test_larger_heads_of_answers_are_the_same_setting(shared_rig, upstream):
         assert (answer.status, len(answer["X"]), answer.body) == (200, 250_000, b"hello")
 
 
-# name -> (answer of Datasette, status, body, framing that the client sees)
-UNUSUAL = {
-    "no reason": (b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello", "5"),
-    "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello", "5"),
-    "to the end": (OK + b"\r\nhello", 200, b"hello", "chunked"),
-    "HTTP/1.0 to the end": (b"HTTP/1.0 200 OK\r\n\r\nhello", 200, b"hello", "chunked"),
-    "chunk extension": (OK + b"Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n", 200, b"hello", "5"),
-    "trailers": (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n", 200, b"hello", "5"),
-    "204 with a length": (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", 204, b"", None),
-    "204 with a coding": (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", 204, b"", None),
-    "304 with a length": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", 304, b"", "5"),
-    "103 with a length": (b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n" + OK + b"Content-Length: 5\r\n\r\nhello", 200, b"hello", "5"),
-    "10 interim": (b"HTTP/1.1 103 X\r\n\r\n" * 10 + OK + b"Content-Length: 5\r\n\r\nhello", 200, b"hello", "5"),
-    "100 fields": (OK + b"".join(b"X-%d: x\r\n" % i for i in range(99)) + b"Content-Length: 5\r\n\r\nhello", 200, b"hello", "5"),
-    "Connection: close": (OK + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello", "5"),
-}
-
-
-@pytest.mark.parametrize("name", UNUSUAL)
-def test_unusual_answers_are_passed_on(gateway, upstream, name):
-    """What HTTP allows goes through; the client's connection is kept and in step."""
-    data, status, body, framing = UNUSUAL[name]
-    raw(upstream, data)
-    upstream.routes["/next"] = lambda exchange: exchange.reply(body=b"clean")
-    with Wire(gateway.port) as wire:
-        wire.ask("GET", "/raw")
-        answer = wire.answer()
-        assert (answer.status, answer.body) == (status, body)
-        assert (answer["Content-Length"] or answer["Transfer-Encoding"]) == framing
-        assert answer.all("X-T") == [] and answer["Connection"] is None
-        wire.ask("GET", "/next")
-        assert wire.answer().body == b"clean"
-
-
 def test_bytes_after_an_answer_are_nobody_s(gateway, upstream):
     """A second answer that was not asked for must not become the answer to another request."""
     @upstream.on("/extra")
@@ -279,7 +169,7 @@ def test_body_of_204_and_head_is_not_taken_for_an_answer(gateway, upstream):
 
 
 def test_metrics_tell_what_failed(gateway, upstream):
-    raw(upstream, MALFORMED["two lengths"])
+    raw(upstream, OK + b"Content-Length: 3\r\nContent-Length: 5\r\n\r\nhello")
     before = gateway.metrics().get("spritegate_upstream_errors_total", kind="protocol")
     ask(gateway)
     assert gateway.metrics().get("spritegate_upstream_errors_total", kind="protocol") == before + 1

@@ -36,7 +36,8 @@ ADDED = {
 }
 NOT_PASSED_ON = {
     "connection": "between two neighbours only, and every field that it names", "keep-alive": "the same", "proxy-connection": "the same",
-    "te": "the same", "trailer": "the same: trailers end here", "upgrade": "the same, and Datasette has no WebSocket", "x-named": "named by Connection in a row below",
+    "te": "the same", "trailer": "the same: trailers end here", "upgrade": "the same, and Datasette has no WebSocket",
+    "x-named": "named by Connection in a row below",
     "transfer-encoding": "framing, written anew", "expect": "answered by the gateway, which decides about the body",
     "proxy": "CGI programs would take it for a setting",
     "x-forwarded-for": "a stranger's word", "x-forwarded-proto": "a stranger's word", "x-real-ip": "a stranger's word",
@@ -113,7 +114,8 @@ PAGES = [
     "/sample/readings?_size=3", "/sample/readings.json?_size=5&_sort_desc=celsius", "/sample/readings.json?_facet=station&_size=1",
     "/sample/readings?_next=100&_size=2", "/sample/readings.csv?_size=20", "/sample/readings.csv?_stream=on&station=3", "/sample/readings.csv?_dl=1&_size=5",
     "/sample/notes?_search=cold", "/sample/notes.json?_search=cold&_labels=on", "/sample/warmest?station=3", "/sample/warmest.json?station=1&_shape=array",
-    "/sample/warmest.csv?station=1", "/sample/pairs/a,b.json", "/sample/pairs/a~2Fb,c~2Ed.json", "/sample/pairs/~C3~BC,~2525.json", "/sample/pairs/x~2Cy,~7Etilde",
+    "/sample/warmest.csv?station=1", "/sample/pairs/a,b.json", "/sample/pairs/a~2Fb,c~2Ed.json", "/sample/pairs/~C3~BC,~2525.json",
+    "/sample/pairs/x~2Cy,~7Etilde",
     "/sample/odd+name~2Fwith~2Edots~2C+and+spaces", "/sample/odd+name~2Fwith~2Edots~2C+and+spaces.json?_shape=array", "/sample/latest", "/sample/empty.json",
     "/sample/empty.csv", "/sample/blobs/every+byte.json", "/sample/blobs/every+byte.blob?_blob_column=data", "/sample/blobs/none", "/sample/blobs.csv",
     "/sample/blobs/big.blob?_blob_column=data", "/sample/-/query?sql=select+%27%C3%BC%27+as+u", "/sample/-/query.json?sql=select+1+as+one&_shape=array",
@@ -125,16 +127,20 @@ PAGES = [
     "/odd/~252f/~252F.json", "/odd/~252f/~C3~A9+~C3~BC.json", "/odd/~252f/~3F~23~3B~26~3D", "/odd/~252f/", "/odd/%252f", "/odd/a%2Fb", "/odd/wide?_size=1",
     "/odd/many?_size=1&group=g3&_facet=group", "/odd/many.json?_filter_column=note&_filter_op=contains&_filter_value=%22", "/sample/%73tations.json",
     "/%2e%2e/sample", "/../sample", "/x/../sample", "//sample.json", "//evil.example/", "//evil.example/%2e%2e", "/\\evil.example/", "/sample//stations.json",
-    "/sample/./stations.json", "/sample/stations.json/", "/sample/stations.json;x=1", "/%00", "/%0d%0aX:%20y", "/%ff%fe", "/a%zzb", "/~", "/+", "/,", "/%", "/?",
-    "/sample?", "/sample.json?&&=&a=&=b", "/sample.json?a=1;b=2", "/sample.json?a=1&a=2&A=3", "/sample.json?x=%00%ff%zz+~", "/sample.json?x=a?b/c:d@e!$'()*,[]{}|\\^`\"<>",
+    "/sample/./stations.json", "/sample/stations.json/", "/sample/stations.json;x=1", "/%00", "/%0d%0aX:%20y", "/%ff%fe", "/a%zzb", "/~", "/+", "/,", "/%",
+    "/?",
+    "/sample?", "/sample.json?&&=&a=&=b", "/sample.json?a=1;b=2", "/sample.json?a=1&a=2&A=3", "/sample.json?x=%00%ff%zz+~",
+    "/sample.json?x=a?b/c:d@e!$'()*,[]{}|\\^`\"<>",
     "/no/such/page", "/no-such.json", "/-/agent", "/-/agent/exe", "/-/agent/executor", "/-/agent/explore/sample", "/-/agent/01ARZ3NDEKTSV4RRFFQ69G5FAV/poll",
     # static files, downloads
     "/-/static/app.css", "/-/static/app.css?_hash=000000000000", "/-/static/../app.css", "/-/static/%2e%2e/%2e%2e/app.py", "/favicon.ico", "/assets/data.bin",
     "/assets/empty.txt", "/assets/page%20%C3%A9.html", "/assets/none", "/frozen.db", "/sample.db", "/frozen/facts.json",
     # the plugin's
-    "/-/wire/fields", "/-/wire/cookies", "/-/wire/crash?early=1", "/-/wire/crash", "/-/wire/crash?pieces=0", "/-/wire/crash?length=1", "/-/wire/crash?pieces=200&size=5000",
+    "/-/wire/fields", "/-/wire/cookies", "/-/wire/crash?early=1", "/-/wire/crash", "/-/wire/crash?pieces=0", "/-/wire/crash?length=1",
+    "/-/wire/crash?pieces=200&size=5000",
     "/-/wire/crash?pieces=3&gap=0.05", "/-/wire/crash?pieces=3&length=1&gap=0.05", "/-/wire/events?count=20", "/-/wire/late?seconds=0.2",
-    *(f"/-/wire/status/{status}" for status in (200, 201, 202, 203, 204, 206, 226, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410,
+    *(f"/-/wire/status/{status}" for status in (200, 201, 202, 203, 204, 206, 226, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407,
+        408, 409, 410,
                                                 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425, 426, 428, 429, 431, 451, 500, 501, 502, 503,
                                                 504, 505, 507, 508, 511, 299, 499, 520, 599)),
     *(f"/-/wire/size/{size}?framing={framing}" for size in (0, 1, 1000, 65536, 300_001) for framing in ("chunked", "length")),
@@ -147,7 +153,8 @@ PAGES = [
 # How the request is spelled: fields, and what Datasette does with them.
 FIELDS = {
     "browser": ("User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0", "Accept: text/html,application/xhtml+xml;q=0.9,*/*;q=0.8",
-                "Accept-Language: fr-CH, fr;q=0.9", "Accept-Encoding: gzip, deflate, br, zstd", "DNT: 1", "Connection: keep-alive", "Upgrade-Insecure-Requests: 1",
+                "Accept-Language: fr-CH, fr;q=0.9", "Accept-Encoding: gzip, deflate, br, zstd", "DNT: 1", "Connection: keep-alive",
+                "Upgrade-Insecure-Requests: 1",
                 "Sec-Fetch-Dest: document", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Site: none", "Priority: u=0, i", "Referer: http://x/y?z"),
     "cookie": ("Cookie: a=b; ds_actor=nonsense",), "cookies": ("Cookie: a=1",  "X-Between: 1", "X-Many: b", "X-Many: a"),
     "bearer": ("Authorization: Bearer dstok_wrong",), "basic": ("Authorization: Basic YTpi",), "spelling": ("x-LOWER-Upper: a", "ACCEPT: */*"),
@@ -164,10 +171,13 @@ FIELDS = {
 
 # Origin, Sec-Fetch-Site, credentials of a write: Datasette's to judge (with the Host that the client sent).
 WRITES = {
-    "a script": (), "same origin": (f"Origin: http://{HOST}",), "same origin without port": ("Origin: http://sample.example",), "https": (f"Origin: https://{HOST}",),
+    "a script": (), "same origin": (f"Origin: http://{HOST}",), "same origin without port": ("Origin: http://sample.example",),
+    "https": (f"Origin: https://{HOST}",),
     "elsewhere": ("Origin: https://evil.example",), "null": ("Origin: null",), "same-origin": ("Sec-Fetch-Site: same-origin", "Origin: https://evil.example"),
-    "none": ("Sec-Fetch-Site: none",), "same-site": ("Sec-Fetch-Site: same-site", f"Origin: http://{HOST}"), "cross-site": ("Sec-Fetch-Site: cross-site", "Cookie: a=b"),
-    "bearer": ("Authorization: Bearer dstok_x", "Origin: https://evil.example"), "bearer and cookie": ("Authorization: Bearer dstok_x", "Cookie: a=b", "Origin: https://evil.example"),
+    "none": ("Sec-Fetch-Site: none",), "same-site": ("Sec-Fetch-Site: same-site", f"Origin: http://{HOST}"),
+    "cross-site": ("Sec-Fetch-Site: cross-site", "Cookie: a=b"),
+    "bearer": ("Authorization: Bearer dstok_x", "Origin: https://evil.example"),
+    "bearer and cookie": ("Authorization: Bearer dstok_x", "Cookie: a=b", "Origin: https://evil.example"),
 }
 
 UPLOADS = {
@@ -181,9 +191,12 @@ UPLOADS = {
     "chunked and empty": request("POST", "/-/wire/echo", "Transfer-Encoding: chunked", body=b"0\r\n\r\n", length=False),
     "trailers": request("POST", "/-/wire/echo", "Transfer-Encoding: chunked", "Trailer: X-T", body=b"3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n", length=False),
     "1 MB": request("POST", "/-/wire/echo", body=bytes(range(256)) * 4096),
-    "413": request("POST", "/sample/empty/-/insert", JSON, body=b"x" * 2_097_153), "not 413": request("POST", "/sample/empty/-/insert", JSON, body=b"x" * 2_097_152),
-    "413, chunked": request("POST", "/sample/empty/-/insert", JSON, "Transfer-Encoding: chunked", body=b"200001\r\n" + b"x" * 0x200001 + b"\r\n0\r\n\r\n", length=False),
-    "not JSON": request("POST", "/sample/empty/-/insert", JSON, body=b"{"), "too many rows": request("POST", "/sample/empty/-/insert", JSON, body=b'{"rows": [' + b"{}," * 100 + b"{}]}"),
+    "413": request("POST", "/sample/empty/-/insert", JSON, body=b"x" * 2_097_153),
+    "not 413": request("POST", "/sample/empty/-/insert", JSON, body=b"x" * 2_097_152),
+    "413, chunked": request("POST", "/sample/empty/-/insert", JSON, "Transfer-Encoding: chunked", body=b"200001\r\n" + b"x" * 0x200001 + b"\r\n0\r\n\r\n",
+        length=False),
+    "not JSON": request("POST", "/sample/empty/-/insert", JSON, body=b"{"),
+    "too many rows": request("POST", "/sample/empty/-/insert", JSON, body=b'{"rows": [' + b"{}," * 100 + b"{}]}"),
     "refused unread": request("POST", "/-/wire/refuse", body=b"x" * 1000),
 }
 
@@ -198,10 +211,12 @@ ROWS = {
         ("PATCH", "/-/versions.json"), ("POST", "/-/agent/exe"), ("POST", "/sample/warmest"), ("BREW", "/no"))},
     **{f"fields: {name}": request("GET", "/-/wire/echo?x=1", *fields) for name, fields in FIELDS.items()},
     **{f"page with {name}": request("GET", "/sample/stations.json?_size=1", *fields) for name, fields in FIELDS.items()},
-    **{f"style sheet with {name}": request("GET", "/assets/data.bin", *fields) for name, fields in FIELDS.items() if name in ("cookie", "conditional", "range", "cors")},
+    **{f"style sheet with {name}": request("GET", "/assets/data.bin", *fields) for name,
+        fields in FIELDS.items() if name in ("cookie", "conditional", "range", "cors")},
     **{f"preflight of {page}": request("OPTIONS", page, *FIELDS["cors"]) for page in ("/sample.json", "/sample/empty/-/insert", "/-/wire/echo", "/no.json")},
     **{f"write: {name}": request("POST", "/sample/empty/-/insert", JSON, *fields, body=b'{"row": {"text": "x"}}') for name, fields in WRITES.items()},
-    **{f"Host {host}": request("GET", "/odd/many.json?_size=1", host=host) for host in ("a.example", "a.example:80", "A.Example:1", "127.0.0.1", "[::1]:8080", "[2001:db8::1]", "localhost:8001")},
+    **{f"Host {host}": request("GET", "/odd/many.json?_size=1", host=host) for host in ("a.example", "a.example:80", "A.Example:1", "127.0.0.1", "[::1]:8080",
+        "[2001:db8::1]", "localhost:8001")},
     **{f"upload: {name}": data for name, data in UPLOADS.items()},
     "304": request("GET", "/assets/data.bin", f'If-None-Match: "{ETAG}"'), "304 to HEAD": request("HEAD", "/assets/data.bin", f'If-None-Match: "{ETAG}"'),
     "not 304: weak": request("GET", "/assets/data.bin", f'If-None-Match: W/"{ETAG}"'), "range of a download": request("GET", "/frozen.db", "Range: bytes=0-99"),
