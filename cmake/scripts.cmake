@@ -7,7 +7,7 @@ if(CMAKE_SCRIPT_MODE_FILE)
   file(SHA1 ${SOURCE} sha1)
   string(LENGTH "${bytes}" digits)
   math(EXPR len "${digits} / 2")
-  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "'\\\\x\\1'," bytes "${bytes}")
   file(WRITE ${OUTPUT}
     "#include \"policy/script.h\"\n\nstatic const char text[] = {${bytes}0};\n\n"
     "const struct script script_${NAME} = {.text = text, .len = ${len}, .sha1 = \"${sha1}\"};\n")
