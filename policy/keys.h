@@ -15,3 +15,4 @@
 #define KEY_ACTOR_INDEX  KEY_PREFIX "ix:actor:"  /* + actor: its kids */
 #define KEY_AUDIT        KEY_PREFIX "audit"      /* what operators did */
 #define KEY_EVENTS       KEY_PREFIX "ev"         /* channel: "revoke <kid>" */
+#define KEY_POOL         KEY_PREFIX "pool:"      /* + pool: + …: the records of a shared pool (scripts/pool.lua) */

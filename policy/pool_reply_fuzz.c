@@ -51,7 +51,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	redisReader *reader = redisReaderCreate();
 	void *found = NULL;
 	struct pool_reply head;
-	if (reader && redisReaderFeed(reader, (const char *)data, size) == REDIS_OK &&
+	if (!reader)
+		return 0;
+	reader->maxelements = 4096; /* hiredis makes room for as many as are announced */
+	if (redisReaderFeed(reader, (const char *)data, size) == REDIS_OK &&
 	    redisReaderGetReply(reader, &found) == REDIS_OK && found) {
 		const redisReply *reply = found;
 		if (pool_reply_read(reply, &head) == 0 && head.code == POOL_REPLY_OK) {

@@ -16,7 +16,7 @@ extern const struct script script_admit;
 extern const struct script script_settle;
 extern const struct script script_pool;
 
-#define SCRIPT_ARGS_MAX 16
+#define SCRIPT_ARGS_MAX 64
 
 /* Sends EVALSHA, or EVAL with the text when `by_text`. args[0] is the one key. Results: those of link_send. */
 MUST_CHECK int script_send(struct link *link, struct link_command *command, const struct script *script, bool by_text,

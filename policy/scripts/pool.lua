@@ -1,7 +1,7 @@
 -- pool: who owns which Sprite of a pool that several gateways share, and how many there are
 --
 -- KEYS[1]  sg:{g}:pool:<pool>:inc
--- ARGV     1 operation  2 incarnation  3 session, <instance>/<epoch>  4 turn  5… of the operation, below
+-- ARGV     1 operation  2 incarnation  3 session, <instance>/<epoch>  4 turn  5... of the operation, below
 -- Returns  {'flushed'} when the incarnation is another one, {'fenced'} when the session has ended, else what the operation says
 --
 -- The turn counts up with every call of a session, which makes one call after the other. A call that is repeated because its answer
@@ -155,7 +155,7 @@ local function add_money(total)
   return redis.call('GET', day) or '0'
 end
 
--- → count, window
+--   -> count, window
 local function learn(count, window_ms, closed_ms)
   if count > 0 and window_ms > 0 then redis.call('HSET', LIM, 'count', int(count), 'window', int(window_ms)) end
   closed_ms = math.max(math.min(closed_ms, KEPT_MS), left(redis.call('HGET', LIM, 'until'), KEPT_MS))
@@ -236,7 +236,7 @@ end
 
 local operations = {}
 
--- 5… as in renew() → 'ok', records and strangers, own records, others' parked ones, records of ended sessions, living sessions,
+-- 5... as in renew() -> 'ok', records and strangers, own records, others' parked ones, records of ended sessions, living sessions,
 -- creations of the window, money of the day, closed ms, limit, its window ms, recovering, list, superseded, the four of others(),
 -- then names that are not ours any more
 function operations.beat()
@@ -247,7 +247,7 @@ function operations.beat()
   return answer
 end
 
--- 5 instance  6 the incarnation if there is none yet → 'ok', incarnation, session, 1 = there was no incarnation, and as beat
+-- 5 instance  6 the incarnation if there is none yet -> 'ok', incarnation, session, 1 = there was no incarnation, and as beat
 function operations.join()
   local instance, fresh = ARGV[5], false
   incarnation = redis.call('GET', INC)
@@ -265,7 +265,7 @@ function operations.join()
   return answer
 end
 
--- What it leaves may be adopted at once. → 'ok'
+-- What it leaves may be adopted at once. -> 'ok'
 function operations.leave()
   redis.call('ZADD', SES, int(now), session)
   return {'ok'}
@@ -273,7 +273,7 @@ end
 
 -- 5 name  6 most Sprites of the pool  7 for stock: so many idle ones or ones on their way are enough; 0 = somebody waits for it
 -- 8 creations of a window, 0 = no limit  9 the window, ms
--- → 'ok', or why not and when to ask again, ms: 'recovering', 'full', 'stock', 'budget', 'closed', 'taken' (another session has it)
+--   -> 'ok', or why not and when to ask again, ms: 'recovering', 'full', 'stock', 'budget', 'closed', 'taken' (another session has it)
 function operations.reserve()
   local name, most, enough, count, window_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
   local again, r = not first_time(), read(name)
@@ -298,7 +298,7 @@ function operations.reserve()
 end
 
 -- name:state:owned:tenant:uses:age ms:lease ms:exec id; state 'gone': it does not exist any more
--- → 'ok', 'revoked' (another session has it) or 'absent'
+--   -> 'ok', 'revoked' (another session has it) or 'absent'
 local function apply(entry, restoring)
   local f = {}
   for field in string.gmatch(entry .. ':', '([^:]*):') do f[#f + 1] = field end
@@ -330,7 +330,7 @@ local function apply_all(restoring)
   return answer
 end
 
--- 5… members as they are now, see apply() → 'ok', and a word for each. What is older than what is known changes nothing.
+-- 5... members as they are now, see apply() -> 'ok', and a word for each. What is older than what is known changes nothing.
 function operations.note()
   return apply_all(false)
 end
@@ -341,7 +341,7 @@ function operations.restore()
 end
 
 -- 5 name, empty = what others have parked last of this generation  6 'preparing' or 'destroying'  7 generation
--- → 'ok' and what describe() says, or 'recovering', 'none'
+--   -> 'ok' and what describe() says, or 'recovering', 'none'
 function operations.take()
   local name, to, generation = ARGV[5], ARGV[6], ARGV[7]
   local again = not first_time()
@@ -378,7 +378,7 @@ local function bury(dead)
 end
 
 -- 5 at most so many  6 1 = tell all records of this session as well
--- Members of sessions that have ended become ours: what is parked stays so, all else is to be destroyed. → 'ok' and describe() of each
+-- Members of sessions that have ended become ours: what is parked stays so, all else is to be destroyed. -> 'ok' and describe() of each
 function operations.adopt()
   local most, own = math.min(tonumber(ARGV[5]), MEMBERS_MAX), ARGV[6] == '1'
   local answer = {'ok'}
@@ -439,8 +439,8 @@ local function strike_missing(seen, began, answer)
   end
 end
 
--- 5 turn of the first call for this list  6 'last' or 'more'  7 names in the whole list  8… names
--- → 'ok' and, with the last ones, each name that has its second strike with 1 = it is one of our records, 0 = it is now, to be
+-- 5 turn of the first call for this list  6 'last' or 'more'  7 names in the whole list  8... names
+--   -> 'ok' and, with the last ones, each name that has its second strike with 1 = it is one of our records, 0 = it is now, to be
 -- destroyed; 'late': somebody else lists by now, or the list is not whole
 function operations.sweep()
   local seen, last, count = PREFIX .. 'seen:' .. ARGV[5], ARGV[6] == 'last', tonumber(ARGV[7])
