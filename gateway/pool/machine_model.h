@@ -78,6 +78,7 @@ struct model {
 	size_t created;
 	uint64_t create_told_us, wake_told_us, restore_told_us; /* the provider said: not before */
 	uint64_t hedges, claims;
+	uint64_t wakes; /* begun in this step */
 	unsigned names;
 	bool listing, stopping, stopped;
 	bool listed;           /* one listing has told everything */

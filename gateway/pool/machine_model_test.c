@@ -437,6 +437,7 @@ static void on_action(struct model *model, const struct machine_action *action)
 		on_operation(model, action, PREPARE);
 		break;
 	case MACHINE_DO_WAKE:
+		model->wakes++;
 		on_operation(model, action, WAKE);
 		break;
 	case MACHINE_DO_RESTORE:
@@ -475,8 +476,10 @@ static void send(struct model *model, struct machine_event event)
 			model->queue[model->queued++] = event.waiter;
 	}
 	struct machine_action action;
+	model->wakes = 0;
 	while (machine_next_action(&model->machine, &action))
 		on_action(model, &action);
+	CHECK(model, model->machine.hedges - model->hedges <= model->wakes);
 	model->claiming = NULL;
 	model->hedges = model->machine.hedges;
 	check(model);

@@ -208,20 +208,41 @@ static bool may_hedge(const struct machine *machine, const struct stock *stock)
 	return stock->warm >= HEDGE_STOCK && machine->hedges * HEDGE_PER_CLAIMS < machine->claims;
 }
 
+/* The one to be woken next, if any may be, and it is not slower than what is on its way already. */
+static struct pool_member *next_to_wake(struct machine *machine, uint64_t now_us, bool enough)
+{
+	struct pool_member *member = freshest(machine);
+	if (!member || !may_wake(machine, member, now_us))
+		return NULL;
+	bool may_be_cold = member->since_us + FALLEN_US <= now_us;
+	return may_be_cold && enough ? NULL : member;
+}
+
+static void wake(struct machine *machine, uint64_t now_us, struct pool_member *member, struct stock *stock)
+{
+	machine_take(machine, now_us, member, POOL_PREPARING);
+	stock->waking++;
+	stock->warm -= !member->aged;
+}
+
 /* A wake that takes too long while somebody waits: another one is begun beside it. Only ever the wake, never the command. */
-static void hedge(struct machine *machine, uint64_t now_us, struct stock *stock)
+static void hedge(struct machine *machine, uint64_t now_us, size_t wanted, struct stock *stock)
 {
 	struct pool_member *member;
 	uint64_t after_us = hedge_after_us(machine);
 	DL_FOREACH(machine->roster.lists[POOL_PREPARING], member) {
-		if (!may_hedge(machine, stock))
+		if (!may_hedge(machine, stock) || stock->waking > wanted)
 			return;
 		if (!member->waking || member->late || member->owned || now_us < member->since_us + after_us)
 			continue;
+		struct pool_member *other = next_to_wake(machine, now_us, stock->waking + stock->coming > wanted);
+		if (!other)
+			return;
 		member->late = true;
 		machine->hedges++;
 		stock->waking--;
 		stock->late++;
+		wake(machine, now_us, other, stock);
 	}
 }
 
@@ -241,19 +262,11 @@ static void promote(struct machine *machine, uint64_t now_us, size_t waiters, st
 {
 	size_t hot = machine_hot_wanted(machine);
 	size_t wanted = waiters + (hot > stock->hot ? hot - stock->hot : 0);
+	struct pool_member *member;
 	if (waiters)
-		hedge(machine, now_us, stock);
-	while (stock->waking < wanted) {
-		struct pool_member *member = freshest(machine);
-		if (!member || !may_wake(machine, member, now_us))
-			return;
-		/* One that may have fallen cold is slower than what is already on its way. */
-		if (member->since_us + FALLEN_US <= now_us && stock->waking + stock->coming >= wanted)
-			return;
-		machine_take(machine, now_us, member, POOL_PREPARING);
-		stock->waking++;
-		stock->warm -= !member->aged;
-	}
+		hedge(machine, now_us, wanted, stock);
+	while (stock->waking < wanted && (member = next_to_wake(machine, now_us, stock->waking + stock->coming >= wanted)))
+		wake(machine, now_us, member, stock);
 }
 
 /* --- filling ---------------------------------------------------------------------------------- */
@@ -265,13 +278,14 @@ static void make_room(struct machine *machine, uint64_t now_us)
 	if (machine_room(machine) || machine->roster.counts[POOL_DESTROYING])
 		return;
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
-		struct pool_member *member, *oldest = NULL;
+		/* The last one: of those in doubt whoever has longest to wait, of the others the oldest. */
+		struct pool_member *member, *last = NULL;
 		DL_FOREACH(machine->roster.lists[states[i]], member)
 			if (member->owned || member->strikes)
-				oldest = member;
-		if (!oldest)
+				last = member;
+		if (!last)
 			continue;
-		machine_let_go(machine, now_us, oldest);
+		machine_let_go(machine, now_us, last);
 		return;
 	}
 }
@@ -303,7 +317,9 @@ void machine_fill(struct machine *machine, uint64_t now_us)
 	size_t have = stock.free + stock.waking + stock.late + stock.coming;
 	size_t wanted = machine->target.hot + machine->target.warm + waiters;
 	size_t on_way = stock.waking + stock.coming;
-	note_shortage(machine, now_us, have - stock.coming < wanted && machine_room(machine));
+	/* Those in use may leave no room; those that cannot be destroyed are a reason to say so. */
+	bool has_room = machine_room(machine) || machine->roster.counts[POOL_DESTROYING];
+	note_shortage(machine, now_us, have - stock.coming < wanted && has_room);
 	while (have < wanted && create(machine, now_us, on_way < waiters, have, wanted)) {
 		have++;
 		on_way++;

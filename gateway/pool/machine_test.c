@@ -407,6 +407,11 @@ static void a_slow_wake_is_hedged(void **state)
 	PLAY(false, SIZES(.warm = 2, .max = 20), {"start", "list"}, {"listed ok", "create a, create b"},
 	     {"created a ok", "prepare a"}, {"created b ok", "prepare b"}, {"prepared a ok", "close a"}, {"prepared b ok", "close b"},
 	     {"claim 1 9000", "wake b, create c"}, {"wait 8000", ""});
+	/* While nothing may be woken it waits. */
+	PLAY(false, SIZES(.warm = 4, .max = 4), {"start", "list"}, {"listed ok", "create a, create b, create c, create d"},
+	     {"created a ok", "prepare a"}, {"created b ok", "prepare b"}, {"created c ok", "prepare c"}, {"created d ok", "prepare d"},
+	     {"prepared a ok", "close a"}, {"prepared b ok", "close b"}, {"prepared c ok", "close c"}, {"claim 1 60000", "wake c"},
+	     {"wait 1000", ""}, {"prepared d throttled 9000", "close d"}, {"wait 8999", ""}, {"wait 1", "prepare d, wake b"});
 }
 
 static void an_intent_wakes_and_creates_nothing(void **state)
@@ -531,6 +536,25 @@ static void a_stalled_refill_is_seen(void **state)
 	assert_true(machine_is_stalled(&script.machine, script.now_us));
 	play(&script, "prepared a ok");
 	assert_false(machine_is_stalled(&script.machine, script.now_us + 3600000000));
+	buf_deinit(&script.out);
+	machine_deinit(&script.machine);
+}
+
+static void what_cannot_be_destroyed_stalls_the_refill(void **state)
+{
+	(void)state;
+	struct script script = {.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(1 << 16)};
+	struct machine_options options = {.sizing = {.hot = 1, .max = 1}, .max_waiters = 1, .max_age_us = UINT64_C(3600000000), .seed = 7};
+	assert_int_equal(machine_init(&script.machine, &options), 0);
+	static const char *const course[] = {"start", "listed ok", "created a ok", "prepared a ok", "claim 1 0", "wait 600000"};
+	for (size_t i = 0; i < ARRAY_LEN(course); i++)
+		play(&script, course[i]);
+	assert_false(machine_is_stalled(&script.machine, script.now_us)); /* it is in use */
+	play(&script, "release a");
+	play(&script, "wait 59999");
+	assert_false(machine_is_stalled(&script.machine, script.now_us));
+	play(&script, "wait 1");
+	assert_true(machine_is_stalled(&script.machine, script.now_us));
 	buf_deinit(&script.out);
 	machine_deinit(&script.machine);
 }
@@ -668,6 +692,7 @@ int main(void)
 		cmocka_unit_test(destroying_is_put_off_while_others_wait),
 		cmocka_unit_test(sizes_follow_the_demand),
 		cmocka_unit_test(a_stalled_refill_is_seen),
+		cmocka_unit_test(what_cannot_be_destroyed_stalls_the_refill),
 		cmocka_unit_test(money_ends),
 		cmocka_unit_test(options_have_bounds),
 		cmocka_unit_test(an_impossible_transition_is_not_made),
