@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./tests/run [unit|integration|sdk|sprites [OPTION…]|fuzz|observe|bench [PART…]|image|package|soak|mutants|full]
+"""./tests/run [unit|integration|sdk|sdk-go|sprites [OPTION…]|fuzz|observe|bench [PART…]|image|package|soak|mutants|full]
 
 Plain: what every change must pass. `full`: what every release must pass; one
 name: that part alone. All parts run even if one fails; the last lines say how
@@ -178,6 +178,11 @@ def sdk(preset):
     python_tests(preset, "tests/sdk", seconds=600, python=made.stdout.strip())
 
 
+def sdk_go():
+    """The official SDK for Go against the emulator, with a Go that is fetched when it is missing."""
+    python_tests(None, "tests/sdk-go", parallel=False)
+
+
 LIVE = ("SPRITEGATE_SPRITES_URL", "SPRITEGATE_SPRITES_TOKEN")
 
 
@@ -224,6 +229,7 @@ def announce_sprites():
 UNIT = ("unit", lambda: unit("release"))
 EMULATOR = ("emulator", lambda: python_tests("release", "tests/emulator"))
 SDK = ("sdk", lambda: sdk("release"))
+SDK_GO = ("sdk-go", sdk_go)
 SPRITES = ("sprites", sprites)
 INTEGRATION = ("integration", lambda: integration("release"))
 UNIT_ASAN = ("unit, asan+ubsan", lambda: unit("asan"))
@@ -242,9 +248,9 @@ MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 
 PARTS = {
     "": [UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
-    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sprites": [SPRITES], "fuzz": [FUZZ], "observe": [OBSERVE], "bench": [BENCH], "image": [IMAGE],
+    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sdk-go": [SDK_GO], "sprites": [SPRITES], "fuzz": [FUZZ], "observe": [OBSERVE], "bench": [BENCH], "image": [IMAGE],
     "package": [PACKAGE], "soak": [SOAK], "mutants": [MUTANTS],
-    "full": [UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
+    "full": [UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
 }
 
 
