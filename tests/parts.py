@@ -244,13 +244,14 @@ OBSERVE = ("observe", lambda: python_tests("release", "tests/observe", parallel=
 IMAGE = ("image", lambda: script("tests/image.py", 1800))
 PACKAGE = ("package", lambda: python_tests("release", "tests/package", parallel=False))
 SOAK = ("soak", lambda: python_tests("release", "tests/soak", parallel=False, seconds=7200))
+MUTANTS_FIT = ("mutants fit the code", lambda: script("tests/mutants.py", 60, arguments=["--fit"]))
 MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 
 PARTS = {
-    "": [UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
+    "": [MUTANTS_FIT, UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
     "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sdk-go": [SDK_GO], "sprites": [SPRITES], "fuzz": [FUZZ], "observe": [OBSERVE], "bench": [BENCH], "image": [IMAGE],
     "package": [PACKAGE], "soak": [SOAK], "mutants": [MUTANTS],
-    "full": [UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
+    "full": [MUTANTS_FIT, UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
 }
 
 
