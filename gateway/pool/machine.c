@@ -63,7 +63,10 @@ void machine_deinit(struct machine *machine)
 
 void machine_act(struct machine *machine, struct machine_action action)
 {
-	assert(machine->action_count < machine->action_cap);
+	if (machine->action_count == machine->action_cap) {
+		roster_impossible(&machine->roster);
+		return;
+	}
 	size_t at = (machine->action_head + machine->action_count++) % machine->action_cap;
 	machine->actions[at] = action;
 }
@@ -301,7 +304,8 @@ static void pass(struct machine *machine, uint64_t now_us)
 		spend_init(&machine->spend, machine->options.day_nusd, now_us);
 		machine->begun = true;
 	}
-	spend_pass(&machine->spend, now_us, machine_running_idle(machine, now_us), machine->roster.counts[POOL_LEASED]);
+	uint64_t idle_us = machine_idle_us(machine, machine->spend.at_us, now_us);
+	spend_pass(&machine->spend, now_us, idle_us, machine->roster.counts[POOL_LEASED]);
 	machine->now_us = now_us;
 }
 

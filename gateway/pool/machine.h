@@ -168,3 +168,6 @@ size_t machine_running_limit(const struct machine *machine);
 
 /* Sprites that run without a claim: on their way, hot, or parked so recently that the provider may not have paused them yet. */
 size_t machine_running_idle(const struct machine *machine, uint64_t now_us);
+
+/* How long they ran, added up, while nothing changed. */
+uint64_t machine_idle_us(const struct machine *machine, uint64_t from_us, uint64_t to_us);

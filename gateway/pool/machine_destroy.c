@@ -74,6 +74,7 @@ static void destroy_failed(struct machine *machine, uint64_t now_us, const struc
 	uint64_t asked_us = machine_retry_us(event->retry_after_ms);
 	uint64_t backoff_us = gate_backoff_us(++member->attempts, &machine->random);
 	member->told = asked_us > 0 || wait_us > 0;
+	member->absent_us = 0; /* it may have been denied and on the list */
 	member->wait_us = now_us + machine_later(machine_later(wait_us, asked_us), backoff_us);
 }
 
@@ -130,8 +131,11 @@ uint64_t machine_destroy_due(const struct machine *machine)
 
 void machine_found(struct machine *machine, uint64_t now_us, const char *name)
 {
-	if (roster_find(&machine->roster, name))
+	struct pool_member *known = roster_find(&machine->roster, name);
+	if (known) {
+		known->absent_us = 0;
 		return;
+	}
 	struct pool_member *member = roster_new(&machine->roster, POOL_DESTROYING, now_us);
 	if (!member) {
 		machine->list.incomplete = true;

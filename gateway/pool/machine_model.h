@@ -52,6 +52,7 @@ struct member {
 	bool leased, open;
 	bool leftover;
 	uint64_t destroy_told_us;
+	uint64_t denied_us; /* first of the answers in a row that it does not exist; 0 = none */
 	bool used, clean; /* by `tenant`; restored since */
 	uint64_t tenant;  /* who has it, or had it last */
 };

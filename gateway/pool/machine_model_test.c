@@ -674,7 +674,14 @@ static void finish(struct model *model, struct pool_member *member)
 	event.member = member;
 	event.type = types[operation];
 	note_told(model, mine, operation, &event);
+	if (operation == DESTROY && event.code != PROVIDER_GONE)
+		mine->denied_us = 0;
+	else if (operation == DESTROY && !mine->denied_us)
+		mine->denied_us = model->now_us;
 	send(model, event);
+	/* Only OK, or two denials in a row that are 5 s apart, let it go. */
+	CHECK(model, operation != DESTROY || member->state != POOL_GONE || event.code == PROVIDER_OK ||
+			     model->now_us >= mine->denied_us + 5 * SECOND_US);
 }
 
 static bool finish_any(struct model *model)
@@ -696,7 +703,10 @@ static void finish_listing(struct model *model)
 	for (size_t i = 0; i < SPRITES; i++) {
 		if (!model->sprites[i].exists || (failed && chance(model, 50)))
 			continue;
-		struct pool_member *next = model->machine.roster.free;
+		struct pool_member *next = model->machine.roster.free, *known;
+		DL_FOREACH(model->machine.roster.lists[POOL_DESTROYING], known)
+			if (strcmp(known->name, model->sprites[i].name) == 0)
+				member_of(model, known)->denied_us = 0;
 		send(model, (struct machine_event){.type = MACHINE_FOUND, .name = model->sprites[i].name});
 		if (next && next != model->machine.roster.free)
 			*member_of(model, next) = (struct member){.leftover = true, .operation = member_of(model, next)->operation};

@@ -45,12 +45,33 @@ static size_t lingering(const struct machine *machine, enum pool_state state, ui
 	return n;
 }
 
-size_t machine_running_idle(const struct machine *machine, uint64_t now_us)
+static size_t running(const struct machine *machine)
 {
 	const size_t *counts = machine->roster.counts;
-	size_t running = counts[POOL_INTENT] + counts[POOL_CREATING] + counts[POOL_PREPARING] + counts[POOL_HOT] +
-			 counts[POOL_RECYCLING] + counts[POOL_QUARANTINE];
-	return running + lingering(machine, POOL_WARM, now_us) + lingering(machine, POOL_DESTROYING, now_us);
+	return counts[POOL_INTENT] + counts[POOL_CREATING] + counts[POOL_PREPARING] + counts[POOL_HOT] + counts[POOL_RECYCLING] +
+	       counts[POOL_QUARANTINE];
+}
+
+size_t machine_running_idle(const struct machine *machine, uint64_t now_us)
+{
+	return running(machine) + lingering(machine, POOL_WARM, now_us) + lingering(machine, POOL_DESTROYING, now_us);
+}
+
+static uint64_t lingered_us(const struct machine *machine, enum pool_state state, uint64_t from_us, uint64_t to_us)
+{
+	uint64_t us = 0;
+	const struct pool_member *member;
+	DL_FOREACH(machine->roster.lists[state], member) {
+		uint64_t end_us = member->since_us + LINGER_US;
+		us += end_us > to_us ? to_us - from_us : end_us > from_us ? end_us - from_us : 0;
+	}
+	return us;
+}
+
+uint64_t machine_idle_us(const struct machine *machine, uint64_t from_us, uint64_t to_us)
+{
+	return running(machine) * (to_us - from_us) + lingered_us(machine, POOL_WARM, from_us, to_us) +
+	       lingered_us(machine, POOL_DESTROYING, from_us, to_us);
 }
 
 static void block(struct machine *machine, uint64_t until_us)

@@ -53,7 +53,7 @@ struct pool_member *roster_new(struct roster *roster, enum pool_state state, uin
 void roster_impossible(struct roster *roster)
 {
 	roster->impossible++;
-	assert(!"impossible transition");
+	assert(!"impossible");
 }
 
 bool roster_move(struct roster *roster, struct pool_member *member, enum pool_state to, uint64_t now_us)

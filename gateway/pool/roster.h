@@ -36,7 +36,7 @@ struct pool_member {
 	uint64_t wait_us;    /* destroying, quarantine: the next attempt waits for this; 0 = for nothing */
 	struct fair_tenant *tenant; /* leased: to whom */
 	uint64_t doubtful_us; /* destroying: its creation was never confirmed, it may yet appear until then; 0 = it was */
-	uint64_t absent_us;  /* destroying: first answer that it does not exist; 0 = none */
+	uint64_t absent_us;  /* destroying: first answer that it does not exist, not contradicted since; 0 = none */
 	/* The driver's. */
 	char name[PROVIDER_NAME_MAX + 1];
 	struct sandbox *sandbox;

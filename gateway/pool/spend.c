@@ -11,13 +11,12 @@ void spend_init(struct spend *spend, uint64_t allowed_nusd, uint64_t now_us)
 	*spend = (struct spend){.allowed_nusd = allowed_nusd, .day_us = now_us, .at_us = now_us};
 }
 
-void spend_pass(struct spend *spend, uint64_t now_us, size_t idle, size_t busy)
+void spend_pass(struct spend *spend, uint64_t now_us, uint64_t idle_us, size_t busy)
 {
-	uint64_t us = now_us - spend->at_us;
-	uint64_t nusd_per_s = idle * NUSD(SIZING_IDLE_USD_PER_SECOND) + busy * NUSD(SIZING_BUSY_USD_PER_SECOND);
-	uint64_t nusd = us * nusd_per_s / 1000000;
+	uint64_t busy_us = (now_us - spend->at_us) * busy;
+	uint64_t nusd = (idle_us * NUSD(SIZING_IDLE_USD_PER_SECOND) + busy_us * NUSD(SIZING_BUSY_USD_PER_SECOND)) / 1000000;
 	spend->at_us = now_us;
-	spend->idle_us += us * idle;
+	spend->idle_us += idle_us;
 	spend->total_nusd += nusd;
 	while (now_us >= spend->day_us + DAY_US) {
 		spend->day_us += DAY_US;

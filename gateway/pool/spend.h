@@ -23,8 +23,8 @@ struct spend {
 
 void spend_init(struct spend *spend, uint64_t allowed_nusd, uint64_t now_us);
 
-/* Since the last call so many Sprites ran idle and so many worked. */
-void spend_pass(struct spend *spend, uint64_t now_us, size_t idle, size_t busy);
+/* Since the last call Sprites ran idle for idle_us, added up, and so many worked. */
+void spend_pass(struct spend *spend, uint64_t now_us, uint64_t idle_us, size_t busy);
 
 enum spend_level spend_level(const struct spend *spend);
 
