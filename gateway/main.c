@@ -24,7 +24,7 @@ static const char help_text[] =
 	"  spritegate doctor [--json] [--config FILE] look at settings, Redis, Sprites and Datasette: what is wrong, what to do\n"
 	"  spritegate token COMMAND …                 make and manage tokens (spritegate token --help)\n"
 	"  spritegate policy COMMAND …                rules that tokens inherit (spritegate policy --help)\n"
-	"  spritegate lease list [--json]             commands that are running\n"
+	"  spritegate lease COMMAND …                 commands that are running, and ending them (spritegate lease --help)\n"
 	"  spritegate health [HOST:PORT]              exit 0 when the gateway there serves; default: the port of LISTEN\n"
 	"  spritegate help config                     every setting, as Markdown\n"
 	"  spritegate help manual                     the same as the manual page spritegate.conf(5)\n"

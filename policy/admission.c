@@ -2,6 +2,7 @@
 
 #include "gateway/base/id.h"
 #include "gateway/base/log.h"
+#include "policy/holds.h"
 #include "policy/keys.h"
 #include "policy/known_bad.h"
 #include "policy/script.h"
@@ -44,6 +45,7 @@ struct admission {
 	struct admission_options options;
 	struct link *link;
 	struct settlements settlements;
+	struct holds holds;
 	struct known_bad known_bad;
 	char pepper_id[TOKEN_PEPPER_ID_LEN + 1];
 	struct admission_call *asked;   /* Redis has not answered yet; also those whose caller is gone */
@@ -317,6 +319,18 @@ void admission_cancel(struct admission *admission, struct admission_call *call)
 	call->done = NULL;
 }
 
+/* --- leases whose commands run ---------------------------------------------- */
+
+void admission_hold(struct admission *admission, struct admission_hold *hold)
+{
+	holds_add(&admission->holds, hold);
+}
+
+void admission_let_go(struct admission *admission, struct admission_hold *hold)
+{
+	holds_remove(&admission->holds, hold);
+}
+
 /* --- life ------------------------------------------------------------------- */
 
 static void on_link_state(void *ctx, enum link_breaker breaker)
@@ -358,6 +372,7 @@ struct admission *admission_new(const struct admission_options *options)
 		return NULL;
 	}
 	settlements_init(&admission->settlements, admission->link, options->max_unsettled);
+	holds_init(&admission->holds, options->loop, admission->link);
 	(void)uv_timer_init(options->loop, &admission->soon);
 	(void)uv_timer_init(options->loop, &admission->retry);
 	admission->soon.data = admission->retry.data = admission;
@@ -387,12 +402,19 @@ static void on_timer_closed(uv_handle_t *handle)
 	release(handle->data);
 }
 
+static void on_holds_closed(uv_handle_t *handle)
+{
+	struct holds *holds = handle->data;
+	release(CONTAINER_OF(holds, struct admission, holds));
+}
+
 void admission_free(struct admission *admission, void (*on_freed)(void *ctx), void *ctx)
 {
 	struct admission_call *call, *next;
 	admission->on_freed = on_freed;
 	admission->freed_ctx = ctx;
-	admission->handles = 3;
+	admission->handles = 4;
+	holds_stop(&admission->holds);
 	settlements_stop(&admission->settlements);
 	DL_FOREACH(admission->asked, call)
 		call->done = NULL;
@@ -403,6 +425,7 @@ void admission_free(struct admission *admission, void (*on_freed)(void *ctx), vo
 	}
 	uv_close((uv_handle_t *)&admission->soon, on_timer_closed);
 	uv_close((uv_handle_t *)&admission->retry, on_timer_closed);
+	uv_close((uv_handle_t *)&admission->holds.timer, on_holds_closed);
 }
 
 size_t admission_unsettled(const struct admission *admission)

@@ -115,6 +115,21 @@ void admission_cancel(struct admission *admission, struct admission_call *call);
 MUST_CHECK int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms,
 				uint64_t out_bytes, bool refund);
 
+/* A lease whose command runs: while it is held, an operator can end it (`lease kill`, `token revoke --kill`) within a second.
+ * Lies in the caller's own struct. Set `lease` and `on_killed`, zero the rest. on_killed runs once, from the loop; it may let go. */
+struct admission_hold {
+	struct admission_lease lease;
+	void (*on_killed)(struct admission_hold *hold);
+	/* The admission's own: */
+	bool killed;
+	struct admission_hold *prev, *next;
+};
+
+void admission_hold(struct admission *admission, struct admission_hold *hold);
+
+/* Before admission_free(). */
+void admission_let_go(struct admission *admission, struct admission_hold *hold);
+
 /* Settlements not acknowledged yet: drain waits for 0. */
 size_t admission_unsettled(const struct admission *admission);
 

@@ -151,12 +151,13 @@ static bool run_script(struct examination *exam, const struct script *script, co
 
 static void check_scripts(struct examination *exam)
 {
-	static const char advice[] = "Let the user run EVAL, EVALSHA and the commands listed in docs/POLICY.md on the keys " KEY_PREFIX "*.";
+	static const char advice[] = "Let the user run EVAL, EVALSHA, MGET and the commands listed in docs/POLICY.md on the keys " KEY_PREFIX "*.";
 	const struct slice admit[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-"), SLICE("-"), SLICE("-"),
 				      SLICE("1"), SLICE("-"), SLICE("0"), SLICE("0")};
 	const struct slice settle[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-"), SLICE("0"), SLICE("0"), SLICE("0")};
+	const struct slice marks[] = {SLICE("MGET"), SLICE(KEY_KILL NOBODY)};
 	CLEANUP(redis_reply_free) redisReply *admitted = NULL, *settled = NULL;
-	if (!run_script(exam, &script_admit, admit, ARRAY_LEN(admit), &admitted) ||
+	if (redis_blocking_tell(&exam->redis, marks, ARRAY_LEN(marks)) != 0 || !run_script(exam, &script_admit, admit, ARRAY_LEN(admit), &admitted) ||
 	    !run_script(exam, &script_settle, settle, ARRAY_LEN(settle), &settled)) {
 		tell(exam, "redis-scripts", CHECKUP_FAIL, advice, "%s", exam->redis.reason);
 		return;

@@ -273,14 +273,13 @@ static int change_status(struct cli *cli, const char *kid, const char *status, b
 	return EXIT_SUCCESS;
 }
 
-/* Asks the person at the terminal; programs say --yes. */
-static int confirm(const struct cli *cli, size_t count, const char *actor)
+int cli_confirm(const struct cli *cli, size_t count, const char *what)
 {
 	const struct policy_cli_options *o = cli->options;
 	char answer[16] = "";
 	if (!isatty(fileno(o->in)))
-		return cli_fail_usage(cli, "that is for all tokens of an actor: without a terminal to ask at it needs --yes");
-	fprintf(o->err, "%s %zu tokens of %s? Type yes: ", cli->verb, count, actor);
+		return cli_fail_usage(cli, "that is for more than was named: without a terminal to ask at it needs --yes");
+	fprintf(o->err, "%s %zu %s? Type yes: ", cli->verb, count, what);
 	fflush(o->err);
 	if (fgets(answer, sizeof answer, o->in) && strcmp(answer, "yes\n") == 0)
 		return 0;
@@ -306,48 +305,77 @@ static int find_of_actor(struct cli *cli, const char *actor, const char *status,
 	return r;
 }
 
-static int change_status_of_actor(struct cli *cli, const char *actor, const char *status, bool yes, bool json)
+struct status_words {
+	const char *status, *actor;
+	bool json, yes, kill;
+	int kids; /* moved to the front of argv */
+};
+
+/* The worst exit status. A token that cannot be changed keeps none of the others from it; `kids` are reordered. */
+static int change_each(struct cli *cli, char **kids, size_t count, const struct status_words *words)
+{
+	int worst = EXIT_SUCCESS;
+	size_t changed = 0;
+	for (size_t i = 0; i < count; i++) {
+		int r = change_status(cli, kids[i], words->status, words->json);
+		worst = r > worst ? r : worst;
+		if (r == 0)
+			kids[changed++] = kids[i];
+	}
+	int r = words->kill ? cli_kill_of_kids(cli, kids, changed, words->json) : EXIT_SUCCESS;
+	return r > worst ? r : worst;
+}
+
+static int change_status_of_actor(struct cli *cli, const struct status_words *words)
 {
 	CLEANUP(free_ptr) store_name *kids = NULL;
+	CLEANUP(free_ptr) char **names = NULL;
+	char what[RECORD_TEXT_MAX + 12];
 	size_t count = 0;
-	int r = find_of_actor(cli, actor, status, &kids, &count);
+	int r = find_of_actor(cli, words->actor, words->status, &kids, &count);
 	if (r)
 		return cli_fail_store(cli, r);
 	if (!count)
 		return cli_fail(cli, "the actor has no token that this would change");
-	r = yes ? 0 : confirm(cli, count, actor);
-	for (size_t i = 0; r == 0 && i < count; i++)
-		r = change_status(cli, kids[i], status, json);
-	return r;
+	snprintf(what, sizeof what, "tokens of %.*s", RECORD_TEXT_MAX, words->actor);
+	names = calloc(count, sizeof *names);
+	r = !names ? cli_fail(cli, "out of memory") : words->yes ? 0 : cli_confirm(cli, count, what);
+	if (r)
+		return r;
+	for (size_t i = 0; i < count; i++)
+		names[i] = kids[i];
+	return change_each(cli, names, count, words);
+}
+
+static bool read_status_words(int argc, char **argv, struct status_words *words)
+{
+	for (int i = 0; i < argc; i++) {
+		if (strcmp(argv[i], "--json") == 0)
+			words->json = true;
+		else if (strcmp(argv[i], "--yes") == 0)
+			words->yes = true;
+		else if (strcmp(argv[i], "--kill") == 0 && strcmp(words->status, "revoked") == 0)
+			words->kill = true;
+		else if (strcmp(argv[i], "--actor") == 0 && i + 1 < argc && !words->actor)
+			words->actor = argv[++i];
+		else if (token_kid_is_valid(slice_str(argv[i])))
+			argv[words->kids++] = argv[i];
+		else
+			return false;
+	}
+	return !words->actor != !words->kids;
 }
 
 static int run_status(struct cli *cli, int argc, char **argv, const char *status)
 {
-	const char *actor = NULL;
-	bool json = false, yes = false;
-	int kids = 0;
-	for (int i = 0; i < argc; i++) {
-		if (strcmp(argv[i], "--json") == 0)
-			json = true;
-		else if (strcmp(argv[i], "--yes") == 0)
-			yes = true;
-		else if (strcmp(argv[i], "--actor") == 0 && i + 1 < argc && !actor)
-			actor = argv[++i];
-		else if (token_kid_is_valid(slice_str(argv[i])))
-			argv[kids++] = argv[i];
-		else
-			return cli_fail_usage(cli, "needs a KID (the 16 letters and digits after sgt_) or several, or --actor NAME [--yes]; --json");
-	}
-	if (!actor == !kids)
-		return cli_fail_usage(cli, "needs a KID (the 16 letters and digits after sgt_) or several, or --actor NAME [--yes]; --json");
-	if (actor)
-		return change_status_of_actor(cli, actor, status, yes, json);
-	int worst = EXIT_SUCCESS;
-	for (int i = 0; i < kids; i++) {
-		int r = change_status(cli, argv[i], status, json);
-		worst = r > worst ? r : worst;
-	}
-	return worst;
+	struct status_words words = {.status = status};
+	if (!read_status_words(argc, argv, &words))
+		return cli_fail_usage(cli, strcmp(status, "revoked") == 0
+						   ? "needs a KID (the 16 letters and digits after sgt_) or several, or --actor NAME [--yes]; --kill; --json"
+						   : "needs a KID (the 16 letters and digits after sgt_) or several, or --actor NAME [--yes]; --json");
+	if (words.actor)
+		return change_status_of_actor(cli, &words);
+	return change_each(cli, argv, (size_t)words.kids, &words);
 }
 
 /* --- looking ---------------------------------------------------------------------- */
@@ -489,6 +517,7 @@ static void print_token_usage(FILE *out)
 	      "       spritegate token rotate KID [--grace TIME]       another secret; the old one counts for TIME (24h) more\n"
 	      "       spritegate token suspend|resume|revoke KID…      it is refused from the next call on; revoked is for ever\n"
 	      "       spritegate token suspend|resume|revoke --actor NAME [--yes]   all tokens of an actor\n"
+	      "       spritegate token revoke --kill …                 what runs is ended as well, within a second\n"
 	      "KID is the part after sgt_; `spritegate token create --help` lists the flags. All take --json.\n",
 	      out);
 }

@@ -27,5 +27,11 @@ int cli_fail_store(const struct cli *cli, int result);
 /* The rules that hold for a token: its own over its policy's. 0, STORE_E_MISSING (no such policy), or another result of the store. */
 MUST_CHECK int cli_rules_of(struct cli *cli, const struct record *own, struct record *rules);
 
+/* Asks the person at the terminal whether `count` of `what` are meant; programs say --yes. 0, or the exit status. */
+int cli_confirm(const struct cli *cli, size_t count, const char *what);
+
+/* Ends what runs under these tokens, which take no new commands any more, and waits until it is seen to be gone; the exit status. */
+int cli_kill_of_kids(struct cli *cli, char **kids, size_t count, bool json);
+
 int cli_policy(struct cli *cli, int argc, char **argv);
 int cli_lease(struct cli *cli, int argc, char **argv);

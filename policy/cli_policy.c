@@ -1,6 +1,5 @@
 #include "policy/cli_common.h"
 
-#include "gateway/base/clock.h"
 #include "policy/limits.h"
 
 #include <inttypes.h>
@@ -226,57 +225,4 @@ int cli_policy(struct cli *cli, int argc, char **argv)
 	}
 	cli->verb = "";
 	return cli_fail_usage(cli, "the commands are set, list, show, diff and check; --help explains them");
-}
-
-/* --- leases ------------------------------------------------------------------------ */
-
-static int print_leases(const struct cli *cli, const char *kid, bool json, bool *first)
-{
-	CLEANUP(free_ptr) struct store_lease *leases = calloc(STORE_LEASES_MAX, sizeof *leases);
-	size_t count = 0;
-	int r = leases ? store_leases(cli->store, slice_str(kid), leases, &count) : STORE_E_REDIS;
-	for (size_t i = 0; r == 0 && i < count; i++) {
-		char since[25], end[25], granted[LIMITS_TEXT_LEN + 1];
-		clock_format(leases[i].since_ms, since);
-		clock_format(leases[i].end_ms, end);
-		limits_write_duration(leases[i].granted_ms, granted);
-		if (json)
-			fprintf(cli->options->out, "%s{\"lease\":\"%s\",\"kid\":\"%s\",\"since\":\"%s\",\"granted_ms\":%" PRIu64 ",\"ends\":\"%s\"}",
-				*first ? "[" : ",\n ", leases[i].id, kid, since, leases[i].granted_ms, end);
-		else
-			fprintf(cli->options->out, "%-24s  %-16s  %-24s  %-8s  %s\n", leases[i].id, kid, since, granted, end);
-		*first = false;
-	}
-	return r;
-}
-
-static int list_leases(struct cli *cli, bool json)
-{
-	CLEANUP(free_ptr) store_name *kids = NULL;
-	size_t count = 0;
-	bool first = true;
-	int r = store_list(cli->store, STORE_LEASES, &kids, &count);
-	if (r == 0 && !json)
-		fprintf(cli->options->out, "%-24s  %-16s  %-24s  %-8s  %s\n", "LEASE", "KID", "SINCE", "GRANTED", "ENDS");
-	for (size_t i = 0; r == 0 && i < count; i++)
-		r = print_leases(cli, kids[i], json, &first);
-	if (r)
-		return cli_fail_store(cli, r);
-	if (json)
-		fputs(first ? "[]\n" : "]\n", cli->options->out);
-	return EXIT_SUCCESS;
-}
-
-int cli_lease(struct cli *cli, int argc, char **argv)
-{
-	static const char usage[] = "usage: spritegate lease list [--json]   commands that are running, or were and are not settled\n";
-	bool json = argc == 2 && strcmp(argv[1], "--json") == 0;
-	if (strcmp(cli->verb, "list") == 0 && argc == 1 + json)
-		return list_leases(cli, json);
-	if (argc && strcmp(argv[argc - 1], "--help") == 0) {
-		fputs(usage, cli->options->out);
-		return EXIT_SUCCESS;
-	}
-	fputs(usage, cli->options->err);
-	return CLI_EXIT_USAGE;
 }

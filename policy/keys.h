@@ -13,6 +13,7 @@
 #define KEY_LEASES       KEY_PREFIX "c:"         /* + kid: running commands */
 #define KEY_BUDGET       KEY_PREFIX "b:"         /* + kid:yyyymmdd: what was used that day */
 #define KEY_ACTOR_INDEX  KEY_PREFIX "ix:actor:"  /* + actor: its kids */
+#define KEY_KILL         KEY_PREFIX "kill:"      /* + kid or lease: what runs under it is to end; its value is that name again */
 #define KEY_AUDIT        KEY_PREFIX "audit"      /* what operators did */
 #define KEY_EVENTS       KEY_PREFIX "ev"         /* channel: "revoke <kid>" */
 #define KEY_POOL         KEY_PREFIX "pool:"      /* + pool: + …: the records of a shared pool (scripts/pool.lua) */

@@ -13,6 +13,7 @@
 #define KEEP_DAYS 30 /* a record stays this long after its expiry, for `show` */
 #define AUDIT_MAX "10000"
 #define KEY_MAX   200
+#define KILL_MS   "7200000" /* longer than a gateway lets a command wait and run */
 
 _Static_assert(STORE_E_REDIS == REDIS_BLOCKING_E_FAILED, "one code is passed on as the other");
 _Static_assert(REDIS_BLOCKING_ARGS_MAX >= 2 * RECORD_FIELDS + 2, "a whole record is one HSET");
@@ -302,6 +303,18 @@ int store_change(struct store *store, struct slice kid, const struct record *loa
 		r = announce(store, action, kid);
 	if (r == 0)
 		r = audit(store, action, "kid", kid, slice_str(loaded->actor));
+	return r ? r : commit(store);
+}
+
+int store_kill(struct store *store, const char *what, struct slice name)
+{
+	char key[KEY_MAX];
+	struct slice args[] = {SLICE("SET"), make_key(key, KEY_KILL, name), name, SLICE("PX"), SLICE(KILL_MS)};
+	int r = begin(store);
+	if (r == 0)
+		r = tell(store, args, ARRAY_LEN(args));
+	if (r == 0)
+		r = audit(store, "kill", what, name, (struct slice){0});
 	return r ? r : commit(store);
 }
 

@@ -61,6 +61,10 @@ MUST_CHECK int store_watch(struct store *store, enum store_kind kind, struct sli
 MUST_CHECK int store_change(struct store *store, struct slice kid, const struct record *loaded, const struct record *changes,
 			    uint64_t removed, const char *action);
 
+/* Marks what runs under a kid or a lease (`what` says which: "kid" or "lease") to be ended by whatever gateway has it. The mark
+ * stays as long as a lease can last. */
+MUST_CHECK int store_kill(struct store *store, const char *what, struct slice name);
+
 /* version 0: the present one. */
 MUST_CHECK int store_load_policy(struct store *store, struct slice name, uint64_t version, struct record *policy);
 /* As a whole, under policy->ver, which is also kept under that number. */

@@ -13,6 +13,7 @@
 struct entry {
 	char exec_id[ID_UUID_LEN + 1];
 	struct run *run;
+	struct admission_hold hold; /* until it is answered: its lease is settled then */
 	struct entry *prev, *next;
 };
 
@@ -36,7 +37,7 @@ struct exec_agent {
 	void *freed_ctx;
 };
 
-static void count_end(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result)
+static void count_end(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result, bool by_operator)
 {
 	struct metrics_labels labels = {{job->outcome, metrics_value(METRIC_EXEC_TOTAL, 1, job->tier)}};
 	metrics_add(agent->metrics, METRIC_EXEC_TOTAL, labels, 1);
@@ -50,7 +51,7 @@ static void count_end(struct exec_agent *agent, const struct exec_job *job, cons
 		return;
 	metrics_observe(agent->metrics, METRIC_EXEC_SECONDS, METRICS_NONE, result->run_us);
 	metrics_add(agent->metrics, METRIC_EXEC_SANDBOX_SECONDS, METRICS_NONE, result->run_us);
-	const char *reason = job->outcome == EXEC_TIMED_OUT ? "timeout" : agent->draining ? "drain" : "client_gone";
+	const char *reason = job->outcome == EXEC_TIMED_OUT ? "timeout" : by_operator ? "operator" : agent->draining ? "drain" : "client_gone";
 	if (job->outcome == EXEC_TIMED_OUT || job->outcome == EXEC_CANCELED) {
 		struct metrics_labels killed = {{metrics_value(METRIC_EXEC_KILLED, 0, reason)}};
 		metrics_add(agent->metrics, METRIC_EXEC_KILLED, killed, 1);
@@ -63,11 +64,30 @@ static void reply(struct exec_job *job)
 		exec_job_free(job); /* the worker is gone, and its client with it */
 }
 
+static struct entry *find_entry(struct exec_agent *agent, const char *exec_id)
+{
+	struct entry *entry;
+	DL_FOREACH (agent->runs, entry)
+		if (strcmp(entry->exec_id, exec_id) == 0)
+			return entry;
+	return NULL;
+}
+
 static void on_answered(void *ctx, struct exec_job *job, const struct exec_result *result)
 {
 	struct exec_agent *agent = ctx;
-	count_end(agent, job, result);
+	struct entry *entry = find_entry(agent, job->message.exec_id);
+	admission_let_go(agent->settlement, &entry->hold);
+	count_end(agent, job, result, entry->hold.killed);
 	reply(job);
+}
+
+/* An operator wants it ended. */
+static void on_killed(struct admission_hold *hold)
+{
+	struct entry *entry = CONTAINER_OF(hold, struct entry, hold);
+	log_info("exec %s: killed by an operator", entry->exec_id);
+	run_cancel(entry->run);
 }
 
 static void on_run_freed(void *ctx, struct run *run)
@@ -97,8 +117,10 @@ static void refuse(struct exec_agent *agent, struct exec_job *job)
 static void start(struct exec_agent *agent, struct exec_job *job)
 {
 	struct entry *entry = calloc(1, sizeof *entry);
-	if (entry)
+	if (entry) {
+		*entry = (struct entry){.hold = {.lease = job->lease, .on_killed = on_killed}};
 		entry->run = run_start(&agent->owner, job);
+	}
 	if (!entry || !entry->run) {
 		free(entry);
 		refuse(agent, job);
@@ -107,16 +129,14 @@ static void start(struct exec_agent *agent, struct exec_job *job)
 	memcpy(entry->exec_id, job->message.exec_id, sizeof entry->exec_id);
 	DL_APPEND(agent->runs, entry);
 	agent->run_count++;
+	admission_hold(agent->settlement, &entry->hold);
 }
 
 /* NULL when it has ended. */
 static struct run *find(struct exec_agent *agent, const char *exec_id)
 {
-	struct entry *entry;
-	DL_FOREACH (agent->runs, entry)
-		if (strcmp(entry->exec_id, exec_id) == 0)
-			return entry->run;
-	return NULL;
+	struct entry *entry = find_entry(agent, exec_id);
+	return entry ? entry->run : NULL;
 }
 
 static void cancel(struct exec_agent *agent, struct exec_cancel *message)

@@ -20,7 +20,7 @@ static const char *const decision_reasons[] = {"granted",     "missing_token", "
 static const char *const shadow_policies[] = {"rate",   "actor-rate", "concurrency", "actor-concurrency", "budget", "output-budget",
 					      "network", "command",   "environment", "input",	     "other"};
 static const char *const check_results[] = {"verified", "recovered", "incomplete", "failed", "other"};
-static const char *const kill_reasons[] = {"timeout", "client_gone", "drain"};
+static const char *const kill_reasons[] = {"timeout", "client_gone", "drain", "operator"};
 static const char *const auth_failures[] = {"missing", "malformed", "checksum",	     "unknown",	     "bad-mac",	      "other-pepper",
 					    "expired", "revoked",   "suspended", "not-yet-valid", "broken-record", "other"};
 static const char *const redis_errors[] = {"timeout", "error", "lost", "other"};

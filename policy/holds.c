@@ -1,0 +1,104 @@
+#include "policy/holds.h"
+
+#include "gateway/base/log.h"
+#include "policy/keys.h"
+
+#include <hiredis/hiredis.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#define ASK_MS 300
+
+#define KEY_SIZE (sizeof KEY_KILL + ADMISSION_LEASE_LEN)
+
+_Static_assert(ADMISSION_LEASE_LEN > ADMISSION_KID_LEN, "a key of either fits");
+
+/* The value of a mark is the name in its key: the answer says by itself which of them are there. */
+static void kill_those(struct holds *holds, const struct redisReply *reply)
+{
+	struct admission_hold *hold, *next;
+	for (size_t i = 0; i < reply->elements; i++) {
+		const redisReply *mark = reply->element[i];
+		struct slice name = mark->type == REDIS_REPLY_STRING ? slice_of(mark->str, mark->len) : (struct slice){0};
+		DL_FOREACH_SAFE (holds->list, hold, next)
+			if (name.len && !hold->killed &&
+			    (slice_equal(name, slice_str(hold->lease.id)) || slice_equal(name, slice_str(hold->lease.kid)))) {
+				hold->killed = true;
+				hold->on_killed(hold);
+			}
+	}
+}
+
+static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply)
+{
+	struct holds *holds = CONTAINER_OF(command, struct holds, question);
+	if (event == LINK_TIMEOUT)
+		return; /* its answer or the end of the connection follows */
+	holds->asking = false;
+	if (event == LINK_REPLY && !holds->stopped && reply->type == REDIS_REPLY_ARRAY)
+		kill_those(holds, reply);
+}
+
+static size_t put_key(const char *name, char key[KEY_SIZE])
+{
+	int n = snprintf(key, KEY_SIZE, KEY_KILL "%s", name);
+	return n > 0 ? (size_t)n : 0;
+}
+
+static void ask(struct holds *holds)
+{
+	struct admission_hold *hold;
+	size_t count = 0, argc = 1;
+	DL_COUNT(holds->list, hold, count);
+	CLEANUP(free_ptr) char (*keys)[KEY_SIZE] = calloc(2 * count, sizeof *keys);
+	CLEANUP(free_ptr) const char **argv = calloc(2 * count + 1, sizeof *argv);
+	CLEANUP(free_ptr) size_t *lengths = calloc(2 * count + 1, sizeof *lengths);
+	if (!keys || !argv || !lengths)
+		return;
+	argv[0] = "MGET";
+	lengths[0] = strlen(argv[0]);
+	DL_FOREACH (holds->list, hold) {
+		const char *const names[] = {hold->lease.id, hold->lease.kid};
+		for (size_t i = 0; i < ARRAY_LEN(names); i++, argc++) {
+			lengths[argc] = put_key(names[i], keys[argc - 1]);
+			argv[argc] = keys[argc - 1];
+		}
+	}
+	holds->question = (struct link_command){.event = on_event};
+	holds->asking = link_send(holds->link, &holds->question, (int)argc, argv, lengths) == 0;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	struct holds *holds = timer->data;
+	if (!holds->list)
+		(void)uv_timer_stop(timer);
+	else if (!holds->asking)
+		ask(holds);
+}
+
+void holds_init(struct holds *holds, uv_loop_t *loop, struct link *link)
+{
+	*holds = (struct holds){.link = link};
+	(void)uv_timer_init(loop, &holds->timer);
+	holds->timer.data = holds;
+}
+
+void holds_add(struct holds *holds, struct admission_hold *hold)
+{
+	DL_APPEND(holds->list, hold);
+	if (!uv_is_active((uv_handle_t *)&holds->timer))
+		(void)uv_timer_start(&holds->timer, on_timer, ASK_MS, ASK_MS);
+}
+
+void holds_remove(struct holds *holds, struct admission_hold *hold)
+{
+	DL_DELETE(holds->list, hold);
+}
+
+void holds_stop(struct holds *holds)
+{
+	holds->stopped = true;
+	(void)uv_timer_stop(&holds->timer);
+}

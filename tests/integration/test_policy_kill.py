@@ -1,0 +1,137 @@
+"""Ending what runs: `token revoke --kill` and `lease kill`, with three gateways on one Redis."""
+import json
+import subprocess
+import threading
+import time
+
+import pytest
+
+import rig as rigs
+from answers import problem
+from processes import running
+from rig import SLOWER, leases, until
+
+WITHIN = 1.0 * SLOWER       # seconds
+
+
+class Sleeper(threading.Thread):
+    """A command that would sleep for long, on one gateway."""
+
+    def __init__(self, gateway, token, mark):
+        super().__init__(daemon=True)
+        self.gateway, self.token, self.mark, self.answer = gateway, token, mark, None
+        self.start()
+        until(lambda: running(mark), f"{mark} runs")
+
+    def run(self):
+        with rigs.client(base_url=self.gateway.url) as http:
+            answer = self.gateway.exec(http=http, token=self.token, command=f"echo begun; exec sleep {self.mark}", timeout_seconds=120)
+            self.at, self.answer = time.monotonic(), answer
+
+    def check_killed(self):
+        self.join(rigs.PATIENCE)
+        told = self.answer.json()
+        assert (self.answer.status_code, told["outcome"], told["exit_code"], told["stdout"]) == (200, "canceled", None, "begun\n")
+
+
+marks = (f"77{number}.5" for number in range(10_000, 99_999))
+
+
+@pytest.fixture
+def three(rig):
+    redis, emulator = rig.redis(), rig.emulator()
+    return redis, [rig.gateway(redis=redis, emulator=emulator, token=False) for _ in range(3)]
+
+
+@pytest.fixture
+def cli(three, stack):
+    redis, _ = three
+
+    def run(*words):
+        env = rigs.clean_environment({"SPRITEGATE_REDIS_URL": redis.url, "SPRITEGATE_PEPPER": stack.pepper})
+        return subprocess.run([rigs.BINARY, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+                              check=False)
+    return run
+
+
+def lines(result):
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_revoke_kill_ends_the_commands_of_a_token_on_every_gateway(rig, three, cli):
+    redis, gateways = three
+    doomed, other = rig.mint(redis), rig.mint(redis)
+    sleepers = [Sleeper(gateway, doomed["token"], next(marks)) for gateway in gateways]
+    bystander = Sleeper(gateways[0], other["token"], next(marks))
+    begun = time.monotonic()
+    done = cli("token", "revoke", "--kill", doomed["kid"], "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    until(lambda: not any(running(sleeper.mark) for sleeper in sleepers), "no process of it is left")
+    assert time.monotonic() - begun < WITHIN
+    assert lines(done)[0] == {"kid": doomed["kid"], "status": "revoked"}
+    assert len(lines(done)) == 4 and all(line["gone"] and line["kid"] == doomed["kid"] for line in lines(done)[1:])
+    for sleeper in sleepers:
+        sleeper.check_killed()
+    problem(gateways[1].exec(token=doomed["token"], command="true"), 401, "invalid-token")
+    assert leases(redis.client) == 1 and running(bystander.mark) and bystander.answer is None
+    assert sum(gateway.metrics().get("spritegate_exec_killed_total", reason="operator") for gateway in gateways) == 3
+    assert cli("lease", "kill", "--all", "--yes").returncode == 0
+    bystander.check_killed()
+
+
+def test_lease_kill_ends_what_is_named_and_nothing_else(rig, three, cli):
+    redis, gateways = three
+    ann, bob = rig.mint(redis, actor="ann"), rig.mint(redis, actor="bob")
+    first, second = (Sleeper(gateways[i], ann["token"], next(marks)) for i in (0, 1))
+    third = Sleeper(gateways[2], bob["token"], next(marks))
+    listed = json.loads(cli("lease", "list", "--json").stdout)
+    of_ann = sorted((lease for lease in listed if lease["kid"] == ann["kid"]), key=lambda lease: lease["since"])
+    assert cli("lease", "kill", of_ann[0]["lease"]).returncode == 0
+    first.check_killed()
+    assert running(second.mark) and running(third.mark)
+    assert rigs.client().post(gateways[0].url + "/-/agent/exec", headers={"Authorization": f"Bearer {ann['token']}"},
+                              json={"command": "true"}).json()["ok"], "the token itself is as before"
+    # More than was named is confirmed, and refused without a terminal to ask at.
+    for words in (["--actor", "bob"], ["--kid", bob["kid"]], ["--all"]):
+        asked = cli("lease", "kill", *words)
+        assert asked.returncode == 2 and "--yes" in asked.stderr
+    assert running(third.mark)
+    assert cli("lease", "kill", "--actor", "bob", "--yes").returncode == 0
+    third.check_killed()
+    assert running(second.mark)
+    assert cli("lease", "kill", "--kid", ann["kid"], "--yes").returncode == 0
+    second.check_killed()
+    assert "no command" in cli("lease", "kill", "--all", "--yes").stderr
+
+
+def test_a_kill_is_seen_over_a_connection_that_was_lost_before(rig, three, cli):
+    redis, gateways = three
+    token = rig.mint(redis)
+    sleeper = Sleeper(gateways[0], token["token"], next(marks))
+    with redis.frozen():
+        until(lambda: gateways[0].health().json()["redis"] == "down", "the gateway has noticed")
+    redis.client.client_kill_filter(_type="normal", skipme=True)
+    assert cli("token", "revoke", "--kill", token["kid"]).returncode == 0
+    sleeper.check_killed()
+
+
+def test_a_mark_made_while_redis_is_restarted_is_found_afterwards(rig, three, cli):
+    redis, gateways = three
+    token = rig.mint(redis)
+    sleeper = Sleeper(gateways[1], token["token"], next(marks))
+    gateways[1].signal(rigs.signal.SIGSTOP)
+    killing = cli("token", "revoke", "--kill", token["kid"])
+    assert killing.returncode == 1 and "still there" in killing.stdout, "what was not seen to end is told"
+    redis = rig.add(redis.again(), lambda: redis.kill())
+    gateways[1].signal(rigs.signal.SIGCONT)
+    sleeper.check_killed()
+    until(lambda: leases(redis.client) == 0, "it is settled")
+
+
+def test_lease_kill_says_what_it_does_not_find(cli):
+    for words in ([], ["x"], ["a" * 24, "--all"], ["--kid", "short"], ["--actor"]):
+        assert cli("lease", "kill", *words).returncode == 2
+    missing = cli("lease", "kill", "a" * 24)
+    assert missing.returncode == 1 and "no lease" in missing.stderr
+    assert cli("token", "suspend", "--kill", "A" * 16).returncode == 2
+    assert cli("token", "revoke", "--kill", "A" * 16).returncode == 1
