@@ -359,7 +359,7 @@ function operations.take()
     end
     if again then return {'stale'} end
   end
-  if recovering() > 0 then return {'recovering'} end
+  if recovering() > 0 then return {'recovering', recovering()} end
   for _, found in ipairs(name ~= '' and {name} or redis.call('ZREVRANGE', WARM, 0, LOOKED_AT_MAX - 1)) do
     local r = read(found)
     if may_take(found, r) and (name ~= '' or r.session ~= session) then

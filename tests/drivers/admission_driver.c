@@ -11,6 +11,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/json_text.h"
 #include "policy/admission.h"
+#include "tests/drivers/lines.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,9 +21,8 @@
 
 struct driver {
 	uv_loop_t loop;
-	uv_pipe_t input;
+	struct lines lines;
 	struct admission *admission;
-	struct buf line;
 };
 
 struct slot {
@@ -38,10 +38,10 @@ static void on_done(void *ctx, const struct admission_answer *a)
 	struct slot *slot = ctx;
 	slot->call = NULL;
 	slot->lease = a->lease;
-	printf("{\"n\":%d,\"code\":%d,\"reason\":\"%s\",\"kid\":\"%s\",\"actor\":\"%s\",\"lease\":\"%s\",\"granted_ms\":%" PRIu64
-	       ",\"day\":\"%s\",\"retry_after_ms\":%" PRIu64 ",\"violated\":%s,\"rate_limit\":",
-	       (int)(slot - slots), (int)a->code, a->log_reason, a->kid, a->actor, a->lease.id, a->lease.granted_ms, a->lease.day,
-	       a->retry_after_ms, a->violated);
+	printf("{\"n\":%d,\"code\":%d,\"reason\":\"%s\",\"kid\":\"%s\",\"actor\":\"%s\",\"lease\":\"%s\",\"granted_"
+	       "ms\":%" PRIu64 ",\"day\":\"%s\",\"retry_after_ms\":%" PRIu64 ",\"violated\":%s,\"rate_limit\":",
+	       (int)(slot - slots), (int)a->code, a->log_reason, a->kid, a->actor, a->lease.id, a->lease.granted_ms,
+	       a->lease.day, a->retry_after_ms, a->violated);
 	struct buf text = BUF_MAX(4096);
 	if (json_text_string(&text, slice_str(a->rate_limit)) == 0)
 		printf("%.*s", SLICE_FMT(buf_peek(&text)));
@@ -76,27 +76,29 @@ static void on_freed(void *ctx)
 	printf("{\"freed\":true}\n");
 }
 
-static void quit(struct driver *driver)
-{
-	uv_close((uv_handle_t *)&driver->input, NULL);
-	admission_free(driver->admission, on_freed, NULL);
-}
-
 static void decide(struct driver *driver, struct slot *slot, const char *token, const char *program, uint64_t want_ms)
 {
-	struct admission_request request = {.token = slice_str(token), .program = slice_str(program), .want_ms = want_ms,
-					    .usual_output_bytes = 4096, .most_output_bytes = 65536};
+	struct admission_request request = {.token = slice_str(token),
+	                                    .program = slice_str(program),
+	                                    .want_ms = want_ms,
+	                                    .usual_output_bytes = 4096,
+	                                    .most_output_bytes = 65536};
 	slot->asked_us = clock_mono_us();
 	int r = admission_decide(driver->admission, &request, on_done, slot, &slot->call);
 	if (r != 0)
 		printf("{\"n\":%d,\"error\":%d}\n", (int)(slot - slots), r);
 }
 
-static bool run_line(struct driver *driver, const char *line)
+static bool run_line(void *ctx, const char *line)
 {
+	struct driver *driver = ctx;
 	unsigned n = 0;
 	uint64_t a = 0, b = 0;
 	char token[128], program[128];
+	if (!line || strcmp(line, "quit") == 0) {
+		admission_free(driver->admission, on_freed, NULL);
+		return false;
+	}
 	if (sscanf(line, "decide %u %127s %127s %" SCNu64, &n, token, program, &a) == 4 && n < CALLS_MAX) {
 		decide(driver, &slots[n], token, program, a);
 	} else if (sscanf(line, "cancel %u", &n) == 1 && n < CALLS_MAX && slots[n].call) {
@@ -110,44 +112,8 @@ static bool run_line(struct driver *driver, const char *line)
 	} else if (strcmp(line, "state") == 0) {
 		printf("{\"unsettled\":%zu,\"up\":%s}\n", admission_unsettled(driver->admission),
 		       admission_link_up(driver->admission) ? "true" : "false");
-	} else if (strcmp(line, "quit") == 0) {
-		quit(driver);
-		return false;
 	}
 	return true;
-}
-
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
-{
-	(void)suggested;
-	static char space[65536];
-	(void)handle;
-	*buf = uv_buf_init(space, sizeof space);
-}
-
-static void on_input(uv_stream_t *stream, ssize_t len, const uv_buf_t *bytes)
-{
-	struct driver *driver = stream->data;
-	if (len < 0) {
-		quit(driver);
-		return;
-	}
-	if (buf_append(&driver->line, slice_of(bytes->base, (size_t)len)) != 0)
-		abort();
-	for (;;) {
-		struct slice text = buf_peek(&driver->line);
-		const char *end = text.len ? memchr(text.data, '\n', text.len) : NULL;
-		if (!end)
-			return;
-		char *line = slice_dup(slice_of(text.data, (size_t)(end - text.data)));
-		if (!line)
-			abort();
-		buf_consume(&driver->line, (size_t)(end - text.data) + 1);
-		bool more = run_line(driver, line);
-		free(line);
-		if (!more)
-			return;
-	}
 }
 
 int main(int argc, char **argv)
@@ -155,29 +121,26 @@ int main(int argc, char **argv)
 	if (argc != 4)
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	struct driver driver = {.line = BUF_MAX(1 << 20)};
+	struct driver driver = {.lines = {.on_line = run_line, .ctx = &driver}};
 	struct secret pepper;
 	if (uv_loop_init(&driver.loop) != 0 || secret_init(&pepper, slice_str(argv[3])) != 0)
 		return 1;
 	struct admission_options options = {
-		.loop = &driver.loop,
-		.redis_url = argv[1],
-		.timeout_ms = (unsigned)strtoul(argv[2], NULL, 10),
-		.pepper = &pepper,
-		.max_pending = 64,
-		.max_unsettled = 256,
-		.observer = {.on_command = on_command, .on_link = on_link, .on_reaped = on_reaped},
+	        .loop = &driver.loop,
+	        .redis_url = argv[1],
+	        .timeout_ms = (unsigned)strtoul(argv[2], NULL, 10),
+	        .pepper = &pepper,
+	        .max_pending = 64,
+	        .max_unsettled = 256,
+	        .observer = {.on_command = on_command, .on_link = on_link, .on_reaped = on_reaped},
 	};
 	driver.admission = admission_new(&options);
 	if (!driver.admission)
 		return 1;
-	uv_pipe_init(&driver.loop, &driver.input, 0);
-	uv_pipe_open(&driver.input, 0);
-	driver.input.data = &driver;
-	uv_read_start((uv_stream_t *)&driver.input, on_alloc, on_input);
+	lines_start(&driver.lines, &driver.loop);
 	uv_run(&driver.loop, UV_RUN_DEFAULT);
 	int r = uv_loop_close(&driver.loop);
-	buf_deinit(&driver.line);
+	buf_deinit(&driver.lines.text);
 	secret_deinit(&pepper);
 	return r == 0 ? 0 : 3;
 }

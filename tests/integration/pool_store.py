@@ -268,7 +268,7 @@ class PoolModel:
             rows = [self.describe(found) for found in self.own(me) if self.members[found].turn == self.turn]
             return self.in_order(rows) if rows else ["stale"]
         if self.recovering():
-            return ["recovering"]
+            return ["recovering", self.recovering()]
 
         def right(found):
             record = self.members.get(found)
