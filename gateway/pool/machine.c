@@ -272,7 +272,7 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 		machine_release(machine, now_us, event->member, event->type == MACHINE_RELEASE);
 		break;
 	case MACHINE_LOST:
-		machine_lost(machine, now_us, event->member);
+		machine_lost(machine, now_us, event->member, event->waiter);
 		break;
 	case MACHINE_CREATED:
 		machine_created(machine, now_us, event);

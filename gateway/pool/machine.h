@@ -59,7 +59,7 @@ enum machine_event_type {
 	MACHINE_CANCEL,    /* waiter, not granted yet */
 	MACHINE_RETURN,    /* member: granted, but never handed over */
 	MACHINE_RELEASE,   /* member: used */
-	MACHINE_LOST,      /* member: the channel of an idle one broke */
+	MACHINE_LOST,      /* member: the channel of an idle one broke; waiter: it was granted to it, but not handed over yet */
 	MACHINE_CREATED,   /* member, code, retry_after_ms, limit, unsent, unanswered */
 	MACHINE_PREPARED,  /* member, code, retry_after_ms: of a preparation or a wake */
 	MACHINE_RESTORED,  /* member, code */
@@ -137,6 +137,11 @@ struct machine {
 		unsigned attempts;
 		uint64_t wait_us; /* the next listing waits for this; 0 = none planned */
 	} list;
+	struct {
+		unsigned failures;  /* in a row; one burst of failures counts once */
+		uint64_t failed_us; /* the last one */
+		uint64_t wait_us;   /* nothing is restored before */
+	} restoring;
 	size_t destroys;
 	uint64_t claims, hedges, restores;
 	uint64_t random;

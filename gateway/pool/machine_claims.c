@@ -299,6 +299,16 @@ static void fulfil_intent(struct machine *machine)
 		*first = 0;
 }
 
+static void settle(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter)
+{
+	waiter->record = fair_claim(&machine->fair, waiter->tenant, now_us);
+	struct pool_member *member = pick(machine, waiter->tenant);
+	if (member && may_take(machine, waiter->record, now_us))
+		grant(machine, now_us, waiter, member, POOL_TIER_HOT);
+	else
+		enqueue(machine, now_us, waiter);
+}
+
 void machine_claim(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter)
 {
 	waiter->since_us = now_us;
@@ -314,10 +324,13 @@ void machine_claim(struct machine *machine, uint64_t now_us, struct machine_wait
 	machine->claims++;
 	demand_claim(&machine->demand, now_us);
 	fulfil_intent(machine);
-	waiter->record = fair_claim(&machine->fair, waiter->tenant, now_us);
-	struct pool_member *member = pick(machine, waiter->tenant);
-	if (member && may_take(machine, waiter->record, now_us))
-		grant(machine, now_us, waiter, member, POOL_TIER_HOT);
+	settle(machine, now_us, waiter);
+}
+
+void machine_claim_again(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter)
+{
+	if (machine->stopping)
+		refuse(machine, waiter, POOL_E_STOPPING, RETRY_AFTER_MIN);
 	else
-		enqueue(machine, now_us, waiter);
+		settle(machine, now_us, waiter);
 }

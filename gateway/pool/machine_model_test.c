@@ -468,7 +468,7 @@ static void on_action(struct model *model, const struct machine_action *action)
 static void send(struct model *model, struct machine_event event)
 {
 	machine_step(&model->machine, model->now_us, &event);
-	if (event.type == MACHINE_CLAIM) {
+	if (event.waiter && event.type != MACHINE_CANCEL) {
 		/* What the machine did not answer at once must be in its queue, last. */
 		model->claiming = event.waiter;
 		struct machine_waiter *last = model->machine.waiters ? model->machine.waiters->prev : NULL;
@@ -488,23 +488,28 @@ static void send(struct model *model, struct machine_event event)
 
 /* --- random events ---------------------------------------------------------------------------- */
 
+static struct waiter *free_waiter(struct model *model)
+{
+	for (size_t i = 0; i < ARRAY_LEN(model->waiters); i++)
+		if (!model->waiters[i].used)
+			return &model->waiters[i];
+	return NULL;
+}
+
 static void claim(struct model *model)
 {
-	for (size_t i = 0; i < ARRAY_LEN(model->waiters); i++) {
-		struct waiter *waiter = &model->waiters[i];
-		if (waiter->used)
-			continue;
-		waiter->used = true;
-		waiter->machine = (struct machine_waiter){.tenant = chance(model, 60) ? 0 : any(model, model->tenants_used),
-							  .deadline_us = model->now_us + any(model, 20 * SECOND_US)};
-		if (chance(model, 5))
-			waiter->machine.deadline_us = model->now_us;
-		if (!model->stopping && spend_level(&model->machine.spend) != SPEND_NOTHING)
-			model->tenants[waiter->machine.tenant].claimed_us = model->now_us;
-		model->claims++;
-		send(model, (struct machine_event){.type = MACHINE_CLAIM, .waiter = &waiter->machine});
+	struct waiter *waiter = free_waiter(model);
+	if (!waiter)
 		return;
-	}
+	waiter->used = true;
+	waiter->machine = (struct machine_waiter){.tenant = chance(model, 60) ? 0 : any(model, model->tenants_used),
+						  .deadline_us = model->now_us + any(model, 20 * SECOND_US)};
+	if (chance(model, 5))
+		waiter->machine.deadline_us = model->now_us;
+	if (!model->stopping && spend_level(&model->machine.spend) != SPEND_NOTHING)
+		model->tenants[waiter->machine.tenant].claimed_us = model->now_us;
+	model->claims++;
+	send(model, (struct machine_event){.type = MACHINE_CLAIM, .waiter = &waiter->machine});
 }
 
 static void cancel(struct model *model)
@@ -542,8 +547,30 @@ static void release(struct model *model)
 	send(model, (struct machine_event){.type = back ? MACHINE_RETURN : MACHINE_RELEASE, .member = member});
 }
 
+/* Before it was handed over. */
+static void lose_granted(struct model *model)
+{
+	struct pool_member *member = any_of(model, POOL_LEASED);
+	struct waiter *waiter = free_waiter(model);
+	if (!member || !waiter)
+		return;
+	struct member *mine = member_of(model, member);
+	waiter->used = true;
+	waiter->machine = (struct machine_waiter){.tenant = mine->tenant, .since_us = model->now_us,
+						  .deadline_us = model->now_us + any(model, 20 * SECOND_US)};
+	mine->leased = false;
+	model->tenants[mine->tenant].held--;
+	if (!model->stopping)
+		model->tenants[mine->tenant].claimed_us = model->now_us;
+	send(model, (struct machine_event){.type = MACHINE_LOST, .member = member, .waiter = &waiter->machine});
+}
+
 static void lose(struct model *model)
 {
+	if (chance(model, 10)) {
+		lose_granted(model);
+		return;
+	}
 	struct pool_member *member = any_of(model, chance(model, 80) ? POOL_HOT : POOL_LEASED);
 	if (!member)
 		return;

@@ -45,6 +45,8 @@ size_t machine_room(const struct machine *machine);
 /* --- machine_claims.c --- */
 
 void machine_claim(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter);
+/* What it was granted was lost before it was handed over. */
+void machine_claim_again(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter);
 void machine_cancel(struct machine *machine, struct machine_waiter *waiter);
 
 /* Hands hot members to those who wait and may have them. */
@@ -79,7 +81,7 @@ void machine_created(struct machine *machine, uint64_t now_us, const struct mach
 void machine_prepare(struct machine *machine, uint64_t now_us, struct pool_member *member);
 void machine_prepared(struct machine *machine, uint64_t now_us, const struct machine_event *event);
 void machine_restored(struct machine *machine, uint64_t now_us, const struct machine_event *event);
-void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *member);
+void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *member, struct machine_waiter *waiter);
 void machine_release(struct machine *machine, uint64_t now_us, struct pool_member *member, bool used);
 
 /* The warm tier has a place for it. */

@@ -176,6 +176,18 @@ void machine_prepared(struct machine *machine, uint64_t now_us, const struct mac
 		doubt(machine, now_us, member, event);
 }
 
+/* A restore holds its Sprite for long, and one that cannot be restored is destroyed all the same. */
+static void restore_failed(struct machine *machine, uint64_t now_us, const struct machine_event *event)
+{
+	if (is_limit(event->code)) {
+		failed(machine, now_us, event->member->since_us, event);
+	} else if (!machine->restoring.failures || event->member->since_us >= machine->restoring.failed_us) {
+		uint64_t backoff_us = gate_backoff_us(++machine->restoring.failures, &machine->random);
+		machine->restoring.wait_us = now_us + machine_later(backoff_us, machine_retry_us(event->retry_after_ms));
+		machine->restoring.failed_us = now_us;
+	}
+}
+
 void machine_restored(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	struct pool_member *member = event->member;
@@ -183,22 +195,19 @@ void machine_restored(struct machine *machine, uint64_t now_us, const struct mac
 		return;
 	machine->worse = true;
 	if (event->code != PROVIDER_OK) {
-		if (is_limit(event->code))
-			failed(machine, now_us, member->since_us, event);
+		restore_failed(machine, now_us, event);
 		machine_move(machine, member, POOL_DESTROYING, now_us);
 		return;
 	}
 	machine->restores++;
+	machine->restoring.failures = 0;
 	estimate_add(&machine->restore, now_us - member->since_us);
 	member->woken = false;
 	machine_move(machine, member, place(machine, member), now_us);
 }
 
-void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *member)
+static void lost(struct machine *machine, uint64_t now_us, struct pool_member *member)
 {
-	/* A leased member's channel is its user's affair. */
-	if (member->state != POOL_HOT)
-		return;
 	if (member->redialed) {
 		machine_move(machine, member, POOL_DESTROYING, now_us);
 		return;
@@ -211,6 +220,17 @@ void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *
 	member->waking = true;
 	member->parked_us = now_us;
 	machine_prepare(machine, now_us, member);
+}
+
+void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *member, struct machine_waiter *waiter)
+{
+	if (waiter)
+		machine_release(machine, now_us, member, false);
+	/* The channel of a member that was handed over is its user's affair. */
+	if (member->state == POOL_HOT)
+		lost(machine, now_us, member);
+	if (waiter)
+		machine_claim_again(machine, now_us, waiter);
 }
 
 /* --- giving back ------------------------------------------------------------------------------ */
@@ -247,7 +267,8 @@ static bool may_recycle(const struct machine *machine, const struct pool_member 
 	size_t may = fair_allows(&machine->fair, tenant, machine->options.sizing.max, now_us);
 	size_t idle = owned_idle(machine, tenant->id);
 	unsigned uses = machine->options.max_uses ? machine->options.max_uses : MAX_USES;
-	return machine->options.recycle && !machine->stopping && !machine->gate.until_us[GATE_THROTTLED] && member->uses < uses &&
+	return machine->options.recycle && !machine->stopping && now_us >= machine->restoring.wait_us &&
+	       !machine->gate.until_us[GATE_THROTTLED] && member->uses < uses &&
 	       now_us < member->created_us + machine->options.max_age_us && is_tight(machine, now_us) &&
 	       idle < tenant->held + SPARE_OWNED && idle <= may;
 }

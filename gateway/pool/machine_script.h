@@ -160,12 +160,13 @@ static bool send_outcome(struct script *script, const char *verb, const char *wh
 	return false;
 }
 
-static bool send_member(struct script *script, const char *verb, const char *who)
+static bool send_member(struct script *script, const char *verb, const char *who, const char *waiter)
 {
 	static const char *const verbs[] = {"return", "release", "lost"};
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (strcmp(verbs[i], verb) == 0) {
-			send(script, (struct machine_event){.type = MACHINE_RETURN + i, .member = member_of(script, who)});
+			send(script, (struct machine_event){.type = MACHINE_RETURN + i, .member = member_of(script, who),
+							    .waiter = *waiter ? &script->waiters[atoi(waiter)] : NULL});
 			return true;
 		}
 	return false;
@@ -200,7 +201,7 @@ static void play(struct script *script, const char *text)
 	char verb[16] = "", a[32] = "", b[16] = "", c[16] = "", d[16] = "";
 	sscanf(text, "%15s %31s %15s %15s %15s", verb, a, b, c, d);
 	uint64_t ms = (uint64_t)atoi(a);
-	if (send_outcome(script, verb, a, b, c, d) || send_member(script, verb, a))
+	if (send_outcome(script, verb, a, b, c, d) || send_member(script, verb, a, b))
 		return;
 	if (strcmp(verb, "start") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_START});

@@ -252,6 +252,19 @@ static void never_handed_over_goes_to_the_next(void **state)
 	    {"claim 2 9000", ""}, {"return a", "grant 2 a cold"}, {"return a", ""}, {"claim 3 0", "grant 3 a hot"});
 }
 
+/* The channel breaks between the grant and its delivery: another one, if there is, else it waits; nothing was used. */
+static void what_is_lost_before_it_is_handed_over(void **state)
+{
+	(void)state;
+	RUN(2, 4, 8, TWO_HOT, {"claim 1 9000", "grant 1 a hot, create c"}, {"lost a 1", "close a, prepare a, grant 1 b hot"},
+	    {"counts", "creating 1, preparing 1, leased 1"}, {"prepared a ok", ""}, {"counts", "creating 1, hot 1, leased 1"});
+	RUN(1, 4, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"claim 1 9000", "grant 1 a hot, create b"}, {"lost a 1", "close a, prepare a"}, {"counts", "creating 1, preparing 1, waiting 1"},
+	    {"prepared a ok", "grant 1 a warm"});
+	RUN(1, 4, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"claim 1 9000", "grant 1 a hot, create b"}, {"stop 9000", ""}, {"lost a 1", "close a, refuse 1 stopping 1000, destroy a"});
+}
+
 static void waiters_are_served_oldest_first(void **state)
 {
 	(void)state;
@@ -471,6 +484,15 @@ static void used_members_are_restored_when_creations_are_short(void **state)
 	     {"release a", "close a, restore a"}, {"pass 1500", ""}, {"restored a ok", ""}, {"counts", "creating 1, hot 1"},
 	     {"claim 2 9000 2", ""}, {"created b ok", "prepare b"}, {"prepared b ok", "grant 2 b cold"},
 	     {"claim 3 9000 1", "grant 3 a hot"}, {"release a", "close a, restore a"}, {"restored a invalid", "close a, destroy a"});
+	/* After a failure not at once again. */
+	PLAY(true, SIZES(.hot = 2, .max = 10, .create_limit = 2), {"start", "list"}, {"listed ok", "create a, create b"},
+	     {"created a ok", "prepare a"}, {"created b ok", "prepare b"}, {"prepared a ok", ""}, {"prepared b ok", ""},
+	     {"claim 1 9000 1", "grant 1 b hot"}, {"claim 2 9000 1", "grant 2 a hot"}, {"release a", "close a, restore a"},
+	     {"pass 1500", ""}, {"restored a unavailable", "close a, destroy a"}, {"release b", "close b, destroy b"});
+	PLAY(true, SIZES(.hot = 2, .max = 10, .create_limit = 2), {"start", "list"}, {"listed ok", "create a, create b"},
+	     {"created a ok", "prepare a"}, {"created b ok", "prepare b"}, {"prepared a ok", ""}, {"prepared b ok", ""},
+	     {"claim 1 9000 1", "grant 1 b hot"}, {"claim 2 9000 1", "grant 2 a hot"}, {"release a", "close a, restore a"},
+	     {"pass 1500", ""}, {"restored a unavailable", "close a, destroy a"}, {"pass 500", ""}, {"release b", "close b, restore b"});
 	/* Not while there are enough. */
 	PLAY(true, SIZES(.hot = 1, .max = 10, .create_limit = 20), {"start", "list"}, {"listed ok", "create a"},
 	     {"created a ok", "prepare a"}, {"prepared a ok", ""}, {"claim 1 9000 1", "grant 1 a hot, create b"},
@@ -714,6 +736,7 @@ int main(void)
 		cmocka_unit_test(unauthorized_refuses_waiters),
 		cmocka_unit_test(a_lost_channel_is_dialled_once_more),
 		cmocka_unit_test(never_handed_over_goes_to_the_next),
+		cmocka_unit_test(what_is_lost_before_it_is_handed_over),
 		cmocka_unit_test(waiters_are_served_oldest_first),
 		cmocka_unit_test(old_members_are_replaced),
 		cmocka_unit_test(what_an_earlier_run_left_goes_first),

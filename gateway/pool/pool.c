@@ -190,16 +190,31 @@ static void observe(struct pool *pool, enum verb verb, enum provider_code code, 
 		calls[verb](observer->ctx, code, took_us);
 }
 
+/* The claim that this member was granted to and whose answer has not gone out yet; NULL without. */
+static struct pool_claim *undelivered(const struct pool *pool, const struct pool_member *member)
+{
+	struct pool_claim *claim;
+	DL_FOREACH(pool->ready, claim)
+		if (claim->grant.member == member)
+			return claim;
+	return NULL;
+}
+
 static void on_lost(void *ctx, const char *reason)
 {
 	struct pool_member *member = ctx;
 	struct pool *pool = member->pool;
-	if (member->state != POOL_HOT)
+	struct pool_claim *claim = undelivered(pool, member);
+	if (member->state != POOL_HOT && !claim)
 		return;
 	log_debug("pool: lost the channel of %s: %s", member->name, reason);
 	if (pool->observer.on_lost)
 		pool->observer.on_lost(pool->observer.ctx);
-	step(pool, (struct machine_event){.type = MACHINE_LOST, .member = member});
+	if (claim) {
+		DL_DELETE(pool->ready, claim);
+		claim->ready = false;
+	}
+	step(pool, (struct machine_event){.type = MACHINE_LOST, .member = member, .waiter = claim ? &claim->waiter : NULL});
 }
 
 static void take_sandbox(struct pool *pool, struct pool_member *member, struct sandbox *sandbox)

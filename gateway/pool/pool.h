@@ -31,8 +31,8 @@ struct pool_member;
 struct pool_grant {
 	int code;                   /* 0 or POOL_E_* */
 	struct pool_member *member; /* code 0: the caller's until pool_release() */
-	/* Borrowed, valid until pool_release(). Its channel may have broken since: sandbox_run() then says SANDBOX_E_LOST;
-	 * release the member and claim again. The caller must not call sandbox_close() or sandbox_on_lost(). */
+	/* Borrowed, valid until pool_release(). Its channel stands when `done` runs. When it breaks later sandbox_run() says
+	 * SANDBOX_E_LOST; release the member and claim again. The caller must not call sandbox_close() or sandbox_on_lost(). */
 	struct sandbox *sandbox;
 	const char *tier;           /* "hot", "warm" or "cold" (enum pool_tier); static */
 	uint64_t retry_after_ms;    /* refused: when another try makes sense, 1000 … 300000 */

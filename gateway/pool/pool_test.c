@@ -482,6 +482,46 @@ static void a_lost_channel_is_dialled_again(void **state)
 	assert_int_equal(members(f, POOL_HOT), 1);
 }
 
+/* Granted, not told yet: the caller never sees it. */
+static void a_channel_that_breaks_before_the_answer_is_replaced(void **state)
+{
+	struct fixture *f = *state;
+	struct answer a = {0}, canceled = {0};
+	start(f);
+	answer(f, "list", PROVIDER_OK);
+	answer(f, "create", PROVIDER_OK);
+	struct call prepare = take(f, "prepare");
+	struct sandbox *sandbox = fake_sandbox();
+	prepare.done(prepare.ctx, &(struct provider_result){.code = PROVIDER_OK, .sandbox = sandbox, .detail = ""});
+	claim(f, 1000, &a);
+	f->seen[0] = '\0';
+	sandbox->on_lost(sandbox->ctx, "cut");
+	assert_string_equal(f->seen, "lost ");
+	assert_int_equal(open_sandboxes, 0);
+	turn(f);
+	assert_int_equal(a.count, 0);
+	assert_string_equal(peek(f, "prepare")->name, prepare.name);
+	prepare = take(f, "prepare");
+	sandbox = fake_sandbox();
+	prepare.done(prepare.ctx, &(struct provider_result){.code = PROVIDER_OK, .sandbox = sandbox, .detail = ""});
+	turn(f);
+	assert_int_equal(a.count, 1);
+	assert_ptr_equal(a.last.sandbox, sandbox);
+	assert_string_equal(f->seen, "lost prepare:ok claim:warm:0 ");
+	pool_release(f->pool, a.member);
+	/* And one whose caller leaves meanwhile. */
+	answer(f, "create", PROVIDER_OK);
+	prepare = take(f, "prepare");
+	sandbox = fake_sandbox();
+	prepare.done(prepare.ctx, &(struct provider_result){.code = PROVIDER_OK, .sandbox = sandbox, .detail = ""});
+	struct pool_claim *left = claim(f, 1000, &canceled);
+	sandbox->on_lost(sandbox->ctx, "cut");
+	pool_cancel(f->pool, left);
+	turn(f);
+	assert_int_equal(canceled.count, 0);
+	assert_int_equal(members(f, POOL_LEASED), 0);
+}
+
 static void a_provider_that_cannot_begin_is_asked_again(void **state)
 {
 	struct fixture *f = *state;
@@ -774,6 +814,7 @@ int main(void)
 		TEST(a_canceled_claim_is_never_answered),
 		TEST(names_are_fresh),
 		TEST(a_lost_channel_is_dialled_again),
+		TEST(a_channel_that_breaks_before_the_answer_is_replaced),
 		TEST(a_provider_that_cannot_begin_is_asked_again),
 		TEST(a_preparation_without_a_sandbox_is_a_failed_one),
 		TEST(only_its_own_leftovers_are_destroyed),
