@@ -77,8 +77,9 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 {
 	struct exec_agent *agent = ctx;
 	struct entry *entry = find_entry(agent, job->message.exec_id);
-	admission_let_go(agent->settlement, &entry->hold);
-	count_end(agent, job, result, entry->hold.killed);
+	if (entry)
+		admission_let_go(agent->settlement, &entry->hold);
+	count_end(agent, job, result, entry && entry->hold.killed);
 	reply(job);
 }
 
