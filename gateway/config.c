@@ -73,6 +73,8 @@ static const struct setting settings[] = {
 	{"exec_max_output_bytes", BYTES, AT(exec_max_output_bytes), "64MiB", 1, GIB, 0, "Ceiling of every `max_output_bytes`."},
 	{"exec_verify_bytes", BYTES, AT(exec_verify_bytes), "1MiB", 0, GIB, 0,
 	 "Commands whose `max_output_bytes` is above this keep a record of their output in the Sprite, by which it is checked; 0 = none does."},
+	{"exec_result_bytes", BYTES, AT(exec_result_bytes), "1MiB", 0, 8 * MIB, 0,
+	 "What a command ended with is kept in Redis for an hour up to this size, larger ones without their output; 0 = not at all."},
 	{"wrong_token_burst", NUMBER, AT(wrong_token_burst), "20", 0, 10000, 0,
 	 "Requests with a wrong token that one address may make at once and per worker before it gets 429; 5 a minute come back. 0 = no limit."},
 	{"drain_seconds", NUMBER, AT(drain_seconds), "55", 0, 600, 0, "Longest time from the first SIGTERM to the exit."},

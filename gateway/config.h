@@ -50,6 +50,7 @@ struct config {
 	uint64_t exec_max_timeout_ms;
 	uint64_t exec_max_output_bytes;
 	uint64_t exec_verify_bytes;
+	uint64_t exec_result_bytes;
 	uint64_t wrong_token_burst;
 	uint64_t drain_seconds;
 	char *access_log;

@@ -383,6 +383,7 @@ static int make_agent(struct gateway *gateway)
 		.recycle = config->pool_recycle,
 		.pool_wait_ms = config->pool_wait_seconds * 1000,
 		.verify_bytes = config->exec_verify_bytes,
+		.result_bytes = config->exec_result_bytes,
 		.max_jobs = MAX_JOBS,
 		.settlement = {.redis_url = config->redis_url,
 			       .timeout_ms = (unsigned)config->redis_timeout_ms,

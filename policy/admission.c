@@ -20,6 +20,7 @@
 #define PROGRAM_MAX          255
 #define UNAVAILABLE_RETRY_MS 2000
 #define SETTLE_RETRY_MS      500
+#define EXEC_ID_LEN          ID_UUID_LEN
 
 _Static_assert(TOKEN_KID_LEN == ADMISSION_KID_LEN, "one length of a kid");
 
@@ -35,6 +36,8 @@ struct admission_call {
 	char program[PROGRAM_MAX + 1];
 	uint64_t want_ms, wait_ms, input_bytes, usual_output_bytes, most_output_bytes;
 	char address[33]; /* hexadecimal, "" = not known */
+	char looked_for[EXEC_ID_LEN + 1];
+	bool kill;
 	char *variables;
 	/* Of a call that was never sent: what it will be told in the next loop turn. */
 	enum admission_code refusal;
@@ -123,9 +126,9 @@ static void on_retry(uv_timer_t *timer)
 }
 
 static int settle(struct admission *admission, const struct admission_lease *lease, bool known, uint64_t used_ms,
-		  uint64_t out_bytes, bool refund)
+		  uint64_t out_bytes, bool refund, const struct admission_result *result)
 {
-	int r = settlements_add(&admission->settlements, lease, known, used_ms, out_bytes, refund);
+	int r = settlements_add(&admission->settlements, lease, known, used_ms, out_bytes, refund, result);
 	if (r == SETTLEMENTS_E_FULL)
 		return ADMISSION_E_FULL;
 	if (r == 0 && !uv_is_active((uv_handle_t *)&admission->retry))
@@ -134,15 +137,15 @@ static int settle(struct admission *admission, const struct admission_lease *lea
 }
 
 int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes,
-		     bool refund)
+		     bool refund, const struct admission_result *result)
 {
-	return settle(admission, lease, true, used_ms, out_bytes, refund);
+	return settle(admission, lease, true, used_ms, out_bytes, refund, result);
 }
 
 /* Nobody is there to use this grant. */
 static void give_back(struct admission *admission, const struct admission_lease *lease, bool known)
 {
-	if (!admission->settlements.stopped && settle(admission, lease, known, 0, 0, true) != 0)
+	if (!admission->settlements.stopped && settle(admission, lease, known, 0, 0, true, NULL) != 0)
 		log_warning("admission: no room to give back lease %s, it ends by itself", lease->id);
 }
 
@@ -172,6 +175,8 @@ static int send_call(struct admission_call *call, bool by_text)
 		slice_str(call->variables),
 		slice_str(usual),
 		slice_str(most),
+		slice_str(call->looked_for),
+		call->kill ? SLICE("1") : SLICE("0"),
 	};
 	return script_send(call->admission->link, &call->command, &script_admit, by_text, args, ARRAY_LEN(args));
 }
@@ -183,7 +188,8 @@ static void on_no_answer(struct admission_call *call, const char *reason)
 	struct admission_lease lease = {0};
 	memcpy(lease.id, call->lease, sizeof lease.id);
 	memcpy(lease.kid, call->kid, sizeof lease.kid);
-	give_back(admission, &lease, false);
+	if (!call->looked_for[0])
+		give_back(admission, &lease, false);
 	finish_without_redis(call, ADMISSION_UNAVAILABLE, reason);
 	free_asked(call);
 }
@@ -245,6 +251,19 @@ static void copy_program(struct slice program, char out[PROGRAM_MAX + 1])
 	out[plain ? program.len : 0] = '\0';
 }
 
+/* What follows the time in a UUIDv7 is random. */
+static void lease_of(struct slice exec_id, char out[ADMISSION_LEASE_LEN + 1])
+{
+	size_t len = 0, skipped = 0;
+	for (size_t i = 0; i < exec_id.len && len < ADMISSION_LEASE_LEN; i++) {
+		if (exec_id.data[i] == '-')
+			continue;
+		if (skipped++ >= 32 - ADMISSION_LEASE_LEN)
+			out[len++] = exec_id.data[i];
+	}
+	out[len] = '\0';
+}
+
 static int make_lease_id(char out[ADMISSION_LEASE_LEN + 1])
 {
 	unsigned char random[ADMISSION_LEASE_LEN / 2];
@@ -271,7 +290,14 @@ static int prepare(struct admission_call *call, const struct admission_request *
 	call->variables = slice_dup(short_enough ? request->variables : SLICE("?"));
 	if (!call->variables)
 		return -ENOMEM;
-	int r = make_lease_id(call->lease);
+	int r = 0;
+	call->kill = request->kill;
+	if (request->look)
+		snprintf(call->looked_for, sizeof call->looked_for, "%.*s", SLICE_FMT(request->exec_id));
+	else if (request->exec_id.len == EXEC_ID_LEN)
+		lease_of(request->exec_id, call->lease);
+	else
+		r = make_lease_id(call->lease);
 	if (r == 0)
 		r = token_mac(call->admission->options.pepper, token->secret, call->mac);
 	return r;

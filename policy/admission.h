@@ -31,10 +31,17 @@ enum admission_code {
 	ADMISSION_INPUT_TOO_LARGE,    /* max_input_bytes says what the token allows */
 	ADMISSION_QUOTA,              /* rate, actor-rate, concurrency, actor-concurrency, budget, output-budget */
 	ADMISSION_UNAVAILABLE,        /* Redis away, slow or broken: fail closed */
+	/* Of an existing command: */
+	ADMISSION_RUNNING,
+	ADMISSION_FINISHED,           /* `result` is what it ended with */
+	ADMISSION_NO_COMMAND,         /* never was, not any more, or another token's */
 };
 
 struct admission_request {
 	struct slice token;      /* as it stood in Authorization, without the scheme; its form is already checked (token.h) */
+	struct slice exec_id;    /* a UUIDv7; the lease gets its random part as its id. Empty = a lease id is made */
+	bool look;               /* nothing is to run: what is known of the command exec_id is asked. Only token and address are read */
+	bool kill;               /* … and it is to end, on whatever gateway it runs: within a second */
 	struct slice program;    /* what the command allow list is asked about: argv[0], or "bash" for `command` */
 	uint64_t want_ms;        /* wall time the caller asks for; the token's own cap lowers it */
 	uint64_t wait_ms;        /* how long it may wait for a sandbox before that: the lease lasts for both */
@@ -68,6 +75,7 @@ struct admission_answer {
 	char violated[128];           /* JSON array of policy names, e.g. ["rate","concurrency"]; "[]" when none */
 	char shadowed[160];           /* the same of limits that would have refused, but only are looked at so far */
 	char variable[129];           /* ADMISSION_VARIABLE_DENIED: which; cut to fit */
+	struct slice result;          /* ADMISSION_FINISHED; valid during the call */
 	/* Ready-made field values (fields.h), "" when the token is not known: no header is sent then. */
 	char rate_limit[160];
 	char rate_limit_policy[200];
@@ -108,14 +116,22 @@ MUST_CHECK int admission_decide(struct admission *admission, const struct admiss
 /* The caller left: `done` will not run; a grant that arrives later is settled with nothing used and refunded. */
 void admission_cancel(struct admission *admission, struct admission_call *call);
 
+/* What a command ended with, for whoever asks later (ADMISSION_FINISHED). */
+struct admission_result {
+	struct slice exec_id;
+	struct slice text;       /* copied; left out when Redis is away for long and many wait */
+	uint64_t keep_ms;
+};
+
 /* Gives back a lease: used_ms of wall time and out_bytes of output are charged, once, however often this is retried.
  * refund: the command certainly did not start; what its grant took from the rates is given back as well.
- * Queued and retried until Redis acknowledges. -ENOMEM or ADMISSION_E_FULL: the lease then ends by itself, charged in full. */
+ * `result` may be NULL. Queued and retried until Redis acknowledges. -ENOMEM or ADMISSION_E_FULL: the lease then ends by itself, charged in full. */
 #define ADMISSION_E_FULL 1
 MUST_CHECK int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms,
-				uint64_t out_bytes, bool refund);
+				uint64_t out_bytes, bool refund, const struct admission_result *result);
 
-/* A lease whose command runs: while it is held, an operator can end it (`lease kill`, `token revoke --kill`) within a second.
+/* A lease whose command runs: while it is held, it can be ended through Redis (`lease kill`, `token revoke --kill`,
+ * admission_request.kill) within a second.
  * Lies in the caller's own struct. Set `lease` and `on_killed`, zero the rest. on_killed runs once, from the loop; it may let go. */
 struct admission_hold {
 	struct admission_lease lease;

@@ -12,6 +12,9 @@
 #define KEY_POLICY_PAST  KEY_PREFIX "pv:"        /* + name:version: every version there has been */
 #define KEY_LEASES       KEY_PREFIX "c:"         /* + kid: running commands */
 #define KEY_BUDGET       KEY_PREFIX "b:"         /* + kid:yyyymmdd: what was used that day */
+#define KEY_RESULT       KEY_PREFIX "x:"         /* + id of a command: whose it was, and what it ended with */
+#define KEY_RESULTS      KEY_PREFIX "xs"         /* all of them, the oldest first */
+#define KEY_RESULT_BYTES KEY_PREFIX "xb"         /* their sizes added up */
 #define KEY_ACTOR_INDEX  KEY_PREFIX "ix:actor:"  /* + actor: its kids */
 #define KEY_KILL         KEY_PREFIX "kill:"      /* + kid or lease: what runs under it is to end; its value is that name again */
 #define KEY_AUDIT        KEY_PREFIX "audit"      /* what operators did */

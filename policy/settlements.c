@@ -1,5 +1,6 @@
 #include "policy/settlements.h"
 
+#include "gateway/base/id.h"
 #include "gateway/base/log.h"
 #include "policy/keys.h"
 #include "policy/script.h"
@@ -13,6 +14,7 @@
 
 #define UNDER_WAY_MAX 32
 #define ERRORS_MAX    3
+#define RESULTS_MAX   ((size_t)16 * 1024 * 1024)
 
 struct settlement {
 	struct link_command command;
@@ -21,7 +23,11 @@ struct settlement {
 	struct admission_lease lease;
 	bool known, refund;
 	uint64_t used_ms, out_bytes;
-	unsigned errors; /* of the script itself */
+	unsigned errors, losses; /* of the script itself; of the connection */
+	char exec_id[ID_UUID_LEN + 1];
+	char *result;    /* NULL = none */
+	size_t result_len;
+	uint64_t keep_ms;
 };
 
 static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply);
@@ -29,9 +35,10 @@ static void on_event(struct link_command *command, enum link_event event, const 
 static int send_one(struct settlement *s, bool by_text)
 {
 	s->command = (struct link_command){.event = on_event};
-	char used[24], out[24];
+	char used[24], out[24], keep[24];
 	snprintf(used, sizeof used, "%" PRIu64, s->used_ms);
 	snprintf(out, sizeof out, "%" PRIu64, s->out_bytes);
+	snprintf(keep, sizeof keep, "%" PRIu64, s->keep_ms);
 	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN];
 	snprintf(key, sizeof key, KEY_RECORD "%s", s->lease.kid);
 	struct slice args[] = {
@@ -42,6 +49,9 @@ static int send_one(struct settlement *s, bool by_text)
 		slice_str(used),
 		slice_str(out),
 		s->refund ? SLICE("1") : SLICE("0"),
+		slice_str(s->exec_id),
+		slice_of(s->result, s->result_len),
+		slice_str(keep),
 	};
 	return script_send(s->list->link, &s->command, &script_settle, by_text, args, ARRAY_LEN(args));
 }
@@ -54,9 +64,18 @@ static void requeue(struct settlement *s)
 	DL_APPEND(list->queued, s);
 }
 
+static void drop_result(struct settlement *s)
+{
+	s->list->result_bytes -= s->result_len;
+	free(s->result);
+	s->result = NULL;
+	s->result_len = 0;
+}
+
 static void finish(struct settlement *s)
 {
 	struct settlements *list = s->list;
+	drop_result(s);
 	DL_DELETE(list->sent, s);
 	list->under_way--;
 	list->count--;
@@ -70,6 +89,14 @@ static bool is_hopeless(const struct redisReply *reply)
 	struct slice text = slice_of(reply->str, reply->len);
 	return reply->type == REDIS_REPLY_ERROR &&
 	       (slice_has_prefix(text, SLICE("WRONGTYPE")) || slice_has_prefix(text, SLICE("ERR ")));
+}
+
+/* It may be the result that Redis does not take; the lease matters more. */
+static bool is_too_much(struct settlement *s, enum link_event event, const struct redisReply *reply)
+{
+	if (event == LINK_LOST)
+		return ++s->losses > 1;
+	return is_hopeless(reply) || (reply->type == REDIS_REPLY_ERROR && slice_has_prefix(slice_of(reply->str, reply->len), SLICE("OOM")));
 }
 
 static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply)
@@ -89,6 +116,8 @@ static void on_event(struct link_command *command, enum link_event event, const 
 		finish(s);
 		return;
 	}
+	if (is_too_much(s, event, reply))
+		drop_result(s);
 	requeue(s);
 }
 
@@ -107,13 +136,29 @@ void settlements_deinit(struct settlements *list)
 	struct settlement *s, *next;
 	DL_FOREACH_SAFE(list->queued, s, next) {
 		DL_DELETE(list->queued, s);
+		drop_result(s);
 		free(s);
 	}
 	list->count = 0;
 }
 
+/* Without memory for it there is just no result. */
+static void copy_result(struct settlement *s, const struct admission_result *result)
+{
+	struct settlements *list = s->list;
+	if (result->exec_id.len != ID_UUID_LEN || !result->text.len || result->text.len > RESULTS_MAX - list->result_bytes)
+		return;
+	s->result = slice_dup(result->text);
+	if (!s->result)
+		return;
+	s->result_len = result->text.len;
+	list->result_bytes += s->result_len;
+	s->keep_ms = result->keep_ms;
+	snprintf(s->exec_id, sizeof s->exec_id, "%.*s", SLICE_FMT(result->exec_id));
+}
+
 int settlements_add(struct settlements *list, const struct admission_lease *lease, bool known, uint64_t used_ms,
-		    uint64_t out_bytes, bool refund)
+		    uint64_t out_bytes, bool refund, const struct admission_result *result)
 {
 	if (list->count >= list->max)
 		return SETTLEMENTS_E_FULL;
@@ -126,6 +171,8 @@ int settlements_add(struct settlements *list, const struct admission_lease *leas
 	s->refund = refund;
 	s->used_ms = used_ms;
 	s->out_bytes = out_bytes;
+	if (result)
+		copy_result(s, result);
 	DL_APPEND(list->queued, s);
 	list->count++;
 	settlements_pump(list);

@@ -5,7 +5,7 @@
  * Lifetime:   settlements_init … settlements_deinit; the link must have been freed first (it ends what is under way).
  * Runs on:    the link's loop.
  * Results:    0, SETTLEMENTS_E_FULL, -ENOMEM.
- * Bounds:     `max` of them, 32 under way at once.
+ * Bounds:     `max` of them, 32 under way at once; 16 MiB of results, those beyond are left out.
  *             One that the script answers with the same kind of error 3 times is given up: its lease ends by itself.
  * Invariants: what was under way when the connection ended is sent again: the script settles a lease once, however often it is asked.
  */
@@ -23,6 +23,7 @@ struct settlements {
 	struct settlement *queued; /* oldest first */
 	struct settlement *sent;
 	size_t count, under_way, max;
+	size_t result_bytes;      /* of all that wait */
 	bool stopped;
 };
 
@@ -32,10 +33,10 @@ void settlements_init(struct settlements *list, struct link *link, size_t max);
 void settlements_stop(struct settlements *list);
 void settlements_deinit(struct settlements *list);
 
-/* `known` is false when the answer to the admission was never seen: only id and kid of the lease are used then.
+/* `result` may be NULL. `known` is false when the answer to the admission was never seen: only id and kid of the lease are used then.
  * `refund`: the command certainly did not start, its rate is given back as well. */
 MUST_CHECK int settlements_add(struct settlements *list, const struct admission_lease *lease, bool known, uint64_t used_ms,
-			       uint64_t out_bytes, bool refund);
+			       uint64_t out_bytes, bool refund, const struct admission_result *result);
 
 /* Sends what can be sent: to be called when the link is back, and now and then. */
 void settlements_pump(struct settlements *list);

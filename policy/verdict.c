@@ -44,6 +44,9 @@ static const struct outcome outcomes[] = {
 	{"environment", ADMISSION_VARIABLE_DENIED, true},
 	{"input", ADMISSION_INPUT_TOO_LARGE, true},
 	{"quota", ADMISSION_QUOTA, true},
+	{"running", ADMISSION_RUNNING, true},
+	{"finished", ADMISSION_FINISHED, true},
+	{"absent", ADMISSION_NO_COMMAND, true},
 	{"unknown", ADMISSION_INVALID_TOKEN, false},
 	{"bad-mac", ADMISSION_INVALID_TOKEN, false},
 	{"other-pepper", ADMISSION_INVALID_TOKEN, false},
@@ -140,8 +143,11 @@ static int read_full(const redisReply *array, struct admission_answer *answer, u
 	    !write_violated(text_at(array, SLOT_VIOLATED), answer->violated, sizeof answer->violated) ||
 	    !write_violated(text_at(array, SLOT_SHADOWED), answer->shadowed, sizeof answer->shadowed))
 		return -EPROTO;
-	struct slice variable = text_at(array, SLOT_WHAT);
-	snprintf(answer->variable, sizeof answer->variable, "%.*s", SLICE_FMT(variable));
+	struct slice what = text_at(array, SLOT_WHAT);
+	if (answer->code == ADMISSION_FINISHED)
+		answer->result = what;
+	else
+		snprintf(answer->variable, sizeof answer->variable, "%.*s", SLICE_FMT(what));
 	memcpy(lease->actor, answer->actor, sizeof lease->actor);
 	lease->granted_ms = number_at(array, SLOT_GRANTED_MS);
 	answer->policy_version = number_at(array, SLOT_VERSION);

@@ -94,6 +94,22 @@ static void test_quota(void **state UNUSED)
 	assert_string_equal(answer.rate_limit, "\"rate\";r=0;t=1, \"concurrency\";r=2");
 }
 
+/* However long, and not taken for a variable's name. */
+static void test_finished(void **state UNUSED)
+{
+	static char text[100000];
+	struct fake fake;
+	struct admission_answer answer;
+	uint64_t reaped;
+	memset(text, 'x', sizeof text - 1);
+	fill(&fake, "finished");
+	set_text(&fake, 33, text);
+	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
+	assert_int_equal(answer.code, ADMISSION_FINISHED);
+	assert_true(slice_equal(answer.result, slice_str(text)));
+	assert_string_equal(answer.variable, "");
+}
+
 static void test_words(void **state UNUSED)
 {
 	static const struct {
@@ -106,7 +122,8 @@ static void test_words(void **state UNUSED)
 		{"broken-record", ADMISSION_INVALID_TOKEN}, {"other-pepper", ADMISSION_INVALID_TOKEN},
 		{"scope", ADMISSION_INSUFFICIENT_SCOPE}, {"command", ADMISSION_COMMAND_DENIED},
 		{"input", ADMISSION_INPUT_TOO_LARGE},   {"network", ADMISSION_NETWORK_DENIED},
-		{"environment", ADMISSION_VARIABLE_DENIED},
+		{"environment", ADMISSION_VARIABLE_DENIED}, {"running", ADMISSION_RUNNING},
+		{"absent", ADMISSION_NO_COMMAND},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
 		struct fake fake;
@@ -169,6 +186,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_granted), cmocka_unit_test(test_quota), cmocka_unit_test(test_words),
+		cmocka_unit_test(test_finished),
 		cmocka_unit_test(test_refuses_anything_else), cmocka_unit_test(test_long_actor_is_refused_not_cut),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,11 +83,11 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 	reply(job);
 }
 
-/* An operator wants it ended. */
+/* An operator wants it ended, or its owner through another gateway. */
 static void on_killed(struct admission_hold *hold)
 {
 	struct entry *entry = CONTAINER_OF(hold, struct entry, hold);
-	log_info("exec %s: killed by an operator", entry->exec_id);
+	log_info("exec %s: killed by a mark in Redis", entry->exec_id);
 	run_cancel(entry->run);
 }
 
@@ -107,7 +107,7 @@ static void on_run_freed(void *ctx, struct run *run)
 /* Out of memory before there was a run that settles. */
 static void refuse(struct exec_agent *agent, struct exec_job *job)
 {
-	if (admission_settle(agent->settlement, &job->lease, 0, 0, true) != 0)
+	if (admission_settle(agent->settlement, &job->lease, 0, 0, true, NULL) != 0)
 		log_warning("exec %s: its lease could not be settled and will end by itself", job->message.exec_id);
 	job->outcome = EXEC_NOT_STARTED;
 	job->tier = "none";
@@ -283,7 +283,7 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 		return NULL;
 	}
 	agent->owner = (struct run_owner){.loop = options->loop, .pool = agent->pool, .settlement = agent->settlement,
-					  .wait_ms = options->pool_wait_ms, .verify_bytes = options->verify_bytes,
+					  .wait_ms = options->pool_wait_ms, .verify_bytes = options->verify_bytes, .result_bytes = options->result_bytes,
 					  .on_answered = on_answered,
 					  .on_freed = on_run_freed, .ctx = agent};
 	uv_timer_init(options->loop, &agent->drain_timer);

@@ -25,7 +25,7 @@ struct exec_agent_options {
 	uint64_t usd_per_day;
 	bool recycle;
 	uint64_t pool_wait_ms;
-	uint64_t verify_bytes; /* as in struct run_owner */
+	uint64_t verify_bytes, result_bytes; /* as in struct run_owner */
 	size_t max_jobs;
 	struct admission_options settlement; /* loop and observer are filled in here */
 	struct metrics_shard *metrics;

@@ -11,39 +11,41 @@ const char *exec_outcome_name(enum exec_outcome outcome)
 	return outcome_names[outcome];
 }
 
-static int put_texts(struct exec_result *result, const char *encoding[2], struct buf *body)
+static int put_texts(struct exec_result *result, struct buf *body)
 {
 	static const char *const names[] = {"stdout", "stderr"};
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < 2; i++) {
 		r = buf_printf(body, "\"%s\":", names[i]);
 		if (r == 0)
-			r = output_put(&result->streams[i], body, &encoding[i]);
+			r = output_put(&result->streams[i], body, &result->encoding[i]);
 		if (r == 0)
 			r = buf_append_char(body, ',');
 	}
 	return r;
 }
 
-static int put_counts(const struct exec_result *result, const char *const encoding[2], struct buf *body)
+/* The encoding of a text that was never told is that of an empty one. */
+static const char *encoding_of(const struct exec_result *result, unsigned stream)
+{
+	return result->encoding[stream] ? result->encoding[stream] : "utf-8";
+}
+
+static int put_counts(const struct exec_result *result, struct buf *body)
 {
 	const struct output *streams = result->streams;
 	return buf_printf(body,
 			  "\"encoding\":{\"stdout\":\"%s\",\"stderr\":\"%s\"},\"stdout_bytes\":%llu,\"stdout_truncated\":%s,"
 			  "\"stderr_bytes\":%llu,\"stderr_truncated\":%s",
-			  encoding[0], encoding[1], (unsigned long long)output_written(&streams[0]),
+			  encoding_of(result, 0), encoding_of(result, 1), (unsigned long long)output_written(&streams[0]),
 			  output_truncated(&streams[0]) ? "true" : "false", (unsigned long long)output_written(&streams[1]),
 			  output_truncated(&streams[1]) ? "true" : "false");
 }
 
-/* `told`: how the text was encoded when it has been told already; NULL = it is told here. */
-static int put_streams(struct exec_result *result, const char *const told[2], struct buf *body)
+static int put_streams(struct exec_result *result, bool texts, struct buf *body)
 {
-	const char *encoding[2];
-	if (told)
-		return put_counts(result, told, body);
-	int r = put_texts(result, encoding, body);
-	return r < 0 ? r : put_counts(result, encoding, body);
+	int r = texts ? put_texts(result, body) : 0;
+	return r < 0 ? r : put_counts(result, body);
 }
 
 static int put_check(const struct exec_result *result, struct buf *body)
@@ -62,7 +64,7 @@ static int put_timing(const struct exec_result *result, struct buf *body)
 			  (double)result->claim_us / 1000, (double)result->run_us / 1000);
 }
 
-static int put_members(struct exec_result *result, const char *exec_id, bool ok, const char *const told[2], struct buf *body)
+static int put_members(struct exec_result *result, const char *exec_id, bool ok, bool texts, struct buf *body)
 {
 	int r = buf_printf(body, "\"ok\":%s,\"exec_id\":\"%s\",\"outcome\":\"%s\",\"exit_code\":", ok ? "true" : "false", exec_id,
 			   outcome_names[result->outcome]);
@@ -71,7 +73,7 @@ static int put_members(struct exec_result *result, const char *exec_id, bool ok,
 	if (r == 0)
 		r = buf_append(body, SLICE(",\"signal\":null,"));
 	if (r == 0)
-		r = put_streams(result, told, body);
+		r = put_streams(result, texts, body);
 	if (r == 0)
 		r = put_check(result, body);
 	if (r == 0)
@@ -83,7 +85,7 @@ static int put_ran(struct exec_result *result, const char *exec_id, struct buf *
 {
 	int r = buf_append_char(body, '{');
 	if (r == 0)
-		r = put_members(result, exec_id, true, NULL, body);
+		r = put_members(result, exec_id, true, true, body);
 	return r < 0 ? r : buf_append(body, SLICE("}\n"));
 }
 
@@ -109,7 +111,7 @@ static int put_not_run(struct exec_result *result, const char *exec_id, struct b
 	if (r == 0 && unknown)
 		r = buf_append_char(body, ',');
 	if (r == 0 && unknown)
-		r = put_streams(result, NULL, body);
+		r = put_streams(result, true, body);
 	return r < 0 || unknown ? r : put_refusal(result, body);
 }
 
@@ -142,11 +144,10 @@ int exec_answer_write(struct exec_result *result, const char *exec_id, struct ex
 	return r;
 }
 
-int exec_answer_result(struct exec_result *result, const char *exec_id, const char *const encoding[2], struct exec_answer *answer,
-		       struct buf *text)
+int exec_answer_result(struct exec_result *result, const char *exec_id, struct exec_answer *answer, struct buf *text)
 {
 	classify(result, answer);
-	int r = put_members(result, exec_id, !answer->code, encoding, text);
+	int r = put_members(result, exec_id, !answer->code, false, text);
 	if (r < 0 || !answer->code)
 		return r;
 	r = buf_printf(text, ",\"status\":%u,\"code\":\"%s\",\"may_have_run\":%s,\"detail\":", answer->status, answer->code,

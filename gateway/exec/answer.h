@@ -38,6 +38,7 @@ struct exec_result {
 	uint64_t retry_after_ms;    /* of EXEC_NOT_STARTED */
 	const char *tier;           /* "hot", "warm", "cold" or "none" */
 	struct output streams[2];   /* stdout, stderr */
+	const char *encoding[2];    /* of their text once it was told: "utf-8" or "base64" */
 	enum check_verdict check;
 	uint64_t admit_us, claim_us, run_us;
 	char detail[200];           /* a plain sentence for EXEC_UNKNOWN and EXEC_NOT_STARTED */
@@ -55,8 +56,7 @@ const char *exec_outcome_name(enum exec_outcome outcome);
 
 MUST_CHECK int exec_answer_write(struct exec_result *result, const char *exec_id, struct exec_answer *answer);
 
-/* For a stream, which has told the output already: every member but its text, without braces, into `text`; of a command that may not
- * have run also those of the problem. `encoding` of stdout and stderr. answer->body stays empty. */
-MUST_CHECK int exec_answer_result(struct exec_result *result, const char *exec_id, const char *const encoding[2],
-				  struct exec_answer *answer, struct buf *text);
+/* Without the output's text (of a stream, which has told it already): every other member, without braces, into `text`; of a command that
+ * may not have run also those of the problem. answer->body stays empty. */
+MUST_CHECK int exec_answer_result(struct exec_result *result, const char *exec_id, struct exec_answer *answer, struct buf *text);
 void exec_answer_deinit(struct exec_answer *answer);

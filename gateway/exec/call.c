@@ -29,16 +29,14 @@ void call_refuse(struct call *call, struct exec_problem problem)
 	exec_problem_deinit(&problem);
 }
 
-void call_cancel(struct call *call)
+void call_cancel(const struct call *call, const char *exec_id)
 {
-	struct exec_cancel *cancel = calloc(1, sizeof *cancel);
+	struct exec_cancel *cancel = exec_cancel_new(exec_id);
 	if (!cancel) {
-		log_error("exec %s: could not be canceled, it ends at its timeout", call->exec_id);
+		log_error("exec %s: could not be canceled, it ends at its timeout", exec_id);
 		return;
 	}
-	cancel->message.kind = EXEC_CANCEL;
-	memcpy(cancel->message.exec_id, call->exec_id, sizeof cancel->message.exec_id);
-	/* Not counted against the queue: every cancellation belongs to a job that was. */
+	/* Not counted against the queue: a cancellation belongs to a job or a request that was. */
 	if (mailbox_reply(call->endpoint->options.agent, &cancel->message.item) != 0)
 		free(cancel);
 }
@@ -54,7 +52,7 @@ static void on_gone(void *ctx)
 		endpoint->asked_until_ms = uv_now(endpoint->options.loop) + endpoint->options.admission.timeout_ms;
 	}
 	if (call->with_agent)
-		call_cancel(call);
+		call_cancel(call, call->exec_id);
 }
 
 static void write_log(struct call *call, const struct http_head *head, const struct http_summary *summary)
@@ -76,7 +74,7 @@ static void write_log(struct call *call, const struct http_head *head, const str
 		.first_byte_us = summary->first_byte_us,
 		.aborted = aborted[summary->end],
 		.code = call->code || !late ? call->code : "request-timeout",
-		.exec_id = call->is_post ? slice_str(call->exec_id) : (struct slice){0},
+		.exec_id = call->is_post ? slice_str(call->exec_id) : slice_str(call->looked_for),
 		.kid = slice_str(call->kid),
 		.actor = slice_str(call->actor),
 		.policy = slice_str(call->policy),
@@ -130,8 +128,14 @@ void call_answer(struct call *call, struct exec_job *job)
 static void handle(struct call *call, const struct http_head *head)
 {
 	struct http_request *request = call->request;
-	if (head->route == HTTP_ROUTE_EXEC && slice_equal(head->method, SLICE("POST"))) {
+	struct slice method = head->method, exec_id;
+	if (head->route == HTTP_ROUTE_EXEC && slice_equal(method, SLICE("POST"))) {
 		call_post(call, head);
+		return;
+	}
+	bool gets = slice_equal(method, SLICE("GET")) || slice_equal(method, SLICE("HEAD"));
+	if (exec_path_id(head, &exec_id) && (gets || slice_equal(method, SLICE("DELETE")))) {
+		call_look(call, exec_id, !gets);
 		return;
 	}
 	call->request = NULL;

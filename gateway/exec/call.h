@@ -1,5 +1,5 @@
 /*
- * call - one request of /-/agent/exec on its worker; shared by the files of the endpoint (endpoint, call, call_admit), nobody else
+ * call - one request of /-/agent/exec on its worker; shared by the files of the endpoint (endpoint, call, call_admit, call_look, call_stream), nobody else
  * includes it
  *
  * Owns:       its body, its parsed command, a question under way in Redis, pieces of its answer that the client has not taken yet.
@@ -24,6 +24,9 @@ struct call {
 	struct admission_call *admission;
 	uint64_t admit_start_us;
 	bool with_agent;
+	/* Of a question about another command: */
+	char looked_for[ID_UUID_LEN + 1];
+	bool cancels;
 	/* Of a streamed answer: */
 	enum stream_format format;
 	struct exec_piece *pieces;    /* not yet taken by http */
@@ -73,6 +76,10 @@ void call_drop_body(struct call *call);
 /* The agent has answered. */
 void call_answer(struct call *call, struct exec_job *job);
 
+/* --- call_look.c: what is known of a command, and its cancellation --- */
+
+void call_look(struct call *call, struct slice exec_id, bool cancels);
+
 /* --- call_stream.c: a streamed answer, as fast as the client takes it --- */
 
 /* Takes a piece; the first begins the answer. */
@@ -83,11 +90,23 @@ void call_end_stream(struct call *call, const struct exec_job *job);
 void call_on_writable(void *ctx);
 void call_drop_pieces(struct call *call);
 
-/* The agent is told that nobody waits for the command any more. */
-void call_cancel(struct call *call);
+/* The agent is told to end a command. */
+void call_cancel(const struct call *call, const char *exec_id);
 
 /* --- call_admit.c: from the head of a POST to a job for the agent --- */
 
 void call_post(struct call *call, const struct http_head *head);
+
+/* 0: call->token is set. Otherwise the call was answered. */
+MUST_CHECK int call_token(struct call *call, const struct http_head *head);
+
+/* The client's, when it is known. */
+bool call_address(const struct call *call, unsigned char address[16]);
+
+/* Whose it is, and what the answer tells of the token's limits. */
+void call_remember(struct call *call, const struct admission_answer *answer);
+
+/* Everything but a grant. */
+void call_refuse_decision(struct call *call, const struct admission_answer *answer);
 size_t call_on_body(void *ctx, struct slice bytes);
 void call_on_body_end(void *ctx);

@@ -18,12 +18,18 @@ static void count_auth_failure(struct call *call, const char *reason)
 	metrics_add(call->endpoint->options.metrics, METRIC_AUTH_FAILURES, labels, 1);
 }
 
+bool call_address(const struct call *call, unsigned char address[16])
+{
+	const struct exec_endpoint_options *options = &call->endpoint->options;
+	return peer_parse(options->client(options->client_ctx, call->reply.head), address);
+}
+
 /* Counts a wrong token against its address: how long that should stop sending them, 0 = not at all. */
 static uint64_t charge_failure(struct call *call)
 {
 	struct exec_endpoint *endpoint = call->endpoint;
 	unsigned char address[16] = {0};
-	(void)peer_parse(endpoint->options.client(endpoint->options.client_ctx, call->reply.head), address);
+	(void)call_address(call, address);
 	return throttle_charge(&endpoint->throttle, address, uv_now(endpoint->options.loop));
 }
 
@@ -49,7 +55,7 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 /* Nothing has run. */
 static void give_back(struct call *call, const struct admission_lease *lease)
 {
-	if (admission_settle(call->endpoint->admission, lease, 0, 0, true) != 0)
+	if (admission_settle(call->endpoint->admission, lease, 0, 0, true, NULL) != 0)
 		log_warning("exec %s: its lease could not be given back and will end by itself", call->exec_id);
 }
 
@@ -107,8 +113,9 @@ static void count_policy(struct call *call, const struct admission_answer *answe
 		metrics_set(metrics, METRIC_POLICY_VERSION, (struct metrics_labels){{name}}, answer->policy_version);
 }
 
-static void remember(struct call *call, const struct admission_answer *answer)
+void call_remember(struct call *call, const struct admission_answer *answer)
 {
+	call->reply.admit_us = clock_mono_us() - call->admit_start_us;
 	count_policy(call, answer);
 	count_shadowed(call, answer->shadowed);
 	snprintf(call->kid, sizeof call->kid, "%s", answer->kid);
@@ -119,16 +126,9 @@ static void remember(struct call *call, const struct admission_answer *answer)
 	exec_reply_limits(&call->reply, answer);
 }
 
-static void on_decided(void *ctx, const struct admission_answer *answer)
+void call_refuse_decision(struct call *call, const struct admission_answer *answer)
 {
-	struct call *call = ctx;
-	call->admission = NULL;
-	call->reply.admit_us = clock_mono_us() - call->admit_start_us;
-	remember(call, answer);
 	switch (answer->code) {
-	case ADMISSION_GRANTED:
-		post_job(call, answer);
-		break;
 	case ADMISSION_INPUT_TOO_LARGE:
 		call_refuse(call, exec_problem_too_large("standard input", answer->max_input_bytes));
 		break;
@@ -153,7 +153,25 @@ static void on_decided(void *ctx, const struct admission_answer *answer)
 	case ADMISSION_NETWORK_DENIED:
 		call_refuse(call, exec_problem_network(answer));
 		break;
+	case ADMISSION_GRANTED:
+	case ADMISSION_RUNNING:
+	case ADMISSION_FINISHED:
+	case ADMISSION_NO_COMMAND:
+		log_error("exec %s: an answer to another question", call->exec_id);
+		call_refuse(call, exec_problem_internal);
+		break;
 	}
+}
+
+static void on_decided(void *ctx, const struct admission_answer *answer)
+{
+	struct call *call = ctx;
+	call->admission = NULL;
+	call_remember(call, answer);
+	if (answer->code == ADMISSION_GRANTED)
+		post_job(call, answer);
+	else
+		call_refuse_decision(call, answer);
 }
 
 static uint64_t wanted_ms(const struct call *call)
@@ -180,12 +198,13 @@ static void admit(struct call *call)
 		return;
 	}
 	unsigned char address[16];
-	bool known = peer_parse(endpoint->options.client(endpoint->options.client_ctx, call->reply.head), address);
+	bool known = call_address(call, address);
 	/* A wish is a ceiling, for tokens with a limit of their own and without. */
 	uint64_t most = endpoint->options.max_output_bytes, usual = min_u64(EXEC_DEFAULT_OUTPUT_BYTES, most);
 	if (call->command->has_max_output)
 		usual = most = min_u64(call->command->max_output_bytes, most);
 	struct admission_request request = {.token = call->token,
+					    .exec_id = slice_str(call->exec_id),
 					    .program = slice_str(exec_request_program(call->command)),
 					    .want_ms = wanted_ms(call),
 					    .wait_ms = call->endpoint->options.wait_ms,
@@ -249,8 +268,7 @@ static bool has_token_in_query(const struct http_head *head)
 	return redact_find(head->query).len > 0;
 }
 
-/* 0: call->token is set. Otherwise the call was answered. */
-static int read_token(struct call *call, const struct http_head *head)
+int call_token(struct call *call, const struct http_head *head)
 {
 	struct token_parts parts;
 	if (has_token_in_query(head)) {
@@ -277,7 +295,7 @@ void call_post(struct call *call, const struct http_head *head)
 {
 	call->is_post = true;
 	call->format = exec_accept(head->fields);
-	if (read_token(call, head) < 0)
+	if (call_token(call, head) < 0)
 		return;
 	if (call->endpoint->draining) {
 		refuse_draining(call);

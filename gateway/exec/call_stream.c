@@ -52,7 +52,7 @@ static void cut(struct call *call)
 	log_error("exec %s: its answer could not be streamed", call->exec_id);
 	http_request_abort(TAKE(call->request));
 	if (call->with_agent)
-		call_cancel(call);
+		call_cancel(call, call->exec_id);
 }
 
 void call_piece(struct call *call, struct exec_piece *piece)

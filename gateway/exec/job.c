@@ -38,3 +38,13 @@ void exec_piece_free(struct exec_piece *piece)
 	buf_deinit(&piece->text);
 	free(piece);
 }
+
+struct exec_cancel *exec_cancel_new(const char *exec_id)
+{
+	struct exec_cancel *cancel = calloc(1, sizeof *cancel);
+	if (!cancel)
+		return NULL;
+	cancel->message.kind = EXEC_CANCEL;
+	memcpy(cancel->message.exec_id, exec_id, sizeof cancel->message.exec_id);
+	return cancel;
+}

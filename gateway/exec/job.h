@@ -64,6 +64,9 @@ struct exec_piece {
 	struct exec_piece *prev, *next; /* of the endpoint */
 };
 
+/* NULL when out of memory. */
+struct exec_cancel *exec_cancel_new(const char *exec_id);
+
 /* Takes the text. NULL when out of memory. */
 struct exec_piece *exec_piece_new(const char *exec_id, struct buf *text);
 void exec_piece_free(struct exec_piece *piece);

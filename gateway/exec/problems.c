@@ -63,6 +63,15 @@ const struct exec_problem exec_problem_internal = {
 	.detail = "The gateway failed; it is not your fault.",
 };
 
+/* One text for every id that is not of a command of this token. */
+const struct exec_problem exec_problem_no_command = {
+	.status = 404,
+	.code = "exec-not-found",
+	.outcome = "deny",
+	.reason = "invalid_request",
+	.detail = "There is no command with this id, or nothing is known of it any more.",
+};
+
 void exec_problem_deinit(struct exec_problem *problem)
 {
 	buf_deinit(&problem->extra);

@@ -26,6 +26,7 @@ extern const struct exec_problem exec_problem_invalid_authorization;
 extern const struct exec_problem exec_problem_token_in_query;
 extern const struct exec_problem exec_problem_media_type;
 extern const struct exec_problem exec_problem_internal;
+extern const struct exec_problem exec_problem_no_command;
 
 /* Each is the caller's: exec_problem_deinit(). */
 struct exec_problem exec_problem_malformed(const struct json_failure *failure);

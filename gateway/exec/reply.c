@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define METHODS "POST, GET, HEAD, OPTIONS"
+#define PATH		 "/-/agent/exec/"
+#define METHODS		 "POST, GET, HEAD, OPTIONS"
+#define METHODS_OF_AN_ID "GET, HEAD, DELETE, OPTIONS"
 
 static const char usage[] =
 	"Run a command in a sandbox: POST /-/agent/exec\n"
@@ -195,16 +197,16 @@ static int reply_usage(struct http_request *request)
 	return http_request_respond(request, 200, &fields, SLICE(usage));
 }
 
-static int reply_options(struct http_request *request, const struct exec_reply *reply)
+static int reply_options(struct http_request *request, const struct exec_reply *reply, const char *methods)
 {
 	struct http_fields fields = {0};
-	int r = add(&fields, SLICE("Allow"), METHODS);
+	int r = add(&fields, SLICE("Allow"), methods);
 	if (!r)
 		r = add(&fields, SLICE("Cache-Control"), "no-store");
 	if (!r)
 		r = add_cors(&fields, reply->head);
 	if (!r && http_fields_find(reply->head->fields, SLICE("Access-Control-Request-Method"))) {
-		r = add(&fields, SLICE("Access-Control-Allow-Methods"), METHODS);
+		r = add(&fields, SLICE("Access-Control-Allow-Methods"), methods);
 		if (!r)
 			r = add(&fields, SLICE("Access-Control-Allow-Headers"), "Authorization, Content-Type, Idempotency-Key");
 		if (!r)
@@ -213,25 +215,63 @@ static int reply_options(struct http_request *request, const struct exec_reply *
 	return r ? -1 : http_request_respond(request, 204, &fields, (struct slice){0});
 }
 
-static int reply_method(struct http_request *request, const char **code)
+static int reply_method(struct http_request *request, const char *methods, const char **code)
 {
 	struct http_fields fields = {0};
-	struct http_problem problem = {.status = 405, .code = "method-not-allowed", .detail = SLICE("Allowed here: " METHODS ".")};
+	char detail[64];
+	int len = snprintf(detail, sizeof detail, "Allowed here: %s.", methods);
+	struct http_problem problem = {.status = 405, .code = "method-not-allowed", .detail = slice_of(detail, (size_t)len)};
 	*code = problem.code;
-	return add(&fields, SLICE("Allow"), METHODS) ? -1 : http_request_respond_problem(request, &problem, &fields);
+	return add(&fields, SLICE("Allow"), methods) ? -1 : http_request_respond_problem(request, &problem, &fields);
+}
+
+static int reply_not_found(struct http_request *request, const char **code)
+{
+	struct http_problem problem = {.status = 404, .code = "not-found", .detail = SLICE("There is nothing at this path.")};
+	*code = problem.code;
+	return http_request_respond_problem(request, &problem, NULL);
+}
+
+/* The canonical text of a UUID: nothing else is the id of a command, and nothing is asked for it. */
+static bool is_uuid(struct slice text)
+{
+	for (size_t i = 0; i < text.len; i++) {
+		char c = text.data[i];
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+		if (dash ? c != '-' : !((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
+			return false;
+	}
+	return text.len == ID_UUID_LEN;
+}
+
+bool exec_path_id(const struct http_head *head, struct slice *exec_id)
+{
+	*exec_id = slice_from(head->path, sizeof PATH - 1);
+	return head->route == HTTP_ROUTE_EXEC_SUB && is_uuid(*exec_id);
+}
+
+int exec_reply_json(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice body)
+{
+	struct http_fields fields = {0};
+	char timing[64];
+	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
+	if (add(&fields, SLICE("Content-Type"), "application/json") || add(&fields, SLICE("Cache-Control"), "no-store") ||
+	    add(&fields, SLICE("X-Content-Type-Options"), "nosniff") || add(&fields, SLICE("Server-Timing"), timing) ||
+	    add_common(&fields, reply))
+		return -1;
+	return http_request_respond(request, status, &fields, body);
 }
 
 int exec_reply_other(struct http_request *request, const struct exec_reply *reply, const char **code)
 {
-	struct slice method = reply->head->method;
-	if (reply->head->route == HTTP_ROUTE_EXEC_SUB) {
-		struct http_problem problem = {.status = 404, .code = "not-found", .detail = SLICE("There is nothing at this path.")};
-		*code = problem.code;
-		return http_request_respond_problem(request, &problem, NULL);
-	}
-	if (slice_equal(method, SLICE("GET")) || slice_equal(method, SLICE("HEAD")))
+	struct slice method = reply->head->method, exec_id;
+	bool of_an_id = exec_path_id(reply->head, &exec_id);
+	const char *methods = of_an_id ? METHODS_OF_AN_ID : METHODS;
+	if (reply->head->route == HTTP_ROUTE_EXEC_SUB && !of_an_id)
+		return reply_not_found(request, code);
+	if (!of_an_id && (slice_equal(method, SLICE("GET")) || slice_equal(method, SLICE("HEAD"))))
 		return reply_usage(request);
 	if (slice_equal(method, SLICE("OPTIONS")))
-		return reply_options(request, reply);
-	return reply_method(request, code);
+		return reply_options(request, reply, methods);
+	return reply_method(request, methods, code);
 }

@@ -43,6 +43,11 @@ MUST_CHECK int exec_reply_job_body(const struct exec_reply *reply, const struct 
 /* The answer of a finished job; takes the memory of its body. */
 MUST_CHECK int exec_reply_job(struct http_request *request, const struct exec_reply *reply, struct exec_job *job);
 
+/* The id in /-/agent/exec/<id>; false when the path is another. */
+bool exec_path_id(const struct http_head *head, struct slice *exec_id);
+
+MUST_CHECK int exec_reply_json(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice body);
+
 /* The head of a streamed answer. */
 MUST_CHECK int exec_reply_stream(struct http_request *request, const struct exec_reply *reply, enum stream_format format);
 

@@ -4,6 +4,7 @@
 #include "gateway/base/log.h"
 #include "gateway/exec/delivery.h"
 #include "gateway/exec/launch.h"
+#include "gateway/exec/stored.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,10 +74,16 @@ static uint64_t output_bytes(const struct run *run)
 	return output_written(&streams[0]) + output_written(&streams[1]);
 }
 
-static void settle(struct run *run)
+/* The answer has been written, unless `failed`. */
+static void settle(struct run *run, bool failed)
 {
+	const struct run_owner *owner = run->owner;
+	const struct exec_job *job = run->job;
 	bool refund = !run->run_start_us; /* not started, or canceled while it waited for a Sprite */
-	int r = admission_settle(run->owner->settlement, &run->job->lease, run->result.run_us / 1000, output_bytes(run), refund);
+	CLEANUP(buf_deinit) struct buf stored = BUF_MAX(owner->result_bytes + STORED_HEAD_MAX);
+	bool keeps = owner->result_bytes && !failed && stored_write(job, &run->result, owner->result_bytes, &stored) == 0;
+	struct admission_result ended = {.exec_id = slice_str(job->message.exec_id), .text = buf_peek(&stored), .keep_ms = STORED_KEEP_MS};
+	int r = admission_settle(owner->settlement, &job->lease, run->result.run_us / 1000, output_bytes(run), refund, keeps ? &ended : NULL);
 	if (r != 0)
 		log_warning("exec %s: its lease could not be settled and will end by itself", run->job->message.exec_id);
 }
@@ -146,8 +153,8 @@ static void answer(struct run *run, enum exec_outcome outcome)
 	if (run->run_start_us && run->state != CHECKING)
 		result->run_us = clock_mono_us() - run->run_start_us;
 	result->check = run->check.verdict;
-	settle(run);
 	int r = write_answer(run, run->job);
+	settle(run, r < 0);
 	uv_timer_stop(&run->ping);
 	struct exec_job *job = TAKE(run->job);
 	job->outcome = outcome;

@@ -91,15 +91,14 @@ int stream_result(struct stream *stream, struct exec_result *result, const char 
 	int r = 0;
 	for (unsigned i = 0; r == 0 && i < 2; i++)
 		r = put_held(stream, i, result->streams[i].total > result->streams[i].cap, text);
-	const char *encoding[2];
 	for (unsigned i = 0; i < 2; i++)
-		encoding[i] = stream->outputs[i].binary ? "base64" : "utf-8";
+		result->encoding[i] = stream->outputs[i].binary ? "base64" : "utf-8";
 	if (r == 0)
 		r = begin(stream, "result", text);
 	if (r == 0)
 		r = buf_append_char(text, ',');
 	if (r == 0)
-		r = exec_answer_result(result, exec_id, encoding, answer, text);
+		r = exec_answer_result(result, exec_id, answer, text);
 	return r < 0 ? r : end(stream, text);
 }
 

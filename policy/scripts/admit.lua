@@ -5,6 +5,8 @@
 --          9 length of standard input in bytes  10 the client's address as 32 hexadecimal digits, empty when it is not known
 --          11 names of the command's variables, separated by blanks
 --          12 output bytes of each stream when the token has no limit  13 the most it may have
+--          14 id of a command: nothing is run, what is known of it is told; else empty
+--          15 1 when that command is to end, else 0
 -- Returns  {reason} when the token is not accepted, else the array at the end of report()
 --
 -- The other keys are made of the kid and the record's actor and policy; the constant tag {g} keeps them in one slot.
@@ -14,12 +16,14 @@
 local PREFIX = 'sg:{g}:'
 local DAY_US = 86400 * 1000000
 local YEAR_US = 365 * DAY_US
+local KILL_MS = 7200000      -- no lease lasts so long
 local LEASE_GRACE_MS = 15000 -- time to kill what runs over and to settle
 local RETRY_US = 1000000     -- when only the end of a running command can help
 
 local kid, mac, pepper, scope, program = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local asked_ms, lease, wait_ms, input = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local address, variables, usual_out, most_out = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
+local looked_for, ends = ARGV[14], ARGV[15] == '1'
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -215,7 +219,7 @@ local function violate(name, us)
   wait = math.max(wait, us)
 end
 
--- `what`: which of the command's words is not allowed, when it is one of several.
+-- `what`: which of the command's words is not allowed, when it is one of several; what a command ended with.
 local function report(code, granted_ms, day, granted_out, what)
   local left, reset = state(rate)
   local actor_left, actor_reset = state(actor_rate)
@@ -263,6 +267,22 @@ end
 if not listed(rule('scopes') or '', scope) then return report('scope', 0, '', 0) end
 local networks = rule('ip_allow') or ''
 if string.find(networks, '%S') and not in_networks(networks) and refuses('network') then return report('network', 0, '', 0) end
+
+-- The lease of a running command bears the end of its id; what a finished one ended with begins with the token it belongs to.
+if looked_for ~= '' then
+  local its_lease = string.sub((string.gsub(looked_for, '-', '')), 9)
+  for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+    if string.sub(member, 1, #its_lease + 1) == its_lease .. ':' then
+      -- The gateway that runs it looks for this.
+      if ends then redis.call('SET', PREFIX .. 'kill:' .. its_lease, its_lease, 'PX', KILL_MS) end
+      return report('running', 0, '', 0)
+    end
+  end
+  local ended = redis.call('GET', PREFIX .. 'x:' .. looked_for)
+  if ended and string.sub(ended, 1, #kid + 1) == kid .. ' ' then return report('finished', 0, '', 0, string.sub(ended, #kid + 2)) end
+  return report('absent', 0, '', 0)
+end
+
 local allowed = rule('cmds') or ''
 if string.find(allowed, '%S') and (program == '' or string.find(program, '%s') or not listed(allowed, program)) and
     refuses('command') then

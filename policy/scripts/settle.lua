@@ -3,18 +3,53 @@
 -- KEYS[1]  the token's record, sg:{g}:k:<kid>
 -- ARGV     1 kid  2 lease id  3 actor, empty when the answer to admit was never seen  4 used ms  5 output bytes
 --          6 refund: 1 when the command certainly did not start, else 0
+--          7 the command's id  8 what it ended with, kept for 9 ms; empty = nothing is kept
 -- Returns  1 settled now, 0 there is no such lease (settled before, past its end, or never granted)
 
 local PREFIX = 'sg:{g}:'
 local kid, lease, actor = ARGV[1], ARGV[2], ARGV[3]
 local used, out, refund = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+local command, result, keep_ms = ARGV[7], ARGV[8], tonumber(ARGV[9])
 local leases = PREFIX .. 'c:' .. kid
+local RESULTS_BYTES = 64 * 1024 * 1024 -- of all that are kept
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+
+-- All of them with their sizes and ends, the oldest first, and the sum of the sizes. Newer ones take the room of older ones.
+local function forget(found)
+  local id, size = string.match(found, '^(.*):(%d+)$')
+  redis.call('ZREM', PREFIX .. 'xs', found)
+  redis.call('PEXPIRE', PREFIX .. 'x:' .. id, 0)
+  return redis.call('HINCRBY', PREFIX .. 'xb', 'bytes', '-' .. size)
+end
+
+local function keep()
+  if not redis.call('SET', PREFIX .. 'x:' .. command, kid .. ' ' .. result, 'PX', keep_ms, 'NX') then return end
+  local now_ms = math.floor(now / 1000)
+  for _, ended in ipairs(redis.call('ZRANGEBYSCORE', PREFIX .. 'xs', '-inf', string.format('%.0f', now_ms), 'LIMIT', 0, 100)) do
+    forget(ended)
+  end
+  redis.call('ZADD', PREFIX .. 'xs', string.format('%.0f', now_ms + keep_ms), command .. ':' .. #result)
+  local bytes = redis.call('HINCRBY', PREFIX .. 'xb', 'bytes', #result)
+  while bytes > RESULTS_BYTES do
+    local oldest = redis.call('ZRANGE', PREFIX .. 'xs', 0, 0)[1]
+    if not oldest then
+      redis.call('PEXPIRE', PREFIX .. 'xb', 0)
+      break
+    end
+    bytes = forget(oldest)
+  end
+  for _, key in ipairs({'xs', 'xb'}) do redis.call('PEXPIRE', PREFIX .. key, keep_ms) end
+end
 
 local member
 for _, found in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
   if string.sub(found, 1, #lease + 1) == lease .. ':' then member = found end
 end
-if not member then return 0 end
+if not member then
+  if result ~= '' then keep() end -- the lease has ended by itself
+  return 0
+end
 if actor == '' then actor = redis.call('HGET', KEYS[1], 'actor') end
 
 -- The removal decides: whoever removes the member charges.
@@ -33,14 +68,12 @@ if redis.call('EXISTS', spent) == 1 then
   redis.call('HINCRBY', spent, 'out', string.format('%.0f', math.min(out, out_held or out)))
   if refund then redis.call('HINCRBY', spent, 'reqs', -1) end
 end
+if result ~= '' then keep() end
 if not refund then return 1 end
 
 -- Of the one interval that the grant took, what has passed since came back by itself and may have been used again: only the rest is
 -- given back. So no moment sees more than the burst, and whoever has waited for nothing finds at least what was there before.
 -- Left alone: a bucket that is full again, one that another limit has written since, and clocks that went back (admit heals those).
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
-
 local function put_back(key, since, interval, tau)
   local rest = interval - (now - since)
   local tat, written_with = string.match(redis.call('GET', key) or '', '^(%d+):(%d+)$')

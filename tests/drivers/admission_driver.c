@@ -104,10 +104,10 @@ static bool run_line(void *ctx, const char *line)
 	} else if (sscanf(line, "cancel %u", &n) == 1 && n < CALLS_MAX && slots[n].call) {
 		admission_cancel(driver->admission, slots[n].call);
 	} else if (sscanf(line, "settle %u %" SCNu64 " %" SCNu64, &n, &a, &b) == 3 && n < CALLS_MAX) {
-		if (admission_settle(driver->admission, &slots[n].lease, a, b, false) != 0)
+		if (admission_settle(driver->admission, &slots[n].lease, a, b, false, NULL) != 0)
 			printf("{\"full\":true}\n");
 	} else if (sscanf(line, "refund %u", &n) == 1 && n < CALLS_MAX) {
-		if (admission_settle(driver->admission, &slots[n].lease, 0, 0, true) != 0)
+		if (admission_settle(driver->admission, &slots[n].lease, 0, 0, true, NULL) != 0)
 			printf("{\"full\":true}\n");
 	} else if (strcmp(line, "state") == 0) {
 		printf("{\"unsettled\":%zu,\"up\":%s}\n", admission_unsettled(driver->admission),

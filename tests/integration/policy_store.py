@@ -103,8 +103,8 @@ class Store:
         self.settle_text = self.text("settle")
         if clock is not None:
             assert self.admit_text.count(CLOCK) == self.settle_text.count(CLOCK) == 1
-            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[14], ARGV[15]}")
-            self.settle_text = self.settle_text.replace(CLOCK, "{ARGV[7], ARGV[8]}")
+            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[20], ARGV[21]}")
+            self.settle_text = self.settle_text.replace(CLOCK, "{ARGV[20], ARGV[21]}")
         self.run_admit = redis.register_script(self.admit_text)
         self.run_settle = redis.register_script(self.settle_text)
 
@@ -112,20 +112,23 @@ class Store:
     def text(name):
         return (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
 
-    def times(self):
-        return [] if self.clock is None else [self.clock // 1_000_000, self.clock % 1_000_000]
+    def args(self, *args):
+        """With the time, when the scripts are told it, where they look for it."""
+        times = [] if self.clock is None else [self.clock // 1_000_000, self.clock % 1_000_000]
+        return [*args, *[""] * (19 - len(args)), *times]
 
     def admit(self, token, lease=None, want=1000, program="bash", scope="exec:run", mac=None, pepper=None, client=None,
-              wait=0, size=0, address=HERE, variables="", usual_out=USUAL_OUT, most_out=MOST_OUT):
-        reply = self.run_admit(keys=[token.key], client=client, args=[
+              wait=0, size=0, address=HERE, variables="", usual_out=USUAL_OUT, most_out=MOST_OUT, look="", kill=False):
+        reply = self.run_admit(keys=[token.key], client=client, args=self.args(
             token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), wait, size,
-            address, variables, usual_out, most_out, *self.times()])
+            address, variables, usual_out, most_out, look, int(kill)))
         return Answer(reply)
 
-    def settle(self, token, lease, granted=None, used=0, out=0, refund=False, client=None):
+    def settle(self, token, lease, granted=None, used=0, out=0, refund=False, client=None, command="", result="", keep_ms=3_600_000):
         """`granted`: an Answer, or None when the answer was never seen."""
         actor = token.actor if granted else ""
-        return self.run_settle(keys=[token.key], client=client, args=[token.kid, lease, actor, used, out, int(refund), *self.times()])
+        return self.run_settle(keys=[token.key], client=client, args=self.args(
+            token.kid, lease, actor, used, out, int(refund), command, result, keep_ms))
 
     def policy(self, name, **fields):
         """Named rules, as a whole."""

@@ -6,8 +6,10 @@ import ipaddress
 import os
 import random
 import re
+import secrets
 import threading
 import time
+import uuid
 
 import pytest
 import redis
@@ -703,7 +705,11 @@ def test_the_documented_acl_is_enough_and_keeps_us_in_our_keys(server, store):
         store.redis.script_load(text)
     answer = store.admit(token, lease, client=limited)
     assert answer.code == "granted"
-    assert store.settle(token, lease, answer, refund=True, client=limited) == 1
+    command = command_of(lease)
+    assert store.settle(token, lease, answer, refund=True, client=limited, command=command, result="whatever") == 1
+    assert store.admit(token, look=command, client=limited).what == "whatever"
+    for i in range(70):
+        store.settle(token, "x", command=f"filling {i}", result="x" * (1 << 20), client=limited)
     for command in (["GET", "other"], ["KEYS", "*"], ["FLUSHALL"], ["CONFIG", "GET", "*"], ["PUBLISH", "sg:{g}:ev", "x"],
                     ["EVAL", "return redis.call('get', 'other')", "0"]):
         with pytest.raises(redis.exceptions.ResponseError):
@@ -723,6 +729,76 @@ def test_full_memory_refuses_new_leases_and_still_takes_old_ones_back(store):
         assert store.budget(token, answer.day)["used"] == 10
     finally:
         store.redis.config_set("maxmemory", "256mb")
+
+
+# --- what is known of a command --------------------------------------------------------------------------------------
+
+def command_of(lease):
+    """An id whose end is the lease's."""
+    digits = f"{secrets.token_hex(4)}{lease}"
+    return str(uuid.UUID(digits))
+
+
+def test_what_is_known_of_a_command(timed):
+    token, other = Token(timed), Token(timed, actor="bob")
+    lease = lease_id()
+    command = command_of(lease)
+    assert timed.admit(token, look=command).code == "absent"
+    answer = timed.admit(token, lease)
+    assert timed.admit(token, look=command).code == "running"
+    assert timed.admit(other, look=command).code == "absent"
+    before = timed.snapshot()
+    timed.admit(token, look=command)
+    timed.admit(other, look=command)
+    assert timed.snapshot() == before, "asking changes something"
+    for who, kill in (other, True), (token, False), (token, True):
+        assert not timed.redis.exists(f"sg:{{g}}:kill:{lease}")
+        timed.admit(who, look=command, kill=kill)
+    assert timed.redis.get(f"sg:{{g}}:kill:{lease}") == lease
+    assert timed.settle(token, lease, answer, used=5, command=command, result="200\n{}\n") == 1
+    told = timed.admit(token, look=command)
+    assert (told.code, told.what, told.granted_ms, told.running) == ("finished", "200\n{}\n", 0, 0)
+    assert timed.admit(other, look=command).code == "absent"
+    assert timed.admit(token, look=command, scope="exec:other").code == "scope"
+    token.set(ip_allow=f"{HERE[:-1]}2/128")
+    assert timed.admit(token, look=command).code == "network"
+
+
+def test_only_the_first_end_counts(timed):
+    """A settlement that is repeated, and one that comes after the lease ended by itself."""
+    token, lease = Token(timed), lease_id()
+    command = command_of(lease)
+    answer = timed.admit(token, lease, want=1000)
+    timed.clock += (GRACE_MS + 2000) * 1000
+    timed.admit(token)
+    assert timed.settle(token, lease, answer, command=command, result="first") == 0
+    before = timed.snapshot()
+    assert timed.settle(token, lease, answer, command=command, result="second") == 0
+    assert timed.snapshot()[0] == before[0]
+    assert timed.admit(token, look=command).what == "first"
+
+
+def test_results_are_bounded_and_the_oldest_go_first(timed):
+    token, size = Token(timed), 1 << 20
+    for i in range(70):
+        timed.clock += 1000
+        timed.settle(token, "x", command=f"c{i}", result="x" * size)
+    kept = [i for i in range(70) if timed.redis.exists(f"sg:{{g}}:x:c{i}")]
+    assert kept == list(range(6, 70))
+    assert timed.redis.hget("sg:{g}:xb", "bytes") == str(64 * size)
+    assert timed.redis.zcard("sg:{g}:xs") == 64
+    timed.clock += 3_600_001_000
+    timed.settle(token, "x", command="later", result="y")
+    assert (timed.redis.hget("sg:{g}:xb", "bytes"), timed.redis.zcard("sg:{g}:xs")) == ("1", 1)
+    assert timed.redis.pttl("sg:{g}:xs") > 0 and timed.redis.pttl("sg:{g}:xb") > 0
+
+
+def test_a_sum_that_is_wrong_heals(timed):
+    token = Token(timed)
+    timed.redis.hset("sg:{g}:xb", "bytes", 1 << 40)
+    assert timed.settle(token, "x", command="c1", result="y") == 0
+    assert timed.settle(token, "x", command="c2", result="y") == 0
+    assert timed.redis.hget("sg:{g}:xb", "bytes") == "1" and timed.redis.exists("sg:{g}:x:c2")
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------
