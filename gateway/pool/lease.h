@@ -31,7 +31,7 @@ enum lease_code {
 	LEASE_FLUSHED, /* the records are not those that were joined: nothing was changed */
 };
 
-/* Why a reservation was refused, or a take while LEASE_RECOVERING; the words of metrics and of Redis' answer are lower case. */
+/* Why a reservation was refused; the words of metrics and of Redis' answer are lower case. */
 enum lease_refusal {
 	LEASE_RECOVERING, /* after a flush or at the very beginning it is not known yet what exists */
 	LEASE_FULL,       /* as many records as the maximum */
@@ -86,7 +86,7 @@ struct lease_fleet {
 
 struct lease_result {
 	enum lease_code code;
-	enum lease_refusal refusal;        /* LEASE_REFUSED: of reserve; of take LEASE_RECOVERING, or LEASE_REFUSALS for all else */
+	enum lease_refusal refusal;        /* of reserve, LEASE_REFUSED */
 	uint64_t retry_after_ms;           /* of reserve, LEASE_REFUSED: 0 = not known */
 	const struct lease_fleet *fleet;   /* of join and beat, LEASE_OK; else NULL */
 	const struct lease_record *record; /* of take, LEASE_OK; else NULL */
@@ -153,8 +153,7 @@ struct lease_ops {
 	/* The Sprite does not exist, for certain: its record goes. Otherwise like a note. A record that is not there is no news. */
 	void (*forget)(void *self, const char *name);
 
-	/* A warm one becomes this session's, in state `to`. LEASE_REFUSED: it is not warm, or not there; without a name: there is none;
-	 * or LEASE_RECOVERING: nothing is said of it, ask again in retry_after_ms.
+	/* A warm one becomes this session's, in state `to`. LEASE_REFUSED: it is not warm, or not there; without a name: there is none.
 	 * The same name again, already this session's in `to`: LEASE_OK. Without a name a lost answer may leave a record that the pool
 	 * knows nothing of; adopt with `own` finds it. */
 	int (*take)(void *self, const struct lease_want *want, lease_done done, void *ctx);

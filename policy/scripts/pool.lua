@@ -341,7 +341,7 @@ function operations.restore()
 end
 
 -- 5 name, empty = what others have parked last of this generation  6 'preparing' or 'destroying'  7 generation
---   -> 'ok' and what describe() says, or 'recovering', 'none'
+--   -> 'ok' and what describe() says, or 'none'
 function operations.take()
   local name, to, generation = ARGV[5], ARGV[6], ARGV[7]
   local again = not first_time()
@@ -351,17 +351,18 @@ function operations.take()
     return r and r.state == 'warm' and (r.session == session or is_stock(r)) and
            (to ~= 'preparing' or string.match(found, '%-(%x+)%-[^-]*$') == generation)
   end
+  local r = name ~= '' and read(name)
   if name ~= '' then
-    local r = read(name)
     if r and r.session == session and r.state == to then
       describe(answer, name, r)
       return answer
     end
     if again then return {'stale'} end
   end
-  if recovering() > 0 then return {'recovering', recovering()} end
+  -- What we have parked ourselves since a flush is nobody else's.
+  if recovering() > 0 and not (r and r.session == session) then return {'none'} end
   for _, found in ipairs(name ~= '' and {name} or redis.call('ZREVRANGE', WARM, 0, LOOKED_AT_MAX - 1)) do
-    local r = read(found)
+    r = read(found)
     if may_take(found, r) and (name ~= '' or r.session ~= session) then
       if r.session ~= session then tell_revoked(r.session, found) end
       describe(answer, found, hand_over(found, r, to))

@@ -267,8 +267,8 @@ class PoolModel:
         elif again:
             rows = [self.describe(found) for found in self.own(me) if self.members[found].turn == self.turn]
             return self.in_order(rows) if rows else ["stale"]
-        if self.recovering():
-            return ["recovering", self.recovering()]
+        if self.recovering() and not (name in self.members and self.members[name].session == me):
+            return ["none"]
 
         def right(found):
             record = self.members.get(found)

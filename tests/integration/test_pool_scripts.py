@@ -341,6 +341,9 @@ class Process:
         again = self.incarnation
         self.incarnation, self.session = told[1], told[2]
         self.beat_at = None
+        if again and again != self.incarnation:
+            # What was parked may be another's by now, or remembered by another; what was not created yet may not be.
+            self.members = {name: state for name, state in self.members.items() if state not in ("warm", "intent")}
         if again and again != self.incarnation and self.members:
             done = self.ask("restore", *[self.entry(name, state) for name, state in sorted(self.members.items())][:25])
             if done:
