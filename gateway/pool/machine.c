@@ -32,8 +32,8 @@ int machine_init(struct machine *machine, const struct machine_options *options)
 	if (!is_within_bounds(options))
 		return -EINVAL;
 	size_t members = sizing->max + MACHINE_LEFTOVERS;
-	/* At most waiting: of a member its close, one operation and its grant, of a waiter its refusal. */
-	machine->action_cap = 3 * members + options->max_waiters + 8;
+	/* At most waiting: of a member its close, one operation, its grant and the notes of three moves, of a waiter its refusal. */
+	machine->action_cap = 6 * members + options->max_waiters + 8;
 	machine->ready_us = calloc(2 * members, sizeof *machine->ready_us);
 	machine->actions = calloc(machine->action_cap, sizeof *machine->actions);
 	int r = fair_init(&machine->fair, members + options->max_waiters + 1);
@@ -101,14 +101,47 @@ static bool may_have_channel(enum pool_state state)
 bool machine_move(struct machine *machine, struct pool_member *member, enum pool_state to, uint64_t now_us)
 {
 	enum pool_state from = member->state;
+	if (from == POOL_WARM && to == POOL_GONE && !member->foreign) {
+		roster_impossible(&machine->roster);
+		return false;
+	}
 	if (!roster_move(&machine->roster, member, to, now_us))
 		return false;
 	if (may_have_channel(from) && !has_channel(to))
 		machine_act(machine, (struct machine_action){.type = MACHINE_DO_CLOSE, .member = member});
+	enum state_note note = pool_state_note(from, to);
+	/* After the closing: what is noted as warm may be used by others. */
+	if (machine->options.shared && !member->foreign && note != STATE_SILENT)
+		machine_act(machine, (struct machine_action){.type = note == STATE_NOTE ? MACHINE_DO_NOTE : MACHINE_DO_FORGET,
+							     .member = member,
+							     .state = to});
 	return true;
 }
 
-void machine_take(struct machine *machine, uint64_t now_us, struct pool_member *member, enum pool_state to)
+bool machine_finish(struct machine *machine, struct pool_member *member, enum pool_state state)
+{
+	if (member->state != state || !member->busy) {
+		roster_impossible(&machine->roster);
+		return false;
+	}
+	member->busy = false;
+	return true;
+}
+
+bool machine_is_doomed(const struct machine *machine, const struct pool_member *member)
+{
+	return machine->stopping || member->foreign;
+}
+
+bool machine_take(struct machine *machine, uint64_t now_us, struct pool_member *member, enum pool_state to)
+{
+	if (machine->options.shared)
+		return machine_ask(machine, now_us, member, to);
+	machine_taken_over(machine, now_us, member, to);
+	return true;
+}
+
+void machine_taken_over(struct machine *machine, uint64_t now_us, struct pool_member *member, enum pool_state to)
 {
 	uint64_t since_us = member->since_us;
 	if (!machine_move(machine, member, to, now_us) || to != POOL_PREPARING)
@@ -118,12 +151,11 @@ void machine_take(struct machine *machine, uint64_t now_us, struct pool_member *
 	machine_operate(machine, member, MACHINE_DO_WAKE);
 }
 
-void machine_let_go(struct machine *machine, uint64_t now_us, struct pool_member *member)
+bool machine_let_go(struct machine *machine, uint64_t now_us, struct pool_member *member)
 {
 	if (member->state == POOL_WARM)
-		machine_take(machine, now_us, member, POOL_DESTROYING);
-	else
-		machine_move(machine, member, POOL_DESTROYING, now_us);
+		return machine_take(machine, now_us, member, POOL_DESTROYING);
+	return machine_move(machine, member, POOL_DESTROYING, now_us);
 }
 
 /* --- sizes ------------------------------------------------------------------------------------ */
@@ -136,7 +168,9 @@ size_t machine_running_limit(const struct machine *machine)
 
 size_t machine_room(const struct machine *machine)
 {
+	const struct lease_fleet *fleet = &machine->lease.fleet;
 	size_t total = roster_total(&machine->roster), max = machine->options.sizing.max;
+	total += fleet->total > fleet->own ? fleet->total - fleet->own : 0;
 	return max > total ? max - total : 0;
 }
 
@@ -195,7 +229,10 @@ static void stop(struct machine *machine, uint64_t now_us, uint64_t deadline_us)
 	machine->review_us = 0;
 	machine_refuse_all(machine, POOL_E_STOPPING);
 	destroy_all(machine, POOL_HOT, now_us);
-	destroy_all(machine, POOL_WARM, now_us);
+	if (machine->options.shared)
+		machine_leave_parked(machine, now_us);
+	else
+		destroy_all(machine, POOL_WARM, now_us);
 	destroy_all(machine, POOL_QUARANTINE, now_us);
 }
 
@@ -221,6 +258,7 @@ static void tick(struct machine *machine, uint64_t now_us)
 		machine->running.limit = machine->running.until_us = 0;
 	machine_pass_destroys(machine, now_us);
 	machine_pass_supply(machine, now_us);
+	machine_pass_leases(machine, now_us);
 	if (is_due(machine->stop_us, now_us)) {
 		machine->stop_us = 0;
 		machine->overdue = true;
@@ -236,6 +274,7 @@ uint64_t machine_next_due(const struct machine *machine)
 	next = sooner(next, machine->running.until_us);
 	next = sooner(next, machine_destroy_due(machine));
 	next = sooner(next, machine_supply_due(machine));
+	next = sooner(next, machine_lease_due(machine));
 	if (machine->waiters)
 		next = sooner(next, fair_next_due(&machine->fair, machine->now_us));
 	const struct machine_waiter *waiter;
@@ -250,7 +289,9 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 {
 	switch (event->type) {
 	case MACHINE_START:
-		machine_start_listing(machine);
+		/* What a shared pool has is known from its records. */
+		if (!machine->options.shared)
+			machine_start_listing(machine);
 		break;
 	case MACHINE_STOP:
 		stop(machine, now_us, event->deadline_us);
@@ -292,6 +333,33 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 	case MACHINE_LISTED:
 		machine_listed(machine, now_us, event);
 		break;
+	case MACHINE_FLEET:
+		machine_fleet(machine, now_us, event);
+		break;
+	case MACHINE_RESERVED:
+		machine_reserved(machine, now_us, event);
+		break;
+	case MACHINE_TAKEN:
+		machine_taken(machine, now_us, event);
+		break;
+	case MACHINE_ADOPTED:
+		machine_adopted(machine, now_us, event);
+		break;
+	case MACHINE_ADOPTION:
+		machine_adoption(machine, event);
+		break;
+	case MACHINE_STRUCK:
+		machine_struck(machine, now_us, event->name);
+		break;
+	case MACHINE_REVOKED:
+		machine_revoked(machine, now_us, event->name);
+		break;
+	case MACHINE_FENCED:
+		machine_fenced(machine, now_us);
+		break;
+	case MACHINE_FLUSHED:
+		machine_flushed(machine, now_us);
+		break;
 	}
 }
 
@@ -311,7 +379,8 @@ static void pass(struct machine *machine, uint64_t now_us)
 
 void machine_step(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
-	roster_reap(&machine->roster); /* all their actions have been carried out by now */
+	if (!machine->action_count) /* else actions of theirs have not been carried out yet */
+		roster_reap(&machine->roster);
 	machine->worse = false;
 	pass(machine, now_us);
 	handle(machine, now_us, event);

@@ -5,9 +5,13 @@
  * in order and whose outcome comes back as events. Time passes in one place, the event MACHINE_TICK: every other event uses
  * `now` only to note when something happened.
  *
+ * With options.shared the pool belongs to several machines (lease.h): creating a Sprite, taking one out of WARM and adopting one are
+ * asked for before; every other change of state is noted afterwards. Nothing is granted, woken or created later than LEASE_GRANT_US
+ * after the last acknowledged beat was begun.
+ *
  * Its parts: machine_claims (who gets what), machine_supply (what is woken and created), machine_ready (how that ended, and what
  * becomes of used members), machine_retire (what is too old or too many), machine_destroy (destroying, and what an earlier run
- * left), and here the rest: events, sizes, stopping.
+ * left), machine_leases (what is shared), and here the rest: events, sizes, stopping.
  *
  * Owns:       the roster of members. Waiters belong to the driver and must stay until granted, refused or canceled.
  * Lifetime:   machine_init … machine_deinit.
@@ -20,6 +24,7 @@
 
 #include "gateway/pool/fair.h"
 #include "gateway/pool/gate.h"
+#include "gateway/pool/lease.h"
 #include "gateway/pool/outlook.h"
 #include "gateway/pool/quantile.h"
 #include "gateway/pool/roster.h"
@@ -27,6 +32,9 @@
 
 /* How many Sprites of an earlier run are taken in at once; the rest come with the next listing. */
 #define MACHINE_LEFTOVERS 64
+
+/* Records that are adopted at once. */
+#define MACHINE_ADOPTS 25
 
 /* Announced claims that are remembered at once. */
 #define MACHINE_INTENTS 4
@@ -47,6 +55,7 @@ struct machine_options {
 	uint64_t day_nusd;     /* money for 24 hours, in nano dollars; 0 = no limit */
 	bool recycle;          /* members may be restored for the tenant that used them */
 	unsigned max_uses;     /* of a restored member; 0 = 50 */
+	bool shared;           /* by several machines */
 	uint64_t seed;         /* of the jitter; not 0 */
 };
 
@@ -66,6 +75,16 @@ enum machine_event_type {
 	MACHINE_DESTROYED, /* member, code, retry_after_ms */
 	MACHINE_FOUND,     /* name: a Sprite of this instance's */
 	MACHINE_LISTED,    /* code */
+	/* Of a shared pool only: */
+	MACHINE_FLEET,     /* fleet, sent_us: a join or beat that was begun then has been acknowledged */
+	MACHINE_RESERVED,  /* member, answer, refusal, retry_after_ms */
+	MACHINE_TAKEN,     /* member, answer, and the record */
+	MACHINE_ADOPTED,   /* record, outdated: it is ours now, or (adopt with `own`) was all the time */
+	MACHINE_ADOPTION,  /* answer: those were all */
+	MACHINE_STRUCK,    /* name */
+	MACHINE_REVOKED,   /* name */
+	MACHINE_FENCED,    /* the session has ended */
+	MACHINE_FLUSHED,   /* the records are gone */
 };
 
 struct machine_event {
@@ -77,6 +96,12 @@ struct machine_event {
 	enum provider_code code;
 	uint64_t retry_after_ms;
 	struct provider_limit limit;
+	enum lease_code answer;
+	enum lease_refusal refusal;
+	const struct lease_fleet *fleet;
+	const struct lease_record *record;
+	bool outdated; /* prepared in another way than now */
+	uint64_t sent_us;
 	bool unsent;     /* the operation was never begun: it certainly had no effect */
 	bool unanswered; /* as in struct provider_result */
 };
@@ -92,6 +117,13 @@ enum machine_action_type {
 	MACHINE_DO_GRANT,   /* waiter, member, tier; the waiter is the driver's again */
 	MACHINE_DO_REFUSE,  /* waiter, refusal, retry_after_ms; the waiter is the driver's again */
 	MACHINE_DO_STOPPED, /* left */
+	/* Of a shared pool only: */
+	MACHINE_DO_RESERVE, /* member, stock: give it a name, unless it has one, and ask for its creation */
+	MACHINE_DO_TAKE,    /* member, state: ask for it; without a name: for one that another has parked */
+	MACHINE_DO_NOTE,    /* member, state */
+	MACHINE_DO_FORGET,  /* member */
+	MACHINE_DO_ADOPT,   /* most, own */
+	MACHINE_DO_REVOKE,  /* member: leased, but not ours any more; whoever has it is told */
 };
 
 struct machine_action {
@@ -102,6 +134,9 @@ struct machine_action {
 	int refusal; /* POOL_E_* */
 	uint64_t retry_after_ms;
 	size_t left;
+	enum pool_state state;
+	size_t stock, most;
+	bool own;
 };
 
 struct machine {
@@ -142,6 +177,15 @@ struct machine {
 		uint64_t failed_us; /* the last one */
 		uint64_t wait_us;   /* nothing is restored before */
 	} restoring;
+	struct {
+		bool joined;
+		uint64_t sent_us; /* the last acknowledged beat was begun then; 0 = none of this session */
+		struct lease_fleet fleet;
+		uint64_t wait_us[2]; /* no reservation before, for stock and for those who wait; 0 = now */
+		size_t stealing;  /* under way */
+		bool adopting;
+		bool orphans;     /* there may be records of ours that we do not know */
+	} lease;
 	size_t destroys;
 	uint64_t claims, hedges, restores;
 	uint64_t random;
@@ -161,6 +205,11 @@ bool machine_next_action(struct machine *machine, struct machine_action *action)
 
 /* When the next MACHINE_TICK is needed; UINT64_MAX = never. */
 uint64_t machine_next_due(const struct machine *machine);
+
+#define LEASE_GRANT_US UINT64_C(10000000)
+
+/* The last acknowledged beat is young enough to grant, wake and create. */
+bool machine_is_fresh(const struct machine *machine, uint64_t now_us);
 
 /* How many should be hot now: the target, or more while claims are announced. */
 size_t machine_hot_wanted(const struct machine *machine);

@@ -251,7 +251,7 @@ static struct machine_waiter *next_waiter(const struct machine *machine, uint64_
 void machine_serve(struct machine *machine, uint64_t now_us)
 {
 	struct machine_waiter *waiter;
-	if (!machine->roster.counts[POOL_HOT])
+	if (!machine->roster.counts[POOL_HOT] || !machine_is_fresh(machine, now_us))
 		return;
 	while ((waiter = next_waiter(machine, now_us))) {
 		struct pool_member *member = pick(machine, waiter->tenant);
@@ -303,7 +303,7 @@ static void settle(struct machine *machine, uint64_t now_us, struct machine_wait
 {
 	waiter->record = fair_claim(&machine->fair, waiter->tenant, now_us);
 	struct pool_member *member = pick(machine, waiter->tenant);
-	if (member && may_take(machine, waiter->record, now_us))
+	if (member && may_take(machine, waiter->record, now_us) && machine_is_fresh(machine, now_us))
 		grant(machine, now_us, waiter, member, POOL_TIER_HOT);
 	else
 		enqueue(machine, now_us, waiter);

@@ -103,7 +103,7 @@ void machine_destroyed(struct machine *machine, uint64_t now_us, const struct ma
 		hasten_destroys(machine);
 	}
 	gate_room(&machine->gate);
-	if (event->code == PROVIDER_GONE && member->doubtful_us && !machine->list.wait_us && !machine->stopping)
+	if (event->code == PROVIDER_GONE && member->doubtful_us && !machine->list.wait_us && !machine->stopping && !machine->options.shared)
 		machine->list.wait_us = now_us + RECHECK_US;
 	machine_move(machine, member, POOL_GONE, now_us);
 }
@@ -157,7 +157,7 @@ static void listing_failed(struct machine *machine, uint64_t now_us, const struc
 {
 	machine->list.wait_us = now_us + machine_later(gate_backoff_us(++machine->list.attempts + 1, &machine->random),
 						       machine_retry_us(event->retry_after_ms));
-	if (machine->list.complete || event->code == PROVIDER_RATE_LIMIT || event->code == PROVIDER_CAPACITY)
+	if (machine->list.complete || machine->options.shared || event->code == PROVIDER_RATE_LIMIT || event->code == PROVIDER_CAPACITY)
 		return;
 	gate_failed(&machine->gate, now_us, now_us, event->code, event->retry_after_ms, &event->limit);
 	machine->worse = true;

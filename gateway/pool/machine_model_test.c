@@ -462,6 +462,14 @@ static void on_action(struct model *model, const struct machine_action *action)
 		model->stopped = true;
 		model->left = action->left;
 		break;
+	case MACHINE_DO_RESERVE:
+	case MACHINE_DO_TAKE:
+	case MACHINE_DO_NOTE:
+	case MACHINE_DO_FORGET:
+	case MACHINE_DO_ADOPT:
+	case MACHINE_DO_REVOKE:
+		CHECK(model, !"the pool is not shared");
+		break;
 	}
 }
 

@@ -33,14 +33,46 @@ void machine_operate(struct machine *machine, struct pool_member *member, enum m
 /* Every change of state goes through here. */
 bool machine_move(struct machine *machine, struct pool_member *member, enum pool_state to, uint64_t now_us);
 
-/* The only way out of WARM: to be woken (POOL_PREPARING) or destroyed. */
-void machine_take(struct machine *machine, uint64_t now_us, struct pool_member *member, enum pool_state to);
+/* The only way out of WARM: to be woken (POOL_PREPARING) or destroyed, at once or when it has been asked for. False: not now. */
+bool machine_take(struct machine *machine, uint64_t now_us, struct pool_member *member, enum pool_state to);
 
-/* An idle member is destroyed. */
-void machine_let_go(struct machine *machine, uint64_t now_us, struct pool_member *member);
+/* An idle member is destroyed. False: not now. */
+bool machine_let_go(struct machine *machine, uint64_t now_us, struct pool_member *member);
 
 /* How many more Sprites may exist. */
 size_t machine_room(const struct machine *machine);
+
+/* A member that was taken is woken, or destroyed. */
+void machine_taken_over(struct machine *machine, uint64_t now_us, struct pool_member *member, enum pool_state to);
+
+/* A member in this state has the outcome of an operation; false: it has not, which is a bug. */
+bool machine_finish(struct machine *machine, struct pool_member *member, enum pool_state state);
+
+/* It cannot become ready any more: the pool is being stopped, or its record is another's. */
+bool machine_is_doomed(const struct machine *machine, const struct pool_member *member);
+
+/* --- machine_leases.c --- */
+
+/* Asks for its creation, or for having it. */
+void machine_reserve(struct machine *machine, struct pool_member *member);
+bool machine_ask(struct machine *machine, uint64_t now_us, struct pool_member *member, enum pool_state to);
+
+/* Asks for a member that another machine has parked; false when there is none. */
+bool machine_steal(struct machine *machine, uint64_t now_us);
+
+void machine_reserved(struct machine *machine, uint64_t now_us, const struct machine_event *event);
+void machine_taken(struct machine *machine, uint64_t now_us, const struct machine_event *event);
+void machine_fleet(struct machine *machine, uint64_t now_us, const struct machine_event *event);
+void machine_adopted(struct machine *machine, uint64_t now_us, const struct machine_event *event);
+void machine_adoption(struct machine *machine, const struct machine_event *event);
+void machine_struck(struct machine *machine, uint64_t now_us, const char *name);
+void machine_revoked(struct machine *machine, uint64_t now_us, const char *name);
+void machine_fenced(struct machine *machine, uint64_t now_us);
+void machine_flushed(struct machine *machine, uint64_t now_us);
+/* Leaves to the others what they can use. */
+void machine_leave_parked(struct machine *machine, uint64_t now_us);
+void machine_pass_leases(struct machine *machine, uint64_t now_us);
+uint64_t machine_lease_due(const struct machine *machine);
 
 /* --- machine_claims.c --- */
 
@@ -71,6 +103,10 @@ struct stock machine_take_stock(const struct machine *machine);
 
 /* Members on their way that only this tenant may have. */
 size_t machine_owned_on_way(const struct machine *machine, uint64_t tenant);
+
+/* What was reserved is created. */
+void machine_begin(struct machine *machine, uint64_t now_us, struct pool_member *member);
+bool machine_may_begin(const struct machine *machine, uint64_t now_us);
 
 /* Wakes and creates what waiters and the targets want. */
 void machine_fill(struct machine *machine, uint64_t now_us);

@@ -34,17 +34,6 @@ static bool never_made(const struct machine_event *event)
 	return event->unsent || is_limit(event->code) || event->code == PROVIDER_RATE_LIMIT || event->code == PROVIDER_UNAUTHORIZED;
 }
 
-/* A member in this state has the outcome of an operation. */
-static bool finish(struct machine *machine, struct pool_member *member, enum pool_state state)
-{
-	if (member->state != state || !member->busy) {
-		roster_impossible(&machine->roster);
-		return false;
-	}
-	member->busy = false;
-	return true;
-}
-
 void machine_prepare(struct machine *machine, uint64_t now_us, struct pool_member *member)
 {
 	if (machine_move(machine, member, POOL_PREPARING, now_us))
@@ -64,13 +53,13 @@ void machine_created(struct machine *machine, uint64_t now_us, const struct mach
 {
 	struct pool_member *member = event->member;
 	uint64_t begun_us = member->since_us;
-	if (!finish(machine, member, POOL_CREATING))
+	if (!machine_finish(machine, member, POOL_CREATING))
 		return;
 	if (event->code == PROVIDER_OK) {
 		estimate_add(&machine->create, now_us - begun_us);
 		gate_created(&machine->gate, now_us, begun_us, event->retry_after_ms, &event->limit);
 		member->created_us = now_us;
-		if (machine->stopping)
+		if (machine_is_doomed(machine, member))
 			machine_move(machine, member, POOL_DESTROYING, now_us);
 		else if (gate_wakes_open_us(&machine->gate, false))
 			hold_back(machine, now_us, member);
@@ -88,7 +77,7 @@ void machine_created(struct machine *machine, uint64_t now_us, const struct mach
 /* A warm tier has a place for it. */
 bool machine_may_park(const struct machine *machine, const struct pool_member *member, const struct stock *stock)
 {
-	bool wanted = machine->options.sizing.warm == SIZING_AUTO || stock->warm < machine->target.warm;
+	bool wanted = machine->options.sizing.warm == SIZING_AUTO || stock->warm + machine->lease.fleet.warm < machine->target.warm;
 	return !member->aged && (member->owned || wanted);
 }
 
@@ -96,7 +85,7 @@ bool machine_may_park(const struct machine *machine, const struct pool_member *m
 static enum pool_state place(const struct machine *machine, const struct pool_member *member)
 {
 	struct stock stock = machine_take_stock(machine);
-	if (machine->stopping)
+	if (machine_is_doomed(machine, member))
 		return POOL_DESTROYING;
 	if (machine->waiting || stock.hot + stock.waking < machine_hot_wanted(machine))
 		return POOL_HOT;
@@ -124,7 +113,7 @@ static void ready(struct machine *machine, uint64_t now_us, struct pool_member *
 	member->strikes = 0;
 	member->woken = member->waking;
 	/* Its channel is open now: a wake that has become superfluous is kept for a while all the same. */
-	enum pool_state to = member->waking && !machine->stopping ? POOL_HOT : place(machine, member);
+	enum pool_state to = member->waking && !machine_is_doomed(machine, member) ? POOL_HOT : place(machine, member);
 	member->waking = member->late = false;
 	machine_move(machine, member, to, now_us);
 }
@@ -132,7 +121,8 @@ static void ready(struct machine *machine, uint64_t now_us, struct pool_member *
 /* Nobody has used it, so it may be prepared once more; what was used is never trusted again. */
 static void doubt(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct machine_event *event)
 {
-	bool again = event->code != PROVIDER_GONE && !member->redialed && !member->uses && !member->strikes && !machine->stopping;
+	bool again = event->code != PROVIDER_GONE && !member->redialed && !member->uses && !member->strikes &&
+		     !machine_is_doomed(machine, member);
 	member->waking = member->late = false;
 	if (!machine_move(machine, member, again ? POOL_QUARANTINE : POOL_DESTROYING, now_us) || !again)
 		return;
@@ -145,7 +135,7 @@ static void refused(struct machine *machine, uint64_t now_us, struct pool_member
 {
 	bool was_ready = member->waking;
 	member->waking = member->late = false;
-	if (machine->stopping) {
+	if (machine_is_doomed(machine, member)) {
 		machine_move(machine, member, POOL_DESTROYING, now_us);
 	} else if (!was_ready) {
 		hold_back(machine, now_us, member);
@@ -160,7 +150,7 @@ void machine_prepared(struct machine *machine, uint64_t now_us, const struct mac
 {
 	struct pool_member *member = event->member;
 	uint64_t begun_us = member->since_us;
-	if (!finish(machine, member, POOL_PREPARING))
+	if (!machine_finish(machine, member, POOL_PREPARING))
 		return;
 	if (event->code == PROVIDER_OK) {
 		ready(machine, now_us, member);
@@ -191,7 +181,7 @@ static void restore_failed(struct machine *machine, uint64_t now_us, const struc
 void machine_restored(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	struct pool_member *member = event->member;
-	if (!finish(machine, member, POOL_RECYCLING))
+	if (!machine_finish(machine, member, POOL_RECYCLING))
 		return;
 	machine->worse = true;
 	if (event->code != PROVIDER_OK) {
@@ -267,7 +257,7 @@ static bool may_recycle(const struct machine *machine, const struct pool_member 
 	size_t may = fair_allows(&machine->fair, tenant, machine->options.sizing.max, now_us);
 	size_t idle = owned_idle(machine, tenant->id);
 	unsigned uses = machine->options.max_uses ? machine->options.max_uses : MAX_USES;
-	return machine->options.recycle && !machine->stopping && now_us >= machine->restoring.wait_us &&
+	return machine->options.recycle && !machine_is_doomed(machine, member) && now_us >= machine->restoring.wait_us &&
 	       !machine->gate.until_us[GATE_THROTTLED] && member->uses < uses &&
 	       now_us < member->created_us + machine->options.max_age_us && is_tight(machine, now_us) &&
 	       idle < tenant->held + SPARE_OWNED && idle <= may;
@@ -299,6 +289,6 @@ void machine_release(struct machine *machine, uint64_t now_us, struct pool_membe
 	if (was_used)
 		used(machine, now_us, member, tenant);
 	else
-		machine_move(machine, member, machine->stopping ? POOL_DESTROYING : POOL_HOT, now_us);
+		machine_move(machine, member, machine_is_doomed(machine, member) ? POOL_DESTROYING : POOL_HOT, now_us);
 	fair_unhold(&machine->fair, tenant);
 }

@@ -11,7 +11,7 @@ static struct pool_member *oldest_aged(const struct machine *machine, enum pool_
 {
 	struct pool_member *member, *oldest = NULL;
 	DL_FOREACH(machine->roster.lists[state], member)
-		if (member->aged && (!oldest || member->created_us <= oldest->created_us))
+		if (member->aged && !member->asked && (!oldest || member->created_us <= oldest->created_us))
 			oldest = member;
 	return oldest;
 }
@@ -28,7 +28,8 @@ static void retire_aged(struct machine *machine, uint64_t now_us, enum pool_stat
 		bool coming = stock.coming || stock.waking || stock.late;
 		if (!member->owned && !replaced && !(full && !coming && gate_is_open(&machine->gate)))
 			return;
-		machine_let_go(machine, now_us, member);
+		if (!machine_let_go(machine, now_us, member))
+			return;
 	}
 }
 
@@ -40,9 +41,13 @@ static void watch(uint64_t *since_us, bool too_many, uint64_t now_us)
 		*since_us = now_us;
 }
 
-static bool is_excess(const struct machine *machine)
+/* Of what is too much in all machines together this one's share, which it gives up for itself. */
+static size_t excess(const struct machine *machine)
 {
-	return machine->options.sizing.warm != SIZING_AUTO && machine_take_stock(machine).warm > machine->target.warm;
+	size_t own = machine_take_stock(machine).warm, all = own + machine->lease.fleet.warm, target = machine->target.warm;
+	if (machine->options.sizing.warm == SIZING_AUTO || all <= target)
+		return 0;
+	return own - (own * target + all - 1) / all;
 }
 
 void machine_retire(struct machine *machine, uint64_t now_us)
@@ -50,7 +55,7 @@ void machine_retire(struct machine *machine, uint64_t now_us)
 	retire_aged(machine, now_us, POOL_HOT);
 	retire_aged(machine, now_us, POOL_WARM);
 	watch(&machine->surplus_us, machine->roster.counts[POOL_HOT] > machine_hot_wanted(machine), now_us);
-	watch(&machine->excess_us, is_excess(machine), now_us);
+	watch(&machine->excess_us, excess(machine) > 0, now_us);
 }
 
 static uint64_t surplus_keep_us(const struct machine *machine)
@@ -70,11 +75,13 @@ static void end_surplus(struct machine *machine, uint64_t now_us)
 
 static void end_excess(struct machine *machine, uint64_t now_us)
 {
-	while (is_excess(machine)) {
+	for (size_t n = excess(machine); n; n--) {
 		struct pool_member *member, *oldest = NULL;
 		DL_FOREACH(machine->roster.lists[POOL_WARM], member)
-			if (!member->owned && !member->aged)
+			if (roster_is_parked(member) && !member->owned && !member->aged)
 				oldest = member;
+		if (!oldest)
+			return;
 		machine_take(machine, now_us, oldest, POOL_DESTROYING);
 	}
 }
@@ -83,7 +90,7 @@ static void end_ownership(struct machine *machine, uint64_t now_us)
 {
 	struct pool_member *member, *next;
 	DL_FOREACH_SAFE(machine->roster.lists[POOL_WARM], member, next)
-		if (member->owned && member->since_us + OWNED_IDLE_US <= now_us)
+		if (member->owned && !member->asked && member->since_us + OWNED_IDLE_US <= now_us)
 			machine_take(machine, now_us, member, POOL_DESTROYING);
 }
 
@@ -118,7 +125,7 @@ void machine_pass_supply(struct machine *machine, uint64_t now_us)
 static uint64_t idle_due(const struct machine *machine, const struct pool_member *member)
 {
 	uint64_t next = member->aged ? UINT64_MAX : member->created_us + machine->options.max_age_us;
-	if (member->state == POOL_WARM && member->owned)
+	if (roster_is_parked(member) && member->owned && machine_is_fresh(machine, machine->now_us))
 		next = sooner(next, member->since_us + OWNED_IDLE_US);
 	return next;
 }
@@ -128,7 +135,7 @@ uint64_t machine_supply_due(const struct machine *machine)
 	uint64_t next = sooner(UINT64_MAX, machine->blocked_us);
 	if (machine->surplus_us)
 		next = sooner(next, machine->surplus_us + surplus_keep_us(machine));
-	if (machine->excess_us)
+	if (machine->excess_us && machine_is_fresh(machine, machine->now_us))
 		next = sooner(next, machine->excess_us + SURPLUS_US);
 	for (size_t i = 0; i < MACHINE_INTENTS; i++)
 		next = sooner(next, machine->intents_us[i]);

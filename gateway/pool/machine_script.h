@@ -100,7 +100,8 @@ static void say_action(struct script *script, const struct machine_action *actio
 		say(script, "list");
 		break;
 	case MACHINE_DO_CREATE:
-		action->member->name[0] = script->next_name++;
+		if (!action->member->name[0])
+			action->member->name[0] = script->next_name++;
 		say(script, "create %s", action->member->name);
 		break;
 	case MACHINE_DO_PREPARE:
@@ -128,6 +129,26 @@ static void say_action(struct script *script, const struct machine_action *actio
 		break;
 	case MACHINE_DO_STOPPED:
 		say(script, "stopped %d", (int)action->left);
+		break;
+	case MACHINE_DO_RESERVE:
+		if (!action->member->name[0])
+			action->member->name[0] = script->next_name++;
+		say(script, "reserve %s %d", action->member->name, (int)action->stock);
+		break;
+	case MACHINE_DO_TAKE:
+		say(script, "take %s %s", action->member->name[0] ? action->member->name : "any", pool_state_name(action->state));
+		break;
+	case MACHINE_DO_NOTE:
+		say(script, "note %s %s", action->member->name, pool_state_name(action->state));
+		break;
+	case MACHINE_DO_FORGET:
+		say(script, "forget %s", action->member->name);
+		break;
+	case MACHINE_DO_ADOPT:
+		say(script, "adopt %d%s", (int)action->most, action->own ? " own" : "");
+		break;
+	case MACHINE_DO_REVOKE:
+		say(script, "revoke %s", action->member->name);
 		break;
 	}
 }

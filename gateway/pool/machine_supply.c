@@ -22,8 +22,10 @@ struct stock machine_take_stock(const struct machine *machine)
 		stock.hot += !member->aged;
 		stock.free += !member->aged && !member->owned;
 	}
-	DL_FOREACH(roster->lists[POOL_WARM], member)
-		stock.warm += !member->aged && !member->owned;
+	DL_FOREACH(roster->lists[POOL_WARM], member) {
+		stock.warm += roster_is_parked(member) && !member->aged && !member->owned;
+		stock.waking += member->asked && member->to == POOL_PREPARING && !member->owned;
+	}
 	stock.free += stock.warm;
 	DL_FOREACH(roster->lists[POOL_PREPARING], member) {
 		if (member->owned)
@@ -41,7 +43,7 @@ static size_t lingering(const struct machine *machine, enum pool_state state, ui
 	size_t n = 0;
 	const struct pool_member *member;
 	DL_FOREACH(machine->roster.lists[state], member)
-		n += member->since_us + LINGER_US > now_us;
+		n += member->since_us + LINGER_US > now_us || (member->asked && member->to == POOL_PREPARING);
 	return n;
 }
 
@@ -123,11 +125,34 @@ static bool too_many_ghosts(const struct machine *machine)
 	return machine->gate.failures > 1 && ghosts(machine) >= GHOSTS_MAX;
 }
 
-static bool may_create(const struct machine *machine)
+/* Is it known what exists? */
+static bool knows_all(const struct machine *machine, uint64_t now_us)
+{
+	if (!machine->options.shared)
+		return machine->list.complete;
+	return machine->lease.joined && !machine->lease.fleet.recovering && machine_is_fresh(machine, now_us);
+}
+
+static bool may_create(const struct machine *machine, uint64_t now_us)
 {
 	const struct roster *roster = &machine->roster;
-	return machine->list.complete && !machine->stopping && gate_is_open(&machine->gate) && roster->free &&
-	       machine_room(machine) && roster->counts[POOL_CREATING] < machine->gate.window && !too_many_ghosts(machine);
+	size_t begun = roster->counts[POOL_INTENT] + roster->counts[POOL_CREATING];
+	return knows_all(machine, now_us) && !machine->stopping && gate_is_open(&machine->gate) && roster->free &&
+	       machine_room(machine) && begun < machine->gate.window && !too_many_ghosts(machine);
+}
+
+bool machine_may_begin(const struct machine *machine, uint64_t now_us)
+{
+	return knows_all(machine, now_us) && !machine->stopping && gate_is_open(&machine->gate) &&
+	       budget_opens_us(&machine->gate.budget, 0, false) <= now_us;
+}
+
+void machine_begin(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	if (!machine_move(machine, member, POOL_CREATING, now_us))
+		return;
+	gate_creating(&machine->gate, now_us);
+	machine_operate(machine, member, MACHINE_DO_CREATE);
 }
 
 /* With some stock in hand more of it leaves the last creations that the limit allows to those who wait. */
@@ -136,21 +161,24 @@ static bool create(struct machine *machine, uint64_t now_us, bool for_waiter, si
 	const struct budget *budget = &machine->gate.budget;
 	size_t reserve = sizing_reserve(budget->count);
 	size_t kept = for_waiter || have <= 2 * reserve || have < wanted / 2 ? 0 : reserve;
-	if (!may_create(machine) || !may_run_another(machine, now_us))
+	if (!may_create(machine, now_us) || !may_run_another(machine, now_us))
 		return false;
 	/* In a burst what may run is for those whom a wake serves. */
 	if (!for_waiter && machine_running_limit(machine) && demand_bursts(&machine->demand))
 		return false;
-	if (budget_opens_us(budget, kept, false) > now_us) {
-		block(machine, budget_opens_us(budget, kept, false));
+	kept += machine->roster.counts[POOL_INTENT];
+	uint64_t opens_us = machine_later(budget_opens_us(budget, kept, false), machine->lease.wait_us[for_waiter]);
+	if (opens_us > now_us) {
+		block(machine, opens_us);
 		return false;
 	}
 	struct pool_member *member = roster_new(&machine->roster, POOL_INTENT, now_us);
-	if (!machine_move(machine, member, POOL_CREATING, now_us))
-		return false;
 	member->asked_us = now_us;
-	gate_creating(&machine->gate, now_us);
-	machine_operate(machine, member, MACHINE_DO_CREATE);
+	member->stock = for_waiter ? 0 : machine->lease.fleet.others_hot_target + machine_hot_wanted(machine) + machine->target.warm;
+	if (machine->options.shared)
+		machine_reserve(machine, member);
+	else
+		machine_begin(machine, now_us, member);
 	return true;
 }
 
@@ -159,7 +187,7 @@ static bool create(struct machine *machine, uint64_t now_us, bool for_waiter, si
 /* Waking one that still lingers lets no more Sprites run than before. */
 static bool may_wake(struct machine *machine, const struct pool_member *member, uint64_t now_us)
 {
-	if (gate_wakes_open_us(&machine->gate, false))
+	if (gate_wakes_open_us(&machine->gate, false) || !machine_is_fresh(machine, now_us))
 		return false;
 	return member->since_us + LINGER_US > now_us || may_run_another(machine, now_us);
 }
@@ -168,11 +196,11 @@ static struct pool_member *freshest(const struct machine *machine)
 {
 	struct pool_member *member;
 	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
-		if (!member->owned && !member->aged)
+		if (roster_is_parked(member) && !member->owned && !member->aged)
 			return member;
 	/* An old one is better than none. */
 	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
-		if (!member->owned)
+		if (roster_is_parked(member) && !member->owned)
 			return member;
 	return NULL;
 }
@@ -181,19 +209,19 @@ static struct pool_member *owned_warm(const struct machine *machine, uint64_t te
 {
 	struct pool_member *member;
 	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
-		if (member->owned && member->owner == tenant)
+		if (roster_is_parked(member) && member->owned && member->owner == tenant)
 			return member;
 	return NULL;
 }
 
 size_t machine_owned_on_way(const struct machine *machine, uint64_t tenant)
 {
-	static const enum pool_state states[] = {POOL_PREPARING, POOL_RECYCLING};
+	static const enum pool_state states[] = {POOL_PREPARING, POOL_RECYCLING, POOL_WARM};
 	size_t n = 0;
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		struct pool_member *member;
 		DL_FOREACH(machine->roster.lists[states[i]], member)
-			n += member->owned && member->owner == tenant;
+			n += !roster_is_parked(member) && member->owned && member->owner == tenant;
 	}
 	return n;
 }
@@ -288,6 +316,9 @@ static void promote(struct machine *machine, uint64_t now_us, size_t waiters, st
 		hedge(machine, now_us, wanted, stock);
 	while (stock->waking < wanted && (member = next_to_wake(machine, now_us, stock->waking + stock->coming >= wanted)))
 		wake(machine, now_us, member, stock);
+	while (stock->waking < wanted && !gate_wakes_open_us(&machine->gate, false) && may_run_another(machine, now_us) &&
+	       machine_steal(machine, now_us))
+		stock->waking++;
 }
 
 /* --- filling ---------------------------------------------------------------------------------- */
@@ -302,7 +333,7 @@ static void make_room(struct machine *machine, uint64_t now_us)
 		/* The last one: of those in doubt whoever has longest to wait, of the others the oldest. */
 		struct pool_member *member, *last = NULL;
 		DL_FOREACH(machine->roster.lists[states[i]], member)
-			if (member->owned || member->strikes)
+			if ((member->owned || member->strikes) && !member->asked)
 				last = member;
 		if (!last)
 			continue;
@@ -335,7 +366,7 @@ void machine_fill(struct machine *machine, uint64_t now_us)
 	stock = machine_take_stock(machine);
 	if (waiters)
 		plan_hedge(machine, now_us, &stock);
-	size_t have = stock.free + stock.waking + stock.late + stock.coming;
+	size_t have = stock.free + stock.waking + stock.late + stock.coming + machine->lease.fleet.warm;
 	size_t wanted = machine->target.hot + machine->target.warm + waiters;
 	size_t on_way = stock.waking + stock.coming;
 	/* Those in use may leave no room; those that cannot be destroyed are a reason to say so. */

@@ -367,6 +367,13 @@ static void carry_out(struct pool *pool, const struct machine_action *action)
 		pool->left = action->left;
 		wake(pool);
 		break;
+	case MACHINE_DO_RESERVE:
+	case MACHINE_DO_TAKE:
+	case MACHINE_DO_NOTE:
+	case MACHINE_DO_FORGET:
+	case MACHINE_DO_ADOPT:
+	case MACHINE_DO_REVOKE:
+		break; /* of a shared pool */
 	}
 }
 

@@ -99,6 +99,11 @@ void roster_age(struct roster *roster, uint64_t max_age_us, uint64_t now_us)
 	}
 }
 
+bool roster_is_parked(const struct pool_member *member)
+{
+	return member->state == POOL_WARM && !member->asked;
+}
+
 size_t roster_total(const struct roster *roster)
 {
 	size_t total = 0;

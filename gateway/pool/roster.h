@@ -24,16 +24,20 @@ struct pool_member {
 	bool late;           /* preparing: its wake takes so long that another was begun */
 	bool deferred;       /* destroying: put off for those who wait */
 	bool told;           /* destroying: the provider said how long to wait */
+	bool asked;          /* warm: somebody may have it too; we have asked to have it, to move it to `to` */
+	enum pool_state to;
+	bool foreign;        /* its record is not ours, or not any more: nothing of it is noted, and it will be destroyed or let alone */
+	size_t stock;        /* intent: wanted for a stock of so many; 0 = by somebody who waits */
 	bool owned;          /* it was used and restored: only for `owner` */
 	uint64_t owner;
 	unsigned uses;       /* commands it has run */
 	unsigned strikes;    /* failed preparations */
-	unsigned attempts;   /* failed attempts to destroy it */
+	unsigned attempts;   /* failed attempts to destroy it, or to ask for it */
 	uint64_t since_us;   /* in its state since */
 	uint64_t asked_us;   /* its creation began; 0 = how long it takes says nothing */
 	uint64_t created_us;
 	uint64_t parked_us;  /* preparing, by a wake: it was warm since */
-	uint64_t wait_us;    /* destroying, quarantine: the next attempt waits for this; 0 = for nothing */
+	uint64_t wait_us;    /* destroying, quarantine, and when asking was not answered: the next attempt waits for this; 0 = for nothing */
 	struct fair_tenant *tenant; /* leased: to whom */
 	uint64_t doubtful_us; /* destroying: its creation was never confirmed, it may yet appear until then; 0 = it was */
 	uint64_t absent_us;  /* destroying: first answer that it does not exist, not contradicted since; 0 = none */
@@ -73,6 +77,9 @@ void roster_reap(struct roster *roster);
 
 /* Hot and warm members older than max_age_us become `aged`. */
 void roster_age(struct roster *roster, uint64_t max_age_us, uint64_t now_us);
+
+/* Warm, and nobody has been asked for it. */
+bool roster_is_parked(const struct pool_member *member);
 
 /* Members that are not gone: what counts against max. */
 size_t roster_total(const struct roster *roster);

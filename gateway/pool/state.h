@@ -22,6 +22,15 @@ enum pool_state {
 /* Lower-case name, for logs and metric labels. */
 const char *pool_state_name(enum pool_state state);
 
+/* What of a change of state is written into a shared pool's records (lease.h). */
+enum state_note {
+	STATE_SILENT, /* nothing: the operation that allowed it has written it, or the record is another's */
+	STATE_NOTE,   /* the new state */
+	STATE_FORGET, /* the record goes */
+};
+
+enum state_note pool_state_note(enum pool_state from, enum pool_state to);
+
 /* May a member that is in `from` go to `to`? */
 bool pool_state_allows(enum pool_state from, enum pool_state to);
 

@@ -321,6 +321,12 @@ static void carry_out(const struct machine_action *action)
 			parked_s[member - machine.roster.slots] = now_s;
 		break;
 	case MACHINE_DO_STOPPED:
+	case MACHINE_DO_RESERVE:
+	case MACHINE_DO_TAKE:
+	case MACHINE_DO_NOTE:
+	case MACHINE_DO_FORGET:
+	case MACHINE_DO_ADOPT:
+	case MACHINE_DO_REVOKE:
 		break;
 	}
 }
