@@ -31,6 +31,19 @@ def check_starts(sprites):
     assert not twice, f"started more than once: {twice}"
 
 
+STARTS = {"exited": (1,), "timed_out": (1,), "not_started": (0,), "unknown": (0, 1)}
+
+
+def check_course(sprites, seen, *wanted):
+    """Each call ended in one of these outcomes (one text, or several in a set), and what it says of starts is true."""
+    outcomes = [outcome for outcome, _ in seen]
+    assert len(outcomes) == len(wanted), outcomes
+    for outcome, right in zip(outcomes, wanted):
+        assert outcome in (right if isinstance(right, set) else {right}), f"{outcomes} instead of {wanted}"
+    for outcome, exec_id in seen:
+        assert sprites.starts(exec_id) in STARTS[outcome], f"{outcome}, with {sprites.starts(exec_id)} starts of {exec_id}"
+
+
 def explicit(response, code=7, output="output\n"):
     """The outcome of COMMAND in a world that lies, and its id; an exit code must be the command's own."""
     if response.status_code == 200:
