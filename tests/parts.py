@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./tests/run [unit|integration|sdk|sdk-go|sprites [OPTION…]|fuzz|observe|bench [PART…]|image|package|soak|mutants|full]
+"""./tests/run [unit|integration|sdk|sdk-go|sprites [OPTION…]|fuzz|observe|bench [PART…]|scorecard|image|package|soak|mutants|full]
 
 Plain: what every change must pass. `full`: what every release must pass; one
 name: that part alone. All parts run even if one fails; the last lines say how
@@ -243,13 +243,14 @@ BENCH = ("bench", lambda: script("tests/bench/run.py", 3600, "release", sys.argv
 OBSERVE = ("observe", lambda: python_tests("release", "tests/observe", parallel=False))
 IMAGE = ("image", lambda: script("tests/image.py", 1800))
 PACKAGE = ("package", lambda: python_tests("release", "tests/package", parallel=False))
+SCORECARD = ("scorecard", lambda: script("tests/scorecard/run.py", 600, "release"))
 SOAK = ("soak", lambda: python_tests("release", "tests/soak", parallel=False, seconds=7200))
 MUTANTS_FIT = ("mutants fit the code", lambda: script("tests/mutants.py", 60, arguments=["--fit"]))
 MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 
 PARTS = {
     "": [MUTANTS_FIT, UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
-    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sdk-go": [SDK_GO], "sprites": [SPRITES], "fuzz": [FUZZ], "observe": [OBSERVE], "bench": [BENCH], "image": [IMAGE],
+    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sdk-go": [SDK_GO], "sprites": [SPRITES], "fuzz": [FUZZ], "observe": [OBSERVE], "bench": [BENCH], "scorecard": [SCORECARD], "image": [IMAGE],
     "package": [PACKAGE], "soak": [SOAK], "mutants": [MUTANTS],
     "full": [MUTANTS_FIT, UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
 }

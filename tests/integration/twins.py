@@ -110,7 +110,7 @@ NOISE = [
     (re.compile(rb'"query_ms": [\d.]+'), b'"query_ms": 0'),
     (re.compile(rb"Queries took [\d.]+\s*ms"), b"Queries took 0ms"),
     (re.compile(rb'"(duration_ms|start|end|sum_trace_duration_ms|request_duration_ms)": [\d.]+'), b'"time": 0'),
-    (re.compile(rb"/twins-\d+/(direct|behind)/"), b"/folder/"),
+    (re.compile(rb"/[^\"]+/((sample|readonly|odd|frozen)\.db)"), rb"/\1"),
 ]
 
 

@@ -7,9 +7,9 @@ import dataclasses
 CLOSED, KEPT = "closed", "kept"
 
 # What the standard asks of a recipient.
-REFUSE = "refuse"       # it must not be taken, or a reader behind could read it differently
+REFUSE = "refuse"       # it says that this must be refused, or the grammar does not have it
 PASS = "pass"           # it must be taken
-EITHER = "either"       # it may be refused, or taken in one way only
+EITHER = "either"       # it may be refused; if it is taken, nothing that is hidden in it is
 POLICY = "policy"       # the standard is silent: what this gateway does for Datasette's sake
 
 
@@ -86,10 +86,10 @@ FRAMING = {
         "1_0": b"1_0"}.items()},
     "length above 63 bits": refuse("6.3", post(b"Content-Length: 9223372036854775808")),
     "length of 20 digits": refuse("6.3", post(b"Content-Length: 99999999999999999999"), 413),
-    "length and chunked": refuse("6.3", post(b"Content-Length: 3", b"Transfer-Encoding: chunked", body=END) + HIDDEN),
-    "chunked and length": refuse("6.3", post(b"Transfer-Encoding: chunked", b"Content-Length: 3", body=END) + HIDDEN),
-    "length and chunked, more follows": refuse("6.3", post(b"Content-Length: 3", b"Transfer-Encoding: chunked", body=HIDDEN)),
-    "length 0 and chunked": refuse("6.3", post(b"Content-Length: 0", b"Transfer-Encoding: chunked", body=END) + HIDDEN),
+    "length and chunked": either("6.3", post(b"Content-Length: 3", b"Transfer-Encoding: chunked", body=END) + HIDDEN),
+    "chunked and length": either("6.3", post(b"Transfer-Encoding: chunked", b"Content-Length: 3", body=END) + HIDDEN),
+    "length and chunked, more follows": either("6.3", post(b"Content-Length: 3", b"Transfer-Encoding: chunked", body=HIDDEN)),
+    "length 0 and chunked": either("6.3", post(b"Content-Length: 0", b"Transfer-Encoding: chunked", body=END) + HIDDEN),
     "length and an unknown coding": refuse("6.3", post(b"Content-Length: 3", b"Transfer-Encoding: xchunked")),
     "chunked twice": refuse("6.1", post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=END)),
     "chunked, then another": refuse("6.1", post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: cow", body=END)),
@@ -100,8 +100,8 @@ FRAMING = {
         "chunked, chunked": b"chunked, chunked", "chunk": b"chunk", "in quotes": b"\"chunked\"", "with a parameter": b"chunked;q=1", "chunked,": b"chunked,",
         ", chunked": b", chunked",
         "chunked with a NUL": b"chunked\0", "chunked and junk": b"chunked x", "no-break space": b"\xa0chunked"}.items()},
-    "coding in HTTP/1.0": refuse("6.1", b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-    "coding in HTTP/1.0, with a length": refuse("6.1", b"POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "coding in HTTP/1.0": either("6.1", b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "coding in HTTP/1.0, with a length": either("6.1", b"POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     "blank before the colon": refuse("5.1", post(b"Transfer-Encoding : chunked", body=END)),
     "tab before the colon": refuse("5.1", post(b"Content-Length\t: 3")),
     "length": accept("6.2", post(b"Content-Length: 3"), "POST / length 3 abc"),
@@ -122,10 +122,10 @@ FRAMING = {
 }
 
 LINES = {
-    "folded coding": either("5.2", post(b"Transfer-Encoding:\r\n chunked", body=END) + HIDDEN),
+    "folded coding": either("5.2", post(b"Transfer-Encoding:\r\n chunked", body=END)),
     "folded field": either("5.2", get(b"X-F: a\r\n b")), "folded with a tab": either("5.2", get(b"X-F: a\r\n\tb")),
     "folded length": either("5.2", post(b"Content-Length:\r\n 3")),
-    "first line folded": refuse("2.2", b"GET / HTTP/1.1\r\n X: y\r\nHost: a\r\n\r\n"),
+    "first line folded": either("2.2", b"GET / HTTP/1.1\r\n X: y\r\nHost: a\r\n\r\n"),
     "first line is a folded coding": refuse("2.2", b"POST / HTTP/1.1\r\n Transfer-Encoding: chunked\r\nHost: a\r\nContent-Length: 5\r\n\r\n" + END + HIDDEN),
     "bare CR in a value": either("2.2", get(b"X: a\rb")), "bare CR as a line's end": either("2.2", b"GET / HTTP/1.1\rHost: a\r\r"),
     "bare CR before a field": either("2.2", post(b"X: a\rTransfer-Encoding: chunked", b"Content-Length: 5", body=END)),
@@ -157,11 +157,11 @@ CHUNKS = {
     "longer than said": chunks(b"3\r\nabcdef\r\n" + END + HIDDEN), "shorter than said": chunks(b"4\r\nabc\r\n" + END + HIDDEN),
     "data ends with LF": chunks(b"3\r\nabc\n" + END + HIDDEN), "data ends with CR": chunks(b"3\r\nabc\r" + END + HIDDEN),
     "data ends with two letters": chunks(b"3\r\nabcXX" + END + HIDDEN),
-    "size line ends with LF": chunks(b"3\nabc\r\n" + END + HIDDEN, "2.2", demand=EITHER), "size line ends with CR": chunks(b"3\rabc\r\n" + END + HIDDEN),
+    "size line ends with LF": chunks(b"3\nabc\r\n" + END, "2.2", demand=EITHER), "size line ends with CR": chunks(b"3\rabc\r\n" + END + HIDDEN),
     "extension ends with LF": chunks(b"3;a\nabc\r\n" + END + HIDDEN, "7.1.1"), "extension with a bare CR": chunks(b"3;a\rb\r\nabc\r\n" + END + HIDDEN, "7.1.1"),
-    "last chunk ends with LF": chunks(b"3\r\nabc\r\n0\n\n" + HIDDEN, "2.2", demand=EITHER),
+    "last chunk ends with LF": chunks(b"3\r\nabc\r\n0\n\n", "2.2", demand=EITHER),
     "trailer without colon": chunks(b"3\r\nabc\r\n0\r\nbad trailer\r\n\r\n" + HIDDEN, "7.1.2"),
-    "trailer folded": chunks(b"3\r\nabc\r\n0\r\nX: a\r\n b\r\n\r\n" + HIDDEN, "5.2", demand=EITHER),
+    "trailer folded": chunks(b"3\r\nabc\r\n0\r\nX: a\r\n b\r\n\r\n", "5.2", demand=EITHER),
     "endless extension": chunks(b"3;" + b"x" * 20_000 + b"\r\nabc\r\n" + END, "7.1.1", demand=EITHER),
     "extension": Request("7.1.1", PASS, CHUNKED + b"3;a=b;c\r\nabc\r\n" + END, 400, begins=True),     # libmicrohttpd 1.0.1 reads on after it, and fails
     "extension in quotes": Request("7.1.1", PASS, CHUNKED + b"3 ; a=\"b\"\r\nabc\r\n" + END, 400, begins=True),
@@ -172,14 +172,16 @@ CHUNKS = {
 }
 
 HOSTS = {
-    "no Host": refuse("3.2", b"GET / HTTP/1.1\r\n\r\n"), "two Hosts": refuse("3.2", get(b"Host: b"), code="malformed-request"), "two equal Hosts": refuse("3.2", get(b"Host: a")),
+    "no Host": refuse("3.2", b"GET / HTTP/1.1\r\n\r\n"), "two Hosts": refuse("3.2", get(b"Host: b"), code="malformed-request"),
+    "two equal Hosts": refuse("3.2", get(b"Host: a")),
     "empty Host": either("3.2", host(b"Host:")), "blank before its colon": refuse("5.1", host(b"Host : a")),
     "a second one folded away": refuse("3.2", host(b"X: y\r\n Host: b")),
     **{f"Host {name}": refuse("3.2", host(b"Host: " + value)) for name, value in {
         "with a path": b"a/b", "with userinfo": b"u@a", "with a query": b"a?b", "with a fragment": b"a#b", "with a blank": b"a b", "with a bad port": b"a:port",
-        "with a large port": b"a:65536",
+        
         "with two ports": b"a:1:2", "half an address": b"[::1", "an address without brackets": b"::1", "beyond ASCII": b"\xc3\xbc.example",
         "with a backslash": b"a\\b"}.items()},
+    "Host with a large port": either("3.2", host(b"Host: a:65536")),
     "Host list": policy("3.2", host(b"Host: a, b")),
     "Host in capitals": accept("9110 4.2.3", host(b"HOST: A.example:80"), fields={"Host": ["A.example:80"]}),
     "Host with an address": accept("3.2", host(b"Host: [2001:db8::1]:8443"), fields={"Host": ["[2001:db8::1]:8443"]}),
@@ -212,17 +214,20 @@ TARGETS = {
 }
 
 METHODS = {
-    "CONNECT": policy("9110 9.3.6", line(b"CONNECT a:80 HTTP/1.1"), 405), "TRACE": policy("9110 9.3.8", line(b"TRACE / HTTP/1.1"), 405, code="method-not-allowed"),
-    "not a token": either("9110 9.1", line(b"GE(T / HTTP/1.1")), "with an underscore": policy("9110 9.1", line(b"DISPATCH_REQUEST / HTTP/1.1"), 501, code="not-implemented"),
-    "endless": policy("9110 9.1", line(b"A" * 5000 + b" / HTTP/1.1"), 501), "lower case": accept("9110 9.1", line(b"get / HTTP/1.1"), "get /"),
-    "another": accept("9110 9.1", line(b"PROPFIND / HTTP/1.1"), "PROPFIND /"), "endless word": refuse("3", b"G" * 200_000, None),
+    "CONNECT": policy("9110 9.3.6", line(b"CONNECT a:80 HTTP/1.1"), 405),
+    "TRACE": policy("9110 9.3.8", line(b"TRACE / HTTP/1.1"), 405, code="method-not-allowed"),
+    "not a token": either("9110 9.1", line(b"GE(T / HTTP/1.1")),
+    "with an underscore": policy("9110 9.1", line(b"DISPATCH_REQUEST / HTTP/1.1"), 501, code="not-implemented"),
+    "endless": policy("9110 9.1", line(b"A" * 5000 + b" / HTTP/1.1"), 501),
+    "lower case": policy("9110 9.1", line(b"get / HTTP/1.1"), 200, end=KEPT, arrives="get /"),
+    "another": policy("9110 9.1", line(b"PROPFIND / HTTP/1.1"), 200, end=KEPT, arrives="PROPFIND /"), "endless word": refuse("3", b"G" * 200_000, None),
     "TLS": refuse("3", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), None),
 }
 
 VERSIONS = {
     "HTTP/1.2": either("9110 2.5", line(b"GET / HTTP/1.2"), 505), "HTTP/1.10": refuse("2.3", line(b"GET / HTTP/1.10")),
-    "HTTP/2.0": refuse("9110 15.6.6", line(b"GET / HTTP/2.0"), 505),
-    "HTTP/3.0": refuse("9110 15.6.6", line(b"GET / HTTP/3.0"), 505), "HTTP/0.9": refuse("2.3", b"GET /\r\n"),
+    "HTTP/2.0": either("9110 15.6.6", line(b"GET / HTTP/2.0"), 505),
+    "HTTP/3.0": either("9110 15.6.6", line(b"GET / HTTP/3.0"), 505), "HTTP/0.9": either("2.3", b"GET /\r\n"),
     "HTTP/01.1": refuse("2.3", line(b"GET / HTTP/01.1")),
     "lower case": either("2.3", line(b"GET / http/1.1")), "HTTP/2 preface": refuse("9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "another protocol": refuse("2.3", line(b"GET / ICAP/1.1")),
@@ -360,7 +365,7 @@ BROKEN_HEADS = {
         "xchunked": b"xchunked", "chunked, gzip": b"chunked, gzip", "gzip": b"gzip", "gzip, chunked": b"gzip, chunked", "identity": b"identity",
         "chunked, chunked": b"chunked, chunked"}.items()},
     "chunked twice": broken("6.1", OK + b"Transfer-Encoding: chunked\r\n" + OK_CHUNKED[len(OK):] + END),
-    "chunked in HTTP/1.0": broken("6.1", b"HTTP/1.0 200 OK\r\n" + OK_CHUNKED[len(OK):] + b"5\r\nhello\r\n" + END),
+    "chunked in HTTP/1.0": broken("6.1", b"HTTP/1.0 200 OK\r\n" + OK_CHUNKED[len(OK):] + b"5\r\nhello\r\n" + END, EITHER),
     "bare LF": broken("2.2", b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", EITHER),
     "bare LF in one line": broken("2.2", OK + b"X: a\nY: b\r\n" + HELLO, EITHER),
     "bare CR": broken("2.2", OK + b"X: a\rb\r\n" + HELLO), "NUL": broken("9110 5.5", OK + b"X: a\0b\r\n" + HELLO),
@@ -371,8 +376,8 @@ BROKEN_HEADS = {
     "blank before the colon of a length": broken("5.1", OK + b"Content-Length : 3\r\n" + HELLO, EITHER),
     "blank in a name": broken("5.1", OK + b"X Y: a\r\n" + HELLO), "empty name": broken("5.1", OK + b": a\r\n" + HELLO),
     "no colon": broken("5", OK + b"nonsense\r\n" + HELLO),
-    **{f"version {name}": broken("2.3", value + b" 200 OK\r\n" + HELLO) for name,
-        value in {"HTTP/2.0": b"HTTP/2.0", "HTTP/3.0": b"HTTP/3.0", "ICY": b"ICY", "HTTP/11": b"HTTP/11"}.items()},
+    **{f"version {name}": broken("2.3", value + b" 200 OK\r\n" + HELLO, demand) for name, (value, demand) in {"HTTP/2.0": (b"HTTP/2.0", EITHER),
+        "HTTP/3.0": (b"HTTP/3.0", EITHER), "ICY": (b"ICY", REFUSE), "HTTP/11": (b"HTTP/11", REFUSE)}.items()},
     "version HTTP/1.2": broken("2.3", b"HTTP/1.2 200 OK\r\n" + HELLO, EITHER), "HTTP/0.9": broken("2.3", b"<html>hello</html>"),
     "no HTTP": broken("4", b"hello world\r\n\r\n"),
     **{f"status {name}": broken("4", b"HTTP/1.1" + value + b"\r\n" + HELLO) for name,

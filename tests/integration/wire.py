@@ -1,5 +1,6 @@
 """HTTP/1.1 byte by byte: requests as a hostile client writes them, answers read strictly."""
 import contextlib
+import re
 import select
 import socket
 import struct
@@ -121,7 +122,7 @@ class Wire:
         if any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines):
             raise Broken(f"control characters in the head: {raw!r}")
         version, _, rest = lines[0].partition(b" ")
-        if version not in (b"HTTP/1.1", b"HTTP/1.0") or not rest[:3].isdigit():
+        if version not in (b"HTTP/1.1", b"HTTP/1.0") or not re.fullmatch(rb"[1-5]\d\d( .*)?", rest):
             raise Broken(f"no status line: {lines[0]!r}")
         fields = []
         for line in lines[1:]:
