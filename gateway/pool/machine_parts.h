@@ -91,9 +91,8 @@ void machine_refuse_all(struct machine *machine, int refusal);
 /* --- machine_supply.c --- */
 
 struct stock {
-	size_t hot;    /* fresh ones, of whoever */
-	size_t warm;   /* fresh ones, nobody's */
-	size_t free;   /* fresh ones, hot or warm, nobody's */
+	size_t hot;    /* fresh ones, nobody's: what was used and restored serves one tenant only */
+	size_t warm;   /* likewise */
 	size_t waking; /* nobody's, by a wake that is not late */
 	size_t late;
 	size_t coming; /* being created, prepared for the first time, or soon to be prepared once more */

@@ -87,7 +87,7 @@ static enum pool_state place(const struct machine *machine, const struct pool_me
 	struct stock stock = machine_take_stock(machine);
 	if (machine_is_doomed(machine, member))
 		return POOL_DESTROYING;
-	if (machine->waiting || stock.hot + stock.waking < machine_hot_wanted(machine))
+	if (machine->waiting || (member->owned ? machine->roster.counts[POOL_HOT] : stock.hot) + stock.waking < machine_hot_wanted(machine))
 		return POOL_HOT;
 	return machine_may_park(machine, member, &stock) ? POOL_WARM : POOL_HOT;
 }

@@ -50,11 +50,26 @@ static size_t excess(const struct machine *machine)
 	return own - (own * target + all - 1) / all;
 }
 
+/* How many, and the oldest one. */
+static size_t hot_of_nobody(const struct machine *machine, struct pool_member **oldest)
+{
+	size_t n = 0;
+	struct pool_member *member;
+	DL_FOREACH(machine->roster.lists[POOL_HOT], member) {
+		if (member->owned)
+			continue;
+		n++;
+		if (oldest)
+			*oldest = member;
+	}
+	return n;
+}
+
 void machine_retire(struct machine *machine, uint64_t now_us)
 {
 	retire_aged(machine, now_us, POOL_HOT);
 	retire_aged(machine, now_us, POOL_WARM);
-	watch(&machine->surplus_us, machine->roster.counts[POOL_HOT] > machine_hot_wanted(machine), now_us);
+	watch(&machine->surplus_us, hot_of_nobody(machine, NULL) > machine_hot_wanted(machine), now_us);
 	watch(&machine->excess_us, excess(machine) > 0, now_us);
 }
 
@@ -65,8 +80,8 @@ static uint64_t surplus_keep_us(const struct machine *machine)
 
 static void end_surplus(struct machine *machine, uint64_t now_us)
 {
-	while (machine->roster.counts[POOL_HOT] > machine_hot_wanted(machine)) {
-		struct pool_member *oldest = machine->roster.lists[POOL_HOT]->prev; /* utlist: the head's prev is the tail */
+	struct pool_member *oldest = NULL;
+	while (hot_of_nobody(machine, &oldest) > machine_hot_wanted(machine)) {
 		struct stock stock = machine_take_stock(machine);
 		bool park = machine_may_park(machine, oldest, &stock);
 		machine_move(machine, oldest, park ? POOL_WARM : POOL_DESTROYING, now_us);
@@ -89,6 +104,9 @@ static void end_excess(struct machine *machine, uint64_t now_us)
 static void end_ownership(struct machine *machine, uint64_t now_us)
 {
 	struct pool_member *member, *next;
+	DL_FOREACH_SAFE(machine->roster.lists[POOL_HOT], member, next)
+		if (member->owned && member->since_us + surplus_keep_us(machine) <= now_us)
+			machine_move(machine, member, member->aged ? POOL_DESTROYING : POOL_WARM, now_us);
 	DL_FOREACH_SAFE(machine->roster.lists[POOL_WARM], member, next)
 		if (member->owned && !member->asked && member->since_us + OWNED_IDLE_US <= now_us)
 			machine_take(machine, now_us, member, POOL_DESTROYING);
@@ -127,6 +145,8 @@ static uint64_t idle_due(const struct machine *machine, const struct pool_member
 	uint64_t next = member->aged ? UINT64_MAX : member->created_us + machine->options.max_age_us;
 	if (roster_is_parked(member) && member->owned && machine_is_fresh(machine, machine->now_us))
 		next = sooner(next, member->since_us + OWNED_IDLE_US);
+	if (member->state == POOL_HOT && member->owned)
+		next = sooner(next, member->since_us + surplus_keep_us(machine));
 	return next;
 }
 

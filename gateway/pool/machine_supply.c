@@ -18,15 +18,12 @@ struct stock machine_take_stock(const struct machine *machine)
 	const size_t *counts = roster->counts;
 	struct stock stock = {.coming = counts[POOL_INTENT] + counts[POOL_CREATING] + counts[POOL_QUARANTINE]};
 	const struct pool_member *member;
-	DL_FOREACH(roster->lists[POOL_HOT], member) {
-		stock.hot += !member->aged;
-		stock.free += !member->aged && !member->owned;
-	}
+	DL_FOREACH(roster->lists[POOL_HOT], member)
+		stock.hot += !member->aged && !member->owned;
 	DL_FOREACH(roster->lists[POOL_WARM], member) {
 		stock.warm += roster_is_parked(member) && !member->aged && !member->owned;
 		stock.waking += member->asked && member->to == POOL_PREPARING && !member->owned;
 	}
-	stock.free += stock.warm;
 	DL_FOREACH(roster->lists[POOL_PREPARING], member) {
 		if (member->owned)
 			continue;
@@ -366,7 +363,7 @@ void machine_fill(struct machine *machine, uint64_t now_us)
 	stock = machine_take_stock(machine);
 	if (waiters)
 		plan_hedge(machine, now_us, &stock);
-	size_t have = stock.free + stock.waking + stock.late + stock.coming + machine->lease.fleet.warm;
+	size_t have = stock.hot + stock.warm + stock.waking + stock.late + stock.coming + machine->lease.fleet.warm;
 	size_t wanted = machine->target.hot + machine->target.warm + waiters;
 	size_t on_way = stock.waking + stock.coming;
 	/* Those in use may leave no room; those that cannot be destroyed are a reason to say so. */

@@ -497,6 +497,13 @@ static void used_members_are_restored_when_creations_are_short(void **state)
 	PLAY(true, SIZES(.hot = 1, .max = 10, .create_limit = 20), {"start", "list"}, {"listed ok", "create a"},
 	     {"created a ok", "prepare a"}, {"prepared a ok", ""}, {"claim 1 9000 1", "grant 1 a hot, create b"},
 	     {"release a", "close a, destroy a"});
+	/* It is no hot one for others: the next that becomes ready is. It is paused when its tenant has not come back for a while. */
+	PLAY(true, SIZES(.hot = 1, .warm = 1, .max = 10, .create_limit = 3), {"start", "list"}, {"listed ok", "create a, create b"},
+	     {"created a ok", "prepare a"}, {"created b ok", "prepare b"}, {"prepared a ok", ""}, {"prepared b ok", "close b"},
+	     {"claim 1 9000 1", "grant 1 a hot, wake b, create c"}, {"claim 2 9000 2", ""}, {"prepared b ok", "grant 2 b warm"},
+	     {"release a", "close a, restore a"}, {"restored a ok", ""}, {"created c ok", "prepare c"}, {"prepared c ok", ""},
+	     {"counts", "hot 2, leased 1"}, {"wait 29999", ""}, {"wait 1", "close a"}, {"counts", "warm 1, hot 1, leased 1"},
+	     {"claim 3 9000 2", "grant 3 c hot"});
 	/* A waiter of the same tenant takes it; one that is paused meanwhile is woken for it, not for another. */
 	PLAY(true, SIZES(.max = 10, .create_limit = 1), STARTED, {"claim 1 9000 1", "create a"}, {"created a ok", "prepare a"},
 	     {"prepared a ok", "grant 1 a cold"}, {"claim 2 90000 1", ""}, {"release a", "close a, restore a"},
