@@ -21,6 +21,7 @@
 #define UNAVAILABLE_RETRY_MS 2000
 #define SETTLE_RETRY_MS      500
 #define EXEC_ID_LEN          ID_UUID_LEN
+#define DIGEST_LEN           64
 
 _Static_assert(TOKEN_KID_LEN == ADMISSION_KID_LEN, "one length of a kid");
 
@@ -38,6 +39,8 @@ struct admission_call {
 	char address[33]; /* hexadecimal, "" = not known */
 	char looked_for[EXEC_ID_LEN + 1];
 	bool kill;
+	char exec_id[EXEC_ID_LEN + 1]; /* with an idempotency key */
+	char key[DIGEST_LEN + 1], fingerprint[DIGEST_LEN + 1];
 	char *variables;
 	/* Of a call that was never sent: what it will be told in the next loop turn. */
 	enum admission_code refusal;
@@ -177,6 +180,9 @@ static int send_call(struct admission_call *call, bool by_text)
 		slice_str(most),
 		slice_str(call->looked_for),
 		call->kill ? SLICE("1") : SLICE("0"),
+		slice_str(call->key),
+		slice_str(call->fingerprint),
+		slice_str(call->exec_id),
 	};
 	return script_send(call->admission->link, &call->command, &script_admit, by_text, args, ARRAY_LEN(args));
 }
@@ -188,6 +194,7 @@ static void on_no_answer(struct admission_call *call, const char *reason)
 	struct admission_lease lease = {0};
 	memcpy(lease.id, call->lease, sizeof lease.id);
 	memcpy(lease.kid, call->kid, sizeof lease.kid);
+	memcpy(lease.exec_id, call->exec_id, sizeof lease.exec_id);
 	if (!call->looked_for[0])
 		give_back(admission, &lease, false);
 	finish_without_redis(call, ADMISSION_UNAVAILABLE, reason);
@@ -217,6 +224,7 @@ static void on_answer(struct admission_call *call, const struct redisReply *repl
 	if (answer.code == ADMISSION_GRANTED) {
 		memcpy(answer.lease.id, call->lease, sizeof answer.lease.id);
 		memcpy(answer.lease.kid, call->kid, sizeof answer.lease.kid);
+		memcpy(answer.lease.exec_id, call->exec_id, sizeof answer.lease.exec_id);
 		if (!call->done)
 			give_back(admission, &answer.lease, true);
 	}
@@ -292,6 +300,11 @@ static int prepare(struct admission_call *call, const struct admission_request *
 		return -ENOMEM;
 	int r = 0;
 	call->kill = request->kill;
+	if (request->key.len) {
+		snprintf(call->exec_id, sizeof call->exec_id, "%.*s", SLICE_FMT(request->exec_id));
+		snprintf(call->key, sizeof call->key, "%.*s", SLICE_FMT(request->key));
+		snprintf(call->fingerprint, sizeof call->fingerprint, "%.*s", SLICE_FMT(request->fingerprint));
+	}
 	if (request->look)
 		snprintf(call->looked_for, sizeof call->looked_for, "%.*s", SLICE_FMT(request->exec_id));
 	else if (request->exec_id.len == EXEC_ID_LEN)

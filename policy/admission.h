@@ -35,11 +35,18 @@ enum admission_code {
 	ADMISSION_RUNNING,
 	ADMISSION_FINISHED,           /* `result` is what it ended with */
 	ADMISSION_NO_COMMAND,         /* never was, not any more, or another token's */
+	/* Of a request with an idempotency key that was seen before; `prior` is the id of its command: */
+	ADMISSION_REPLAY,             /* `result` is what it ended with */
+	ADMISSION_IN_PROGRESS,
+	ADMISSION_FORGOTTEN,          /* how it ended is not known any more */
+	ADMISSION_OTHER_BODY,         /* it was sent with another body */
 };
 
 struct admission_request {
 	struct slice token;      /* as it stood in Authorization, without the scheme; its form is already checked (token.h) */
 	struct slice exec_id;    /* a UUIDv7; the lease gets its random part as its id. Empty = a lease id is made */
+	/* Digests of its idempotency key, empty = none, and of its body; at most 64 bytes each. */
+	struct slice key, fingerprint;
 	bool look;               /* nothing is to run: what is known of the command exec_id is asked. Only token and address are read */
 	bool kill;               /* … and it is to end, on whatever gateway it runs: within a second */
 	struct slice program;    /* what the command allow list is asked about: argv[0], or "bash" for `command` */
@@ -59,6 +66,7 @@ struct admission_lease {
 	char actor[129];
 	uint64_t granted_ms;
 	char day[9];             /* UTC day of the reservation, yyyymmdd */
+	char exec_id[37];        /* of a command with an idempotency key: what did not run may be tried again with it; else "" */
 };
 
 struct admission_answer {
@@ -75,7 +83,8 @@ struct admission_answer {
 	char violated[128];           /* JSON array of policy names, e.g. ["rate","concurrency"]; "[]" when none */
 	char shadowed[160];           /* the same of limits that would have refused, but only are looked at so far */
 	char variable[129];           /* ADMISSION_VARIABLE_DENIED: which; cut to fit */
-	struct slice result;          /* ADMISSION_FINISHED; valid during the call */
+	struct slice result;          /* ADMISSION_FINISHED, ADMISSION_REPLAY; valid during the call */
+	char prior[37];
 	/* Ready-made field values (fields.h), "" when the token is not known: no header is sent then. */
 	char rate_limit[160];
 	char rate_limit_policy[200];
@@ -119,7 +128,7 @@ void admission_cancel(struct admission *admission, struct admission_call *call);
 /* What a command ended with, for whoever asks later (ADMISSION_FINISHED). */
 struct admission_result {
 	struct slice exec_id;
-	struct slice text;       /* copied; left out when Redis is away for long and many wait */
+	struct slice text;       /* copied; its first line is a status, and " unrun" when the command certainly did not run; left out when Redis is away for long and many wait */
 	uint64_t keep_ms;
 };
 

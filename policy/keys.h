@@ -12,6 +12,7 @@
 #define KEY_POLICY_PAST  KEY_PREFIX "pv:"        /* + name:version: every version there has been */
 #define KEY_LEASES       KEY_PREFIX "c:"         /* + kid: running commands */
 #define KEY_BUDGET       KEY_PREFIX "b:"         /* + kid:yyyymmdd: what was used that day */
+#define KEY_IDEMPOTENCY  KEY_PREFIX "i:"         /* + kid:digest of an idempotency key: of which body, and the id of its command */
 #define KEY_RESULT       KEY_PREFIX "x:"         /* + id of a command: whose it was, and what it ended with */
 #define KEY_RESULTS      KEY_PREFIX "xs"         /* all of them, the oldest first */
 #define KEY_RESULT_BYTES KEY_PREFIX "xb"         /* their sizes added up */

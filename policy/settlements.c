@@ -14,6 +14,7 @@
 
 #define UNDER_WAY_MAX 32
 #define ERRORS_MAX    3
+#define UNRUN_MS      UINT64_C(3600000)
 #define RESULTS_MAX   ((size_t)16 * 1024 * 1024)
 
 struct settlement {
@@ -171,8 +172,11 @@ int settlements_add(struct settlements *list, const struct admission_lease *leas
 	s->refund = refund;
 	s->used_ms = used_ms;
 	s->out_bytes = out_bytes;
+	struct admission_result unrun = {.exec_id = slice_str(lease->exec_id), .text = SLICE("0 unrun\n"), .keep_ms = UNRUN_MS};
 	if (result)
 		copy_result(s, result);
+	else if (refund && lease->exec_id[0])
+		copy_result(s, &unrun);
 	DL_APPEND(list->queued, s);
 	list->count++;
 	settlements_pump(list);

@@ -44,6 +44,10 @@ static const struct outcome outcomes[] = {
 	{"environment", ADMISSION_VARIABLE_DENIED, true},
 	{"input", ADMISSION_INPUT_TOO_LARGE, true},
 	{"quota", ADMISSION_QUOTA, true},
+	{"replay", ADMISSION_REPLAY, true},
+	{"in-progress", ADMISSION_IN_PROGRESS, true},
+	{"forgotten", ADMISSION_FORGOTTEN, true},
+	{"other-body", ADMISSION_OTHER_BODY, true},
 	{"running", ADMISSION_RUNNING, true},
 	{"finished", ADMISSION_FINISHED, true},
 	{"absent", ADMISSION_NO_COMMAND, true},
@@ -134,6 +138,25 @@ static void write_fields(const redisReply *array, struct admission_answer *answe
 	fields_exec_budget(&state, answer->exec_budget, sizeof answer->exec_budget);
 }
 
+static void read_what(struct slice what, struct admission_answer *answer)
+{
+	struct slice prior = {0};
+	switch (answer->code) {
+	case ADMISSION_FINISHED:
+		answer->result = what;
+		break;
+	case ADMISSION_REPLAY:
+	case ADMISSION_IN_PROGRESS:
+	case ADMISSION_FORGOTTEN:
+		(void)slice_next(&what, ' ', &prior);
+		snprintf(answer->prior, sizeof answer->prior, "%.*s", SLICE_FMT(prior));
+		answer->result = what;
+		break;
+	default:
+		snprintf(answer->variable, sizeof answer->variable, "%.*s", SLICE_FMT(what));
+	}
+}
+
 static int read_full(const redisReply *array, struct admission_answer *answer, uint64_t *reaped)
 {
 	struct admission_lease *lease = &answer->lease;
@@ -143,11 +166,7 @@ static int read_full(const redisReply *array, struct admission_answer *answer, u
 	    !write_violated(text_at(array, SLOT_VIOLATED), answer->violated, sizeof answer->violated) ||
 	    !write_violated(text_at(array, SLOT_SHADOWED), answer->shadowed, sizeof answer->shadowed))
 		return -EPROTO;
-	struct slice what = text_at(array, SLOT_WHAT);
-	if (answer->code == ADMISSION_FINISHED)
-		answer->result = what;
-	else
-		snprintf(answer->variable, sizeof answer->variable, "%.*s", SLICE_FMT(what));
+	read_what(text_at(array, SLOT_WHAT), answer);
 	memcpy(lease->actor, answer->actor, sizeof lease->actor);
 	lease->granted_ms = number_at(array, SLOT_GRANTED_MS);
 	answer->policy_version = number_at(array, SLOT_VERSION);

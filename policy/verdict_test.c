@@ -123,7 +123,9 @@ static void test_words(void **state UNUSED)
 		{"scope", ADMISSION_INSUFFICIENT_SCOPE}, {"command", ADMISSION_COMMAND_DENIED},
 		{"input", ADMISSION_INPUT_TOO_LARGE},   {"network", ADMISSION_NETWORK_DENIED},
 		{"environment", ADMISSION_VARIABLE_DENIED}, {"running", ADMISSION_RUNNING},
-		{"absent", ADMISSION_NO_COMMAND},
+		{"absent", ADMISSION_NO_COMMAND},        {"replay", ADMISSION_REPLAY},
+		{"in-progress", ADMISSION_IN_PROGRESS}, {"forgotten", ADMISSION_FORGOTTEN},
+		{"other-body", ADMISSION_OTHER_BODY},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
 		struct fake fake;

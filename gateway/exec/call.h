@@ -23,6 +23,7 @@ struct call {
 	struct exec_request *command;
 	struct admission_call *admission;
 	uint64_t admit_start_us;
+	char key[SHA256_HEX + 1], fingerprint[SHA256_HEX + 1]; /* with an idempotency key */
 	bool with_agent;
 	/* Of a question about another command: */
 	char looked_for[ID_UUID_LEN + 1];
@@ -77,6 +78,9 @@ void call_drop_body(struct call *call);
 void call_answer(struct call *call, struct exec_job *job);
 
 /* --- call_look.c: what is known of a command, and its cancellation --- */
+
+/* The answer of an earlier request with the same idempotency key. */
+void call_replay(struct call *call, const struct admission_answer *answer);
 
 void call_look(struct call *call, struct slice exec_id, bool cancels);
 

@@ -4,6 +4,7 @@
 #include "gateway/base/log.h"
 #include "gateway/base/redact.h"
 #include "gateway/exec/accept.h"
+#include "gateway/exec/idempotency.h"
 #include "gateway/exec/intent.h"
 #include "gateway/http/peer.h"
 #include "policy/token.h"
@@ -153,7 +154,17 @@ void call_refuse_decision(struct call *call, const struct admission_answer *answ
 	case ADMISSION_NETWORK_DENIED:
 		call_refuse(call, exec_problem_network(answer));
 		break;
+	case ADMISSION_IN_PROGRESS:
+		call_refuse(call, exec_problem_in_progress(answer));
+		break;
+	case ADMISSION_FORGOTTEN:
+		call_refuse(call, exec_problem_forgotten(answer));
+		break;
+	case ADMISSION_OTHER_BODY:
+		call_refuse(call, exec_problem_other_body);
+		break;
 	case ADMISSION_GRANTED:
+	case ADMISSION_REPLAY:
 	case ADMISSION_RUNNING:
 	case ADMISSION_FINISHED:
 	case ADMISSION_NO_COMMAND:
@@ -170,6 +181,8 @@ static void on_decided(void *ctx, const struct admission_answer *answer)
 	call_remember(call, answer);
 	if (answer->code == ADMISSION_GRANTED)
 		post_job(call, answer);
+	else if (answer->code == ADMISSION_REPLAY)
+		call_replay(call, answer);
 	else
 		call_refuse_decision(call, answer);
 }
@@ -205,6 +218,8 @@ static void admit(struct call *call)
 		usual = most = min_u64(call->command->max_output_bytes, most);
 	struct admission_request request = {.token = call->token,
 					    .exec_id = slice_str(call->exec_id),
+					    .key = slice_str(call->key),
+					    .fingerprint = slice_str(call->fingerprint),
 					    .program = slice_str(exec_request_program(call->command)),
 					    .want_ms = wanted_ms(call),
 					    .wait_ms = call->endpoint->options.wait_ms,
@@ -235,7 +250,7 @@ void call_on_body_end(void *ctx)
 		call_refuse(call, exec_problem_malformed(&failure));
 	else if (r == EXEC_REQUEST_INVALID)
 		call_refuse(call, exec_problem_invalid(&faults));
-	else if (r < 0)
+	else if (r < 0 || (call->key[0] && idempotency_fingerprint(call->command->root, call->fingerprint) < 0))
 		call_refuse(call, exec_problem_internal);
 	else
 		admit(call);
@@ -304,6 +319,11 @@ void call_post(struct call *call, const struct http_head *head)
 	if (!exec_is_json(http_fields_value(head->fields, SLICE("Content-Type"))) ||
 	    http_fields_count(head->fields, SLICE("Content-Type")) > 1 || http_fields_find(head->fields, SLICE("Content-Encoding"))) {
 		call_refuse(call, exec_problem_media_type);
+		return;
+	}
+	int r = idempotency_key(head->fields, call->key);
+	if (r < 0) {
+		call_refuse(call, r == -EINVAL ? exec_problem_bad_key : exec_problem_internal);
 		return;
 	}
 	if (head->body == HTTP_BODY_LENGTH && head->content_length > call->endpoint->options.max_body) {

@@ -33,6 +33,21 @@ static void respond_finished(struct call *call, struct slice stored)
 	respond(call, 200, buf_peek(&body));
 }
 
+void call_replay(struct call *call, const struct admission_answer *answer)
+{
+	unsigned status;
+	struct slice object;
+	if (!stored_read(answer->result, &status, &object)) {
+		call_refuse(call, exec_problem_internal);
+		return;
+	}
+	memcpy(call->exec_id, answer->prior, sizeof call->exec_id);
+	call_decide(call, "allow", "replayed");
+	struct http_request *request = TAKE(call->request);
+	if (request && exec_reply_again(request, &call->reply, status, object) < 0)
+		log_error("exec: the answer could not be sent");
+}
+
 static void on_known(void *ctx, const struct admission_answer *answer)
 {
 	struct call *call = ctx;

@@ -72,6 +72,22 @@ const struct exec_problem exec_problem_no_command = {
 	.detail = "There is no command with this id, or nothing is known of it any more.",
 };
 
+const struct exec_problem exec_problem_bad_key = {
+	.status = 400,
+	.code = "malformed-request",
+	.outcome = "deny",
+	.reason = "invalid_request",
+	.detail = "Idempotency-Key must be one string of 1 to 255 printable ASCII characters, in quotes or without.",
+};
+
+const struct exec_problem exec_problem_other_body = {
+	.status = 422,
+	.code = "idempotency-mismatch",
+	.outcome = "deny",
+	.reason = "idempotency",
+	.detail = "This Idempotency-Key was sent with another body before.",
+};
+
 void exec_problem_deinit(struct exec_problem *problem)
 {
 	buf_deinit(&problem->extra);
@@ -214,6 +230,28 @@ struct exec_problem exec_problem_quota(const struct admission_answer *answer)
 	if (r == 0)
 		r = put_policy(&problem.extra, answer);
 	return whole(problem, r);
+}
+
+static int put_prior(struct buf *extra, const struct admission_answer *answer)
+{
+	return buf_printf(extra, "\"exec_id\":\"%s\"", answer->prior);
+}
+
+struct exec_problem exec_problem_in_progress(const struct admission_answer *answer)
+{
+	struct exec_problem problem = {.status = 409, .code = "idempotency-in-progress", .outcome = "deny", .reason = "idempotency",
+				       .retry_after_s = 2, .detail = "The command that this Idempotency-Key has started is still running.",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	int r = put_prior(&problem.extra, answer);
+	return whole(problem, r < 0 ? r : buf_append(&problem.extra, SLICE(",\"retry_after\":2")));
+}
+
+struct exec_problem exec_problem_forgotten(const struct admission_answer *answer)
+{
+	struct exec_problem problem = {.status = 409, .code = "idempotency-forgotten", .outcome = "deny", .reason = "idempotency",
+				       .detail = "This Idempotency-Key has started a command, and how it ended is not known any more.",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	return whole(problem, put_prior(&problem.extra, answer));
 }
 
 struct exec_problem exec_problem_unavailable(const struct admission_answer *answer)

@@ -27,6 +27,8 @@ extern const struct exec_problem exec_problem_token_in_query;
 extern const struct exec_problem exec_problem_media_type;
 extern const struct exec_problem exec_problem_internal;
 extern const struct exec_problem exec_problem_no_command;
+extern const struct exec_problem exec_problem_bad_key;
+extern const struct exec_problem exec_problem_other_body;
 
 /* Each is the caller's: exec_problem_deinit(). */
 struct exec_problem exec_problem_malformed(const struct json_failure *failure);
@@ -38,6 +40,8 @@ struct exec_problem exec_problem_denied(const char *program, const struct admiss
 struct exec_problem exec_problem_variable(const struct admission_answer *answer);
 struct exec_problem exec_problem_network(const struct admission_answer *answer);
 struct exec_problem exec_problem_quota(const struct admission_answer *answer);
+struct exec_problem exec_problem_in_progress(const struct admission_answer *answer);
+struct exec_problem exec_problem_forgotten(const struct admission_answer *answer);
 struct exec_problem exec_problem_unavailable(const struct admission_answer *answer);
 /* `reason` is "capacity" or "draining". */
 struct exec_problem exec_problem_capacity(const char *reason, const char *detail);

@@ -20,6 +20,7 @@ static const char usage[] =
 	"\n"
 	"Optional: stdin (text or {\"base64\": \"…\"}), env (object), cwd (path), timeout_seconds, max_output_bytes.\n"
 	"The answer is JSON: outcome, exit_code, stdout, stderr and how long it took.\n"
+	"With an Idempotency-Key it may be sent again without running again.\n"
 	"With Accept: application/x-ndjson or text/event-stream it comes while the command runs.\n";
 
 /* token68, RFC 9110 section 11.2 */
@@ -84,7 +85,7 @@ static int add_cors(struct http_fields *fields, const struct http_head *head)
 	int r = add(fields, SLICE("Access-Control-Allow-Origin"), "*");
 	return r ? r
 		 : add(fields, SLICE("Access-Control-Expose-Headers"),
-		       "Retry-After, RateLimit, RateLimit-Policy, Exec-Budget, Exec-Usage, X-Exec-Id, X-Request-Id, Server-Timing");
+		       "Retry-After, RateLimit, RateLimit-Policy, Exec-Budget, Exec-Usage, X-Exec-Id, X-Request-Id, Server-Timing, Idempotency-Replayed");
 }
 
 static int add_common(struct http_fields *fields, const struct exec_reply *reply)
@@ -260,6 +261,32 @@ int exec_reply_json(struct http_request *request, const struct exec_reply *reply
 	    add_common(&fields, reply))
 		return -1;
 	return http_request_respond(request, status, &fields, body);
+}
+
+int exec_reply_again(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice object)
+{
+	struct http_fields fields = {0};
+	struct buf body = BUF_MAX(object.len + 128);
+	int r = buf_append_char(&body, '{');
+	if (r == 0 && status != 200)
+		r = buf_printf(&body, "\"request_id\":\"%.*s\",", SLICE_FMT(reply->head->id));
+	if (r == 0)
+		r = buf_append(&body, slice_from(object, 1));
+	if (r == 0)
+		r = add(&fields, SLICE("Content-Type"), status == 200 ? "application/json" : "application/problem+json");
+	if (r == 0)
+		r = add(&fields, SLICE("Cache-Control"), "no-store");
+	if (r == 0)
+		r = add(&fields, SLICE("X-Content-Type-Options"), "nosniff");
+	if (r == 0)
+		r = add(&fields, SLICE("Idempotency-Replayed"), "true");
+	if (r == 0)
+		r = add_common(&fields, reply);
+	if (r != 0) {
+		buf_deinit(&body);
+		return -1;
+	}
+	return http_request_respond_buf(request, status, &fields, &body);
 }
 
 int exec_reply_other(struct http_request *request, const struct exec_reply *reply, const char **code)

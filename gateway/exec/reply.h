@@ -48,6 +48,9 @@ bool exec_path_id(const struct http_head *head, struct slice *exec_id);
 
 MUST_CHECK int exec_reply_json(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice body);
 
+/* The answer that an earlier request got: a command's, or a problem. `object` begins with its brace. */
+MUST_CHECK int exec_reply_again(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice object);
+
 /* The head of a streamed answer. */
 MUST_CHECK int exec_reply_stream(struct http_request *request, const struct exec_reply *reply, enum stream_format format);
 

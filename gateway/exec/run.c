@@ -81,7 +81,7 @@ static void settle(struct run *run, bool failed)
 	const struct exec_job *job = run->job;
 	bool refund = !run->run_start_us; /* not started, or canceled while it waited for a Sprite */
 	CLEANUP(buf_deinit) struct buf stored = BUF_MAX(owner->result_bytes + STORED_HEAD_MAX);
-	bool keeps = owner->result_bytes && !failed && stored_write(job, &run->result, owner->result_bytes, &stored) == 0;
+	bool keeps = owner->result_bytes && !failed && stored_write(job, &run->result, refund, owner->result_bytes, &stored) == 0;
 	struct admission_result ended = {.exec_id = slice_str(job->message.exec_id), .text = buf_peek(&stored), .keep_ms = STORED_KEEP_MS};
 	int r = admission_settle(owner->settlement, &job->lease, run->result.run_us / 1000, output_bytes(run), refund, keeps ? &ended : NULL);
 	if (r != 0)

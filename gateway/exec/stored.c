@@ -21,10 +21,10 @@ static int put_without_text(const struct exec_job *job, struct exec_result *resu
 	return r < 0 ? r : buf_append(out, SLICE("}\n"));
 }
 
-int stored_write(const struct exec_job *job, struct exec_result *result, size_t max, struct buf *out)
+int stored_write(const struct exec_job *job, struct exec_result *result, bool unrun, size_t max, struct buf *out)
 {
 	bool whole = !job->streamed && job->answer.body.len + sizeof job->answer.detail <= max;
-	int r = buf_printf(out, "%u\n", job->answer.status);
+	int r = buf_printf(out, "%u%s\n", job->answer.status, unrun ? " unrun" : "");
 	if (r < 0)
 		return r;
 	return whole ? put_whole(job, out) : put_without_text(job, result, out);
@@ -32,9 +32,9 @@ int stored_write(const struct exec_job *job, struct exec_result *result, size_t 
 
 bool stored_read(struct slice text, unsigned *status, struct slice *object)
 {
-	struct slice line;
+	struct slice line, word;
 	uint64_t number;
-	if (!slice_next(&text, '\n', &line) || slice_to_u64(line, 599, &number) < 0 || number < 200 || !text.len || text.data[0] != '{')
+	if (!slice_next(&text, '\n', &line) || !slice_next(&line, ' ', &word) || slice_to_u64(word, 599, &number) < 0 || number < 200 || !text.len || text.data[0] != '{')
 		return false;
 	*status = (unsigned)number;
 	*object = text;

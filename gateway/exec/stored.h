@@ -1,5 +1,6 @@
 /*
- * stored - what a command ended with, as it is kept in Redis: its status, a line end, the JSON object of its answer
+ * stored - what a command ended with, as it is kept in Redis: a line with its status, and " unrun" when it certainly did not run, then the
+ * JSON object of its answer
  *
  * Results: those of buf.
  */
@@ -12,7 +13,7 @@
 #define STORED_HEAD_MAX ((size_t)4096)
 
 /* After the answer was written. What is longer than `max`, and what was streamed, is kept without the output's text. */
-MUST_CHECK int stored_write(const struct exec_job *job, struct exec_result *result, size_t max, struct buf *out);
+MUST_CHECK int stored_write(const struct exec_job *job, struct exec_result *result, bool unrun, size_t max, struct buf *out);
 
 /* False when it cannot be read. `object` is borrowed and begins with its brace. */
 MUST_CHECK bool stored_read(struct slice text, unsigned *status, struct slice *object);

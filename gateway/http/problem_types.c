@@ -38,6 +38,13 @@ static const struct http_problem_type types[] = {
 	 AFTER_FIX},
 	{"request-timeout", 408, NULL, "The request took too long to arrive", "The head of the request was not complete in time, or its body came too slowly.",
 	 "Look at the network, or send faster.", "Yes."},
+	{"idempotency-in-progress", 409, NULL, "The command of this key is still running",
+	 "A request with the same `Idempotency-Key` has started a command that has not ended; `exec_id` names it.",
+	 "Wait, or ask for it by its id.", "Yes, after `Retry-After`: its answer is then given again."},
+	{"idempotency-forgotten", 409, NULL, "How the command of this key ended is not known any more",
+	 "A request with the same `Idempotency-Key` has started a command, `exec_id` names it. Its answer is not kept any more, or its gateway "
+	 "was lost under it.",
+	 "See what the command may have changed.", "Only with a new key, for a command that may run twice."},
 	{"body-too-large", 413, NULL, "The body is too large",
 	 "The body is above a limit of the gateway, or standard input above one of the token. `limit_bytes` names it where it is known.",
 	 "Send less, or ask the operator to raise `MAX_BODY_BYTES`, `EXEC_MAX_BODY_BYTES` or the token's `--max-in`.", AFTER_FIX},
@@ -50,6 +57,8 @@ static const struct http_problem_type types[] = {
 	{"invalid-request", 422, NULL, "Some fields of the request cannot be used",
 	 "The body is JSON, but a field is unknown, of another type or out of range. `errors` lists each with a `pointer` and a `detail`.",
 	 "Correct what `errors` names.", AFTER_FIX},
+	{"idempotency-mismatch", 422, NULL, "The key was used with another body",
+	 "The `Idempotency-Key` was sent within a day with a body that is not the same.", "Take a new key for another command.", AFTER_FIX},
 	{"quota-exceeded", 429, DRAFT "quota-exceeded", "Request cannot be satisfied as assigned quota has been exceeded",
 	 "A limit of the token is used up; `violated-policies` names every one: `rate`, `actor-rate`, `concurrency`, `actor-concurrency`, "
 	 "`budget`, `output-budget`. The refusal itself takes nothing.",

@@ -16,7 +16,7 @@ static const char *const decisions[] = {"allow", "deny", "error"};
 static const char *const decision_reasons[] = {"granted",     "missing_token", "invalid_token", "invalid_request", "scope",
 					       "command",     "rate",	       "concurrency",	"budget",	   "unavailable",
 					       "capacity",    "draining",      "body_limit",	"abnormal_usage", "network",
-					       "environment", "other"};
+					       "environment", "idempotency",   "replayed",	"other"};
 static const char *const shadow_policies[] = {"rate",   "actor-rate", "concurrency", "actor-concurrency", "budget", "output-budget",
 					      "network", "command",   "environment", "input",	     "other"};
 static const char *const check_results[] = {"verified", "recovered", "incomplete", "failed", "other"};

@@ -7,6 +7,7 @@
 --          12 output bytes of each stream when the token has no limit  13 the most it may have
 --          14 id of a command: nothing is run, what is known of it is told; else empty
 --          15 1 when that command is to end, else 0
+--          16 digest of the request's idempotency key, empty = none  17 digest of its body  18 id of the command that it would start
 -- Returns  {reason} when the token is not accepted, else the array at the end of report()
 --
 -- The other keys are made of the kid and the record's actor and policy; the constant tag {g} keeps them in one slot.
@@ -17,6 +18,7 @@ local PREFIX = 'sg:{g}:'
 local DAY_US = 86400 * 1000000
 local YEAR_US = 365 * DAY_US
 local KILL_MS = 7200000      -- no lease lasts so long
+local KEY_MS = DAY_US / 1000 -- an idempotency key is remembered
 local LEASE_GRACE_MS = 15000 -- time to kill what runs over and to settle
 local RETRY_US = 1000000     -- when only the end of a running command can help
 
@@ -24,6 +26,7 @@ local kid, mac, pepper, scope, program = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARG
 local asked_ms, lease, wait_ms, input = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local address, variables, usual_out, most_out = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
 local looked_for, ends = ARGV[14], ARGV[15] == '1'
+local key, fingerprint, command = ARGV[16], ARGV[17], ARGV[18]
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -219,7 +222,7 @@ local function violate(name, us)
   wait = math.max(wait, us)
 end
 
--- `what`: which of the command's words is not allowed, when it is one of several; what a command ended with.
+-- `what`: which of the command's words is not allowed, when it is one of several; what a command ended with; whose key it was.
 local function report(code, granted_ms, day, granted_out, what)
   local left, reset = state(rate)
   local actor_left, actor_reset = state(actor_rate)
@@ -269,17 +272,25 @@ local networks = rule('ip_allow') or ''
 if string.find(networks, '%S') and not in_networks(networks) and refuses('network') then return report('network', 0, '', 0) end
 
 -- The lease of a running command bears the end of its id; what a finished one ended with begins with the token it belongs to.
-if looked_for ~= '' then
-  local its_lease = string.sub((string.gsub(looked_for, '-', '')), 9)
+local function lease_of(id)
+  local its_lease = string.sub((string.gsub(id, '-', '')), 9)
   for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
-    if string.sub(member, 1, #its_lease + 1) == its_lease .. ':' then
-      -- The gateway that runs it looks for this.
-      if ends then redis.call('SET', PREFIX .. 'kill:' .. its_lease, its_lease, 'PX', KILL_MS) end
-      return report('running', 0, '', 0)
-    end
+    if string.sub(member, 1, #its_lease + 1) == its_lease .. ':' then return its_lease end
   end
-  local ended = redis.call('GET', PREFIX .. 'x:' .. looked_for)
-  if ended and string.sub(ended, 1, #kid + 1) == kid .. ' ' then return report('finished', 0, '', 0, string.sub(ended, #kid + 2)) end
+end
+
+local function result_of(id)
+  local ended = redis.call('GET', PREFIX .. 'x:' .. id)
+  if ended and string.sub(ended, 1, #kid + 1) == kid .. ' ' then return string.sub(ended, #kid + 2) end
+end
+
+if looked_for ~= '' then
+  local its_lease = lease_of(looked_for)
+  -- The gateway that runs it looks for this.
+  if its_lease and ends then redis.call('SET', PREFIX .. 'kill:' .. its_lease, its_lease, 'PX', KILL_MS) end
+  if its_lease then return report('running', 0, '', 0) end
+  local ended = result_of(looked_for)
+  if ended and string.sub(ended, 1, 2) ~= '0 ' then return report('finished', 0, '', 0, ended) end
   return report('absent', 0, '', 0)
 end
 
@@ -298,6 +309,17 @@ if string.find(allowed, '%S') then
   end
 end
 if number('max_in') > 0 and input > number('max_in') and refuses('input') then return report('input', 0, '', 0) end
+
+-- One that certainly did not run may be started again. Where nothing is known any more it may have run.
+local key_of_token = PREFIX .. 'i:' .. kid .. ':' .. key
+if key ~= '' then
+  local made_with, id = string.match(redis.call('GET', key_of_token) or '', '^(%x+) (.+)$')
+  if made_with and made_with ~= fingerprint then return report('other-body', 0, '', 0) end
+  if id and lease_of(id) then return report('in-progress', 0, '', 0, id) end
+  local ended = id and result_of(id)
+  if id and not ended then return report('forgotten', 0, '', 0, id) end
+  if ended and not string.find(ended, '^%d+ unrun\n') then return report('replay', 0, '', 0, id .. ' ' .. ended) end
+end
 
 if rate.wait > 0 then violate('rate', rate.wait) end
 if actor_rate and actor_rate.wait > 0 then violate('actor-rate', actor_rate.wait) end
@@ -324,6 +346,7 @@ for _, key in ipairs({leases, actor_leases}) do
   redis.call('ZADD', key, int(now_ms + lease_ms), member)
   redis.call('PEXPIRE', key, int(lease_ms + DAY_US / 1000))
 end
+if key ~= '' then redis.call('SET', key_of_token, fingerprint .. ' ' .. command, 'PX', KEY_MS) end
 redis.call('HINCRBY', spent, 'held', int(want))
 redis.call('HINCRBY', spent, 'out_held', int(out))
 redis.call('HINCRBY', spent, 'reqs', 1)

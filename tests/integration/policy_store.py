@@ -118,10 +118,11 @@ class Store:
         return [*args, *[""] * (19 - len(args)), *times]
 
     def admit(self, token, lease=None, want=1000, program="bash", scope="exec:run", mac=None, pepper=None, client=None,
-              wait=0, size=0, address=HERE, variables="", usual_out=USUAL_OUT, most_out=MOST_OUT, look="", kill=False):
+              wait=0, size=0, address=HERE, variables="", usual_out=USUAL_OUT, most_out=MOST_OUT, look="", kill=False,
+              key="", fingerprint="", command=""):
         reply = self.run_admit(keys=[token.key], client=client, args=self.args(
             token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), wait, size,
-            address, variables, usual_out, most_out, look, int(kill)))
+            address, variables, usual_out, most_out, look, int(kill), key, fingerprint, command))
         return Answer(reply)
 
     def settle(self, token, lease, granted=None, used=0, out=0, refund=False, client=None, command="", result="", keep_ms=3_600_000):

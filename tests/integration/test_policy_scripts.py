@@ -764,6 +764,61 @@ def test_what_is_known_of_a_command(timed):
     assert timed.admit(token, look=command).code == "network"
 
 
+def test_a_key_starts_one_command(timed):
+    token, other = Token(timed), Token(timed, actor="bob")
+    lease = lease_id()
+    command = command_of(lease)
+
+    def ask(who=token, fingerprint="f00", lease=None, **more):
+        lease = lease or lease_id()
+        return timed.admit(who, lease, key="d1", fingerprint=fingerprint, command=command_of(lease), **more)
+
+    answer = timed.admit(token, lease, key="d1", fingerprint="f00", command=command)
+    assert answer.code == "granted"
+    before = timed.snapshot()
+    assert (ask().code, ask().what) == ("in-progress", command)
+    assert ask(fingerprint="f01").code == "other-body"
+    assert ask(scope="exec:other").code == "scope"
+    assert timed.snapshot() == before, "a key that is known changes nothing"
+    assert ask(other).code == "granted", "another token's key is another key"
+    assert timed.settle(token, lease, answer, used=1, command=command, result="200\n{}") == 1
+    assert (ask().code, ask().what) == ("replay", f"{command} 200\n{{}}")
+    timed.redis.delete(f"sg:{{g}}:x:{command}")
+    assert (ask().code, ask().what) == ("forgotten", command)
+    assert ask(fingerprint="f01").code == "other-body"
+
+
+@pytest.mark.parametrize("result", ["503 unrun\n{}", "0 unrun\n"])
+def test_a_key_whose_command_did_not_run_may_start_another(timed, result):
+    token, lease = Token(timed), lease_id()
+    command = command_of(lease)
+    answer = timed.admit(token, lease, key="d1", fingerprint="f00", command=command)
+    timed.settle(token, lease, answer, refund=True, command=command, result=result)
+    assert timed.admit(token, look=command).code == ("absent" if result[0] == "0" else "finished")
+    second = lease_id()
+    assert timed.admit(token, second, key="d1", fingerprint="f00", command=command_of(second)).code == "granted"
+    assert timed.admit(token, key="d1", fingerprint="f00", command=command).what == command_of(second)
+
+
+def test_a_key_without_its_command(timed):
+    """The lease has ended by itself: the command may have run."""
+    token, lease = Token(timed), lease_id()
+    timed.admit(token, lease, want=1000, key="d1", fingerprint="f00", command=command_of(lease))
+    timed.clock += (GRACE_MS + 2000) * 1000
+    found = timed.admit(token, key="d1", fingerprint="f00", command=command_of(lease_id()))
+    assert (found.code, found.what) == ("forgotten", command_of(lease))
+
+
+def test_a_key_that_is_known_is_answered_beyond_the_limits(timed):
+    token, lease = Token(timed, rate_n=1, rate_per_ms=3_600_000, burst=1), lease_id()
+    answer = timed.admit(token, lease, key="d1", fingerprint="f00", command=command_of(lease))
+    timed.settle(token, lease, answer, command=command_of(lease), result="200\n{}")
+    assert timed.admit(token).code == "quota"
+    assert timed.admit(token, key="d1", fingerprint="f00").code == "replay"
+    assert timed.admit(token, key="d2", fingerprint="f00").code == "quota"
+    assert timed.admit(token, key="d2", fingerprint="f00").code == "quota", "a refusal was remembered"
+
+
 def test_only_the_first_end_counts(timed):
     """A settlement that is repeated, and one that comes after the lease ended by itself."""
     token, lease = Token(timed), lease_id()
