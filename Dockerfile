@@ -1,7 +1,7 @@
 FROM debian:trixie-slim AS build
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      cmake ninja-build gcc libc6-dev pkg-config \
+      cmake ninja-build gcc libc6-dev musl-tools pkg-config \
       libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev libssl-dev libhiredis-dev libuv1-dev libllhttp-dev uthash-dev
 WORKDIR /src
 COPY CMakeLists.txt CMakePresets.json ./

@@ -71,8 +71,9 @@ static const struct setting settings[] = {
 	 "Wall time of a command that asks for none, at most `exec_max_timeout_seconds`."},
 	{"exec_max_timeout_seconds", SECONDS, AT(exec_max_timeout_ms), "300", 1, HOUR_MS, 0, "Longest `timeout_seconds` of a command."},
 	{"exec_max_output_bytes", BYTES, AT(exec_max_output_bytes), "64MiB", 1, GIB, 0, "Ceiling of every `max_output_bytes`."},
-	{"exec_verify_bytes", BYTES, AT(exec_verify_bytes), "1MiB", 0, GIB, 0,
-	 "Commands whose `max_output_bytes` is above this keep a record of their output in the Sprite, by which it is checked; 0 = none does."},
+	{"exec_verify_bytes", BYTES, AT(exec_verify_bytes), "256KiB", 0, GIB, 0,
+	 "Output is compared with its record in the Sprite from so many bytes of a stream on, and whenever fewer arrived than the command "
+	 "wrote; 0 = no record is kept."},
 	{"exec_result_bytes", BYTES, AT(exec_result_bytes), "1MiB", 0, 8 * MIB, 0,
 	 "What a command ended with is kept in Redis for an hour up to this size, larger ones without their output; 0 = not at all."},
 	{"wrong_token_burst", NUMBER, AT(wrong_token_burst), "20", 0, 10000, 0,

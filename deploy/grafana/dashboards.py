@@ -112,7 +112,7 @@ COMMANDS = [
     ]),
     ("Limits that are tried out, output", [
         ("In shadow", "reqps", "Requests that a limit in shadow would have refused.", {"{{policy}}": rate("exec_shadowed_total", "policy")}),
-        ("Outputs compared", "cps", "With the record in their Sprite, by result.", {"{{result}}": rate("exec_output_checks_total", "result")}),
+        ("Outputs checked", "cps", "Whether all that the command wrote has arrived, by result.", {"{{result}}": rate("exec_output_checks_total", "result")}),
         ("Output", "Bps", "Written by commands.", {"bytes": rate("exec_output_bytes_total", "job")}),
     ]),
     ("Leases", [

@@ -23,7 +23,7 @@ static const char *const files[] = {RECORD_STDOUT, RECORD_STDERR};
 
 const char *check_verdict_name(enum check_verdict verdict)
 {
-	static const char *const names[] = {"none", "verified", "recovered", "incomplete", "failed"};
+	static const char *const names[] = {"none", "unverified", "counted", "verified", "recovered", "incomplete", "failed"};
 	return names[verdict];
 }
 
@@ -54,6 +54,27 @@ void check_deinit(struct check *check)
 int check_arrived(struct check *check, unsigned stream, struct slice bytes)
 {
 	return sha256_feed(&check->digests[stream], bytes);
+}
+
+bool check_ended(struct check *check, const uint64_t sizes[2], uint64_t least)
+{
+	bool many = false, differs = !sizes;
+	check->reported = sizes;
+	for (size_t i = 0; i < 2; i++) {
+		if (sizes)
+			check->sizes[i] = sizes[i];
+		many |= check->streams[i].total >= least;
+		differs |= sizes && check->streams[i].total != sizes[i];
+	}
+	if (!many && !differs)
+		check->verdict = CHECK_COUNTED;
+	return many || differs;
+}
+
+void check_without_record(struct check *check)
+{
+	if (check->streams[0].total >= CHECK_SUSPECT || check->streams[1].total >= CHECK_SUSPECT)
+		check->verdict = CHECK_UNVERIFIED;
 }
 
 /* --- what to run ------------------------------------------------------------------------------ */
@@ -165,7 +186,8 @@ static int compare(struct check *check, unsigned stream)
 	if (r < 0)
 		return r;
 	bool same = strcmp(arrived, record->arrived) == 0;
-	if (output->total > record->size || (output->pass && !same && output->total == record->size))
+	bool contradicts = output->total > record->size || (check->reported && check->sizes[stream] != record->size);
+	if (contradicts || (output->pass && !same && output->total == record->size))
 		check->verdict = CHECK_FAILED;
 	else if (check->verdict == CHECK_NONE && (!same || output->total < record->size))
 		check->verdict = CHECK_RECOVERED;

@@ -1,11 +1,12 @@
 /*
  * check - did all of a command's output arrive? Compares it with the record in the Sprite and fetches what is missing
  *
- * The platform is known to lose bytes of large outputs and to report success all the same. After the exit frame a second command
- * on the same channel measures the record (sprites/record.h): its size, its digest, and the digest of as many bytes as had arrived.
+ * The platform is known to lose bytes of large outputs and to report success all the same. The shim reports how many bytes the
+ * command wrote (exec/report.h). When they are many, when not as many arrived or when there is no report, a second command on the
+ * same channel measures the record (sprites/record.h): its size, its digest, and the digest of as many bytes as had arrived.
  * What is missing is fetched in pieces by further commands, each with its own digest.
  *
- * Pure: check_next() says what to run, the caller runs it and feeds back what it printed.
+ * Pure: check_ended() says whether to look, check_next() what to run, the caller runs it and feeds back what it printed.
  * Owns:       digests and the reply of the command that runs. The outputs are the caller's and outlive it.
  * Lifetime:   check_init … check_deinit.
  * Results:    0 or negative (no memory, OpenSSL): the caller gives up.
@@ -18,7 +19,9 @@
 #include "gateway/exec/output.h"
 
 enum check_verdict {
-	CHECK_NONE,       /* not looked at: no record, or little output */
+	CHECK_NONE,       /* nothing is known: no record, or the command did not end */
+	CHECK_UNVERIFIED, /* the same, and so much arrived that some may have been lost */
+	CHECK_COUNTED,    /* as many bytes as the command wrote */
 	CHECK_VERIFIED,   /* as the record has it */
 	CHECK_RECOVERED,  /* bytes were missing and were fetched from the record */
 	CHECK_INCOMPLETE, /* bytes are missing for good; output.lost says how many */
@@ -31,8 +34,8 @@ const char *check_verdict_name(enum check_verdict verdict);
 #define CHECK_PIECE     ((size_t)256 * 1024)
 #define CHECK_PIECE_MIN ((size_t)4 * 1024)
 
-/* Less than this is not looked at. */
-#define CHECK_LEAST ((uint64_t)64 * 1024)
+/* Half of the size from which streams are known to lose bytes. */
+#define CHECK_SUSPECT ((uint64_t)256 * 1024)
 
 #define CHECK_NONCE_LEN 32
 
@@ -45,6 +48,8 @@ struct check {
 	enum check_verdict verdict;
 	struct output *streams; /* stdout, stderr */
 	struct sha256 digests[2];
+	bool reported;
+	uint64_t sizes[2];      /* as reported */
 	bool skipped[2];        /* not all of it is digested: the middle is not kept either */
 	bool measured;
 	bool beyond_repair;     /* what was passed on is not how the record begins */
@@ -70,6 +75,13 @@ void check_deinit(struct check *check);
 
 /* Output of the checked command, as it arrives and is fed to its output. */
 MUST_CHECK int check_arrived(struct check *check, unsigned stream, struct slice bytes);
+
+/* The command has ended and reported these sizes; NULL = it did not. True when its record has to be looked at: a stream has `least`
+ * bytes or more, or not as many arrived. */
+bool check_ended(struct check *check, const uint64_t sizes[2], uint64_t least);
+
+/* There is no record to look at. */
+void check_without_record(struct check *check);
 
 /* What to run next; false when it is over and the verdict stands. */
 bool check_next(struct check *check, struct check_command *command);

@@ -24,6 +24,8 @@ struct sprite {
 	bool changes;   /* the record is another one once it was measured */
 	bool corrupts;  /* pieces arrive as long as they should be, with other bytes */
 	bool no_nonce;
+	bool reports;
+	size_t reported_less; /* of stdout */
 	size_t limit;   /* commands it runs before the channel breaks; 0 = any number */
 };
 
@@ -103,6 +105,8 @@ static void play_on(const struct sprite *sprite)
 	struct check_command command;
 	assert_int_equal(check_init(&check, streams), 0);
 	print(sprite);
+	const uint64_t sizes[] = {sprite->written[0] - sprite->reported_less, sprite->written[1]};
+	assert_true(check_ended(&check, sprite->reports ? sizes : NULL, 256 * 1024));
 	for (ran = 0; check_next(&check, &command); ran++) {
 		if (sprite->limit && ran == sprite->limit) {
 			check_give_up(&check);
@@ -157,6 +161,10 @@ static void test_verdicts(void **state UNUSED)
 		{{.written = {300000, 0}, .gap_at = 1000, .gap = 1}, CHECK_RECOVERED},
 		{{.written = {300000, 0}, .gap_at = 0, .gap = 100000}, CHECK_RECOVERED},
 		{{.written = {300000, 0}, .record_lacks = 1}, CHECK_FAILED},
+		{{.written = {300000, 0}, .reports = true}, CHECK_VERIFIED},
+		{{.written = {300000, 0}, .reports = true, .reported_less = 1}, CHECK_FAILED},
+		{{.written = {300000, 0}, .reports = true, .whole_below = 1000}, CHECK_INCOMPLETE},
+		{{.written = {300000, 0}, .reports = true, .whole_below = 10000}, CHECK_RECOVERED},
 		{{.written = {300000, 0}, .changes = true}, CHECK_FAILED},
 		{{.written = {300000, 0}, .whole_below = 140000, .changes = true}, CHECK_FAILED},
 		{{.written = {300000, 0}, .no_nonce = true}, CHECK_FAILED},
@@ -284,6 +292,45 @@ static void test_give_up_before_anything(void **state UNUSED)
 	end();
 }
 
+/* When there is no need to look, and when there is nothing to look at. */
+static void test_counted(void **state UNUSED)
+{
+	static const struct {
+		uint64_t arrived[2], wrote[2];
+		bool reported, look;
+	} rows[] = {
+		{{0, 0}, {0, 0}, true, false},
+		{{4999, 0}, {4999, 0}, true, false},
+		{{4999, 4999}, {4999, 4999}, true, false},
+		{{5000, 0}, {5000, 0}, true, true},
+		{{0, 5000}, {0, 5000}, true, true},
+		{{3, 3}, {4, 3}, true, true},
+		{{3, 3}, {3, 1000000}, true, true},
+		{{4, 3}, {3, 3}, true, true},
+		{{0, 0}, {0, 0}, false, true},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct output arrived[2] = {{.total = rows[i].arrived[0]}, {.total = rows[i].arrived[1]}};
+		assert_int_equal(check_init(&check, arrived), 0);
+		assert_int_equal(check_ended(&check, rows[i].reported ? rows[i].wrote : NULL, 5000), rows[i].look);
+		assert_int_equal(check.verdict, rows[i].look ? CHECK_NONE : CHECK_COUNTED);
+		check_deinit(&check);
+	}
+}
+
+static void test_without_record(void **state UNUSED)
+{
+	for (unsigned stream = 0; stream < 2; stream++)
+		for (uint64_t total = CHECK_SUSPECT - 1; total <= CHECK_SUSPECT; total++) {
+			struct output arrived[2] = {0};
+			arrived[stream].total = total;
+			assert_int_equal(check_init(&check, arrived), 0);
+			check_without_record(&check);
+			assert_int_equal(check.verdict, total < CHECK_SUSPECT ? CHECK_NONE : CHECK_UNVERIFIED);
+			check_deinit(&check);
+		}
+}
+
 static int set_up(void **state UNUSED)
 {
 	/* No two parts alike. */
@@ -303,6 +350,8 @@ int main(void)
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_passed_on),
 		cmocka_unit_test(test_give_up_before_anything),
+		cmocka_unit_test(test_counted),
+		cmocka_unit_test(test_without_record),
 	};
 	return cmocka_run_group_tests(tests, set_up, NULL);
 }

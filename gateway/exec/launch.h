@@ -1,15 +1,13 @@
 /*
  * launch - the program and arguments that run a request's command inside a Sprite
  *
- * A small bash script goes first. It waits for one line of standard input, so that nothing runs before the Sprite forwards our
+ * The shim (gateway/shim) goes first. It waits for one line of standard input, so that nothing runs before the Sprite forwards our
  * bytes, and nothing at all when the connection breaks before that (sprites contract 3.9, the fast-command race). It changes
  * the directory, since the API ignores one that does not exist; it adds the variables, since the API's own `env` replaces the
- * whole environment; then it becomes the command, so signals and the exit code are the command's own.
+ * whole environment; then it becomes the command, so signals and the exit code are the command's own. A nonce in the line makes
+ * it keep a record and report instead (sprites/record.h), for which it waits for the command.
  *
- * With a record it does not become the command but waits for it, while a `tee` for each stream copies what the command prints into
- * the record (sprites/record.h). It survives the signals of its group to report how the command took them; the `tee`s are
- * groups of their own, so what was printed before a KILL still arrives. It ends when they have passed everything on, or 0.1 s after
- * the command when children of it keep the streams open. In a Sprite without the record's pipes it does as without a record.
+ * In a Sprite where the shim cannot be run a small bash script does the same, without a record.
  *
  * Owns:       the argument array and the input; the strings are borrowed from the request.
  * Lifetime:   launch_init … launch_deinit, within the life of the request and the exec id.
@@ -18,18 +16,24 @@
 
 #include "gateway/base/buf.h"
 #include "gateway/exec/request.h"
+#include "gateway/sprites/sandbox.h"
 
-/* The script's own exit codes: standard input ended before the first line; cwd or a variable could not be set. */
+/* Exit codes of shim and script: standard input ended before the first line; cwd or a variable could not be set. */
 #define LAUNCH_EXIT_NO_INPUT 125
 #define LAUNCH_EXIT_SETUP    126
 
 struct launch {
-	const char **argv;
+	const char **argv;        /* of the script; its end is that of the shim */
 	size_t argc;
-	struct buf input;         /* the line that starts the script, then the command's standard input */
+	struct buf input;         /* the line that starts the command, then its standard input */
+	size_t nonce_len;
 	char exec_id[64];         /* "SPRITEGATE_EXEC_ID=…" */
 	char env_count[24];
 };
 
-MUST_CHECK int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, bool record);
+/* An empty nonce: no record is kept. */
+MUST_CHECK int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, struct slice nonce);
 void launch_deinit(struct launch *launch);
+
+/* What to run; valid until the next launch_command() or launch_deinit(). */
+struct sandbox_command launch_command(struct launch *launch, bool shim);

@@ -16,40 +16,40 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The script is run by this machine's bash, as a Sprite would. */
+/* Shim and script are run on this machine, as a Sprite would. */
 
-#define RECORDING "/tmp/spritegate-record-XXXXXX" /* as long as no other */
+#define NONCE "0123456789abcdef0123456789abcdef"
 
-/* The record's folder, once made by a Sprite's preparation. "" = run without a record. */
-static char folder[sizeof RECORDING];
+/* Where the shim lies and keeps its record. "" = run the script. */
+static char folder[32];
 
-static char *in_folder(const char *script)
+static int spawn(struct launch *launch, int in, int out)
 {
-	CLEANUP(buf_deinit) struct buf text = BUF_MAX(1 << 16);
-	size_t len = strlen(RECORD_FOLDER);
-	for (const char *at; (at = strstr(script, RECORD_FOLDER)); script = at + len)
-		assert_int_equal(buf_printf(&text, "%.*s%s", (int)(at - script), script, folder), 0);
-	assert_int_equal(buf_append(&text, slice_str(script)), 0);
-	return buf_take_string(&text);
-}
-
-static int spawn(const struct launch *launch, int in, int out)
-{
-	char *argv[64] = {NULL};
+	char *argv[64] = {NULL}, shim[sizeof folder + 8];
 	posix_spawn_file_actions_t actions;
 	pid_t pid;
-	assert_true(launch->argc < ARRAY_LEN(argv));
-	for (size_t i = 0; i < launch->argc; i++)
-		argv[i] = (char *)(uintptr_t)launch->argv[i];
-	CLEANUP(free_ptr) char *script = in_folder(launch->argv[2]);
-	argv[2] = script;
+	struct sandbox_command command = launch_command(launch, folder[0]);
+	assert_true(command.argc < ARRAY_LEN(argv));
+	for (size_t i = 0; i < command.argc; i++)
+		argv[i] = (char *)(uintptr_t)command.argv[i];
+	snprintf(shim, sizeof shim, "%s/shim", folder);
+	if (folder[0]) {
+		assert_string_equal(argv[0], RECORD_SHIM);
+		argv[0] = shim;
+	}
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
 	posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
-	int r = posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ);
+	posix_spawnattr_t attributes;
+	posix_spawnattr_init(&attributes);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+	int r = posix_spawnp(&pid, argv[0], &actions, &attributes, argv, environ);
+	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
 	return r ? -1 : pid;
 }
+
+static struct slice nonce;
 
 static int run(const char *body, bool with_input, char *text, size_t size)
 {
@@ -59,14 +59,14 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	int in[2], out[2], status;
 	struct json_failure failure;
 	assert_int_equal(exec_request_parse(slice_str(body), &request, &faults, &failure), 0);
-	assert_int_equal(launch_init(&launch, request, "id-1", folder[0]), 0);
+	assert_int_equal(launch_init(&launch, request, "id-1", nonce), 0);
 	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
 	int pid = spawn(&launch, in[0], out[1]);
 	assert_true(pid > 0);
 	close(in[0]);
 	close(out[1]);
-	struct slice input = buf_peek(&launch.input);
+	struct slice input = launch_command(&launch, folder[0]).input;
 	if (with_input)
 		assert_int_equal(write(in[1], input.data, input.len), input.len);
 	close(in[1]);
@@ -105,31 +105,22 @@ static void test_failures(void **state UNUSED)
 	char text[1024];
 	assert_int_equal(run("{\"command\":\"echo no\",\"cwd\":\"/\"}", false, text, sizeof text), LAUNCH_EXIT_NO_INPUT);
 	assert_int_equal(run("{\"command\":\"echo no\",\"cwd\":\"/no/such/folder\"}", true, text, sizeof text), LAUNCH_EXIT_SETUP);
-	assert_int_equal(run("{\"command\":\"echo no\",\"cwd\":\"/\",\"env\":{\"UID\":\"7\"}}", true, text, sizeof text), LAUNCH_EXIT_SETUP);
 	assert_int_equal(run("{\"argv\":[\"/no/such/program\"],\"cwd\":\"/\"}", true, text, sizeof text), 127);
+	assert_int_equal(run("{\"argv\":[\"/etc/passwd\"],\"cwd\":\"/\"}", true, text, sizeof text), 126);
 	assert_string_equal(text, "");
 }
 
-static struct slice recorded(const char *name, char *text, size_t size)
-{
-	char path[128];
-	snprintf(path, sizeof path, "%s/%s", folder, name);
-	FILE *file = fopen(path, "r");
-	assert_non_null(file);
-	size_t len = fread(text, 1, size, file);
-	fclose(file);
-	return slice_of(text, len);
-}
+/* --- the shim --- */
 
-/* The same command line as a Sprite's preparation runs. */
-static void prepare_folder(void)
+static int copy_shim(void **state UNUSED)
 {
-	strcpy(folder, RECORDING);
-	assert_non_null(mkdtemp(folder));
-	assert_int_equal(rmdir(folder), 0);
-	CLEANUP(free_ptr) char *script = in_folder(RECORD_PREPARE);
-	for (int i = 0; i < 2; i++)
-		assert_int_equal(system(script), 0);
+	char command[1024];
+	nonce = (struct slice){0};
+	strcpy(folder, "/tmp/spritegate-shim-XXXXXX");
+	if (!mkdtemp(folder))
+		return -1;
+	snprintf(command, sizeof command, "cp '%s' '%s/shim'", SHIM, folder);
+	return system(command);
 }
 
 static int leave_folder(void **state UNUSED)
@@ -137,38 +128,94 @@ static int leave_folder(void **state UNUSED)
 	char command[64];
 	snprintf(command, sizeof command, "rm -rf %s", folder);
 	folder[0] = '\0';
+	nonce = (struct slice){0};
 	return system(command);
 }
 
-static void test_recording(void **state UNUSED)
+static void check_record(const char *name, struct slice wanted)
 {
-	char text[1024], record[1024];
-	prepare_folder();
-	assert_int_equal(run("{\"command\":\"cat; printf 'a\\\\0b'; echo seen >&2; exit 7\",\"cwd\":\"/\",\"stdin\":\"in\\n\"}", true, text, sizeof text), 7);
-	assert_memory_equal(text, "in\na\0b", 7);
-	assert_true(slice_equal(recorded(RECORD_STDOUT, record, sizeof record), slice_of(text, 6)));
-	assert_true(slice_equal(recorded(RECORD_STDERR, record, sizeof record), SLICE("seen\n")));
-	assert_int_equal(run("{\"command\":\"kill -KILL $$\",\"cwd\":\"/\"}", true, text, sizeof text), 137);
-	assert_true(slice_equal(recorded(RECORD_STDERR, record, sizeof record), SLICE("")));
-	/* Nothing stands in the way: no name, no descriptor, no child of its own. */
-	test_names(NULL);
-	test_failures(NULL);
+	char path[64], text[1 << 17];
+	snprintf(path, sizeof path, "%s/%s", folder, name);
+	FILE *file = fopen(path, "r");
+	assert_non_null(file);
+	size_t len = fread(text, 1, sizeof text, file);
+	fclose(file);
+	assert_true(slice_equal(slice_of(text, len), wanted));
 }
 
-/* In a Sprite that could not be prepared for it the command runs all the same. */
-static void test_recording_without_pipes(void **state UNUSED)
+static void test_shim(void **state UNUSED)
 {
-	prepare_folder();
-	char path[128];
-	snprintf(path, sizeof path, "%s/end", folder);
-	assert_int_equal(unlink(path), 0);
 	test_command(NULL);
+	test_names(NULL);
+	test_failures(NULL);
+	char text[64];
+	/* Nothing asked for a record. */
+	snprintf(text, sizeof text, "%s/" RECORD_STDOUT, folder);
+	assert_int_equal(access(text, F_OK), -1);
+	snprintf(text, sizeof text, "%s/shim", folder);
+	assert_int_equal(system(text), 0);
+	nonce = SLICE("too short");
+	assert_int_equal(run("{\"argv\":[\"true\"]}", true, text, sizeof text), LAUNCH_EXIT_SETUP);
+}
+
+/* What `text` holds: the output, and these sizes after it. */
+static void check_reported(const char *text, struct slice output, unsigned out, unsigned err)
+{
+	char report[RECORD_REPORT_LEN + 1];
+	snprintf(report, sizeof report, "%c" NONCE "%016x%016x", RECORD_REPORT_MARK, out, err);
+	assert_memory_equal(text, output.data, output.len);
+	assert_string_equal(text + output.len, report);
+}
+
+static void test_record(void **state UNUSED)
+{
+	char text[1024];
+	nonce = SLICE(NONCE);
+	assert_int_equal(run("{\"command\":\"cat; printf 'a\\\\0b'; echo seen >&2; exit 7\",\"cwd\":\"/\",\"stdin\":\"in\\n\"}", true, text, sizeof text), 7);
+	check_reported(text, SLICE("in\na\0b"), 6, 5);
+	check_record(RECORD_STDOUT, SLICE("in\na\0b"));
+	check_record(RECORD_STDERR, SLICE("seen\n"));
+	assert_int_equal(run("{\"command\":\"echo again\",\"cwd\":\"/\"}", false, text, sizeof text), LAUNCH_EXIT_NO_INPUT);
+	assert_string_equal(text, "");
+	assert_int_equal(run("{\"argv\":[\"/no/such/program\"],\"cwd\":\"/\"}", true, text, sizeof text), 127);
+	check_reported(text, SLICE(""), 0, sizeof "spritegate: exec: /no/such/program: No such file or directory\n" - 1);
+	check_record(RECORD_STDOUT, SLICE(""));
+}
+
+/* How the command ended is how the shim ends, whatever its group is told. */
+static void test_signals(void **state UNUSED)
+{
+	char text[1024];
+	nonce = SLICE(NONCE);
+	assert_int_equal(run("{\"command\":\"kill -KILL $$\",\"cwd\":\"/\"}", true, text, sizeof text), 137);
+	check_reported(text, SLICE(""), 0, 0);
+	assert_int_equal(run("{\"command\":\"trap 'echo asked; exit 3' TERM; echo ready; kill -TERM 0\",\"cwd\":\"/\"}", true, text, sizeof text), 3);
+	check_reported(text, SLICE("ready\nasked\n"), 12, 0);
+	/* The shim goes too; what was printed still comes, and the report. */
+	assert_int_equal(run("{\"command\":\"echo last words; kill -KILL 0\",\"cwd\":\"/\"}", true, text, sizeof text), -1);
+	check_reported(text, SLICE("last words\n"), 11, 0);
+}
+
+/* Children that keep the streams open are waited for, but not for long; what the command itself wrote comes in any case. */
+static void test_children(void **state UNUSED)
+{
+	static char text[1 << 17];
+	nonce = SLICE(NONCE);
+	assert_int_equal(run("{\"command\":\"(sleep 0.02; echo late) & echo now\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
+	check_reported(text, SLICE("now\nlate\n"), 9, 0);
+	assert_int_equal(run("{\"command\":\"(sleep 2; echo late) & head -c 60000 /dev/zero\",\"cwd\":\"/tmp\"}", true, text, sizeof text), 0);
+	static const char zeros[60000];
+	check_reported(text, slice_of(zeros, sizeof zeros), sizeof zeros, 0);
+	check_record(RECORD_STDOUT, slice_of(zeros, sizeof zeros));
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_command), cmocka_unit_test(test_names), cmocka_unit_test(test_failures),
-					  cmocka_unit_test_teardown(test_recording, leave_folder),
-					  cmocka_unit_test_teardown(test_recording_without_pipes, leave_folder)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_command), cmocka_unit_test(test_names), cmocka_unit_test(test_failures),
+		cmocka_unit_test_setup_teardown(test_shim, copy_shim, leave_folder),
+		cmocka_unit_test_setup_teardown(test_record, copy_shim, leave_folder),
+		cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
+		cmocka_unit_test_setup_teardown(test_children, copy_shim, leave_folder)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

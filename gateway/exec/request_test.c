@@ -1,5 +1,6 @@
 #include "gateway/exec/launch.h"
 #include "gateway/exec/request.h"
+#include "gateway/sprites/record.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -166,12 +167,17 @@ static void test_launch(void **state UNUSED)
 {
 	struct exec_request *request = parse("{\"argv\":[\"a=b\",\"c\"],\"env\":{\"K\":\"v\"},\"stdin\":\"in\"}", 0, NULL);
 	struct launch launch;
-	assert_int_equal(launch_init(&launch, request, "id-1", false), 0);
+	assert_int_equal(launch_init(&launch, request, "id-1", SLICE("nonce")), 0);
 	static const char *const tail[] = {"/home/sprite", "2", "SPRITEGATE_EXEC_ID=id-1", "K=v", "a=b", "c"};
-	assert_int_equal(launch.argc, 4 + ARRAY_LEN(tail));
-	for (size_t i = 0; i < ARRAY_LEN(tail); i++)
-		assert_string_equal(launch.argv[4 + i], tail[i]);
-	assert_true(slice_equal(buf_peek(&launch.input), SLICE("\nin")));
+	for (int shim = 0; shim < 2; shim++) {
+		struct sandbox_command command = launch_command(&launch, shim);
+		size_t head = shim ? 1 : 4;
+		assert_int_equal(command.argc, head + ARRAY_LEN(tail));
+		assert_string_equal(command.argv[0], shim ? RECORD_SHIM : "bash");
+		for (size_t i = 0; i < ARRAY_LEN(tail); i++)
+			assert_string_equal(command.argv[head + i], tail[i]);
+		assert_true(slice_equal(command.input, shim ? SLICE("nonce\nin") : SLICE("\nin")));
+	}
 	launch_deinit(&launch);
 	exec_request_free(request);
 }

@@ -2,8 +2,10 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/exec/check.h"
 #include "gateway/exec/delivery.h"
 #include "gateway/exec/launch.h"
+#include "gateway/exec/report.h"
 #include "gateway/exec/stored.h"
 
 #include <stdio.h>
@@ -27,10 +29,11 @@ struct run {
 	struct sandbox *sandbox;
 	struct launch launch;
 	struct delivery delivery;    /* of a job that wants its answer streamed */
+	bool records;                /* the command that runs */
+	struct report report;
 	struct check check;
 	struct check_command check_command; /* the one that runs while CHECKING */
 	enum exec_outcome outcome;          /* of the command whose output is being checked */
-	bool records;
 	bool started; /* known at the timeout or later */
 	unsigned tries;
 	uint64_t claim_start_us, run_start_us;
@@ -143,6 +146,25 @@ static int write_answer(struct run *run, struct exec_job *job)
 			     : exec_answer_write(result, job->message.exec_id, &job->answer);
 }
 
+/* --- output --- */
+
+static int keep(struct run *run, enum sandbox_stream stream, struct slice bytes)
+{
+	if (!bytes.len)
+		return 0;
+	int r = output_feed(&run->result.streams[stream], bytes);
+	return r == 0 && run->records ? check_arrived(&run->check, stream, bytes) : r;
+}
+
+/* What was held back for a report. 1: there is one; 0: there is none; negative: no memory. */
+static int end_output(struct run *run, uint64_t sizes[2])
+{
+	struct slice rest = {0};
+	if (!run->records)
+		return 0;
+	return report_end(&run->report, sizes, &rest) ? 1 : keep(run, SANDBOX_STDOUT, rest);
+}
+
 /* --- the end --- */
 
 /* Settles and hands the job back; the Sprite is still ours afterwards. */
@@ -152,6 +174,8 @@ static void answer(struct run *run, enum exec_outcome outcome)
 	result->outcome = outcome;
 	if (run->run_start_us && run->state != CHECKING)
 		result->run_us = clock_mono_us() - run->run_start_us;
+	if (run->check.verdict == CHECK_NONE && outcome != EXEC_UNKNOWN)
+		check_without_record(&run->check);
 	result->check = run->check.verdict;
 	int r = write_answer(run, run->job);
 	settle(run, r < 0);
@@ -169,6 +193,12 @@ static void finish(struct run *run, enum exec_outcome outcome)
 {
 	answer(run, outcome);
 	release(run);
+}
+
+static void finish_without_memory(struct run *run)
+{
+	snprintf(run->result.detail, sizeof run->result.detail, "The gateway ran out of memory for the output.");
+	finish(run, EXEC_UNKNOWN);
 }
 
 static void refuse(struct run *run, enum exec_refusal refusal, uint64_t retry_after_ms, const char *detail)
@@ -191,6 +221,11 @@ static void enter(struct run *run, enum run_state state, uint64_t timeout_ms)
 /* 200 is for commands that are known to have run. */
 static void finish_late(struct run *run)
 {
+	uint64_t sizes[2];
+	if (end_output(run, sizes) < 0) {
+		finish_without_memory(run);
+		return;
+	}
 	if (!run->started)
 		snprintf(run->result.detail, sizeof run->result.detail, "The sandbox did not say in time that the command has started.");
 	finish(run, run->started ? EXEC_TIMED_OUT : EXEC_UNKNOWN);
@@ -228,20 +263,17 @@ static void on_timer(uv_timer_t *timer)
 	}
 }
 
-static void finish_without_memory(struct run *run)
-{
-	snprintf(run->result.detail, sizeof run->result.detail, "The gateway ran out of memory for the output.");
-	finish(run, EXEC_UNKNOWN);
-}
-
 static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 {
 	struct run *run = ctx;
+	struct slice parts[2] = {bytes};
 	if (run->state == LINGERING)
 		return;
-	int r = output_feed(&run->result.streams[stream], bytes);
-	if (r == 0 && run->records)
-		r = check_arrived(&run->check, stream, bytes);
+	if (run->records && stream == SANDBOX_STDOUT)
+		report_feed(&run->report, bytes, parts);
+	int r = keep(run, stream, parts[0]);
+	if (r == 0)
+		r = keep(run, stream, parts[1]);
 	if (r < 0)
 		finish_without_memory(run);
 }
@@ -289,12 +321,6 @@ static void check_on(struct run *run)
 	finish(run, run->outcome);
 }
 
-static bool is_worth_checking(const struct run *run)
-{
-	uint64_t least = run->owner->verify_bytes < CHECK_LEAST ? run->owner->verify_bytes : CHECK_LEAST;
-	return run->records && (run->result.streams[0].total >= least || run->result.streams[1].total >= least);
-}
-
 static void start_check(struct run *run)
 {
 	run->result.run_us = clock_mono_us() - run->run_start_us;
@@ -311,7 +337,11 @@ static void on_exited(void *ctx, unsigned exit_code)
 	}
 	run->result.exit_code = exit_code;
 	run->outcome = run->state == RUNNING ? EXEC_EXITED : EXEC_TIMED_OUT;
-	if (is_worth_checking(run))
+	uint64_t sizes[2];
+	int reported = end_output(run, sizes);
+	if (reported < 0)
+		finish_without_memory(run);
+	else if (run->records && check_ended(&run->check, reported ? sizes : NULL, run->owner->verify_bytes))
 		start_check(run);
 	else
 		finish(run, run->outcome);
@@ -334,8 +364,11 @@ static void try_again(struct run *run, const char *reason)
 static void on_broken(void *ctx, enum sandbox_doubt doubt, const char *reason)
 {
 	struct run *run = ctx;
+	uint64_t sizes[2];
 	if (run->state == LINGERING) {
 		release(run);
+	} else if (end_output(run, sizes) < 0) {
+		finish_without_memory(run);
 	} else if (run->state != RUNNING) {
 		finish_late(run);
 	} else if (doubt == SANDBOX_NOT_STARTED) {
@@ -359,7 +392,9 @@ static void refuse_length(struct run *run)
 
 static void launch(struct run *run)
 {
-	struct sandbox_command command = {.argv = run->launch.argv, .argc = run->launch.argc, .input = buf_peek(&run->launch.input)};
+	bool shim = sandbox_has_shim(run->sandbox);
+	struct sandbox_command command = launch_command(&run->launch, shim);
+	run->records = run->owner->verify_bytes && shim;
 	run->run_start_us = clock_mono_us();
 	int r = sandbox_run(run->sandbox, &command, &events, run);
 	if (r == 0) {
@@ -416,7 +451,6 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	if (!run)
 		return NULL;
 	*run = (struct run){.owner = owner, .job = job};
-	run->records = owner->verify_bytes && job->max_output_bytes > owner->verify_bytes;
 	delivery_init(&run->delivery, job);
 	for (size_t i = 0; i < 2; i++) {
 		if (job->format)
@@ -427,11 +461,12 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	run->result.tier = "none";
 	run->result.admit_us = job->admit_us;
 	run->claim_start_us = clock_mono_us();
-	if (check_init(&run->check, run->result.streams) < 0) {
+	if (report_init(&run->report) < 0 || check_init(&run->check, run->result.streams) < 0) {
 		free(run);
 		return NULL;
 	}
-	if (launch_init(&run->launch, job->request, job->message.exec_id, run->records) < 0) {
+	struct slice nonce = owner->verify_bytes ? slice_str(run->report.nonce) : (struct slice){0};
+	if (launch_init(&run->launch, job->request, job->message.exec_id, nonce) < 0) {
 		check_deinit(&run->check);
 		free(run);
 		return NULL;

@@ -25,7 +25,7 @@ struct run_owner {
 	struct pool *pool;
 	struct admission *settlement;
 	uint64_t wait_ms;        /* longest wait for a Sprite, both tries together */
-	uint64_t verify_bytes;   /* a command that may print more on a stream keeps a record; 0 = none does */
+	uint64_t verify_bytes;   /* output is compared with its record from so many bytes of a stream on; 0 = no record is kept */
 	size_t result_bytes;     /* what a command ended with is kept up to this size, and beyond without its output; 0 = not at all */
 	/* Takes the job; `result` is valid during the call. */
 	void (*on_answered)(void *ctx, struct exec_job *job, const struct exec_result *result);

@@ -1,20 +1,27 @@
 /*
- * record - where a Sprite keeps a copy of what its command printed
+ * record - where a Sprite keeps a copy of what its command printed, and the program that makes it
  *
- * Preparing a Sprite makes the folder with three named pipes. The script that starts a command (exec/launch.c) lets `tee` copy what
- * comes through RECORD_STDOUT_PIPE and RECORD_STDERR_PIPE into files, and knows by the end of RECORD_END_PIPE that both are done.
- * The files are read by a later command on the same channel (exec/check.c). A Sprite records one command.
+ * Preparing a Sprite leaves the shim (gateway/shim) in the folder. It starts every command (exec/launch.h), copies what the command
+ * prints into two files there and ends its standard output with a report: RECORD_REPORT_MARK, the nonce it was given, and as 16
+ * hexadecimal digits each the bytes printed on stdout and stderr. The files are read by a later command on the same channel
+ * (exec/check.c). A Sprite records one command at a time.
  */
 #pragma once
 
 #define RECORD_FOLDER "/tmp/.spritegate"
-#define RECORD_STDOUT_PIPE RECORD_FOLDER "/1"
-#define RECORD_STDERR_PIPE RECORD_FOLDER "/2"
-#define RECORD_END_PIPE RECORD_FOLDER "/end"
+#define RECORD_SHIM   RECORD_FOLDER "/shim"
 #define RECORD_STDOUT "stdout" /* in the folder */
 #define RECORD_STDERR "stderr"
 
-/* A Sprite in which this fails works, but keeps no record. */
+#define RECORD_NONCE_LEN   32
+#define RECORD_REPORT_MARK '\x1e'
+#define RECORD_REPORT_LEN  (1 + RECORD_NONCE_LEN + 16 + 16)
+
+/* bash: leaves the shim that comes as standard input, with the SHA-256 "$1", and prints RECORD_SHIM_SAYS if it can be run. Otherwise
+ * the Sprite works all the same, but keeps no record. An earlier one that was cut off may still be at it. */
 #define RECORD_PREPARE                                                                                                 \
-	"[ -p " RECORD_END_PIPE " ] || { hash tee stat sha256sum head dd && mkdir -m 700 " RECORD_FOLDER               \
-	" && mkfifo -m 600 " RECORD_STDOUT_PIPE " " RECORD_STDERR_PIPE " " RECORD_END_PIPE "; } || :"
+	"{ hash stat sha256sum head dd && mkdir -m 700 -p " RECORD_FOLDER " && cat >|" RECORD_FOLDER "/$$"              \
+	" && echo \"$1  " RECORD_FOLDER "/$$\" | sha256sum -c --status && chmod 700 " RECORD_FOLDER "/$$"              \
+	" && mv -f " RECORD_FOLDER "/$$ " RECORD_SHIM " && " RECORD_SHIM " || rm -f " RECORD_FOLDER "/$$; } 2>/dev/null || :\n"
+
+#define RECORD_SHIM_SAYS "shim "

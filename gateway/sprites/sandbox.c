@@ -36,6 +36,7 @@ struct sandbox {
 	char *name;
 	char *base; /* "wss://…/v1/sprites/{name}" */
 	bool use_exec, dialling, believe_404, closed;
+	bool shim;
 	bool gone;   /* no channel any more, for good */
 	bool lost;   /* … and on_lost is due */
 	bool paused; /* by the user, for the user's command */
@@ -549,6 +550,16 @@ void sandbox_on_lost(struct sandbox *sandbox, void (*on_lost)(void *ctx, const c
 	sandbox->on_lost_ctx = ctx;
 	if (sandbox->lost)
 		uv_timer_start(&sandbox->later, on_later, 0, 0);
+}
+
+void sandbox_set_shim(struct sandbox *sandbox, bool shim)
+{
+	sandbox->shim = shim;
+}
+
+bool sandbox_has_shim(const struct sandbox *sandbox)
+{
+	return sandbox->shim;
 }
 
 const char *sandbox_name(const struct sandbox *sandbox)

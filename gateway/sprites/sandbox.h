@@ -70,6 +70,10 @@ bool sandbox_has_started(const struct sandbox *sandbox);
 void sandbox_pause(struct sandbox *sandbox);
 void sandbox_resume(struct sandbox *sandbox);
 
+/* Whether the Sprite has the shim, which starts commands and records what they print (sprites/record.h). The provider knows. */
+void sandbox_set_shim(struct sandbox *sandbox, bool shim);
+bool sandbox_has_shim(const struct sandbox *sandbox);
+
 /* Called once when the channel of an idle sandbox is lost (the Sprite paused, the network cut it). */
 void sandbox_on_lost(struct sandbox *sandbox, void (*on_lost)(void *ctx, const char *reason), void *ctx);
 

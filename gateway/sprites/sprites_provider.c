@@ -8,6 +8,7 @@
 #include "gateway/sprites/preparation.h"
 #include "gateway/sprites/record.h"
 #include "gateway/sprites/sandbox_dial.h"
+#include "gateway/sprites/shim_image.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -319,10 +320,19 @@ static void on_first_output(void *ctx, enum sandbox_stream stream, struct slice 
 	work->said_len += bytes.len;
 }
 
+/* The shim speaks first, if it can be run. */
+static struct slice after_shim(const struct work *work, bool *shim)
+{
+	struct slice said = slice_of(work->said, work->said_len), word = SLICE(RECORD_SHIM_SAYS);
+	*shim = said.len >= word.len && slice_equal(slice_of(said.data, word.len), word);
+	return *shim ? slice_from(said, word.len) : said;
+}
+
 /* A clean Sprite has a mark, and after a restore another one than before. */
 static bool takes_mark(struct work *work)
 {
-	struct slice mark = slice_of(work->said, work->said_len);
+	bool shim;
+	struct slice mark = after_shim(work, &shim);
 	struct baseline *baseline = baselines_find(&work->provider->baselines, work->name);
 	uint64_t number;
 	if (!baseline || slice_to_u64(mark, UINT64_MAX, &number) != 0 || slice_equal(mark, slice_str(baseline->mark)))
@@ -345,6 +355,11 @@ static void on_first_exit(void *ctx, unsigned exit_code)
 	struct verdict verdict;
 	uv_timer_stop(&work->pause);
 	const char *fault = first_fault(work, exit_code);
+	bool shim;
+	(void)after_shim(work, &shim);
+	sandbox_set_shim(work->sandbox, shim);
+	if (!fault && !shim)
+		log_warning("sprite %s: the shim cannot be run there; what its command prints is not verified", work->name);
 	answers_fail(&verdict, fault ? PROVIDER_INVALID : PROVIDER_OK, fault ? fault : "prepare: done");
 	step_done(work, &verdict);
 }
@@ -370,9 +385,12 @@ static void on_first_timeout(uv_timer_t *timer)
 static const struct sandbox_events first_events = {
         .on_output = on_first_output, .on_exit = on_first_exit, .on_broken = on_first_broken};
 
-static int run_first(struct work *work, const char *const *argv, size_t argc)
+/* Brings the shim. */
+static int run_first(struct work *work, const char *script, const char *name)
 {
-	struct sandbox_command command = {.argv = argv, .argc = argc};
+	const char *const argv[] = {"bash", "-lc", script, name, shim_image.sha256};
+	struct sandbox_command command = {
+	        .argv = argv, .argc = ARRAY_LEN(argv), .input = slice_of((const char *)shim_image.bytes, shim_image.len)};
 	work->said_len = 0;
 	int r = sandbox_run(work->sandbox, &command, &first_events, work);
 	if (r == 0)
@@ -382,23 +400,19 @@ static int run_first(struct work *work, const char *const *argv, size_t argc)
 
 #define MARK_FILE "/home/sprite/.spritegate-used"
 
-/* Warms up what a command needs and makes room for its record. Before a checkpoint, what an earlier preparation left goes. */
+/* Warms up what a command needs. Before a checkpoint, what an earlier preparation left goes. */
 static int run_warm_up(struct work *work)
 {
-	static const char *const plain[] = {"bash", "-lc", RECORD_PREPARE};
-	static const char *const clean[] = {"bash", "-lc", "rm -f \"$0\" && {\n" RECORD_PREPARE "\n}", MARK_FILE};
 	bool restorable = work->preparation.kind == PREPARATION_RESTORABLE;
-	return restorable ? run_first(work, clean, ARRAY_LEN(clean)) : run_first(work, plain, ARRAY_LEN(plain));
+	return run_first(work, restorable ? "rm -f \"$0\" && {\n" RECORD_PREPARE "}" : RECORD_PREPARE, MARK_FILE);
 }
 
 /* Leaves a file that must not be there yet; says when the first process began (field 22 of its stat). What was in /tmp may
  * be gone after a restore. */
 static int run_mark(struct work *work)
 {
-	static const char *const argv[] = {"bash", "-c",
-	                                   "set -eC; : >\"$1\"; read -r stat </proc/1/stat; set -- ${stat##*) }; printf %s \"${20}\"\n" RECORD_PREPARE,
-	                                   "spritegate", MARK_FILE};
-	return run_first(work, argv, ARRAY_LEN(argv));
+	return run_first(work, "set -eC; : >\"$0\"\n" RECORD_PREPARE
+	                       "read -r stat </proc/1/stat; set -- ${stat##*) }; printf %s \"${20}\"", MARK_FILE);
 }
 
 static void on_checkpoint(void *ctx, const struct verdict *verdict)
@@ -549,7 +563,7 @@ static const struct provider_ops ops = {
 
 struct provider sprites_provider_interface(struct sprites_provider *provider)
 {
-	return (struct provider){.ops = &ops, .self = provider, .recipe = "closed network; bash; record"};
+	return (struct provider){.ops = &ops, .self = provider, .recipe = "closed network; bash; shim"};
 }
 
 /* --- life --- */

@@ -19,7 +19,7 @@ static const char *const decision_reasons[] = {"granted",     "missing_token", "
 					       "environment", "idempotency",   "replayed",	"other"};
 static const char *const shadow_policies[] = {"rate",   "actor-rate", "concurrency", "actor-concurrency", "budget", "output-budget",
 					      "network", "command",   "environment", "input",	     "other"};
-static const char *const check_results[] = {"verified", "recovered", "incomplete", "failed", "other"};
+static const char *const check_results[] = {"unverified", "counted", "verified", "recovered", "incomplete", "failed", "other"};
 static const char *const kill_reasons[] = {"timeout", "client_gone", "drain", "operator"};
 static const char *const auth_failures[] = {"missing", "malformed", "checksum",	     "unknown",	     "bad-mac",	      "other-pepper",
 					    "expired", "revoked",   "suspended", "not-yet-valid", "broken-record", "other"};
@@ -79,7 +79,7 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_EXEC_RUNNING] = GAUGE("exec_running", "Commands running or waiting for a Sprite."),
 	[METRIC_EXEC_SANDBOX_SECONDS] = COUNTER_SECONDS("exec_sandbox_seconds", "Sum of the run times."),
 	[METRIC_EXEC_OUTPUT_BYTES] = COUNTER("exec_output_bytes", "Bytes written by commands."),
-	[METRIC_EXEC_CHECKS] = COUNTER("exec_output_checks", "Outputs compared with the record in their Sprite.",
+	[METRIC_EXEC_CHECKS] = COUNTER("exec_output_checks", "Outputs by whether all that the command wrote has arrived.",
 				       {"result", VALUES(check_results)}),
 	[METRIC_EXEC_KILLED] = COUNTER("exec_killed", "Commands ended by the gateway.", {"reason", VALUES(kill_reasons)}),
 	[METRIC_EXEC_LEASES] = GAUGE("exec_leases", "Concurrency leases held by this gateway."),

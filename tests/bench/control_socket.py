@@ -4,10 +4,13 @@ import json
 import os
 import socket
 
+import servers
 from processes import NotMeasured
 
 TEXT, BINARY, CLOSE = 1, 2, 8
 STDIN, EXIT, EOF = b"\x00", 3, b"\x04"
+SHIM = "/tmp/.spritegate/shim"      # as in gateway/sprites/record.h
+RECORD = b"0123456789abcdef0123456789abcdef\n"
 MASK = bytes(4)   # costs nothing; the emulator is no proxy that could be fooled
 
 
@@ -26,10 +29,10 @@ class ControlSocket:
         if b" 101 " not in answer:
             raise NotMeasured(f"sprites: no control socket: {answer}")
 
-    def run(self, argv):
-        """Start the command, give it one line and the end of input; back at the exit frame with its code and output."""
+    def run(self, argv, given=b"\n"):
+        """Start the command, give it this and the end of input; back at the exit frame with its code and output."""
         start = {"type": "op.start", "id": "1", "op": "exec", "args": {"cmd": argv, "path": argv[0], "stdin": "true"}}
-        self.socket.sendall(message(TEXT, b"control:" + json.dumps(start).encode()) + message(BINARY, STDIN + b"\n") +
+        self.socket.sendall(message(TEXT, b"control:" + json.dumps(start).encode()) + message(BINARY, STDIN + given) +
                             message(BINARY, EOF))
         output = b""
         while True:
@@ -56,13 +59,27 @@ class ControlSocket:
             size = int.from_bytes(self.input.read(2 if size == 126 else 8))
         return head[0] & 15, self.input.read(size)
 
+    def bring_shim(self):
+        """As the preparation of a Sprite does."""
+        image = (servers.BUILD / "shim/shim").read_bytes()
+        folder = SHIM.rpartition("/")[0]
+        code, output = self.run(["bash", "-c", f"mkdir -p {folder} && cat >{SHIM} && chmod 700 {SHIM}"], image)
+        self.settle()
+        if code:
+            raise NotMeasured(f"the shim could not be brought into the Sprite: {output}")
+
     def close(self):
         self.input.close()
         self.socket.close()
 
 
+def launch(command):
+    """The program and arguments that the gateway starts for a shell line; an empty line of input starts it, RECORD with its record."""
+    return [SHIM, "/home/sprite", "1", "SPRITEGATE_EXEC_ID=bench", "bash", "-lc", command]
+
+
 def message(kind, data):
-    size = bytes([128 + len(data)]) if len(data) < 126 else bytes([128 + 126]) + len(data).to_bytes(2)
+    size = bytes([128 + len(data)]) if len(data) < 126 else bytes([128 + 126]) + len(data).to_bytes(2)   # below 64 KiB
     return bytes([128 + kind]) + size + MASK + data
 
 

@@ -1,5 +1,5 @@
-"""What the gateway adds to a command: POST /-/agent/exec against the same command on a control socket of the same emulator."""
-import ast
+"""What the gateway adds to a command: POST /-/agent/exec against the same command on a control socket of the same emulator, started and
+recorded by the same shim, so that only the gateway is the difference."""
 import http.client
 import json
 import random
@@ -7,7 +7,7 @@ import re
 import time
 
 import servers
-from control_socket import ControlSocket
+from control_socket import RECORD, ControlSocket, launch
 from figures import number, percentile, table
 from processes import NotMeasured, Programs
 
@@ -44,22 +44,12 @@ class Caller:
         return {"ms": seconds * 1000, "tier": answer["sandbox"]["tier"], "timing_ms": answer["timing_ms"]}
 
 
-def launch_argv():
-    """The program and arguments of the gateway's own launch, script included, so that only the gateway is the difference."""
-    source = (servers.TOP / "gateway/exec/launch.c").read_text(encoding="utf-8")
-    found = re.search(r'static const char script\[\] =((?:\s*"(?:[^"\\]|\\.)*")+);', source)
-    if not found:
-        raise NotMeasured("exec: the launch script was not found in gateway/exec/launch.c")
-    script = ast.literal_eval("(" + found[1] + ")")
-    return ["bash", "-c", script, "spritegate", "/home/sprite", "1", "SPRITEGATE_EXEC_ID=bench", "bash", "-lc", COMMAND]
-
-
 def run_bare(control, argv):
     began = time.perf_counter()
-    code, output = control.run(argv)
+    code, output = control.run(argv, RECORD)
     seconds = time.perf_counter() - began
     control.settle()
-    if code or output != OUTPUT.encode():
+    if code or not output.startswith(OUTPUT.encode()):
         raise NotMeasured(f"bare exec: exit {code}, {output!r}")
     return {"ms": seconds * 1000}
 
@@ -88,8 +78,9 @@ def measure(bench):
     with Programs(bench.folder) as programs:
         gateway = servers.gateway(programs, "gateway-exec", bench.base, **POOL)
         token = servers.token(bench.base.redis.port, "--rate", "100000/1m", "--burst", "1000", "--conc", "10")["token"]
-        caller, argv = Caller(gateway.port, token), launch_argv()
+        caller, argv = Caller(gateway.port, token), launch(COMMAND)
         control = ControlSocket(bench.base.sprites.port, servers.SPRITES_TOKEN, f"bare-{gateway.port}")
+        control.bring_shim()
         wait_hot(gateway)
         pairs = [one_pair(caller, control, argv, index) for index in range(-WARM_UPS, bench.pairs)][WARM_UPS:]
         floor = [caller.request("GET", "/-/gateway/health")[0] * 1000 for _ in range(200)]

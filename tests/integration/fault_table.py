@@ -8,6 +8,8 @@ import typing
 
 COMMAND = "echo output; sleep 0.1; exit 7"
 SLEEPER = "echo output; sleep 20; exit 7"
+PRINT = "seq 1000000 | head -c {}"
+NUMBERS = "".join(f"{i}\n" for i in range(1, 1000001))
 SUPPLY = {"pool_hot": 0, "pool_max": 2}
 
 
@@ -34,11 +36,12 @@ AT_MOST_ONE = "0 or 1"      # starts: who comes first, the command or our leavin
 
 def exited(stdout="output\n", code=7, tier="hot", **more):
     return {"status": 200, "code": None, "outcome": "exited", "exit_code": code, "may_have_run": None, "retry_after": None, "tier": tier,
-            "stdout": stdout, "check": "none", "starts": 1, **more}
+            "stdout": stdout, "check": "counted", "starts": 1, **more}
 
 
 def timed_out(stdout):
-    return exited(stdout, None, outcome="timed_out")
+    """Its end was not seen either."""
+    return exited(stdout, None, outcome="timed_out", check="none")
 
 
 def unknown(stdout="output\n", starts=1):
@@ -94,7 +97,7 @@ ON_COMMANDS = [
     command("cut_before_exit", unknown()),
     command("cut_after_exit", exited()),
     command("cut_mid_frame", unknown("out"), "of output"),
-    command("cut_mid_frame", unknown(""), "of the exit", {"command": "exit 7"}),
+    command("cut_mid_frame", unknown(""), "of the report", {"command": "exit 7"}),
     command("duplicate_exit", exited()),
     command("duplicate_exit", exited(), "with another code", code=0),
     command("no_exit_code", unknown()),
@@ -108,9 +111,10 @@ ON_COMMANDS = [
     command("fast_output", exited(), "with no history", history=0, delay_ms=200),
     command("fast_output", exited(), "of which nothing comes", closed=True, delay_ms=200),
     command("slow_drip", exited(), bytes=1),
-    command("lose_bytes_above", exited("out"), "of little output, which is not recorded", bytes=3),
-    command("lose_bytes_above", exited("0123456789" * 60_000, check="recovered"), "of recorded output",
-            {"command": "printf '0123456789%.0s' {1..60000}; exit 7", "max_output_bytes": 2 << 20}, bytes=550_000),
+    command("lose_bytes_above", exited("out", check="failed"), "of so little that nothing can be measured", bytes=3),
+    command("lose_bytes_above", exited(NUMBERS[:600_000], 0, check="recovered"), "above 512 KiB, of a default request", {"command": PRINT.format(600_000)}),
+    command("lose_bytes_above", exited(NUMBERS[:4 << 20], 0, check="recovered"), "above 32 KiB of 4 MiB",
+            {"command": PRINT.format(4 << 20), "max_output_bytes": 4 << 20}, bytes=32 << 10),
     command("pause_under_socket", unknown(), request={"command": SLEEPER}, on="start", delay_ms=400),
     command("kill_vm", unknown(), request={"command": SLEEPER}, delay_ms=400),
 ]
@@ -198,8 +202,7 @@ ON_PREPARATIONS = [
     supply("blackhole", REFUSED, "of every control socket", on="open"),
     supply("blackhole", COLD, "of a control socket, for a moment", on="open", delay_ms=500, count=1),
     supply("fast_output", COLD, "of first commands", history=0, delay_ms=100),
-    supply("fast_output", COLD, "of a first command of which nothing comes", closed=True, count=1, delay_ms=100),
-    supply("fast_output", REFUSED, "of first commands of which nothing comes", closed=True, delay_ms=100),
+    supply("fast_output", COLD, "of first commands of which nothing comes", closed=True, delay_ms=100),
     supply("checkpoint_error", COLD, "of a Sprite that may be restored, once", settings=RECYCLE, count=1),
     supply("checkpoint_error", REFUSED, "of a Sprite that may be restored", settings=RECYCLE),
     supply("false_404", COLD, "of a checkpoint, three times", settings=RECYCLE, count=3, match=at("*/checkpoint")),

@@ -88,28 +88,44 @@ def test_a_record_that_contradicts(verifying):
     assert ran.stdout == text(100_000)
 
 
-def test_small_output_is_not_looked_at(verifying):
+def test_small_output_is_counted(verifying):
     ran = verifying.run("echo hi")
-    assert (ran.stdout, ran.output_check, ran.recovered) == ("hi\n", "none", False)
+    assert (ran.stdout, ran.output_check, ran.recovered) == ("hi\n", "counted", False)
+    assert verifying.metrics().get("spritegate_exec_output_checks_total", result="counted") >= 1
 
 
-def test_who_asks_for_much_gets_it_verified(stack):
-    """As set by default: commands that may print more than 1 MiB are checked, others pay nothing for it."""
-    ran = stack.run(argv=printer("stdout", 4 * MIB), max_output_bytes=16 * MIB)
-    assert (ran.output_check, ran.recovered) == ("verified", False)
-    assert ran.stdout == text(4 * MIB)
-    assert stack.run(argv=printer("stdout", 4 * MIB)).output_check == "none"
+def test_every_command_is_verified_by_default(stack):
+    ran = stack.run(argv=printer("stdout", MIB))
+    assert (ran.output_check, ran.recovered, ran.stdout) == ("verified", False, text(MIB))
+    assert stack.run(argv=printer("stderr", MIB), max_output_bytes=1000).output_check == "verified"
+    assert stack.run(argv=printer("stdout", 255 * KIB)).output_check == "counted"
+
+
+def test_a_loss_that_leaves_little(rig):
+    """However few bytes arrive, they are not as many as the command wrote."""
+    emulator = rig.emulator()
+    gateway = rig.gateway(emulator=emulator, pool_hot=1)
+    gateway.until_ready()
+    emulator.view.fault("lose_bytes_above", bytes=1000)
+    for size in (1001, 4 * MIB):
+        gateway.until_ready()
+        ran = gateway.run(argv=printer("stdout", size))
+        assert ran.output_check == ("recovered" if ran.stdout_lost_bytes == 0 else "incomplete"), size
+        assert ran.stdout_bytes == size
 
 
 def test_switched_off(rig):
-    """Without a record the loss cannot be seen; nothing is claimed and the command is not copied."""
+    """Without a record the loss cannot be seen: it is said that nothing is known, and so when it is likely."""
     emulator = rig.emulator()
     gateway = rig.gateway(emulator=emulator, pool_hot=1, exec_verify_bytes=0)
     gateway.until_ready()
-    emulator.view.fault("lose_bytes_above", bytes=200_000)
-    ran = gateway.run(argv=printer("stdout", 300_000))
+    emulator.view.fault("lose_bytes_above", bytes=300_000)
+    ran = gateway.run(argv=printer("stdout", 200_000))
     assert (ran.output_check, ran.stdout_bytes) == ("none", 200_000)
-    assert gateway.run("ls /tmp/.spritegate").stdout.split() == ["1", "2", "end"]
+    ran = gateway.run(argv=printer("stdout", 600_000))
+    assert (ran.output_check, ran.stdout_bytes) == ("unverified", 300_000)
+    assert gateway.metrics().get("spritegate_exec_output_checks_total", result="unverified") == 1
+    assert gateway.run("ls /tmp/.spritegate").stdout.split() == ["shim"]
 
 
 # -- the command is as it was without a record

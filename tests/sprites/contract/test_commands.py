@@ -3,6 +3,7 @@ import asyncio
 import hashlib
 import json
 import os
+import platform
 import re
 import time
 
@@ -14,7 +15,7 @@ from service import CONTROL, EXIT, Channel, Refused, is_complete, is_exit, is_se
 CODES = (0, 1, 2, 42, 126, 127, 128, 137, 143, 254, 255)
 MIB = 1 << 20
 SIZES = (256 << 10, MIB, 4 * MIB, 16 * MIB)
-TOOLS = "bash cat dd head mkdir mkfifo rm sha256sum stat tee"
+TOOLS = "bash cat chmod dd head mkdir mv rm sha256sum stat"
 # Says the digest of $1 random bytes on stderr, then the bytes.
 RANDOM = 'head -c "$1" /dev/urandom >/tmp/conformance && sha256sum </tmp/conformance >&2 && cat /tmp/conformance; rm -f /tmp/conformance'
 
@@ -119,6 +120,13 @@ async def test_what_a_command_finds(service, sprite):
     assert result.out.decode().split("\n")[:-1] == ["/home/sprite", "/home/sprite", "tools", "tmp", "stat"], result.err
 
 
+async def test_a_program_that_is_brought_by_standard_input_can_be_run(service, sprite):
+    """The shim comes so, which is built for the architecture of the gateway's own machine."""
+    result = await service.shell(sprite, "cat >/tmp/conformance-program && chmod 700 /tmp/conformance-program && /tmp/conformance-program && uname -m",
+                                 input=b"#!/bin/sh\necho it runs\n")
+    assert (result.out.decode(), result.code) == (f"it runs\n{platform.machine()}\n", 0), result.err
+
+
 async def test_a_login_shell(service, sprite):
     result = await service.run(sprite, "bash", "-lc", "echo $0; exit 4")
     assert (result.out, result.code) == (b"bash\n", 4)
@@ -129,7 +137,7 @@ async def test_a_directory(service, sprite):
 
 
 async def test_given_variables_replace_the_environment(service, sprite):
-    """The gateway sends none for that reason; its script exports the caller's."""
+    """The gateway sends none for that reason; its shim sets the caller's."""
     result = await service.run(sprite, "env", env=["ONLY=this"])
     names = {line.split("=")[0] for line in result.out.decode().splitlines()}
     assert "ONLY" in names

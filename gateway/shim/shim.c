@@ -1,0 +1,308 @@
+/*
+ * shim - starts a command inside a Sprite, records what it prints and reports how much that was
+ *
+ *   shim CWD COUNT NAME=VALUE… PROGRAM [ARGUMENT…]
+ *
+ * A program of its own, static and small, which a Sprite's preparation leaves there (sprites/record.h). It waits for one line of
+ * standard input, so that nothing runs before the Sprite forwards our bytes, and nothing at all when the connection breaks before
+ * that; the rest is the command's. It changes the directory, adds the variables and becomes the program: an empty line asks for no
+ * more.
+ *
+ * With a nonce in the line it stays, and three processes are at work:
+ *
+ *   the first  waits for the command and ends as it ended. It blocks the signals of its group, which are the command's.
+ *   command    in the group and with the standard input of the first; its outputs are pipes.
+ *   recorder   in a session of its own, so what was printed before a KILL of the group still arrives. It passes the pipes on, writes
+ *              the same into the record, beside this program, and once both have ended or 0.1 s after the command (children may
+ *              keep them open) ends standard output with the report: mark, nonce and the sizes of both. Then it only keeps the
+ *              pipes readable.
+ *
+ * Without arguments it says that it can be run here.
+ */
+#include "gateway/sprites/record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXIT_NO_INPUT 125
+#define EXIT_SETUP 126
+#define EXIT_MISSING 127
+#define EXIT_SIGNAL 128
+
+#define LINGER_MS 100
+#define COPY_BYTES 65536
+
+static struct iovec text(const char *string)
+{
+	return (struct iovec){(void *)(uintptr_t)string, strlen(string)};
+}
+
+static _Noreturn void fail(int status, const char *what, const char *about)
+{
+	struct iovec words[] = {text("spritegate: "),  text(what), text(": "), text(about), text(": "),
+	                        text(strerror(errno)), text("\n")};
+	(void)!writev(STDERR_FILENO, words, sizeof words / sizeof *words);
+	_exit(status);
+}
+
+/* Byte by byte: what follows is not ours. */
+static size_t read_line(char line[RECORD_NONCE_LEN])
+{
+	size_t len = 0;
+	for (char c;;) {
+		if (read(STDIN_FILENO, &c, 1) != 1)
+			_exit(EXIT_NO_INPUT);
+		if (c == '\n')
+			return len;
+		if (len == RECORD_NONCE_LEN)
+			_exit(EXIT_SETUP);
+		line[len++] = c;
+	}
+}
+
+static _Noreturn void become(char **argv)
+{
+	execvp(argv[0], argv);
+	if (errno == ENOEXEC) {
+		/* A script without a first line that names its interpreter; the place before it holds an argument of ours. */
+		argv[-1] = (char *)(uintptr_t)"bash";
+		execvp(argv[-1], argv - 1);
+	}
+	fail(errno == ENOENT ? EXIT_MISSING : EXIT_SETUP, "exec", argv[0]);
+}
+
+/* --- the recorder --- */
+
+struct stream {
+	int from, to, record;
+	uint64_t size;
+	int64_t owed; /* of what was in the pipe when the command ended */
+};
+
+static char bytes[COPY_BYTES];
+
+static bool write_all(int fd, const char *from, size_t len)
+{
+	while (len) {
+		ssize_t n = write(fd, from, len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		from += n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+/* False at its end. Nobody to pass it on to: the command gets to know by a closed pipe, as it would without us. */
+static bool pass_on(struct stream *stream)
+{
+	ssize_t n = read(stream->from, bytes, sizeof bytes);
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n <= 0)
+		return false;
+	if (!write_all(stream->to, bytes, (size_t)n))
+		_exit(EXIT_SETUP);
+	stream->size += (uint64_t)n;
+	stream->owed -= n;
+	/* A record that is too short is noticed by its size. */
+	if (!write_all(stream->record, bytes, (size_t)n)) {
+		close(stream->record);
+		stream->record = -1;
+	}
+	return true;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void note_owed(struct stream *stream)
+{
+	int waiting = 0;
+	(void)ioctl(stream->from, FIONREAD, &waiting);
+	stream->owed = waiting;
+}
+
+/* Until both streams have ended, or the command has, all that it wrote is passed on, and nothing more came in time. */
+static void pass_all_on(struct stream streams[2], int ended)
+{
+	struct pollfd polls[] = {{streams[0].from, POLLIN, 0}, {streams[1].from, POLLIN, 0}, {ended, POLLIN, 0}};
+	int64_t end_ms = INT64_MAX;
+	while (polls[0].fd >= 0 || polls[1].fd >= 0) {
+		int64_t left_ms = end_ms - now_ms();
+		if (left_ms <= 0 && streams[0].owed <= 0 && streams[1].owed <= 0)
+			return;
+		if (poll(polls, 3, end_ms == INT64_MAX ? -1 : left_ms > 0 ? (int)left_ms : 0) < 0)
+			continue;
+		for (int i = 0; i < 2; i++)
+			if (polls[i].revents && !pass_on(&streams[i])) {
+				polls[i].fd = -1;
+				streams[i].owed = 0;
+			}
+		if (polls[2].revents) {
+			polls[2].fd = -1;
+			end_ms = now_ms() + LINGER_MS;
+			note_owed(&streams[0]);
+			note_owed(&streams[1]);
+		}
+	}
+}
+
+static void put_hex(char *to, uint64_t number)
+{
+	for (int i = 15; i >= 0; i--, number >>= 4)
+		to[i] = "0123456789abcdef"[number & 15];
+}
+
+static void report(const struct stream streams[2], const char *nonce)
+{
+	char text[RECORD_REPORT_LEN];
+	text[0] = RECORD_REPORT_MARK;
+	memcpy(text + 1, nonce, RECORD_NONCE_LEN);
+	put_hex(text + 1 + RECORD_NONCE_LEN, streams[0].size);
+	put_hex(text + 1 + RECORD_NONCE_LEN + 16, streams[1].size);
+	(void)!write_all(STDOUT_FILENO, text, sizeof text);
+}
+
+static int open_record(int folder, const char *name)
+{
+	return openat(folder, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+}
+
+static _Noreturn void ignore_what_comes(int out, int err)
+{
+	struct pollfd polls[] = {{out, POLLIN, 0}, {err, POLLIN, 0}};
+	while (polls[0].fd >= 0 || polls[1].fd >= 0)
+		if (poll(polls, 2, -1) > 0)
+			for (int i = 0; i < 2; i++)
+				if (polls[i].revents && read(polls[i].fd, bytes, sizeof bytes) <= 0)
+					polls[i].fd = -1;
+	_exit(0);
+}
+
+/* `ended` reads as ended when the first process is gone or closes its side; closing `done` lets that one go. */
+static _Noreturn void record(const char *nonce, int folder, int out, int err, int ended, int done)
+{
+	struct stream streams[] = {{.from = out, .to = STDOUT_FILENO, .record = open_record(folder, RECORD_STDOUT)},
+	                           {.from = err, .to = STDERR_FILENO, .record = open_record(folder, RECORD_STDERR)}};
+	setsid();
+	close(STDIN_FILENO);
+	pass_all_on(streams, ended);
+	report(streams, nonce);
+	close(STDOUT_FILENO);
+	close(STDERR_FILENO);
+	close(done);
+	/* Children that outlived the command may go on printing. */
+	ignore_what_comes(out, err);
+}
+
+/* --- the first process --- */
+
+static void make_pipe(int ends[2])
+{
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		fail(EXIT_SETUP, "pipe", "record");
+}
+
+static pid_t fork_or_fail(void)
+{
+	pid_t pid = fork();
+	if (pid < 0)
+		fail(EXIT_SETUP, "fork", "record");
+	return pid;
+}
+
+static int wait_for(pid_t pid)
+{
+	int status;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return EXIT_SETUP;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_SIGNAL + WTERMSIG(status);
+}
+
+static _Noreturn void run_recorded(const char *nonce, int folder, char **argv)
+{
+	int out[2], err[2], ended[2], done[2];
+	sigset_t all, before;
+	make_pipe(out);
+	make_pipe(err);
+	make_pipe(ended);
+	make_pipe(done);
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &before);
+	if (fork_or_fail() == 0) {
+		close(out[1]);
+		close(err[1]);
+		close(ended[1]);
+		close(done[0]);
+		record(nonce, folder, out[0], err[0], ended[0], done[1]);
+	}
+	close(done[1]);
+	pid_t command = fork_or_fail();
+	if (command == 0) {
+		sigprocmask(SIG_SETMASK, &before, NULL);
+		dup2(out[1], STDOUT_FILENO);
+		dup2(err[1], STDERR_FILENO);
+		become(argv);
+	}
+	/* A reader that dies must end the command, and the command's end the pipes. */
+	close(out[0]);
+	close(out[1]);
+	close(err[0]);
+	close(err[1]);
+	int status = wait_for(command);
+	close(ended[1]);
+	char byte;
+	while (read(done[0], &byte, 1) < 0 && errno == EINTR)
+		continue;
+	_exit(status);
+}
+
+/* Where this program lies. */
+static int open_own_folder(char *path)
+{
+	char *slash = strrchr(path, '/');
+	if (!slash)
+		return open(".", O_PATH | O_CLOEXEC);
+	*slash = '\0';
+	return open(path, O_PATH | O_CLOEXEC);
+}
+
+int main(int argc, char **argv)
+{
+	char nonce[RECORD_NONCE_LEN];
+	if (argc < 4)
+		return argc == 1 && write_all(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0
+		                                                                                         : EXIT_SETUP;
+	size_t len = read_line(nonce);
+	int folder = open_own_folder(argv[0]);
+	if (chdir(argv[1]) < 0)
+		fail(EXIT_SETUP, "cd", argv[1]);
+	if (setenv("PWD", argv[1], 1) < 0)
+		fail(EXIT_SETUP, "PWD", argv[1]);
+	int next = 3;
+	for (long left = strtol(argv[2], NULL, 10); left > 0 && next < argc - 1; left--, next++)
+		if (putenv(argv[next]) != 0)
+			fail(EXIT_SETUP, "export", argv[next]);
+	if (len == RECORD_NONCE_LEN)
+		run_recorded(nonce, folder, argv + next);
+	become(argv + next);
+}
