@@ -22,6 +22,7 @@ import exec_added
 import idle_memory
 import pool
 import proxied
+import record
 import refusals
 import servers
 from processes import NotMeasured, Program, Programs
@@ -30,6 +31,7 @@ LIMIT_SECONDS = 600
 PARTS = {
     "proxied": ("Proxied requests", proxied),
     "exec": ("Commands: what the gateway adds", exec_added),
+    "record": ("Commands: what the record of their output costs", record),
     "memory": ("Memory of idle keep-alive connections", idle_memory),
     "refusals": ("Refused commands", refusals),
     "pool": ("The pool in virtual time", pool),
