@@ -17,3 +17,7 @@ add_dependencies(microhttpd microhttpd_lean)
 target_include_directories(microhttpd SYSTEM INTERFACE ${MHD_INCLUDE_DIRS})
 target_link_libraries(microhttpd INTERFACE ${lean} PkgConfig::GNUTLS)
 target_link_options(microhttpd INTERFACE LINKER:--undefined=microhttpd_memset)
+
+# Its own pages for what it refuses become problems, in gateway/http/refusal.c.
+target_link_options(microhttpd INTERFACE LINKER:--wrap=MHD_create_response_from_buffer_static
+  LINKER:--undefined=__wrap_MHD_create_response_from_buffer_static)

@@ -31,7 +31,7 @@ static ssize_t on_read(void *ctx, uint64_t position UNUSED, char *into, size_t r
 			return end_with(request, MHD_CONTENT_READER_END_WITH_ERROR);
 		if (request->ended)
 			return chunked ? MHD_CONTENT_READER_END_OF_STREAM
-				       : end_with(request, MHD_CONTENT_READER_END_OF_STREAM);
+			               : end_with(request, MHD_CONTENT_READER_END_OF_STREAM);
 		request_suspend(request);
 		return 0;
 	}
@@ -45,16 +45,24 @@ static ssize_t on_read(void *ctx, uint64_t position UNUSED, char *into, size_t r
 	return (ssize_t)n;
 }
 
+/* Borrowed until the request has completed. */
+static struct MHD_Response *from_memory(struct slice bytes)
+{
+	static char none[] = "";
+	return MHD_create_response_from_buffer(bytes.len, bytes.len ? (void *)(uintptr_t)bytes.data : none,
+	                                       MHD_RESPMEM_PERSISTENT);
+}
+
 static struct MHD_Response *create(struct http_request *request)
 {
 	if (request->bodyless && request->status != 204)
 		return MHD_create_response_empty(MHD_RF_HEAD_ONLY_RESPONSE);
 	if (request->bodyless)
-		return MHD_create_response_from_buffer_static(0, "");
+		return from_memory((struct slice){0});
 	if (request->ended && !request->short_answer) {
 		struct slice body = buf_peek(&request->out);
 		request->bytes_out = body.len;
-		return MHD_create_response_from_buffer_static(body.len, body.len ? body.data : "");
+		return from_memory(body);
 	}
 	uint64_t size = request->length == HTTP_LENGTH_UNKNOWN ? MHD_SIZE_UNKNOWN : request->length;
 	return MHD_create_response_from_callback(size, BLOCK_SIZE, on_read, request, NULL);

@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/http/internal.h"
+#include "gateway/http/refusal.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -60,7 +61,9 @@ static void on_message(void *ctx, const char *format, va_list args)
 	}
 	if (strncmp(format, refusal, sizeof refusal - 1) != 0)
 		return;
-	switch (va_arg(args, unsigned)) {
+	unsigned status = va_arg(args, unsigned);
+	refusal_note(status);
+	switch (status) {
 	case 413:
 		server_rejected(ctx, "body_limit");
 		break;

@@ -6,7 +6,7 @@ import pytest
 from answers import problem
 from observer import Recorder, observe
 from rig import until
-from vectors import CLOSED, PASS, REFUSE, REQUESTS
+from vectors import CHUNKED, CLOSED, GET, PASS, POST, REFUSE, REQUESTS
 from wire import Wire
 
 
@@ -19,6 +19,9 @@ def recorder(shared_rig):
 @pytest.fixture(scope="module")
 def gateway(shared_rig, recorder):
     return shared_rig.gateway(datasette_url=recorder.url, token=False)
+
+
+CODES = {400: "malformed-request", 405: "method-not-allowed", 413: "body-too-large", 417: "expectation-failed", 501: "not-implemented", 505: "version-not-supported"}
 
 
 def refusals(gateway):
@@ -37,8 +40,9 @@ def test_request(gateway, recorder, name):
     assert row.begins or not seen.begun, f"it began to arrive: {[exchange.raw for exchange in seen.begun]}"
     for field, values in row.fields.items():
         assert seen.whole[0].all(field) == values, f"{field} arrived as {seen.whole[0].all(field)}"
-    if row.code:
-        problem(seen.answers[0], row.status, row.code)
+    if row.status and row.status >= 400:
+        # What libmicrohttpd cannot read has no id.
+        problem(seen.answers[0], row.status, row.code or CODES[row.status], named=seen.answers[0]["X-Request-Id"] is not None)
     if row.status == 200 and not row.data.startswith(b"HEAD"):
         assert row.body == b"" or seen.answers[0].body == row.body
     # Each refusal is counted once, whoever refused. The paths that are ours have refusals of their own.
@@ -103,3 +107,27 @@ def test_endless_chunk_lines_leave_nothing_behind(shared_rig, recorder):
     until(lambda: gateway.metrics().get("spritegate_connections") <= 1, "the connections are gone", 5)
     gateway.signal(15)
     assert gateway.wait(15) == 0
+
+
+# bytes -> status, code, what the detail says; beyond what the gateway's own limits ever see
+BY_THE_LIBRARY = {
+    "line feed": (b"GET / HTTP/1.1\nHost: a\n\n", 400, "malformed-request", "bare LF character"),
+    "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400, "malformed-request", "HTTP/1.1 request without Host:."),
+    "chunk": (CHUNKED + b"x\r\n", 400, "malformed-request", "HTTP chunked encoding is syntactically incorrect."),
+    "length": (POST + b"Content-Length: 99999999999999999999\r\n\r\n", 413, "body-too-large", "too large value for Content-Length header."),
+    "chunk size": (CHUNKED + b"fffffffffffffffff\r\n", 413, "body-too-large", "The chunk size used"),
+    "target": (b"GET /" + b"x" * 300_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "target-too-large", "too big for the memory constraints"),
+    "field": (GET + b"X: " + b"x" * 300_000 + b"\r\n\r\n", 431, "header-too-large", "The total size of the request headers"),
+    "many fields": (GET + b"X: x\r\n" * 30_000 + b"\r\n", 431, "header-too-large", "The total size of the request headers"),
+    "version": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "version-not-supported", "Requested HTTP version is not supported."),
+}
+
+
+@pytest.mark.parametrize("name", BY_THE_LIBRARY)
+def test_refusals_of_the_library_are_problems(gateway, name):
+    data, status, code, detail = BY_THE_LIBRARY[name]
+    with Wire(gateway.port) as wire:
+        wire.send(data)
+        told = problem(wire.answer(), status, code, named=False)
+        assert detail in told["detail"] and "request_id" not in told and "<" not in told["detail"], told
+        assert wire.closed()

@@ -24,7 +24,7 @@ class Request:
     begins: bool = False    # it may begin to arrive there, but never looks whole
     fields: dict = dataclasses.field(default_factory=dict)  # what Datasette gets of these fields
     body: bytes = b""   # of the answer, which is what arrived
-    code: str = ""      # of the gateway's problem; libmicrohttpd refuses with pages of its own
+    code: str = ""      # of the gateway's problem, where it is not the plain one of the status
 
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
@@ -77,7 +77,7 @@ END = b"0\r\n\r\n"
 
 FRAMING = {
     "two lengths": refuse("6.3", post(b"Content-Length: 3", b"Content-Length: 5") + HIDDEN),
-    "two equal lengths": either("6.3", post(b"Content-Length: 3", b"Content-Length: 3"), code="malformed-request"),
+    "two equal lengths": either("6.3", post(b"Content-Length: 3", b"Content-Length: 3")),
     "length list": either("6.3", post(b"Content-Length: 3, 3")),
     "length list that differs": refuse("6.3", post(b"Content-Length: 3, 5") + HIDDEN),
     **{f"length {name}": refuse("6.3", post(b"Content-Length: " + value)) for name, value in {
@@ -172,7 +172,7 @@ CHUNKS = {
 }
 
 HOSTS = {
-    "no Host": refuse("3.2", b"GET / HTTP/1.1\r\n\r\n"), "two Hosts": refuse("3.2", get(b"Host: b"), code="malformed-request"),
+    "no Host": refuse("3.2", b"GET / HTTP/1.1\r\n\r\n"), "two Hosts": refuse("3.2", get(b"Host: b")),
     "two equal Hosts": refuse("3.2", get(b"Host: a")),
     "empty Host": either("3.2", host(b"Host:")), "blank before its colon": refuse("5.1", host(b"Host : a")),
     "a second one folded away": refuse("3.2", host(b"X: y\r\n Host: b")),
@@ -215,9 +215,9 @@ TARGETS = {
 
 METHODS = {
     "CONNECT": policy("9110 9.3.6", line(b"CONNECT a:80 HTTP/1.1"), 405),
-    "TRACE": policy("9110 9.3.8", line(b"TRACE / HTTP/1.1"), 405, code="method-not-allowed"),
+    "TRACE": policy("9110 9.3.8", line(b"TRACE / HTTP/1.1"), 405),
     "not a token": either("9110 9.1", line(b"GE(T / HTTP/1.1")),
-    "with an underscore": policy("9110 9.1", line(b"DISPATCH_REQUEST / HTTP/1.1"), 501, code="not-implemented"),
+    "with an underscore": policy("9110 9.1", line(b"DISPATCH_REQUEST / HTTP/1.1"), 501),
     "endless": policy("9110 9.1", line(b"A" * 5000 + b" / HTTP/1.1"), 501),
     "lower case": policy("9110 9.1", line(b"get / HTTP/1.1"), 200, end=KEPT, arrives="get /"),
     "another": policy("9110 9.1", line(b"PROPFIND / HTTP/1.1"), 200, end=KEPT, arrives="PROPFIND /"), "endless word": refuse("3", b"G" * 200_000, None),
@@ -293,7 +293,7 @@ FIELDS = {
 
 def path(target, code="ambiguous-path", status=400, end=CLOSED):
     return policy("9110 7.7", f"POST {target}".encode() + b" HTTP/1.1\r\nHost: gateway.test\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
-        status, end=end)
+                      status, end=end, code=code)
 
 
 def other(target):
