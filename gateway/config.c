@@ -79,7 +79,14 @@ static const struct setting settings[] = {
 	{"wrong_token_burst", NUMBER, AT(wrong_token_burst), "20", 0, 10000, 0,
 	 "Requests with a wrong token that one address may make at once and per worker before it gets 429; 5 a minute come back. 0 = no limit."},
 	{"drain_seconds", NUMBER, AT(drain_seconds), "55", 0, 600, 0, "Longest time from the first SIGTERM to the exit."},
-	{"access_log", TEXT, AT(access_log), "stdout", 1, 1024, 0, "`stdout`, `stderr`, `off` or a file."},
+	{"access_log", TEXT, AT(access_log), "stdout", 1, 1024, 0, "`stdout`, `stderr`, `off` or a file, which SIGHUP opens anew."},
+	{"audit_log", TEXT, AT(audit_log), "off", 1, 1024, 0,
+	 "A record of every decision on a command and of every run: `stdout`, `stderr`, `off` or a file, which SIGHUP opens anew."},
+	{"audit_commands", NUMBER, AT(audit_commands), "0", 0, 1, 0, "1: audit records hold the commands themselves, not only their digests."},
+	{"audit_table", TEXT, AT(audit_table), "", 0, 129, 0,
+	 "DATABASE/TABLE of this Datasette into which audit records are written as well, in batches. Empty = none. Needs `audit_token`."},
+	{"audit_token", SECRET, AT(audit_token), NULL, 1, 4096, 0,
+	 "API token of Datasette that may insert into that table, and create it when it is not there."},
 };
 
 /* A setting that may not be above another. */

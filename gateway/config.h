@@ -54,6 +54,10 @@ struct config {
 	uint64_t wrong_token_burst;
 	uint64_t drain_seconds;
 	char *access_log;
+	char *audit_log;
+	uint64_t audit_commands;
+	char *audit_table;
+	struct secret audit_token;
 };
 
 /* Which settings must be there: `serve` needs all required ones, the token commands only Redis and the pepper. */

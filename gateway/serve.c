@@ -1,6 +1,7 @@
 #include "gateway/serve.h"
 
 #include "gateway/admin.h"
+#include "gateway/audit_table.h"
 #include "gateway/base/log.h"
 #include "gateway/exec/agent.h"
 #include "gateway/http/listener.h"
@@ -35,13 +36,15 @@ struct gateway {
 	const struct config *config;
 	uv_loop_t loop;
 	struct mailbox mailbox;
-	uv_signal_t signals[2];
+	uv_signal_t signals[2], reopen;
 	uv_timer_t timer;
 	struct metrics *metrics;
 	struct peers peers;
 	struct meters meters;
 	struct curl_driver *curl;
 	struct sprites_provider *provider;
+	struct audit *audit;
+	struct audit_table *audit_table;
 	struct exec_agent *agent;
 	struct admin *admin;
 	struct worker_slot slots[MAX_WORKERS];
@@ -79,16 +82,29 @@ static void on_admin_stopped(void *ctx)
 	struct gateway *gateway = ctx;
 	for (size_t i = 0; i < ARRAY_LEN(gateway->signals); i++)
 		uv_close((uv_handle_t *)&gateway->signals[i], ignore_closed);
+	uv_close((uv_handle_t *)&gateway->reopen, ignore_closed);
 	uv_close((uv_handle_t *)&gateway->timer, ignore_closed);
 	mailbox_close(&gateway->mailbox, ignore);
+}
+
+static void on_audit_table_freed(void *ctx)
+{
+	struct gateway *gateway = ctx;
+	curl_driver_free(gateway->curl);
+	admin_stop(gateway->admin, on_admin_stopped, gateway);
+}
+
+static void on_audit_freed(void *ctx)
+{
+	struct gateway *gateway = ctx;
+	audit_table_free(TAKE(gateway->audit_table), on_audit_table_freed, gateway);
 }
 
 static void on_agent_freed(void *ctx)
 {
 	struct gateway *gateway = ctx;
 	sprites_provider_free(gateway->provider);
-	curl_driver_free(gateway->curl);
-	admin_stop(gateway->admin, on_admin_stopped, gateway);
+	audit_free(TAKE(gateway->audit), on_audit_freed, gateway);
 }
 
 static void maybe_free_agent(struct gateway *gateway)
@@ -167,6 +183,17 @@ static void on_signal(uv_signal_t *signal, int number UNUSED)
 	stop_workers(gateway);
 }
 
+/* Log rotation has moved the files away. */
+static void on_reopen(uv_signal_t *signal, int number UNUSED)
+{
+	struct gateway *gateway = signal->data;
+	int r = access_log_reopen(gateway->config->access_log, gateway->access_fd);
+	if (r < 0)
+		log_error("access_log: cannot be opened anew, the old file is kept: %s", strerror(-r));
+	audit_reopen(gateway->audit);
+	log_info("log files are opened anew");
+}
+
 static void on_message(void *ctx, struct mailbox_item *item)
 {
 	struct gateway *gateway = ctx;
@@ -219,6 +246,9 @@ static void collect(void *ctx)
 	struct metrics_shard *shard = gateway->meters.shard;
 	process_collect(shard);
 	metrics_set(shard, METRIC_BUILD_INFO, METRICS_NONE, 1);
+	const uint64_t dropped[] = {gateway->audit ? audit_dropped(gateway->audit) : 0, audit_table_dropped(gateway->audit_table)};
+	for (unsigned i = 0; i < ARRAY_LEN(dropped); i++)
+		metrics_set(shard, METRIC_AUDIT_DROPPED, (struct metrics_labels){{i}}, dropped[i]);
 	if (!gateway->agent)
 		return;
 	bool redis_up, datasette_up;
@@ -323,11 +353,25 @@ static int check_trusted(const struct config *config)
 	return 0;
 }
 
+static int check_audit(const struct config *config)
+{
+	if (!*config->audit_table)
+		return 0;
+	if (!audit_table_check(config->audit_table))
+		return fail("audit_table", "expected DATABASE/TABLE, both of letters, digits, dash and underscore");
+	if (!config->audit_token.len)
+		return fail("audit_token", "needed to write into audit_table");
+	for (size_t i = 0; i < config->audit_token.len; i++)
+		if (config->audit_token.bytes[i] <= ' ' || config->audit_token.bytes[i] > '~')
+			return fail("audit_token", "must be printable ASCII without blanks");
+	return 0;
+}
+
 int serve_check(const struct config *config)
 {
 	/* Every fault is said, not only the first. */
 	const int results[] = {check_listener("listen", config->listen), check_listener("admin_listen", config->admin_listen),
-			       check_redis(config), check_trusted(config), check_peers(config)};
+			       check_redis(config), check_trusted(config), check_peers(config), check_audit(config)};
 	for (size_t i = 0; i < ARRAY_LEN(results); i++)
 		if (results[i] < 0)
 			return -1;
@@ -351,7 +395,37 @@ static int make_loop(struct gateway *gateway)
 		if (r == 0)
 			r = uv_signal_start(&gateway->signals[i], on_signal, numbers[i]);
 	}
+	if (r == 0)
+		r = uv_signal_init(&gateway->loop, &gateway->reopen);
+	gateway->reopen.data = gateway;
+	if (r == 0)
+		r = uv_signal_start(&gateway->reopen, on_reopen, SIGHUP);
 	return r < 0 ? fail("event loop", uv_strerror(r)) : 0;
+}
+
+static void on_audit_line(void *ctx, struct slice line)
+{
+	struct gateway *gateway = ctx;
+	if (gateway->audit_table)
+		audit_table_add(gateway->audit_table, line);
+}
+
+static int make_audit(struct gateway *gateway)
+{
+	const struct config *config = gateway->config;
+	bool has_table = *config->audit_table;
+	if (!has_table && strcmp(config->audit_log, "off") == 0)
+		return 0;
+	struct audit_table_options table = {.loop = &gateway->loop, .curl = gateway->curl, .datasette_url = config->datasette_url,
+					    .where = config->audit_table, .token = &config->audit_token};
+	gateway->audit_table = has_table ? audit_table_new(&table) : NULL;
+	if (has_table && !gateway->audit_table)
+		return fail("audit_table", "could not be made");
+	struct audit_options audit = {.loop = &gateway->loop, .where = config->audit_log, .instance = config->instance,
+				      .on_line = on_audit_line, .ctx = gateway};
+	int error;
+	gateway->audit = audit_new(&audit, &error);
+	return gateway->audit ? 0 : fail("audit_log", strerror(-error));
 }
 
 static size_t pool_size(uint64_t size)
@@ -365,6 +439,8 @@ static int make_agent(struct gateway *gateway)
 	gateway->curl = curl_driver_new(&gateway->loop);
 	if (!gateway->curl)
 		return fail("agent", "out of memory");
+	if (make_audit(gateway) < 0)
+		return -1;
 	struct sprites_provider_options provider = {.observer = meters_sprites(&gateway->meters), .restorable = config->pool_recycle};
 	if (make_provider(config, &gateway->loop, gateway->curl, &provider, &gateway->provider) < 0)
 		return -1;
@@ -392,6 +468,7 @@ static int make_agent(struct gateway *gateway)
 			       .max_unsettled = MAX_UNSETTLED,
 			       .observer = meters_admission(&gateway->meters)},
 		.metrics = gateway->meters.shard,
+		.audit = gateway->audit,
 	};
 	gateway->agent = exec_agent_new(&agent);
 	return gateway->agent ? 0 : fail("agent", "could not be made");
@@ -435,6 +512,7 @@ static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const
 		.probes_datasette = i == 0,
 		.listen_fd = listen_fd,
 		.access_fd = gateway->access_fd,
+		.audit = gateway->audit,
 		.trusted = *trusted,
 		.on_idle = on_worker_idle,
 		.on_stopped = on_worker_stopped,

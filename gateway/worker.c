@@ -305,6 +305,8 @@ static int make_endpoint(struct worker *worker)
 			      .observer = meters_admission(&worker->meters)},
 		.metrics = worker->options.metrics,
 		.log = &worker->log,
+		.audit = worker->options.audit,
+		.audit_commands = config->audit_commands,
 		.max_body = config->exec_max_body_bytes,
 		.max_buffered = config->exec_max_body_bytes * MAX_BUFFERED_BODIES,
 		.timeout_ms = config->exec_timeout_ms,

@@ -22,6 +22,7 @@ struct worker_options {
 	struct peers *peers;         /* outlives the worker */
 	bool probes_datasette;       /* for the whole process, while Datasette is down */
 	int listen_fd;               /* taken, also on failure */
+	struct audit *audit;         /* borrowed; NULL = none */
 	int access_fd;               /* -1 = no access log; borrowed */
 	struct peer_set trusted;
 	/* Run on the worker's thread: nothing is under way after worker_quiesce(); everything is given back, the thread may be joined. */

@@ -65,6 +65,7 @@ TRAFFIC = [
         ("Running builds", "short", "Gateways by version and revision.", {"{{version}} {{revision}}": gauge("spritegate_build_info", "version, revision")}),
         ("Uptime", "s", "Since the process started.", {"{{instance}}": f"time() - max by (instance) (process_start_time_seconds{{{W}}})"}),
         ("Access log lines lost", "cps", "Its reader is too slow.", {"{{instance}}": rate("access_log_dropped_total", "instance")}),
+        ("Audit records lost", "cps", "By where they should have gone.", {"{{instance}} {{sink}}": rate("audit_dropped_total", "instance, sink")}),
     ]),
 ]
 

@@ -23,6 +23,7 @@ struct exec_agent {
 	struct pool *pool;
 	struct admission *settlement;
 	struct metrics_shard *metrics;
+	struct audit *audit;
 	struct run_owner owner;
 	size_t wanted, prepared; /* hot Sprites; Sprites that have become ready so far */
 	struct entry *runs;       /* few: bounded by the pool, its waiters and the mailbox */
@@ -58,6 +59,29 @@ static void count_end(struct exec_agent *agent, const struct exec_job *job, cons
 	}
 }
 
+static void audit_run(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result, bool by_operator)
+{
+	struct audit_record record = AUDIT_RECORD("run");
+	if (!agent->audit)
+		return;
+	record.exec_id = slice_str(job->message.exec_id);
+	record.kid = slice_str(job->lease.kid);
+	record.actor = slice_str(job->lease.actor);
+	record.reason = by_operator ? "killed" : NULL;
+	record.code = job->answer.code;
+	record.command_sha256 = slice_str(job->command_sha256);
+	record.granted_ms = job->timeout_ms;
+	record.sandbox = slice_str(result->sandbox);
+	record.tier = job->tier;
+	record.outcome = exec_outcome_name(job->outcome);
+	record.exit_code = job->outcome == EXEC_EXITED ? result->exit_code : AUDIT_NONE;
+	record.wait_ms = result->claim_us / 1000;
+	record.wall_ms = job->wall_ms;
+	record.stdout_bytes = output_written(&result->streams[0]);
+	record.stderr_bytes = output_written(&result->streams[1]);
+	audit_write(agent->audit, &record);
+}
+
 static void reply(struct exec_job *job)
 {
 	if (mailbox_reply(job->reply_to, &job->message.item) != 0)
@@ -80,6 +104,7 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 	if (entry)
 		admission_let_go(agent->settlement, &entry->hold);
 	count_end(agent, job, result, entry && entry->hold.killed);
+	audit_run(agent, job, result, entry && entry->hold.killed);
 	reply(job);
 }
 
@@ -267,6 +292,7 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 		return NULL;
 	agent->loop = options->loop;
 	agent->metrics = options->metrics;
+	agent->audit = options->audit;
 	agent->wanted = options->sizing.hot == SIZING_AUTO ? 0 : options->sizing.hot;
 	if (mailbox_init(&agent->mailbox, options->loop, options->max_jobs, on_message, agent) < 0) {
 		free(agent);

@@ -13,6 +13,7 @@
 
 #include "gateway/exec/job.h"
 #include "gateway/pool/pool.h"
+#include "gateway/telemetry/audit.h"
 #include "gateway/telemetry/metrics.h"
 
 struct exec_agent;
@@ -29,6 +30,7 @@ struct exec_agent_options {
 	size_t max_jobs;
 	struct admission_options settlement; /* loop and observer are filled in here */
 	struct metrics_shard *metrics;
+	struct audit *audit;   /* NULL = none */
 };
 
 struct exec_agent *exec_agent_new(const struct exec_agent_options *options);

@@ -36,6 +36,7 @@ struct exec_result {
 	unsigned exit_code;         /* of EXEC_EXITED */
 	enum exec_refusal refusal;  /* of EXEC_NOT_STARTED */
 	uint64_t retry_after_ms;    /* of EXEC_NOT_STARTED */
+	char sandbox[64];           /* the Sprite's name; "" = it had none */
 	const char *tier;           /* "hot", "warm", "cold" or "none" */
 	struct output streams[2];   /* stdout, stderr */
 	const char *encoding[2];    /* of their text once it was told: "utf-8" or "base64" */

@@ -6,8 +6,34 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-void call_decide(struct call *call, const char *outcome, const char *reason)
+static void audit_decision(struct call *call, const char *outcome, const char *reason, const char *code)
 {
+	struct audit_record record = AUDIT_RECORD("decision");
+	if (!call->endpoint->options.audit)
+		return;
+	record.exec_id = slice_str(call->exec_id);
+	record.request_id = call->reply.head->id;
+	record.client = call->reply.head->peer;
+	record.kid = slice_str(call->kid);
+	record.actor = slice_str(call->actor);
+	record.policy = slice_str(call->policy);
+	record.policy_version = call->policy_version;
+	record.shadow = slice_str(call->shadowed);
+	record.decision = outcome;
+	record.reason = reason;
+	record.code = code;
+	record.command_sha256 = slice_str(call->trail.sha256);
+	record.command = buf_peek(&call->trail.command);
+	if (call->trail.sha256[0])
+		record.stdin_bytes = call->trail.stdin_bytes;
+	if (call->granted_ms)
+		record.granted_ms = call->granted_ms;
+	audit_write(call->endpoint->options.audit, &record);
+}
+
+void call_decide(struct call *call, const char *outcome, const char *reason, const char *code)
+{
+	audit_decision(call, outcome, reason, code);
 	struct metrics_labels labels = {{metrics_value(METRIC_EXEC_DECISIONS, 0, outcome), metrics_value(METRIC_EXEC_DECISIONS, 1, reason)}};
 	metrics_add(call->endpoint->options.metrics, METRIC_EXEC_DECISIONS, labels, 1);
 }
@@ -21,7 +47,7 @@ void call_drop_body(struct call *call)
 void call_refuse(struct call *call, struct exec_problem problem)
 {
 	struct http_request *request = TAKE(call->request);
-	call_decide(call, problem.outcome, problem.reason);
+	call_decide(call, problem.outcome, problem.reason, problem.code);
 	call->code = problem.code;
 	call_drop_body(call);
 	if (request && exec_reply_problem(request, &call->reply, &problem) < 0)
@@ -95,6 +121,7 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 		DL_DELETE(endpoint->calls, call);
 	call_drop_body(call);
 	call_drop_pieces(call);
+	trail_deinit(&call->trail);
 	exec_request_free(call->command);
 	free(call);
 }

@@ -13,6 +13,7 @@
 #include "gateway/exec/endpoint.h"
 #include "gateway/exec/reply.h"
 #include "gateway/exec/throttle.h"
+#include "gateway/exec/trail.h"
 
 struct call {
 	struct exec_endpoint *endpoint;
@@ -35,6 +36,8 @@ struct call {
 	bool streaming, complete;     /* its head has been sent; its last piece is here */
 	bool is_post;                 /* it has an exec id that its answer tells, and the access log */
 	struct exec_reply reply;      /* what every answer of this call says */
+	struct trail trail;           /* of `command`, when there is an audit */
+	uint64_t granted_ms;
 	/* For the access log. */
 	char kid[ADMISSION_KID_LEN + 1];
 	char actor[129];
@@ -67,8 +70,8 @@ struct exec_endpoint {
 /* Takes a request. */
 void call_start(struct exec_endpoint *endpoint, struct http_request *request);
 
-/* For metrics: how it was decided, and why. */
-void call_decide(struct call *call, const char *outcome, const char *reason);
+/* For metrics and the audit: how it was decided, why, and with which problem code (NULL = none). */
+void call_decide(struct call *call, const char *outcome, const char *reason, const char *code);
 
 /* Every refusal goes through here: a call is answered once. */
 void call_refuse(struct call *call, struct exec_problem problem);

@@ -76,13 +76,14 @@ static void post_job(struct call *call, const struct admission_answer *answer)
 	job->timeout_ms = answer->lease.granted_ms;
 	job->admit_us = call->reply.admit_us;
 	job->format = call->format;
+	memcpy(job->command_sha256, call->trail.sha256, sizeof job->command_sha256);
 	if (mailbox_post(endpoint->options.agent, &job->message.item) != 0) {
 		exec_job_free(job);
 		give_back(call, &answer->lease);
 		call_refuse(call, exec_problem_capacity("capacity", "Too many commands are waiting for a sandbox."));
 		return;
 	}
-	call_decide(call, "allow", "granted");
+	call_decide(call, "allow", "granted", NULL);
 	call_drop_body(call);
 	endpoint->jobs_out++;
 	metrics_add(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
@@ -124,6 +125,7 @@ void call_remember(struct call *call, const struct admission_answer *answer)
 	snprintf(call->policy, sizeof call->policy, "%s", answer->policy);
 	snprintf(call->shadowed, sizeof call->shadowed, "%s", answer->shadowed);
 	call->policy_version = answer->policy_version;
+	call->granted_ms = answer->code == ADMISSION_GRANTED ? answer->lease.granted_ms : 0;
 	exec_reply_limits(&call->reply, answer);
 }
 
@@ -205,6 +207,10 @@ static int list_variables(const struct exec_request *command, struct buf *names)
 static void admit(struct call *call)
 {
 	struct exec_endpoint *endpoint = call->endpoint;
+	if (endpoint->options.audit && trail_take(&call->trail, call->command, endpoint->options.audit_commands) < 0) {
+		call_refuse(call, exec_problem_internal);
+		return;
+	}
 	CLEANUP(buf_deinit) struct buf variables = BUF_MAX(EXEC_MAX_ARGV_BYTES + EXEC_MAX_ENV);
 	if (list_variables(call->command, &variables) < 0) {
 		call_refuse(call, exec_problem_internal);

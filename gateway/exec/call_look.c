@@ -42,7 +42,7 @@ void call_replay(struct call *call, const struct admission_answer *answer)
 		return;
 	}
 	memcpy(call->exec_id, answer->prior, sizeof call->exec_id);
-	call_decide(call, "allow", "replayed");
+	call_decide(call, "allow", "replayed", NULL);
 	struct http_request *request = TAKE(call->request);
 	if (request && exec_reply_again(request, &call->reply, status, object) < 0)
 		log_error("exec: the answer could not be sent");

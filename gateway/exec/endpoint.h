@@ -14,6 +14,7 @@
 #include "gateway/exec/job.h"
 #include "gateway/http/request.h"
 #include "gateway/telemetry/access_log.h"
+#include "gateway/telemetry/audit.h"
 #include "gateway/telemetry/metrics.h"
 
 struct exec_endpoint;
@@ -23,6 +24,8 @@ struct exec_endpoint_options {
 	struct mailbox *agent;
 	struct admission_options admission; /* loop is filled in here */
 	struct metrics_shard *metrics;
+	struct audit *audit;                /* NULL = none */
+	bool audit_commands;                /* with the text of commands */
 	struct access_log *log;             /* exec requests are logged here, with who and how */
 	uint64_t max_body;
 	uint64_t max_buffered;

@@ -9,6 +9,7 @@
 
 #include "gateway/base/id.h"
 #include "gateway/base/mailbox.h"
+#include "gateway/base/sha256.h"
 #include "gateway/exec/request.h"
 #include "gateway/exec/stream.h"
 #include "policy/admission.h"
@@ -37,6 +38,7 @@ struct exec_job {
 	uint64_t max_output_bytes;       /* per stream */
 	uint64_t admit_us;
 	enum stream_format format;
+	char command_sha256[SHA256_HEX + 1]; /* "" = not audited */
 
 	/* Filled in by the agent. */
 	int error;                       /* negative: a bug or no memory; answered as 500 */

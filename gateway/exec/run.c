@@ -417,6 +417,7 @@ static void on_granted(void *ctx, const struct pool_grant *grant)
 		run->member = grant->member;
 		run->sandbox = grant->sandbox;
 		run->result.tier = grant->tier;
+		snprintf(run->result.sandbox, sizeof run->result.sandbox, "%s", pool_member_name(grant->member));
 		launch(run);
 		return;
 	}

@@ -26,6 +26,19 @@ int access_log_open(const char *where, int *fd)
 	return *fd < 0 ? -errno : 0;
 }
 
+int access_log_reopen(const char *where, int fd)
+{
+	int new;
+	if (fd <= STDERR_FILENO)
+		return 0;
+	int r = access_log_open(where, &new);
+	if (r < 0)
+		return r;
+	r = dup3(new, fd, O_CLOEXEC) < 0 ? -errno : 0;
+	close(new);
+	return r;
+}
+
 void access_log_init(struct access_log *log, int fd)
 {
 	*log = (struct access_log){.fd = fd, .lines = BUF_MAX(MAX_WAITING)};

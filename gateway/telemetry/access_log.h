@@ -39,6 +39,10 @@ struct access_record {
 /* "stdout", "stderr", "off" or a file name (opened for appending). 0, or -errno with -1 in *fd. */
 MUST_CHECK int access_log_open(const char *where, int *fd);
 
+/* Opens the file anew under the same descriptor, for all who use it; nothing happens for what is no file. 0, or -errno: the old file
+ * is kept. */
+MUST_CHECK int access_log_reopen(const char *where, int fd);
+
 void access_log_init(struct access_log *log, int fd);
 void access_log_deinit(struct access_log *log);
 void access_log_write(struct access_log *log, const struct access_record *record);

@@ -32,6 +32,8 @@ static const char *const provider_codes[] = {"ok",	     "gone",	    "rate_limit"
 static const char *const sprites_calls[] = {"create", "get", "delete", "list", "set_policy", "get_policy", "kill", "checkpoint", "restore", "dial", "other"};
 static const char *const sprites_results[] = {"ok", "gone", "rate_limit", "capacity", "throttled", "unauthorized", "unavailable", "policy", "invalid", "other"};
 
+static const char *const audit_sinks[] = {"log", "table"};
+
 static const uint64_t request_seconds[] = {5000,   10000,   25000,   50000,   100000,	250000,	  500000,
 					   1000000, 2500000, 5000000, 10000000, 30000000, 60000000, 300000000};
 static const uint64_t fast_seconds[] = {100,   250,    500,    1000,   2500,   5000,    10000,	  25000,
@@ -120,6 +122,7 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_SPRITES_CALL_SECONDS] = SECONDS("sprites_call_seconds", "Duration of calls of the Sprites API.", fast_seconds,
 						{"call", VALUES(sprites_calls)}),
 	[METRIC_LOG_DROPPED] = COUNTER("access_log_dropped", "Access log lines that could not be written."),
+	[METRIC_AUDIT_DROPPED] = COUNTER("audit_dropped", "Audit records that could not be kept.", {"sink", VALUES(audit_sinks)}),
 	[METRIC_BUILD_INFO] = GAUGE("build_info", "Always 1; the labels tell which build this is.", {"version", NULL, 1}, {"revision", NULL, 1}),
 	[METRIC_PROCESS_CPU_SECONDS] = PROCESS("cpu_seconds", METRIC_COUNTER, METRIC_MICROSECONDS, "User and system CPU time."),
 	[METRIC_PROCESS_RESIDENT_BYTES] = PROCESS("resident_memory_bytes", METRIC_GAUGE, METRIC_ONE, "Resident memory."),
