@@ -66,9 +66,19 @@ static double rate(const struct demand *demand, size_t window)
 	return (double)demand->sums[window] / demand_windows[window];
 }
 
+bool demand_begins(const struct demand *demand)
+{
+	return demand->sums[PANIC] && demand->sums[PANIC] == demand->sums[MINUTE];
+}
+
 bool demand_bursts(const struct demand *demand)
 {
 	return demand->sums[PANIC] >= 3 && rate(demand, PANIC) >= 2 * rate(demand, MINUTE);
+}
+
+uint32_t demand_ahead(const struct demand *demand)
+{
+	return demand_begins(demand) && demand_bursts(demand) ? demand_most(demand, PANIC) - demand->sums[PANIC] : 0;
 }
 
 double demand_fast(const struct demand *demand)

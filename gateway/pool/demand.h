@@ -36,8 +36,14 @@ void demand_claim(struct demand *demand, uint64_t now_us);
 double demand_fast(const struct demand *demand);
 double demand_slow(const struct demand *demand);
 
+/* Within the last seconds claims came again, after a minute without: a burst may have begun. */
+bool demand_begins(const struct demand *demand);
+
 /* Three claims or more within the last seconds, and at least twice the rate of the last minute. */
 bool demand_bursts(const struct demand *demand);
+
+/* A burst has begun (demand_begins, demand_bursts): how many more claims would make it as large as the largest of the last day. */
+uint32_t demand_ahead(const struct demand *demand);
 
 /* The most claims that came within one window of this index (demand_windows) during the last day. */
 uint32_t demand_most(const struct demand *demand, size_t window);

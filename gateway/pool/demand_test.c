@@ -53,6 +53,37 @@ static void a_burst_is_seen_at_once(void **state)
 	assert_false(demand_bursts(&demand));
 }
 
+static void the_rest_of_a_burst_is_foreseen(void **state)
+{
+	(void)state;
+	demand_init(&demand, 0);
+	come(100 * SECOND, 14, SECOND / 10);
+	demand_pass(&demand, 1000 * SECOND);
+	assert_false(demand_begins(&demand));
+	assert_int_equal(demand_ahead(&demand), 0);
+	/* The third claim is a burst; two were none. */
+	come(1000 * SECOND, 2, SECOND / 10);
+	assert_true(demand_begins(&demand));
+	assert_int_equal(demand_ahead(&demand), 0);
+	come(1000 * SECOND + SECOND / 2, 1, 1);
+	assert_int_equal(demand_ahead(&demand), 11);
+	come(1001 * SECOND, 10, 1);
+	assert_int_equal(demand_ahead(&demand), 1);
+	/* As large as the other, and larger: nothing more is expected. */
+	come(1002 * SECOND, 3, 1);
+	assert_int_equal(demand_ahead(&demand), 0);
+	demand_pass(&demand, 1004 * SECOND);
+	assert_int_equal(demand_ahead(&demand), 0);
+	/* Not while claims come all the time. */
+	demand_init(&demand, 0);
+	come(100 * SECOND, 14, SECOND / 10);
+	come(1000 * SECOND, 1, 1);
+	come(1030 * SECOND, 3, 1);
+	assert_true(demand_bursts(&demand));
+	assert_false(demand_begins(&demand));
+	assert_int_equal(demand_ahead(&demand), 0);
+}
+
 static void a_young_pool_knows_less(void **state)
 {
 	(void)state;
@@ -108,6 +139,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rates),
 		cmocka_unit_test(a_burst_is_seen_at_once),
+		cmocka_unit_test(the_rest_of_a_burst_is_foreseen),
 		cmocka_unit_test(a_young_pool_knows_less),
 		cmocka_unit_test(sums_and_maxima_are_right),
 		cmocka_unit_test(a_day_is_remembered),

@@ -192,7 +192,7 @@ static void review_sizes(struct machine *machine, uint64_t now_us)
 	sizing.create_window_us = machine->gate.budget.period_us;
 	sizing.running_limit = machine_running_limit(machine);
 	machine->target = sizing_decide(&sizing, &input);
-	machine->review_us = is_fixed(&machine->options) ? 0 : now_us + SECOND;
+	machine->review_us = is_fixed(&machine->options) && !machine->running.limit ? 0 : now_us + SECOND;
 }
 
 static void intend(struct machine *machine, uint64_t until_us)

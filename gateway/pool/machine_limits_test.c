@@ -113,6 +113,24 @@ static void the_running_limit_is_learnt(void **state)
 	     {"counts", "hot 1"});
 }
 
+/* What may run is for those whom a wake serves; the stock is filled again afterwards. */
+static void a_burst_comes_before_the_stock(void **state)
+{
+	(void)state;
+	/* When all of the warm ones were woken nothing else could run: the first claim after a rest may be a burst. */
+	PLAY(false, SIZES(.warm = 2, .max = 10, .running_limit = 2), TWO_WARM, {"claim 1 60000", "wake b"}, {"prepared b ok", "grant 1 b warm"},
+	     {"claim 2 60000", "wake a"}, {"prepared a ok", "grant 2 a warm"}, {"release b", "close b, destroy b"}, {"destroyed b ok", "create c"});
+	PLAY(false, SIZES(.warm = 2, .max = 10, .running_limit = 2), TWO_WARM, {"claim 1 60000", "wake b"}, {"prepared b ok", "grant 1 b warm"},
+	     {"wait 4000", ""}, {"wait 3000", "create c"});
+	PLAY(false, SIZES(.warm = 2, .max = 10, .running_limit = 4), TWO_WARM, {"claim 1 60000", "wake b, create c"});
+	/* So it is with a limit that was learnt, though no size is to be decided. */
+	RUN(4, 10, 8, {"start", "list"}, {"listed ok", "create a, create b, create c, create d"}, {"created d capacity 1000 4", ""},
+	    {"created a ok", ""}, {"wait 1000", "prepare a"}, {"prepared a ok", ""}, {"created b ok", "prepare b, create e"},
+	    {"prepared b ok", ""}, {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"created e ok", "prepare e"}, {"prepared e ok", ""},
+	    {"wait 60000", ""}, {"claim 1 0", "grant 1 e hot"}, {"claim 2 0", "grant 2 c hot"}, {"claim 3 0", "grant 3 b hot"},
+	    {"release b", "close b, destroy b"}, {"destroyed b ok", ""}, {"wait 4000", ""}, {"wait 3000", "create f"});
+}
+
 static void other_calls_wait_too(void **state)
 {
 	(void)state;
@@ -130,6 +148,7 @@ int main(void)
 		cmocka_unit_test(a_channel_that_breaks_while_nothing_may_be_woken),
 		cmocka_unit_test(waiters_in_vain_are_told),
 		cmocka_unit_test(the_running_limit_is_learnt),
+		cmocka_unit_test(a_burst_comes_before_the_stock),
 		cmocka_unit_test(other_calls_wait_too),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -204,7 +204,7 @@ static void check_it_does_its_work(struct model *model)
 			 roster_total(&machine->roster) >= sizing->max || machine->gate.failures > 1 ||
 			 machine->roster.counts[POOL_CREATING] >= machine->gate.window ||
 			 budget_opens_us(&machine->gate.budget, 2, false) > model->now_us ||
-			 (may_run && demand_bursts(&machine->demand));
+			 (may_run && (demand_bursts(&machine->demand) || demand_begins(&machine->demand)));
 	CHECK(model, now.hot + now.warm + now.waking + now.coming >= machine->target.hot + machine->target.warm + needed || held_back);
 	/* Nobody who may be served waits while one could be woken for him. */
 	CHECK(model, now.waking >= needed || !now.warm || limited || model->stopping);

@@ -152,6 +152,16 @@ void machine_begin(struct machine *machine, uint64_t now_us, struct pool_member 
 	machine_operate(machine, member, MACHINE_DO_CREATE);
 }
 
+/* In a burst, and as soon as one may have begun, what may run is for those whom a wake serves. */
+static bool leaves_to_wakes(const struct machine *machine, uint64_t now_us)
+{
+	size_t limit = machine_running_limit(machine), taken = machine_running_idle(machine, now_us) + machine->roster.counts[POOL_LEASED];
+	if (!limit)
+		return false;
+	return demand_bursts(&machine->demand) ||
+	       (demand_begins(&machine->demand) && taken + machine_take_stock(machine).warm >= limit);
+}
+
 /* With some stock in hand more of it leaves the last creations that the limit allows to those who wait. */
 static bool create(struct machine *machine, uint64_t now_us, bool for_waiter, size_t have, size_t wanted)
 {
@@ -160,8 +170,7 @@ static bool create(struct machine *machine, uint64_t now_us, bool for_waiter, si
 	size_t kept = for_waiter || have <= 2 * reserve || have < wanted / 2 ? 0 : reserve;
 	if (!may_create(machine, now_us) || !may_run_another(machine, now_us))
 		return false;
-	/* In a burst what may run is for those whom a wake serves. */
-	if (!for_waiter && machine_running_limit(machine) && demand_bursts(&machine->demand))
+	if (!for_waiter && leaves_to_wakes(machine, now_us))
 		return false;
 	kept += machine->roster.counts[POOL_INTENT];
 	uint64_t opens_us = machine_later(budget_opens_us(budget, kept, false), machine->lease.wait_us[for_waiter]);

@@ -9,6 +9,11 @@ static size_t least(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
+static size_t most(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
 static size_t less(size_t a, size_t b)
 {
 	return a > b ? a - b : 0;
@@ -86,6 +91,12 @@ static size_t burst_size(const struct sizing_options *options, const struct sizi
 	return (size_t)(stock + 0.999);
 }
 
+/* A burst on a pool at rest: whoever comes next finds one that is being woken already. Nothing is created ahead: that takes longer. */
+static size_t burst_ahead(const struct sizing_options *options, const struct sizing_input *input)
+{
+	return options->warm ? demand_ahead(input->demand) : 0;
+}
+
 static size_t warm_size(const struct sizing_options *options, const struct sizing_input *input, size_t most)
 {
 	double rate = demand_slow(input->demand), fast = demand_fast(input->demand);
@@ -104,7 +115,7 @@ struct sizing sizing_decide(const struct sizing_options *options, const struct s
 	/* Without a warm tier what is taken is replaced by a creation. */
 	double lead_s = options->warm ? input->wake_s : input->supply_s;
 	if (sizing.hot == SIZING_AUTO)
-		sizing.hot = hot_size(demand_fast(input->demand), lead_s, room);
+		sizing.hot = most(hot_size(demand_fast(input->demand), lead_s, room), least(burst_ahead(options, input), room));
 	if (options->running_limit)
 		sizing.hot = least(sizing.hot, less(options->running_limit, input->leased));
 	if (input->level >= SPEND_NO_IDLING)

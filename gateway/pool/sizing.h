@@ -1,7 +1,8 @@
 /*
  * sizing - how many members should be hot, and how many warm
  *
- *   hot    Erlang-B over the time a wake takes: one more is worth it while the wakes it saves are worth more than its idling.
+ *   hot    Erlang-B over the time a wake takes: one more is worth it while the wakes it saves are worth more than its idling. In a
+ *          burst on a pool at rest as many as the largest burst of the last day would still bring.
  *   warm   Erlang-B over the time a creation takes, or what the largest burst of the last day took beyond what could be
  *          created while it lasted, whichever is more.
  *

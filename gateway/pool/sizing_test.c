@@ -135,6 +135,23 @@ static void a_burst_that_creations_cannot_follow_is_stocked(void **state)
 	assert_sizes(decide((struct sizing_options){AUTO, .max = 100, .create_limit = 10}, SPEND_FREE, 0), 0, 1);
 }
 
+static void the_rest_of_a_burst_is_woken(void **state)
+{
+	(void)state;
+	demand_init(&demand, 0);
+	come(60 * SECOND, 20, 10);
+	come(3600 * SECOND, 3, 10);
+	struct sizing_options options = {AUTO, .max = 100, .create_limit = 10};
+	assert_sizes(decide(options, SPEND_FREE, 0), 17, 3); /* it is taken from the stock */
+	options.running_limit = 12;
+	assert_int_equal(decide(options, SPEND_FREE, 2).hot, 10);
+	assert_int_equal(decide(options, SPEND_NO_IDLING, 2).hot, 0);
+	options.warm = 0; /* there is nothing to wake */
+	assert_true(decide(options, SPEND_FREE, 0).hot < 10);
+	options = (struct sizing_options){.hot = 2, .warm = 20, .max = 100};
+	assert_int_equal(decide(options, SPEND_FREE, 0).hot, 2);
+}
+
 static void caps_cut(void **state)
 {
 	(void)state;
@@ -171,6 +188,7 @@ int main(void)
 		cmocka_unit_test(no_demand_keeps_nothing_running),
 		cmocka_unit_test(hot_follows_the_rate_and_the_lead),
 		cmocka_unit_test(a_burst_that_creations_cannot_follow_is_stocked),
+		cmocka_unit_test(the_rest_of_a_burst_is_woken),
 		cmocka_unit_test(caps_cut),
 		cmocka_unit_test(idling_is_saved_first),
 	};

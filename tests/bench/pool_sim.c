@@ -3,9 +3,10 @@
  *
  *   pool_sim SHAPE POLICY SEED   one run; its figures as one line of JSON
  *
- * SHAPE is a row of `shapes`; POLICY is auto, restore, fixed:<hot>, none, oracle or oracle-restore. The two oracles know every claim
- * beforehand, so all that is prepared is woken just in time: what they cannot serve at once nobody can under the same limits. They
- * create whenever they may, and a restored Sprite of theirs serves anybody.
+ * SHAPE is a row of `shapes`; POLICY is auto, restore, fixed:<hot>, none, oracle, oracle-restore or oracle-at-rest. The oracles know every
+ * claim beforehand, so all that is prepared is woken just in time: what they cannot serve at once nobody can under the same limits. They
+ * create whenever they may, and a restored Sprite of theirs serves anybody. oracle-at-rest knows a burst only from its first claim on:
+ * it wakes at that moment what all of it will need. Nobody is faster who keeps nothing running between bursts.
  *
  * The first `rest_s` seconds of a shape fill the pool and teach it; they are not counted.
  */
@@ -179,7 +180,7 @@ static bool creation_take(const struct shape *shape, double now_s)
 
 /* --- events ----------------------------------------------------------------------------------- */
 
-enum kind { ARRIVE, OUTCOME, END, MADE, FREED, TOKEN };
+enum kind { ARRIVE, OUTCOME, END, MADE, FREED, TOKEN, AWAKE };
 
 struct event {
 	double at_s;
@@ -411,14 +412,28 @@ static int run_machine(const struct machine_options *options)
 
 /* --- the oracles ------------------------------------------------------------------------------ */
 
+#define BURST_S 1 /* claims that are no further apart are one burst */
+
 static struct {
 	size_t stock, coming, leased, leaving, first, last; /* waiters are claims first … last - 1 */
-	bool restores, asked;
+	size_t waking, awake, known;                         /* at rest: of claims up to known - 1 it knows */
+	bool restores, rests, asked;
 } oracle;
+
+static size_t oracle_alive(void)
+{
+	return oracle.stock + oracle.coming + oracle.leased + oracle.leaving + oracle.waking + oracle.awake;
+}
+
+/* What was used runs until it is gone. */
+static size_t oracle_running(void)
+{
+	return oracle.leased + oracle.leaving + oracle.waking + oracle.awake;
+}
 
 static void oracle_create(void)
 {
-	while (oracle.stock + oracle.coming + oracle.leased + oracle.leaving < shape->max) {
+	while (oracle_alive() < shape->max) {
 		if (!creation_take(shape, now_s)) {
 			if (!oracle.asked)
 				push((struct event){.at_s = now_s + creation_wait_s(shape, now_s) + 1e-6, .kind = TOKEN});
@@ -431,8 +446,24 @@ static void oracle_create(void)
 	}
 }
 
+/* Those that it knows of, each of which needs one. */
+static void oracle_wake(void)
+{
+	if (oracle.known < oracle.last)
+		oracle.known = oracle.last;
+	while (oracle.known < claim_count && oracle.last && claims[oracle.known].at_s <= claims[oracle.known - 1].at_s + BURST_S)
+		oracle.known++;
+	while (oracle.rests && oracle.stock && oracle_running() < shape->running_limit &&
+	       oracle.waking + oracle.awake < oracle.known - oracle.first) {
+		oracle.stock--;
+		oracle.waking++;
+		push((struct event){.at_s = now_s + latency(wake_latency), .kind = AWAKE});
+	}
+}
+
 static void oracle_serve(void)
 {
+	size_t *ready = oracle.rests ? &oracle.awake : &oracle.stock;
 	while (oracle.first < oracle.last) {
 		struct claim *claim = &claims[oracle.first];
 		if (now_s > claim->at_s + DEADLINE_S) {
@@ -440,10 +471,10 @@ static void oracle_serve(void)
 			oracle.first++;
 			continue;
 		}
-		if (!oracle.stock || oracle.leased >= shape->running_limit)
+		if (!*ready || (!oracle.rests && oracle_running() >= shape->running_limit))
 			return;
 		oracle.first++;
-		oracle.stock--;
+		--*ready;
 		oracle.leased++;
 		claim->added_s = now_s - claim->at_s + HOT_S;
 		claim->tier = now_s > claim->at_s ? POOL_TIER_COLD : POOL_TIER_HOT;
@@ -478,14 +509,19 @@ static void oracle_handle(const struct event *event)
 	case TOKEN:
 		oracle.asked = false;
 		break;
+	case AWAKE:
+		oracle.waking--;
+		oracle.awake++;
+		break;
 	case OUTCOME:
 		break;
 	}
 }
 
-static void run_oracle(bool restores)
+static void run_oracle(bool restores, bool rests)
 {
 	oracle.restores = restores;
+	oracle.rests = rests;
 	for (size_t i = 0; i < claim_count; i++)
 		push((struct event){.at_s = claims[i].at_s, .kind = ARRIVE, .claim = &claims[i]});
 	oracle_create();
@@ -494,8 +530,9 @@ static void run_oracle(bool restores)
 		now_s = event.at_s;
 		oracle_handle(&event);
 		oracle_serve();
+		oracle_wake();
 		oracle_create();
-		measure_alive(oracle.stock + oracle.coming + oracle.leased + oracle.leaving, oracle.leased);
+		measure_alive(oracle_alive(), oracle_running());
 		if (event.kind == TOKEN && now_s > shape->end_s + 100)
 			break;
 	}
@@ -614,8 +651,8 @@ static int run(const char *policy)
 		.max_age_us = (uint64_t)(6 * HOUR * SECOND),
 		.seed = seed | 1,
 	};
-	if (strcmp(policy, "oracle") == 0 || strcmp(policy, "oracle-restore") == 0) {
-		run_oracle(strcmp(policy, "oracle") != 0);
+	if (strncmp(policy, "oracle", 6) == 0) {
+		run_oracle(strcmp(policy, "oracle-restore") == 0, strcmp(policy, "oracle-at-rest") == 0);
 		return 0;
 	}
 	if (strcmp(policy, "restore") == 0)
