@@ -1,7 +1,7 @@
 """What the caller of POST /-/agent/exec is answered under each fault of the emulator, one row for each fault and variant.
 
 `strikes` says whom: "command" is one hot Sprite whose command is asked for, and its end; "supply" is every Sprite, of a gateway that
-keeps none and has to make one now.
+keeps none and has to make one now; "restore" is every Sprite of a gateway that has to restore them, since it may create few.
 """
 import dataclasses
 import typing
@@ -10,6 +10,7 @@ COMMAND = "echo output; sleep 0.1; exit 7"
 SLEEPER = "echo output; sleep 20; exit 7"
 PRINT = "seq 1000000 | head -c {}"
 NUMBERS = "".join(f"{i}\n" for i in range(1, 1000001))
+CREATIONS = 6           # a minute, where Sprites are restored
 SUPPLY = {"pool_hot": 0, "pool_max": 2}
 
 
@@ -31,6 +32,7 @@ class Row:
 
 # -- the answers
 
+ANYTHING = "anything"
 AT_MOST_ONE = "0 or 1"      # starts: who comes first, the command or our leaving, is open
 
 
@@ -79,6 +81,14 @@ def deletion(fault, variant="of the deletion", count=2, **parameters):
 def supply(fault, answer, variant, also=(), settings=None, request=None, **parameters):
     return Row(fault, variant, parameters, "supply", answer, {"command": COMMAND, **(request or {})},
                {**SUPPLY, "pool_wait_seconds": 1 if answer["status"] == 503 else 10, **(settings or {})}, also)
+
+
+def restore(fault, variant="", **parameters):
+    """The caller has been answered before. With a count the restore succeeds in the end; else the Sprite is not used again, and the next
+    command finds another.
+    """
+    return Row(fault, variant or "of a Sprite that is to be used again", parameters, "restore", exited(ANYTHING, tier=ANYTHING),
+               {"command": "hostname; exit 7"}, {"pool_hot": 0, "pool_warm": 1, "pool_creates_per_minute": CREATIONS, "pool_recycle": 1, "pool_wait_seconds": 15})
 
 
 def at(path, method=None):
@@ -214,4 +224,16 @@ ON_EXEC_SOCKETS = [
     supply("http_error", COLD, "503 of one /exec", also=[NO_CONTROL], status=503, count=1, match=EXEC),
 ]
 
-ROWS = [*ON_COMMANDS, *ON_MESSAGES, *ON_DELETIONS, *WITHOUT_OCCASION, *ON_CREATIONS, *ON_PREPARATIONS, *ON_EXEC_SOCKETS]
+RESTORE = at("*/restore")
+ON_RESTORES = [
+    restore("restore_error"),
+    restore("restore_nothing"),
+    restore("restore_nothing", "but what runs is begun anew", restart=True),
+    restore("cut_lines", match=RESTORE),
+    restore("false_404", "of the restore, twice", count=2, match=RESTORE),
+    *(restore("http_error", f"{status} of the restore", status=status, match=RESTORE) for status in (401, 500)),
+    restore("http_error", "503 of the restore, twice", status=503, retry_after_seconds=1, count=2, match=RESTORE),
+    restore("cut_request", "of the restore", match=RESTORE),
+]
+
+ROWS = [*ON_COMMANDS, *ON_MESSAGES, *ON_DELETIONS, *WITHOUT_OCCASION, *ON_CREATIONS, *ON_PREPARATIONS, *ON_EXEC_SOCKETS, *ON_RESTORES]

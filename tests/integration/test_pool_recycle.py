@@ -72,17 +72,18 @@ def test_output_of_a_restored_sprite_is_verified(rig, emulator):
         assert gateway.run("seq 100000").output_check == "verified"
 
 
-@pytest.mark.parametrize("fault, more", [("restore_error", {}), ("cut_lines", {"match": {"path": "*/restore"}})])
-def test_a_restore_that_fails(rig, emulator, fault, more):
+@pytest.mark.parametrize("fault, more, result", [("restore_error", {}, "invalid"), ("cut_lines", {"match": {"path": "*/restore"}}, "unavailable")])
+def test_a_restore_that_fails(rig, emulator, fault, more, result):
+    """Whoever ran a command is gone, and no other command was run by it."""
     gateway = recycling(rig, emulator)
     emulator.view.fault(fault, **more)
-    first = set()
-    while not restores(gateway, "invalid") + restores(gateway, "unavailable"):
-        first |= set(emulator.view.names())
-        gateway.run("true")
-    until(lambda: members(gateway, "recycling") == 0 and members(gateway, "destroying") == 0, "what is in doubt is destroyed")
-    assert restores(gateway) == 0
-    assert len(first & set(emulator.view.names())) <= 1, "a Sprite that could not be restored is still there"
+    used = []
+    while not restores(gateway, result):
+        used.append(gateway.run("hostname").stdout.strip())
+        until(lambda: members(gateway, "leased") + members(gateway, "recycling") + members(gateway, "destroying") == 0, "what is in doubt is destroyed")
+    assert emulator.view.hits(fault) == sum(restores(gateway, each) for each in ("ok", "invalid", "unavailable")) == restores(gateway, result)
+    assert not set(used) & set(emulator.view.names()), "a Sprite that could not be restored is still there"
+    assert gateway.run("hostname").stdout.strip() not in used and len(set(used)) == len(used)
 
 
 def test_a_policy_that_cannot_be_read_after_the_restore(rig, emulator):
