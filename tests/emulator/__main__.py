@@ -30,6 +30,7 @@ durations are numbers with units (ms, s, m, h; 1m30s).
 
 faults, for POST /_emulator/faults {"name", "rate", "count", "match": {"sprite", "method", "path"}, parameters}:
 sprite is a name, or a prefix and *; path a pattern with * for faults of requests, such as */checkpoints/*
+a socket is cut without a word; with close it ends with a close frame of this code.
 
 """
 

@@ -87,6 +87,13 @@ class Channel:
         await cut_when_sent(self.transport)
         raise Cut("cut by a fault")
 
+    async def close(self, code):
+        """After everything sent so far, in the middle of whatever goes on."""
+        await self.present.wait()
+        self.transport.write(struct.pack(">BBH", 0x88, 2, code))
+        self.transport.close()
+        raise Cut("closed by a fault")
+
 
 class Operation:
     """One command for one client: starts it (or attaches to it), feeds it, reports it."""
@@ -116,6 +123,13 @@ class Operation:
             self.struck[name, on] = self.channel.faults.hit(name, self.sprite.name, on=on)
         return self.struck[name, on]
 
+    async def cut_by(self, name):
+        fault = self.fault(name)
+        if fault and fault["close"]:
+            await self.channel.close(fault["close"])
+        if fault:
+            await self.channel.cut()
+
     async def wait_through(self):
         """Whatever holds the first output, or the exit, back."""
         stall, hole = self.fault("stall"), self.fault("blackhole", "output")
@@ -130,11 +144,11 @@ class Operation:
         """Everything up to the last frame. Cut or another ConnectionError when the client was lost."""
         feeder = asyncio.ensure_future(self.take_frames())
         try:
-            if not self.attaching and self.fault("cut_before_start"):
-                await self.channel.cut()
-            hole = None if self.attaching else self.fault("blackhole", "start")
-            if hole:
-                await self.channel.vanish(hole.delay)
+            if not self.attaching:
+                await self.cut_by("cut_before_start")
+                hole = self.fault("blackhole", "start")
+                if hole:
+                    await self.channel.vanish(hole.delay)
             if acknowledge:
                 await acknowledge()
             if not await self.begin():
@@ -162,8 +176,7 @@ class Operation:
             except SandboxError:
                 await self.channel.cut()
             self.schedule_accidents()
-            if self.fault("cut_after_start"):
-                await self.channel.cut()
+            await self.cut_by("cut_after_start")
             race = self.fault("fast_output")
             if race:
                 self.session.run_ahead(max(0, int(race["history"])))
@@ -218,8 +231,7 @@ class Operation:
     async def report(self):
         if not self.sent:
             await self.wait_through()
-        if self.fault("cut_before_exit"):
-            await self.channel.cut()
+        await self.cut_by("cut_before_exit")
         if self.fault("no_exit_code"):
             self.code = None
             return
@@ -228,8 +240,7 @@ class Operation:
             await self.send_output(*self.held)
         if not self.session.command.tty:
             await self.report_frame()
-        if self.fault("cut_after_exit"):
-            await self.channel.cut()
+        await self.cut_by("cut_after_exit")
 
     async def report_frame(self):
         if not self.sent and self.fault("cut_mid_frame"):
@@ -264,13 +275,11 @@ class Operation:
             await self.channel.binary(frame(stream, data[start:start + step]))
             if drip:
                 await asyncio.sleep(drip.delay)
-        if self.fault("cut_after_output"):
-            await self.channel.cut()
+        await self.cut_by("cut_after_output")
 
     async def strike_first(self, stream, data):
         await self.wait_through()
-        if self.fault("cut_before_output"):
-            await self.channel.cut()
+        await self.cut_by("cut_before_output")
         if self.fault("cut_mid_frame"):
             await self.channel.half_frame(frame(stream, data))
             await self.channel.cut()

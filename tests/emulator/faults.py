@@ -22,12 +22,12 @@ KNOWN = {
     "restore_error": ("a restore ends with an error line in its stream", {}),
     "restore_nothing": ("a restore says that it is complete and leaves the disk as it is; with restart=true what runs is begun anew",
                         {"restart": False}),
-    "cut_before_start": ("the socket is cut when a command is asked for; it never starts", {}),
-    "cut_after_start": ("the socket is cut as soon as the command runs", {}),
-    "cut_before_output": ("the socket is cut in place of the first output frame", {}),
-    "cut_after_output": ("the socket is cut after the first output frame has left", {}),
-    "cut_before_exit": ("the socket is cut after all output, before text exit and frame 3", {}),
-    "cut_after_exit": ("the socket is cut after frame 3 (with a terminal: text exit), before op.complete or the close", {}),
+    "cut_before_start": ("the socket is cut when a command is asked for; it never starts", {"close": None}),
+    "cut_after_start": ("the socket is cut as soon as the command runs", {"close": None}),
+    "cut_before_output": ("the socket is cut in place of the first output frame", {"close": None}),
+    "cut_after_output": ("the socket is cut after the first output frame has left", {"close": None}),
+    "cut_before_exit": ("the socket is cut after all output, before text exit and frame 3", {"close": None}),
+    "cut_after_exit": ("the socket is cut after frame 3 (with a terminal: text exit), before op.complete or the close", {"close": None}),
     "cut_mid_frame": ("the socket is cut in the middle of the first output frame, or of frame 3", {}),
     "duplicate_exit": ("frame 3 comes twice, the second time with `code` if given", {"code": None}),
     "no_exit_code": ("the command ends without text exit, frame 3 and exitCode", {}),
@@ -96,6 +96,9 @@ class Fault:
                 raise BadFault(f"{key} is one of {', '.join(choices)}")
             if type(default) is bool and type(value) is not bool:
                 raise BadFault(f"{key} is a boolean")
+        close = self.parameters.get("close")
+        if close is not None and (type(close) is not int or close not in range(1000, 5000)):
+            raise BadFault("close is null or from 1000 to 4999")
         if self.name == "http_error" and self.parameters["status"] not in range(400, 600):
             raise BadFault("status is from 400 to 599")
 

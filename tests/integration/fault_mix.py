@@ -40,6 +40,8 @@ VARIANTS = {
     "http_error": [{"status": status, "after": after, "retry_after_seconds": 1} for status in (400, 401, 403, 404, 409, 429, 500, 502, 503, 504)
                    for after in ((False, True) if status >= 500 else (False,))],
     "cut_request": [{}, {"after": True}],
+    **dict.fromkeys(["cut_before_start", "cut_after_start", "cut_before_output", "cut_after_output", "cut_before_exit", "cut_after_exit"],
+                    [{}, {}, {"close": 1000}, {"close": 1011}]),
     "cut_lines": [{"lines": 0}, {"lines": 1}],
     "duplicate_exit": [{}, {"code": 0}, {"code": 99}],
     "stall": [{"delay_ms": 200}, {"delay_ms": 4000}],

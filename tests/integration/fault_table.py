@@ -106,6 +106,9 @@ ON_COMMANDS = [
     command("cut_after_output", unknown()),
     command("cut_before_exit", unknown()),
     command("cut_after_exit", exited()),
+    *(command(fault, answer, f"with a close frame of {code}", close=code) for code in (1000, 1011) for fault, answer in {
+        "cut_before_start": unknown("", starts=0), "cut_after_start": unknown(""), "cut_before_output": unknown(""), "cut_after_output": unknown(),
+        "cut_before_exit": unknown(), "cut_after_exit": exited()}.items()),
     command("cut_mid_frame", unknown("out"), "of output"),
     command("cut_mid_frame", unknown(""), "of the report", {"command": "exit 7"}),
     command("duplicate_exit", exited()),

@@ -50,7 +50,7 @@ async def test_faults_are_listed_and_cleared(emulator):
                                   {"name": "stall", "bytes": 1}, {"name": "stall", "delay_ms": "long"}, [], None,
                                   {"name": "http_error", "status": 200}, {"name": "http_error", "status": "500"},
                                   {"name": "http_error", "after": 1}, {"name": "http_error", "limit": "wild"}, {"name": "latency", "distribution": "wild"},
-                                  {"name": "stall", "match": {"path": 7}}, {"name": "blackhole", "on": "close"},
+                                  {"name": "stall", "match": {"path": 7}}, {"name": "blackhole", "on": "close"}, {"name": "cut_before_exit", "close": 99},
                                   {"name": "pause_under_socket", "on": "output"}])
 async def test_a_bad_fault_is_refused(emulator, body):
     async with emulator.client() as client:
@@ -357,6 +357,16 @@ async def test_cuts(emulator, fault, started, frames, socket):
             await until(done)       # the command goes on without its client
         else:
             assert not await done()
+
+
+@pytest.mark.parametrize("code", [1000, 1011])
+@pytest.mark.parametrize("fault", ["cut_before_start", "cut_after_start", "cut_before_output", "cut_after_output", "cut_before_exit", "cut_after_exit"])
+async def test_cuts_with_a_close_frame(emulator, fault, code):
+    async with faulty(emulator, fault, close=code) as (client, name, control):
+        for result in (await control.run("echo", "hello"), await client.run(name, "echo", "hello")):
+            assert result.close == code
+            assert result.out == ("hello\n" if fault in ("cut_after_output", "cut_before_exit", "cut_after_exit") else "")
+            assert result.exits == ([0] if fault == "cut_after_exit" else []) and "op.complete" not in [told["type"] for told in result.envelopes]
 
 
 async def test_cut_mid_frame_of_the_exit(emulator):
