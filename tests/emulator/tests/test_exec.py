@@ -5,6 +5,7 @@ import time
 
 import aiohttp
 import pytest
+import yarl
 
 from emulator_client import Emulator, Socket, until
 
@@ -97,6 +98,42 @@ async def test_arguments_arrive_as_they_are(emulator):
         name = await client.create()
         words = ["a b", "", "ü+&=%", "*", "-n", "two\nlines"]
         assert (await client.run(name, "printf", "[%s]", *words)).out == "".join(f"[{word}]" for word in words)
+
+
+async def test_the_query_of_a_command(emulator):
+    """Both spellings of a space and of the list, a program that is not called by its own name, and an id that wins over a command."""
+    async with emulator.client() as client:
+        name = await client.create()
+
+        async def out(query):
+            async with client.session.ws_connect(yarl.URL(f"/v1/sprites/{name}/exec?{query}", encoded=True)) as ws:
+                return (await Socket(ws).result()).out
+
+        assert await out("cmd=echo&cmd=a+b%20c%2Bd") == "a b c+d\n"
+        assert await out("cmd[]=echo&cmd[]=x") == "x\n"
+        assert await out("cmd=other&cmd=-c&cmd=echo+$0&path=sh") == "other\n"
+        assert "HOME=/home/sprite\n" in await out("path=env")
+        async with client.exec(name, "sh", "-c", "echo first; read line; echo $line", stdin="true", max_run_after_disconnect="0") as first:
+            id = (await first.until_output(b"first\n")).texts("session_info")[0]["session_id"]
+            async with client.session.ws_connect(f"/v1/sprites/{name}/exec?id={id}&cmd=echo&cmd=never") as second:
+                second = Socket(second)
+                await second.until_output(b"first\n")
+                await second.send(b"\0go\n")
+                assert ((await second.result()).out, (await first.result()).out) == ("go\n", "go\n")
+
+
+async def test_a_terminal_takes_input_unless_told_not_to(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        for more, told in (({}, b"got typed\r\n"), ({"stdin": "false"}, b"ready\r\n")):
+            async with client.exec(name, "sh", "-c", "stty -echo; echo ready; read -r line; echo got $line", tty="true", max_run_after_disconnect="50ms", **more) as ws:
+                await ws.until_output(b"ready\r\n")
+                await ws.send(b"typed\r")
+                if not more:
+                    assert (await ws.result()).raw == told
+                else:
+                    with pytest.raises(TimeoutError):
+                        await asyncio.wait_for(ws.ws.receive(), 0.3)
 
 
 async def test_stdin(emulator):
@@ -237,6 +274,16 @@ async def test_post_runs_a_command(emulator):
         assert answer.body.endswith(b"\x03\x03") and b"\x01hello" in answer.body and b"\x02e\n" in answer.body
         unread = await client.call("POST", path + "?cmd=cat", data=b"ignored")
         assert unread.body == b"\x03\x00"
+
+
+async def test_a_post_whose_client_leaves_may_run_on_for_a_while(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        query = [("cmd", "sh"), ("cmd", "-c"), ("cmd", "echo ready; exec sleep 61"), ("max_run_after_disconnect", "300ms")]
+        async with client.session.post(f"/v1/sprites/{name}/exec", params=query) as answer:
+            assert await answer.content.readexactly(7) == b"\1ready\n"
+            answer.close()
+        await client.until_none(name, "sleep")
 
 
 async def test_post_refuses_what_needs_a_socket(emulator):

@@ -1,9 +1,12 @@
 """The control plane: authorisation, creation, objects, lists, limits."""
 import asyncio
 import json
+import re
 import time
 
+import aiohttp
 import pytest
+import yarl
 
 from emulator_client import Emulator
 
@@ -15,6 +18,53 @@ async def test_a_wrong_or_missing_token_is_refused(emulator):
                 answer = await client.call(method, path)
                 assert (answer.status, answer.json) == (401, {"error": "authentication failed"})
                 assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+
+
+async def test_a_wrong_token_opens_no_socket(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+    async with emulator.client("wrong") as stranger:
+        for path in ("control", "exec?cmd=true", "exec/1", "proxy"):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await stranger.session.ws_connect(f"/v1/sprites/{name}/{path}")
+            assert refused.value.status == 401, path
+
+
+async def test_whose_answer_it_is(emulator):
+    """Both layers sign as the edge; the control plane alone has an id of the request, the agent alone a version."""
+    async with emulator.client() as client:
+        name = await client.create()
+        answers = {path: (await client.call("GET", f"/v1/sprites{path}")).headers for path in ("", f"/{name}", f"/{name}/exec", f"/{name}/checkpoints")}
+        for path, headers in answers.items():
+            assert headers["Server"].startswith("Fly/") and headers["Via"] == "1.1 fly.io" and re.fullmatch(r"[0-9A-HJKMNP-TV-Z]{26}-[a-z]{3}", headers["Fly-Request-Id"])
+            agent = path.count("/") == 2
+            assert ("Sprite-Version" in headers, "X-Request-Id" in headers) == (agent, not agent), path
+            assert headers.get("Cache-Control") == (None if agent else "max-age=0, private, must-revalidate"), path
+            assert headers["Content-Type"] == ("application/json" if agent else "application/json; charset=utf-8"), path
+
+
+async def test_times_have_six_digits_and_are_null_when_they_never_were(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        told = (await client.call("GET", f"/v1/sprites/{name}")).json
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", told[key]) for key in ("created_at", "updated_at")), told
+        assert (told["last_running_at"], told["last_warming_at"], told["environment_version"]) == (None, None, None)
+
+
+async def test_paths_are_decoded(emulator):
+    async with emulator.client() as client:
+        await client.create("decoded")
+        found = await client.call("GET", yarl.URL("/v1/sprites/%64ecode%64", encoded=True))
+        assert (found.status, found.json["name"]) == (200, "decoded")
+
+
+async def test_a_method_that_is_not_there(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        for method, path, allowed in (("PATCH", "", "DELETE,GET,HEAD,PUT"), ("PUT", "/checkpoint", "POST"), ("DELETE", "/exec", "GET,HEAD,POST")):
+            refused = await client.call(method, f"/v1/sprites/{name}{path}")
+            assert (refused.status, refused.json) == (405, {"error": "method not allowed"}), path
+            assert set(refused.headers["Allow"].split(",")) - {"HEAD"} == set(allowed.split(",")) - {"HEAD"}
 
 
 async def test_a_sprite_is_created_found_and_deleted(emulator):
@@ -123,6 +173,8 @@ async def test_lists_have_pages_and_prefixes():
                 assert page["has_more"] == (token is not None)
             assert (seen, token) == (names, None)
             assert page["cold"] == page["org"]["cold"] == 56
+            for nonsense in ("0", "-1", "many", ""):
+                assert len((await client.call("GET", "/v1/sprites", params={"max_results": nonsense})).json["sprites"]) == 50
             two = (await client.call("GET", "/v1/sprites?prefix=page&max_results=2&bulk_load=true")).json
             assert [sprite["name"] for sprite in two["sprites"]] == names[:2]
             assert {tuple(sprite) for sprite in two["sprites"]} == {("name", "org_slug", "updated_at")}
