@@ -56,19 +56,34 @@ int check_arrived(struct check *check, unsigned stream, struct slice bytes)
 	return sha256_feed(&check->digests[stream], bytes);
 }
 
+/* Too much for a record: it is counted all the same. */
+static void count_only(struct check *check, bool differs)
+{
+	check->verdict = !check->reported ? CHECK_UNVERIFIED : differs ? CHECK_INCOMPLETE : CHECK_COUNTED;
+	for (size_t i = 0; check->reported && i < 2; i++) {
+		if (check->streams[i].total > check->sizes[i])
+			check->verdict = CHECK_FAILED;
+		else
+			check->streams[i].lost = check->sizes[i] - check->streams[i].total;
+	}
+}
+
 bool check_ended(struct check *check, const uint64_t sizes[2], uint64_t least)
 {
-	bool many = false, differs = !sizes;
+	bool many = false, too_many = false, differs = !sizes;
 	check->reported = sizes;
 	for (size_t i = 0; i < 2; i++) {
-		if (sizes)
-			check->sizes[i] = sizes[i];
-		many |= check->streams[i].total >= least;
-		differs |= sizes && check->streams[i].total != sizes[i];
+		uint64_t total = check->streams[i].total;
+		check->sizes[i] = sizes ? sizes[i] : total;
+		many |= total >= least;
+		too_many |= check->sizes[i] > RECORD_MAX;
+		differs |= total != check->sizes[i];
 	}
-	if (!many && !differs)
+	if (too_many)
+		count_only(check, differs);
+	else if (!many && !differs)
 		check->verdict = CHECK_COUNTED;
-	return many || differs;
+	return !too_many && (many || differs);
 }
 
 void check_without_record(struct check *check)

@@ -49,7 +49,7 @@ struct check {
 	struct output *streams; /* stdout, stderr */
 	struct sha256 digests[2];
 	bool reported;
-	uint64_t sizes[2];      /* as reported */
+	uint64_t sizes[2];      /* as reported, else what arrived */
 	bool skipped[2];        /* not all of it is digested: the middle is not kept either */
 	bool measured;
 	bool beyond_repair;     /* what was passed on is not how the record begins */
@@ -77,7 +77,7 @@ void check_deinit(struct check *check);
 MUST_CHECK int check_arrived(struct check *check, unsigned stream, struct slice bytes);
 
 /* The command has ended and reported these sizes; NULL = it did not. True when its record has to be looked at: a stream has `least`
- * bytes or more, or not as many arrived. */
+ * bytes or more, or not as many arrived. False: the verdict stands, since all is well or there is too much for a record. */
 bool check_ended(struct check *check, const uint64_t sizes[2], uint64_t least);
 
 /* There is no record to look at. */

@@ -1,5 +1,6 @@
 /* The check against a Sprite that the test plays: a record of each stream, and a network that loses bytes. */
 #include "gateway/exec/check.h"
+#include "gateway/sprites/record.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -318,6 +319,32 @@ static void test_counted(void **state UNUSED)
 	}
 }
 
+/* Nothing is kept of a stream that is too long for it. */
+static void test_too_long(void **state UNUSED)
+{
+	static const uint64_t size = RECORD_MAX + 1;
+	static const struct {
+		uint64_t arrived[2], wrote[2];
+		bool reported;
+		enum check_verdict verdict;
+		uint64_t lost[2];
+	} rows[] = {
+		{{size, 7}, {size, 7}, true, CHECK_COUNTED, {0, 0}},
+		{{size, 7}, {size, 9}, true, CHECK_INCOMPLETE, {0, 2}},
+		{{1000, 7}, {size, 7}, true, CHECK_INCOMPLETE, {size - 1000, 0}},
+		{{7, size + 1}, {7, size}, true, CHECK_FAILED, {0, 0}},
+		{{size, 7}, {0, 0}, false, CHECK_UNVERIFIED, {0, 0}},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct output arrived[2] = {{.total = rows[i].arrived[0]}, {.total = rows[i].arrived[1]}};
+		assert_int_equal(check_init(&check, arrived), 0);
+		assert_false(check_ended(&check, rows[i].reported ? rows[i].wrote : NULL, 5000));
+		assert_int_equal(check.verdict, rows[i].verdict);
+		assert_true(arrived[0].lost == rows[i].lost[0] && arrived[1].lost == rows[i].lost[1]);
+		check_deinit(&check);
+	}
+}
+
 static void test_without_record(void **state UNUSED)
 {
 	for (unsigned stream = 0; stream < 2; stream++)
@@ -351,6 +378,7 @@ int main(void)
 		cmocka_unit_test(test_passed_on),
 		cmocka_unit_test(test_give_up_before_anything),
 		cmocka_unit_test(test_counted),
+		cmocka_unit_test(test_too_long),
 		cmocka_unit_test(test_without_record),
 	};
 	return cmocka_run_group_tests(tests, set_up, NULL);

@@ -50,6 +50,7 @@ static int spawn(struct launch *launch, int in, int out)
 }
 
 static struct slice nonce;
+static int out_to = -1; /* its standard output, when that is not collected */
 
 static int run(const char *body, bool with_input, char *text, size_t size)
 {
@@ -62,7 +63,7 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	assert_int_equal(launch_init(&launch, request, "id-1", nonce), 0);
 	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
-	int pid = spawn(&launch, in[0], out[1]);
+	int pid = spawn(&launch, in[0], out_to >= 0 ? out_to : out[1]);
 	assert_true(pid > 0);
 	close(in[0]);
 	close(out[1]);
@@ -209,6 +210,19 @@ static void test_children(void **state UNUSED)
 	check_record(RECORD_STDOUT, slice_of(zeros, sizeof zeros));
 }
 
+/* What would fill the disk is not kept, only counted; the other stream is. */
+static void test_too_long(void **state UNUSED)
+{
+	char text[1024];
+	nonce = SLICE(NONCE);
+	out_to = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	assert_int_equal(run("{\"command\":\"echo seen >&2; head -c 67108865 /dev/zero\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
+	close(out_to);
+	out_to = -1;
+	check_record(RECORD_STDOUT, SLICE(""));
+	check_record(RECORD_STDERR, SLICE("seen\n"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -216,6 +230,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_shim, copy_shim, leave_folder),
 		cmocka_unit_test_setup_teardown(test_record, copy_shim, leave_folder),
 		cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
-		cmocka_unit_test_setup_teardown(test_children, copy_shim, leave_folder)};
+		cmocka_unit_test_setup_teardown(test_children, copy_shim, leave_folder),
+		cmocka_unit_test_setup_teardown(test_too_long, copy_shim, leave_folder)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,6 +106,18 @@ static bool write_all(int fd, const char *from, size_t len)
 	return true;
 }
 
+/* A record that is too short is noticed by its size; one that would be too long must not fill the disk. */
+static void keep(struct stream *stream, size_t len)
+{
+	bool fits = stream->size <= RECORD_MAX;
+	if (fits && write_all(stream->record, bytes, len))
+		return;
+	if (!fits)
+		(void)!ftruncate(stream->record, 0);
+	close(stream->record);
+	stream->record = -1;
+}
+
 /* False at its end. Nobody to pass it on to: the command gets to know by a closed pipe, as it would without us. */
 static bool pass_on(struct stream *stream)
 {
@@ -118,11 +130,8 @@ static bool pass_on(struct stream *stream)
 		_exit(EXIT_SETUP);
 	stream->size += (uint64_t)n;
 	stream->owed -= n;
-	/* A record that is too short is noticed by its size. */
-	if (!write_all(stream->record, bytes, (size_t)n)) {
-		close(stream->record);
-		stream->record = -1;
-	}
+	if (stream->record >= 0)
+		keep(stream, (size_t)n);
 	return true;
 }
 

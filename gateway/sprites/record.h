@@ -4,7 +4,7 @@
  * Preparing a Sprite leaves the shim (gateway/shim) in the folder. It starts every command (exec/launch.h), copies what the command
  * prints into two files there and ends its standard output with a report: RECORD_REPORT_MARK, the nonce it was given, and as 16
  * hexadecimal digits each the bytes printed on stdout and stderr. The files are read by a later command on the same channel
- * (exec/check.c). A Sprite records one command at a time.
+ * (exec/check.c). Of a stream that has more than RECORD_MAX bytes nothing is kept. A Sprite records one command at a time.
  */
 #pragma once
 
@@ -12,6 +12,8 @@
 #define RECORD_SHIM   RECORD_FOLDER "/shim"
 #define RECORD_STDOUT "stdout" /* in the folder */
 #define RECORD_STDERR "stderr"
+
+#define RECORD_MAX ((uint64_t)64 * 1024 * 1024)
 
 #define RECORD_NONCE_LEN   32
 #define RECORD_REPORT_MARK '\x1e'

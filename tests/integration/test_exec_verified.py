@@ -114,6 +114,17 @@ def test_a_loss_that_leaves_little(rig):
         assert ran.stdout_bytes == size
 
 
+def test_more_than_a_record_holds(verifying, stack):
+    """It is counted, and the record does not fill the disk."""
+    ran = stack.run("head -c 70000000 /dev/zero; ls -s /tmp/.spritegate/stdout >&2", timeout_seconds=60)
+    assert (ran.output_check, ran.stdout_bytes, ran.stdout_lost_bytes) == ("counted", 70_000_000, 0)
+    assert ran.stderr == "0 /tmp/.spritegate/stdout\n"
+    ran = verifying.run("head -c 70000000 /dev/zero >&2", timeout_seconds=60)
+    assert (ran.output_check, ran.stderr_bytes, ran.stderr_lost_bytes) == ("incomplete", 70_000_000, 69_800_000)
+    ran = verifying.run("head -c 70000000 /dev/zero", timeout_seconds=60)
+    assert (ran.output_check, ran.stdout_bytes) == ("failed", 200_000), "the report is lost as well"
+
+
 def test_switched_off(rig):
     """Without a record the loss cannot be seen: it is said that nothing is known, and so when it is likely."""
     emulator = rig.emulator()
