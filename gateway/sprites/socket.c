@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #define READ_BYTES 65536
 #define READS_PER_TURN 32 /* then other sockets have their turn */
@@ -508,6 +509,15 @@ static int add_token(struct socket *socket)
 	return r;
 }
 
+/* libcurl reads on, into memory without a bound, as long as each of its reads of 64 KiB is filled: faster than it is emptied, if the peer is
+ * fast. A TLS record never fills one; without TLS no more than this is there to be read. */
+static int bound_reads(void *ctx UNUSED, curl_socket_t fd, curlsocktype purpose UNUSED)
+{
+	int bytes = READ_BYTES / 2; /* which the kernel doubles, for its own bookkeeping too */
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+	return CURL_SOCKOPT_OK;
+}
+
 static int set_options(struct socket *socket, const char *url)
 {
 	CURL *easy = socket->transfer.easy;
@@ -525,6 +535,8 @@ static int set_options(struct socket *socket, const char *url)
 		code = curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 2L);
 	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_WS_OPTIONS, (long)CURLWS_NOAUTOPONG);
+	if (code == CURLE_OK && slice_has_prefix(slice_str(url), SLICE("ws://")))
+		code = curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, bound_reads);
 	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_HTTPHEADER, socket->headers);
 	if (code == CURLE_OK)
