@@ -346,7 +346,7 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 		machine_adopted(machine, now_us, event);
 		break;
 	case MACHINE_ADOPTION:
-		machine_adoption(machine, event);
+		machine_adoption(machine, now_us, event);
 		break;
 	case MACHINE_STRUCK:
 		machine_struck(machine, now_us, event->name);

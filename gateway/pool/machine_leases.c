@@ -3,7 +3,9 @@
 #include <assert.h>
 #include <utlist.h>
 
-#define REFUSED_US      (1 * SECOND) /* a refused reservation that does not say when is made again so much later */
+/* A refused reservation that does not say when is made again so much later. Of stock nothing new is known before the next beat. */
+#define REFUSED_US       (1 * SECOND)
+#define REFUSED_STOCK_US (5 * SECOND)
 #define ADOPTED_DOUBT_US (90 * SECOND) /* whoever had it may have asked for its creation just before */
 
 bool machine_is_fresh(const struct machine *machine, uint64_t now_us)
@@ -55,6 +57,11 @@ void machine_fenced(struct machine *machine, uint64_t now_us)
 /* Who took what we had parked has written it again; who parked what we took does not know that. So nobody writes what is warm. */
 void machine_flushed(struct machine *machine, uint64_t now_us)
 {
+	/* The session may have ended before, unseen, and another machine may have destroyed what was ours. */
+	if (!machine_is_fresh(machine, now_us)) {
+		machine_fenced(machine, now_us);
+		return;
+	}
 	machine->lease.joined = false;
 	disown_all(machine, now_us, POOL_WARM);
 	disown_all(machine, now_us, POOL_INTENT);
@@ -85,6 +92,7 @@ void machine_reserve(struct machine *machine, struct pool_member *member)
 {
 	assert(!member->busy);
 	member->busy = true;
+	member->wait_us = 0;
 	machine_act(machine, (struct machine_action){.type = MACHINE_DO_RESERVE, .member = member, .stock = member->stock});
 }
 
@@ -92,6 +100,7 @@ static void take(struct machine *machine, struct pool_member *member)
 {
 	assert(!member->busy);
 	member->busy = true;
+	member->wait_us = 0;
 	machine_act(machine, (struct machine_action){.type = MACHINE_DO_TAKE, .member = member, .state = member->to});
 }
 
@@ -128,7 +137,8 @@ static void ask_later(struct machine *machine, uint64_t now_us, struct pool_memb
 
 static void reservation_refused(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
-	uint64_t wait_us = now_us + (event->retry_after_ms ? machine_retry_us(event->retry_after_ms) : REFUSED_US);
+	uint64_t usual_us = event->refusal == LEASE_STOCK ? REFUSED_STOCK_US : REFUSED_US;
+	uint64_t wait_us = now_us + (event->retry_after_ms ? machine_retry_us(event->retry_after_ms) : usual_us);
 	machine->lease.wait_us[0] = wait_us;
 	if (event->refusal != LEASE_STOCK)
 		machine->lease.wait_us[1] = wait_us;
@@ -225,6 +235,9 @@ static void adopt(struct machine *machine, uint64_t now_us)
 	machine->lease.adopting = true;
 	if (own)
 		machine->lease.orphans = false;
+	struct pool_member *member;
+	DL_FOREACH(roster->lists[POOL_WARM], member)
+		member->missing = own && roster_is_parked(member);
 	machine_act(machine, (struct machine_action){.type = MACHINE_DO_ADOPT,
 						     .most = free < MACHINE_ADOPTS ? free : MACHINE_ADOPTS,
 						     .own = own});
@@ -247,6 +260,7 @@ void machine_adopted(struct machine *machine, uint64_t now_us, const struct mach
 	const struct lease_record *record = event->record;
 	struct pool_member *member = roster_find(&machine->roster, record->name);
 	if (member) {
+		member->missing = false;
 		/* Of an earlier session: what remains to be done is noted again. */
 		member->foreign &= member->state != POOL_DESTROYING;
 		return;
@@ -266,10 +280,29 @@ void machine_adopted(struct machine *machine, uint64_t now_us, const struct mach
 		member->created_us = 0;
 }
 
-void machine_adoption(struct machine *machine, const struct machine_event *event)
+void machine_adoption(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	machine->lease.adopting = false;
 	machine->lease.orphans |= event->answer == LEASE_LOST;
+	struct pool_member *member, *next;
+	DL_FOREACH_SAFE(machine->roster.lists[POOL_WARM], member, next) {
+		bool taken = member->missing && event->answer == LEASE_OK && roster_is_parked(member);
+		member->missing = false;
+		if (taken)
+			disown(machine, now_us, member);
+	}
+}
+
+/* Others may have taken what we had parked, and an answer that was lost may have left a record. */
+static bool is_known(const struct machine *machine, size_t own)
+{
+	size_t n = roster_total(&machine->roster) - machine->roster.counts[POOL_INTENT] - machine->lease.stealing;
+	for (int state = 0; state < POOL_GONE; state++) {
+		const struct pool_member *member;
+		DL_FOREACH(machine->roster.lists[state], member)
+			n -= member->foreign && state != POOL_INTENT;
+	}
+	return own == n;
 }
 
 void machine_struck(struct machine *machine, uint64_t now_us, const char *name)
@@ -293,6 +326,7 @@ void machine_fleet(struct machine *machine, uint64_t now_us, const struct machin
 	/* What waited for it. */
 	machine_pass_supply(machine, now_us);
 	machine_pass_leases(machine, now_us);
+	machine->lease.orphans |= !is_known(machine, event->fleet->own);
 	adopt(machine, now_us);
 }
 

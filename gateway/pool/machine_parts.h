@@ -64,7 +64,7 @@ void machine_reserved(struct machine *machine, uint64_t now_us, const struct mac
 void machine_taken(struct machine *machine, uint64_t now_us, const struct machine_event *event);
 void machine_fleet(struct machine *machine, uint64_t now_us, const struct machine_event *event);
 void machine_adopted(struct machine *machine, uint64_t now_us, const struct machine_event *event);
-void machine_adoption(struct machine *machine, const struct machine_event *event);
+void machine_adoption(struct machine *machine, uint64_t now_us, const struct machine_event *event);
 void machine_struck(struct machine *machine, uint64_t now_us, const char *name);
 void machine_revoked(struct machine *machine, uint64_t now_us, const char *name);
 void machine_fenced(struct machine *machine, uint64_t now_us);

@@ -90,14 +90,13 @@ static void end_surplus(struct machine *machine, uint64_t now_us)
 
 static void end_excess(struct machine *machine, uint64_t now_us)
 {
-	for (size_t n = excess(machine); n; n--) {
+	while (excess(machine)) {
 		struct pool_member *member, *oldest = NULL;
 		DL_FOREACH(machine->roster.lists[POOL_WARM], member)
 			if (roster_is_parked(member) && !member->owned && !member->aged)
 				oldest = member;
-		if (!oldest)
+		if (!oldest || !machine_take(machine, now_us, oldest, POOL_DESTROYING))
 			return;
-		machine_take(machine, now_us, oldest, POOL_DESTROYING);
 	}
 }
 

@@ -26,6 +26,7 @@ struct pool_member {
 	bool told;           /* destroying: the provider said how long to wait */
 	bool asked;          /* warm: somebody may have it too; we have asked to have it, to move it to `to` */
 	enum pool_state to;
+	bool missing;        /* warm: our records are being looked through, and this one has not been met */
 	bool foreign;        /* its record is not ours, or not any more: nothing of it is noted, and it will be destroyed or let alone */
 	size_t stock;        /* intent: wanted for a stock of so many; 0 = by somebody who waits */
 	bool owned;          /* it was used and restored: only for `owner` */

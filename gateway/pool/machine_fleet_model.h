@@ -1,0 +1,404 @@
+/*
+ * machine_fleet_model - the naive world in which several machines share a pool: the Sprites that really exist, one store of records,
+ * and what is on its way between them
+ *
+ * Commands of one machine reach the store in order. One may be carried out twice, or its answer may never come; what was not carried
+ * out at all is only ever an operation, never a note.
+ */
+#pragma once
+
+#include "gateway/pool/machine.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include <cmocka.h>
+
+#define EVENTS         1000000
+#define EPISODE_EVENTS 10000
+#define NODES          3
+#define TENANTS        3
+#define WAITERS        8
+#define SPRITES        256
+#define RECORDS        256
+#define SESSIONS       4096
+#define QUEUE          512
+#define OPERATIONS     512
+#define NAME           (PROVIDER_NAME_MAX + 1)
+#define SECOND_US      UINT64_C(1000000)
+#define SESSION_US     (15 * SECOND_US)
+#define BEAT_US        (5 * SECOND_US)
+#define ANSWER_US      (9 * SECOND_US) /* an operation that was not answered until then is lost */
+#define RECOVERY_US    (20 * SECOND_US)
+#define STRIKE_US      (60 * SECOND_US)
+#define LATE_US        (85 * SECOND_US) /* a creation that nobody answered takes effect this late at most */
+
+#define CHECK(world, condition)                                                                                         \
+	do {                                                                                                            \
+		if (!(condition))                                                                                       \
+			fail_msg("seed %llu, event %zu: not so: %s", (unsigned long long)(world)->seed, (world)->events, \
+				 #condition);                                                                           \
+	} while (0)
+
+struct sprite {
+	char name[NAME];
+	bool exists;
+	uint64_t appears_us; /* 0 = not on its way */
+	bool used;           /* a command of `tenant` ran in it */
+	uint64_t tenant;
+};
+
+struct record {
+	char name[NAME];
+	enum pool_state state;
+	uint64_t session;
+	bool owned;
+	uint64_t tenant, created_us, parked_us, strike_us;
+};
+
+struct stray {
+	char name[NAME];
+	uint64_t strike_us;
+};
+
+struct session {
+	uint64_t end_us;
+	int node;
+};
+
+struct store {
+	uint64_t inc, recovers_us; /* inc 0 = nothing is there */
+	bool listed;
+	struct record records[RECORDS];
+	struct stray strays[SPRITES];
+	struct session sessions[SESSIONS];
+	uint64_t latest, turn_us;
+};
+
+enum command_type { JOIN, BEAT, RESERVE, NOTE, FORGET, TAKE, ADOPT, SWEEP, RESTORE, LEAVE };
+
+struct command {
+	enum command_type type;
+	uint64_t session, inc, sent_us;
+	unsigned run;
+	struct pool_member *member;
+	char name[NAME];
+	enum pool_state state;
+	bool owned, own;
+	uint64_t tenant;
+	size_t stock, most;
+	char (*names)[NAME]; /* of a sweep; the command's */
+	size_t count;
+};
+
+/* What comes back to a machine. */
+struct message {
+	enum command_type type;
+	int node;
+	bool revoked, struck, adopted; /* about `record.name`, before the answer itself */
+	struct command command;
+	enum lease_code code;
+	enum lease_refusal refusal;
+	struct lease_fleet fleet;
+	struct lease_record record;
+	uint64_t session, inc;
+};
+
+enum operation_type { CREATE = 1, PREPARE, WAKE_UP, RESTORE_IT, DESTROY, LIST };
+
+struct operation {
+	enum operation_type type; /* 0 = free */
+	int node;
+	unsigned run;
+	struct pool_member *member;
+	char name[NAME];
+	uint64_t asked_us, due_us;
+	bool done;
+	struct machine_event event;
+};
+
+struct waiter {
+	struct machine_waiter machine;
+	bool used;
+};
+
+struct node {
+	struct machine machine;
+	bool up, stopping, joining, beating;
+	unsigned run;
+	uint64_t stopped_us; /* stands still until then */
+	uint64_t session, inc, fresh_us, beat_us;
+	bool told_fenced, told_flushed;
+	struct command outbox[QUEUE];
+	struct message inbox[QUEUE];
+	size_t sent, received;
+	struct waiter waiters[WAITERS];
+	bool returns[16 + MACHINE_LEFTOVERS]; /* the leased one in this slot will not be used */
+};
+
+struct figures {
+	uint64_t grants, steals, adoptions, flushes, fences, crashes;
+};
+
+struct world {
+	uint64_t seed, random, now_us;
+	size_t events, max, slack;
+	unsigned trouble; /* percent of what goes wrong */
+	unsigned demand;  /* of 1000 events: somebody claims */
+	unsigned upsets;  /* of 10000 events: a machine crashes, stands still, begins, ends, or the store is flushed */
+	unsigned names;
+	struct store store;
+	struct sprite sprites[SPRITES];
+	struct operation operations[OPERATIONS];
+	struct node nodes[NODES];
+	uint64_t incarnation;
+	struct figures figures;
+};
+
+static uint64_t any(struct world *world, uint64_t below)
+{
+	/* splitmix64 */
+	uint64_t z = (world->random += UINT64_C(0x9e3779b97f4a7c15));
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return (z ^ z >> 31) % below;
+}
+
+static bool chance(struct world *world, unsigned percent)
+{
+	return any(world, 100) < percent;
+}
+
+/* --- what really exists ----------------------------------------------------------------------- */
+
+static struct sprite *sprite_find(struct world *world, const char *name)
+{
+	for (size_t i = 0; i < SPRITES; i++)
+		if (strcmp(world->sprites[i].name, name) == 0)
+			return &world->sprites[i];
+	return NULL;
+}
+
+static bool exists(struct world *world, const char *name)
+{
+	const struct sprite *sprite = sprite_find(world, name);
+	return sprite && sprite->exists;
+}
+
+static void sprite_make(struct world *world, const char *name, uint64_t later_us)
+{
+	struct sprite *sprite = sprite_find(world, "");
+	CHECK(world, sprite);
+	*sprite = (struct sprite){.exists = !later_us, .appears_us = later_us ? world->now_us + later_us : 0};
+	strcpy(sprite->name, name);
+}
+
+/* --- the store -------------------------------------------------------------------------------- */
+
+static struct record *record_find(struct store *store, const char *name)
+{
+	for (size_t i = 0; i < RECORDS; i++)
+		if (strcmp(store->records[i].name, name) == 0)
+			return &store->records[i];
+	return NULL;
+}
+
+static struct stray *stray_find(struct store *store, const char *name)
+{
+	for (size_t i = 0; i < SPRITES; i++)
+		if (strcmp(store->strays[i].name, name) == 0)
+			return &store->strays[i];
+	return NULL;
+}
+
+static bool has_ended(const struct world *world, uint64_t session)
+{
+	return world->store.sessions[session].end_us <= world->now_us;
+}
+
+static bool is_recovering(const struct world *world)
+{
+	return world->now_us < world->store.recovers_us || !world->store.listed;
+}
+
+static size_t total(struct store *store)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < RECORDS; i++)
+		n += store->records[i].name[0] != 0;
+	for (size_t i = 0; i < SPRITES; i++)
+		n += store->strays[i].name[0] && !record_find(store, store->strays[i].name);
+	return n;
+}
+
+static void record_add(struct world *world, const char *name, enum pool_state state, uint64_t session)
+{
+	struct record *record = record_find(&world->store, "");
+	CHECK(world, record);
+	*record = (struct record){.state = state, .session = session, .created_us = world->now_us, .parked_us = world->now_us};
+	strcpy(record->name, name);
+}
+
+static struct lease_record tell(const struct world *world, const struct record *record)
+{
+	struct lease_record told = {.state = record->state,
+				    .owned = record->owned,
+				    .tenant = record->tenant,
+				    .age_ms = (world->now_us - record->created_us) / 1000,
+				    .idle_ms = (world->now_us - record->parked_us) / 1000};
+	strcpy(told.name, record->name);
+	return told;
+}
+
+static struct lease_fleet fleet_of(struct world *world, uint64_t session)
+{
+	struct store *store = &world->store;
+	struct lease_fleet fleet = {.total = total(store), .recovering = is_recovering(world)};
+	for (size_t i = 0; i < RECORDS; i++) {
+		const struct record *record = &store->records[i];
+		if (!record->name[0])
+			continue;
+		fleet.own += record->session == session;
+		fleet.ended += has_ended(world, record->session);
+		fleet.warm += record->session != session && record->state == POOL_WARM && !record->owned;
+	}
+	for (size_t i = 0; i <= store->latest; i++)
+		fleet.instances += !has_ended(world, i);
+	fleet.list = world->now_us >= store->turn_us;
+	if (fleet.list)
+		store->turn_us = world->now_us + STRIKE_US;
+	return fleet;
+}
+
+static void store_join(struct world *world, const struct command *command, int node, struct message *answer)
+{
+	struct store *store = &world->store;
+	(void)command;
+	if (!store->inc) {
+		store->inc = ++world->incarnation;
+		store->recovers_us = world->now_us + RECOVERY_US;
+		store->listed = false;
+		store->turn_us = world->now_us;
+	}
+	CHECK(world, store->latest + 1 < SESSIONS);
+	store->sessions[++store->latest] = (struct session){.end_us = world->now_us + SESSION_US, .node = node};
+	answer->session = store->latest;
+	answer->inc = store->inc;
+	answer->fleet = fleet_of(world, store->latest);
+}
+
+static bool is_idle_or_coming(enum pool_state state)
+{
+	return state != POOL_LEASED && state != POOL_DESTROYING && state != POOL_RECYCLING;
+}
+
+static void store_reserve(struct world *world, const struct command *command, struct message *answer)
+{
+	struct record *record = record_find(&world->store, command->name);
+	size_t stock = 0;
+	for (size_t i = 0; i < RECORDS; i++)
+		stock += world->store.records[i].name[0] && is_idle_or_coming(world->store.records[i].state);
+	if (record) {
+		answer->code = record->session == command->session ? LEASE_OK : LEASE_REFUSED;
+		return;
+	}
+	answer->code = LEASE_REFUSED;
+	if (is_recovering(world))
+		answer->refusal = LEASE_RECOVERING;
+	else if (total(&world->store) >= world->max)
+		answer->refusal = LEASE_FULL;
+	else if (command->stock && stock >= command->stock)
+		answer->refusal = LEASE_STOCK;
+	else
+		answer->code = LEASE_OK;
+	if (answer->code == LEASE_OK)
+		record_add(world, command->name, POOL_INTENT, command->session);
+}
+
+static void store_note(struct world *world, const struct command *command, struct message *answer)
+{
+	struct record *record = record_find(&world->store, command->name);
+	strcpy(answer->record.name, command->name);
+	if (!record || record->session != command->session) {
+		answer->revoked = record || command->type != FORGET;
+		return;
+	}
+	if (command->type == FORGET) {
+		*record = (struct record){0};
+		return;
+	}
+	if (command->state == POOL_WARM && record->state != POOL_WARM)
+		record->parked_us = world->now_us;
+	record->state = command->state;
+	record->owned = command->owned;
+	record->tenant = command->tenant;
+}
+
+static void store_take(struct world *world, const struct command *command, struct message *answer)
+{
+	struct store *store = &world->store;
+	struct record *record = command->name[0] ? record_find(store, command->name) : NULL;
+	if (!command->name[0] && !is_recovering(world))
+		for (size_t i = 0; i < RECORDS; i++) {
+			struct record *other = &store->records[i];
+			if (other->name[0] && other->state == POOL_WARM && !other->owned && other->session != command->session &&
+			    (!record || other->parked_us > record->parked_us))
+				record = other;
+		}
+	bool again = record && record->session == command->session && record->state == command->state;
+	answer->refusal = LEASE_REFUSALS;
+	answer->code = again || (record && record->state == POOL_WARM) ? LEASE_OK : LEASE_REFUSED;
+	if (answer->code != LEASE_OK)
+		return;
+	world->figures.steals += record->session != command->session;
+	record->state = command->state;
+	record->session = command->session;
+	answer->record = tell(world, record);
+}
+
+static void store_sweep(struct world *world, const struct command *command, struct message *answer,
+			void (*struck)(struct world *world, const struct message *message, const char *name), struct message *said)
+{
+	struct store *store = &world->store;
+	(void)answer;
+	for (size_t i = 0; i < RECORDS; i++) {
+		struct record *record = &store->records[i];
+		bool listed = !record->name[0];
+		for (size_t n = 0; n < command->count && !listed; n++)
+			listed = strcmp(record->name, command->names[n]) == 0;
+		if (listed)
+			record->strike_us = 0;
+		else if (!record->strike_us)
+			record->strike_us = world->now_us;
+		else if (record->session == command->session && world->now_us >= record->strike_us + STRIKE_US)
+			struck(world, said, record->name);
+	}
+	for (size_t i = 0; i < SPRITES; i++) {
+		struct stray *stray = &store->strays[i];
+		bool listed = false;
+		for (size_t n = 0; n < command->count && !listed; n++)
+			listed = strcmp(stray->name, command->names[n]) == 0;
+		if (!listed)
+			*stray = (struct stray){0};
+	}
+	for (size_t n = 0; n < command->count; n++) {
+		const char *name = command->names[n];
+		struct stray *stray = stray_find(store, name);
+		if (record_find(store, name)) {
+			if (stray)
+				*stray = (struct stray){0};
+		} else if (!stray) {
+			stray = stray_find(store, "");
+			strcpy(stray->name, name);
+			stray->strike_us = world->now_us;
+		} else if (world->now_us >= stray->strike_us + STRIKE_US) {
+			*stray = (struct stray){0};
+			record_add(world, name, POOL_DESTROYING, command->session);
+			struck(world, said, name);
+		}
+	}
+	store->listed |= world->now_us >= store->recovers_us;
+}
