@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/exec/pages.h"
 
 #include <stdlib.h>
 #include <utlist.h>
@@ -166,7 +167,7 @@ static void handle(struct call *call, const struct http_head *head)
 		return;
 	}
 	call->request = NULL;
-	if (exec_reply_other(request, &call->reply, &call->code) < 0)
+	if (exec_page_reply(request, &call->reply, &call->code) < 0)
 		log_error("exec: the answer could not be sent");
 }
 

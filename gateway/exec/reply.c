@@ -5,24 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PATH		 "/-/agent/exec/"
-#define METHODS		 "POST, GET, HEAD, OPTIONS"
-#define METHODS_OF_AN_ID "GET, HEAD, DELETE, OPTIONS"
-
-static const char usage[] =
-	"Run a command in a sandbox: POST /-/agent/exec\n"
-	"\n"
-	"  Authorization: Bearer sgt_…\n"
-	"  Content-Type: application/json\n"
-	"\n"
-	"  {\"command\": \"echo hello\"}             a shell line, run as bash -lc\n"
-	"  {\"argv\": [\"python3\", \"-c\", \"…\"]}     or a program and its arguments\n"
-	"\n"
-	"Optional: stdin (text or {\"base64\": \"…\"}), env (object), cwd (path), timeout_seconds, max_output_bytes.\n"
-	"The answer is JSON: outcome, exit_code, stdout, stderr and how long it took.\n"
-	"With an Idempotency-Key it may be sent again without running again.\n"
-	"With Accept: application/x-ndjson or text/event-stream it comes while the command runs.\n";
-
 /* token68, RFC 9110 section 11.2 */
 static bool is_token68(struct slice text)
 {
@@ -72,32 +54,31 @@ void exec_reply_limits(struct exec_reply *reply, const struct admission_answer *
 	memcpy(reply->exec_budget, answer->exec_budget, sizeof reply->exec_budget);
 }
 
-static int add(struct http_fields *fields, struct slice name, const char *value)
+int exec_reply_add(struct http_fields *fields, struct slice name, const char *value)
 {
 	return value && *value ? http_fields_add(fields, name, slice_str(value)) : 0;
 }
 
-/* A page of another origin may call us with a token it was given; there is no ambient authority to protect (no cookies here). */
-static int add_cors(struct http_fields *fields, const struct http_head *head)
+int exec_reply_add_cors(struct http_fields *fields, const struct http_head *head)
 {
 	if (!http_fields_find(head->fields, SLICE("Origin")))
 		return 0;
-	int r = add(fields, SLICE("Access-Control-Allow-Origin"), "*");
+	int r = exec_reply_add(fields, SLICE("Access-Control-Allow-Origin"), "*");
 	return r ? r
-		 : add(fields, SLICE("Access-Control-Expose-Headers"),
+		 : exec_reply_add(fields, SLICE("Access-Control-Expose-Headers"),
 		       "Retry-After, RateLimit, RateLimit-Policy, Exec-Budget, Exec-Usage, X-Exec-Id, X-Request-Id, Server-Timing, Idempotency-Replayed");
 }
 
 static int add_common(struct http_fields *fields, const struct exec_reply *reply)
 {
-	int r = add(fields, SLICE("X-Exec-Id"), reply->exec_id);
+	int r = exec_reply_add(fields, SLICE("X-Exec-Id"), reply->exec_id);
 	if (!r)
-		r = add(fields, SLICE("RateLimit-Policy"), reply->rate_limit_policy);
+		r = exec_reply_add(fields, SLICE("RateLimit-Policy"), reply->rate_limit_policy);
 	if (!r)
-		r = add(fields, SLICE("RateLimit"), reply->rate_limit);
+		r = exec_reply_add(fields, SLICE("RateLimit"), reply->rate_limit);
 	if (!r)
-		r = add(fields, SLICE("Exec-Budget"), reply->exec_budget);
-	return r ? r : add_cors(fields, reply->head);
+		r = exec_reply_add(fields, SLICE("Exec-Budget"), reply->exec_budget);
+	return r ? r : exec_reply_add_cors(fields, reply->head);
 }
 
 int exec_reply_problem(struct http_request *request, const struct exec_reply *reply, const struct exec_problem *problem)
@@ -107,13 +88,13 @@ int exec_reply_problem(struct http_request *request, const struct exec_reply *re
 	if (problem->retry_after_s)
 		snprintf(retry_after, sizeof retry_after, "%llu", (unsigned long long)problem->retry_after_s);
 	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
-	int r = add(&fields, SLICE("WWW-Authenticate"), problem->authenticate);
+	int r = exec_reply_add(&fields, SLICE("WWW-Authenticate"), problem->authenticate);
 	if (!r)
-		r = add(&fields, SLICE("Retry-After"), retry_after);
+		r = exec_reply_add(&fields, SLICE("Retry-After"), retry_after);
 	if (!r && problem->status == 415)
-		r = add(&fields, SLICE("Accept"), "application/json");
+		r = exec_reply_add(&fields, SLICE("Accept"), "application/json");
 	if (!r)
-		r = add(&fields, SLICE("Server-Timing"), timing);
+		r = exec_reply_add(&fields, SLICE("Server-Timing"), timing);
 	if (!r)
 		r = add_common(&fields, reply);
 	if (r)
@@ -131,9 +112,9 @@ static int add_job_fields(struct http_fields *fields, const struct exec_reply *r
 {
 	snprintf(timing, 128, "admit;dur=%.1f, exec;dur=%llu", (double)job->admit_us / 1000, (unsigned long long)job->wall_ms);
 	snprintf(used, 96, "wall_ms=%llu, out_bytes=%llu", (unsigned long long)job->wall_ms, (unsigned long long)job->output_bytes);
-	int r = add(fields, SLICE("Server-Timing"), timing);
+	int r = exec_reply_add(fields, SLICE("Server-Timing"), timing);
 	if (!r)
-		r = add(fields, SLICE("Exec-Usage"), used);
+		r = exec_reply_add(fields, SLICE("Exec-Usage"), used);
 	return r ? r : add_common(fields, reply);
 }
 
@@ -155,7 +136,7 @@ static int reply_job_problem(struct http_request *request, const struct exec_rep
 	char retry_after[24] = "";
 	if (job->answer.retry_after_ms)
 		snprintf(retry_after, sizeof retry_after, "%llu", (unsigned long long)(job->answer.retry_after_ms + 999) / 1000);
-	if (add(fields, SLICE("Retry-After"), retry_after) || http_problem_fields(fields) < 0)
+	if (exec_reply_add(fields, SLICE("Retry-After"), retry_after) || http_problem_fields(fields) < 0)
 		return -1;
 	int r = exec_reply_job_body(reply, job, &body);
 	exec_answer_deinit(&job->answer);
@@ -170,8 +151,8 @@ int exec_reply_job(struct http_request *request, const struct exec_reply *reply,
 		return -1;
 	if (job->answer.code)
 		return reply_job_problem(request, reply, job, &fields);
-	if (add(&fields, SLICE("Content-Type"), "application/json") || add(&fields, SLICE("Cache-Control"), "no-store") ||
-	    add(&fields, SLICE("X-Content-Type-Options"), "nosniff"))
+	if (exec_reply_add(&fields, SLICE("Content-Type"), "application/json") || exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") ||
+	    exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff"))
 		return -1;
 	return http_request_respond_buf(request, 200, &fields, &job->answer.body);
 }
@@ -183,72 +164,10 @@ int exec_reply_stream(struct http_request *request, const struct exec_reply *rep
 	char timing[64];
 	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
 	if (http_fields_add(&fields, SLICE("Content-Type"), exec_content_type(format)) != 0 ||
-	    add(&fields, SLICE("Cache-Control"), "no-store") || add(&fields, SLICE("X-Content-Type-Options"), "nosniff") ||
-	    add(&fields, SLICE("Server-Timing"), timing) || add_common(&fields, reply))
+	    exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") || exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff") ||
+	    exec_reply_add(&fields, SLICE("Server-Timing"), timing) || add_common(&fields, reply))
 		return -1;
 	return http_request_respond_stream(request, 200, &fields, HTTP_LENGTH_UNKNOWN);
-}
-
-static int reply_usage(struct http_request *request)
-{
-	struct http_fields fields = {0};
-	if (add(&fields, SLICE("Content-Type"), "text/plain; charset=utf-8") || add(&fields, SLICE("Cache-Control"), "no-store") ||
-	    add(&fields, SLICE("X-Content-Type-Options"), "nosniff"))
-		return -1;
-	return http_request_respond(request, 200, &fields, SLICE(usage));
-}
-
-static int reply_options(struct http_request *request, const struct exec_reply *reply, const char *methods)
-{
-	struct http_fields fields = {0};
-	int r = add(&fields, SLICE("Allow"), methods);
-	if (!r)
-		r = add(&fields, SLICE("Cache-Control"), "no-store");
-	if (!r)
-		r = add_cors(&fields, reply->head);
-	if (!r && http_fields_find(reply->head->fields, SLICE("Access-Control-Request-Method"))) {
-		r = add(&fields, SLICE("Access-Control-Allow-Methods"), methods);
-		if (!r)
-			r = add(&fields, SLICE("Access-Control-Allow-Headers"), "Authorization, Content-Type, Idempotency-Key");
-		if (!r)
-			r = add(&fields, SLICE("Access-Control-Max-Age"), "600");
-	}
-	return r ? -1 : http_request_respond(request, 204, &fields, (struct slice){0});
-}
-
-static int reply_method(struct http_request *request, const char *methods, const char **code)
-{
-	struct http_fields fields = {0};
-	char detail[64];
-	int len = snprintf(detail, sizeof detail, "Allowed here: %s.", methods);
-	struct http_problem problem = {.status = 405, .code = "method-not-allowed", .detail = slice_of(detail, (size_t)len)};
-	*code = problem.code;
-	return add(&fields, SLICE("Allow"), methods) ? -1 : http_request_respond_problem(request, &problem, &fields);
-}
-
-static int reply_not_found(struct http_request *request, const char **code)
-{
-	struct http_problem problem = {.status = 404, .code = "not-found", .detail = SLICE("There is nothing at this path.")};
-	*code = problem.code;
-	return http_request_respond_problem(request, &problem, NULL);
-}
-
-/* The canonical text of a UUID: nothing else is the id of a command, and nothing is asked for it. */
-static bool is_uuid(struct slice text)
-{
-	for (size_t i = 0; i < text.len; i++) {
-		char c = text.data[i];
-		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-		if (dash ? c != '-' : !((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
-			return false;
-	}
-	return text.len == ID_UUID_LEN;
-}
-
-bool exec_path_id(const struct http_head *head, struct slice *exec_id)
-{
-	*exec_id = slice_from(head->path, sizeof PATH - 1);
-	return head->route == HTTP_ROUTE_EXEC_SUB && is_uuid(*exec_id);
 }
 
 int exec_reply_json(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice body)
@@ -256,8 +175,8 @@ int exec_reply_json(struct http_request *request, const struct exec_reply *reply
 	struct http_fields fields = {0};
 	char timing[64];
 	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
-	if (add(&fields, SLICE("Content-Type"), "application/json") || add(&fields, SLICE("Cache-Control"), "no-store") ||
-	    add(&fields, SLICE("X-Content-Type-Options"), "nosniff") || add(&fields, SLICE("Server-Timing"), timing) ||
+	if (exec_reply_add(&fields, SLICE("Content-Type"), "application/json") || exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") ||
+	    exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff") || exec_reply_add(&fields, SLICE("Server-Timing"), timing) ||
 	    add_common(&fields, reply))
 		return -1;
 	return http_request_respond(request, status, &fields, body);
@@ -273,13 +192,13 @@ int exec_reply_again(struct http_request *request, const struct exec_reply *repl
 	if (r == 0)
 		r = buf_append(&body, slice_from(object, 1));
 	if (r == 0)
-		r = add(&fields, SLICE("Content-Type"), status == 200 ? "application/json" : "application/problem+json");
+		r = exec_reply_add(&fields, SLICE("Content-Type"), status == 200 ? "application/json" : "application/problem+json");
 	if (r == 0)
-		r = add(&fields, SLICE("Cache-Control"), "no-store");
+		r = exec_reply_add(&fields, SLICE("Cache-Control"), "no-store");
 	if (r == 0)
-		r = add(&fields, SLICE("X-Content-Type-Options"), "nosniff");
+		r = exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff");
 	if (r == 0)
-		r = add(&fields, SLICE("Idempotency-Replayed"), "true");
+		r = exec_reply_add(&fields, SLICE("Idempotency-Replayed"), "true");
 	if (r == 0)
 		r = add_common(&fields, reply);
 	if (r != 0) {
@@ -287,18 +206,4 @@ int exec_reply_again(struct http_request *request, const struct exec_reply *repl
 		return -1;
 	}
 	return http_request_respond_buf(request, status, &fields, &body);
-}
-
-int exec_reply_other(struct http_request *request, const struct exec_reply *reply, const char **code)
-{
-	struct slice method = reply->head->method, exec_id;
-	bool of_an_id = exec_path_id(reply->head, &exec_id);
-	const char *methods = of_an_id ? METHODS_OF_AN_ID : METHODS;
-	if (reply->head->route == HTTP_ROUTE_EXEC_SUB && !of_an_id)
-		return reply_not_found(request, code);
-	if (!of_an_id && (slice_equal(method, SLICE("GET")) || slice_equal(method, SLICE("HEAD"))))
-		return reply_usage(request);
-	if (slice_equal(method, SLICE("OPTIONS")))
-		return reply_options(request, reply, methods);
-	return reply_method(request, methods, code);
 }

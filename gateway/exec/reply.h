@@ -1,5 +1,5 @@
 /*
- * reply - the answers of /-/agent/exec: their fields, their problems, and the pages that need no token
+ * reply - the answers of /-/agent/exec: their fields and their problems
  *
  * Runs on:  the worker's loop, on requests of http.
  * Results:  those of http_request_respond.
@@ -43,9 +43,6 @@ MUST_CHECK int exec_reply_job_body(const struct exec_reply *reply, const struct 
 /* The answer of a finished job; takes the memory of its body. */
 MUST_CHECK int exec_reply_job(struct http_request *request, const struct exec_reply *reply, struct exec_job *job);
 
-/* The id in /-/agent/exec/<id>; false when the path is another. */
-bool exec_path_id(const struct http_head *head, struct slice *exec_id);
-
 MUST_CHECK int exec_reply_json(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice body);
 
 /* The answer that an earlier request got: a command's, or a problem. `object` begins with its brace. */
@@ -54,5 +51,8 @@ MUST_CHECK int exec_reply_again(struct http_request *request, const struct exec_
 /* The head of a streamed answer. */
 MUST_CHECK int exec_reply_stream(struct http_request *request, const struct exec_reply *reply, enum stream_format format);
 
-/* Everything but POST /-/agent/exec: usage, OPTIONS, 404, 405. *code gets the problem's code, or stays as it is. */
-MUST_CHECK int exec_reply_other(struct http_request *request, const struct exec_reply *reply, const char **code);
+/* For the answers of pages.c too: a field whose value is NULL or empty is left out. Results: those of http_fields_add. */
+MUST_CHECK int exec_reply_add(struct http_fields *fields, struct slice name, const char *value);
+
+/* A page of another origin may call us with a token it was given; there is no ambient authority to protect (no cookies here). */
+MUST_CHECK int exec_reply_add_cors(struct http_fields *fields, const struct http_head *head);
