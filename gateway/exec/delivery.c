@@ -3,8 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* A read of the control socket, a piece of a record: six bytes for each when all of them are escaped, and the members around them. */
-#define TEXT_MAX ((size_t)2 * 1024 * 1024)
+/* Six bytes for each of a piece when all of them are escaped, and the members around them; a result is smaller. */
+#define TEXT_MAX    (8 * STREAM_PIECE)
+#define PIECE_FRAME ((size_t)256)
 
 void delivery_init(struct delivery *delivery, const struct exec_job *job)
 {
@@ -40,10 +41,26 @@ int delivery_begin(struct delivery *delivery)
 	return r;
 }
 
-int delivery_output(struct delivery *delivery, unsigned which, struct slice bytes)
+/* In one allocation unless much of it is escaped: buffers that grow while others come and go leave holes behind. */
+static int tell_piece(struct delivery *delivery, unsigned which, struct slice bytes)
 {
 	struct buf text = BUF_MAX(TEXT_MAX);
-	return tell(delivery, &text, stream_output(&delivery->stream, which, bytes, &text));
+	char *space;
+	int r = buf_reserve(&text, bytes.len + bytes.len / 8 + PIECE_FRAME, &space);
+	if (r == 0)
+		r = stream_output(&delivery->stream, which, bytes, &text);
+	return tell(delivery, &text, r);
+}
+
+int delivery_output(struct delivery *delivery, unsigned which, struct slice bytes)
+{
+	int r = 0;
+	while (r == 0 && bytes.len) {
+		size_t len = bytes.len < STREAM_PIECE ? bytes.len : STREAM_PIECE;
+		r = tell_piece(delivery, which, slice_of(bytes.data, len));
+		bytes = slice_from(bytes, len);
+	}
+	return r;
 }
 
 int delivery_ping(struct delivery *delivery)
