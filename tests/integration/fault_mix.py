@@ -19,6 +19,7 @@ sys.path.append(str(TOP / "tests/emulator"))
 from faults import KNOWN  # noqa: E402
 
 CLIENTS = 8
+MOST_PATIENT = 30       # seconds; clients come back when they are told to
 SHOWN = 5               # of what went wrong
 ROUND = 50              # commands; then the rates are drawn anew
 HOT = 3
@@ -37,8 +38,10 @@ VARIANTS = {
     "delete_500": [{}, {"deleted": True}],
     "latency": [{"ms": 50}, {"distribution": "pareto", "ms": 20, "max_ms": 2000}, {"distribution": "exponential", "ms": 100, "max_ms": 3000}],
     # a refusal with 4xx that takes effect all the same is none: nobody could tell
-    "http_error": [{"status": status, "after": after, "retry_after_seconds": 1} for status in (400, 401, 403, 404, 409, 429, 500, 502, 503, 504)
-                   for after in ((False, True) if status >= 500 else (False,))],
+    "http_error": [{"status": status, "after": after, "retry_after_seconds": 1} for status in (400, 404, 409, 429, 500, 502, 503, 504)
+                   for after in ((False, True) if status >= 500 else (False,))]
+    # of these one is enough: nothing is created for half a minute
+    + [{"status": status, "count": 1} for status in (401, 403)],
     "cut_request": [{}, {"after": True}],
     **dict.fromkeys(["cut_before_start", "cut_after_start", "cut_before_output", "cut_after_output", "cut_before_exit", "cut_after_exit"],
                     [{}, {}, {"close": 1000}, {"close": 1011}]),
@@ -137,7 +140,7 @@ class Client(threading.Thread):
             self.failures.append(f"{case.argv}: {str(failure)[:500]}: {response.status_code} {response.text[:600]}")
 
         if response.status_code == 503:
-            time.sleep(min(int(response.headers["Retry-After"]), 1))
+            time.sleep(min(int(response.headers["Retry-After"]), MOST_PATIENT))
 
     def leave(self, case, ask):
         with httpx.Client(trust_env=False, timeout=self.random.choice([0.01, 0.1, 0.3]), base_url=self.gateway.url) as http:
