@@ -186,8 +186,16 @@ class Operation:
             await self.channel.text({"type": "debug", "msg": f"session_created cmd={self.command.argv[0]}",
                                      "pid": self.session.started.pid,
                                      "t_ms": round((time.monotonic() - before) * 1000)})
+            if race:
+                await self.tell_path()
         await self.channel.text(self.session.info(owner=not self.attaching))
         return True
+
+    async def tell_path(self):
+        """By this the service can be seen to have come late."""
+        session = self.session
+        path = "normal_path" if session.code is None else f"fast_path attach_err=session_ended exit_code={session.code}"
+        await self.channel.text({"type": "debug", "msg": f"{path} history_len={session.history_size}", "pid": session.started.pid})
 
     async def start(self):
         """A start that was asked for happens, even if the client leaves before it is known."""
