@@ -81,7 +81,7 @@ static const struct row rows[] = {
         ON_CONTROL(STAYS, "op.complete of another command", "exit:3 ", ACK,
                    ENVELOPE("{\"type\":\"op.complete\",\"id\":\"7\"}"), EXIT("\003"), COMPLETE),
         ON_CONTROL(STAYS, "no acknowledgement at all", "out:a exit:0 ", OUT("a"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "exit frame before the last output", "out:a exit:0 ", ACK, OUT("a"), EXIT("\000"),
+        ON_CONTROL(STAYS, "output after the exit frame, which is missed by the report", "out:a exit:0 ", ACK, OUT("a"), EXIT("\000"),
                    OUT("late"), COMPLETE),
         ON_CONTROL(STAYS, "a second exit frame", "exit:4 ", ACK, EXIT("\004"), EXIT("\000"), COMPLETE),
         ON_CONTROL(STAYS, "a message in fragments", "out:abc exit:0 ", ACK, FRAME(0x02, "\001a"), FRAME(0x00, "b"),

@@ -113,7 +113,7 @@ class Operation:
         self.room = asyncio.Event()
         self.struck = {}
         self.sent = {}                      # stream -> bytes, for lose_bytes_above
-        self.held = None                    # the last output, for early_exit
+        self.held = collections.deque()     # the last output, for early_exit and late_output
         self.code = None
         self.error = None
 
@@ -244,10 +244,13 @@ class Operation:
             self.code = None
             return
         await self.channel.text({"type": "exit", "exit_code": self.code})
-        if self.held:
-            await self.send_output(*self.held)
+        late = self.fault("late_output")
+        if not late:
+            await self.send_held()
         if not self.session.command.tty:
             await self.report_frame()
+        if late:
+            await self.send_held()
         await self.cut_by("cut_after_exit")
 
     async def report_frame(self):
@@ -263,12 +266,13 @@ class Operation:
 
     async def output(self, stream, data):
         """Called by the session for each piece, one at a time."""
-        if self.fault("early_exit"):
-            before, self.held = self.held, (stream, data)
-            if before:
-                await self.send_output(*before)
-        else:
-            await self.send_output(stream, data)
+        late = self.fault("late_output")
+        self.held.append((stream, data))
+        await self.send_held(int(late["pieces"]) if late else 1 if self.fault("early_exit") else 0)
+
+    async def send_held(self, but=0):
+        while len(self.held) > but:
+            await self.send_output(*self.held.popleft())
 
     async def send_output(self, stream, data):
         if not self.sent:

@@ -32,6 +32,7 @@ KNOWN = {
     "duplicate_exit": ("frame 3 comes twice, the second time with `code` if given", {"code": None}),
     "no_exit_code": ("the command ends without text exit, frame 3 and exitCode", {}),
     "early_exit": ("text exit comes before the last output", {}),
+    "late_output": ("the last `pieces` pieces of output come after frame 3", {"pieces": 1}),
     "fast_output": ("a command runs for delay_ms before anybody listens: of what it printed only the last `history` bytes come, and input "
                     "waits; with closed=true nothing at all comes of one that has ended by then", {"history": 65536, "delay_ms": 50, "closed": False}),
     "merged_frames": ("the answer of a POST exec comes at its end, in chunks of `bytes` that are not frames", {"bytes": 7}),

@@ -115,6 +115,8 @@ ON_COMMANDS = [
     command("duplicate_exit", exited(), "with another code", code=0),
     command("no_exit_code", unknown()),
     command("early_exit", exited("one\ntwo\n"), request={"command": "echo one; sleep 0.1; echo two; exit 7"}),
+    command("late_output", exited(check="verified"), "of the report", count=1),
+    command("late_output", exited(check="recovered"), "of everything", count=1, pieces=2),
     command("stall", exited(), "for a moment", delay_ms=300),
     command("stall", timed_out(""), "past the timeout", {"timeout_seconds": 0.5}, delay_ms=60000),
     command("blackhole", exited(), "for a moment", delay_ms=300),

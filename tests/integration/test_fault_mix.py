@@ -3,13 +3,14 @@ import os
 
 import pytest
 
-from fault_mix import mix
+from fault_mix import CHECKS, mix
 from rig import SLOWER
 
 pytestmark = pytest.mark.timeout(300 * max(1, SLOWER // 2))
 
 
-def test_two_hundred_commands(rig):
-    outcomes, struck = mix(rig, 200, int(os.environ.get("SG_SEED", "1")))
+@pytest.mark.parametrize("settings", CHECKS.values(), ids=CHECKS)
+def test_two_hundred_commands(rig, settings):
+    outcomes, struck = mix(rig, 200, int(os.environ.get("SG_SEED", "1")), settings)
     assert outcomes["exited"] >= 50, outcomes
     assert sum(count > 0 for count in struck.values()) >= 15, f"few faults struck: {struck}"

@@ -516,6 +516,14 @@ async def test_early_exit(emulator):
             assert (await run("true")).code == 0
 
 
+async def test_late_output(emulator):
+    async with faulty(emulator, "late_output", pieces=2, count=1) as (_, _, control):
+        result = await control.run("sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done; exit 4")
+        frames = [frame for frame in result.frames if isinstance(frame, bytes)]
+        assert frames == [b"\1" b"1\n", b"\3\4", b"\1" b"2\n", b"\1" b"3\n"]
+        assert (await control.run("echo", "next")).of(1) == b"next\n"
+
+
 async def test_merged_frames(emulator):
     async with faulty(emulator, "merged_frames", bytes=3) as (client, name, _):
         async with client.session.post(f"/v1/sprites/{name}/exec?cmd=sh&cmd=-c&cmd=echo one; exit 4") as answer:
