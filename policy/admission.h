@@ -20,6 +20,7 @@
 #define ADMISSION_KID_LEN   16
 #define ADMISSION_LEASE_LEN 24 /* 96 random bits as hexadecimal text */
 #define ADMISSION_NAMES_MAX 8192
+#define ADMISSION_EGRESS_MAX 1000
 
 enum admission_code {
 	ADMISSION_GRANTED,
@@ -79,6 +80,7 @@ struct admission_answer {
 	struct admission_lease lease; /* when granted */
 	uint64_t output_bytes;        /* granted for each stream */
 	uint64_t max_input_bytes;     /* 0 = none of its own */
+	char egress[ADMISSION_EGRESS_MAX + 1]; /* what the command may reach: domains and `defaults`, separated by blanks; "" = nothing */
 	uint64_t retry_after_ms;      /* for ADMISSION_QUOTA and ADMISSION_UNAVAILABLE */
 	char violated[128];           /* JSON array of policy names, e.g. ["rate","concurrency"]; "[]" when none */
 	char shadowed[160];           /* the same of limits that would have refused, but only are looked at so far */

@@ -35,6 +35,7 @@ static const struct rule {
 	{"env", "environment", RECORD_ENV_ALLOW, FORM_TEXT},
 	{"ip", "networks", RECORD_IP_ALLOW, FORM_NETWORKS},
 	{"shadow", "shadow", RECORD_SHADOW, FORM_TEXT},
+	{"egress", "egress", RECORD_EGRESS, FORM_TEXT},
 };
 
 static uint64_t number_of(const struct record *record, enum record_field field)
@@ -63,6 +64,7 @@ static const char *text_of(const struct record *record, enum record_field field)
 	case RECORD_ENV_ALLOW: return record->env_allow;
 	case RECORD_IP_ALLOW: return record->ip_allow;
 	case RECORD_SHADOW: return record->shadow;
+	case RECORD_EGRESS: return record->egress;
 	default: return "";
 	}
 }

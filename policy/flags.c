@@ -1,5 +1,6 @@
 #include "policy/flags.h"
 
+#include "gateway/base/domain.h"
 #include "gateway/base/hmac.h"
 #include "gateway/base/utf8.h"
 #include "policy/limits.h"
@@ -229,6 +230,16 @@ static int read_ip(struct slice text, struct flags *flags)
 	return used ? 0 : -EINVAL;
 }
 
+static bool is_reachable(struct slice word)
+{
+	return slice_equal(word, SLICE("defaults")) || domain_is_pattern(word);
+}
+
+static int read_egress(struct slice text, struct flags *flags)
+{
+	return read_list(text, flags->record.egress, sizeof flags->record.egress, is_reachable);
+}
+
 static int read_policy(struct slice text, struct flags *flags)
 {
 	if (!record_policy_name_is_valid(text))
@@ -300,6 +311,10 @@ static const struct flag known[] = {
 	 "only these variables (all)", read_env, BITS1(ENV_ALLOW), ALL | REMOVABLE},
 	{"--ip", "NET,NET,...", "networks such as 192.0.2.0/24 or 2001:db8::/32, separated by commas, at most 32",
 	 "only from these networks (from anywhere)", read_ip, BITS1(IP_ALLOW), ALL | REMOVABLE},
+	{"--egress", "A,B,...",
+	 "defaults (the list of the Sprites service) or names of domains in lower case, such as pypi.org or *.pythonhosted.org, separated by "
+	 "commas, 1000 bytes in all",
+	 "what commands may reach in the network (none: nothing)", read_egress, BITS1(EGRESS), ALL | REMOVABLE},
 	{"--scope", "A,B,...", "exec:run", "what it may be used for (exec:run)", read_scope, BITS1(SCOPES), ALL},
 	{"--shadow", "A,B,...",
 	 "of rate, actor-rate, concurrency, actor-concurrency, budget, output-budget, network, command, environment and input",

@@ -131,6 +131,8 @@ static void test_lists(void **state UNUSED)
 	assert_string_equal(good("--actor a --env LANG,LC_*").env_allow, "LANG LC_*");
 	assert_string_equal(good("--actor a --env -").env_allow, "-");
 	assert_string_equal(good("--actor a --shadow rate,budget").shadow, "rate budget");
+	assert_string_equal(good("--actor a --egress defaults,pypi.org,*.pythonhosted.org").egress, "defaults pypi.org *.pythonhosted.org");
+	assert_string_equal(good("--actor a --egress none").egress, "");
 	bad("--actor a --env A*B", "--env \"A*B\": must be names of variables, separated by commas, 1000 bytes in all; B_* is all that begin so, - is no variable");
 	bad("--actor a --scope all", "--scope \"all\": must be exec:run");
 	bad("--actor a --shadow scope",
@@ -159,7 +161,7 @@ static void test_problems_name_the_flag(void **state UNUSED)
 	bad("--actor a --expires never", "--expires \"never\": must be a time, such as 12h or 90d: 1s to 3650d");
 	bad("--actor a --actor b", "--actor is given twice");
 	bad("--actor a --json=1", "--json takes no value");
-	bad("--actor a --egress none", "--egress is no flag of this command; --help lists them");
+	bad("--actor a --paths none", "--paths is no flag of this command; --help lists them");
 	bad("ann", "ann is no flag of this command; --help lists them");
 	bad("--actor \x1b[31mred", "--actor \"?[31mred\": must be 1 to 128 printable ASCII characters without blanks and quotes");
 }

@@ -50,6 +50,7 @@ static const struct field fields[RECORD_FIELDS] = {
 	[RECORD_ENV_ALLOW] = TEXT(env_allow),
 	[RECORD_IP_ALLOW] = TEXT(ip_allow),
 	[RECORD_SHADOW] = TEXT(shadow),
+	[RECORD_EGRESS] = TEXT(egress),
 };
 
 static bool is_present(const struct record *record, size_t field)

@@ -53,6 +53,7 @@ enum record_field {
 	RECORD_ENV_ALLOW,
 	RECORD_IP_ALLOW,
 	RECORD_SHADOW,
+	RECORD_EGRESS,
 	RECORD_FIELDS,
 };
 
@@ -84,6 +85,7 @@ struct record {
 	char env_allow[RECORD_CMDS_MAX + 1]; /* names of variables, X_* = all that begin so; empty = all */
 	char ip_allow[RECORD_NETS_MAX + 1];  /* networks: <32 hexadecimal digits>/<bits>; empty = from anywhere */
 	char shadow[RECORD_TEXT_MAX + 1];    /* limits that only are looked at */
+	char egress[RECORD_CMDS_MAX + 1];    /* domains that commands may reach, *.suffix, `defaults`; empty = no network */
 };
 
 /* Names and values as HSET wants them, alternating, of all fields that are present; the count is returned. Numbers live in `numbers`. */

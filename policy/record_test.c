@@ -10,7 +10,7 @@
 
 static const struct record full = {
 	.present = RECORD_BIT(RECORD_FIELDS) - 1,
-	.mac = "m", .pep = "p", .pmac = "o", .pmac_until = 16, .created_by = "root", .bud_out = 17, .env_allow = "LANG", .ip_allow = "n", .shadow = "rate",
+	.mac = "m", .pep = "p", .pmac = "o", .pmac_until = 16, .created_by = "root", .bud_out = 17, .env_allow = "LANG", .ip_allow = "n", .shadow = "rate", .egress = "pypi.org",
 	.status = "active", .actor = "ann", .name = "a b", .created = 1, .nbf = 2, .exp = UINT64_MAX,
 	.scopes = "exec:run", .rate_n = 3, .rate_per_ms = 4, .burst = 5, .arate_n = 6, .arate_per_ms = 7, .aburst = 8, .conc = 9,
 	.aconc = 10, .bud_ms = 11, .max_ms = 12, .max_out = 13, .max_in = 14, .cmds = "ls cat", .pol = "q", .ver = 15,

@@ -27,6 +27,7 @@ enum slot {
 	SLOT_OUTPUT_BUDGET = SLOT_BUDGET + 4, /* limit, used, held bytes */
 	SLOT_SHADOWED = SLOT_OUTPUT_BUDGET + 3,
 	SLOT_WHAT,
+	SLOT_EGRESS,
 	SLOT_COUNT,
 };
 
@@ -164,7 +165,8 @@ static int read_full(const redisReply *array, struct admission_answer *answer, u
 	    !copy_at(array, SLOT_POLICY, answer->policy, sizeof answer->policy) ||
 	    !copy_at(array, SLOT_DAY, lease->day, sizeof lease->day) ||
 	    !write_violated(text_at(array, SLOT_VIOLATED), answer->violated, sizeof answer->violated) ||
-	    !write_violated(text_at(array, SLOT_SHADOWED), answer->shadowed, sizeof answer->shadowed))
+	    !write_violated(text_at(array, SLOT_SHADOWED), answer->shadowed, sizeof answer->shadowed) ||
+	    !copy_at(array, SLOT_EGRESS, answer->egress, sizeof answer->egress))
 		return -EPROTO;
 	read_what(text_at(array, SLOT_WHAT), answer);
 	memcpy(lease->actor, answer->actor, sizeof lease->actor);

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <hiredis/hiredis.h>
 
-#define SLOTS 34
+#define SLOTS 35
 
 /* An answer of the script as hiredis would hand it over. */
 struct fake {
@@ -47,6 +47,7 @@ static void fill(struct fake *fake, const char *code)
 	set_text(fake, 6, "");
 	set_text(fake, 32, "");
 	set_text(fake, 33, "");
+	set_text(fake, 34, "pypi.org");
 	fake->reply = (redisReply){.type = REDIS_REPLY_ARRAY, .elements = SLOTS, .element = fake->pointer};
 }
 
@@ -58,6 +59,7 @@ static void test_granted(void **state UNUSED)
 	fill(&fake, "granted");
 	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
 	assert_int_equal(answer.code, ADMISSION_GRANTED);
+	assert_string_equal(answer.egress, "pypi.org");
 	assert_string_equal(answer.actor, "ann");
 	assert_string_equal(answer.policy, "batch");
 	assert_int_equal(answer.policy_version, 7);

@@ -71,6 +71,7 @@ static void audit_run(struct exec_agent *agent, const struct exec_job *job, cons
 	record.code = job->answer.code;
 	record.command_sha256 = slice_str(job->command_sha256);
 	record.granted_ms = job->timeout_ms;
+	record.egress = job->egress;
 	record.sandbox = slice_str(result->sandbox);
 	record.tier = job->tier;
 	record.outcome = exec_outcome_name(job->outcome);

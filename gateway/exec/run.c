@@ -16,9 +16,10 @@
 #define LINGER_MS     250
 #define CHECK_MS      10000 /* the lease lasts 15 s longer than the command may, killing takes 3 */
 #define PING_MS	      15000 /* a stream that is silent so long says that it is alive */
+#define OPEN_LEAST_MS 1000 /* the lease's 15 s have this left, after killing and checking */
 #define TRIES	      2
 
-enum run_state { CLAIMING, RUNNING, TERMINATING, KILLING, CHECKING, LINGERING, FREED };
+enum run_state { CLAIMING, OPENING, RUNNING, TERMINATING, KILLING, CHECKING, LINGERING, FREED };
 
 struct run {
 	const struct run_owner *owner;
@@ -43,6 +44,7 @@ struct run {
 };
 
 static void start_claim(struct run *run);
+static void try_again(struct run *run, const char *reason);
 
 static void on_closed(uv_handle_t *handle)
 {
@@ -257,6 +259,9 @@ static void on_timer(uv_timer_t *timer)
 	case LINGERING:
 		release(run);
 		break;
+	case OPENING:
+		try_again(run, "The sandbox's network was not opened in time.");
+		break;
 	case CLAIMING:
 	case FREED:
 		break;
@@ -408,6 +413,32 @@ static void launch(struct run *run)
 	}
 }
 
+static uint64_t wait_left_ms(const struct run *run)
+{
+	uint64_t waited_ms = (clock_mono_us() - run->claim_start_us) / 1000;
+	return waited_ms < run->owner->wait_ms ? run->owner->wait_ms - waited_ms : 0;
+}
+
+static void on_opened(void *ctx, enum provider_code code)
+{
+	struct run *run = ctx;
+	uv_timer_stop(&run->timer);
+	run->result.claim_us = clock_mono_us() - run->claim_start_us;
+	if (code == PROVIDER_OK)
+		launch(run);
+	else
+		try_again(run, "The sandbox's network could not be opened as the token says.");
+}
+
+/* Getting a Sprite and opening its network share the wait, but for a second: a Sprite may be ready at its very end. */
+static void open_network(struct run *run)
+{
+	uint64_t left_ms = wait_left_ms(run);
+	enter(run, OPENING, left_ms > OPEN_LEAST_MS ? left_ms : OPEN_LEAST_MS);
+	if (pool_open_network(run->owner->pool, run->member, run->job->egress, on_opened, run) < 0)
+		try_again(run, "The sandbox's network could not be opened as the token says.");
+}
+
 static void on_granted(void *ctx, const struct pool_grant *grant)
 {
 	struct run *run = ctx;
@@ -418,7 +449,10 @@ static void on_granted(void *ctx, const struct pool_grant *grant)
 		run->sandbox = grant->sandbox;
 		run->result.tier = grant->tier;
 		snprintf(run->result.sandbox, sizeof run->result.sandbox, "%s", pool_member_name(grant->member));
-		launch(run);
+		if (run->job->egress[0])
+			open_network(run);
+		else
+			launch(run);
 		return;
 	}
 	bool late = grant->code == POOL_E_UNAVAILABLE || grant->code == POOL_E_DEADLINE, stopping = grant->code == POOL_E_STOPPING;
@@ -438,11 +472,9 @@ static uint64_t tenant_of(const struct exec_job *job)
 /* Both tries share the wait: the lease has 15 s more than the command for it, for killing and for settling. */
 static void start_claim(struct run *run)
 {
-	uint64_t waited_ms = (clock_mono_us() - run->claim_start_us) / 1000;
 	run->state = CLAIMING;
 	run->tries++;
-	uint64_t wait_ms = waited_ms < run->owner->wait_ms ? run->owner->wait_ms - waited_ms : 0;
-	if (pool_claim(run->owner->pool, tenant_of(run->job), wait_ms, on_granted, run, &run->claim) < 0)
+	if (pool_claim(run->owner->pool, tenant_of(run->job), wait_left_ms(run), on_granted, run, &run->claim) < 0)
 		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, "The gateway is out of memory.");
 }
 
@@ -498,6 +530,8 @@ void run_cancel(struct run *run)
 	if (run->state == CLAIMING) {
 		pool_cancel(run->owner->pool, run->claim);
 		run->claim = NULL;
+	}
+	if (run->state == CLAIMING || run->state == OPENING) {
 		finish(run, EXEC_CANCELED);
 		return;
 	}

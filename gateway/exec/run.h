@@ -1,7 +1,7 @@
 /*
  * run - one command's life: claim a Sprite, run, time out, cancel, settle, give the Sprite back
  *
- *   CLAIMING → RUNNING → (TERMINATING → KILLING →) (CHECKING →) answered → LINGERING → freed
+ *   CLAIMING → (OPENING →) RUNNING → (TERMINATING → KILLING →) (CHECKING →) answered → LINGERING → freed
  *
  * The job is answered exactly once and its lease settled exactly once, together. A Sprite that was used is never used again.
  * While a streamed answer is full the Sprite's output is not read; the timeout goes on.

@@ -310,7 +310,8 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 		break;
 	case MACHINE_RETURN:
 	case MACHINE_RELEASE:
-		machine_release(machine, now_us, event->member, event->type == MACHINE_RELEASE);
+		machine_release(machine, now_us, event->member,
+				event->type == MACHINE_RETURN ? MACHINE_UNUSED : event->opened ? MACHINE_OPENED : MACHINE_USED);
 		break;
 	case MACHINE_LOST:
 		machine_lost(machine, now_us, event->member, event->waiter);

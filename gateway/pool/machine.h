@@ -100,6 +100,7 @@ struct machine_event {
 	enum lease_refusal refusal;
 	const struct lease_fleet *fleet;
 	const struct lease_record *record;
+	bool opened;   /* of a release: its network was open, it is for nobody else */
 	bool outdated; /* prepared in another way than now */
 	uint64_t sent_us;
 	bool unsent;     /* the operation was never begun: it certainly had no effect */

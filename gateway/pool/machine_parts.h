@@ -117,7 +117,9 @@ void machine_prepare(struct machine *machine, uint64_t now_us, struct pool_membe
 void machine_prepared(struct machine *machine, uint64_t now_us, const struct machine_event *event);
 void machine_restored(struct machine *machine, uint64_t now_us, const struct machine_event *event);
 void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *member, struct machine_waiter *waiter);
-void machine_release(struct machine *machine, uint64_t now_us, struct pool_member *member, bool used);
+/* MACHINE_OPENED: used, with a network that was open. */
+enum machine_use { MACHINE_UNUSED, MACHINE_USED, MACHINE_OPENED };
+void machine_release(struct machine *machine, uint64_t now_us, struct pool_member *member, enum machine_use use);
 
 /* The warm tier has a place for it. */
 bool machine_may_park(const struct machine *machine, const struct pool_member *member, const struct stock *stock);

@@ -215,7 +215,7 @@ static void lost(struct machine *machine, uint64_t now_us, struct pool_member *m
 void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *member, struct machine_waiter *waiter)
 {
 	if (waiter)
-		machine_release(machine, now_us, member, false);
+		machine_release(machine, now_us, member, MACHINE_UNUSED);
 	/* The channel of a member that was handed over is its user's affair. */
 	if (member->state == POOL_HOT)
 		lost(machine, now_us, member);
@@ -263,11 +263,11 @@ static bool may_recycle(const struct machine *machine, const struct pool_member 
 	       idle < tenant->held + SPARE_OWNED && idle <= may;
 }
 
-static void used(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct fair_tenant *tenant)
+static void used(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct fair_tenant *tenant, enum machine_use use)
 {
 	estimate_add(&machine->hold, now_us - member->since_us);
 	member->uses++;
-	if (may_recycle(machine, member, tenant, now_us)) {
+	if (use != MACHINE_OPENED && may_recycle(machine, member, tenant, now_us)) {
 		member->owned = true;
 		member->owner = tenant->id;
 		if (machine_move(machine, member, POOL_RECYCLING, now_us))
@@ -279,15 +279,15 @@ static void used(struct machine *machine, uint64_t now_us, struct pool_member *m
 	member->wait_us = now_us + DEFER_US;
 }
 
-void machine_release(struct machine *machine, uint64_t now_us, struct pool_member *member, bool was_used)
+void machine_release(struct machine *machine, uint64_t now_us, struct pool_member *member, enum machine_use use)
 {
 	if (member->state != POOL_LEASED) {
 		roster_impossible(&machine->roster);
 		return;
 	}
 	struct fair_tenant *tenant = TAKE(member->tenant);
-	if (was_used)
-		used(machine, now_us, member, tenant);
+	if (use != MACHINE_UNUSED)
+		used(machine, now_us, member, tenant, use);
 	else
 		machine_move(machine, member, machine_is_doomed(machine, member) ? POOL_DESTROYING : POOL_HOT, now_us);
 	fair_unhold(&machine->fair, tenant);

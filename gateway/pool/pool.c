@@ -23,6 +23,7 @@ struct pool_claim {
 };
 
 struct operation;
+struct opening;
 
 struct pool {
 	struct provider provider;
@@ -40,6 +41,7 @@ struct pool {
 	uint64_t armed_us;
 	uint64_t impossible; /* as told to the observer so far */
 	struct operation *operations;
+	struct opening *openings;
 	size_t handles;
 	bool acting, unauthorized, stopped, freeing;
 	size_t left;
@@ -221,6 +223,7 @@ static void take_sandbox(struct pool *pool, struct pool_member *member, struct s
 {
 	member->pool = pool;
 	member->sandbox = sandbox;
+	member->opened = false;
 	sandbox_on_lost(sandbox, on_lost, member);
 }
 
@@ -322,6 +325,56 @@ static void ask(struct pool *pool, struct pool_member *member, enum verb verb)
 	}
 	DL_APPEND(pool->operations, operation);
 	operation = NULL;
+}
+
+/* --- opening a network ------------------------------------------------------------------------ */
+
+/* As an operation, it may outlive the pool, and the claim: `pool` is NULL then. */
+struct opening {
+	struct opening *prev, *next;
+	struct pool *pool;
+	const struct pool_member *member;
+	pool_opened done;
+	void *ctx;
+};
+
+static void on_opened(void *ctx, const struct provider_result *result)
+{
+	CLEANUP(free_ptr) struct opening *opening = ctx;
+	if (!opening->pool)
+		return;
+	DL_DELETE(opening->pool->openings, opening);
+	if (result->code != PROVIDER_OK)
+		log_warning("pool: open %s: %s", opening->member->name, result->detail);
+	opening->done(opening->ctx, result->code);
+}
+
+int pool_open_network(struct pool *pool, struct pool_member *member, const char *profile, pool_opened done, void *ctx)
+{
+	const struct provider *provider = &pool->provider;
+	struct opening *opening = calloc(1, sizeof *opening);
+	if (!opening)
+		return -ENOMEM;
+	*opening = (struct opening){.pool = pool, .member = member, .done = done, .ctx = ctx};
+	member->opened = true;
+	int r = provider->ops->open_network(provider->self, member->name, profile, on_opened, opening);
+	if (r < 0)
+		free(opening);
+	else
+		DL_APPEND(pool->openings, opening);
+	return r;
+}
+
+/* `member` NULL: all. */
+static void forget_openings(struct pool *pool, const struct pool_member *member)
+{
+	struct opening *opening, *next;
+	DL_FOREACH_SAFE(pool->openings, opening, next) {
+		if (member && opening->member != member)
+			continue;
+		DL_DELETE(pool->openings, opening);
+		opening->pool = NULL;
+	}
 }
 
 static void do_close(struct pool_member *member)
@@ -522,7 +575,8 @@ void pool_cancel(struct pool *pool, struct pool_claim *claim)
 
 void pool_release(struct pool *pool, struct pool_member *member)
 {
-	step(pool, (struct machine_event){.type = MACHINE_RELEASE, .member = member});
+	forget_openings(pool, member);
+	step(pool, (struct machine_event){.type = MACHINE_RELEASE, .member = member, .opened = member->opened});
 }
 
 const char *pool_member_name(const struct pool_member *member)
@@ -578,6 +632,7 @@ void pool_free(struct pool *pool, void (*on_freed)(void *ctx), void *ctx)
 	struct operation *operation;
 	DL_FOREACH(pool->operations, operation)
 		operation->pool = NULL;
+	forget_openings(pool, NULL);
 	for (int state = 0; state < POOL_STATES; state++) {
 		struct pool_member *member;
 		DL_FOREACH(pool->machine.roster.lists[state], member)

@@ -43,6 +43,7 @@ struct pool_member {
 	uint64_t doubtful_us; /* destroying: its creation was never confirmed, it may yet appear until then; 0 = it was */
 	uint64_t absent_us;  /* destroying: first answer that it does not exist, not contradicted since; 0 = none */
 	/* The driver's. */
+	bool opened;         /* its network was, for the command that has it */
 	char name[PROVIDER_NAME_MAX + 1];
 	struct sandbox *sandbox;
 	struct pool *pool;

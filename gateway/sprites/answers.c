@@ -1,7 +1,9 @@
 #include "gateway/sprites/answers.h"
 
+#include "gateway/base/domain.h"
 #include "gateway/sprites/progress.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #define MAX_DEPTH 32
@@ -157,11 +159,29 @@ static void judge_sprite(struct verdict *verdict, enum sprites_call call, const 
 		contradict(verdict, call, "the answer is not the Sprite that was asked for");
 }
 
-static void judge_policy(struct verdict *verdict, struct slice text)
+int answers_open_policy(struct slice profile, struct buf *out)
+{
+	struct slice word;
+	size_t count = 0;
+	int r = buf_append(out, SLICE("{\"rules\":["));
+	while (r == 0 && profile.len && slice_next(&profile, ' ', &word)) {
+		bool defaults = slice_equal(word, SLICE("defaults"));
+		if (!defaults && !domain_is_pattern(word))
+			return -EINVAL;
+		r = defaults ? buf_append(out, SLICE("{\"include\":\"defaults\"},"))
+			     : buf_printf(out, "{\"domain\":\"%.*s\",\"action\":\"allow\"},", SLICE_FMT(word));
+		count++;
+	}
+	if (r == 0 && !count)
+		return -EINVAL;
+	return r < 0 ? r : buf_append(out, SLICE("{\"domain\":\"*\",\"action\":\"deny\"}]}"));
+}
+
+static void judge_policy(struct verdict *verdict, struct slice text, const char *policy)
 {
 	struct json_failure failure;
 	CLEANUP(json_decref_ptr) json_t *body = json_parse(text, MAX_DEPTH, &failure);
-	CLEANUP(json_decref_ptr) json_t *wanted = json_parse(SLICE(ANSWERS_POLICY), MAX_DEPTH, &failure);
+	CLEANUP(json_decref_ptr) json_t *wanted = json_parse(slice_str(policy ? policy : ANSWERS_POLICY), MAX_DEPTH, &failure);
 	if (!wanted || !json_equal(json_object_get(body, "rules"), json_object_get(wanted, "rules"))) {
 		contradict(verdict, SPRITES_GET_POLICY,
 		           "the network policy that was read back is not the one that was set");
@@ -214,7 +234,7 @@ void answers_judge(struct verdict *verdict, enum sprites_call call, const char *
 	if (call == SPRITES_CREATE || call == SPRITES_GET)
 		judge_sprite(verdict, call, name, answer->body);
 	else if (call == SPRITES_GET_POLICY)
-		judge_policy(verdict, answer->body);
+		judge_policy(verdict, answer->body, answer->policy);
 	else if (call == SPRITES_CHECKPOINT || call == SPRITES_RESTORE)
 		progress_judge(verdict, call, answer->body);
 }

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "gateway/base/buf.h"
 #include "gateway/json/json.h"
 #include "gateway/sprites/observer.h"
 
@@ -30,6 +31,7 @@ struct answer {
 	struct rate_fields rate;
 	struct slice body;
 	const char *failure;
+	const char *policy; /* of SPRITES_GET_POLICY: what was set; NULL = ANSWERS_POLICY */
 };
 
 struct verdict {
@@ -48,8 +50,12 @@ struct verdict {
 /* `name`: the Sprite asked for, which a created or found Sprite must carry. */
 void answers_judge(struct verdict *verdict, enum sprites_call call, const char *name, const struct answer *answer);
 
-/* The one policy that is ever set: no network at all. */
+/* The policy of a Sprite that nobody has claimed: no network at all. */
 #define ANSWERS_POLICY "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"}]}"
+
+/* The policy that opens a network for a profile: names of domains (also *.suffix), separated by blanks, and the word `defaults`, which is
+ * the provider's own list. -EINVAL for anything else, and for nothing: no rules would be no policy. */
+MUST_CHECK int answers_open_policy(struct slice profile, struct buf *out);
 
 /* One page of the list, owned by the caller (json_decref): an object whose "sprites" is an array of objects with string
  * names. *token is the next page's, empty at the end; borrowed from the page. NULL and a verdict when it is not that.

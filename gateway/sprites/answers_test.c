@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 static struct verdict verdict;
@@ -259,6 +261,44 @@ static void test_long_detail(void **state UNUSED)
 	assert_true(strlen(verdict.detail) < ANSWERS_DETAIL);
 }
 
+static bool opens(const char *profile, const char *rules)
+{
+	struct buf text = BUF_MAX(4096);
+	char wanted[512];
+	snprintf(wanted, sizeof wanted, "{\"rules\":[%s{\"domain\":\"*\",\"action\":\"deny\"}]}", rules);
+	bool same = answers_open_policy(slice_str(profile), &text) == 0 && slice_equal(buf_peek(&text), slice_str(wanted));
+	buf_deinit(&text);
+	return same;
+}
+
+static void test_open_policy(void **state UNUSED)
+{
+	assert_true(opens("defaults", "{\"include\":\"defaults\"},"));
+	assert_true(opens("a.test *.b.test", "{\"domain\":\"a.test\",\"action\":\"allow\"},{\"domain\":\"*.b.test\",\"action\":\"allow\"},"));
+	static const char *const wrong[] = {"", " ", "*", "none", "com", "a.test  b.test", "A.test", "a..test", ".a.test", "a.test.",
+					    "-a.test", "a-.test", "a_b.test", "a.*.test", "**.a.test", "a.test\"", "a.test\n", "1.2.3.4/8"};
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		struct buf text = BUF_MAX(4096);
+		assert_int_equal(answers_open_policy(slice_str(wrong[i]), &text), -EINVAL);
+		buf_deinit(&text);
+	}
+}
+
+/* What was set for a claim is what must be read back; a closed network is not. */
+static void test_open_policy_read_back(void **state UNUSED)
+{
+	static const char policy[] = "{\"rules\":[{\"domain\":\"a.test\",\"action\":\"allow\"},{\"domain\":\"*\",\"action\":\"deny\"}]}";
+	static const struct {
+		const char *body;
+		enum provider_code code;
+	} cases[] = {{policy, PROVIDER_OK}, {ANSWERS_POLICY, PROVIDER_POLICY}, {"{\"rules\":[]}", PROVIDER_POLICY}, {"", PROVIDER_POLICY}};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct answer answer = {.status = 200, .body = slice_str(cases[i].body), .rate = RATE_FIELDS_NONE, .failure = "", .policy = policy};
+		answers_judge(&verdict, SPRITES_GET_POLICY, "sg-1", &answer);
+		assert_int_equal(verdict.code, cases[i].code);
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -266,6 +306,7 @@ int main(void)
 	        cmocka_unit_test(test_creation_limit), cmocka_unit_test(test_limits_of_other_calls),
 	        cmocka_unit_test(test_errors), cmocka_unit_test(test_delete), cmocka_unit_test(test_policy),
 	        cmocka_unit_test(test_kill),   cmocka_unit_test(test_list),   cmocka_unit_test(test_long_detail),
+	        cmocka_unit_test(test_open_policy), cmocka_unit_test(test_open_policy_read_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,6 +34,7 @@ struct call {
 	client_done done;
 	void *ctx;
 	unsigned pages;
+	char *policy; /* that should be read; NULL = ANSWERS_POLICY */
 	char *token; /* the page that is being asked for; NULL = the first */
 };
 
@@ -52,6 +53,7 @@ static void call_free(struct call *call)
 	buf_deinit(&call->body);
 	free(call->name);
 	free(call->token);
+	free(call->policy);
 	free(call);
 }
 
@@ -144,15 +146,15 @@ static int send_request(struct call *call, const char *method, const char *path,
 	return 0;
 }
 
-/* One request about one Sprite. `rest` follows the name. */
-static int ask(struct client *client, enum sprites_call kind, const char *method, const char *name, const char *rest,
-               const char *json, client_done done, void *ctx)
+/* One request about one Sprite. `rest` follows the name, `policy` is what the answer is compared with. */
+static int ask_about(struct client *client, enum sprites_call kind, const char *method, const char *name, const char *rest,
+                     const char *json, const char *policy, client_done done, void *ctx)
 {
 	if (client->count >= client->options.max_calls)
 		return -EBUSY;
 	CLEANUP(call_free_ptr) struct call *call = call_new(client, kind, name, done, ctx);
 	CLEANUP(buf_deinit) struct buf path = BUF_MAX(URL_MAX);
-	if (!call)
+	if (!call || (policy && !(call->policy = slice_dup(slice_str(policy)))))
 		return -ENOMEM;
 	int r = buf_append_char(&path, '/');
 	if (r == 0)
@@ -164,6 +166,12 @@ static int ask(struct client *client, enum sprites_call kind, const char *method
 	if (r == 0)
 		call = NULL;
 	return r;
+}
+
+static int ask(struct client *client, enum sprites_call kind, const char *method, const char *name, const char *rest,
+               const char *json, client_done done, void *ctx)
+{
+	return ask_about(client, kind, method, name, rest, json, NULL, done, ctx);
 }
 
 int client_create(struct client *client, const char *name, client_done done, void *ctx)
@@ -199,6 +207,16 @@ int client_close_network(struct client *client, const char *name, client_done do
 int client_check_network(struct client *client, const char *name, client_done done, void *ctx)
 {
 	return ask(client, SPRITES_GET_POLICY, "GET", name, "/policy/network", NULL, done, ctx);
+}
+
+int client_open_network(struct client *client, const char *name, const char *policy, client_done done, void *ctx)
+{
+	return ask(client, SPRITES_SET_POLICY, "POST", name, "/policy/network", policy, done, ctx);
+}
+
+int client_check_open(struct client *client, const char *name, const char *policy, client_done done, void *ctx)
+{
+	return ask_about(client, SPRITES_GET_POLICY, "GET", name, "/policy/network", NULL, policy, done, ctx);
 }
 
 int client_checkpoint(struct client *client, const char *name, client_done done, void *ctx)
@@ -371,6 +389,7 @@ static void on_done(struct curl_transfer *transfer, CURLcode result)
 {
 	struct call *call = transfer->ctx;
 	struct answer answer = answer_of(call, result);
+	answer.policy = call->policy;
 	if (call->kind == SPRITES_LIST) {
 		page_done(call, &answer);
 		return;

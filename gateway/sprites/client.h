@@ -44,6 +44,10 @@ MUST_CHECK int client_delete(struct client *client, const char *name, client_don
 MUST_CHECK int client_close_network(struct client *client, const char *name, client_done done, void *ctx);
 MUST_CHECK int client_check_network(struct client *client, const char *name, client_done done, void *ctx);
 
+/* Sets another network policy (answers_open_policy); reads it back and compares it. */
+MUST_CHECK int client_open_network(struct client *client, const char *name, const char *policy, client_done done, void *ctx);
+MUST_CHECK int client_check_open(struct client *client, const char *name, const char *policy, client_done done, void *ctx);
+
 /* All Sprites whose name begins with `prefix`: one `found` each as the pages come (it must not call back), then `done`.
  * Only with PROVIDER_OK is it all of them. */
 MUST_CHECK int client_list(struct client *client, const char *prefix, provider_found found, client_done done,

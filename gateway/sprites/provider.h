@@ -69,6 +69,11 @@ struct provider_ops {
 	 * this provider cannot. */
 	int (*restore)(void *self, const char *name, provider_done done, void *ctx);
 
+	/* Opens the network of a Sprite that was claimed, for the command that is about to run there: names of domains (also *.suffix),
+	 * separated by blanks, and `defaults`, the provider's own list. Set and read back; all else stays closed. PROVIDER_POLICY: it
+	 * could not be done, or it is not certain that it was. -EINVAL: not such a profile. Nobody else may have this Sprite. */
+	int (*open_network)(void *self, const char *name, const char *profile, provider_done done, void *ctx);
+
 	/* Ends every prepare, wake and restore that is under way: each `done` comes soon, but not during this call, with
 	 * PROVIDER_UNAVAILABLE unless it was known how it ended. NULL: they end by themselves. */
 	void (*abandon)(void *self);

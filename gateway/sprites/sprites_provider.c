@@ -45,6 +45,7 @@ struct work {
 	struct sandbox *sandbox;
 	char said[BASELINES_MARK]; /* by the command of a step */
 	size_t said_len;
+	char *policy;          /* of open_network */
 	unsigned control_404s; /* of the API in front of the Sprite */
 	bool told;             /* `done` has run: only a REST call is still out */
 	bool calling;          /* … and will come back to us */
@@ -72,11 +73,17 @@ static struct work *work_new(struct sprites_provider *provider, const char *name
 	return work;
 }
 
+static void dispose(struct work *work)
+{
+	free(work->policy);
+	free(work);
+}
+
 static void on_handle_closed(uv_handle_t *handle)
 {
 	struct work *work = handle->data;
 	if (!--work->handles)
-		free(work);
+		dispose(work);
 }
 
 static void work_free(struct work *work)
@@ -86,7 +93,7 @@ static void work_free(struct work *work)
 		work->next->link = work->link;
 	sandbox_close(work->sandbox);
 	if (!work->handles) {
-		free(work);
+		dispose(work);
 		return;
 	}
 	uv_close((uv_handle_t *)&work->pause, on_handle_closed);
@@ -550,6 +557,39 @@ static int restore(void *self, const char *name, provider_done done, void *ctx)
 	return prepare_as(self, PREPARATION_RESTORED, name, done, ctx);
 }
 
+/* --- opening a network --- */
+
+static void on_open_checked(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	work->verdict = *verdict;
+	tell(work, verdict->code);
+}
+
+static void on_opened(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	work->verdict = *verdict;
+	if (verdict->code != PROVIDER_OK)
+		tell(work, verdict->code);
+	else if (client_check_open(work->provider->client, work->name, work->policy, on_open_checked, work) < 0)
+		fail(work, "open: the network policy could not be read back", 0);
+}
+
+static int open_network(void *self, const char *name, const char *profile, provider_done done, void *ctx)
+{
+	struct sprites_provider *provider = self;
+	CLEANUP(buf_deinit) struct buf policy = BUF_MAX(64 * 1024);
+	int r = valid_name(name) ? answers_open_policy(slice_str(profile), &policy) : -EINVAL;
+	if (r < 0)
+		return r;
+	struct work *work = work_new(provider, name, done, ctx);
+	if (!work)
+		return -ENOMEM;
+	work->policy = buf_take_string(&policy);
+	return started(work, work->policy ? client_open_network(provider->client, name, work->policy, on_opened, work) : -ENOMEM);
+}
+
 static void abandon_preparations(void *self)
 {
 	struct sprites_provider *provider = self;
@@ -559,7 +599,7 @@ static void abandon_preparations(void *self)
 }
 
 static const struct provider_ops ops = {
-        .create = create, .prepare = prepare, .wake = wake, .restore = restore, .abandon = abandon_preparations, .destroy = destroy, .list = list};
+        .create = create, .prepare = prepare, .wake = wake, .restore = restore, .open_network = open_network, .abandon = abandon_preparations, .destroy = destroy, .list = list};
 
 struct provider sprites_provider_interface(struct sprites_provider *provider)
 {

@@ -48,7 +48,7 @@ const struct audit_column audit_columns[] = {
 	{"id", "text"},		    {"time", "text"},	      {"record", "text"},     {"instance", "text"},	{"exec_id", "text"},
 	{"request_id", "text"},	    {"client", "text"},	      {"kid", "text"},	      {"actor", "text"},	{"policy", "text"},
 	{"policy_version", "integer"}, {"shadow", "text"},    {"decision", "text"},   {"reason", "text"},	{"code", "text"},
-	{"command_sha256", "text"}, {"command", "text"},      {"stdin_bytes", "integer"}, {"granted_ms", "integer"}, {"sandbox", "text"},
+	{"command_sha256", "text"}, {"command", "text"},      {"stdin_bytes", "integer"}, {"granted_ms", "integer"}, {"egress", "text"}, {"sandbox", "text"},
 	{"tier", "text"},	    {"outcome", "text"},      {"exit_code", "integer"}, {"wait_ms", "integer"}, {"wall_ms", "integer"},
 	{"stdout_bytes", "integer"}, {"stderr_bytes", "integer"}, {"lost", "integer"}, {NULL, NULL},
 };
@@ -121,6 +121,7 @@ static int write_line(const struct audit *audit, const struct audit_record *r, s
 	put_json(&w, r->command);
 	put_number(&w, r->stdin_bytes);
 	put_number(&w, r->granted_ms);
+	put_word(&w, r->egress && *r->egress ? r->egress : NULL);
 	put_text(&w, r->sandbox);
 	put_word(&w, r->tier);
 	put_word(&w, r->outcome);

@@ -43,6 +43,7 @@ struct audit_record {
 	struct slice command_sha256;
 	struct slice command; /* JSON text; empty unless it is to be recorded */
 	uint64_t stdin_bytes, granted_ms;
+	const char *egress;   /* what the command may reach */
 	struct slice sandbox;
 	const char *tier, *outcome;
 	uint64_t exit_code, wait_ms, wall_ms, stdout_bytes, stderr_bytes;

@@ -39,7 +39,7 @@ local OF_TOKEN = {
 }
 local OF_BOTH = {
   name = TEXT, created = NUMBER, created_by = TEXT, ver = NUMBER,
-  scopes = TEXT, cmds = TEXT, env_allow = TEXT, ip_allow = TEXT, shadow = TEXT,
+  scopes = TEXT, cmds = TEXT, env_allow = TEXT, ip_allow = TEXT, shadow = TEXT, egress = TEXT,
   rate_n = NUMBER, rate_per_ms = NUMBER, burst = NUMBER, arate_n = NUMBER, arate_per_ms = NUMBER, aburst = NUMBER,
   conc = NUMBER, aconc = NUMBER, bud_ms = NUMBER, bud_out = NUMBER, max_ms = NUMBER, max_out = NUMBER, max_in = NUMBER,
 }
@@ -103,6 +103,7 @@ local function sound()
   for word in string.gmatch(rule('shadow') or '', '%S+') do
     if not listed(SHADOWS, word) then return false end
   end
+  if not string.find(rule('egress') or '', '^[%l%d.*%- ]*$') then return false end
   return (record.actor or '') ~= ''
 end
 
@@ -233,7 +234,7 @@ local function report(code, granted_ms, day, granted_out, what)
     number('arate_n'), number('arate_per_ms'), number('aburst'), actor_left, actor_reset,
     number('conc'), running, number('aconc'), actor_running,
     number('bud_ms'), used, held, day_left, number('bud_out'), out_used, out_held,
-    table.concat(shadowed, ','), what or '',
+    table.concat(shadowed, ','), what or '', rule('egress') or '',
   }
 end
 

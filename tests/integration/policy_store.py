@@ -21,7 +21,7 @@ DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 REPLY = ("code actor pol ver granted_ms day violated wait_us reaped granted_out max_in "
          "rate_n rate_per_ms burst left reset_us arate_n arate_per_ms aburst actor_left actor_reset_us "
-         "conc running aconc actor_running bud_ms used held day_left_us bud_out out_used out_held shadowed what").split()
+         "conc running aconc actor_running bud_ms used held day_left_us bud_out out_used out_held shadowed what egress").split()
 
 LIMITS = {"rate_n": 600, "rate_per_ms": 1000, "burst": 1000, "conc": 1000, "max_ms": 300_000}
 
@@ -317,7 +317,7 @@ class Model:
                 r["rate_n"], r["rate_per_ms"], r["burst"], *states[0],
                 r["arate_n"], r["arate_per_ms"], r["aburst"], *states[1],
                 r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day,
-                r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else ""]
+                r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else "", r["egress"] or ""]
 
     def put_back(self, key, now, since, interval, tau):
         tat, written_with = self.tat.get(key, (now, 0))

@@ -17,7 +17,7 @@ from rig import LOGS, PYTHON, Part, client, free_port, numbers, until
 SECRET = "secret of the audit tests"
 WHEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 MEMBERS = ("id time record instance exec_id request_id client kid actor policy policy_version shadow decision reason code "
-           "command_sha256 command stdin_bytes granted_ms sandbox tier outcome exit_code wait_ms wall_ms stdout_bytes stderr_bytes "
+           "command_sha256 command stdin_bytes granted_ms egress sandbox tier outcome exit_code wait_ms wall_ms stdout_bytes stderr_bytes "
            "lost").split()
 
 
@@ -44,7 +44,7 @@ def path():
 
 
 def test_a_decision_and_a_run(rig, path):
-    gateway = rig.gateway(audit_log=path, token={"actor": "ann", "shadow": "rate", "rate": "1/1d", "burst": 1})
+    gateway = rig.gateway(audit_log=path, token={"actor": "ann", "egress": "a.test,b.test", "shadow": "rate", "rate": "1/1d", "burst": 1})
     gateway.run("true")
     answer = gateway.exec(command="echo 12; echo 3 >&2; exit 3", stdin="abcd", timeout_seconds=20)
     exec_id = answer.json()["exec_id"]
@@ -57,7 +57,7 @@ def test_a_decision_and_a_run(rig, path):
                                 "granted_ms": 20_000, "outcome": None, "sandbox": None, **none}.items()
     assert run.items() >= {"id": f"{exec_id}/run", "kid": gateway.kid, "actor": "ann", "command_sha256": sha, "outcome": "exited",
                            "exit_code": 3, "tier": "cold", "stdin_bytes": None, "granted_ms": 20_000, "stdout_bytes": 3, "stderr_bytes": 2,
-                           "decision": None, **none}.items()
+                           "egress": "a.test b.test", "decision": None, **none}.items()
     assert run["sandbox"].startswith("sg-") and run["wall_ms"] >= 0 and run["wait_ms"] >= 0
     assert len([line for line in records(path) if line["exec_id"] == exec_id]) == 2
     assert oct(path.stat().st_mode & 0o777) == "0o640"

@@ -323,10 +323,10 @@ def test_at_a_terminal_it_asks(cli, redis, server, typed, status):
 
 def test_a_record_that_cannot_be_read_is_shown_as_broken_and_can_be_stopped(cli, redis):
     kid, fine = create(cli), create(cli)
-    redis.hset(f"sg:{{g}}:k:{kid}", "egress", "none")
+    redis.hset(f"sg:{{g}}:k:{kid}", "paths", "none")
     listed = {token["kid"]: token for token in made(cli("list", "--json"))}
-    assert "egress" in listed[kid]["broken"] and "broken" not in listed[fine]
-    assert "broken" in cli("list").stdout and "egress" in cli("show", kid).stdout
+    assert "paths" in listed[kid]["broken"] and "broken" not in listed[fine]
+    assert "broken" in cli("list").stdout and "paths" in cli("show", kid).stdout
     assert cli("set", kid, "--conc", "1").returncode == 1 and cli("resume", kid).returncode == 1
     assert made(cli("revoke", kid, "--json"))["status"] == "revoked"
 

@@ -72,7 +72,7 @@ def test_a_grant_says_what_was_given(timed):
     ({"conc": "x"}, "broken-record"),
     ({"max_ms": None}, "broken-record"),
     ({"actor": None}, "broken-record"),
-    ({"egress": "none"}, "broken-record"),      # a rule of a later version, which this one would not apply
+    ({"paths": "none"}, "broken-record"),      # a rule of a later version, which this one would not apply
     ({"max_in": "1e3"}, "broken-record"),
     ({"max_in": "-1"}, "broken-record"),
     ({"max_out": "1234567890123456"}, "broken-record"),
@@ -470,7 +470,7 @@ def test_a_token_inherits_what_it_does_not_say(timed):
     assert timed.admit(token).ver == 4
 
 
-@pytest.mark.parametrize("change", [{}, {"ver": None}, {"mac": "m"}, {"status": "active"}, {"exp": 0}, {"egress": "none"}, {"conc": "x"},
+@pytest.mark.parametrize("change", [{}, {"ver": None}, {"mac": "m"}, {"status": "active"}, {"exp": 0}, {"paths": "none"}, {"conc": "x"},
                                     {"conc": None}, {"arate_n": 1}])
 def test_a_policy_that_cannot_be_used_refuses(timed, change):
     fields = {"ver": 1, "scopes": "exec:run", **LIMITS}

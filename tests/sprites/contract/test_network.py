@@ -30,6 +30,15 @@ async def test_a_closed_network(service, fresh, reachable):
     assert await reach(service, sprite, *reachable, address) == ("none", "closed"), "by its address"
 
 
+async def test_a_policy_of_domains_is_read_back_as_it_was_set(service, fresh):
+    rules = [{"include": "defaults"}, {"domain": "example.com", "action": "allow"}, {"domain": "*.example.org", "action": "allow"},
+             {"domain": "*", "action": "deny"}]
+    for wanted in (rules, rules[1:], CLOSED["rules"]):
+        answer = await service.ask("POST", f"/v1/sprites/{fresh[0]}/policy/network", json={"rules": wanted})
+        assert answer.status in range(200, 205)
+        assert (await service.ask("GET", f"/v1/sprites/{fresh[0]}/policy/network")).json["rules"] == wanted
+
+
 async def test_what_is_no_policy_is_refused(service, sprite):
     answer = await service.ask("POST", f"/v1/sprites/{sprite}/policy/network", json={"rules": [{"domain": "*", "action": "perhaps"}]})
     assert answer.status == 400
