@@ -92,7 +92,11 @@ class Control:
         if self.operation:
             await self.refuse("op.busy", "another operation is active", id, op)
             return
-        operation = ControlOperation(self, message) if op == "exec" else control_ops.from_envelope(self, message)
+        refusal = self.channel.faults.hit("op_error", self.sprite.name) if op == "exec" else None
+        if refusal and not refusal["acknowledged"]:
+            await self.refuse(refusal["code"], "refused by a fault", id, op)
+            return
+        operation = ControlOperation(self, message, refusal) if op == "exec" else control_ops.from_envelope(self, message)
         if operation:
             self.begin(operation)
         else:
@@ -106,8 +110,9 @@ class Control:
 class ControlOperation:
     """One op.start up to its op.complete."""
 
-    def __init__(self, control, message):
+    def __init__(self, control, message, refusal):
         self.control = control
+        self.refusal = refusal              # told after the acknowledgement
         self.id = message.get("id", "")
         self.released = asyncio.Event()
         self.inner = Operation(control.channel, control.sprite)
@@ -169,6 +174,8 @@ class ControlOperation:
 
     async def acknowledge(self):
         await self.control.send({"type": "op.ack", "id": self.id})
+        if self.refusal:
+            await self.control.refuse(self.refusal["code"], "refused by a fault", self.id, "exec")
 
     async def complete(self):
         inner = self.inner

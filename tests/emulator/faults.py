@@ -33,6 +33,8 @@ KNOWN = {
     "no_exit_code": ("the command ends without text exit, frame 3 and exitCode", {}),
     "early_exit": ("text exit comes before the last output", {}),
     "late_output": ("the last `pieces` pieces of output come after frame 3", {"pieces": 1}),
+    "op_error": ("on a control socket an op.start is refused with `code` and nothing runs; with acknowledged=true it was acknowledged and runs",
+                 {"code": "op.busy", "acknowledged": False}),
     "fast_output": ("a command runs for delay_ms before anybody listens: of what it printed only the last `history` bytes come, and input "
                     "waits; with closed=true nothing at all comes of one that has ended by then", {"history": 65536, "delay_ms": 50, "closed": False}),
     "merged_frames": ("the answer of a POST exec comes at its end, in chunks of `bytes` that are not frames", {"bytes": 7}),
@@ -95,6 +97,8 @@ class Fault:
             choices = CHOICES.get((self.name, key))
             if choices and value not in choices:
                 raise BadFault(f"{key} is one of {', '.join(choices)}")
+            if type(default) is str and type(value) is not str:
+                raise BadFault(f"{key} is a text")
             if type(default) is bool and type(value) is not bool:
                 raise BadFault(f"{key} is a boolean")
         close = self.parameters.get("close")

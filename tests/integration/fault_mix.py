@@ -52,6 +52,7 @@ VARIANTS = {
     "duplicate_exit": [{}, {"code": 0}, {"code": 99}],
     "stall": [{"delay_ms": 200}, {"delay_ms": 4000}],
     "blackhole": [{"delay_ms": 300}, {"delay_ms": 8000}, {"delay_ms": 300, "on": "start"}, {"delay_ms": 8000, "on": "start"}, {"delay_ms": 8000, "on": "open"}],
+    "op_error": [{}, {"code": "op.not_found"}, {"code": "op.internal"}, {"acknowledged": True}],
     "fast_output": [{"history": 0, "delay_ms": 20}, {"history": 16384, "delay_ms": 200}, {"closed": True, "delay_ms": 200}],
     "slow_drip": [{"bytes": 4096, "delay_ms": 5}],
     "lose_bytes_above": [{"bytes": 100_000}, {"bytes": 70_000}, {"bytes": 5000}],

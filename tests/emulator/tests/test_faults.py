@@ -50,7 +50,7 @@ async def test_faults_are_listed_and_cleared(emulator):
                                   {"name": "stall", "bytes": 1}, {"name": "stall", "delay_ms": "long"}, [], None,
                                   {"name": "http_error", "status": 200}, {"name": "http_error", "status": "500"},
                                   {"name": "http_error", "after": 1}, {"name": "http_error", "limit": "wild"}, {"name": "latency", "distribution": "wild"},
-                                  {"name": "stall", "match": {"path": 7}}, {"name": "blackhole", "on": "close"}, {"name": "cut_before_exit", "close": 99},
+                                  {"name": "stall", "match": {"path": 7}}, {"name": "blackhole", "on": "close"}, {"name": "op_error", "code": 5}, {"name": "cut_before_exit", "close": 99},
                                   {"name": "pause_under_socket", "on": "output"}])
 async def test_a_bad_fault_is_refused(emulator, body):
     async with emulator.client() as client:
@@ -461,6 +461,21 @@ async def test_a_blackhole_since_the_socket_opened(emulator):
         async with client.control(name) as control:
             assert await silent(control)
             assert (await control.run("echo", "late")).out == "late\n"
+
+
+async def test_op_error(emulator):
+    async with faulty(emulator, "op_error", code="op.not_found", count=1) as (client, name, control):
+        await control.start("touch", "ran", id="7")
+        [refused] = (await control.result()).envelopes
+        assert (refused["type"], refused["id"], refused["op"], refused["args"]["code"]) == ("op.error", "7", "exec", "op.not_found")
+        assert (await control.run("ls")).out == ""
+
+
+async def test_op_error_of_a_command_that_runs(emulator):
+    async with faulty(emulator, "op_error", acknowledged=True, count=1) as (client, name, control):
+        await control.start("echo", "ran", id="7")
+        assert [told["type"] for told in (await control.result()).envelopes] == ["op.ack", "op.error"]
+        assert ((await control.result()).out, (await control.run("echo", "again")).out) == ("ran\n", "again\n")
 
 
 async def test_fast_output(emulator):
