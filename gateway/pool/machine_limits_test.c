@@ -66,6 +66,9 @@ static void a_refused_preparation_waits(void **state)
 	RUN(2, 10, 8, {"start", "list"}, {"listed ok", "create a, create b"}, {"created a ok", "prepare a"},
 	    {"prepared a unavailable 9000", "close a"}, {"created b ok", "prepare b"}, {"prepared b ok", ""},
 	    {"claim 1 60000", "grant 1 b hot"}, {"wait 1000", "create c"}, {"wait 7999", ""}, {"wait 1", "prepare a"});
+	/* One in doubt makes room for another try. */
+	RUN(1, 1, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a unavailable", "close a"},
+	    {"claim 1 60000", "destroy a"});
 	/* Their room is not needed for others who cannot be created either. */
 	RUN(1, 1, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a capacity 7000", "close a"},
 	    {"claim 1 60000", ""}, {"claim 2 60000", ""}, {"counts", "quarantine 1, waiting 2"});
