@@ -153,6 +153,7 @@ void machine_taken_over(struct machine *machine, uint64_t now_us, struct pool_me
 
 bool machine_let_go(struct machine *machine, uint64_t now_us, struct pool_member *member)
 {
+	member->wait_us = 0; /* of a quarantine: destroying it need not wait */
 	if (member->state == POOL_WARM)
 		return machine_take(machine, now_us, member, POOL_DESTROYING);
 	return machine_move(machine, member, POOL_DESTROYING, now_us);
@@ -213,7 +214,6 @@ static void destroy_all(struct machine *machine, enum pool_state state, uint64_t
 	struct pool_member *head = machine->roster.lists[state], *member = head ? head->prev : NULL;
 	for (size_t n = machine->roster.counts[state]; n; n--) {
 		struct pool_member *newer = member->prev;
-		member->wait_us = 0;
 		machine_let_go(machine, now_us, member);
 		member = newer;
 	}

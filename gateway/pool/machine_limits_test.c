@@ -68,7 +68,7 @@ static void a_refused_preparation_waits(void **state)
 	    {"claim 1 60000", "grant 1 b hot"}, {"wait 1000", "create c"}, {"wait 7999", ""}, {"wait 1", "prepare a"});
 	/* One in doubt makes room for another try. */
 	RUN(1, 1, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a unavailable", "close a"},
-	    {"claim 1 60000", "destroy a"});
+	    {"counts", "quarantine 1"}, {"claim 1 60000", "destroy a"});
 	/* Their room is not needed for others who cannot be created either. */
 	RUN(1, 1, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a capacity 7000", "close a"},
 	    {"claim 1 60000", ""}, {"claim 2 60000", ""}, {"counts", "quarantine 1, waiting 2"});
