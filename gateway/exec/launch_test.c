@@ -50,7 +50,8 @@ static int spawn(struct launch *launch, int in, int out)
 }
 
 static struct slice nonce;
-static int out_to = -1; /* its standard output, when that is not collected */
+static int out_to = -1;      /* its standard output, when that is not collected */
+static useconds_t read_late; /* nothing is read before */
 
 static int run(const char *body, bool with_input, char *text, size_t size)
 {
@@ -71,6 +72,7 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	if (with_input)
 		assert_int_equal(write(in[1], input.data, input.len), input.len);
 	close(in[1]);
+	usleep(read_late);
 	size_t len = 0;
 	for (ssize_t n; (n = read(out[0], text + len, size - 1 - len)) > 0;)
 		len += (size_t)n;
@@ -208,6 +210,12 @@ static void test_children(void **state UNUSED)
 	static const char zeros[60000];
 	check_reported(text, slice_of(zeros, sizeof zeros), sizeof zeros, 0);
 	check_record(RECORD_STDOUT, slice_of(zeros, sizeof zeros));
+	/* The pipe to us is full for longer than children are waited for. */
+	static const char more[100000];
+	read_late = 200000;
+	assert_int_equal(run("{\"command\":\"sleep 2 & head -c 100000 /dev/zero\",\"cwd\":\"/tmp\"}", true, text, sizeof text), 0);
+	read_late = 0;
+	check_reported(text, slice_of(more, sizeof more), sizeof more, 0);
 }
 
 /* What would fill the disk is not kept, only counted; the other stream is. */
