@@ -107,7 +107,7 @@ struct lease_wish {
 	const char *name; /* the Sprite to be created */
 	size_t max;       /* POOL_MAX */
 	size_t stock;     /* for stock: refuse when the idle ones of all instances and those on their way are as many; 0 = for a waiter */
-	unsigned create_limit;     /* creations of a window, by all instances together; 0 = none is known */
+	uint64_t create_limit;     /* creations of a window, by all instances together; 0 = none is known */
 	uint64_t create_window_ms;
 };
 

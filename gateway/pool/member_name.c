@@ -75,6 +75,12 @@ static bool all_of(const char *text, size_t len, const char *allowed)
 	return strspn(text, allowed) >= len;
 }
 
+bool member_name_is_of(const char *name, const char *gen)
+{
+	size_t len = strlen(name);
+	return len > TAIL_LEN && strncmp(name + len - TAIL_LEN, gen, MEMBER_NAME_GEN_LEN) == 0;
+}
+
 bool member_name_belongs(const char *name, const char *instance)
 {
 	char prefix[MEMBER_NAME_PREFIX_MAX + 1];

@@ -18,6 +18,7 @@
  */
 #pragma once
 
+#include "gateway/pool/lease.h"
 #include "gateway/pool/sizing.h"
 #include "gateway/pool/state.h"
 #include "gateway/sprites/provider.h"
@@ -55,6 +56,8 @@ struct pool_observer {
 	void (*on_destroy)(void *ctx, enum provider_code code, uint64_t took_us);
 	/* The channel of an idle member broke. */
 	void (*on_lost)(void *ctx);
+	/* Another process has joined as this instance later: this one must drain. Once. */
+	void (*on_superseded)(void *ctx);
 	/* A transition that the table does not allow was asked for and not made: a bug. */
 	void (*on_impossible)(void *ctx);
 	void *ctx;
@@ -69,6 +72,7 @@ struct pool_options {
 	size_t max_waiters;      /* 1 … 10000 */
 	uint64_t usd_per_day;    /* 0 = no limit */
 	bool recycle;            /* when creations are short, restore a member for the tenant that used it; the provider can restore */
+	struct lease_table leases; /* shared with others through these; ops NULL = alone. Outlives the pool */
 	uint64_t max_age_ms;     /* idle members older than this are replaced; 0 = 6 hours */
 	struct pool_observer observer;
 	/* Tests only: their own clock (microseconds); the pool then sets no timer and the test calls pool_tick(). */

@@ -580,7 +580,7 @@ static void only_its_own_leftovers_are_destroyed(void **state)
 	start(f);
 	struct call call = take(f, "list");
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
-		call.found(call.ctx, names[i]);
+		call.found(call.ctx, names[i], false);
 	call.done(call.ctx, &(struct provider_result){.code = PROVIDER_OK, .detail = ""});
 	assert_int_equal(count(f, "destroy"), 1);
 	assert_string_equal(peek(f, "destroy")->name, names[0]);

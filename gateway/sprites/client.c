@@ -178,7 +178,8 @@ int client_create(struct client *client, const char *name, client_done done, voi
 {
 	if (client->count >= client->options.max_calls)
 		return -EBUSY;
-	CLEANUP(json_decref_ptr) json_t *body = json_pack("{s:s, s:[s]}", "name", name, "labels", "spritegate");
+	/* The last one is left out when there is none. */
+	CLEANUP(json_decref_ptr) json_t *body = json_pack("{s:s, s:[s, s*]}", "name", name, "labels", "spritegate", client->options.label);
 	CLEANUP(free_ptr) char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
 	CLEANUP(call_free_ptr) struct call *call = call_new(client, SPRITES_CREATE, name, done, ctx);
 	if (!text || !call)
@@ -300,14 +301,24 @@ static void finish(struct call *call, const struct verdict *verdict)
 	done(ctx, verdict);
 }
 
+static bool has_label(const json_t *sprite, const char *label)
+{
+	const json_t *labels = json_object_get(sprite, "labels");
+	for (size_t i = 0; label && i < json_array_size(labels); i++)
+		if (slice_equal(slice_str(json_string_value(json_array_get(labels, i))), slice_str(label)))
+			return true;
+	return false;
+}
+
 /* Names of others, which a server that ignores the prefix would send, are not passed on. */
 static void report_names(const struct call *call, const json_t *page)
 {
 	const json_t *sprites = json_object_get(page, "sprites");
 	for (size_t i = 0; i < json_array_size(sprites); i++) {
-		const char *name = json_string_value(json_object_get(json_array_get(sprites, i), "name"));
+		const json_t *sprite = json_array_get(sprites, i);
+		const char *name = json_string_value(json_object_get(sprite, "name"));
 		if (slice_has_prefix(slice_str(name), slice_str(call->name)))
-			call->found(call->ctx, name);
+			call->found(call->ctx, name, has_label(sprite, call->client->options.label));
 	}
 }
 

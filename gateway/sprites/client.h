@@ -22,6 +22,7 @@ struct client_options {
 	struct curl_driver *driver;
 	const char *base_url;       /* "https://api.sprites.dev", no slash at the end; copied */
 	const struct secret *token; /* copied */
+	const char *label;          /* that new Sprites carry beside "spritegate", and ours are known by; NULL = none; borrowed */
 	unsigned connect_timeout_ms;
 	unsigned timeout_ms;
 	size_t max_calls;

@@ -40,9 +40,9 @@ static void on_done(void *ctx UNUSED, const struct verdict *verdict)
 	}
 }
 
-static void on_found(void *ctx UNUSED, const char *name)
+static void on_found(void *ctx UNUSED, const char *name, bool ours)
 {
-	assert_int_equal(buf_printf(&seen.found, "%s ", name), 0);
+	assert_int_equal(buf_printf(&seen.found, "%s%s ", name, ours ? "!" : ""), 0);
 }
 
 static void on_call(void *ctx UNUSED, enum sprites_call call UNUSED, uint64_t took_us UNUSED,
@@ -58,6 +58,7 @@ static void make_client(unsigned timeout_ms, size_t max_calls)
 	snprintf(url, sizeof url, "http://127.0.0.1:%d", server.port);
 	struct client_options options = {.driver = driver,
 	                                 .base_url = url,
+	                                 .label = "pool=a",
 	                                 .token = &token,
 	                                 .connect_timeout_ms = 5000,
 	                                 .timeout_ms = timeout_ms,
@@ -128,7 +129,7 @@ static void test_create(void **state UNUSED)
 	assert_true(asked("POST /v1/sprites\n"));
 	assert_true(last_has("Authorization: Bearer " TOKEN "\r\n"));
 	assert_true(last_has("Content-Type: application/json\r\n"));
-	assert_true(last_has("\r\n\r\n{\"name\":\"sg-1\",\"labels\":[\"spritegate\"]}"));
+	assert_true(last_has("\r\n\r\n{\"name\":\"sg-1\",\"labels\":[\"spritegate\",\"pool=a\"]}"));
 	assert_int_equal(seen.observed, 1);
 	assert_int_equal(seen.observed_status, 201);
 }
@@ -267,11 +268,12 @@ static void test_list_of_pages(void **state UNUSED)
 	        "\"next_continuation_token\":\"a&b=\",\"has_more\":false}",
 	        0},
 	       {"HTTP/1.1 200 "
-	        "OK\r\n\r\n{\"sprites\":[{\"name\":\"sg-2\"}],\"next_continuation_token\":null,\"has_more\":true}",
+	        "OK\r\n\r\n{\"sprites\":[{\"name\":\"sg-2\",\"labels\":[\"x\",\"pool=a\"]},"
+	        "{\"name\":\"sg-3\",\"labels\":[\"pool=ab\",1]}],\"next_continuation_token\":null,\"has_more\":true}",
 	        0});
 	list(1);
 	assert_int_equal(seen.verdict.code, PROVIDER_OK);
-	assert_true(slice_equal(buf_peek(&seen.found), SLICE("sg-1 sg-2 "))); /* what has another prefix is not ours */
+	assert_true(slice_equal(buf_peek(&seen.found), SLICE("sg-1 sg-2! sg-3 "))); /* what has another prefix is not ours */
 	assert_true(asked("GET /v1/sprites?max_results=50&prefix=sg-\n"
 	                  "GET /v1/sprites?max_results=50&prefix=sg-&continuation_token=a%26b%3D\n"));
 	assert_int_equal(seen.observed, 2);

@@ -50,8 +50,8 @@ struct provider_result {
 
 typedef void (*provider_done)(void *ctx, const struct provider_result *result);
 
-/* One call per Sprite found; then `done`. */
-typedef void (*provider_found)(void *ctx, const char *name);
+/* One call per Sprite found; then `done`. `ours`: it carries the label of our pool. */
+typedef void (*provider_found)(void *ctx, const char *name, bool ours);
 
 struct provider_ops {
 	/* Creates a Sprite. A name that exists already counts as created. 0 or -errno; with -errno `done` is not called. */

@@ -164,10 +164,10 @@ static int create(void *self, const char *name, provider_done done, void *ctx)
 	return started(work, client_create(provider->client, name, on_simple, work));
 }
 
-static void on_found(void *ctx, const char *name)
+static void on_found(void *ctx, const char *name, bool ours)
 {
 	struct work *work = ctx;
-	work->found(work->ctx, name);
+	work->found(work->ctx, name, ours);
 }
 
 static int list(void *self, const char *prefix, provider_found found, provider_done done, void *ctx)
@@ -182,7 +182,7 @@ static int list(void *self, const char *prefix, provider_found found, provider_d
 
 /* --- is it really gone? --- */
 
-static void on_listed(void *ctx, const char *name)
+static void on_listed(void *ctx, const char *name, bool ours UNUSED)
 {
 	struct work *work = ctx;
 	work->listed |= strcmp(name, work->name) == 0;
@@ -670,6 +670,7 @@ static int make_client(struct sprites_provider *provider, struct curl_driver *dr
 	struct client_options client_options = {
 	        .driver = driver,
 	        .base_url = url,
+	        .label = provider->options.label,
 	        .token = &provider->token,
 	        .connect_timeout_ms = options->connect_timeout_ms,
 	        .timeout_ms = options->call_timeout_ms,

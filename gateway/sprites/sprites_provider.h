@@ -30,6 +30,7 @@ struct sprites_provider_options {
 	unsigned first_run_timeout_ms; /* 30000: the first command of a new Sprite */
 	unsigned prepare_timeout_ms;   /* 60000: a whole preparation */
 	size_t max_calls;              /* 256 */
+	const char *label;             /* of our pool, as in client.h; NULL = none; borrowed */
 	bool restorable;               /* preparations make a checkpoint, which `restore` brings back */
 	struct sprites_observer observer;
 };

@@ -140,7 +140,7 @@ static void on_done(void *ctx, const struct provider_result *result)
 	printf("}\n");
 }
 
-static void on_found(void *ctx UNUSED, const char *name)
+static void on_found(void *ctx UNUSED, const char *name, bool ours UNUSED)
 {
 	print_one("found", name);
 }
