@@ -21,7 +21,7 @@
 #define NAMES_MAX 50              /* names in one round trip */
 #define WORD_MAX 64
 #define ENTRY_MAX 256
-#define WORDS_MAX 9
+#define WORDS_MAX 10
 
 enum op { JOIN, BEAT, RESERVE, NOTE, TAKE, ADOPT, SWEEP, RESTORE, LEAVE };
 
@@ -53,6 +53,7 @@ struct pool_store {
 	char incarnation[POOL_REPLY_TEXT_MAX + 1];
 	char session[POOL_REPLY_TEXT_MAX + 1];
 	uint64_t turn;
+	uint64_t known;      /* turn of the last beat whose answer was read */
 	struct item *queue;  /* oldest first */
 	struct item *flight; /* one operation, or notes: asked, or to be asked again, with `turn` */
 	bool sent, lost, closed;
@@ -348,6 +349,8 @@ static void on_answer(struct pool_store *store, struct item *item, const redisRe
 			r = pool_reply_beat(reply, &fleet);
 			if (r == 0)
 				r = read_revoked(store, false, reply);
+			if (r == 0)
+				store->known = store->turn;
 			result.fleet = &fleet;
 			break;
 		case TAKE:
@@ -510,7 +513,7 @@ int pool_store_beat(struct pool_store *store, const struct pool_store_report *re
 		return -ENOMEM;
 	const uint64_t numbers[] = {report->hot_target,      report->leased,     report->waiting,
 	                            report->claims,          report->spent_nusd, report->limit_count,
-	                            report->limit_window_ms, report->closed_ms};
+	                            report->limit_window_ms, report->closed_ms,  store->known};
 	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
 		add_number(item, numbers[i]);
 	return ask(store, item, done, ctx);

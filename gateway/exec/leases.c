@@ -394,8 +394,10 @@ static void on_store_freed(void *ctx)
 	void (*on_freed)(void *) = leases->on_freed;
 	void *freed_ctx = leases->freed_ctx;
 	struct call *call, *next;
-	DL_FOREACH_SAFE(leases->calls, call, next)
-	free(call);
+	DL_FOREACH_SAFE(leases->calls, call, next) {
+		call->done(call->ctx, &(struct lease_result){.code = LEASE_LOST, .detail = "stopped"});
+		free(call);
+	}
 	free(leases);
 	if (on_freed)
 		on_freed(freed_ctx);

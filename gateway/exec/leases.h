@@ -30,7 +30,8 @@ struct leases_options {
 /* NULL: no memory, or options that are not usable (logged). */
 struct leases *leases_new(const struct leases_options *options);
 
-/* What was asked is not answered any more. */
+/* What was asked and is not answered yet ends as LEASE_LOST before on_freed. Nothing may be asked from now on, and no listener hears any
+ * more. */
 void leases_free(struct leases *leases, void (*on_freed)(void *ctx), void *ctx);
 
 struct lease_table leases_table(struct leases *leases);

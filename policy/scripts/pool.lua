@@ -131,7 +131,7 @@ local function handed_over(answer)
 end
 
 local function tell_revoked(owner, name)
-  if redis.call('ZSCORE', SES, owner) then redis.call('SADD', PREFIX .. 'lost:' .. owner, name) end
+  if redis.call('ZSCORE', SES, owner) then redis.call('HSET', PREFIX .. 'lost:' .. owner, name, 0) end
 end
 
 -- --- the beat ---
@@ -209,8 +209,24 @@ local function may_list(sessions)
   return true
 end
 
+-- What others have taken is told until a beat says that it knows: name -> turn of the beat that told it first, 0 = none has.
+local function tell_lost(answer, acknowledged)
+  local key, flat, room = PREFIX .. 'lost:' .. session, redis.call('HGETALL', PREFIX .. 'lost:' .. session), MEMBERS_MAX
+  for i = 1, #flat, 2 do
+    local told = tonumber(flat[i + 1])
+    if told > 0 and told <= acknowledged then
+      redis.call('HDEL', key, flat[i])
+    elseif room > 0 then
+      room = room - 1
+      if told == 0 then redis.call('HSET', key, flat[i], int(turn)) end
+      answer[#answer + 1] = flat[i]
+    end
+  end
+end
+
 -- 1 hot target  2 leased  3 waiting  4 claims in 1000 s  5 money so far, nano dollars
 -- 6 creations that the provider allows in a window, 0 = not said  7 the window, ms  8 creations are closed for so long, ms
+-- 9 turn of the last beat whose answer was read
 local function renew(said)
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', SES, '(' .. int(now + SESSION_MS), '+inf', 'LIMIT', 0, SESSIONS_MAX)) do
     redis.call('ZADD', SES, int(now + SESSION_MS), other)
@@ -228,7 +244,7 @@ local function renew(said)
     abandoned, #sessions, made_lately(window_ms), money, closed_ms, count, window_ms, recovering() > 0 and 1 or 0,
     may_list(sessions) and 1 or 0, redis.call('HGET', INS, instance) ~= epoch and 1 or 0}
   for _, sum in ipairs(others(sessions)) do answer[#answer + 1] = sum end
-  for _, name in ipairs(redis.call('SRANDMEMBER', PREFIX .. 'lost:' .. session, MEMBERS_MAX)) do answer[#answer + 1] = name end
+  tell_lost(answer, said[9])
   return answer
 end
 
@@ -241,7 +257,7 @@ local operations = {}
 -- then names that are not ours any more
 function operations.beat()
   local said = {}
-  for i = 1, 8 do said[i] = tonumber(ARGV[4 + i]) end
+  for i = 1, 9 do said[i] = tonumber(ARGV[4 + i]) end
   local answer = {'ok'}
   for _, value in ipairs(renew(said)) do answer[#answer + 1] = value end
   return answer
@@ -260,7 +276,7 @@ function operations.join()
   session = instance .. '/' .. epoch
   redis.call('HSET', INS, instance, epoch)
   local answer = {'ok', incarnation, session, fresh and 1 or 0}
-  for _, value in ipairs(renew({0, 0, 0, 0, 0, 0, 0, 0})) do answer[#answer + 1] = value end
+  for _, value in ipairs(renew({0, 0, 0, 0, 0, 0, 0, 0, 0})) do answer[#answer + 1] = value end
   redis.call('HDEL', SAID, session) -- the first beat says what was spent before it, which is not new
   return answer
 end
@@ -304,7 +320,7 @@ local function apply(entry, restoring)
   for field in string.gmatch(entry .. ':', '([^:]*):') do f[#f + 1] = field end
   local name, state, lease_ms = f[1], f[2], tonumber(f[7])
   local r = read(name)
-  redis.call('SREM', PREFIX .. 'lost:' .. session, name)
+  redis.call('HDEL', PREFIX .. 'lost:' .. session, name)
   if r and r.session ~= session then
     -- After a flush two may remember the same parked member. Whoever has it in use took it last.
     local newer = restoring and r.state == 'warm' and state ~= 'warm' and left(redis.call('GET', REC), RECOVERY_MS) > 0

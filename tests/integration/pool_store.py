@@ -43,7 +43,8 @@ class PoolStore:
         redis, prefix = self.redis, self.prefix
         hashes = {key: redis.hgetall(prefix + key) for key in ("m", "n", "ins", "said", "turn", "lim")}
         sets = {key: dict(redis.zrange(prefix + key, 0, -1, withscores=True)) for key in ("ses", "listers", "warm", "made", "s1", "s2", "gone")}
-        members = {key.removeprefix(prefix): redis.smembers(key) for word in ("of", "lost") for key in redis.scan_iter(f"{prefix}{word}:*")}
+        members = {key.removeprefix(prefix): redis.smembers(key) for key in redis.scan_iter(f"{prefix}of:*")}
+        members |= {key.removeprefix(prefix): redis.hgetall(key) for key in redis.scan_iter(f"{prefix}lost:*")}
         return {**hashes, **sets, **members, "n": {word: int(count) for word, count in hashes["n"].items() if int(count)},
                 **{key: redis.get(prefix + key) for key in ("inc", "rec", "listed", "sweep")}}
 
@@ -133,7 +134,7 @@ class PoolModel:
 
     def revoke(self, owner, name):
         if owner in self.sessions:
-            self.lost.setdefault(owner, set()).add(name)
+            self.lost.setdefault(owner, {})[name] = 0
 
     # --- operations ---
 
@@ -153,7 +154,7 @@ class PoolModel:
         self.listers[self.session] = self.now
         return 1
 
-    def renew(self, hot, leased, waiting, claims, money, limit, window, closed):
+    def renew(self, hot, leased, waiting, claims, money, limit, window, closed, acknowledged):
         now, me = self.now, self.session
         self.sessions = {session: min(end, now + SESSION) for session, end in self.sessions.items()} | {me: now + SESSION}
         before = self.said[me][4] if me in self.said else money
@@ -174,9 +175,10 @@ class PoolModel:
         instance, epoch = me.split("/")
         created = sum(at > now - self.window for at in self.made.values()) if self.window else 0
         may_list = self.may_list()
-        lost = self.lost.get(me, set())
+        lost = self.lost[me] = {name: at for name, at in self.lost.get(me, {}).items() if not 0 < at <= acknowledged}
         told = self.told[-min(len(lost), HANDED):] if lost else []
-        assert set(told) <= lost and len(set(told)) == len(told)
+        assert set(told) <= lost.keys() and len(set(told)) == len(told)
+        lost |= {name: self.turn for name in told if not lost[name]}
         return [len(self.members) + len(self.strange), len(self.own(me)), len(parked), sum(len(self.own(one)) for one in ended), len(living), created,
                 str(self.money.get(now // DAY, 0)), closed, self.limit, self.window, int(self.recovering() > 0), may_list,
                 int(self.instances.get(instance) != int(epoch)), *sums, *told]
@@ -195,7 +197,7 @@ class PoolModel:
         epoch = max(self.instances.get(instance, 0) + 1, self.now)
         self.instances[instance] = epoch
         self.session = f"{instance}/{epoch}"
-        answer = ["ok", self.inc, self.session, int(fresh), *self.renew(0, 0, 0, 0, 0, 0, 0, 0)]
+        answer = ["ok", self.inc, self.session, int(fresh), *self.renew(0, 0, 0, 0, 0, 0, 0, 0, 0)]
         del self.said[self.session]
         return answer
 
@@ -230,7 +232,7 @@ class PoolModel:
     def apply(self, entry, restoring):
         name, state, owned, tenant, uses, age, lease, exec_id = entry.split(":")
         record, me = self.members.get(name), self.session
-        self.lost.get(me, set()).discard(name)
+        self.lost.get(me, {}).pop(name, None)
         if record and record.session != me:
             if not (restoring and record.state == "warm" and state not in ("warm",) and self.bounded((self.rec or 0) - self.now, RECOVERY)):
                 return "revoked"
@@ -348,7 +350,7 @@ class PoolModel:
             "ses": self.sessions, "listers": self.listers, "made": self.made, "s1": self.strange, "s2": self.missing, "gone": self.gone,
             "warm": {name: record.since for name, record in self.members.items() if record.is_stock()},
             **{f"of:{owner}": self.own(owner) for owner in owners},
-            **{f"lost:{owner}": names for owner, names in self.lost.items() if names},
+            **{f"lost:{owner}": {name: str(at) for name, at in names.items()} for owner, names in self.lost.items() if names},
             "inc": self.inc, "rec": self.rec and str(self.rec), "listed": self.listed and str(self.listed),
             "sweep": self.sweep_by and f"{self.sweep_by[0]} {self.sweep_by[1]} {self.sweep_by[2]}",
         }

@@ -142,6 +142,10 @@ def test_what_another_took_is_told_with_the_beat(world):
     a.send("beat", 0, 0, 0, 0)
     assert a.event("revoked")["name"] == name
     assert a.answer("beat")["own"] == 0
+    a.seen.clear()
+    for _ in range(2):
+        a.ask("beat", 0, 0, 0, 0)
+    assert not any("event" in line for line in a.seen), "once it knows it is told no more"
 
 
 def test_refusals(world):

@@ -80,9 +80,9 @@ def test_nothing_is_created_or_taken_before_a_list_and_the_recovery(timed):
 def test_a_session_ends_and_is_never_renewed(timed):
     a, = ready(timed, "a")
     timed.clock += SESSION - 1
-    assert timed.call("beat", *a, 20, *[0] * 8)[0] == "ok"
+    assert timed.call("beat", *a, 20, *[0] * 9)[0] == "ok"
     timed.clock += SESSION
-    for turn, op, args in ((21, "beat", [0] * 8), (22, "note", ["x:hot:0:0:0:0:0:"]), (23, "adopt", [25, 0]), (24, "restore", ["x:hot:0:0:0:0:0:"])):
+    for turn, op, args in ((21, "beat", [0] * 9), (22, "note", ["x:hot:0:0:0:0:0:"]), (23, "adopt", [25, 0]), (24, "restore", ["x:hot:0:0:0:0:0:"])):
         assert timed.call(op, *a, turn, *args) == ["fenced"]
 
 
@@ -111,7 +111,7 @@ def test_only_what_is_parked_is_adopted_as_it_is(timed):
         timed.call("reserve", *a, turn, name_of("a", turn), 10, 0, 0, 0)
         timed.call("note", *a, turn + 20, f"{name_of('a', turn)}:{state}:0:0:0:0:0:")
     timed.clock += 10 * SECOND
-    assert timed.call("beat", *b, 30, *[0] * 8)[0] == "ok"
+    assert timed.call("beat", *b, 30, *[0] * 9)[0] == "ok"
     assert timed.call("adopt", *b, 31, 25, 0) == ["ok"], "the session of a has not ended"
     timed.clock += 5 * SECOND
     answer = timed.call("adopt", *b, 32, 25, 0)[1:]
@@ -128,7 +128,7 @@ def test_a_second_strike_comes_a_minute_later_and_a_list_deletes_no_record(timed
     stray, struck = name_of("x", 1), []
     for turn in range(100, 250, 2):
         timed.clock += 2 * SECOND
-        fleet = dict(zip(FLEET, timed.call("beat", *a, turn, *[0] * 8)[1:]))
+        fleet = dict(zip(FLEET, timed.call("beat", *a, turn, *[0] * 9)[1:]))
         if fleet["list"]:
             struck.append((timed.clock - START, timed.call("sweep", *a, turn + 1, turn + 1, "last", 1, stray)[1:]))
     first, second = struck[0], struck[1]
@@ -142,19 +142,28 @@ def test_the_later_process_of_an_instance_supersedes_the_earlier(timed):
     later = joined(timed, "a", 5)
     assert later[1] != earlier[1]
     for who, superseded in ((earlier, 1), (later, 0)):
-        assert dict(zip(FLEET, timed.call("beat", *who, 6, *[0] * 8)[1:]))["superseded"] == superseded
+        assert dict(zip(FLEET, timed.call("beat", *who, 6, *[0] * 9)[1:]))["superseded"] == superseded
+
+
+def test_what_was_taken_is_told_until_it_is_known(timed):
+    a, b = ready(timed, "a", "b")
+    timed.call("reserve", *a, 20, name_of("a", 1), 10, 0, 0, 0)
+    timed.call("note", *a, 21, f"{name_of('a', 1)}:warm:0:0:0:0:0:")
+    timed.call("take", *b, 20, name_of("a", 1), "preparing", "0a1b")
+    told = [timed.call("beat", *a, turn, *[0] * 8, known)[1 + len(FLEET):] for turn, known in ((22, 0), (22, 0), (23, 21), (24, 22), (25, 24))]
+    assert told == [[name_of("a", 1)]] * 3 + [[], []]
 
 
 def test_money_is_counted_once_however_often_it_is_told(timed):
     a, b = ready(timed, "a", "b")
     for who, turn, total, day in ((a, 20, 5, 0), (a, 21, 12, 7), (a, 21, 12, 7), (b, 20, 100, 7), (b, 21, 101, 8), (a, 22, 12, 8)):
-        assert timed.call("beat", *who, turn, 0, 0, 0, 0, total, 0, 0, 0)[1 + FLEET.index("money")] == str(day)
+        assert timed.call("beat", *who, turn, 0, 0, 0, 0, total, 0, 0, 0, 0)[1 + FLEET.index("money")] == str(day)
 
 
 def test_refusals_of_the_provider_are_known_to_all(timed):
     a, b = ready(timed, "a", "b")
-    timed.call("beat", *a, 20, 0, 0, 0, 0, 0, 10, 60_000, 3000)
-    fleet = dict(zip(FLEET, timed.call("beat", *b, 20, *[0] * 8)[1:]))
+    timed.call("beat", *a, 20, 0, 0, 0, 0, 0, 10, 60_000, 3000, 0)
+    fleet = dict(zip(FLEET, timed.call("beat", *b, 20, *[0] * 9)[1:]))
     assert (fleet["limit"], fleet["window"], fleet["closed"]) == (10, 60_000, 3000)
     assert timed.call("reserve", *b, 21, name_of("b", 1), 10, 0, 10, 60_000) == ["closed", 3000]
     timed.clock += 3000
@@ -210,7 +219,7 @@ class Process:
         self.beat_at = None     # sent, of the last that was acknowledged
         self.money = 0
         self.list = self.superseded = False
-        self.unanswered = None
+        self.unanswered, self.acknowledged = None, 0
 
     def ask(self, op, *args):
         """None when the answer was lost; the same call is then made again before any other."""
@@ -237,7 +246,7 @@ class Process:
             self.money += rnd.randrange(10**9)
             self.beat_sent = now
             done = self.ask("beat", rnd.randrange(3), sum(state == "leased" for state in self.members.values()), rnd.randrange(3),
-                            rnd.randrange(9000), self.money, rnd.choice([0, 0, 10]), 60_000, rnd.choice([0] * 9 + [3000]))
+                            rnd.randrange(9000), self.money, rnd.choice([0, 0, 10]), 60_000, rnd.choice([0] * 9 + [3000]), self.acknowledged)
         else:
             done = rnd.choices([self.reserve, self.move, self.take, self.adopt, self.sweep, self.finish, self.leave], [50, 120, 20, 20, 20, 50, 1])[0]()
         if done:
@@ -363,6 +372,7 @@ class Process:
 
     def on_beat(self, call, told):
         fleet = dict(zip(FLEET, told[1:]))
+        self.acknowledged = call.turn
         self.beat_at, self.list, self.superseded = self.beat_sent, bool(fleet["list"]), bool(fleet["superseded"])
         for name in told[1 + len(FLEET):]:
             if self.members.get(name) == "warm":
