@@ -392,6 +392,7 @@ static void store_sweep(struct world *world, const struct command *command, stru
 				*stray = (struct stray){0};
 		} else if (!stray) {
 			stray = stray_find(store, "");
+			CHECK(world, stray);
 			strcpy(stray->name, name);
 			stray->strike_us = world->now_us;
 		} else if (world->now_us >= stray->strike_us + STRIKE_US) {

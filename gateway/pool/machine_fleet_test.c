@@ -260,6 +260,7 @@ static void store_restore(struct world *world, const struct command *command, st
 	if (!record) {
 		record_add(world, command->name, command->state, command->session);
 		record = record_find(&world->store, command->name);
+		CHECK(world, record);
 	}
 	record->state = command->state;
 	record->owned = command->owned;
