@@ -65,6 +65,10 @@ static const struct setting settings[] = {
 	 "Dollars, by list prices, that this instance's Sprites may cost in 24 hours; 0 = no limit."},
 	{"pool_recycle", NUMBER, AT(pool_recycle), "0", 0, 1, 0,
 	 "1: when creations are short, a used Sprite is restored from its clean checkpoint, for the same token only; 0: always destroyed."},
+	{"pool_shared", NUMBER, AT(pool_shared), "0", 0, 1, 0,
+	 "1: gateways with the same Redis and the same `pool_name` share their Sprites: `pool_warm` and `pool_max` count those of all; 0: each has its own."},
+	{"pool_name", TEXT, AT(pool_name), NULL, 1, 40, 0,
+	 "Name of the pool that is shared: a-z, 0-9 and hyphens. Default: FLY_APP_NAME, else spritegate."},
 	{"pool_wait_seconds", NUMBER, AT(pool_wait_seconds), "10", 0, 120, 0, "Longest wait of a command for a Sprite."},
 	{"cache_bytes", BYTES, AT(cache_bytes), "0", 0, 0, 0, "Response cache. Only 0 (off) is supported yet."},
 	{"exec_timeout_seconds", SECONDS, AT(exec_timeout_ms), "30", 1, HOUR_MS, 0,
@@ -336,6 +340,13 @@ static int set_defaults(struct config *config, struct buf *faults)
 	return r;
 }
 
+static int default_pool_name(struct config *config)
+{
+	const char *app = getenv("FLY_APP_NAME");
+	config->pool_name = slice_dup(slice_str(app && *app ? app : "spritegate"));
+	return config->pool_name ? 0 : -ENOMEM;
+}
+
 /* FLY_MACHINE_ID, else host name and port: unique on one machine without being asked for. */
 static int default_instance(struct config *config)
 {
@@ -409,6 +420,8 @@ int config_load(struct config *config, const char *file, enum config_use use, st
 		r = read_environment(&loading);
 	if (r == 0 && !config->instance)
 		r = default_instance(config);
+	if (r == 0 && !config->pool_name)
+		r = default_pool_name(config);
 	if (r == 0)
 		r = check_required(config, use == CONFIG_SERVE ? FOR_SERVE : FOR_TOKEN, faults);
 	if (r == 0)

@@ -44,6 +44,8 @@ struct config {
 	uint64_t pool_warm_limit;
 	uint64_t pool_usd_per_day;
 	uint64_t pool_recycle;
+	uint64_t pool_shared;
+	char *pool_name;
 	uint64_t pool_wait_seconds;
 	uint64_t cache_bytes;
 	uint64_t exec_timeout_ms;

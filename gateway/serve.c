@@ -43,6 +43,7 @@ struct gateway {
 	struct meters meters;
 	struct curl_driver *curl;
 	struct sprites_provider *provider;
+	char pool_label[64];
 	struct audit *audit;
 	struct audit_table *audit_table;
 	struct exec_agent *agent;
@@ -433,6 +434,13 @@ static size_t pool_size(uint64_t size)
 	return size == CONFIG_AUTO ? SIZING_AUTO : (size_t)size;
 }
 
+static void on_superseded(void *ctx)
+{
+	struct gateway *gateway = ctx;
+	if (!gateway->draining)
+		begin_drain(gateway);
+}
+
 static int make_agent(struct gateway *gateway)
 {
 	const struct config *config = gateway->config;
@@ -441,7 +449,10 @@ static int make_agent(struct gateway *gateway)
 		return fail("agent", "out of memory");
 	if (make_audit(gateway) < 0)
 		return -1;
-	struct sprites_provider_options provider = {.observer = meters_sprites(&gateway->meters), .restorable = config->pool_recycle};
+	snprintf(gateway->pool_label, sizeof gateway->pool_label, "pool=%s", config->pool_name);
+	struct sprites_provider_options provider = {.observer = meters_sprites(&gateway->meters),
+						    .restorable = config->pool_recycle,
+						    .label = config->pool_shared ? gateway->pool_label : NULL};
 	if (make_provider(config, &gateway->loop, gateway->curl, &provider, &gateway->provider) < 0)
 		return -1;
 	struct exec_agent_options agent = {
@@ -457,6 +468,7 @@ static int make_agent(struct gateway *gateway)
 			   .create_window_us = 60000000},
 		.usd_per_day = config->pool_usd_per_day,
 		.recycle = config->pool_recycle,
+		.pool_name = config->pool_shared ? config->pool_name : NULL,
 		.pool_wait_ms = config->pool_wait_seconds * 1000,
 		.verify_bytes = config->exec_verify_bytes,
 		.result_bytes = config->exec_result_bytes,
@@ -469,6 +481,8 @@ static int make_agent(struct gateway *gateway)
 			       .observer = meters_admission(&gateway->meters)},
 		.metrics = gateway->meters.shard,
 		.audit = gateway->audit,
+		.on_superseded = on_superseded,
+		.ctx = gateway,
 	};
 	gateway->agent = exec_agent_new(&agent);
 	return gateway->agent ? 0 : fail("agent", "could not be made");

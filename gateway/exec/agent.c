@@ -2,6 +2,7 @@
 
 #include "gateway/base/log.h"
 #include "gateway/exec/intent.h"
+#include "gateway/exec/leases.h"
 #include "gateway/exec/run.h"
 
 #include <stdlib.h>
@@ -21,6 +22,7 @@ struct exec_agent {
 	uv_loop_t *loop;
 	struct mailbox mailbox;
 	struct pool *pool;
+	struct leases *leases; /* NULL = the pool is not shared */
 	struct admission *settlement;
 	struct metrics_shard *metrics;
 	struct audit *audit;
@@ -33,6 +35,8 @@ struct exec_agent {
 	uint64_t drain_deadline_ms; /* in loop time */
 	void (*on_drained)(void *ctx);
 	void *drained_ctx;
+	void (*on_superseded)(void *ctx);
+	void *superseded_ctx;
 	int closing;                /* parts that have not let go yet */
 	void (*on_freed)(void *ctx);
 	void *freed_ctx;
@@ -265,8 +269,24 @@ static void on_lost(void *ctx)
 	metrics_add(agent->metrics, METRIC_POOL_LOST, METRICS_NONE, 1);
 }
 
+static void on_superseded(void *ctx)
+{
+	struct exec_agent *agent = ctx;
+	agent->on_superseded(agent->superseded_ctx);
+}
+
 static struct pool *make_pool(struct exec_agent *agent, const struct exec_agent_options *options)
 {
+	const struct leases_options leases = {.loop = options->loop,
+					      .redis_url = options->settlement.redis_url,
+					      .timeout_ms = options->settlement.timeout_ms,
+					      .pool = options->pool_name,
+					      .instance = options->instance,
+					      .on_command = options->settlement.observer.on_command,
+					      .ctx = options->settlement.observer.ctx};
+	agent->leases = options->pool_name ? leases_new(&leases) : NULL;
+	if (options->pool_name && !agent->leases)
+		return NULL;
 	struct pool_options pool = {
 		.loop = options->loop,
 		.provider = options->provider,
@@ -276,8 +296,10 @@ static struct pool *make_pool(struct exec_agent *agent, const struct exec_agent_
 		.usd_per_day = options->usd_per_day,
 		.recycle = options->recycle,
 		.max_waiters = POOL_MAX_WAITERS_DEFAULT,
+		.leases = agent->leases ? leases_table(agent->leases) : (struct lease_table){0},
 		.observer = {.on_claim = on_claim, .on_create = on_create, .on_prepare = on_prepare, .on_wake = on_wake,
-			     .on_restore = on_restore, .on_destroy = on_destroy, .on_lost = on_lost, .ctx = agent},
+			     .on_restore = on_restore, .on_destroy = on_destroy, .on_lost = on_lost,
+			     .on_superseded = on_superseded, .ctx = agent},
 	};
 	return pool_new(&pool);
 }
@@ -294,6 +316,8 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 	agent->loop = options->loop;
 	agent->metrics = options->metrics;
 	agent->audit = options->audit;
+	agent->on_superseded = options->on_superseded;
+	agent->superseded_ctx = options->ctx;
 	agent->wanted = options->sizing.hot == SIZING_AUTO ? 0 : options->sizing.hot;
 	if (mailbox_init(&agent->mailbox, options->loop, options->max_jobs, on_message, agent) < 0) {
 		free(agent);
@@ -324,6 +348,20 @@ struct mailbox *exec_agent_mailbox(struct exec_agent *agent)
 	return &agent->mailbox;
 }
 
+static void collect_leases(struct exec_agent *agent)
+{
+	struct leases_counts counts;
+	leases_counts(agent->leases, &counts);
+	const uint64_t lost[] = {counts.fenced, counts.flushed};
+	for (unsigned i = 0; i < ARRAY_LEN(lost); i++)
+		metrics_set(agent->metrics, METRIC_POOL_SESSIONS_LOST, (struct metrics_labels){{i}}, lost[i]);
+	metrics_set(agent->metrics, METRIC_POOL_REVOKED, METRICS_NONE, counts.revoked);
+	metrics_set(agent->metrics, METRIC_POOL_BEAT_AGE_SECONDS, METRICS_NONE, counts.beat_age_us);
+	metrics_set(agent->metrics, METRIC_POOL_FLEET_MEMBERS, METRICS_NONE, counts.total);
+	metrics_set(agent->metrics, METRIC_POOL_FLEET_INSTANCES, METRICS_NONE, counts.instances);
+	metrics_set(agent->metrics, METRIC_POOL_RECOVERING, METRICS_NONE, counts.recovering);
+}
+
 void exec_agent_collect(struct exec_agent *agent)
 {
 	static const enum pool_state shown[] = {POOL_INTENT, POOL_CREATING, POOL_PREPARING, POOL_WARM, POOL_HOT,
@@ -341,6 +379,8 @@ void exec_agent_collect(struct exec_agent *agent)
 	metrics_set(agent->metrics, METRIC_POOL_HEDGES, METRICS_NONE, counts.hedges);
 	metrics_set(agent->metrics, METRIC_POOL_WAITERS, METRICS_NONE, counts.waiters);
 	metrics_set(agent->metrics, METRIC_POOL_WAIT_OLDEST_SECONDS, METRICS_NONE, counts.oldest_wait_us);
+	if (agent->leases)
+		collect_leases(agent);
 	metrics_set(agent->metrics, METRIC_EXEC_RUNNING, METRICS_NONE, agent->run_count);
 	metrics_set(agent->metrics, METRIC_EXEC_UNSETTLED, METRICS_NONE, admission_unsettled(agent->settlement));
 }
@@ -409,10 +449,12 @@ void exec_agent_free(struct exec_agent *agent, void (*on_freed)(void *ctx), void
 {
 	agent->on_freed = on_freed;
 	agent->freed_ctx = ctx;
-	agent->closing = 4;
+	agent->closing = agent->leases ? 5 : 4;
 	mailbox_close(&agent->mailbox, on_part_freed);
 	uv_close((uv_handle_t *)&agent->drain_timer, on_timer_closed);
 	pool_free(agent->pool, on_part_freed, agent);
+	if (agent->leases)
+		leases_free(agent->leases, on_part_freed, agent);
 	admission_free(agent->settlement, on_part_freed, agent);
 }
 

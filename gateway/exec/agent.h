@@ -25,12 +25,16 @@ struct exec_agent_options {
 	struct sizing_options sizing;
 	uint64_t usd_per_day;
 	bool recycle;
+	const char *pool_name; /* shared with other gateways under this name; NULL = not */
 	uint64_t pool_wait_ms;
 	uint64_t verify_bytes, result_bytes; /* as in struct run_owner */
 	size_t max_jobs;
 	struct admission_options settlement; /* loop and observer are filled in here */
 	struct metrics_shard *metrics;
 	struct audit *audit;   /* NULL = none */
+	/* Another process has begun as this instance later: the caller drains, as on SIGTERM. Once. */
+	void (*on_superseded)(void *ctx);
+	void *ctx;
 };
 
 struct exec_agent *exec_agent_new(const struct exec_agent_options *options);

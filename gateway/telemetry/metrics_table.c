@@ -32,6 +32,7 @@ static const char *const provider_codes[] = {"ok",	     "gone",	    "rate_limit"
 static const char *const sprites_calls[] = {"create", "get", "delete", "list", "set_policy", "get_policy", "kill", "checkpoint", "restore", "dial", "other"};
 static const char *const sprites_results[] = {"ok", "gone", "rate_limit", "capacity", "throttled", "unauthorized", "unavailable", "policy", "invalid", "other"};
 
+static const char *const session_ends[] = {"fenced", "flushed"};
 static const char *const audit_sinks[] = {"log", "table"};
 
 static const uint64_t request_seconds[] = {5000,   10000,   25000,   50000,   100000,	250000,	  500000,
@@ -114,6 +115,13 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 			      .help = "What the Sprites cost by list prices."},
 	[METRIC_POOL_DESTROYS] = COUNTER("pool_destroys", "Attempts to destroy a Sprite.", {"result", VALUES(provider_codes)}),
 	[METRIC_POOL_LOST] = COUNTER("pool_lost", "Idle Sprites whose channel broke."),
+	[METRIC_POOL_SESSIONS_LOST] = COUNTER("pool_sessions_lost", "Sessions of a shared pool that ended while the gateway ran.", {"reason", VALUES(session_ends)}),
+	[METRIC_POOL_REVOKED] = COUNTER("pool_revoked", "Sprites of a shared pool that another gateway took, or adopted."),
+	[METRIC_POOL_BEAT_AGE_SECONDS] = {.name = "spritegate_pool_beat_age_seconds", .type = METRIC_GAUGE, .unit = METRIC_MICROSECONDS,
+					  .help = "Since the last beat that Redis acknowledged; nothing is handed out after 10 s. 0 when the pool is not shared."},
+	[METRIC_POOL_FLEET_MEMBERS] = GAUGE("pool_fleet_members", "Sprites of a shared pool, in all gateways together."),
+	[METRIC_POOL_FLEET_INSTANCES] = GAUGE("pool_fleet_instances", "Gateways that share the pool."),
+	[METRIC_POOL_RECOVERING] = GAUGE("pool_recovering", "1 while a shared pool finds out what exists and creates nothing."),
 	[METRIC_POOL_WAITERS] = GAUGE("pool_waiters", "Commands waiting for a Sprite."),
 	[METRIC_POOL_WAIT_OLDEST_SECONDS] = {.name = "spritegate_pool_wait_oldest_seconds", .type = METRIC_GAUGE,
 					     .unit = METRIC_MICROSECONDS, .help = "Age of the oldest waiting command."},
