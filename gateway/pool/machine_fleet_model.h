@@ -131,6 +131,7 @@ struct node {
 	unsigned run;
 	uint64_t stopped_us; /* stands still until then */
 	uint64_t session, inc, fresh_us, beat_us;
+	uint64_t told_us; /* the provider said: no other Sprite before */
 	bool told_fenced, told_flushed;
 	struct command outbox[QUEUE];
 	struct message inbox[QUEUE];

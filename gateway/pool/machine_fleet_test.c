@@ -3,7 +3,7 @@
  * twice, owners that stand still and go on.
  *
  * Always: no more Sprites than the maximum, in all machines together; no Sprite that two machines use; none that serves a second
- * token; nothing is granted, woken or created without a young beat and a record. After a quiet time every Sprite is known to one
+ * token; nothing is granted, woken or created without a young beat and a record, nor before the time that the provider said. After a quiet time every Sprite is known to one
  * machine and to the store. A failure prints the seed of its episode: SG_MODEL_SEED=<seed> plays it alone, SG_MODEL_EVENTS=<n> plays
  * more or fewer events.
  */
@@ -151,14 +151,15 @@ static void on_action(struct world *world, struct node *node, const struct machi
 		break;
 	case MACHINE_DO_CREATE:
 		/* It was recorded before. */
-		CHECK(world, is_fresh(world, node) && action->member->name[0]);
+		CHECK(world, is_fresh(world, node) && action->member->name[0] && world->now_us >= node->told_us);
 		operate(world, node, action, CREATE);
 		break;
 	case MACHINE_DO_PREPARE:
+		CHECK(world, world->now_us >= node->told_us);
 		operate(world, node, action, PREPARE);
 		break;
 	case MACHINE_DO_WAKE:
-		CHECK(world, is_fresh(world, node));
+		CHECK(world, is_fresh(world, node) && world->now_us >= node->told_us);
 		operate(world, node, action, WAKE_UP);
 		break;
 	case MACHINE_DO_RESTORE:
@@ -492,6 +493,10 @@ static void use_it(struct world *world, struct operation *operation)
 	operation->event.code = !exists(world, operation->name)	    ? PROVIDER_GONE
 				: chance(world, world->trouble / 2) ? PROVIDER_UNAVAILABLE
 								    : PROVIDER_OK;
+	if (!chance(world, world->trouble / 4))
+		return;
+	operation->event.code = chance(world, 50) ? PROVIDER_CAPACITY : PROVIDER_THROTTLED;
+	operation->event.retry_after_ms = 1 + any(world, 9000);
 }
 
 static void destroy_it(struct world *world, struct operation *operation)
@@ -537,6 +542,9 @@ static bool pass_operation(struct world *world, struct operation *operation)
 	struct operation done = *operation;
 	operation->type = 0;
 	done.event.member = done.member;
+	uint64_t told_us = world->now_us + done.event.retry_after_ms * 1000;
+	if (alive_yet && done.event.retry_after_ms && told_us > node->told_us)
+		node->told_us = told_us;
 	if (alive_yet)
 		send(world, node, done.event);
 	return true;

@@ -194,9 +194,18 @@ static bool take_ended(struct machine *machine, uint64_t now_us, struct pool_mem
 	}
 	if (event->answer == LEASE_REFUSED && nameless)
 		machine->lease.fleet.warm = 0;
-	if (event->answer == LEASE_OK && nameless)
+	/* Also of one of our own: another may have taken, used and parked it since. */
+	if (event->answer == LEASE_OK)
 		fill_in(member, event->record, now_us);
 	return true;
+}
+
+/* Nothing may be woken any more: it is paused as it was. */
+static void put_back(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	uint64_t since_us = member->since_us;
+	if (machine_move(machine, member, POOL_PREPARING, now_us) && machine_move(machine, member, POOL_WARM, now_us))
+		roster_backdate(&machine->roster, member, since_us);
 }
 
 void machine_taken(struct machine *machine, uint64_t now_us, const struct machine_event *event)
@@ -220,7 +229,10 @@ void machine_taken(struct machine *machine, uint64_t now_us, const struct machin
 	/* The permission to wake it may have run out in the meantime. */
 	if (machine->stopping || !machine_is_fresh(machine, now_us))
 		to = POOL_DESTROYING;
-	machine_taken_over(machine, now_us, member, to);
+	if (to == POOL_PREPARING && gate_wakes_open_us(&machine->gate, false))
+		put_back(machine, now_us, member);
+	else
+		machine_taken_over(machine, now_us, member, to);
 }
 
 /* --- what others left ------------------------------------------------------------------------- */
