@@ -180,7 +180,7 @@ static bool is_crowded(const struct machine *machine, uint64_t now_us)
 	for (size_t i = 0; i < ARRAY_LEN(limits); i++)
 		if (machine->gate.until_us[limits[i]])
 			return true;
-	return roster_total(&machine->roster) >= machine->options.sizing.max ||
+	return !machine_room(machine) ||
 	       (may_run && machine_running_idle(machine, now_us) + machine->roster.counts[POOL_LEASED] >= may_run);
 }
 
