@@ -141,14 +141,17 @@ struct admission_result {
 MUST_CHECK int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms,
 				uint64_t out_bytes, bool refund, const struct admission_result *result);
 
-/* A lease whose command runs: while it is held, it can be ended through Redis (`lease kill`, `token revoke --kill`,
+/* A lease whose command runs: while it is held it is renewed, and it can be ended through Redis (`lease kill`, `token revoke --kill`,
  * admission_request.kill) within a second.
- * Lies in the caller's own struct. Set `lease` and `on_killed`, zero the rest. on_killed runs once, from the loop; it may let go. */
+ * Lies in the caller's own struct. Set `lease` and `on_killed`, zero the rest. on_killed runs once, from the loop, when the command is to
+ * end: there is a mark in Redis, or (`lost`) the lease was found to have ended. It may let go. */
 struct admission_hold {
 	struct admission_lease lease;
 	void (*on_killed)(struct admission_hold *hold);
+	bool lost;
 	/* The admission's own: */
-	bool killed;
+	bool killed, renewing;
+	uint64_t renewed_ms; /* in loop time */
 	struct admission_hold *prev, *next;
 };
 

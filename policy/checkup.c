@@ -154,18 +154,22 @@ static void check_scripts(struct examination *exam)
 	static const char advice[] = "Let the user run EVAL, EVALSHA, MGET and the commands listed in docs/POLICY.md on the keys " KEY_PREFIX "*.";
 	const struct slice admit[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-"), SLICE("-"), SLICE("-"),
 				      SLICE("1"), SLICE("-"), SLICE("0"), SLICE("0")};
-	const struct slice settle[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-"), SLICE("0"), SLICE("0"), SLICE("0")};
+	const struct slice settle[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-"), SLICE("0"), SLICE("0"), SLICE("0"),
+				       SLICE(""), SLICE(""), SLICE("0")};
+	const struct slice renew[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-")};
 	const struct slice marks[] = {SLICE("MGET"), SLICE(KEY_KILL NOBODY)};
-	CLEANUP(redis_reply_free) redisReply *admitted = NULL, *settled = NULL;
+	CLEANUP(redis_reply_free) redisReply *admitted = NULL, *settled = NULL, *renewed = NULL;
 	if (redis_blocking_tell(&exam->redis, marks, ARRAY_LEN(marks)) != 0 || !run_script(exam, &script_admit, admit, ARRAY_LEN(admit), &admitted) ||
-	    !run_script(exam, &script_settle, settle, ARRAY_LEN(settle), &settled)) {
+	    !run_script(exam, &script_settle, settle, ARRAY_LEN(settle), &settled) ||
+	    !run_script(exam, &script_renew, renew, ARRAY_LEN(renew), &renewed)) {
 		tell(exam, "redis-scripts", CHECKUP_FAIL, advice, "%s", exam->redis.reason);
 		return;
 	}
 	bool right = admitted->type == REDIS_REPLY_ARRAY && admitted->elements == 1 && admitted->element[0]->str &&
-		     strcmp(admitted->element[0]->str, "unknown") == 0 && settled->type == REDIS_REPLY_INTEGER && settled->integer == 0;
+		     strcmp(admitted->element[0]->str, "unknown") == 0 && settled->type == REDIS_REPLY_INTEGER && settled->integer == 0 &&
+		     renewed->type == REDIS_REPLY_INTEGER && renewed->integer == 0;
 	tell(exam, "redis-scripts", right ? CHECKUP_OK : CHECKUP_FAIL, "This is not Redis, or one that changes scripts: use another.",
-	     right ? "both run, under the hashes that were expected" : "a script gave another answer than it can");
+	     right ? "all run, under the hashes that were expected" : "a script gave another answer than it can");
 }
 
 void checkup_redis(const struct checkup_options *options)

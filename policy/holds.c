@@ -2,17 +2,94 @@
 
 #include "gateway/base/log.h"
 #include "policy/keys.h"
+#include "policy/script.h"
 
 #include <hiredis/hiredis.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <utlist.h>
 
-#define ASK_MS 300
+#define ASK_MS       300
+#define RENEW_MS     20000
+#define UNRENEWED_MS 60000 /* as in admit.lua */
 
 #define KEY_SIZE (sizeof KEY_KILL + ADMISSION_LEASE_LEN)
 
 _Static_assert(ADMISSION_LEASE_LEN > ADMISSION_KID_LEN, "a key of either fits");
+
+static struct admission_hold *find(const struct holds *holds, const char *lease)
+{
+	struct admission_hold *hold;
+	DL_FOREACH (holds->list, hold)
+		if (strcmp(hold->lease.id, lease) == 0)
+			return hold;
+	return NULL;
+}
+
+/* --- renewals ----------------------------------------------------------------- */
+
+/* Its hold may be let go meanwhile. */
+struct renewal {
+	struct link_command command;
+	struct holds *holds;
+	struct admission_lease lease;
+};
+
+static void on_renewal(struct link_command *command, enum link_event event, const struct redisReply *reply);
+
+static int send_renewal(struct renewal *renewal, bool by_text)
+{
+	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN];
+	renewal->command = (struct link_command){.event = on_renewal};
+	snprintf(key, sizeof key, KEY_RECORD "%s", renewal->lease.kid);
+	struct slice args[] = {slice_str(key), slice_str(renewal->lease.kid), slice_str(renewal->lease.id), slice_str(renewal->lease.actor)};
+	return script_send(renewal->holds->link, &renewal->command, &script_renew, by_text, args, ARRAY_LEN(args));
+}
+
+/* What failed is tried again in the next turn of the timer. */
+static void on_renewal(struct link_command *command, enum link_event event, const struct redisReply *reply)
+{
+	struct renewal *renewal = CONTAINER_OF(command, struct renewal, command);
+	struct holds *holds = renewal->holds;
+	if (event == LINK_TIMEOUT)
+		return; /* its answer or the end of the connection follows */
+	if (event == LINK_REPLY && script_is_missing(reply) && !holds->stopped && send_renewal(renewal, true) == 0)
+		return;
+	struct admission_hold *hold = holds->stopped ? NULL : find(holds, renewal->lease.id);
+	free(renewal);
+	if (!hold)
+		return;
+	hold->renewing = false;
+	if (event != LINK_REPLY || reply->type != REDIS_REPLY_INTEGER)
+		return;
+	hold->renewed_ms = uv_now(holds->loop);
+	if (reply->integer || hold->killed)
+		return;
+	hold->killed = hold->lost = true;
+	hold->on_killed(hold);
+}
+
+static void renew(struct holds *holds, struct admission_hold *hold)
+{
+	struct renewal *renewal = calloc(1, sizeof *renewal);
+	if (!renewal)
+		return;
+	*renewal = (struct renewal){.holds = holds, .lease = hold->lease};
+	hold->renewing = send_renewal(renewal, false) == 0;
+	if (!hold->renewing)
+		free(renewal);
+}
+
+static void renew_those_due(struct holds *holds)
+{
+	struct admission_hold *hold;
+	uint64_t now = uv_now(holds->loop);
+	DL_FOREACH (holds->list, hold)
+		if (hold->lease.granted_ms > UNRENEWED_MS && !hold->renewing && now - hold->renewed_ms >= RENEW_MS)
+			renew(holds, hold);
+}
+
+/* --- kills -------------------------------------------------------------------- */
 
 /* The value of a mark is the name in its key: the answer says by itself which of them are there. */
 static void kill_those(struct holds *holds, const struct redisReply *reply)
@@ -72,21 +149,25 @@ static void ask(struct holds *holds)
 static void on_timer(uv_timer_t *timer)
 {
 	struct holds *holds = timer->data;
-	if (!holds->list)
+	if (!holds->list) {
 		(void)uv_timer_stop(timer);
-	else if (!holds->asking)
+		return;
+	}
+	if (!holds->asking)
 		ask(holds);
+	renew_those_due(holds);
 }
 
 void holds_init(struct holds *holds, uv_loop_t *loop, struct link *link)
 {
-	*holds = (struct holds){.link = link};
+	*holds = (struct holds){.link = link, .loop = loop};
 	(void)uv_timer_init(loop, &holds->timer);
 	holds->timer.data = holds;
 }
 
 void holds_add(struct holds *holds, struct admission_hold *hold)
 {
+	hold->renewed_ms = uv_now(holds->loop);
 	DL_APPEND(holds->list, hold);
 	if (!uv_is_active((uv_handle_t *)&holds->timer))
 		(void)uv_timer_start(&holds->timer, on_timer, ASK_MS, ASK_MS);

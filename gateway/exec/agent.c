@@ -117,7 +117,7 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 static void on_killed(struct admission_hold *hold)
 {
 	struct entry *entry = CONTAINER_OF(hold, struct entry, hold);
-	log_info("exec %s: killed by a mark in Redis", entry->exec_id);
+	log_info("exec %s: killed, %s", entry->exec_id, hold->lost ? "its lease has ended" : "there is a mark in Redis");
 	run_cancel(entry->run);
 }
 

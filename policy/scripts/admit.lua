@@ -20,6 +20,7 @@ local YEAR_US = 365 * DAY_US
 local KILL_MS = 7200000      -- no lease lasts so long
 local KEY_MS = DAY_US / 1000 -- an idempotency key is remembered
 local LEASE_GRACE_MS = 15000 -- time to kill what runs over and to settle
+local UNRENEWED_MS = 60000   -- so much of a run is covered without renewal (renew.lua), three times the time between two
 local RETRY_US = 1000000     -- when only the end of a running command can help
 
 local kid, mac, pepper, scope, program = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -342,7 +343,7 @@ end
 local member = table.concat({lease, int(want), today, int(now), charge(rate), charge(actor_rate), 'out=' .. int(out)}, ':')
 take(rate)
 if actor_rate then take(actor_rate) end
-local lease_ms = wait_ms + want + LEASE_GRACE_MS
+local lease_ms = wait_ms + math.min(want, UNRENEWED_MS) + LEASE_GRACE_MS
 for _, key in ipairs({leases, actor_leases}) do
   redis.call('ZADD', key, int(now_ms + lease_ms), member)
   redis.call('PEXPIRE', key, int(lease_ms + DAY_US / 1000))

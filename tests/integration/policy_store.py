@@ -15,6 +15,7 @@ CLOCK = "redis.call('TIME')"
 PEPPER = b"pepper of the policy tests, 32 bytes or more"
 DAY_US = 86_400_000_000
 GRACE_MS = 15_000
+UNRENEWED_MS = 60_000
 USUAL_OUT, MOST_OUT = 1 << 20, 64 << 20
 HERE = "00000000000000000000ffff7f000001"       # 127.0.0.1
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -101,12 +102,15 @@ class Store:
         self.clock = clock
         self.admit_text = self.text("admit")
         self.settle_text = self.text("settle")
+        self.renew_text = self.text("renew")
         if clock is not None:
-            assert self.admit_text.count(CLOCK) == self.settle_text.count(CLOCK) == 1
+            assert self.admit_text.count(CLOCK) == self.settle_text.count(CLOCK) == self.renew_text.count(CLOCK) == 1
             self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[20], ARGV[21]}")
             self.settle_text = self.settle_text.replace(CLOCK, "{ARGV[20], ARGV[21]}")
+            self.renew_text = self.renew_text.replace(CLOCK, "{ARGV[20], ARGV[21]}")
         self.run_admit = redis.register_script(self.admit_text)
         self.run_settle = redis.register_script(self.settle_text)
+        self.run_renew = redis.register_script(self.renew_text)
 
     @staticmethod
     def text(name):
@@ -130,6 +134,9 @@ class Store:
         actor = token.actor if granted else ""
         return self.run_settle(keys=[token.key], client=client, args=self.args(
             token.kid, lease, actor, used, out, int(refund), command, result, keep_ms))
+
+    def renew(self, token, lease):
+        return self.run_renew(keys=[token.key], args=self.args(token.kid, lease, token.actor))
 
     def policy(self, name, **fields):
         """Named rules, as a whole."""
@@ -303,7 +310,7 @@ class Model:
             charges += [0, 0] * (2 - len(limits))
             member = ":".join(str(part) for part in (lease, want, day, now, *charges, f"out={2 * each}"))
             for key in ("c", kid), ("ac", actor):
-                self.leases[key][member] = now_ms + want + GRACE_MS
+                self.leases[key][member] = now_ms + min(want, UNRENEWED_MS) + GRACE_MS
             spent["held"] += want
             spent["out_held"] += 2 * each
             spent["reqs"] += 1

@@ -29,7 +29,7 @@ class Sleeper(threading.Thread):
             self.at, self.answer = time.monotonic(), answer
 
     def check_killed(self):
-        self.join(rigs.PATIENCE)
+        self.join(2 * rigs.PATIENCE)
         told = self.answer.json()
         assert (self.answer.status_code, told["outcome"], told["exit_code"], told["stdout"]) == (200, "canceled", None, "begun\n")
 
@@ -126,6 +126,24 @@ def test_a_mark_made_while_redis_is_restarted_is_found_afterwards(rig, three, cl
     gateways[1].signal(rigs.signal.SIGCONT)
     sleeper.check_killed()
     until(lambda: leases(redis.client) == 0, "it is settled")
+
+
+def test_what_runs_for_long_is_renewed_and_ends_with_its_lease(rig, three, cli):
+    redis, gateways = three
+    kept, lost = rig.mint(redis), rig.mint(redis)
+    sleepers = [Sleeper(gateways[i], token["token"], next(marks)) for i, token in enumerate((kept, lost))]
+
+    def end():
+        (_, score), = redis.client.zrange(f"sg:{{g}}:c:{kept['kid']}", 0, -1, withscores=True)
+        return score
+    first = end()
+    redis.client.delete(f"sg:{{g}}:c:{lost['kid']}")
+    sleepers[1].check_killed()
+    assert "its lease has ended" in gateways[1].log
+    until(lambda: end() > first, "the other lease is renewed")
+    assert running(sleepers[0].mark)
+    assert cli("lease", "kill", "--all", "--yes").returncode == 0
+    sleepers[0].check_killed()
 
 
 def test_lease_kill_says_what_it_does_not_find(cli):

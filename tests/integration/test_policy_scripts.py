@@ -13,7 +13,7 @@ import uuid
 import pytest
 import redis
 
-from policy_store import (DAY_US, GRACE_MS, HERE, LIMITS, USUAL_OUT, Model, Store, Token, date, documented_acl, lease_id, mac_of,
+from policy_store import (DAY_US, GRACE_MS, HERE, LIMITS, USUAL_OUT, Model, Store, Token, date, documented_acl, lease_id, mac_of, UNRENEWED_MS,
                           pepper_id)
 from rig import Redis
 
@@ -546,6 +546,35 @@ def test_a_lease_lasts_for_the_wait_as_well(timed):
     assert timed.admit(token).code == "granted"
 
 
+def test_a_long_lease_ends_early_unless_it_is_renewed(timed):
+    token = Token(timed, conc=1, bud_ms=10_000_000)
+    timed.admit(token, "a" * 24, want=300_000)
+    timed.clock += 75_000_000 - 1000
+    assert timed.admit(token).code == "quota" and timed.renew(token, "a" * 24) == 1
+    timed.clock += 75_000_000 - 1000
+    assert timed.admit(token).code == "quota"
+    timed.clock += 1000
+    second = timed.admit(token)
+    assert (second.code, second.reaped, second.used) == ("granted", 1, 300_000), "what nobody renews is charged in full"
+    before = timed.snapshot()
+    assert timed.renew(token, "a" * 24) == 0, "it has no right to run any more"
+    assert timed.snapshot() == before
+
+
+def test_a_renewal_brings_no_end_nearer_and_makes_nothing(timed):
+    token = Token(timed)
+    answer = timed.admit(token, "a" * 24, want=300_000, wait=60_000)
+    before = timed.snapshot()
+    assert timed.renew(token, "a" * 24) == 1 and timed.renew(token, "b" * 24) == 0
+    assert timed.snapshot() == before
+    timed.clock += 100_000_000
+    assert timed.renew(token, "a" * 24) == 1
+    ends = {score for key in (f"c:{token.kid}", "ac:ann") for _, score in timed.redis.zrange("sg:{g}:" + key, 0, -1, withscores=True)}
+    assert ends == {timed.clock // 1000 + 75_000}
+    timed.settle(token, "a" * 24, answer)
+    assert timed.renew(token, "a" * 24) == 0 and not timed.leases(token)
+
+
 def test_a_refused_call_reaps_too(timed):
     token = Token(timed, bud_ms=1000)
     timed.admit(token)
@@ -684,7 +713,7 @@ def test_numbers_are_whole_and_plain(store):
     (member, end), (second, _) = store.redis.zrange(f"sg:{{g}}:c:{token.kid}", 0, -1, withscores=True)
     assert re.fullmatch(r"a{24}:86399999:\d{8}:\d{16}:8571428:25714284:0:0:out=2097152", member) and ":86400000:" in second
     now = time.time() * 1000
-    assert now + 86_399_999 < end < now + 86_399_999 + GRACE_MS + 5000
+    assert now + UNRENEWED_MS < end < now + UNRENEWED_MS + GRACE_MS + 5000
 
 
 def test_the_shipped_script_cannot_be_told_the_time(store):
