@@ -573,7 +573,7 @@ static void begin(struct world *world, struct node *node)
 	node->up = true;
 	node->run++;
 	node->stopping = node->joining = node->beating = node->told_fenced = node->told_flushed = false;
-	node->stopped_us = node->fresh_us = node->session = 0;
+	node->stopped_us = node->fresh_us = node->session = node->told_us = 0;
 	memset(node->waiters, 0, sizeof node->waiters);
 	drop_inbox(node);
 	send(world, node, (struct machine_event){.type = MACHINE_START});
