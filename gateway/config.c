@@ -8,6 +8,7 @@
 
 enum setting_type { TEXT, SECRET, NUMBER, BYTES, SIZE, SECONDS };
 
+#define POOL_NAME_MAX 40
 #define FOR_SERVE 1U
 #define FOR_TOKEN 2U
 
@@ -55,8 +56,8 @@ static const struct setting settings[] = {
 	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, 0, "Largest body of POST /-/agent/exec."},
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
 	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, 0, "Running Sprites kept ready by this instance, at most `pool_max`; `auto`: as many as the demand is worth."},
-	{"pool_warm", SIZE, AT(pool_warm), "0", 0, 1000, 0, "Paused Sprites kept ready by this instance; `auto`: as many as the demand and its bursts need."},
-	{"pool_max", NUMBER, AT(pool_max), "10", 1, 1000, 0, "Most Sprites of this instance that exist or are being created."},
+	{"pool_warm", SIZE, AT(pool_warm), "0", 0, 1000, 0, "Paused Sprites kept ready, by this instance or in the shared pool; `auto`: as many as the demand and its bursts need."},
+	{"pool_max", NUMBER, AT(pool_max), "10", 1, 1000, 0, "Most Sprites that exist or are being created, of this instance or in the shared pool."},
 	{"pool_creates_per_minute", NUMBER, AT(pool_creates_per_minute), "0", 0, 1000, 0,
 	 "Creations that the provider allows in a minute; 0 = not known, it will say when it is too many."},
 	{"pool_running_limit", NUMBER, AT(pool_running_limit), "0", 0, 1000, 0, "Sprites that may run at once; 0 = not known."},
@@ -67,7 +68,7 @@ static const struct setting settings[] = {
 	 "1: when creations are short, a used Sprite is restored from its clean checkpoint, for the same token only; 0: always destroyed."},
 	{"pool_shared", NUMBER, AT(pool_shared), "0", 0, 1, 0,
 	 "1: gateways with the same Redis and the same `pool_name` share their Sprites: `pool_warm` and `pool_max` count those of all; 0: each has its own."},
-	{"pool_name", TEXT, AT(pool_name), NULL, 1, 40, 0,
+	{"pool_name", TEXT, AT(pool_name), NULL, 1, POOL_NAME_MAX, 0,
 	 "Name of the pool that is shared: a-z, 0-9 and hyphens. Default: FLY_APP_NAME, else spritegate."},
 	{"pool_wait_seconds", NUMBER, AT(pool_wait_seconds), "10", 0, 120, 0, "Longest wait of a command for a Sprite."},
 	{"cache_bytes", BYTES, AT(cache_bytes), "0", 0, 0, 0, "Response cache. Only 0 (off) is supported yet."},
@@ -340,10 +341,19 @@ static int set_defaults(struct config *config, struct buf *faults)
 	return r;
 }
 
+static int check_pool_name(struct loading *loading)
+{
+	const char *name = loading->config->pool_name;
+	if (!loading->config->pool_shared || !name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-")])
+		return 0;
+	return buf_printf(loading->faults, "pool_name: \"%s\" has other characters than a-z, 0-9 and hyphens\n", name);
+}
+
 static int default_pool_name(struct config *config)
 {
 	const char *app = getenv("FLY_APP_NAME");
-	config->pool_name = slice_dup(slice_str(app && *app ? app : "spritegate"));
+	struct slice name = slice_str(app && *app ? app : "spritegate");
+	config->pool_name = slice_dup(slice_of(name.data, name.len < POOL_NAME_MAX ? name.len : POOL_NAME_MAX));
 	return config->pool_name ? 0 : -ENOMEM;
 }
 
@@ -426,6 +436,8 @@ int config_load(struct config *config, const char *file, enum config_use use, st
 		r = check_required(config, use == CONFIG_SERVE ? FOR_SERVE : FOR_TOKEN, faults);
 	if (r == 0)
 		r = check_ceilings(&loading);
+	if (r == 0)
+		r = check_pool_name(&loading);
 	if (r < 0)
 		return r;
 	return faults->len ? -EINVAL : 0;

@@ -88,6 +88,20 @@ static void test_refusals(void **state UNUSED)
 	}
 }
 
+static void test_pool_name(void **state UNUSED)
+{
+	struct config config;
+	set_required();
+	setenv("FLY_APP_NAME", "an-application-with-a-name-of-more-than-forty-characters", 1);
+	assert_int_equal(load(&config, NULL, CONFIG_SERVE, NULL), 0);
+	assert_string_equal(config.pool_name, "an-application-with-a-name-of-more-than-");
+	config_deinit(&config);
+	unsetenv("FLY_APP_NAME");
+	setenv("SPRITEGATE_POOL_NAME", "a b", 1);
+	setenv("SPRITEGATE_POOL_SHARED", "1", 1);
+	assert_int_equal(load(&config, NULL, CONFIG_SERVE, "pool_name: \"a b\" has other characters"), -EINVAL);
+}
+
 static void test_seconds(void **state UNUSED)
 {
 	struct config config;
@@ -194,6 +208,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_defaults, clean, clean),
 		cmocka_unit_test_setup_teardown(test_refusals, clean, clean),
 		cmocka_unit_test_setup_teardown(test_seconds, clean, clean),
+		cmocka_unit_test_setup_teardown(test_pool_name, clean, clean),
 		cmocka_unit_test_setup_teardown(test_a_default_bends_to_a_ceiling, clean, clean),
 		cmocka_unit_test_setup_teardown(test_token_commands_need_less, clean, clean),
 		cmocka_unit_test_setup_teardown(test_file, clean, clean),
