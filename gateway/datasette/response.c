@@ -138,7 +138,7 @@ static int on_headers_complete(llhttp_t *parser)
 	fill_head(response);
 	if (response->head.status >= 200)
 		response->events->on_head(response->ctx, &response->head);
-	else if (response->head.status != 100 && response->events->on_interim)
+	else if (response->events->on_interim)
 		response->events->on_interim(response->ctx, &response->head);
 	/* 1: no body follows, whatever the fields say (RFC 9112 section 6.3). */
 	unsigned status = response->head.status;

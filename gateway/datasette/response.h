@@ -38,7 +38,7 @@ struct response_head {
 };
 
 struct response_events {
-	void (*on_interim)(void *ctx, const struct response_head *head); /* 102-199; 100 is swallowed */
+	void (*on_interim)(void *ctx, const struct response_head *head); /* 100, 102-199 */
 	void (*on_head)(void *ctx, const struct response_head *head);
 	void (*on_body)(void *ctx, struct slice bytes);
 };

@@ -127,7 +127,7 @@ static void test_complete(void **state UNUSED)
 
 static void test_interims_are_told(void **state UNUSED)
 {
-	assert_int_equal(run("HTTP/1.1 103 E\r\nLink: x\r\n\r\nHTTP/1.1 100 C\r\n\r\n" OK "Content-Length: 0\r\n\r\n", false).interims, 1);
+	assert_int_equal(run("HTTP/1.1 103 E\r\nLink: x\r\n\r\nHTTP/1.1 100 C\r\n\r\n" OK "Content-Length: 0\r\n\r\n", false).interims, 2);
 }
 
 static void test_to_head(void **state UNUSED)

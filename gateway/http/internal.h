@@ -65,6 +65,7 @@ struct http_request {
 	bool queued;                 /* in the ready list */
 	bool suspended;              /* libmicrohttpd does not look at the connection */
 	bool reading;                /* the sink wants the body */
+	bool held;                   /* the sink wants it when it says so, or after HTTP_HOLD_MS */
 	bool body_paused;            /* on_body took less than it was given */
 	bool end_told, gone_told;
 	bool answered, ended, committed;

@@ -31,25 +31,49 @@ void request_refuse(struct http_request *request, const struct http_problem *pro
 		request_cut(request);
 }
 
-int http_request_read(struct http_request *request, uint64_t max_body)
+/* 0, or the answer has been given. */
+static int admit_body(struct http_request *request, uint64_t max_body)
 {
 	if (request->answered || request->aborted)
 		return HTTP_REQUEST_E_ANSWERED;
 	uint64_t ceiling = request->server->options.max_body;
 	request->max_body = max_body < ceiling ? max_body : ceiling;
-	if (request->head.body == HTTP_BODY_LENGTH && request->head.content_length > request->max_body) {
-		char extra[48];
-		snprintf(extra, sizeof extra, "\"limit_bytes\":%llu", (unsigned long long)request->max_body);
-		struct http_problem problem = {.status = 413,
-					       .code = "body-too-large",
-					       .detail = SLICE("The request body is too large."),
-					       .extra = slice_str(extra)};
-		request_refuse(request, &problem, HTTP_GUARD_BODY_LIMIT, NULL);
-		return HTTP_REQUEST_E_TOO_LARGE;
-	}
+	if (request->head.body != HTTP_BODY_LENGTH || request->head.content_length <= request->max_body)
+		return 0;
+	char extra[48];
+	snprintf(extra, sizeof extra, "\"limit_bytes\":%llu", (unsigned long long)request->max_body);
+	struct http_problem problem = {.status = 413,
+				       .code = "body-too-large",
+				       .detail = SLICE("The request body is too large."),
+				       .extra = slice_str(extra)};
+	request_refuse(request, &problem, HTTP_GUARD_BODY_LIMIT, NULL);
+	return HTTP_REQUEST_E_TOO_LARGE;
+}
+
+int http_request_read(struct http_request *request, uint64_t max_body)
+{
+	int r = admit_body(request, max_body);
+	if (r != 0)
+		return r;
 	request->reading = true;
 	request_touch(request);
 	return 0;
+}
+
+int http_request_hold(struct http_request *request, uint64_t max_body)
+{
+	int r = admit_body(request, max_body);
+	request->held = r == 0;
+	return r;
+}
+
+void http_request_go_on(struct http_request *request)
+{
+	if (!request->held)
+		return;
+	request->held = false;
+	request->reading = true;
+	request_touch(request);
 }
 
 void http_request_resume_body(struct http_request *request)

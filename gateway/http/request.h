@@ -34,6 +34,9 @@
 #define HTTP_REQUEST_E_HEAD      3 /* the fields do not fit into what this request's head has left of the memory of the connection:
                                     * nothing was answered. 64 KiB always fit, and twice max_head. */
 
+/* A client that waits for 100 Continue gets it after this time, whether the one who is to want the body has spoken or not. */
+#define HTTP_HOLD_MS 3000
+
 #define HTTP_LENGTH_UNKNOWN UINT64_MAX
 
 struct http_request;
@@ -96,6 +99,11 @@ void http_request_attach(struct http_request *request, const struct http_sink *s
 /* Lets the body come, at most `max_body` bytes (a chunked one that grows beyond is answered 413 and on_gone follows). Until then the
  * client waits; 100 Continue is sent by this. Needs a sink. 0, HTTP_REQUEST_E_TOO_LARGE, HTTP_REQUEST_E_ANSWERED. */
 MUST_CHECK int http_request_read(struct http_request *request, uint64_t max_body);
+
+/* The same, but the body and 100 Continue wait for http_request_go_on(), or for HTTP_HOLD_MS, if the client waits for them. */
+MUST_CHECK int http_request_hold(struct http_request *request, uint64_t max_body);
+/* Does nothing if the body does not wait. */
+void http_request_go_on(struct http_request *request);
 
 /* After on_body took less than all. */
 void http_request_resume_body(struct http_request *request);

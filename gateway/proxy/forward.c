@@ -155,10 +155,15 @@ static int write_max_forwards(const struct http_head *head, struct slice value, 
 static int write_client_fields(const struct http_head *head, const struct scan *scan, bool trusted, struct buf *out)
 {
 	const struct http_fields *fields = head->fields;
-	bool cookies = false;
+	bool cookies = false, expects = !forward_awaits_continue(head);
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < fields->count; i++) {
 		enum http_known_id id = scan->known[i]->id;
+		if (id == HTTP_EXPECT && !expects) {
+			r = write_field(out, fields->at[i].name, fields->at[i].value);
+			expects = true;
+			continue;
+		}
 		if (id == HTTP_HOST || id == HTTP_VIA || is_dropped(head, scan, i, trusted))
 			continue;
 		if (id == HTTP_MAX_FORWARDS) {
@@ -243,6 +248,12 @@ static bool is_read_only(struct slice method)
 bool forward_passes_body(const struct http_head *head)
 {
 	return !is_read_only(head->method);
+}
+
+bool forward_awaits_continue(const struct http_head *head)
+{
+	bool has_body = head->body == HTTP_BODY_CHUNKED || (head->body == HTTP_BODY_LENGTH && head->content_length > 0);
+	return head->expect_continue && has_body && forward_passes_body(head);
 }
 
 bool forward_may_retry(const struct http_head *head)

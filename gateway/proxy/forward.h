@@ -34,6 +34,9 @@ MUST_CHECK int forward_request(const struct http_head *head, const struct forwar
  * more than one way: it is read and dropped. */
 bool forward_passes_body(const struct http_head *head);
 
+/* Does the client wait to hear whether Datasette wants the body? Then Datasette is asked, too. */
+bool forward_awaits_continue(const struct http_head *head);
+
 /* Only these may be sent twice. */
 bool forward_may_retry(const struct http_head *head);
 

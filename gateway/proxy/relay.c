@@ -91,7 +91,9 @@ static void on_interim(void *ctx, const struct response_head *head)
 {
 	struct carry *carry = ctx;
 	struct http_fields *fields = &carry->relay->fields;
-	if (forward_response(head, fields) == 0)
+	if (head->status == 100)
+		http_request_go_on(carry->request);
+	else if (forward_response(head, fields) == 0)
 		http_request_inform(carry->request, head->status, fields);
 }
 
@@ -282,6 +284,13 @@ static void answer_options(struct carry *carry)
 		http_request_abort(carry->request);
 }
 
+static int take_body(struct carry *carry)
+{
+	uint64_t max_body = carry->relay->options.max_body;
+	return forward_awaits_continue(http_request_head(carry->request)) ? http_request_hold(carry->request, max_body)
+									  : http_request_read(carry->request, max_body);
+}
+
 void relay_handle(struct relay *relay, struct http_request *request)
 {
 	struct carry *carry = new_carry(relay, request);
@@ -303,7 +312,7 @@ void relay_handle(struct relay *relay, struct http_request *request)
 		return;
 	}
 	/* Nothing is asked of Datasette for a body that is refused anyway. */
-	if (r == 0 && http_request_read(request, relay->options.max_body) != 0)
+	if (r == 0 && take_body(carry) != 0)
 		return;
 	if (r == 0)
 		r = start_exchange(carry);

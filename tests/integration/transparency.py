@@ -4,6 +4,7 @@ bytes and how it ended. What may differ is in the two tables below, with the rea
 import email.utils
 import hashlib
 import json
+import re
 
 from twins import HOST, request
 
@@ -28,7 +29,7 @@ NOT_PASSED_ON = {
     "connection": "between two neighbours only, and every field that it names", "keep-alive": "the same", "proxy-connection": "the same",
     "te": "the same", "trailer": "the same: trailers end here", "upgrade": "the same, and Datasette has no WebSocket",
     "x-named": "named by Connection in a row below",
-    "transfer-encoding": "framing, written anew", "expect": "answered by the gateway, which decides about the body",
+    "transfer-encoding": "framing, written anew",
     "proxy": "CGI programs would take it for a setting",
     "x-forwarded-for": "a stranger's word", "x-forwarded-proto": "a stranger's word", "x-real-ip": "a stranger's word",
     "forwarded": "a stranger's word", "fly-client-ip": "a stranger's word", "x-request-id": "the gateway's own is there instead",
@@ -42,6 +43,8 @@ def fields_of(seen):
         if name.lower() == "date":
             assert email.utils.parsedate_to_datetime(value), f"Date: {value}"
             value = "now"
+        if name.lower() == "set-cookie":    # one that is deleted ends now
+            value = re.sub(r"expires=[^;]*", "expires=now", value)
         if name.lower() not in OF_AN_ANSWER:
             kept.append((name, value))
     return kept
