@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 
+import admission
 import exec_added
 import idle_memory
 import pool
@@ -34,6 +35,7 @@ PARTS = {
     "record": ("Commands: what the record of their output costs", record),
     "memory": ("Memory of idle keep-alive connections", idle_memory),
     "refusals": ("Refused commands", refusals),
+    "admission": ("Asking the policy", admission),
     "pool": ("The pool in virtual time", pool),
 }
 EMULATOR = ("--create-delay", "1500ms", "--wake-delay", "300ms")
