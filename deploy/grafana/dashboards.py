@@ -105,6 +105,14 @@ COMMANDS = [
         ("Time to wake", "s", "And to verify.", quantiles("pool_wake_seconds")),
         ("Restored for the same token", "cps", "By result.", {"{{result}}": rate("pool_restores_total", "result")}),
     ]),
+    ("Shared pool", [
+        ("Gateways and Sprites", "short", "Of one pool, as each gateway was told last.",
+         {"gateways": gauge("spritegate_pool_fleet_instances", "job", "max"), "Sprites": gauge("spritegate_pool_fleet_members", "job", "max")}),
+        ("Last sign of life", "s", "Its age; above 10 s nothing is granted, above 15 s others take over.",
+         {"{{instance}}": gauge("spritegate_pool_beat_age_seconds", "instance", "max")}),
+        ("Taken by others", "cps", "And sessions that ended, by reason.",
+         {"taken": rate("pool_revoked_total", "job"), "{{reason}}": rate("pool_sessions_lost_total", "reason")}),
+    ]),
     ("Spend", [
         ("Sandbox time", "short", "Sprites that were running a command, and hot ones that waited for one, on average.",
          {"running": rate("exec_sandbox_seconds_total", "job"), "idle": rate("pool_idle_seconds_total", "job")}),

@@ -246,8 +246,11 @@ static void on_prepare(void *ctx, enum provider_code code, uint64_t took_us)
 	count_call(ctx, METRIC_POOL_PREPARES, METRIC_POOL_PREPARE_SECONDS, code, took_us);
 }
 
+/* What others of a shared pool have parked has become ready here when it is woken. */
 static void on_wake(void *ctx, enum provider_code code, uint64_t took_us)
 {
+	struct exec_agent *agent = ctx;
+	agent->prepared += code == PROVIDER_OK && agent->leases;
 	count_call(ctx, METRIC_POOL_WAKES, METRIC_POOL_WAKE_SECONDS, code, took_us);
 }
 

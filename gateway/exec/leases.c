@@ -30,6 +30,7 @@ struct leases {
 	struct call *calls;
 	struct leases_counts counts;
 	uint64_t beat_us;
+	bool ended; /* told so, and not joined again since */
 	void (*on_freed)(void *ctx);
 	void *freed_ctx;
 };
@@ -108,13 +109,23 @@ static struct lease_fleet read_fleet(const struct pool_fleet *from)
 
 /* --- answers ------------------------------------------------------------------- */
 
+/* Each session once, however many answers tell it. */
+static void count_end(struct leases *leases, enum pool_reply_code code)
+{
+	if (leases->ended || (code != POOL_REPLY_FENCED && code != POOL_REPLY_FLUSHED))
+		return;
+	leases->ended = true;
+	leases->counts.fenced += code == POOL_REPLY_FENCED;
+	leases->counts.flushed += code == POOL_REPLY_FLUSHED;
+}
+
 static void count(struct leases *leases, const struct call *call, const struct pool_store_result *result)
 {
 	struct leases_counts *counts = &leases->counts;
-	counts->fenced += result->reply.code == POOL_REPLY_FENCED;
-	counts->flushed += result->reply.code == POOL_REPLY_FLUSHED;
+	count_end(leases, result->reply.code);
 	if (!call->beats || !result->fleet)
 		return;
+	leases->ended = false;
 	leases->beat_us = call->asked_us;
 	counts->total = result->fleet->total;
 	counts->instances = result->fleet->instances;
@@ -182,7 +193,7 @@ static void on_lost(void *ctx)
 static void on_fenced(void *ctx)
 {
 	struct leases *leases = ctx;
-	leases->counts.fenced++;
+	count_end(leases, POOL_REPLY_FENCED);
 	if (leases->listener.fenced)
 		leases->listener.fenced(leases->listener.ctx);
 }
@@ -190,7 +201,7 @@ static void on_fenced(void *ctx)
 static void on_flushed(void *ctx)
 {
 	struct leases *leases = ctx;
-	leases->counts.flushed++;
+	count_end(leases, POOL_REPLY_FLUSHED);
 	if (leases->listener.flushed)
 		leases->listener.flushed(leases->listener.ctx);
 }

@@ -38,7 +38,8 @@ struct lease_table leases_table(struct leases *leases);
 
 /* For metrics. */
 struct leases_counts {
-	uint64_t joins, fenced, flushed, revoked;
+	uint64_t joins, revoked;
+	uint64_t fenced, flushed; /* sessions that ended so */
 	uint64_t beat_age_us; /* since the last beat that was acknowledged was asked for; 0 = there was none */
 	uint64_t total, instances;
 	bool recovering;

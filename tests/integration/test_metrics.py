@@ -46,7 +46,7 @@ ZERO_AT_START = [
     ("spritegate_exec_killed_total", {"reason": "timeout"}), ("spritegate_exec_leases_reaped_total", {}), ("spritegate_auth_failures_total", {"reason": "missing"}),
     ("spritegate_redis_errors_total", {"kind": "timeout"}), ("spritegate_pool_claims_total", {"tier": "hot"}), ("spritegate_pool_claims_total", {"tier": "warm"}), ("spritegate_pool_claims_total", {"tier": "cold"}),
     ("spritegate_pool_wakes_total", {"result": "ok"}), ("spritegate_pool_idle_seconds_total", {}), ("spritegate_pool_cost_dollars_total", {}),
-    ("spritegate_pool_hedges_total", {}), ("spritegate_pool_restores_total", {"result": "ok"}), ("spritegate_sprites_calls_total", {"call": "restore"}),
+    ("spritegate_pool_hedges_total", {}), ("spritegate_pool_sessions_lost_total", {"reason": "fenced"}), ("spritegate_pool_revoked_total", {}), ("spritegate_pool_restores_total", {"result": "ok"}), ("spritegate_sprites_calls_total", {"call": "restore"}),
     ("spritegate_pool_refusals_total", {"reason": "full"}), ("spritegate_pool_members", {"state": "leased"}), ("spritegate_exec_seconds_count", {}),
     ("spritegate_http_request_duration_seconds_count", {"route": "exec"}),
 ]
@@ -59,7 +59,8 @@ def test_all_series_are_there_from_the_start(rig):
         assert metrics.get(name, **labels) == 0, f"{name} {labels}"
     for name in ("spritegate_redis_up", "spritegate_upstream_healthy", "process_open_fds", "process_resident_memory_bytes", "process_cpu_seconds_total",
                  "process_start_time_seconds", "process_max_fds", "spritegate_build_info", "spritegate_pool_refill_stalled", "spritegate_redis_breaker_state",
-                 "spritegate_connections", "spritegate_http_requests_in_flight", "spritegate_exec_leases", "spritegate_pool_wait_oldest_seconds"):
+                 "spritegate_connections", "spritegate_http_requests_in_flight", "spritegate_exec_leases", "spritegate_pool_wait_oldest_seconds",
+                 "spritegate_pool_fleet_instances", "spritegate_pool_fleet_members", "spritegate_pool_beat_age_seconds", "spritegate_pool_recovering"):
         metrics.get(name)
 
 

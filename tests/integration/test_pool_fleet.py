@@ -1,0 +1,171 @@
+"""Several gateways on one pool (docs/decisions/0012): its cap, deaths, flushes, doubles, and Redis standing still."""
+import concurrent.futures
+import signal
+import threading
+import time
+
+import pytest
+
+from fleet import PREFIX, Fleet
+from rig import SLOWER, until
+
+pytestmark = pytest.mark.timeout(300 * max(1, SLOWER // 2))
+
+SESSION, RECOVERY = 15, 20      # seconds, as in policy/scripts/pool.lua
+
+
+def many(fleet, count, command="echo done"):
+    """Statuses of so many commands, through all gateways at once."""
+    def one(number):
+        gateway = fleet.gateways[number % len(fleet.gateways)]
+        return gateway.exec(token=fleet.tokens[number % len(fleet.tokens)], command=command).status_code
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_three_gateways_share_one_pool_and_its_maximum(rig):
+    fleet = Fleet(rig, pool_max=5, pool_hot=1)
+    fleet.until_ready()
+    statuses = many(fleet, 60)
+    assert set(statuses) <= {200, 503} and statuses.count(200) > 30, statuses
+    state = fleet.sprites.state()
+    assert state["max_alive"] <= 5 and state["max_alive"] >= 4, state["max_alive"]
+    fleet.until_at_rest()
+    until(lambda: len({session for _, session in fleet.records().values()}) == 3, lambda: f"each has one: {fleet.records()}")
+    until(lambda: fleet.gateways[0].metrics().get("spritegate_pool_instances") == 3, "it knows of the others")
+    assert fleet.gateways[0].metrics().get("spritegate_pool_beat_age_seconds") < 10
+    for gateway in fleet.gateways:
+        gateway.signal(signal.SIGTERM)
+    for gateway in fleet.gateways:
+        assert gateway.wait(60) == 0, gateway.log[-2000:]
+    assert fleet.sprites.names() == [] and not fleet.records()
+
+
+def test_alone_it_may_have_the_whole_maximum_and_what_another_has_is_missing(rig):
+    fleet = Fleet(rig, count=2, pool_max=3, pool_hot=2)
+    until(lambda: fleet.states()["hot"] == 3, lambda: f"all are hot: {fleet.states()}")
+    assert fleet.sprites.state()["max_alive"] == 3
+    time.sleep(2)
+    assert fleet.sprites.state()["created"] == 3, "the one that has less wants another, which the maximum forbids"
+
+
+def test_a_killed_gateway_leaves_nothing(rig):
+    fleet = Fleet(rig, pool_max=10, pool_hot=1, pool_warm=2)
+    fleet.until_ready()
+    until(lambda: fleet.states()["warm"] >= 2, lambda: f"two are parked: {fleet.states()}", 60)
+    victim = next(gateway for gateway in fleet.gateways if fleet.states(fleet.session_of(gateway.instance))["warm"])
+    session = fleet.session_of(victim.instance)
+    running = threading.Thread(target=lambda: pytest.raises(Exception, victim.exec, command="sleep 600"))
+    running.start()
+    until(lambda: fleet.states(session)["leased"] == 1, "its command runs")
+    before = {name: state for name, (state, owner) in fleet.records().items() if owner == session}
+    victim.kill()
+    died = time.monotonic()
+    running.join()
+    until(lambda: not any(owner == session for _, owner in fleet.records().values()), "others have adopted all", SESSION + 30)
+    adopted = time.monotonic() - died
+    assert adopted > SESSION - 6, "as long as its session may live nobody touches what it had"
+    for name, state in before.items():
+        if state == "warm":
+            assert name in fleet.sprites.names(), "what was parked is kept"
+    fleet.until_at_rest(120)
+    assert not {name for name, state in before.items() if state in ("leased", "hot")} & set(fleet.sprites.names())
+    print(f"adopted after {adopted:.1f} s, at rest after {time.monotonic() - died:.1f} s")
+    other = next(gateway for gateway in fleet.gateways if gateway is not victim)
+    assert other.run("echo well").stdout == "well\n"
+
+
+def test_a_flush_deletes_nothing_in_use_and_creates_nothing_before_a_list(rig):
+    fleet = Fleet(rig, count=2, pool_max=8, pool_hot=2)
+    fleet.until_ready()
+    fleet.until_at_rest()
+    hot = set(fleet.sprites.names())
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        ends = threading.Event()
+
+        def load(number):
+            codes = []
+            while not ends.is_set():
+                codes.append(fleet.gateways[number % 2].exec(token=fleet.tokens[0], command="sleep 0.2").status_code)
+                time.sleep(0.05)
+            return codes
+        # The tokens are gone with the flush; the commands that run are what it meets.
+        loads = [pool.submit(load, number) for number in range(4)]
+        until(lambda: fleet.states()["leased"], "commands run")
+        fleet.store.flushall()
+        flushed = time.monotonic()
+        until(lambda: fleet.store.exists(PREFIX + "inc"), "somebody has joined again", 20)
+        created = fleet.sprites.state()["created"]
+        ends.set()
+        for codes in loads:
+            assert set(codes.result()) <= {200, 401, 503}, codes.result()
+    while time.monotonic() < flushed + RECOVERY - 1:
+        assert fleet.sprites.state()["created"] == created, "created in the recovery"
+        time.sleep(0.2)
+    assert fleet.sprites.state()["max_alive"] <= 8
+    fleet.until_ready(60)
+    assert fleet.store.exists(PREFIX + "listed")
+    token = rig.mint(fleet.redis)["token"]
+    for gateway in fleet.gateways:
+        assert gateway.run("echo well", token=token).stdout == "well\n"
+    assert fleet.gateways[0].metrics().get("spritegate_pool_flushed_total") >= 1
+    print(f"{len(hot & set(fleet.sprites.names()))} of {len(hot)} hot ones were kept")
+    fleet.until_at_rest()
+
+
+def test_idle_members_outlive_a_flush(rig):
+    fleet = Fleet(rig, count=2, pool_max=8, pool_hot=2)
+    fleet.until_ready()
+    fleet.until_at_rest()
+    hot = set(fleet.sprites.names())
+    fleet.store.flushall()
+    until(lambda: set(fleet.records()) == hot, lambda: f"they are written again: {fleet.records()}", 30)
+    assert set(fleet.sprites.names()) == hot and fleet.sprites.state()["destroyed"] == 0
+
+
+def test_the_same_instance_twice(rig):
+    """The later one stays."""
+    fleet = Fleet(rig, count=1)
+    earlier = fleet.gateways[0]
+    fleet.until_ready()
+    later = fleet.start(earlier.instance)
+    assert earlier.wait(90) == 0, earlier.log[-2000:]
+    assert "another process" in earlier.log and earlier.instance in earlier.log, earlier.log[-2000:]
+    fleet.gateways = [later]
+    fleet.until_ready()
+    assert later.run("echo well", token=fleet.tokens[0]).stdout == "well\n"
+    fleet.until_at_rest()
+
+
+def test_redis_stands_still(rig):
+    fleet = Fleet(rig, count=1, pool_hot=2)
+    gateway = fleet.gateways[0]
+    fleet.until_ready()
+    fleet.until_at_rest()
+    with fleet.redis.frozen():
+        time.sleep(3)
+    until(lambda: gateway.exec(command="true").status_code == 200, "it goes on")
+    assert gateway.metrics().get("spritegate_pool_fenced_total") == 0
+    fleet.until_ready()
+    fleet.until_at_rest()
+    with fleet.redis.frozen():
+        time.sleep(SESSION + 5)
+        assert gateway.metrics().get("spritegate_pool_beat_age_seconds") > 10
+    until(lambda: gateway.exec(command="true").status_code == 200, "it begins a new session", 60)
+    assert gateway.metrics().get("spritegate_pool_fenced_total") >= 1
+    fleet.until_at_rest()
+
+
+def test_a_gateway_that_stood_still_finds_its_members_gone(rig):
+    fleet = Fleet(rig, count=2, pool_hot=1)
+    fleet.until_ready()
+    fleet.until_at_rest()
+    sleeper, other = fleet.gateways
+    session = fleet.session_of(sleeper.instance)
+    with sleeper.frozen():
+        until(lambda: not any(owner == session for _, owner in fleet.records().values()), "the other has adopted all", SESSION + 30)
+    until(lambda: sleeper.metrics().get("spritegate_pool_fenced_total") >= 1, "it is told", 30)
+    until(lambda: sleeper.exec(command="true").status_code == 200, "it begins a new session", 60)
+    assert other.exec(command="true").status_code == 200
+    fleet.until_ready()
+    fleet.until_at_rest()

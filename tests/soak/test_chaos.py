@@ -1,0 +1,194 @@
+"""Three gateways on one pool while whatever can die, dies; at the end a table of what must never be.
+
+SG_CHAOS_ROUNDS says how many deaths there are, SG_SEED which course it takes.
+"""
+import json
+import os
+import random
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+
+from fault_mix import Case, check_starts, judge
+from fleet import Fleet
+from rig import until
+
+ROUNDS = int(os.environ.get("SG_CHAOS_ROUNDS", "24"))
+SEED = int(os.environ.get("SG_SEED", "1"))
+MOST = 8
+CLIENTS = 6
+FLAGS = ("--checkpoint-delay", "50ms", "--restore-delay", "200ms", "--create-limit", "1000/1s", "--seed", str(SEED))
+SETTINGS = {"pool_max": MOST, "pool_hot": 1, "pool_warm": 2, "pool_recycle": 1, "pool_wait_seconds": 4}
+
+# In each of these states a gateway is killed, the fault makes it last.
+EDGES = [
+    ("intent", "latency", {"ms": 300}), ("creating", "create_hang", {"delay_ms": 3000}), ("creating", "create_429", {}),
+    ("preparing", "latency", {"ms": 500}), ("warm", None, {}), ("hot", None, {}), ("leased", "cut_before_exit", {}),
+    ("leased", "kill_vm", {"delay_ms": 50}), ("recycling", "restore_nothing", {}), ("destroying", "delete_500", {}),
+    ("destroying", "latency", {"ms": 500}),
+]
+# What else happens, alone or while one is killed.
+FAULTS = [("create_429", {}), ("create_hang", {"delay_ms": 3000}), ("create_500", {"created": True}), ("restore_nothing", {}), ("delete_500", {}),
+          ("delete_500", {"deleted": True}), ("http_error", {"status": 404}), ("http_error", {"status": 429, "retry_after_seconds": 1}),
+          ("cut_request", {"after": True}), ("cut_after_start", {}), ("stall", {"delay_ms": 4000}), ("latency", {"ms": 12_000}),
+          ("pause_under_socket", {"on": "start", "delay_ms": 50})]
+
+pytestmark = pytest.mark.timeout(ROUNDS * 60 + 900)
+
+
+class Marked(Case):
+    """One in two looks for what an earlier command has left, and leaves something: only its own token's may be there."""
+
+    def __init__(self, source, number, owner):
+        super().__init__(source, number)
+        self.owner = owner if source.random() < 0.5 else None
+        if self.owner is not None:
+            self.argv = ["bash", "-c", f"cat ~/.owner 2>/dev/null; echo {owner} > ~/.owner"]
+            self.stdin, self.code, self.err, self.leaves, self.seconds = "", 0, "", False, 5
+
+
+class Client(threading.Thread):
+    def __init__(self, fleet, number):
+        super().__init__()
+        self.fleet, self.random = fleet, random.Random(f"{SEED} {number}")
+        self.number, self.ends = number, threading.Event()
+        self.seen, self.wrong, self.foreign = [], [], []
+
+    def run(self):
+        while not self.ends.is_set():
+            self.number += 100
+            owner = self.random.randrange(len(self.fleet.tokens))
+            case = Marked(self.random, self.number, owner)
+            gateway = self.random.choice(self.fleet.gateways)
+            try:
+                with httpx.Client(trust_env=False, timeout=60, base_url=gateway.url) as http:
+                    response = gateway.exec(json.dumps(case.body()), token=self.fleet.tokens[owner], http=http)
+            except httpx.TransportError:
+                time.sleep(0.1)         # it was killed
+                continue
+            self.judge(case, response)
+            if response.status_code != 200:
+                time.sleep(0.2)
+
+    def judge(self, case, response):
+        if response.status_code == 503 and response.json()["code"] == "policy-unavailable":
+            return
+        try:
+            if case.owner is not None and response.status_code == 200:
+                found = set(response.json()["stdout"].split())
+                if found - {str(case.owner)}:
+                    self.foreign.append(f"token {case.owner} found what {found} left")
+                case.out = response.json()["stdout"]
+            self.seen.append(judge(case, response))
+        except (AssertionError, KeyError, ValueError) as failure:
+            self.wrong.append(f"{case.argv}: {str(failure)[:300]}: {response.status_code} {response.text[:300]}")
+
+
+class Chaos:
+    def __init__(self, rig):
+        self.fleet = Fleet(rig, *FLAGS, tokens=3, **SETTINGS)
+        self.random = random.Random(f"{SEED} chaos")
+        self.done = []
+
+    def arm(self):
+        self.fleet.sprites.clear_faults()
+        for name, more in self.random.sample(FAULTS, 3):
+            self.fleet.sprites.fault(name, rate=round(self.random.uniform(0.02, 0.2), 3), **more)
+
+    def again(self, victim):
+        """Another process of the same instance in its place."""
+        victim.process.wait(20)
+        self.fleet.gateways[self.fleet.gateways.index(victim)] = self.fleet.start(victim.instance)
+
+    def edge(self, state, fault, more):
+        victim = self.random.choice(self.fleet.gateways)
+        if fault:
+            self.fleet.sprites.fault(fault, **{"rate": 0.5, **more})
+        end = time.monotonic() + 45     # a recovery and a list may be under way
+        while not (met := self.fleet.states(self.fleet.session_of(victim.instance))[state] > 0) and time.monotonic() < end:
+            time.sleep(0.002)
+        victim.signal(signal.SIGKILL)
+        self.done.append(f"killed in {state}" + ("" if met else ", which it had none in"))
+        self.again(victim)
+
+    def freeze(self, seconds):
+        victim = self.random.choice(self.fleet.gateways)
+        with victim.frozen():
+            time.sleep(seconds)
+        self.done.append(f"a gateway stood still for {seconds} s")
+
+    def redis_again(self):
+        self.fleet.redis = self.fleet.redis.again()
+        self.done.append("Redis was killed and came back")
+
+    def redis_frozen(self):
+        seconds = self.random.choice([1, 8, 18])
+        with self.fleet.redis.frozen():
+            time.sleep(seconds)
+        self.done.append(f"Redis stood still for {seconds} s")
+
+    def flush(self):
+        """The pool's records only: without tokens nothing would go on."""
+        for key in self.fleet.store.scan_iter("sg:{g}:pool:*"):
+            self.fleet.store.delete(key)
+        self.done.append("the records were flushed")
+
+    def cut(self):
+        for row in self.fleet.store.client_list():
+            if row["addr"] != self.fleet.store.client_info()["addr"]:
+                self.fleet.store.client_kill(row["addr"])
+        self.done.append("all connections to Redis were cut")
+
+    def round(self, number):
+        self.arm()
+        self.edge(*EDGES[number % len(EDGES)])
+        self.random.choices([self.cut, self.redis_frozen, self.redis_again, self.flush, lambda: self.freeze(self.random.choice([3, 12, 20])),
+                             lambda: time.sleep(2)], [3, 2, 1, 1, 2, 3])[0]()
+        time.sleep(self.random.uniform(0, 2))
+
+
+def test_chaos(rig):
+    print(f"seed {SEED}, {ROUNDS} rounds", flush=True)
+    chaos = Chaos(rig)
+    fleet, began = chaos.fleet, time.monotonic()
+    fleet.until_ready()
+    clients = [Client(fleet, number) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    try:
+        for number in range(ROUNDS):
+            chaos.round(number)
+            print(f"{time.monotonic() - began:6.0f} s  {'; '.join(chaos.done[-2:])}", flush=True)
+    finally:
+        for client in clients:
+            client.ends.set()
+        for client in clients:
+            client.join()
+    fleet.sprites.clear_faults()
+    ended = time.monotonic()
+    seen, wrong, foreign = (sum((getattr(client, name) for client in clients), []) for name in ("seen", "wrong", "foreign"))
+    try:
+        until(fleet.at_rest, "all is at rest", 200, interval=0.5)
+    except AssertionError:
+        pass        # the table tells
+    starts = fleet.sprites.state()["starts"]
+    table = {
+        "leaked Sprites": len(fleet.leaked()), "stuck leases": len(fleet.stuck()) + fleet.leases(), "records of the dead": len(fleet.orphans()),
+        "double runs": sum(count > 1 for count in starts.values()), "wrong answers": len(wrong) + len(check_starts(seen, starts)),
+        "reuse across tokens": len(foreign), "Sprites above the maximum": max(0, fleet.sprites.state()["max_alive"] - MOST),
+    }
+    outcomes = {outcome: sum(one == outcome for one, _ in seen) for outcome in sorted({one for one, _ in seen})}
+    print(f"{len(seen)} commands {outcomes}, {fleet.sprites.state()['created']} Sprites, at rest {time.monotonic() - ended:.0f} s after the last fault")
+    for what, count in table.items():
+        print(f"  {what:28} {count}")
+    assert not any(table.values()), (table, wrong[:3], check_starts(seen, starts)[:3], foreign[:3], fleet.leaked(), fleet.stuck(), fleet.orphans())
+    assert outcomes.get("exited", 0) > ROUNDS
+    for gateway in fleet.gateways:
+        gateway.signal(signal.SIGTERM)
+    for gateway in fleet.gateways:
+        assert gateway.wait(120) == 0, gateway.log[-2000:]
+    # Whoever stops leaves what is parked to the others, and when all stop at once to whoever comes next.
+    assert not fleet.leaked() and set(fleet.states()) <= {"warm"}, fleet.records()
