@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./tests/run [unit|integration|sdk|sdk-go|sprites [OPTION…]|fuzz|observe|bench [PART…]|scorecard|image|package|soak|mutants|full]
+"""./tests/run [unit|integration|sdk|sdk-go|sprites [OPTION…]|fuzz|observe|bench [PART…]|scorecard|image|package|soak|chaos|mutants|full]
 
 Plain: what every change must pass. `full`: what every release must pass; one
 name: that part alone. All parts run even if one fails; the last lines say how
@@ -11,6 +11,8 @@ The parts of `bench` are those of tests/bench/run.py.
   --live            against SPRITEGATE_SPRITES_URL with SPRITEGATE_SPRITES_TOKEN, both from the environment
   --asleep SECONDS  leave a paused Sprite so long before it is woken (at most 3600)
   --burst           create until the service refuses, 10 Sprites at most (always against the emulator)
+
+`chaos`, which is part of soak, kills gateways that share a pool: SG_CHAOS_ROUNDS says how often, SG_SEED in which course.
 
 The Python tests find in SG_PRESET the build under test (build/$SG_PRESET/spritegate);
 SG_JOBS is how many of their files run at once (4).
@@ -244,6 +246,7 @@ OBSERVE = ("observe", lambda: python_tests("release", "tests/observe", parallel=
 IMAGE = ("image", lambda: script("tests/image.py", 1800))
 PACKAGE = ("package", lambda: python_tests("release", "tests/package", parallel=False))
 SCORECARD = ("scorecard", lambda: script("tests/scorecard/run.py", 600, "release"))
+CHAOS = ("chaos", lambda: python_tests("release", "tests/soak/test_chaos.py", "-s", parallel=False, seconds=7200))
 SOAK = ("soak", lambda: python_tests("release", "tests/soak", parallel=False, seconds=7200))
 MUTANTS_FIT = ("mutants fit the code", lambda: script("tests/mutants.py", 60, arguments=["--fit"]))
 MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
@@ -251,7 +254,7 @@ MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 PARTS = {
     "": [MUTANTS_FIT, UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
     "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sdk-go": [SDK_GO], "sprites": [SPRITES], "fuzz": [FUZZ], "observe": [OBSERVE], "bench": [BENCH], "scorecard": [SCORECARD], "image": [IMAGE],
-    "package": [PACKAGE], "soak": [SOAK], "mutants": [MUTANTS],
+    "package": [PACKAGE], "soak": [SOAK], "chaos": [CHAOS], "mutants": [MUTANTS],
     "full": [MUTANTS_FIT, UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
 }
 
