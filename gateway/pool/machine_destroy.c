@@ -114,7 +114,11 @@ void machine_pass_destroys(struct machine *machine, uint64_t now_us)
 	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
 		if (is_due(member->wait_us, now_us))
 			member->wait_us = 0;
-	if (is_due(machine->list.wait_us, now_us))
+	if (!is_due(machine->list.wait_us, now_us))
+		return;
+	if (machine->list.busy)
+		machine->list.wait_us = now_us + RELIST_US;
+	else
 		machine_start_listing(machine);
 }
 
