@@ -2,11 +2,10 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
-#include "gateway/exec/check.h"
 #include "gateway/exec/delivery.h"
 #include "gateway/exec/launch.h"
-#include "gateway/exec/report.h"
 #include "gateway/exec/stored.h"
+#include "gateway/exec/verify.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,10 +29,7 @@ struct run {
 	struct sandbox *sandbox;
 	struct launch launch;
 	struct delivery delivery;    /* of a job that wants its answer streamed */
-	bool records;                /* the command that runs */
-	struct report report;
-	struct check check;
-	struct check_command check_command; /* the one that runs while CHECKING */
+	struct verify verify;
 	enum exec_outcome outcome;          /* of the command whose output is being checked */
 	bool started; /* known at the timeout or later */
 	unsigned tries;
@@ -54,7 +50,7 @@ static void on_closed(uv_handle_t *handle)
 		return;
 	owner->on_freed(owner->ctx, run);
 	launch_deinit(&run->launch);
-	check_deinit(&run->check);
+	verify_deinit(&run->verify);
 	output_deinit(&run->result.streams[0]);
 	output_deinit(&run->result.streams[1]);
 	free(run);
@@ -148,37 +144,24 @@ static int write_answer(struct run *run, struct exec_job *job)
 			     : exec_answer_write(result, job->message.exec_id, &job->answer);
 }
 
-/* --- output --- */
-
-static int keep(struct run *run, enum sandbox_stream stream, struct slice bytes)
-{
-	if (!bytes.len)
-		return 0;
-	int r = output_feed(&run->result.streams[stream], bytes);
-	return r == 0 && run->records ? check_arrived(&run->check, stream, bytes) : r;
-}
-
-/* What was held back for a report. 1: there is one; 0: there is none; negative: no memory. */
-static int end_output(struct run *run, uint64_t sizes[2])
-{
-	struct slice rest = {0};
-	if (!run->records)
-		return 0;
-	return report_end(&run->report, sizes, &rest) ? 1 : keep(run, SANDBOX_STDOUT, rest);
-}
-
 /* --- the end --- */
+
+static enum exec_outcome without_memory(struct run *run)
+{
+	snprintf(run->result.detail, sizeof run->result.detail, "The gateway ran out of memory for the output.");
+	return EXEC_UNKNOWN;
+}
 
 /* Settles and hands the job back; the Sprite is still ours afterwards. */
 static void answer(struct run *run, enum exec_outcome outcome)
 {
 	struct exec_result *result = &run->result;
+	if (verify_end(&run->verify) < 0)
+		outcome = without_memory(run);
 	result->outcome = outcome;
 	if (run->run_start_us && run->state != CHECKING)
 		result->run_us = clock_mono_us() - run->run_start_us;
-	if (run->check.verdict == CHECK_NONE && outcome != EXEC_UNKNOWN)
-		check_without_record(&run->check);
-	result->check = run->check.verdict;
+	result->check = verify_verdict(&run->verify);
 	int r = write_answer(run, run->job);
 	settle(run, r < 0);
 	uv_timer_stop(&run->ping);
@@ -195,12 +178,6 @@ static void finish(struct run *run, enum exec_outcome outcome)
 {
 	answer(run, outcome);
 	release(run);
-}
-
-static void finish_without_memory(struct run *run)
-{
-	snprintf(run->result.detail, sizeof run->result.detail, "The gateway ran out of memory for the output.");
-	finish(run, EXEC_UNKNOWN);
 }
 
 static void refuse(struct run *run, enum exec_refusal refusal, uint64_t retry_after_ms, const char *detail)
@@ -223,11 +200,6 @@ static void enter(struct run *run, enum run_state state, uint64_t timeout_ms)
 /* 200 is for commands that are known to have run. */
 static void finish_late(struct run *run)
 {
-	uint64_t sizes[2];
-	if (end_output(run, sizes) < 0) {
-		finish_without_memory(run);
-		return;
-	}
 	if (!run->started)
 		snprintf(run->result.detail, sizeof run->result.detail, "The sandbox did not say in time that the command has started.");
 	finish(run, run->started ? EXEC_TIMED_OUT : EXEC_UNKNOWN);
@@ -253,7 +225,7 @@ static void on_timer(uv_timer_t *timer)
 		finish_late(run);
 		break;
 	case CHECKING:
-		check_give_up(&run->check);
+		verify_give_up(&run->verify);
 		finish(run, run->outcome);
 		break;
 	case LINGERING:
@@ -271,58 +243,13 @@ static void on_timer(uv_timer_t *timer)
 static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 {
 	struct run *run = ctx;
-	struct slice parts[2] = {bytes};
-	if (run->state == LINGERING)
-		return;
-	if (run->records && stream == SANDBOX_STDOUT)
-		report_feed(&run->report, bytes, parts);
-	int r = keep(run, stream, parts[0]);
-	if (r == 0)
-		r = keep(run, stream, parts[1]);
-	if (r < 0)
-		finish_without_memory(run);
+	if (run->state != LINGERING && verify_output(&run->verify, stream, bytes) < 0)
+		finish(run, without_memory(run));
 }
 
-/* --- checking the output --- */
-
-static void on_check_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
+static void on_compared(void *ctx)
 {
 	struct run *run = ctx;
-	if (check_reply(&run->check, stream, bytes) == 0)
-		return;
-	check_give_up(&run->check);
-	finish(run, run->outcome);
-}
-
-static void check_on(struct run *run);
-
-static void on_check_exited(void *ctx, unsigned exit_code)
-{
-	struct run *run = ctx;
-	if (check_replied(&run->check, exit_code) < 0)
-		check_give_up(&run->check);
-	check_on(run);
-}
-
-static void on_check_broken(void *ctx, enum sandbox_doubt doubt UNUSED, const char *reason UNUSED)
-{
-	struct run *run = ctx;
-	check_give_up(&run->check);
-	finish(run, run->outcome);
-}
-
-static const struct sandbox_events check_events = {
-	.on_output = on_check_output, .on_exit = on_check_exited, .on_broken = on_check_broken};
-
-static void check_on(struct run *run)
-{
-	struct check_command *next = &run->check_command;
-	if (check_next(&run->check, next)) {
-		struct sandbox_command command = {.argv = next->argv, .argc = next->argc, .input = next->input};
-		if (sandbox_run(run->sandbox, &command, &check_events, run) == 0)
-			return;
-		check_give_up(&run->check);
-	}
 	finish(run, run->outcome);
 }
 
@@ -330,7 +257,7 @@ static void start_check(struct run *run)
 {
 	run->result.run_us = clock_mono_us() - run->run_start_us;
 	enter(run, CHECKING, CHECK_MS);
-	check_on(run);
+	verify_compare(&run->verify, run->sandbox, on_compared, run);
 }
 
 static void on_exited(void *ctx, unsigned exit_code)
@@ -342,11 +269,9 @@ static void on_exited(void *ctx, unsigned exit_code)
 	}
 	run->result.exit_code = exit_code;
 	run->outcome = run->state == RUNNING ? EXEC_EXITED : EXEC_TIMED_OUT;
-	uint64_t sizes[2];
-	int reported = end_output(run, sizes);
-	if (reported < 0)
-		finish_without_memory(run);
-	else if (run->records && check_ended(&run->check, reported ? sizes : NULL, run->owner->verify_bytes))
+	if (verify_end(&run->verify) < 0)
+		finish(run, without_memory(run));
+	else if (verify_has_to_compare(&run->verify, run->owner->verify_bytes))
 		start_check(run);
 	else
 		finish(run, run->outcome);
@@ -369,11 +294,8 @@ static void try_again(struct run *run, const char *reason)
 static void on_broken(void *ctx, enum sandbox_doubt doubt, const char *reason)
 {
 	struct run *run = ctx;
-	uint64_t sizes[2];
 	if (run->state == LINGERING) {
 		release(run);
-	} else if (end_output(run, sizes) < 0) {
-		finish_without_memory(run);
 	} else if (run->state != RUNNING) {
 		finish_late(run);
 	} else if (doubt == SANDBOX_NOT_STARTED) {
@@ -399,13 +321,13 @@ static void launch(struct run *run)
 {
 	bool shim = sandbox_has_shim(run->sandbox);
 	struct sandbox_command command = launch_command(&run->launch, shim);
-	run->records = run->owner->verify_bytes && shim;
+	verify_begin(&run->verify, run->owner->verify_bytes && shim);
 	run->run_start_us = clock_mono_us();
 	int r = sandbox_run(run->sandbox, &command, &events, run);
 	if (r == 0) {
 		enter(run, RUNNING, run->job->timeout_ms);
 		if (begin_stream(run) < 0)
-			finish_without_memory(run);
+			finish(run, without_memory(run));
 	} else if (r == SANDBOX_E_TOO_LONG) {
 		refuse_length(run);
 	} else {
@@ -494,20 +416,20 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	run->result.tier = "none";
 	run->result.admit_us = job->admit_us;
 	run->claim_start_us = clock_mono_us();
-	if (report_init(&run->report) < 0 || check_init(&run->check, run->result.streams) < 0) {
+	if (verify_init(&run->verify, run->result.streams) < 0) {
 		free(run);
 		return NULL;
 	}
-	struct slice nonce = owner->verify_bytes ? slice_str(run->report.nonce) : (struct slice){0};
+	struct slice nonce = owner->verify_bytes ? verify_nonce(&run->verify) : (struct slice){0};
 	if (launch_init(&run->launch, job->request, job->message.exec_id, nonce) < 0) {
-		check_deinit(&run->check);
+		verify_deinit(&run->verify);
 		free(run);
 		return NULL;
 	}
 	run->tries = 1;
 	if (pool_claim(owner->pool, tenant_of(job), owner->wait_ms, on_granted, run, &run->claim) < 0) {
 		launch_deinit(&run->launch);
-		check_deinit(&run->check);
+		verify_deinit(&run->verify);
 		free(run);
 		return NULL;
 	}
@@ -523,7 +445,7 @@ void run_cancel(struct run *run)
 	if (run->state == LINGERING || run->state == FREED)
 		return;
 	if (run->state == CHECKING) {
-		check_give_up(&run->check);
+		verify_give_up(&run->verify);
 		finish(run, run->outcome);
 		return;
 	}

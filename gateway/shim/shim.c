@@ -56,18 +56,18 @@ static _Noreturn void fail(int status, const char *what, const char *about)
 	_exit(status);
 }
 
-/* Byte by byte: what follows is not ours. */
-static size_t read_line(char line[RECORD_NONCE_LEN])
+/* A nonce or nothing. Byte by byte: what follows is not ours. */
+static bool read_nonce(char nonce[RECORD_NONCE_LEN])
 {
 	size_t len = 0;
 	for (char c;;) {
 		if (read(STDIN_FILENO, &c, 1) != 1)
 			_exit(EXIT_NO_INPUT);
-		if (c == '\n')
-			return len;
-		if (len == RECORD_NONCE_LEN)
+		if (c == '\n' && (len == 0 || len == RECORD_NONCE_LEN))
+			return len > 0;
+		if (c == '\n' || len == RECORD_NONCE_LEN)
 			_exit(EXIT_SETUP);
-		line[len++] = c;
+		nonce[len++] = c;
 	}
 }
 
@@ -301,7 +301,7 @@ int main(int argc, char **argv)
 	if (argc < 4)
 		return argc == 1 && write_all(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0
 		                                                                                         : EXIT_SETUP;
-	size_t len = read_line(nonce);
+	bool records = read_nonce(nonce);
 	int folder = open_own_folder(argv[0]);
 	if (chdir(argv[1]) < 0)
 		fail(EXIT_SETUP, "cd", argv[1]);
@@ -311,7 +311,7 @@ int main(int argc, char **argv)
 	for (long left = strtol(argv[2], NULL, 10); left > 0 && next < argc - 1; left--, next++)
 		if (putenv(argv[next]) != 0)
 			fail(EXIT_SETUP, "export", argv[next]);
-	if (len == RECORD_NONCE_LEN)
+	if (records)
 		run_recorded(nonce, folder, argv + next);
 	become(argv + next);
 }

@@ -1,0 +1,121 @@
+#include "gateway/exec/verify.h"
+
+int verify_init(struct verify *verify, struct output streams[2])
+{
+	*verify = (struct verify){.streams = streams};
+	int r = report_init(&verify->report);
+	return r < 0 ? r : check_init(&verify->check, streams);
+}
+
+void verify_deinit(struct verify *verify)
+{
+	check_deinit(&verify->check);
+}
+
+struct slice verify_nonce(const struct verify *verify)
+{
+	return slice_str(verify->report.nonce);
+}
+
+/* --- the command --- */
+
+void verify_begin(struct verify *verify, bool records)
+{
+	verify->records = records;
+}
+
+static int keep(struct verify *verify, enum sandbox_stream stream, struct slice bytes)
+{
+	if (!bytes.len)
+		return 0;
+	int r = output_feed(&verify->streams[stream], bytes);
+	return r == 0 && verify->records ? check_arrived(&verify->check, stream, bytes) : r;
+}
+
+int verify_output(struct verify *verify, enum sandbox_stream stream, struct slice bytes)
+{
+	struct slice parts[2] = {bytes};
+	if (verify->records && stream == SANDBOX_STDOUT)
+		report_feed(&verify->report, bytes, parts);
+	int r = keep(verify, stream, parts[0]);
+	return r < 0 ? r : keep(verify, stream, parts[1]);
+}
+
+int verify_end(struct verify *verify)
+{
+	struct slice rest;
+	if (!verify->records || verify->ended)
+		return 0;
+	verify->ended = true;
+	verify->reported = report_end(&verify->report, verify->sizes, &rest);
+	return keep(verify, SANDBOX_STDOUT, rest);
+}
+
+/* --- the comparison --- */
+
+bool verify_has_to_compare(struct verify *verify, uint64_t least)
+{
+	return verify->records && check_ended(&verify->check, verify->reported ? verify->sizes : NULL, least);
+}
+
+static void go_on(struct verify *verify);
+
+static void give_up_and_tell(struct verify *verify)
+{
+	check_give_up(&verify->check);
+	verify->done(verify->ctx);
+}
+
+static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
+{
+	struct verify *verify = ctx;
+	if (check_reply(&verify->check, stream, bytes) < 0)
+		give_up_and_tell(verify);
+}
+
+static void on_exited(void *ctx, unsigned exit_code)
+{
+	struct verify *verify = ctx;
+	if (check_replied(&verify->check, exit_code) < 0)
+		check_give_up(&verify->check);
+	go_on(verify);
+}
+
+static void on_broken(void *ctx, enum sandbox_doubt doubt UNUSED, const char *reason UNUSED)
+{
+	give_up_and_tell(ctx);
+}
+
+static const struct sandbox_events events = {.on_output = on_output, .on_exit = on_exited, .on_broken = on_broken};
+
+static void go_on(struct verify *verify)
+{
+	struct check_command *next = &verify->command;
+	if (!check_next(&verify->check, next)) {
+		verify->done(verify->ctx);
+		return;
+	}
+	struct sandbox_command command = {.argv = next->argv, .argc = next->argc, .input = next->input};
+	if (sandbox_run(verify->sandbox, &command, &events, verify) != 0)
+		give_up_and_tell(verify);
+}
+
+void verify_compare(struct verify *verify, struct sandbox *sandbox, void (*done)(void *ctx), void *ctx)
+{
+	verify->sandbox = sandbox;
+	verify->done = done;
+	verify->ctx = ctx;
+	go_on(verify);
+}
+
+void verify_give_up(struct verify *verify)
+{
+	check_give_up(&verify->check);
+}
+
+enum check_verdict verify_verdict(struct verify *verify)
+{
+	if (verify->check.verdict == CHECK_NONE)
+		check_without_record(&verify->check);
+	return verify->check.verdict;
+}
