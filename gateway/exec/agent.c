@@ -15,6 +15,7 @@ struct entry {
 	char exec_id[ID_UUID_LEN + 1];
 	struct run *run;
 	struct admission_hold hold; /* until it is answered: its lease is settled then */
+	bool on_request;            /* its owner has canceled it */
 	struct entry *prev, *next;
 };
 
@@ -42,7 +43,7 @@ struct exec_agent {
 	void *freed_ctx;
 };
 
-static void count_end(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result, bool by_operator)
+static void count_end(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result, const char *killer)
 {
 	struct metrics_labels labels = {{job->outcome, metrics_value(METRIC_EXEC_TOTAL, 1, job->tier)}};
 	metrics_add(agent->metrics, METRIC_EXEC_TOTAL, labels, 1);
@@ -56,7 +57,7 @@ static void count_end(struct exec_agent *agent, const struct exec_job *job, cons
 		return;
 	metrics_observe(agent->metrics, METRIC_EXEC_SECONDS, METRICS_NONE, result->run_us);
 	metrics_add(agent->metrics, METRIC_EXEC_SANDBOX_SECONDS, METRICS_NONE, result->run_us);
-	const char *reason = job->outcome == EXEC_TIMED_OUT ? "timeout" : by_operator ? "operator" : agent->draining ? "drain" : "client_gone";
+	const char *reason = job->outcome == EXEC_TIMED_OUT ? "timeout" : killer ? killer : agent->draining ? "drain" : "client_gone";
 	if (job->outcome == EXEC_TIMED_OUT || job->outcome == EXEC_CANCELED) {
 		struct metrics_labels killed = {{metrics_value(METRIC_EXEC_KILLED, 0, reason)}};
 		metrics_add(agent->metrics, METRIC_EXEC_KILLED, killed, 1);
@@ -102,13 +103,21 @@ static struct entry *find_entry(struct exec_agent *agent, const char *exec_id)
 	return NULL;
 }
 
+/* NULL = nobody that is known here. */
+static const char *killer_of(const struct entry *entry)
+{
+	if (!entry)
+		return NULL;
+	return entry->hold.killed ? "operator" : entry->on_request ? "request" : NULL;
+}
+
 static void on_answered(void *ctx, struct exec_job *job, const struct exec_result *result)
 {
 	struct exec_agent *agent = ctx;
 	struct entry *entry = find_entry(agent, job->message.exec_id);
 	if (entry)
 		admission_let_go(agent->settlement, &entry->hold);
-	count_end(agent, job, result, entry && entry->hold.killed);
+	count_end(agent, job, result, killer_of(entry));
 	audit_run(agent, job, result, entry && entry->hold.killed);
 	reply(job);
 }
@@ -172,9 +181,11 @@ static struct run *find(struct exec_agent *agent, const char *exec_id)
 
 static void cancel(struct exec_agent *agent, struct exec_cancel *message)
 {
-	struct run *run = find(agent, message->message.exec_id);
-	if (run)
-		run_cancel(run);
+	struct entry *entry = find_entry(agent, message->message.exec_id);
+	if (entry) {
+		entry->on_request = message->on_request;
+		run_cancel(entry->run);
+	}
 	free(message);
 }
 

@@ -12,7 +12,7 @@ static void audit_decision(struct call *call, const char *outcome, const char *r
 	struct audit_record record = AUDIT_RECORD("decision");
 	if (!call->endpoint->options.audit)
 		return;
-	record.exec_id = slice_str(call->exec_id);
+	record.exec_id = slice_str(call->looked_for[0] ? call->looked_for : call->exec_id);
 	record.request_id = call->reply.head->id;
 	record.client = call->reply.head->peer;
 	record.kid = slice_str(call->kid);
@@ -58,7 +58,7 @@ void call_refuse(struct call *call, struct exec_problem problem)
 
 void call_cancel(const struct call *call, const char *exec_id)
 {
-	struct exec_cancel *cancel = exec_cancel_new(exec_id);
+	struct exec_cancel *cancel = exec_cancel_new(exec_id, call->cancels);
 	if (!cancel) {
 		log_error("exec %s: could not be canceled, it ends at its timeout", exec_id);
 		return;

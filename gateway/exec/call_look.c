@@ -56,8 +56,10 @@ static void on_known(void *ctx, const struct admission_answer *answer)
 	switch (answer->code) {
 	case ADMISSION_RUNNING:
 		/* Another gateway sees the mark that it has now; here it need not wait for that. */
-		if (call->cancels)
+		if (call->cancels) {
+			call_decide(call, "allow", "canceled", NULL);
 			call_cancel(call, call->looked_for);
+		}
 		respond_state(call, call->cancels ? 202 : 200, call->cancels ? "canceling" : "running");
 		break;
 	case ADMISSION_FINISHED:

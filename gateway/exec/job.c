@@ -39,12 +39,13 @@ void exec_piece_free(struct exec_piece *piece)
 	free(piece);
 }
 
-struct exec_cancel *exec_cancel_new(const char *exec_id)
+struct exec_cancel *exec_cancel_new(const char *exec_id, bool on_request)
 {
 	struct exec_cancel *cancel = calloc(1, sizeof *cancel);
 	if (!cancel)
 		return NULL;
 	cancel->message.kind = EXEC_CANCEL;
+	cancel->on_request = on_request;
 	memcpy(cancel->message.exec_id, exec_id, sizeof cancel->message.exec_id);
 	return cancel;
 }

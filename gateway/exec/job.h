@@ -52,6 +52,7 @@ struct exec_job {
 
 struct exec_cancel {
 	struct exec_message message;
+	bool on_request;                 /* somebody asked for it; else its client has left */
 };
 
 /* Bytes of pieces that the client has taken. */
@@ -68,7 +69,7 @@ struct exec_piece {
 };
 
 /* NULL when out of memory. */
-struct exec_cancel *exec_cancel_new(const char *exec_id);
+struct exec_cancel *exec_cancel_new(const char *exec_id, bool on_request);
 
 /* Takes the text. NULL when out of memory. */
 struct exec_piece *exec_piece_new(const char *exec_id, struct buf *text);

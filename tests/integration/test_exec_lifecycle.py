@@ -209,6 +209,7 @@ def test_methods(stack):
 
 @pytest.mark.smoke
 def test_cancel(stack):
+    killed = stack.metrics().get("spritegate_exec_killed_total", reason="request")
     command = Running(stack, before="echo before;")
     told = state(ask(stack, "DELETE", command.exec_id), 202, command.exec_id)
     assert told == {"ok": True, "exec_id": command.exec_id, "state": "canceling"}
@@ -216,6 +217,7 @@ def test_cancel(stack):
     assert (ran.outcome, ran.exit_code, ran.stdout) == ("canceled", None, "before\n")
     until(lambda: not running(command.mark), "the process is gone")
     assert finished(stack, command.exec_id)["outcome"] == "canceled"
+    assert stack.metrics().get("spritegate_exec_killed_total", reason="request") == killed + 1
 
 
 def test_cancel_a_stream(stack):

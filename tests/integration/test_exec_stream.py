@@ -266,6 +266,25 @@ def test_a_stream_that_breaks_says_so(gateway, sprites, fault, kind):
     assert sprites.starts(streamed.exec_id) <= 1
 
 
+def test_a_sprite_without_a_control_socket(rig):
+    """Each command has a socket of its own on /exec: it streams, waits for its reader and breaks just as well."""
+    emulator = rig.emulator().view
+    emulator.fault("false_404", rate=1, match={"path": "*/control"})
+    gateway = rig.gateway(emulator=emulator, pool_hot=1, pool_max=4)
+    gateway.until_ready()
+    assert emulator.hits("false_404"), "it has a control socket"
+    size = 20_000_000
+    with Streamed(gateway, receive_buffer=65536, command=f"head -c {size} /dev/zero | tr '\\0' x; echo end >&2; exit 4",
+                  max_output_bytes=size, timeout_seconds=60) as streamed:
+        streamed.head()
+        time.sleep(0.5)
+        streamed.all()
+    assert (streamed.outcome, streamed.exit_code, len(streamed.stdout), streamed.stderr) == ("exited", 4, size, b"end\n")
+    gateway.until_ready()
+    with emulator.faulty("cut_before_exit", rate=1):
+        assert stream(gateway, "echo output").outcome == "unknown"
+
+
 def test_a_sprite_that_stalls(gateway, sprites):
     with sprites.faulty("stall", rate=1):
         with Streamed(gateway, command="echo output; exit 7", timeout_seconds=1) as streamed:
