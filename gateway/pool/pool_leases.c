@@ -167,6 +167,7 @@ static void joined(struct pool *pool, const struct pool_question *question, cons
 		return;
 	}
 	leases->joined = true;
+	leases->beat_us = question->asked_us + BEAT_US; /* it counts as one */
 	/* Before anything is reserved: what we have counts. */
 	restore(pool, true);
 	acknowledged(pool, question, result->fleet);
