@@ -14,6 +14,7 @@
 
 #include "gateway/base/secret.h"
 #include "gateway/base/slice.h"
+#include "policy/fields.h"
 
 #include <uv.h>
 
@@ -87,6 +88,7 @@ struct admission_answer {
 	char variable[129];           /* ADMISSION_VARIABLE_DENIED: which; cut to fit */
 	struct slice result;          /* ADMISSION_FINISHED, ADMISSION_REPLAY; valid during the call */
 	char prior[37];
+	struct fields_state state;    /* limits and what is left, all 0 when the token is not known */
 	/* Ready-made field values (fields.h), "" when the token is not known: no header is sent then. */
 	char rate_limit[160];
 	char rate_limit_policy[200];

@@ -134,6 +134,7 @@ static void write_fields(const redisReply *array, struct admission_answer *answe
 			   number_at(array, SLOT_OUTPUT_BUDGET), number_at(array, SLOT_OUTPUT_BUDGET + 1),
 			   number_at(array, SLOT_OUTPUT_BUDGET + 2)},
 	};
+	answer->state = state;
 	fields_rate_limit(&state, answer->rate_limit, sizeof answer->rate_limit);
 	fields_rate_limit_policy(&state, answer->rate_limit_policy, sizeof answer->rate_limit_policy);
 	fields_exec_budget(&state, answer->exec_budget, sizeof answer->exec_budget);

@@ -166,6 +166,10 @@ static void handle(struct call *call, const struct http_head *head)
 		call_look(call, exec_id, !gets);
 		return;
 	}
+	if (gets && exec_path_is_quota(head)) {
+		call_quota(call);
+		return;
+	}
 	call->request = NULL;
 	if (exec_page_reply(request, &call->reply, &call->code) < 0)
 		log_error("exec: the answer could not be sent");

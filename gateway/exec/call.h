@@ -87,6 +87,9 @@ void call_replay(struct call *call, const struct admission_answer *answer);
 
 void call_look(struct call *call, struct slice exec_id, bool cancels);
 
+/* The token's own limits. */
+void call_quota(struct call *call);
+
 /* --- call_stream.c: a streamed answer, as fast as the client takes it --- */
 
 /* Takes a piece; the first begins the answer. */

@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/exec/quota.h"
 #include "gateway/exec/stored.h"
 
 #include <stdio.h>
@@ -73,17 +74,42 @@ static void on_known(void *ctx, const struct admission_answer *answer)
 	}
 }
 
+static void on_quota(void *ctx, const struct admission_answer *answer)
+{
+	struct call *call = ctx;
+	CLEANUP(buf_deinit) struct buf body = BUF_MAX(8192);
+	call->admission = NULL;
+	call_remember(call, answer);
+	if (answer->code != ADMISSION_NO_COMMAND)
+		call_refuse_decision(call, answer);
+	else if (quota_write(answer, &body) < 0)
+		call_refuse(call, exec_problem_internal);
+	else
+		respond(call, 200, buf_peek(&body));
+}
+
+static void ask(struct call *call, struct slice exec_id, bool cancels, admission_done done)
+{
+	if (call_token(call, call->reply.head) < 0)
+		return;
+	unsigned char address[16];
+	struct admission_request request = {.token = call->token, .exec_id = exec_id, .look = true, .kill = cancels,
+					    .address = call_address(call, address) ? address : NULL};
+	call->admit_start_us = clock_mono_us();
+	if (admission_decide(call->endpoint->admission, &request, done, call, &call->admission) < 0)
+		call_refuse(call, exec_problem_internal);
+}
+
 void call_look(struct call *call, struct slice exec_id, bool cancels)
 {
 	snprintf(call->looked_for, sizeof call->looked_for, "%.*s", SLICE_FMT(exec_id));
 	call->reply.exec_id = call->looked_for;
 	call->cancels = cancels;
-	if (call_token(call, call->reply.head) < 0)
-		return;
-	unsigned char address[16];
-	struct admission_request request = {.token = call->token, .exec_id = slice_str(call->looked_for), .look = true, .kill = cancels,
-					    .address = call_address(call, address) ? address : NULL};
-	call->admit_start_us = clock_mono_us();
-	if (admission_decide(call->endpoint->admission, &request, on_known, call, &call->admission) < 0)
-		call_refuse(call, exec_problem_internal);
+	ask(call, slice_str(call->looked_for), cancels, on_known);
+}
+
+/* As a look at a command that there is not: every answer tells the limits, and this one uses up nothing. */
+void call_quota(struct call *call)
+{
+	ask(call, SLICE("-"), false, on_quota);
 }

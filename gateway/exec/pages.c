@@ -18,6 +18,7 @@ static const char usage[] =
 	"With an Idempotency-Key it may be sent again without running again.\n"
 	"With Accept: application/x-ndjson or text/event-stream it comes while the command runs.\n"
 	"GET and DELETE /-/agent/exec/<exec_id> tell of a command and cancel it.\n"
+	"GET /-/agent/exec/quota tells of a token's limits and what is left of them.\n"
 	"All of it for programs: GET /-/agent/exec/openapi.json\n";
 
 static int reply_text(struct http_request *request, const struct exec_reply *reply, const char *type, struct slice text)
@@ -73,6 +74,11 @@ static bool is_openapi(const struct http_head *head)
 	return slice_equal(head->path, SLICE(PATH "openapi.json"));
 }
 
+bool exec_path_is_quota(const struct http_head *head)
+{
+	return slice_equal(head->path, SLICE(PATH "quota"));
+}
+
 /* The canonical text of a UUID: nothing else is the id of a command, and nothing is asked for it. */
 static bool is_uuid(struct slice text)
 {
@@ -97,7 +103,7 @@ static const char *methods_of(const struct http_head *head)
 	struct slice exec_id;
 	if (head->route == HTTP_ROUTE_EXEC)
 		return "POST, GET, HEAD, OPTIONS";
-	if (is_openapi(head))
+	if (is_openapi(head) || exec_path_is_quota(head))
 		return "GET, HEAD, OPTIONS";
 	return exec_path_id(head, &exec_id) ? "GET, HEAD, DELETE, OPTIONS" : NULL;
 }

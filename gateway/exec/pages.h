@@ -11,7 +11,10 @@
 /* The id in /-/agent/exec/<id>; false when the path is another. */
 bool exec_path_id(const struct http_head *head, struct slice *exec_id);
 
-/* Everything that call_post() and call_look() do not take. *code gets the problem's code, or stays as it is. */
+/* /-/agent/exec/quota */
+bool exec_path_is_quota(const struct http_head *head);
+
+/* Everything that call_post(), call_look() and call_quota() do not take. *code gets the problem's code, or stays as it is. */
 MUST_CHECK int exec_page_reply(struct http_request *request, const struct exec_reply *reply, const char **code);
 
 /* Generated from openapi.json. */

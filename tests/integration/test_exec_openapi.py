@@ -126,6 +126,7 @@ def test_answers(stack):
     as_documented(stack.get(EXEC), EXEC, "get")
     as_documented(stack.http.options(EXEC), EXEC, "options")
     as_documented(stack.health(), "/-/gateway/health", "get")
+    as_documented(stack.get(f"{EXEC}/quota", headers={"Authorization": f"Bearer {stack.token}"}), f"{EXEC}/quota", "get")
     budget = stack.mint(budget="600s/day", max_run="2s")["token"]
     for fields, headers in [
         ({"command": "echo out; exit 3"}, {}), ({"argv": ["/no/such"]}, {}), ({"command": "sleep 9", "timeout_seconds": 0.2}, {}),

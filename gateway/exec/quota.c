@@ -1,0 +1,88 @@
+#include "gateway/exec/quota.h"
+
+#include "gateway/base/json_text.h"
+
+#include <inttypes.h>
+
+/* Whole seconds until then, rounded up. */
+static uint64_t seconds(uint64_t us)
+{
+	return (us + 999999) / 1000000;
+}
+
+static int put_rate(struct buf *out, const char *name, const struct fields_rate *rate)
+{
+	if (!rate->count)
+		return buf_printf(out, ",\"%s\":null", name);
+	return buf_printf(out,
+			  ",\"%s\":{\"limit\":%" PRIu64 ",\"window_seconds\":%" PRIu64 ",\"burst\":%" PRIu64 ",\"remaining\":%" PRIu64
+			  ",\"reset_seconds\":%" PRIu64 "}",
+			  name, rate->count, rate->per_ms / 1000, rate->burst, rate->left, seconds(rate->reset_us));
+}
+
+static int put_concurrency(struct buf *out, const char *name, const struct fields_concurrency *concurrency)
+{
+	if (!concurrency->limit)
+		return buf_printf(out, ",\"%s\":null", name);
+	return buf_printf(out, ",\"%s\":{\"limit\":%" PRIu64 ",\"running\":%" PRIu64 "}", name, concurrency->limit, concurrency->running);
+}
+
+static int put_budget(struct buf *out, const char *name, const char *unit, uint64_t limit, uint64_t used, uint64_t held, uint64_t reset_us)
+{
+	if (!limit)
+		return buf_printf(out, ",\"%s\":null", name);
+	return buf_printf(out,
+			  ",\"%s\":{\"limit_%s\":%" PRIu64 ",\"used_%s\":%" PRIu64 ",\"held_%s\":%" PRIu64 ",\"reset_seconds\":%" PRIu64 "}",
+			  name, unit, limit, unit, used, unit, held, seconds(reset_us));
+}
+
+static int put_limits(struct buf *out, const struct fields_state *state)
+{
+	const struct fields_budget *budget = &state->budget;
+	int r = put_rate(out, "rate", &state->rate);
+	if (r == 0)
+		r = put_rate(out, "actor_rate", &state->actor_rate);
+	if (r == 0)
+		r = put_concurrency(out, "concurrency", &state->concurrency);
+	if (r == 0)
+		r = put_concurrency(out, "actor_concurrency", &state->actor_concurrency);
+	if (r == 0)
+		r = put_budget(out, "budget", "ms", budget->limit_ms, budget->used_ms, budget->held_ms, budget->reset_us);
+	if (r == 0)
+		r = put_budget(out, "output_budget", "bytes", budget->out_limit, budget->out_used, budget->out_held, budget->reset_us);
+	return r;
+}
+
+static int put_egress(struct buf *out, struct slice domains)
+{
+	struct slice domain;
+	int r = buf_append(out, SLICE(",\"egress\":["));
+	for (bool first = true; r == 0 && domains.len && slice_next(&domains, ' ', &domain); first = false) {
+		if (!first)
+			r = buf_append_char(out, ',');
+		if (r == 0)
+			r = json_text_string(out, domain);
+	}
+	return r < 0 ? r : buf_append_char(out, ']');
+}
+
+int quota_write(const struct admission_answer *answer, struct buf *out)
+{
+	int r = buf_printf(out, "{\"ok\":true,\"kid\":\"%s\",\"actor\":", answer->kid);
+	if (r == 0)
+		r = json_text_string(out, slice_str(answer->actor));
+	if (r == 0)
+		r = buf_append(out, SLICE(",\"policy\":"));
+	if (r == 0)
+		r = answer->policy[0] ? json_text_string(out, slice_str(answer->policy)) : buf_append(out, SLICE("null"));
+	if (r == 0)
+		r = buf_printf(out, ",\"policy_version\":%" PRIu64, answer->policy_version);
+	if (r == 0)
+		r = put_limits(out, &answer->state);
+	if (r == 0)
+		r = answer->max_input_bytes ? buf_printf(out, ",\"max_input_bytes\":%" PRIu64, answer->max_input_bytes)
+					    : buf_append(out, SLICE(",\"max_input_bytes\":null"));
+	if (r == 0)
+		r = put_egress(out, slice_str(answer->egress));
+	return r < 0 ? r : buf_append(out, SLICE("}\n"));
+}
