@@ -109,6 +109,8 @@ MUTANTS = [
     Mutant("Datasette is told another Host", "gateway/proxy/forward.c",
            "struct slice host = head->host.len ? head->host : options->default_host;", "struct slice host = options->default_host;",
            integration("transparency")),
+    Mutant("bodies that Datasette does not want are sent", "gateway/proxy/forward.c",
+           "return head->expect_continue && has_body && forward_passes_body(head);", "return false && has_body;", integration("transparency")),
     Mutant("what a client left in the memory of its connection stays there", "gateway/http/connection_memory.c",
            "	clear(memory, len);\n", "", ("unit:http_connection_memory_test",)),
     Mutant("another process may share the address", "gateway/http/listener.c",

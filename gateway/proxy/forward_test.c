@@ -269,6 +269,30 @@ static void test_event_streams(void **state UNUSED)
 	assert_false(forward_is_event_stream(&answer));
 }
 
+static void check_expect(const char *method, enum http_body_kind body, uint64_t length, bool asked)
+{
+	struct http_head head = make(method, "/", "Host: h\nExpect: 100-continue\nexpect: 100-Continue");
+	head.body = body;
+	head.content_length = length;
+	head.expect_continue = true;
+	assert_int_equal(forward_awaits_continue(&head), asked);
+	assert_int_equal(forward(&head), 0);
+	const char *found = strcasestr(written, "\r\nexpect:");
+	assert_int_equal(found != NULL, asked);
+	if (found)
+		assert_null(strcasestr(found + 1, "\r\nexpect:"));
+}
+
+/* Once, and only for a body that is passed on. */
+static void test_expectation(void **state UNUSED)
+{
+	check_expect("POST", HTTP_BODY_LENGTH, 3, true);
+	check_expect("DELETE", HTTP_BODY_CHUNKED, 0, true);
+	check_expect("POST", HTTP_BODY_LENGTH, 0, false);
+	check_expect("POST", HTTP_BODY_NONE, 0, false);
+	check_expect("GET", HTTP_BODY_LENGTH, 3, false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -286,6 +310,7 @@ int main(void)
 		cmocka_unit_test(test_which_bodies_are_passed_on),
 		cmocka_unit_test(test_responses),
 		cmocka_unit_test(test_event_streams),
+		cmocka_unit_test(test_expectation),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,6 +46,8 @@ class Recorder(Upstream):
         self.routes[None] = self.record
 
     def record(self, exchange):
+        if exchange["Expect"]:
+            exchange.send("HTTP/1.1 100 Continue\r\n\r\n")
         exchange.content = exchange.read()
         self.whole.append(exchange)
         exchange.reply(body=exchange.content)

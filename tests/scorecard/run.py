@@ -81,13 +81,11 @@ def arrives_as_meant(row, seen):
 def judge_request(row, seen):
     """None when it is right, or what is wrong."""
     status = seen.statuses[0] if seen.statuses else 0
-    if any(exchange.target == "/hidden" for exchange in seen.whole):
-        return "THE HIDDEN REQUEST ARRIVES"
     if row.demand == EITHER:
-        return None
+        return "the request hidden in it arrives" if any(exchange.target == "/hidden" for exchange in seen.whole) else None
     if row.demand == REFUSE:
         if 0 < status < 400 or seen.arrived:
-            return f"is taken: {status} {', '.join(seen.arrived)}".strip()
+            return f"is taken: {status}, {', '.join(seen.arrived)}"
         return None
     if not 200 <= status < 300:
         return f"is refused: {status or seen.end}"
@@ -133,11 +131,11 @@ def judge_answer(row, port):
 def in_step(wire):
     wire.ask("GET", "/next")
     try:
-        return None if wire.answer().body == b"clean" else "THE NEXT ANSWER IS ANOTHER ONE"
+        return None if wire.answer().body == b"clean" else "the next answer is another one"
     except CutOff:
         return None
     except (Broken, TimeoutError):
-        return "THE NEXT ANSWER CANNOT BE READ"
+        return "the next answer cannot be read"
 
 
 def answers(programs, base):
