@@ -1,7 +1,11 @@
 """Several gateways on one pool: what one leaves another adopts or destroys, and all together stay below the maximum."""
+import concurrent.futures
+import random
 import signal
+import time
 import uuid
 
+import httpx
 import pytest
 
 from rig import until
@@ -123,3 +127,71 @@ def test_a_drain_leaves_what_is_parked_to_the_others(share, emulator):
     assert first.wait(40) == 0
     until(lambda: members(second, "warm") == 1, "it was adopted")
     assert emulator.view.names() == [name]
+
+
+MARK = "cat /tmp/was-here 2>/dev/null; echo $SPRITEGATE_EXEC_ID > /tmp/was-here"
+
+
+class Fleet:
+    """Three gateways of one pool that are killed, stopped and started again while others use them."""
+
+    def __init__(self, share):
+        self.share = share
+        self.gateways = [self.start(number) for number in range(3)]
+        self.ended = False
+        self.outcomes = []
+
+    def start(self, number):
+        return self.share(pool_hot=1, pool_warm=2, pool_max=5, pool_wait_seconds=5, instance=f"chaos{number}")
+
+    def use(self, number):
+        while not self.ended:
+            gateway = self.gateways[number]
+            try:
+                answer = gateway.exec(command=MARK, timeout_seconds=5).json()
+            except (OSError, ValueError, httpx.HTTPError):
+                time.sleep(0.2)
+                continue
+            if answer.get("outcome") == "exited":
+                # Whoever sees what another command wrote was given a Sprite that had been used.
+                assert answer["stdout"] == "", answer
+            self.outcomes.append(answer.get("outcome", "refused"))
+            time.sleep(0.3)
+
+    def upset(self, dice):
+        number = dice.randrange(3)
+        gateway = self.gateways[number]
+        if dice.random() < 0.5:
+            gateway.kill()
+            self.gateways[number] = self.start(number)
+        else:
+            gateway.signal(signal.SIGSTOP)
+            time.sleep(dice.uniform(2, 20))
+            gateway.signal(signal.SIGCONT)
+
+
+def test_gateways_that_die_and_stand_still(share, emulator, redis):
+    dice = random.Random(7)
+    fleet = Fleet(share)
+    until(lambda: emulator.view.alive() >= 3, "the pool is filled", RECOVERY)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        users = [pool.submit(fleet.use, number) for number in range(3)]
+        try:
+            for _ in range(6):
+                time.sleep(dice.uniform(1, 4))
+                fleet.upset(dice)
+        finally:
+            fleet.ended = True
+        for user in users:
+            user.result(60)
+    assert fleet.outcomes.count("exited") > 20, fleet.outcomes
+    assert emulator.view.state()["max_alive"] <= 5
+
+    def is_quiet():
+        """Every Sprite has a record, and every record a Sprite, of a gateway that lives."""
+        [records] = [key for key in redis.client.scan_iter("sg:{g}:pool:*:m")] or [None]
+        return records and set(redis.client.hkeys(records)) == set(emulator.view.names())
+    until(is_quiet, "nothing is lost", 240)
+    assert emulator.view.state()["max_alive"] <= 5
+    until(lambda: emulator.view.alive() == sum(members(gateway, state) for gateway in fleet.gateways for state in ("hot", "warm")),
+          "the gateways know all that exists", 60)
