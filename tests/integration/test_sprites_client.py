@@ -15,7 +15,7 @@ import rig
 from rig import PATIENCE, SLOWER, Emulator, until
 
 DRIVER = rig.TOP / "build" / rig.PRESET / "bin/sprites_driver"
-OK, GONE, RATE_LIMIT, CAPACITY, UNAUTHORIZED, UNAVAILABLE, POLICY, INVALID = range(8)
+OK, GONE, RATE_LIMIT, CAPACITY, THROTTLED, UNAUTHORIZED, UNAVAILABLE, POLICY, INVALID = range(9)
 LOST = 2
 NEVER = 4294967295
 names = (f"sg-client-{number}" for number in itertools.count(1))
