@@ -17,6 +17,7 @@ add_custom_target(package-files ALL DEPENDS ${compressed})
 install(FILES ${made}/spritegate.1.gz DESTINATION share/man/man1)
 install(FILES ${made}/spritegate.conf.5.gz DESTINATION share/man/man5)
 install(FILES ${made}/changelog.gz ${from}/copyright DESTINATION share/doc/spritegate)
+install(FILES ${CMAKE_SOURCE_DIR}/deploy/spritegate.bash-completion DESTINATION share/bash-completion/completions RENAME spritegate)
 install(FILES ${from}/spritegate.service DESTINATION lib/systemd/system)
 install(FILES ${from}/spritegate.conf DESTINATION /etc/spritegate PERMISSIONS OWNER_READ OWNER_WRITE)
 

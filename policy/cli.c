@@ -517,6 +517,8 @@ static void print_token_usage(FILE *out)
 	      "       spritegate token rotate KID [--grace TIME]       another secret; the old one counts for TIME (24h) more\n"
 	      "       spritegate token suspend|resume|revoke KID…      it is refused from the next call on; revoked is for ever\n"
 	      "       spritegate token suspend|resume|revoke --actor NAME [--yes]   all tokens of an actor\n"
+	      "       spritegate token export [--actor NAME]           their records, a JSON object a line, without secrets\n"
+	      "       spritegate token import FILE|-                   takes them in, under the same pepper; what is there already stays\n"
 	      "       spritegate token revoke --kill …                 what runs is ended as well, within a second\n"
 	      "KID is the part after sgt_; `spritegate token create --help` lists the flags. All take --json.\n",
 	      out);
@@ -530,6 +532,7 @@ static int cli_token(struct cli *cli, int argc, char **argv)
 	} verbs[] = {
 		{"create", run_create}, {"list", run_list},	  {"show", run_show},	  {"set", run_set},
 		{"rotate", run_rotate}, {"suspend", run_suspend}, {"resume", run_resume}, {"revoke", run_revoke},
+		{"export", cli_token_export}, {"import", cli_token_import},
 	};
 	bool help = argc > 1 && strcmp(argv[argc - 1], "--help") == 0;
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
@@ -549,7 +552,7 @@ static int cli_token(struct cli *cli, int argc, char **argv)
 		return CLI_EXIT_USAGE;
 	}
 	cli->verb = "";
-	return cli_fail_usage(cli, "the commands are create, list, show, set, rotate, suspend, resume and revoke; --help explains them");
+	return cli_fail_usage(cli, "the commands are create, list, show, set, rotate, suspend, resume, revoke, export and import; --help explains them");
 }
 
 int policy_cli(const char *noun, int argc, char **argv, const struct policy_cli_options *options)

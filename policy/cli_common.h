@@ -33,5 +33,10 @@ int cli_confirm(const struct cli *cli, size_t count, const char *what);
 /* Ends what runs under these tokens, which take no new commands any more, and waits until it is seen to be gone; the exit status. */
 int cli_kill_of_kids(struct cli *cli, char **kids, size_t count, bool json);
 
+/* --- cli_transfer.c --- */
+
+int cli_token_export(struct cli *cli, int argc, char **argv);
+int cli_token_import(struct cli *cli, int argc, char **argv);
+
 int cli_policy(struct cli *cli, int argc, char **argv);
 int cli_lease(struct cli *cli, int argc, char **argv);

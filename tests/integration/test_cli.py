@@ -191,3 +191,20 @@ def test_token_commands(stack):
         assert done.returncode == code and done.stderr.strip(), f"{words}: {done.returncode} {done.stderr}"
     away = spritegate("token", "list", PEPPER=stack.pepper, REDIS_URL="redis://127.0.0.1:1")
     assert away.returncode == 1 and "Redis" in away.stderr, away.stderr
+
+
+COMPLETION = TOP / "deploy/spritegate.bash-completion"
+
+
+@pytest.mark.parametrize("line, wanted", [
+    ("", {"serve", "doctor", "token", "policy", "lease", "health", "help", "version", "check-config"}), ("to", {"token"}),
+    ("token re", {"revoke", "resume"}), ("token ", {"create", "list", "show", "set", "rotate", "suspend", "resume", "revoke", "export", "import"}),
+    ("lease ", {"list", "kill"}), ("policy ", {"set", "list", "show", "diff", "check"}), ("help ", {"config", "manual", "problems"}),
+    ("token create --bu", {"--budget", "--budget-out", "--burst"}), ("policy set --eg", {"--egress"}),
+    ("token revoke --", {"--actor", "--yes", "--kill"}), ("lease kill --", {"--kid", "--actor", "--all", "--yes", "--json"}), ("nonsense ", set())])
+def test_completion_in_bash(line, wanted):
+    words = ["spritegate", *line.split(" ")]
+    script = f"""source {COMPLETION}; COMP_WORDS=("$@"); COMP_WORDS[0]={BINARY}; COMP_CWORD=$(($# - 1)); _spritegate; printf '%s\\n' "${{COMPREPLY[@]}}" """
+    done = subprocess.run(["bash", "-uc", script, "bash", *words], env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(done.stdout.split()) == wanted

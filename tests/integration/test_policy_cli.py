@@ -34,9 +34,9 @@ def redis(server):
 
 @pytest.fixture
 def cli(server, redis):
-    def run(*words, url=None, pepper=PEPPER.decode(), noun="token"):
+    def run(*words, url=None, pepper=PEPPER.decode(), noun="token", stdin=""):
         env = rig.clean_environment({"SPRITEGATE_REDIS_URL": url or server.url, "SPRITEGATE_PEPPER": pepper, "USER": "olga"})
-        return subprocess.run([rig.BINARY, noun, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        return subprocess.run([rig.BINARY, noun, *words], env=env, input=stdin, capture_output=True, text=True,
                               timeout=30, check=False)
     return run
 
@@ -418,3 +418,43 @@ def test_the_documented_acl_is_enough_for_operators(cli, redis, server):
     assert made(cli("list", "--json", url=url, noun="lease")) == []
     made(cli("revoke", kid, "--json", url=url))
     assert [token["status"] for token in made(cli("list", "--json", url=url))] == ["revoked"]
+
+
+def test_tokens_move_to_another_redis(cli, redis, server):
+    token = made(cli("create", "--actor", "ann", "--name", 'a "b" \u00fc', "--rate", "7/1m", "--cmd", "ls", "--expires", "90d", "--json"))
+    other = made(cli("create", "--actor", "bob", "--json"))["kid"]
+    cli("suspend", other)
+    before = {kid: redis.hgetall(f"sg:{{g}}:k:{kid}") for kid in (token["kid"], other)}
+    exported = cli("export")
+    assert (exported.returncode, exported.stderr) == (0, "") and len(exported.stdout.splitlines()) == 2
+    assert token["token"].split("_")[2][:32] not in exported.stdout
+    assert [json.loads(line)["kid"] for line in cli("export", "--actor", "bob").stdout.splitlines()] == [other]
+    redis.flushall()
+    took = cli("import", "-", stdin=exported.stdout)
+    assert (took.returncode, took.stderr, sorted(took.stdout.split())) == (0, "", sorted(before))
+    assert {kid: redis.hgetall(f"sg:{{g}}:k:{kid}") for kid in before} == before
+    assert redis.pttl(f"sg:{{g}}:k:{token['kid']}") > 0 and redis.smembers("sg:{g}:ix:actor:ann") == {token["kid"]}
+    assert Store(redis).admit(Token.existing(Store(redis), token["kid"]), program="ls").code == "granted"
+    again = cli("import", "-", stdin=exported.stdout)
+    assert again.returncode == 1 and again.stderr.count("already") == 2 and again.stdout == ""
+
+
+@pytest.mark.parametrize("change, what", [
+    ({"kid": "short"}, "kid"), ({"kid": None}, "kid"), ({"mac": None}, "mac"), ({"mac": "00"}, "mac"), ({"actor": "a b"}, "actor"),
+    ({"paths": "x"}, "not known"), ({"rate_n": "x"}, "cannot be read"), ({"rate_n": 60}, "cannot be read"), ({"pep": "00000000"}, "pepper"),
+    ({"pol": "gone"}, "policy"), ({"conc": "0"}, "")])
+def test_what_cannot_be_taken_in_is_told_and_the_rest_is_taken(cli, redis, change, what):
+    first, second = create(cli), create(cli)
+    lines = [json.loads(line) for line in cli("export").stdout.splitlines()]
+    redis.flushall()
+    broken, good = lines
+    broken = {name: value for name, value in {**broken, **change}.items() if value is not None}
+    took = cli("import", "-", stdin="not JSON\n" + json.dumps(broken) + "\n\n" + json.dumps(good) + "\n")
+    assert took.returncode == 1 and "line 1:" in took.stderr and "line 2:" in took.stderr and "line 4" not in took.stderr
+    assert what in took.stderr.splitlines()[1]
+    assert took.stdout.split() == [good["kid"]] and {first, second} >= {good["kid"]}
+    assert len(list(redis.scan_iter("sg:{g}:k:*"))) == 1
+
+
+def test_import_of_what_is_not_there(cli):
+    assert cli("import").returncode == 2 and cli("import", "/nonexistent").returncode == 1 and cli("export", "x").returncode == 2

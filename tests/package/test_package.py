@@ -63,7 +63,7 @@ def test_it_says_what_it_needs(unpacked):
 def test_its_files(unpacked):
     files = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file() and "DEBIAN" not in path.parts}
     assert files == {"usr/bin/spritegate", "usr/lib/systemd/system/spritegate.service", "etc/spritegate/spritegate.conf",
-                     "usr/share/man/man1/spritegate.1.gz", "usr/share/man/man5/spritegate.conf.5.gz",
+                     "usr/share/bash-completion/completions/spritegate", "usr/share/man/man1/spritegate.1.gz", "usr/share/man/man5/spritegate.conf.5.gz",
                      "usr/share/doc/spritegate/changelog.gz", "usr/share/doc/spritegate/copyright"}
     assert (unpacked / "etc/spritegate/spritegate.conf").stat().st_mode & 0o777 == 0o600
     assert (unpacked / "DEBIAN/conffiles").read_text(encoding="utf-8") == "/etc/spritegate/spritegate.conf\n"
