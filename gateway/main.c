@@ -25,6 +25,7 @@ static const char help_text[] =
 	"  spritegate token COMMAND …                 make and manage tokens (spritegate token --help)\n"
 	"  spritegate policy COMMAND …                rules that tokens inherit (spritegate policy --help)\n"
 	"  spritegate lease COMMAND …                 commands that are running, and ending them (spritegate lease --help)\n"
+	"  spritegate pool list [POOL]                Sprites that several gateways share, and whose they are\n"
 	"  spritegate health [HOST:PORT]              exit 0 when the gateway there serves; default: the port of LISTEN\n"
 	"  spritegate help config                     every setting, as Markdown\n"
 	"  spritegate help manual                     the same as the manual page spritegate.conf(5)\n"
@@ -116,7 +117,12 @@ static int run_policy_cli(const char *noun, int argc, char **argv)
 	bool asks_help = argc == 0 || strcmp(argv[argc - 1], "--help") == 0;
 	if (!asks_help && load(&config, NULL, CONFIG_TOKEN) < 0)
 		return EXIT_USAGE;
-	struct policy_cli_options options = {.redis_url = config.redis_url, .pepper = &config.pepper, .in = stdin, .out = stdout, .err = stderr};
+	struct policy_cli_options options = {.redis_url = config.redis_url,
+					     .pepper = &config.pepper,
+					     .pool = config.pool_name ? config.pool_name : "",
+					     .in = stdin,
+					     .out = stdout,
+					     .err = stderr};
 	return policy_cli(noun, argc, argv, &options);
 }
 
@@ -128,6 +134,11 @@ static int command_token(int argc, char **argv)
 static int command_policy(int argc, char **argv)
 {
 	return run_policy_cli("policy", argc, argv);
+}
+
+static int command_pool(int argc, char **argv)
+{
+	return run_policy_cli("pool", argc, argv);
 }
 
 static int command_lease(int argc, char **argv)
@@ -224,9 +235,9 @@ int main(int argc, char **argv)
 		{"serve", command_serve},   {"check-config", command_check}, {"token", command_token},
 		{"health", command_health}, {"help", command_help},	     {"--help", command_help},
 		{"-h", command_help},	    {"version", command_version},    {"--version", command_version},
-		{"doctor", command_doctor}, {"policy", command_policy},	     {"lease", command_lease},
+		{"doctor", command_doctor}, {"policy", command_policy},	     {"lease", command_lease}, {"pool", command_pool},
 	};
-	bool own_help = argc > 1 && (strcmp(argv[1], "token") == 0 || strcmp(argv[1], "policy") == 0 || strcmp(argv[1], "lease") == 0);
+	bool own_help = argc > 1 && (strcmp(argv[1], "token") == 0 || strcmp(argv[1], "policy") == 0 || strcmp(argv[1], "lease") == 0 || strcmp(argv[1], "pool") == 0);
 	if (argc == 3 && strcmp(argv[2], "--help") == 0 && !own_help)
 		return command_help(0, NULL);
 	for (size_t i = 0; argc > 1 && i < ARRAY_LEN(commands); i++)

@@ -566,8 +566,10 @@ int policy_cli(const char *noun, int argc, char **argv, const struct policy_cli_
 		r = cli_token(&cli, argc, argv);
 	else if (strcmp(noun, "policy") == 0)
 		r = cli_policy(&cli, argc, argv);
-	else
+	else if (strcmp(noun, "lease") == 0)
 		r = cli_lease(&cli, argc, argv);
+	else
+		r = cli_pool(&cli, argc, argv);
 	store_close(cli.store);
 	return r;
 }

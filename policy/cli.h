@@ -1,5 +1,5 @@
 /*
- * cli - `spritegate token …`, `spritegate policy …`, `spritegate lease …`
+ * cli - `spritegate token …`, `spritegate policy …`, `spritegate lease …`, `spritegate pool …`
  *
  * Blocks; for the command line only.
  *
@@ -15,8 +15,9 @@
 struct policy_cli_options {
 	const char *redis_url;
 	const struct secret *pepper; /* may be NULL or empty: then `token create` and `rotate` say that it is missing */
+	const char *pool;            /* the shared one of the settings; "" = not known */
 	FILE *in, *out, *err;
 };
 
-/* noun: token, policy or lease. argv[0] is the word after it; argc may be 0 (shows the usage). */
+/* noun: token, policy, lease or pool. argv[0] is the word after it; argc may be 0 (shows the usage). */
 int policy_cli(const char *noun, int argc, char **argv, const struct policy_cli_options *options);

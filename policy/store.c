@@ -444,3 +444,53 @@ int store_leases(struct store *store, struct slice kid, struct store_lease lease
 			(*count)++;
 	return 0;
 }
+
+/* --- shared pools --------------------------------------------------------------- */
+
+static bool copy_text(struct slice from, char *to, size_t size)
+{
+	if (from.len >= size)
+		return false;
+	for (size_t i = 0; i < from.len; i++)
+		if ((unsigned char)from.data[i] <= ' ' || (unsigned char)from.data[i] > '~' || from.data[i] == '"' || from.data[i] == '\\')
+			return false;
+	snprintf(to, size, "%.*s", SLICE_FMT(from));
+	return true;
+}
+
+/* state:session:turn:since:created:owned:tenant:uses:exec id:end of the lease */
+static bool read_member(struct slice name, struct slice text, struct store_member *member)
+{
+	struct slice f[10];
+	size_t n = 0;
+	while (n < ARRAY_LEN(f) && slice_next(&text, ':', &f[n]))
+		n++;
+	*member = (struct store_member){0};
+	return n == ARRAY_LEN(f) && copy_text(name, member->name, sizeof member->name) && copy_text(f[0], member->state, sizeof member->state) &&
+	       copy_text(f[1], member->session, sizeof member->session) && slice_to_u64(f[3], UINT64_MAX, &member->since_ms) == 0 &&
+	       slice_to_u64(f[4], UINT64_MAX, &member->created_ms) == 0 && slice_to_u64(f[7], UINT64_MAX, &member->uses) == 0 &&
+	       copy_text(f[8], member->exec_id, sizeof member->exec_id);
+}
+
+int store_pool(struct store *store, struct slice pool, struct store_member **members, size_t *count)
+{
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
+	char key[KEY_MAX];
+	snprintf(key, sizeof key, KEY_POOL "%.*s:m", SLICE_FMT(pool));
+	struct slice args[] = {SLICE("HGETALL"), slice_str(key)};
+	int r = ask(store, args, ARRAY_LEN(args), &reply);
+	if (r)
+		return r;
+	if (reply->type != REDIS_REPLY_ARRAY)
+		return fail(store, "HGETALL has an unexpected answer");
+	struct store_member *found = calloc(reply->elements / 2 + 1, sizeof *found);
+	if (!found)
+		return fail(store, "out of memory");
+	*count = 0;
+	for (size_t i = 0; i + 1 < reply->elements; i += 2)
+		if (read_member(text_of(reply->element[i]), text_of(reply->element[i + 1]), &found[*count]))
+			(*count)++;
+	qsort(found, *count, sizeof *found, by_name);
+	*members = found;
+	return 0;
+}

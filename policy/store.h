@@ -35,6 +35,15 @@ struct store_lease {
 	uint64_t since_ms, end_ms; /* since 1970 */
 };
 
+/* A Sprite as a shared pool has it recorded (scripts/pool.lua). */
+struct store_member {
+	char name[64];
+	char state[16];
+	char session[64];  /* <instance>/<epoch>: whose it is */
+	char exec_id[37];  /* of a leased one, when it is known */
+	uint64_t since_ms, created_ms, uses;
+};
+
 /* What to list: all tokens, all policies, the tokens that have leases. */
 enum store_kind { STORE_TOKENS, STORE_POLICIES, STORE_LEASES };
 
@@ -75,3 +84,6 @@ MUST_CHECK int store_list(struct store *store, enum store_kind kind, store_name 
 
 /* Those of one token, ended ones too until somebody reaps them. */
 MUST_CHECK int store_leases(struct store *store, struct slice kid, struct store_lease leases[STORE_LEASES_MAX], size_t *count);
+
+/* Of the pool of this name, sorted; *members is the caller's to free. None if there is no such pool. */
+MUST_CHECK int store_pool(struct store *store, struct slice pool, struct store_member **members, size_t *count);

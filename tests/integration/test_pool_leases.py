@@ -309,3 +309,28 @@ def test_an_answer_that_is_no_answer(world):
     world.redis.client.hset(world.store.prefix + "m", "Evil/Name-0a1b-x", "warm:b/1:1:1:1:0:0:0::0")
     answer = a.ask("take", "-", "preparing", "0a1b")
     assert (answer["code"], answer["detail"]) == (LOST, "no-sense")
+
+
+def listed(world, *words):
+    return subprocess.run([rig.BINARY, "pool", "list", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+                          env=rig.clean_environment({"SPRITEGATE_REDIS_URL": world.redis.url, "SPRITEGATE_PEPPER": "p" * 32,
+                                                     "SPRITEGATE_POOL_NAME": "p"}))
+
+
+def test_the_command_line_shows_whose_they_are(world):
+    assert listed(world, "--json").stdout == "[]\n"
+    a, b = world.ready("a", "b")
+    a.ask("restore", "leased", name_of("a", 1))
+    b.ask("restore", "warm", name_of("b", 1))
+    shown = listed(world, "p", "--json")
+    members = {member["sprite"]: member for member in json.loads(shown.stdout)}
+    assert {name: (member["state"], member["session"].split("/")[0], member["exec_id"]) for name, member in members.items()} == {
+        name_of("a", 1): ("leased", "a", "exec-1"), name_of("b", 1): ("warm", "b", "")}
+    lines = listed(world).stdout.splitlines()
+    assert lines[0].split() == ["SPRITE", "STATE", "SINCE", "CREATED", "SESSION"] and [line.split()[0] for line in lines[1:]] == sorted(members)
+    assert listed(world, "a", "b").returncode == 2 and listed(world, "-x").returncode == 2
+
+
+def test_a_record_that_cannot_be_read_is_not_shown(world):
+    world.redis.client.hset(world.store.prefix + "m", mapping={"bad\x1b[2J": "warm:a/1:1:1:1:0:0:0::0", "short": "warm", name_of("a", 1): "warm:a/1:1:1:1:0:0:0::0"})
+    assert [member["sprite"] for member in json.loads(listed(world, "--json").stdout)] == [name_of("a", 1)]
