@@ -11,7 +11,9 @@
 /* One line for each stream: nonce, size, digest, "-", digest of the first $1 (then $2) bytes, "-". */
 static const char measure[] = "IFS= read -r N && cd " RECORD_FOLDER " || exit 125\n"
 			      "for f in " RECORD_STDOUT " " RECORD_STDERR "; do\n"
-			      "echo $N $(stat -c %s $f) $(sha256sum <$f) $(head -c $1 $f | sha256sum) || exit; shift\n"
+			      "size=$(stat -c %s $f) whole=$(sha256sum <$f)\n"
+			      "[ \"$size\" = $1 ] && arrived=$whole || arrived=$(head -c $1 $f | sha256sum)\n"
+			      "echo $N $size $whole $arrived || exit; shift\n"
 			      "done\n";
 
 /* $3 bytes of $1 from $2 on, and on stderr nonce, digest, "-". */
