@@ -150,6 +150,7 @@ struct world {
 	unsigned trouble; /* percent of what goes wrong */
 	unsigned demand;  /* of 1000 events: somebody claims */
 	unsigned upsets;  /* of 10000 events: a machine crashes, stands still, begins, ends, or the store is flushed */
+	bool flush_next;  /* the store is lost with the next event */
 	unsigned names;
 	struct store store;
 	struct sprite sprites[SPRITES];
@@ -355,6 +356,8 @@ static void store_take(struct world *world, const struct command *command, struc
 	if (answer->code != LEASE_OK)
 		return;
 	world->figures.steals += record->session != command->session;
+	/* The moment in which two believe that they have it. */
+	world->flush_next |= record->session != command->session && world->upsets && chance(world, 10);
 	record->state = command->state;
 	record->session = command->session;
 	answer->record = tell(world, record);

@@ -609,6 +609,7 @@ static void flush(struct world *world)
 		if (node->up)
 			world->slack += node->machine.roster.counts[POOL_INTENT] + node->machine.roster.counts[POOL_CREATING];
 	}
+	world->flush_next = false;
 	world->figures.flushes++;
 	memset(store->records, 0, sizeof store->records);
 	memset(store->strays, 0, sizeof store->strays);
@@ -717,7 +718,9 @@ static void random_event(struct world *world)
 	struct node *node = &world->nodes[any(world, NODES)];
 	uint64_t dice = any(world, 1000);
 	bool running = is_running(world, node);
-	if (any(world, 10000) < world->upsets)
+	if (world->flush_next)
+		flush(world);
+	else if (any(world, 10000) < world->upsets)
 		upset(world, node);
 	else if (dice < 330)
 		for (uint64_t n = any(world, 8); n && pass_command(world, node); n--)
@@ -797,7 +800,8 @@ static void nothing_is_lost(struct world *world)
 
 static void calm(struct world *world)
 {
-	world->trouble = 0;
+	world->trouble = world->upsets = 0;
+	world->flush_next = false;
 	for (size_t i = 0; i < NODES; i++) {
 		struct node *node = &world->nodes[i];
 		node->stopped_us = 0;
