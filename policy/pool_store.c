@@ -93,16 +93,15 @@ static void add_number(struct item *item, uint64_t number)
 
 static bool write_entry(const struct pool_record *r, char out[ENTRY_MAX])
 {
-	int n = snprintf(out, ENTRY_MAX, "%s:%s:%d:%016" PRIx64 ":%u:%" PRIu64 ":%" PRIu64 ":%s", r->name, r->state,
-	                 r->owned, r->tenant, r->uses, r->age_ms, r->lease_ms, r->exec_id);
+	int n = snprintf(out, ENTRY_MAX, "%s:%s:%d:%016" PRIx64 ":%u:%" PRIu64 ":%" PRIu64 ":%s", r->name, r->state, r->owned,
+	                 r->tenant, r->uses, r->age_ms, r->lease_ms, r->exec_id);
 	return pool_reply_is_name(slice_str(r->name)) && n > 0 && n < ENTRY_MAX;
 }
 
 static void drop_list(struct item **list)
 {
 	struct item *item, *next;
-	DL_FOREACH_SAFE(*list, item, next)
-	{
+	DL_FOREACH_SAFE(*list, item, next) {
 		DL_DELETE(*list, item);
 		free(item);
 	}
@@ -111,8 +110,7 @@ static void drop_list(struct item **list)
 static void drop_notes(struct pool_store *store)
 {
 	struct item *item, *next;
-	DL_FOREACH_SAFE(store->queue, item, next)
-	{
+	DL_FOREACH_SAFE(store->queue, item, next) {
 		if (item->op == NOTE) {
 			DL_DELETE(store->queue, item);
 			free(item);
@@ -181,8 +179,9 @@ static int send_flight(struct pool_store *store, bool by_text)
 		args[count++] = slice_str(item->words[i]);
 	if (item->op == NOTE)
 		DL_FOREACH(store->flight, item)
-	count = add_entries(args, count, item);
-	else count = add_entries(args, count, item);
+			count = add_entries(args, count, item);
+	else
+		count = add_entries(args, count, item);
 	int r = script_send(store->link, &store->command, &script_pool, by_text, args, count);
 	store->sent = r == 0;
 	return r;
@@ -205,8 +204,7 @@ static void take_off(struct pool_store *store)
 
 static void pump(struct pool_store *store)
 {
-	if (store->closed || store->sent || clock_mono_us() < store->hold_us ||
-	    link_breaker(store->link) != LINK_BREAKER_CLOSED)
+	if (store->closed || store->sent || clock_mono_us() < store->hold_us || link_breaker(store->link) != LINK_BREAKER_CLOSED)
 		return;
 	if (!store->flight && !store->queue)
 		return;
@@ -237,8 +235,7 @@ static bool read_words(struct pool_store *store, struct item *items, const redis
 {
 	size_t i = 0, count = reply->elements - 1;
 	struct item *item;
-	DL_FOREACH(items, item)
-	{
+	DL_FOREACH(items, item) {
 		for (size_t at = item->at; at < item->at + item->sent; at++) {
 			enum pool_reply_word word;
 			if (pool_reply_word(reply, i++, count, &word) < 0)
@@ -448,8 +445,7 @@ static void on_event(struct link_command *command, enum link_event event, const 
 static void expire(struct item **list, bool under_way, uint64_t now_us)
 {
 	struct item *item, *next;
-	DL_FOREACH_SAFE(*list, item, next)
-	{
+	DL_FOREACH_SAFE(*list, item, next) {
 		if (item->deadline_us > now_us)
 			continue;
 		if (!under_way)
@@ -545,8 +541,8 @@ int pool_store_reserve(struct pool_store *store, const struct pool_store_wish *w
 	return ask(store, item, done, ctx);
 }
 
-int pool_store_take(struct pool_store *store, const char *name, const char *to, const char *generation,
-                    pool_store_done done, void *ctx)
+int pool_store_take(struct pool_store *store, const char *name, const char *to, const char *generation, pool_store_done done,
+                    void *ctx)
 {
 	struct item *item = new_item(TAKE, 0);
 	if (!item)
@@ -561,8 +557,7 @@ int pool_store_take(struct pool_store *store, const char *name, const char *to, 
 	return ask(store, item, done, ctx);
 }
 
-int pool_store_adopt(struct pool_store *store, size_t most, bool own, pool_store_found found, pool_store_done done,
-                     void *ctx)
+int pool_store_adopt(struct pool_store *store, size_t most, bool own, pool_store_found found, pool_store_done done, void *ctx)
 {
 	struct item *item = new_item(ADOPT, 0);
 	if (!item)
@@ -591,8 +586,7 @@ int pool_store_sweep(struct pool_store *store, const char *const *names, size_t 
 	return ask(store, TAKE(item), done, ctx);
 }
 
-int pool_store_restore(struct pool_store *store, const struct pool_record *records, size_t count, pool_store_done done,
-                       void *ctx)
+int pool_store_restore(struct pool_store *store, const struct pool_record *records, size_t count, pool_store_done done, void *ctx)
 {
 	if (count > POOL_STORE_LIST_MAX)
 		return -EINVAL;

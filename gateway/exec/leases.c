@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-_Static_assert(LEASE_EXEC_ID_MAX == POOL_REPLY_EXEC_ID_MAX && PROVIDER_NAME_MAX == POOL_REPLY_NAME_MAX,
-               "the same records");
+_Static_assert(LEASE_EXEC_ID_MAX == POOL_REPLY_EXEC_ID_MAX && PROVIDER_NAME_MAX == POOL_REPLY_NAME_MAX, "the same records");
 
 struct call {
 	struct call *prev, *next;
@@ -43,9 +42,8 @@ static const enum lease_code codes[] = {
 };
 
 static const enum lease_refusal refusals[] = {
-        [POOL_REPLY_RECOVERING] = LEASE_RECOVERING, [POOL_REPLY_FULL] = LEASE_FULL,
-        [POOL_REPLY_STOCK] = LEASE_STOCK,           [POOL_REPLY_BUDGET] = LEASE_BUDGET,
-        [POOL_REPLY_CLOSED] = LEASE_CLOSED,         [POOL_REPLY_NONE] = LEASE_REFUSALS,
+        [POOL_REPLY_RECOVERING] = LEASE_RECOVERING, [POOL_REPLY_FULL] = LEASE_FULL,     [POOL_REPLY_STOCK] = LEASE_STOCK,
+        [POOL_REPLY_BUDGET] = LEASE_BUDGET,         [POOL_REPLY_CLOSED] = LEASE_CLOSED, [POOL_REPLY_NONE] = LEASE_REFUSALS,
         [POOL_REPLY_LATE] = LEASE_REFUSALS,
 };
 
@@ -300,8 +298,8 @@ static int take(void *self, const struct lease_want *want, lease_done done, void
 	struct call *call = new_call(leases, done, ctx);
 	if (!call)
 		return -ENOMEM;
-	return asked(call, pool_store_take(leases->store, want->name, pool_state_name(want->to), want->generation,
-	                                   on_done, call));
+	return asked(call,
+	             pool_store_take(leases->store, want->name, pool_state_name(want->to), want->generation, on_done, call));
 }
 
 static int adopt(void *self, size_t most, bool own, lease_adopted found, lease_done done, void *ctx)
@@ -369,8 +367,8 @@ struct lease_table leases_table(struct leases *leases)
 struct leases *leases_new(const struct leases_options *options)
 {
 	char instance[MEMBER_NAME_INSTANCE_MAX + 1];
-	if (member_name_instance(instance, slice_str(options->instance)) < 0 ||
-	    !pool_reply_is_name(slice_str(options->pool)) || strlen(options->pool) > LEASES_POOL_MAX) {
+	if (member_name_instance(instance, slice_str(options->instance)) < 0 || !pool_reply_is_name(slice_str(options->pool)) ||
+	    strlen(options->pool) > LEASES_POOL_MAX) {
 		log_error("pool: its name or the instance's cannot be used");
 		return NULL;
 	}
@@ -383,11 +381,7 @@ struct leases *leases_new(const struct leases_options *options)
 	        .timeout_ms = options->timeout_ms,
 	        .pool = options->pool,
 	        .instance = instance,
-	        .events = {.revoked = on_revoked,
-	                   .lost = on_lost,
-	                   .fenced = on_fenced,
-	                   .flushed = on_flushed,
-	                   .ctx = leases},
+	        .events = {.revoked = on_revoked, .lost = on_lost, .fenced = on_fenced, .flushed = on_flushed, .ctx = leases},
 	        .on_command = options->on_command,
 	        .command_ctx = options->ctx,
 	};
