@@ -5,6 +5,7 @@ A mutant is caught when the tests named for it fail. It is an error when the tex
 once, when a mutant does not build, and when those tests fail without any mutant. With --fit only the first is
 looked at, and whether those tests exist.
 """
+import argparse
 import dataclasses
 import os
 import pathlib
@@ -208,9 +209,12 @@ def judge(mutant):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fit", action="store_true", help="only look whether each mutant still fits the code")
+    options = parser.parse_args()
     if found := list(misfits()):
         raise SystemExit("\n".join(found))
-    if sys.argv[1:] == ["--fit"]:
+    if options.fit:
         print(f"{len(MUTANTS)} mutants fit the code")
         return 0
     copy_sources()
