@@ -84,6 +84,21 @@ static void post(struct world *world, struct node *node, struct command command)
 	node->outbox[node->sent++] = command;
 }
 
+static void drop_inbox(struct node *node)
+{
+	for (size_t i = 0; i < node->received; i++)
+		if (node->inbox[i].type == SWEEP && !node->inbox[i].struck)
+			free(node->inbox[i].command.names);
+	node->received = 0;
+}
+
+static void drop_outbox(struct node *node)
+{
+	for (size_t i = 0; i < node->sent; i++)
+		free(node->outbox[i].names);
+	node->sent = 0;
+}
+
 static struct command about(enum command_type type, const struct machine_action *action)
 {
 	const struct pool_member *member = action->member;
@@ -431,7 +446,8 @@ static void hear(struct world *world, struct node *node, const struct message *m
 	case LEAVE:
 		if (node->stopping) {
 			node->up = false;
-			node->received = node->sent = 0;
+			drop_inbox(node);
+			drop_outbox(node);
 			machine_deinit(&node->machine);
 			return;
 		}
@@ -551,14 +567,6 @@ static bool pass_operation(struct world *world, struct operation *operation)
 }
 
 /* --- machines come and go --------------------------------------------------------------------- */
-
-static void drop_inbox(struct node *node)
-{
-	for (size_t i = 0; i < node->received; i++)
-		if (node->inbox[i].type == SWEEP && !node->inbox[i].struck)
-			free(node->inbox[i].command.names);
-	node->received = 0;
-}
 
 static void begin(struct world *world, struct node *node)
 {
@@ -830,6 +838,7 @@ static size_t play(uint64_t seed, struct figures *all)
 	calm(&world);
 	for (size_t i = 0; i < NODES; i++) {
 		drop_inbox(&world.nodes[i]);
+		drop_outbox(&world.nodes[i]);
 		machine_deinit(&world.nodes[i].machine);
 	}
 	all->grants += world.figures.grants;

@@ -1,5 +1,6 @@
 """The command line: settings are checked before anything starts, and every refusal names its cause."""
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -204,7 +205,7 @@ COMPLETION = TOP / "deploy/spritegate.bash-completion"
     ("token revoke --", {"--actor", "--yes", "--kill"}), ("lease kill --", {"--kid", "--actor", "--all", "--yes", "--json"}), ("nonsense ", set())])
 def test_completion_in_bash(line, wanted):
     words = ["spritegate", *line.split(" ")]
-    script = f"""source {COMPLETION}; COMP_WORDS=("$@"); COMP_WORDS[0]={BINARY}; COMP_CWORD=$(($# - 1)); _spritegate; printf '%s\\n' "${{COMPREPLY[@]}}" """
+    script = f"""source {shlex.quote(str(COMPLETION))}; COMP_WORDS=("$@"); COMP_WORDS[0]={shlex.quote(str(BINARY))}; COMP_CWORD=$(($# - 1)); _spritegate; printf '%s\\n' "${{COMPREPLY[@]}}" """
     done = subprocess.run(["bash", "-uc", script, "bash", *words], env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(done.stdout.split()) == wanted
