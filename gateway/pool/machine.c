@@ -234,6 +234,7 @@ static void stop(struct machine *machine, uint64_t now_us, uint64_t deadline_us)
 	else
 		destroy_all(machine, POOL_WARM, now_us);
 	destroy_all(machine, POOL_QUARANTINE, now_us);
+	machine_hasten_doubtful(machine, now_us);
 }
 
 static void check_stopped(struct machine *machine)
@@ -241,7 +242,7 @@ static void check_stopped(struct machine *machine)
 	size_t left = roster_total(&machine->roster);
 	if (!machine->stopping || machine->stopped)
 		return;
-	if ((left > machine_absent(machine) || machine->list.busy) && !machine->overdue)
+	if ((left || machine->list.busy) && !machine->overdue)
 		return;
 	machine->stopped = true;
 	machine->stop_us = 0;

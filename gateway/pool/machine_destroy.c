@@ -4,6 +4,7 @@
 
 #define CONFIRM_US       (5 * SECOND)  /* absence is confirmed by a second answer, this much later */
 #define DOUBTFUL_US      (20 * SECOND) /* is what one that may yet appear is asked about so often */
+#define DRAINING_US      (2 * SECOND)  /* while stopping: nobody looks after it later */
 #define RECHECK_US       (300 * SECOND) /* after a creation was given up nevertheless, what exists is listed once more */
 #define UNAUTHORIZED_US  (30 * SECOND)
 #define RELIST_US        (5 * SECOND)
@@ -50,13 +51,12 @@ static void hasten_destroys(struct machine *machine)
 			member->wait_us = 0;
 }
 
-size_t machine_absent(const struct machine *machine)
+void machine_hasten_doubtful(struct machine *machine, uint64_t now_us)
 {
-	size_t n = 0;
-	const struct pool_member *member;
+	struct pool_member *member;
 	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
-		n += member->doubtful_us && member->absent_us && !member->busy && member->since_us + DOUBTFUL_US <= machine->now_us;
-	return n;
+		if (member->doubtful_us && member->absent_us && member->wait_us > now_us + DRAINING_US)
+			member->wait_us = now_us + DRAINING_US;
 }
 
 /* One "not found" is no licence to forget: platforms have said so of Sprites that lived on. */
@@ -92,6 +92,8 @@ void machine_destroyed(struct machine *machine, uint64_t now_us, const struct ma
 		if (!member->absent_us)
 			member->absent_us = now_us;
 		member->wait_us = now_us + (again ? DOUBTFUL_US : CONFIRM_US);
+		if (machine->stopping)
+			machine_hasten_doubtful(machine, now_us);
 		return;
 	}
 	if (event->code != PROVIDER_OK && event->code != PROVIDER_GONE) {

@@ -136,8 +136,8 @@ uint64_t machine_supply_due(const struct machine *machine);
 void machine_start_listing(struct machine *machine);
 void machine_start_destroys(struct machine *machine);
 void machine_destroyed(struct machine *machine, uint64_t now_us, const struct machine_event *event);
-/* Those whose creation was lost and that could be confirmed to be absent, were it certain that they will not yet appear. */
-size_t machine_absent(const struct machine *machine);
+/* Those whose creation was lost are asked about more often, now that the pool is being stopped. */
+void machine_hasten_doubtful(struct machine *machine, uint64_t now_us);
 
 void machine_found(struct machine *machine, uint64_t now_us, const char *name);
 void machine_listed(struct machine *machine, uint64_t now_us, const struct machine_event *event);

@@ -158,9 +158,15 @@ static void a_lost_creation_is_not_forgotten(void **state)
 	    {"wait 20000", "destroy a"}, {"destroyed a gone", ""}, {"wait 20000", "destroy a"}, {"destroyed a gone", ""},
 	    {"wait 20000", "destroy a"}, {"destroyed a gone", ""}, {"counts", "hot 1, destroying 1"}, {"wait 20000", "destroy a"},
 	    {"destroyed a gone", ""}, {"counts", "hot 1"});
-	/* Stopping does not wait for it to the end, but says that it may exist. */
+	/* Stopping waits for it until the deadline, and asks more often. */
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a lost", "destroy a"}, {"destroyed a gone", ""},
-	    {"stop 60000", ""}, {"wait 5000", "destroy a"}, {"destroyed a gone", ""}, {"wait 20000", "destroy a"}, {"destroyed a gone", "stopped 1"});
+	    {"stop 60000", ""}, {"wait 1999", ""}, {"wait 1", "destroy a"}, {"destroyed a gone", ""}, {"wait 40000", "destroy a"},
+	    {"destroyed a gone", ""}, {"wait 2000", "destroy a"}, {"destroyed a ok", "stopped 0"});
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"stop 5000", ""}, {"created a lost", "destroy a"},
+	    {"destroyed a gone", ""}, {"wait 2000", "destroy a"}, {"destroyed a gone", ""}, {"wait 2000", "destroy a"},
+	    {"destroyed a gone", ""}, {"wait 1000", "stopped 1"});
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a lost", "destroy a"}, {"destroyed a gone", ""},
+	    {"stop 120000", ""}, {"wait 90000", "destroy a"}, {"destroyed a gone", "stopped 0"});
 	/* It appeared late. */
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
 	    {"destroyed a gone", ""}, {"wait 5000", "create b, destroy a"}, {"destroyed a ok", ""}, {"counts", "creating 1"});

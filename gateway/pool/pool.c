@@ -104,6 +104,18 @@ static void answer_refusal(struct pool *pool, const struct machine_action *actio
 
 /* --- the machine's driver --------------------------------------------------------------------- */
 
+/* For whoever has to remove by hand what no later start does. */
+static void log_left(const struct pool *pool)
+{
+	const struct roster *roster = &pool->machine.roster;
+	for (int state = POOL_CREATING; state < POOL_GONE; state++) {
+		const struct pool_member *member;
+		DL_FOREACH(roster->lists[state], member)
+			log_warning("pool: %s may still exist%s", member->name,
+				    state == POOL_CREATING || member->doubtful_us ? ", its creation was never confirmed" : "");
+	}
+}
+
 static void carry_out(struct pool *pool, const struct machine_action *action)
 {
 	switch (action->type) {
@@ -136,6 +148,7 @@ static void carry_out(struct pool *pool, const struct machine_action *action)
 		break;
 	case MACHINE_DO_STOPPED:
 		pool->left = action->left;
+		log_left(pool);
 		pool_leave(pool);
 		break;
 	case MACHINE_DO_RESERVE:

@@ -118,6 +118,31 @@ def test_deadline(rig, stack):
     assert emulator.view.names() == [] and leases(stack.redis) == 0
 
 
+@pytest.mark.timeout(150)
+def test_lost_creation_is_looked_for(rig):
+    """Nobody answers for longer than a request may take, and the Sprite comes into being later still."""
+    emulator = rig.emulator()
+    emulator.view.fault("create_hang", delay_ms=38_000)
+    gateway = rig.gateway(emulator=emulator, pool_hot=1)
+    until(lambda: emulator.view.hits("create_hang") == 1, "a creation hangs")
+    drain(gateway)
+    assert gateway.wait(70) == 0
+    state = emulator.view.state()
+    assert (state["created"], state["destroyed"], state["sprites"]) == (1, 1, []), gateway.log
+    assert "may still exist" not in gateway.log
+
+
+def test_lost_creation_is_named_at_the_deadline(rig):
+    emulator = rig.emulator()
+    emulator.view.fault("create_hang", delay_ms=20_000)
+    gateway = rig.gateway(emulator=emulator, pool_hot=1, drain_seconds=4)
+    until(lambda: emulator.view.hits("create_hang") == 1, "a creation hangs")
+    drain(gateway)
+    assert gateway.wait() == 0
+    until(lambda: emulator.view.names(), "the Sprite is there after all", 30)
+    assert f"{emulator.view.names()[0]} may still exist, its creation was never confirmed" in gateway.log
+
+
 @pytest.mark.smoke
 def test_second_signal(rig, stack):
     emulator = rig.emulator()
