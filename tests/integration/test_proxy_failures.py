@@ -172,7 +172,7 @@ def test_metrics_tell_what_failed(gateway, upstream):
     raw(upstream, OK + b"Content-Length: 3\r\nContent-Length: 5\r\n\r\nhello")
     before = gateway.metrics().get("spritegate_upstream_errors_total", kind="protocol")
     ask(gateway)
-    assert gateway.metrics().get("spritegate_upstream_errors_total", kind="protocol") == before + 1
+    until(lambda: gateway.metrics().get("spritegate_upstream_errors_total", kind="protocol") == before + 1, "its end has been counted")
 
 
 # -- too slow --------------------------------------------------------------------------
