@@ -104,7 +104,7 @@ def test_command(gateway, sprites, hot, row):
 
 @pytest.fixture(scope="module")
 def drained(stack, sprites):
-    """Gateways that were asked to end: what they doubt they destroy for 20 s."""
+    """Gateways that were asked to end: a creation that was lost is looked for until their deadline."""
     gateways = []
     yield gateways
     for gateway in gateways:
