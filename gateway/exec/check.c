@@ -8,8 +8,8 @@
 
 #define STDERR_MAX 512
 
-/* One line for each stream: nonce, size, digest, "-", digest of the first $1 (then $2) bytes, "-". */
-static const char measure[] = "IFS= read -r N && cd " RECORD_FOLDER " || exit 125\n"
+/* One line for each stream: nonce, size, digest, "-", digest of the first $1 (then $2) bytes, "-". $3 finished the record. */
+static const char measure[] = "IFS= read -r N && cd " RECORD_FOLDER " && read -r end <" RECORD_END " && [ \"$end\" = $3 ] || exit 125\n"
 			      "for f in " RECORD_STDOUT " " RECORD_STDERR "; do\n"
 			      "size=$(stat -c %s $f) whole=$(sha256sum <$f)\n"
 			      "[ \"$size\" = $1 ] && arrived=$whole || arrived=$(head -c $1 $f | sha256sum)\n"
@@ -29,10 +29,10 @@ const char *check_verdict_name(enum check_verdict verdict)
 	return names[verdict];
 }
 
-int check_init(struct check *check, struct output streams[2])
+int check_init(struct check *check, struct output streams[2], const char *recorded_as)
 {
 	unsigned char bytes[CHECK_NONCE_LEN / 2];
-	*check = (struct check){.streams = streams, .piece = CHECK_PIECE};
+	*check = (struct check){.streams = streams, .recorded_as = recorded_as, .piece = CHECK_PIECE};
 	check->reply[0] = BUF_MAX(CHECK_PIECE + 1);
 	check->reply[1] = BUF_MAX(STDERR_MAX);
 	int r = id_random(bytes, sizeof bytes);
@@ -58,16 +58,19 @@ int check_arrived(struct check *check, unsigned stream, struct slice bytes)
 	return sha256_feed(&check->digests[stream], bytes);
 }
 
-/* Too much for a record: it is counted all the same. */
-static void count_only(struct check *check, bool differs)
+/* No record helps: what is known is what was reported. `otherwise`: nothing of it is missing, or nothing was reported. */
+static void count_only(struct check *check, enum check_verdict otherwise)
 {
-	check->verdict = !check->reported ? CHECK_UNVERIFIED : differs ? CHECK_INCOMPLETE : CHECK_COUNTED;
+	bool more = false, less = false;
+	check->verdict = otherwise;
 	for (size_t i = 0; check->reported && i < 2; i++) {
-		if (check->streams[i].total > check->sizes[i])
-			check->verdict = CHECK_FAILED;
-		else
-			check->streams[i].lost = check->sizes[i] - check->streams[i].total;
+		struct output *output = &check->streams[i];
+		more |= output->total > check->sizes[i];
+		less |= output->total < check->sizes[i];
+		output->lost = output->total < check->sizes[i] ? check->sizes[i] - output->total : 0;
 	}
+	if (more || less)
+		check->verdict = more ? CHECK_FAILED : CHECK_INCOMPLETE;
 }
 
 bool check_ended(struct check *check, const uint64_t sizes[2], uint64_t least)
@@ -82,7 +85,7 @@ bool check_ended(struct check *check, const uint64_t sizes[2], uint64_t least)
 		differs |= total != check->sizes[i];
 	}
 	if (too_many)
-		count_only(check, differs);
+		count_only(check, sizes ? CHECK_COUNTED : CHECK_UNVERIFIED);
 	else if (!many && !differs)
 		check->verdict = CHECK_COUNTED;
 	return !too_many && (many || differs);
@@ -129,6 +132,7 @@ bool check_next(struct check *check, struct check_command *command)
 		return false;
 	if (!check->measured) {
 		set_command(check, command, measure, NULL, check->streams[0].total, check->streams[1].total);
+		command->argv[command->argc++] = check->recorded_as;
 		return true;
 	}
 	for (unsigned i = 0; i < 2; i++) {
@@ -193,8 +197,8 @@ static bool take_records(struct check *check)
 	return !text.len;
 }
 
-/* What arrived is the beginning of the record, all of it, or neither: then it is fetched from the start, unless it was passed on. */
-static int compare(struct check *check, unsigned stream)
+/* What arrived is the beginning of the record, all of it, or neither. */
+static int compare(struct check *check, unsigned stream, bool *same)
 {
 	struct output *output = &check->streams[stream];
 	const struct check_record *record = &check->records[stream];
@@ -202,20 +206,36 @@ static int compare(struct check *check, unsigned stream)
 	int r = sha256_hex(&check->digests[stream], arrived);
 	if (r < 0)
 		return r;
-	bool same = strcmp(arrived, record->arrived) == 0;
+	*same = strcmp(arrived, record->arrived) == 0;
 	bool contradicts = output->total > record->size || (check->reported && check->sizes[stream] != record->size);
-	if (contradicts || (output->pass && !same && output->total == record->size))
+	if (contradicts || (output->pass && !*same && output->total == record->size))
 		check->verdict = CHECK_FAILED;
-	else if (check->verdict == CHECK_NONE && (!same || output->total < record->size))
+	else if (check->verdict == CHECK_NONE && (!*same || output->total < record->size))
 		check->verdict = CHECK_RECOVERED;
-	if (same || check->verdict == CHECK_FAILED)
-		return 0;
-	if (output->pass) {
+	return 0;
+}
+
+/* What is not how the record begins is fetched from the start, unless it was passed on. */
+static int restart(struct check *check, unsigned stream)
+{
+	if (check->streams[stream].pass) {
 		check->beyond_repair = true;
 		return 0;
 	}
-	output_restart(output);
+	output_restart(&check->streams[stream]);
 	return sha256_init(&check->digests[stream]);
+}
+
+static int compare_both(struct check *check)
+{
+	bool same[2];
+	int r = compare(check, 0, &same[0]);
+	if (r == 0)
+		r = compare(check, 1, &same[1]);
+	for (unsigned i = 0; r == 0 && check->verdict != CHECK_FAILED && i < 2; i++)
+		if (!same[i])
+			r = restart(check, i);
+	return r;
 }
 
 static int finish_if_complete(struct check *check)
@@ -240,14 +260,12 @@ static int finish_if_complete(struct check *check)
 static int measured(struct check *check, unsigned exit_code)
 {
 	if (exit_code || !take_records(check)) {
-		check->verdict = CHECK_FAILED;
+		count_only(check, CHECK_FAILED);
 		return 0;
 	}
 	check->measured = true;
-	int r = compare(check, 0);
-	if (r == 0)
-		r = compare(check, 1);
-	if (r == 0 && check->beyond_repair)
+	int r = compare_both(check);
+	if (r == 0 && (check->beyond_repair || check->verdict == CHECK_FAILED))
 		check_give_up(check);
 	return r < 0 || check->verdict == CHECK_FAILED || check->verdict == CHECK_INCOMPLETE ? r : finish_if_complete(check);
 }
@@ -299,7 +317,7 @@ int check_replied(struct check *check, unsigned exit_code)
 void check_give_up(struct check *check)
 {
 	if (!check->measured || check->verdict == CHECK_FAILED) {
-		check->verdict = CHECK_FAILED;
+		count_only(check, CHECK_FAILED);
 		return;
 	}
 	for (unsigned i = 0; i < 2; i++)

@@ -25,7 +25,7 @@ enum check_verdict {
 	CHECK_VERIFIED,   /* as the record has it */
 	CHECK_RECOVERED,  /* bytes were missing and were fetched from the record */
 	CHECK_INCOMPLETE, /* bytes are missing for good; output.lost says how many */
-	CHECK_FAILED,     /* the record could not be read, or contradicts what arrived */
+	CHECK_FAILED,     /* no finished record, or it contradicts what arrived; nor does a report say what is missing */
 };
 
 const char *check_verdict_name(enum check_verdict verdict);
@@ -47,6 +47,7 @@ struct check_record {
 struct check {
 	enum check_verdict verdict;
 	struct output *streams; /* stdout, stderr */
+	const char *recorded_as;
 	struct sha256 digests[2];
 	bool reported;
 	uint64_t sizes[2];      /* as reported, else what arrived */
@@ -70,7 +71,8 @@ struct check_command {
 	char line[CHECK_NONCE_LEN + 2];
 };
 
-MUST_CHECK int check_init(struct check *check, struct output streams[2]);
+/* `recorded_as`: the nonce that the shim was given; outlives it. */
+MUST_CHECK int check_init(struct check *check, struct output streams[2], const char *recorded_as);
 void check_deinit(struct check *check);
 
 /* Output of the checked command, as it arrives and is fed to its output. */

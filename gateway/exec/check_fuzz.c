@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct check_command command;
 	output_init(&streams[0], 64);
 	output_init(&streams[1], 64);
-	if (check_init(&check, streams) < 0)
+	if (check_init(&check, streams, "nonce") < 0)
 		abort();
 	size_t cut = size ? data[0] : 0;
 	if (cut > size)

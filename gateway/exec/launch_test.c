@@ -13,12 +13,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 /* Shim and script are run on this machine, as a Sprite would. */
 
-#define NONCE "0123456789abcdef0123456789abcdef"
+#define NONCE   "0123456789abcdef0123456789abcdef"
+#define EARLIER "fedcba9876543210fedcba9876543210"
 
 /* Where the shim lies and keeps its record. "" = run the script. */
 static char folder[32];
@@ -146,6 +148,18 @@ static void check_record(const char *name, struct slice wanted)
 	assert_true(slice_equal(slice_of(text, len), wanted));
 }
 
+static void check_unfinished(void)
+{
+	char path[64], line[RECORD_NONCE_LEN + 1] = "";
+	snprintf(path, sizeof path, "%s/" RECORD_END, folder);
+	FILE *file = fopen(path, "r");
+	if (file) {
+		(void)!fread(line, 1, RECORD_NONCE_LEN, file);
+		fclose(file);
+	}
+	assert_string_not_equal(line, NONCE);
+}
+
 static void test_shim(void **state UNUSED)
 {
 	test_command(NULL);
@@ -180,6 +194,7 @@ static void test_record(void **state UNUSED)
 	check_reported(text, SLICE("in\na\0b"), 6, 5);
 	check_record(RECORD_STDOUT, SLICE("in\na\0b"));
 	check_record(RECORD_STDERR, SLICE("seen\n"));
+	check_record(RECORD_END, SLICE(NONCE "\n"));
 	assert_int_equal(run("{\"command\":\"echo again\",\"cwd\":\"/\"}", false, text, sizeof text), LAUNCH_EXIT_NO_INPUT);
 	assert_string_equal(text, "");
 	assert_int_equal(run("{\"argv\":[\"/no/such/program\"],\"cwd\":\"/\"}", true, text, sizeof text), 127);
@@ -233,6 +248,45 @@ static void test_too_long(void **state UNUSED)
 	out_to = -1;
 	check_record(RECORD_STDOUT, SLICE(""));
 	check_record(RECORD_STDERR, SLICE("seen\n"));
+	check_unfinished();
+}
+
+/* A disk that is full when the record, or the line that finishes it, is written: all is passed on and reported. */
+static void test_full_disk(void **state UNUSED)
+{
+	static const char zeros[60000];
+	static char text[1 << 17];
+	struct rlimit before, limit;
+	nonce = SLICE(NONCE);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	for (rlim_t size = 20000; size; size = size > 20 ? 20 : 0) {
+		limit = (struct rlimit){size, before.rlim_max};
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+		bool much = size > 20;
+		int exit_code = run(much ? "{\"command\":\"echo seen >&2; head -c 60000 /dev/zero\",\"cwd\":\"/\"}"
+		                         : "{\"command\":\"echo seen >&2; echo hi\",\"cwd\":\"/\"}", true, text, sizeof text);
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+		assert_int_equal(exit_code, 0);
+		struct slice wrote = much ? slice_of(zeros, sizeof zeros) : SLICE("hi\n");
+		check_reported(text, wrote, (unsigned)wrote.len, 5);
+		check_unfinished();
+	}
+}
+
+/* Nobody finishes its record, and one that an earlier command left is not taken for it. */
+static void test_killed_recorder(void **state UNUSED)
+{
+	char text[1024];
+	nonce = SLICE(EARLIER);
+	assert_int_equal(run("{\"command\":\"echo as it was\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
+	check_record(RECORD_END, SLICE(EARLIER "\n"));
+	nonce = SLICE(NONCE);
+	/* The recorder is the first child of its parent. */
+	assert_int_equal(run("{\"command\":\"read -r recorder rest </proc/$PPID/task/$PPID/children; echo hi; sleep 0.1; "
+	                     "kill -KILL $recorder; exit 0\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
+	assert_string_equal(text, "hi\n");
+	check_record(RECORD_STDOUT, SLICE("hi\n"));
+	check_unfinished();
 }
 
 int main(void)
@@ -243,6 +297,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_record, copy_shim, leave_folder),
 		cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
 		cmocka_unit_test_setup_teardown(test_children, copy_shim, leave_folder),
-		cmocka_unit_test_setup_teardown(test_too_long, copy_shim, leave_folder)};
+		cmocka_unit_test_setup_teardown(test_too_long, copy_shim, leave_folder),
+		cmocka_unit_test_setup_teardown(test_full_disk, copy_shim, leave_folder),
+		cmocka_unit_test_setup_teardown(test_killed_recorder, copy_shim, leave_folder)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@ int verify_init(struct verify *verify, struct output streams[2])
 {
 	*verify = (struct verify){.streams = streams};
 	int r = report_init(&verify->report);
-	return r < 0 ? r : check_init(&verify->check, streams);
+	return r < 0 ? r : check_init(&verify->check, streams, verify->report.nonce);
 }
 
 void verify_deinit(struct verify *verify)

@@ -14,8 +14,8 @@
  *   command    in the group and with the standard input of the first; its outputs are pipes.
  *   recorder   in a session of its own, so what was printed before a KILL of the group still arrives. It passes the pipes on, writes
  *              the same into the record, beside this program, and once both have ended or 0.1 s after the command (children may
- *              keep them open) ends standard output with the report: mark, nonce and the sizes of both. Then it only keeps the
- *              pipes readable.
+ *              keep them open) says in the record that it is whole, if it is, and ends standard output with the report: mark,
+ *              nonce and the sizes of both. Then it only keeps the pipes readable.
  *
  * Without arguments it says that it can be run here.
  */
@@ -106,7 +106,7 @@ static bool write_all(int fd, const char *from, size_t len)
 	return true;
 }
 
-/* A record that is too short is noticed by its size; one that would be too long must not fill the disk. */
+/* A record of which something could not be written stays unfinished; one that would be too long must not fill the disk. */
 static void keep(struct stream *stream, size_t len)
 {
 	bool fits = stream->size <= RECORD_MAX;
@@ -174,6 +174,22 @@ static void pass_all_on(struct stream streams[2], int ended)
 	}
 }
 
+static int open_record(int folder, const char *name)
+{
+	return openat(folder, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+}
+
+/* Only now is there a record, of all that both streams had; the nonce tells it from one that an earlier command left. */
+static void finish_record(const struct stream streams[2], int folder, const char *nonce)
+{
+	char line[RECORD_NONCE_LEN + 1];
+	if (streams[0].record < 0 || streams[1].record < 0)
+		return;
+	memcpy(line, nonce, RECORD_NONCE_LEN);
+	line[RECORD_NONCE_LEN] = '\n';
+	(void)!write_all(open_record(folder, RECORD_END), line, sizeof line);
+}
+
 static void put_hex(char *to, uint64_t number)
 {
 	for (int i = 15; i >= 0; i--, number >>= 4)
@@ -190,10 +206,6 @@ static void report(const struct stream streams[2], const char *nonce)
 	(void)!write_all(STDOUT_FILENO, text, sizeof text);
 }
 
-static int open_record(int folder, const char *name)
-{
-	return openat(folder, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-}
 
 static _Noreturn void ignore_what_comes(int out, int err)
 {
@@ -214,6 +226,7 @@ static _Noreturn void record(const char *nonce, int folder, int out, int err, in
 	setsid();
 	close(STDIN_FILENO);
 	pass_all_on(streams, ended);
+	finish_record(streams, folder, nonce);
 	report(streams, nonce);
 	close(STDOUT_FILENO);
 	close(STDERR_FILENO);

@@ -4,7 +4,9 @@
  * Preparing a Sprite leaves the shim (gateway/shim) in the folder. It starts every command (exec/launch.h), copies what the command
  * prints into two files there and ends its standard output with a report: RECORD_REPORT_MARK, the nonce it was given, and as 16
  * hexadecimal digits each the bytes printed on stdout and stderr. The files are read by a later command on the same channel
- * (exec/check.c). Of a stream that has more than RECORD_MAX bytes nothing is kept. A Sprite records one command at a time.
+ * (exec/check.c). They count only when a third one says that they are whole, by a line with the command's nonce: a full disk or a
+ * recorder that was killed leaves none, or that of an earlier command. Of a stream that has more than RECORD_MAX bytes nothing is
+ * kept, and then the record is not whole. A Sprite records one command at a time.
  */
 #pragma once
 
@@ -12,6 +14,7 @@
 #define RECORD_SHIM   RECORD_FOLDER "/shim"
 #define RECORD_STDOUT "stdout" /* in the folder */
 #define RECORD_STDERR "stderr"
+#define RECORD_END    "end"
 
 #define RECORD_MAX ((uint64_t)64 * 1024 * 1024)
 

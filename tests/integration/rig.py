@@ -168,13 +168,17 @@ def leases(store):
     return sum(store.zcard(key) for key in store.scan_iter("sg:{g}:c:*"))
 
 
+OWN_DISK = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o "$0" none /mnt && exec env TMPDIR=/mnt "$@"']
+
+
 class Emulator(Part):
     TOKEN = "org/1/secret-of-the-emulator"
 
-    def __init__(self, *flags, quick=True):
+    def __init__(self, *flags, quick=True, disk=None):
         port = free_port()
         flags = (*(QUICK if quick else ()), *flags)
-        super().__init__("emulator", [PYTHON, TOP / "tests/emulator", "--listen", f"127.0.0.1:{port}",
+        own = OWN_DISK + [f"mode=711,{disk}"] if disk else []
+        super().__init__("emulator", [*own, PYTHON, TOP / "tests/emulator", "--listen", f"127.0.0.1:{port}",
                                       "--token", self.TOKEN, *flags])
         self.url = f"http://127.0.0.1:{port}"
         self.token = self.TOKEN
@@ -428,8 +432,9 @@ class Rig:
         part = Redis()
         return self.add(part, part.kill)
 
-    def emulator(self, *flags, quick=True):
-        part = Emulator(*flags, quick=quick)
+    def emulator(self, *flags, quick=True, disk=None):
+        """`disk`: mount options of a tmpfs of its own, on which its Sprites are; none = they are where temporary files are."""
+        part = Emulator(*flags, quick=quick, disk=disk)
         return self.add(part, part.stop)
 
     def gateway(self, redis=None, emulator=None, wait=True, token=True, **settings):
