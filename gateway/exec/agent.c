@@ -49,12 +49,10 @@ static void count_end(struct exec_agent *agent, const struct exec_job *job, cons
 	metrics_add(agent->metrics, METRIC_EXEC_TOTAL, labels, 1);
 	metrics_observe(agent->metrics, METRIC_EXEC_QUEUE_SECONDS, METRICS_NONE, result->claim_us);
 	metrics_add(agent->metrics, METRIC_EXEC_OUTPUT_BYTES, METRICS_NONE, job->output_bytes);
-	if (result->check != CHECK_NONE) {
-		struct metrics_labels checks = {{metrics_value(METRIC_EXEC_CHECKS, 0, check_verdict_name(result->check))}};
-		metrics_add(agent->metrics, METRIC_EXEC_CHECKS, checks, 1);
-	}
 	if (job->outcome == EXEC_NOT_STARTED)
 		return;
+	struct metrics_labels checks = {{metrics_value(METRIC_EXEC_CHECKS, 0, check_verdict_name(result->check))}};
+	metrics_add(agent->metrics, METRIC_EXEC_CHECKS, checks, 1);
 	metrics_observe(agent->metrics, METRIC_EXEC_SECONDS, METRICS_NONE, result->run_us);
 	metrics_add(agent->metrics, METRIC_EXEC_SANDBOX_SECONDS, METRICS_NONE, result->run_us);
 	const char *reason = job->outcome == EXEC_TIMED_OUT ? "timeout" : killer ? killer : agent->draining ? "drain" : "client_gone";

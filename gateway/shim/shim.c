@@ -206,7 +206,6 @@ static void report(const struct stream streams[2], const char *nonce)
 	(void)!write_all(STDOUT_FILENO, text, sizeof text);
 }
 
-
 static _Noreturn void ignore_what_comes(int out, int err)
 {
 	struct pollfd polls[] = {{out, POLLIN, 0}, {err, POLLIN, 0}};

@@ -19,7 +19,7 @@ static const char *const decision_reasons[] = {"granted",     "missing_token", "
 					       "environment", "idempotency",   "replayed",     "canceled",	"other"};
 static const char *const shadow_policies[] = {"rate",   "actor-rate", "concurrency", "actor-concurrency", "budget", "output-budget",
 					      "network", "command",   "environment", "input",	     "other"};
-static const char *const check_results[] = {"unverified", "counted", "verified", "recovered", "incomplete", "failed", "other"};
+static const char *const check_results[] = {"none", "unverified", "counted", "verified", "recovered", "incomplete", "failed", "other"};
 static const char *const kill_reasons[] = {"timeout", "client_gone", "drain", "operator", "request"};
 static const char *const auth_failures[] = {"missing", "malformed", "checksum",	     "unknown",	     "bad-mac",	      "other-pepper",
 					    "expired", "revoked",   "suspended", "not-yet-valid", "broken-record", "other"};
