@@ -113,6 +113,7 @@ class Operation:
         self.room = asyncio.Event()
         self.struck = {}
         self.sent = {}                      # stream -> bytes, for lose_bytes_above
+        self.fed = 0                        # bytes of standard input, for lose_input_above
         self.held = collections.deque()     # the last output, for early_exit and late_output
         self.code = None
         self.error = None
@@ -329,9 +330,14 @@ class Operation:
         if self.session.command.tty:
             await self.session.feed(data if self.session.command.stdin else b"")
         elif data[:1] == bytes([STDIN]):
-            await self.session.feed(data[1:])
+            await self.session.feed(self.lose_input(data[1:]))
         elif data[:1] == bytes([EOF]):
             await self.session.feed(None)
+
+    def lose_input(self, data):
+        loss = self.fault("lose_input_above") if data else None
+        self.fed += len(data)
+        return data[:max(0, len(data) - max(0, self.fed - int(loss["bytes"])))] if loss else data
 
     async def message(self, message):
         """A text message of the client; unknown ones mean nothing."""

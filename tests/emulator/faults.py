@@ -43,6 +43,7 @@ KNOWN = {
                   "first output, or exit, on (on=output), or since a control socket opened (on=open)", {"delay_ms": 60000, "on": "output"}),
     "slow_drip": ("output comes in pieces of `bytes`, one each delay_ms", {"bytes": 16, "delay_ms": 20}),
     "lose_bytes_above": ("of each stream only the first `bytes` arrive; the exit is as if all had", {"bytes": 524288}),
+    "lose_input_above": ("of standard input only the first `bytes` arrive; its end is as if all had", {"bytes": 524288}),
     "wrong_type": ("one field (`field`, else any) of a JSON answer or message has another type", {"field": None}),
     "missing_field": ("one field (`field`, else any) of a JSON answer or message is missing", {"field": None}),
     "pause_under_socket": ("the Sprite pauses delay_ms after a command started (on=start) or a socket opened (on=open)",

@@ -554,6 +554,16 @@ async def test_lose_bytes_above(emulator):
         assert (len(result.of(1)), len(result.of(2)), result.code) == (1000, 999, 0)
 
 
+async def test_lose_input_above(emulator):
+    async with faulty(emulator, "lose_input_above", bytes=1000) as (client, name, control):
+        await control.start("wc", "-c", stdin="true")
+        for _ in range(3):
+            await control.send(b"\0" + b"x" * 400)
+        await control.send(b"\4")
+        result = await control.result()
+        assert (result.of(1).strip(), result.code) == (b"1000", 0)
+
+
 async def test_wrong_type_and_missing_field(emulator):
     async with emulator.client() as client:
         name = await client.create()
