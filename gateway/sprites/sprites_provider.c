@@ -45,6 +45,7 @@ struct work {
 	struct sandbox *sandbox;
 	char said[BASELINES_MARK]; /* by the command of a step */
 	size_t said_len;
+	bool again;            /* the shim is brought a second time */
 	char *policy;          /* of open_network */
 	unsigned control_404s; /* of the API in front of the Sprite */
 	bool told;             /* `done` has run: only a REST call is still out */
@@ -350,10 +351,21 @@ static bool takes_mark(struct work *work)
 
 static const char *first_fault(struct work *work, unsigned exit_code)
 {
-	bool marks = work->preparation.step == PREPARATION_MARK;
+	bool marks = work->preparation.step == PREPARATION_MARK && !work->again;
 	if (exit_code)
 		return marks ? "restore: what an earlier command left is still there" : "prepare: the first command failed";
 	return marks && !takes_mark(work) ? "restore: the Sprite's processes were not begun anew" : NULL;
+}
+
+static int run_first(struct work *work, const char *script, const char *name);
+
+/* Its bytes, or its answer, may have been lost. */
+static bool bring_shim_again(struct work *work)
+{
+	if (work->again)
+		return false;
+	work->again = true;
+	return run_first(work, RECORD_PREPARE, "spritegate") == 0;
 }
 
 static void on_first_exit(void *ctx, unsigned exit_code)
@@ -364,6 +376,8 @@ static void on_first_exit(void *ctx, unsigned exit_code)
 	const char *fault = first_fault(work, exit_code);
 	bool shim;
 	(void)after_shim(work, &shim);
+	if (!fault && !shim && bring_shim_again(work))
+		return;
 	sandbox_set_shim(work->sandbox, shim);
 	if (!fault && !shim)
 		log_warning("sprite %s: the shim cannot be run there; what its command prints is not verified", work->name);
@@ -411,6 +425,7 @@ static int run_first(struct work *work, const char *script, const char *name)
 static int run_warm_up(struct work *work)
 {
 	bool restorable = work->preparation.kind == PREPARATION_RESTORABLE;
+	work->again = false;
 	return run_first(work, restorable ? "rm -f \"$0\" && {\n" RECORD_PREPARE "}" : RECORD_PREPARE, MARK_FILE);
 }
 
@@ -418,6 +433,7 @@ static int run_warm_up(struct work *work)
  * be gone after a restore. */
 static int run_mark(struct work *work)
 {
+	work->again = false;
 	return run_first(work, "set -eC; : >\"$0\"\n" RECORD_PREPARE
 	                       "read -r stat </proc/1/stat; set -- ${stat##*) }; printf %s \"${20}\"", MARK_FILE);
 }

@@ -1,4 +1,6 @@
 """The record in the Sprite counts only when its recorder finished it: a full disk or a killed recorder leaves none."""
+import os
+
 import pytest
 
 from test_exec_output import numbered
@@ -65,3 +67,44 @@ def test_a_recorder_that_is_killed(small_disk):
     ran = small_disk.run(RECORDER + PRINT + f"; {passed_on} kill -STOP $recorder; echo more; kill -KILL $recorder; exit 0")
     assert (ran.outcome, ran.exit_code, ran.output_check, ran.recovered) == ("exited", 0, "failed", False)
     assert ran.stdout == numbered(SIZE // 10)
+
+
+# -- Sprites that cannot keep a record: the command runs all the same, and nothing is claimed
+
+
+def check_without_record(gateway, emulator):
+    gateway.until_ready()
+    ran = gateway.run("echo hi; exit 7")
+    assert (ran.exit_code, ran.stdout, ran.output_check) == (7, "hi\n", "none")
+    assert "the shim cannot be run there" in gateway.log
+    gateway.until_ready()
+    emulator.view.fault("lose_bytes_above", bytes=300_000)
+    ran = gateway.run(PRINT)
+    assert (ran.exit_code, ran.stdout, ran.output_check) == (0, numbered(SIZE // 10)[:300_000], "unverified")
+
+
+def test_a_tmp_that_forbids_programs(rig):
+    emulator = rig.emulator(disk="size=8m,noexec")
+    check_without_record(rig.gateway(emulator=emulator, pool_hot=1), emulator)
+
+
+def test_a_disk_that_is_full_when_the_shim_is_brought(rig):
+    emulator = rig.emulator(disk="size=8m")
+    free = 36 * 1024    # for what describes a Sprite, not for the shim
+    with open(f"/proc/{emulator.pid}/root/mnt/full", "wb", buffering=0) as full:
+        disk = os.statvfs(full.fileno())
+        full.write(bytes(disk.f_bavail * disk.f_frsize - free))
+    check_without_record(rig.gateway(emulator=emulator, pool_hot=1), emulator)
+
+
+@pytest.mark.parametrize("fault", ["lose_input_above", "lose_bytes_above"])
+@pytest.mark.parametrize(("times", "check"), [(1, "counted"), (2, "none")])
+def test_a_shim_that_was_lost_is_brought_once_more(rig, fault, times, check):
+    """It did not arrive whole, so its digest is wrong; or what it says was lost."""
+    emulator = rig.emulator()
+    emulator.view.fault(fault, bytes=3, count=times)
+    gateway = rig.gateway(emulator=emulator, pool_hot=1)
+    gateway.until_ready()
+    emulator.view.clear_faults()
+    assert gateway.run("echo hi").output_check == check
+    assert ("the shim cannot be run there" in gateway.log) == (times == 2)
