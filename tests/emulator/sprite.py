@@ -204,6 +204,7 @@ class Sprite:
                 await self.sandbox.freeze()
             except SandboxError:
                 return      # it died meanwhile; died() has made the Sprite cold
+            self.world.paused += 1
             if self.settings.cold_after:
                 self.set_timer(self.settings.cold_after, self.cool)
 

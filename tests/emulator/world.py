@@ -32,7 +32,7 @@ class World:
         self.creating = set()       # names promised to creations that are held
         self.tasks = set()
         self.watchers = set()       # of listing.stream
-        self.created = self.destroyed = self.started = self.creates_refused = 0
+        self.created = self.destroyed = self.started = self.paused = self.creates_refused = 0
         self.max_alive = self.max_running = 0
         self.starts = {}            # exec id -> process starts
 
@@ -147,7 +147,7 @@ class World:
         sprites = [{"name": sprite.name, "status": sprite.status, "created_at": sprite.describe()["created_at"],
                     "labels": sprite.labels} for sprite in self.sprites.values()]
         return {"sprites": sprites, "created": self.created, "destroyed": self.destroyed, "started": self.started,
-                "creates_refused": self.creates_refused, "max_alive": self.max_alive,
+                "paused": self.paused, "creates_refused": self.creates_refused, "max_alive": self.max_alive,
                 "max_running": self.max_running, "starts": self.starts}
 
 

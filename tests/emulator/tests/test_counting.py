@@ -76,3 +76,13 @@ async def test_a_start_that_fails_and_one_that_is_not_asked_for():
             with pytest.raises(SandboxError):
                 await sprite.execute(shell("true", "none"))
         assert (made.starts, made.started) == ({}, 0)
+
+
+async def test_pauses_are_counted_when_they_have_happened():
+    async with world() as made:
+        sprite = await made.create({"name": "pauses"})
+        async with sprite.busy():
+            assert made.state()["paused"] == 0
+        await sprite.pause()
+        await sprite.pause()
+        assert made.state()["paused"] == 1
