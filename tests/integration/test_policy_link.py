@@ -331,7 +331,6 @@ def test_an_idle_connection_that_died_is_noticed_without_a_caller(driver, server
 def test_a_redis_that_is_killed_and_comes_back(driver, server, store, token):
     driver.decide(token, 0)
     driver.decide(token, 1)
-    store.redis.bgsave()
     with server.frozen():
         driver.ask(2, token)
         time.sleep(TIMEOUT_MS / 4000)
