@@ -31,7 +31,7 @@ enum operation_state {
 enum operation_event {
 	OPERATION_START,
 	OPERATION_HANDED, /* the first byte that can start it goes to the network */
-	OPERATION_PROOF,  /* op.ack, session_info, or the 101 of an /exec */
+	OPERATION_PROOF,  /* op.ack or session_info */
 	OPERATION_OUTPUT,
 	OPERATION_EXIT,
 	OPERATION_COMPLETE,

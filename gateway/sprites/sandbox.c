@@ -15,7 +15,8 @@
 #define REASON_BYTES 512
 #define URL_BYTES ((size_t)1024 + FRAMES_QUERY_MAX)
 
-_Static_assert(SANDBOX_EXEC_ARGS_MAX == FRAMES_QUERY_MAX && SANDBOX_ARGS_MAX + 1024 <= FRAMES_START_MAX, "what the header promises");
+_Static_assert(SANDBOX_EXEC_ARGS_MAX == FRAMES_QUERY_MAX && SANDBOX_ARGS_MAX + 1024 <= FRAMES_START_MAX,
+               "what the header promises");
 
 /* A command with everything needed to start it later. */
 struct job {
@@ -446,8 +447,9 @@ static void on_open(void *ctx)
 {
 	struct sandbox *sandbox = ctx;
 	if (sandbox->use_exec) {
+		/* Asked for, no proof that it runs. Nothing of an earlier command can come on a socket of its own. */
+		sandbox->operation.acknowledges = false;
 		(void)operation_step(&sandbox->operation, OPERATION_HANDED);
-		(void)operation_step(&sandbox->operation, OPERATION_PROOF);
 		feed_command(sandbox);
 		return;
 	}
@@ -456,11 +458,12 @@ static void on_open(void *ctx)
 	sandbox->dialled(sandbox->dialled_ctx, sandbox, NULL);
 }
 
-/* A refusal by the Sprite or the API did not start anything (sprites contract 11.15); but a 500, 502 or 504 may come
- * from between us and a Sprite that had the request already. */
+/* A refusal by the Sprite or the API did not start anything (sprites contract 11.15), nor did a 500 that the agent says
+ * itself; but another 500, a 502 or 504 may come from between us and a Sprite that had the request already. */
 static bool may_have_started(const struct socket_refusal *refusal)
 {
-	bool refused = (refusal->status >= 400 && refusal->status < 500) || refusal->status == 503;
+	bool refused = (refusal->status >= 400 && refusal->status < 500) || refusal->status == 503 ||
+	               (refusal->status == 500 && refusal->from_agent);
 	return refusal->request_sent && !refused;
 }
 

@@ -617,7 +617,9 @@ static void test_exec(void **state UNUSED)
 	assert_int_equal(sandbox_signal(sandbox, "TERM"), 0);
 	net.open->events->on_open(net.open->ctx);
 	assert_true(sent("b:0 in\nb:4 \nt:{\"type\":\"signal\",\"signal\":\"TERM\"}\n"));
+	assert_false(sandbox_has_started(sandbox));
 	text("{\"type\":\"session_info\",\"session_id\":\"42\"}");
+	assert_true(sandbox_has_started(sandbox));
 	FRAME("\001a");
 	seen.on_exit = RUN_AGAIN;
 	FRAME("\003\217");
@@ -637,11 +639,19 @@ static void test_exec_refused(void **state UNUSED)
 		struct socket_refusal refusal;
 		const char *said;
 	} cases[] = {
-	        {{.status = 0, .request_sent = false}, "unrun "},  {{.status = 0, .request_sent = true}, "doubt "},
-	        {{.status = 400, .request_sent = true}, "unrun "}, {{.status = 404, .request_sent = true}, "unrun "},
-	        {{.status = 429, .request_sent = true}, "unrun "}, {{.status = 503, .request_sent = true}, "unrun "},
-	        {{.status = 500, .request_sent = true}, "doubt "}, {{.status = 502, .request_sent = true}, "doubt "},
-	        {{.status = 504, .request_sent = true}, "doubt "}, {{.status = 200, .request_sent = true}, "doubt "},
+	        {{.status = 0, .request_sent = false}, "unrun "},
+	        {{.status = 0, .request_sent = true}, "doubt "},
+	        {{.status = 400, .request_sent = true}, "unrun "},
+	        {{.status = 404, .request_sent = true}, "unrun "},
+	        {{.status = 429, .request_sent = true}, "unrun "},
+	        {{.status = 503, .request_sent = true}, "unrun "},
+	        {{.status = 500, .request_sent = true}, "doubt "},
+	        {{.status = 502, .request_sent = true}, "doubt "},
+	        {{.status = 504, .request_sent = true}, "doubt "},
+	        {{.status = 200, .request_sent = true}, "doubt "},
+	        {{.status = 500, .request_sent = true, .from_agent = true}, "unrun "},
+	        {{.status = 502, .request_sent = true, .from_agent = true}, "doubt "},
+	        {{.status = 504, .request_sent = true, .from_agent = true}, "doubt "},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		open_exec();
