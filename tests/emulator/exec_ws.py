@@ -131,9 +131,9 @@ class Operation:
         if fault:
             await self.channel.cut()
 
-    async def wait_through(self):
+    async def wait_through(self, on):
         """Whatever holds the first output, or the exit, back."""
-        stall, hole = self.fault("stall"), self.fault("blackhole", "output")
+        stall, hole = self.fault("stall", on), self.fault("blackhole", on)
         if stall:
             await asyncio.sleep(stall.delay)
         if hole:
@@ -239,7 +239,8 @@ class Operation:
 
     async def report(self):
         if not self.sent:
-            await self.wait_through()
+            await self.wait_through("output")
+        await self.wait_through("exit")
         await self.cut_by("cut_before_exit")
         if self.fault("no_exit_code"):
             self.code = None
@@ -255,7 +256,7 @@ class Operation:
         await self.cut_by("cut_after_exit")
 
     async def report_frame(self):
-        if not self.sent and self.fault("cut_mid_frame"):
+        if (not self.sent and self.fault("cut_mid_frame", "output")) or self.fault("cut_mid_frame", "exit"):
             await self.channel.half_frame(bytes([EXIT, self.code]))
             await self.channel.cut()
         await self.channel.binary(bytes([EXIT, self.code]))
@@ -291,9 +292,9 @@ class Operation:
         await self.cut_by("cut_after_output")
 
     async def strike_first(self, stream, data):
-        await self.wait_through()
+        await self.wait_through("output")
         await self.cut_by("cut_before_output")
-        if self.fault("cut_mid_frame"):
+        if self.fault("cut_mid_frame", "output"):
             await self.channel.half_frame(frame(stream, data))
             await self.channel.cut()
 

@@ -28,7 +28,8 @@ KNOWN = {
     "cut_after_output": ("the socket is cut after the first output frame has left", {"close": None}),
     "cut_before_exit": ("the socket is cut after all output, before text exit and frame 3", {"close": None}),
     "cut_after_exit": ("the socket is cut after frame 3 (with a terminal: text exit), before op.complete or the close", {"close": None}),
-    "cut_mid_frame": ("the socket is cut in the middle of the first output frame, or of frame 3", {}),
+    "cut_mid_frame": ("the socket is cut in the middle of the first output frame, or of frame 3 if there is none (on=output), or of frame 3 "
+                      "(on=exit)", {"on": "output"}),
     "duplicate_exit": ("frame 3 comes twice, the second time with `code` if given", {"code": None}),
     "no_exit_code": ("the command ends without text exit, frame 3 and exitCode", {}),
     "early_exit": ("text exit comes before the last output", {}),
@@ -38,9 +39,10 @@ KNOWN = {
     "fast_output": ("a command runs for delay_ms before anybody listens: of what it printed only the last `history` bytes come, and input "
                     "waits; with closed=true nothing at all comes of one that has ended by then", {"history": 65536, "delay_ms": 50, "closed": False}),
     "merged_frames": ("the answer of a POST exec comes at its end, in chunks of `bytes` that are not frames", {"bytes": 7}),
-    "stall": ("the first output, or the exit, is held for delay_ms", {"delay_ms": 30000}),
+    "stall": ("the first output, or the exit if there is none (on=output), or the exit (on=exit) is held for delay_ms",
+              {"delay_ms": 30000, "on": "output"}),
     "blackhole": ("nothing is read or sent on a socket for delay_ms, pings are not answered: when a command is asked for (on=start), from its "
-                  "first output, or exit, on (on=output), or since a control socket opened (on=open)", {"delay_ms": 60000, "on": "output"}),
+                  "first output, or exit, on (on=output), from its exit on (on=exit), or since a control socket opened (on=open)", {"delay_ms": 60000, "on": "output"}),
     "slow_drip": ("output comes in pieces of `bytes`, one each delay_ms", {"bytes": 16, "delay_ms": 20}),
     "lose_bytes_above": ("of each stream only the first `bytes` arrive; the exit is as if all had", {"bytes": 524288}),
     "lose_input_above": ("of standard input only the first `bytes` arrive; its end is as if all had", {"bytes": 524288}),
@@ -51,7 +53,8 @@ KNOWN = {
     "kill_vm": ("the Sprite's machine dies delay_ms after a command started, and is cold", {"delay_ms": 50}),
     "clock_skew": ("times in answers are `seconds` off", {"seconds": 3600}),
 }
-CHOICES = {("pause_under_socket", "on"): ("start", "open"), ("blackhole", "on"): ("start", "output", "open"),
+CHOICES = {("pause_under_socket", "on"): ("start", "open"), ("blackhole", "on"): ("start", "output", "exit", "open"),
+           ("cut_mid_frame", "on"): ("output", "exit"), ("stall", "on"): ("output", "exit"),
            ("http_error", "limit"): ("running", "requests"),
            ("latency", "distribution"): ("fixed", "uniform", "normal", "exponential", "pareto")}
 PARETO = 1.5            # a tail with a mean and no variance

@@ -51,7 +51,7 @@ async def test_faults_are_listed_and_cleared(emulator):
                                   {"name": "http_error", "status": 200}, {"name": "http_error", "status": "500"},
                                   {"name": "http_error", "after": 1}, {"name": "http_error", "limit": "wild"}, {"name": "latency", "distribution": "wild"},
                                   {"name": "stall", "match": {"path": 7}}, {"name": "blackhole", "on": "close"}, {"name": "op_error", "code": 5}, {"name": "cut_before_exit", "close": 99},
-                                  {"name": "pause_under_socket", "on": "output"}])
+                                  {"name": "pause_under_socket", "on": "output"}, {"name": "stall", "on": "start"}, {"name": "cut_mid_frame", "on": "open"}])
 async def test_a_bad_fault_is_refused(emulator, body):
     async with emulator.client() as client:
         answer = await client.call("POST", "/_emulator/faults", json=body)
@@ -369,10 +369,22 @@ async def test_cuts_with_a_close_frame(emulator, fault, code):
             assert result.exits == ([0] if fault == "cut_after_exit" else []) and "op.complete" not in [told["type"] for told in result.envelopes]
 
 
-async def test_cut_mid_frame_of_the_exit(emulator):
-    async with faulty(emulator, "cut_mid_frame", count=1) as (client, name, control):
-        result = await control.run("true")
+@pytest.mark.parametrize("on, command", [("output", "true"), ("exit", "true"), ("exit", "pwd")])
+async def test_cut_mid_frame_of_the_exit(emulator, on, command):
+    async with faulty(emulator, "cut_mid_frame", count=1, on=on) as (client, name, control):
+        result = await control.run(command)
+        assert bool(result.out) == (command == "pwd")
         assert (result.texts("exit")[0]["exit_code"], result.code, result.close) == (0, None, None)
+
+
+@pytest.mark.parametrize("fault", ["stall", "blackhole"])
+async def test_what_is_held_from_the_exit_on(emulator, fault):
+    async with faulty(emulator, fault, count=1, delay_ms=300, on="exit") as (client, name, control):
+        await control.start("echo", "hello")
+        await control.frames_until(lambda frame: frame == b"\x01hello\n")
+        before = time.monotonic()
+        assert (await control.result()).code == 0
+        assert time.monotonic() - before >= 0.25, "the exit has come with the output"
 
 
 # -- what a client is told wrongly ---------------------------------------------------
@@ -625,7 +637,7 @@ async def test_the_seed_decides_which_occasions_are_struck():
 
 
 async def test_names_match_exactly_or_by_prefix():
-    fault = faults.Fault({"name": "stall", "match": {"sprite": "sg-a-*"}}, 1, 0)
+    fault = faults.Fault({"name": "slow_drip", "match": {"sprite": "sg-a-*"}}, 1, 0)
     assert fault.strikes("sg-a-1", None, None) and not fault.strikes("sg-b-1", None, None)
-    exact = faults.Fault({"name": "stall", "match": {"sprite": "sg-a"}}, 1, 0)
+    exact = faults.Fault({"name": "slow_drip", "match": {"sprite": "sg-a"}}, 1, 0)
     assert exact.strikes("sg-a", None, None) and not exact.strikes("sg-a1", None, None)
