@@ -1,6 +1,7 @@
 """What the caller of POST /-/agent/exec is answered under each fault of the emulator, one row for each fault and variant.
 
-`strikes` says whom: "command" is one hot Sprite whose command is asked for, and its end; "supply" is every Sprite, of a gateway that
+`strikes` says whom: "command" is one hot Sprite whose command is asked for, and its end; "socket" the same of a Sprite without a control
+socket, where the handshake of /exec asks for the command; "supply" is every Sprite, of a gateway that
 keeps none and has to make one now; "restore" is every Sprite of a gateway that has to restore them, since it may create few.
 """
 import dataclasses
@@ -33,7 +34,6 @@ class Row:
 # -- the answers
 
 ANYTHING = "anything"
-AT_MOST_ONE = "0 or 1"      # starts: who comes first, the command or our leaving, is open
 
 
 def exited(stdout="output\n", code=7, tier="hot", **more):
@@ -66,6 +66,10 @@ COLD = exited(tier="cold")
 
 def command(fault, answer, variant="", request=None, **parameters):
     return Row(fault, variant, parameters, "command", answer, {"command": COMMAND, **(request or {})})
+
+
+def socket(fault, answer, variant, request=None, **parameters):
+    return Row(fault, f"{variant} of /exec", parameters, "socket", answer, {"command": COMMAND, **(request or {})})
 
 
 def nothing(fault, variant="", **parameters):
@@ -111,6 +115,8 @@ ON_COMMANDS = [
         "cut_before_exit": unknown(), "cut_after_exit": exited()}.items()),
     command("cut_mid_frame", unknown("out"), "of output"),
     command("cut_mid_frame", unknown(""), "of the report", {"command": "exit 7"}),
+    command("cut_mid_frame", unknown(), "of the exit", on="exit"),
+    command("cut_mid_frame", unknown(""), "of the exit, with no output", {"command": "exit 7"}, on="exit"),
     command("duplicate_exit", exited()),
     command("duplicate_exit", exited(), "with another code", code=0),
     command("no_exit_code", unknown()),
@@ -119,15 +125,19 @@ ON_COMMANDS = [
     command("late_output", exited(check="recovered"), "of everything", count=1, pieces=2),
     command("stall", exited(), "for a moment", delay_ms=300),
     command("stall", timed_out(""), "past the timeout", {"timeout_seconds": 0.5}, delay_ms=60000),
+    command("stall", exited(), "of the exit, for a moment", delay_ms=300, on="exit"),
+    command("stall", timed_out("output\n"), "of the exit, past the timeout", {"timeout_seconds": 0.5}, delay_ms=60000, on="exit"),
     command("blackhole", exited(), "for a moment", delay_ms=300),
+    command("blackhole", exited(), "from the exit on, for a moment", delay_ms=300, on="exit"),
+    command("blackhole", timed_out("output\n"), "from the exit on, past the timeout", {"timeout_seconds": 0.5}, delay_ms=60000, on="exit"),
     command("blackhole", timed_out(""), "past the timeout", {"timeout_seconds": 0.5}, delay_ms=60000),
     command("blackhole", unknown("", starts=0), "when the command is asked for", {"timeout_seconds": 0.5}, on="start"),
     command("blackhole", unknown(""), "until the connection is taken for dead", {"timeout_seconds": 100}, delay_ms=100_000),
     command("fast_output", exited(), "with no history", history=0, delay_ms=200),
-    command("op_error", exited(tier=ANYTHING), "op.busy, so it is run elsewhere"),
-    command("op_error", exited(tier=ANYTHING), "op.not_found, so it is run elsewhere", code="op.not_found"),
+    command("op_error", COLD, "op.busy, so it is run elsewhere"),
+    command("op_error", COLD, "op.not_found, so it is run elsewhere", code="op.not_found"),
     command("op_error", unknown("", starts=0), "of a code that nobody knows", code="op.internal"),
-    command("op_error", unknown("", AT_MOST_ONE), "after the acknowledgement", acknowledged=True),
+    command("op_error", unknown(""), "after the acknowledgement", acknowledged=True),
     command("fast_output", exited(), "of which nothing comes", closed=True, delay_ms=200),
     command("slow_drip", exited(), bytes=1),
     command("lose_bytes_above", exited("out", check="failed"), "of so little that nothing can be measured", bytes=3),
@@ -139,7 +149,7 @@ ON_COMMANDS = [
 ]
 
 # Of the messages of a command: op.ack, debug, session_info, exit, op.complete.
-FIELDS = {"type": unknown("", AT_MOST_ONE), "id": exited(), "args": exited(), "ok": exited(), "exit_code": exited(), "exitCode": exited(), "msg": exited(),
+FIELDS = {"type": unknown(""), "id": exited(), "args": exited(), "ok": exited(), "exit_code": exited(), "exitCode": exited(), "msg": exited(),
           "pid": exited(), "session_id": exited(), "command": exited()}
 ON_MESSAGES = [command(fault, answer, f"of {field}", field=field) for fault in ("wrong_type", "missing_field") for field, answer in FIELDS.items()]
 
@@ -174,7 +184,10 @@ ON_CREATIONS = [
     supply("create_hang", COLD, "for a moment", delay_ms=500, count=1),
     supply("create_hang", REFUSED, "for too long", delay_ms=10_000),
     supply("latency", COLD, "of a moment", ms=100),
+    supply("latency", COLD, "uniform", distribution="uniform", ms=60, spread_ms=40),
+    supply("latency", COLD, "normal", distribution="normal", ms=60, spread_ms=30),
     supply("latency", COLD, "exponential", distribution="exponential", ms=60),
+    supply("latency", COLD, "pareto", distribution="pareto", ms=30, max_ms=500),
     supply("latency", REFUSED, "of creations", ms=10_000, match=CREATE),
     *(supply("http_error", COLD, f"{status} of a creation", status=status, count=1, match=CREATE) for status in (404, 409, 500, 502, 503, 504)),
     supply("http_error", FULL, "429 of a creation: too many are running", status=429, count=1, match=CREATE),
@@ -233,7 +246,17 @@ ON_PREPARATIONS = [
     supply("cut_lines", COLD, "of a checkpoint, once", settings=RECYCLE, count=1),
 ]
 
+# What is certainly not started is run elsewhere, in a Sprite that is made then.
 ON_EXEC_SOCKETS = [
+    socket("http_error", COLD, "500 by the agent", status=500, match=EXEC),
+    *(socket("http_error", unknown("", starts=0), str(status), status=status, match=EXEC) for status in (502, 504)),
+    *(socket("http_error", COLD, str(status), status=status, match=EXEC) for status in (404, 429, 503)),
+    socket("false_404", COLD, "404", match=EXEC),
+    socket("cut_request", unknown("", starts=0), "in place of the handshake", match=EXEC),
+    socket("blackhole", unknown("", starts=0), "after the handshake", {"timeout_seconds": 0.5}, on="start"),
+    *(socket("missing_field", exited(), field, field=field) for field in ("type", "session_id")),
+    socket("cut_mid_frame", unknown(), "in the exit", on="exit"),
+    socket("cut_before_start", unknown("", starts=0), "before the start"),
     supply("cut_request", COLD, "of one /exec", also=[NO_CONTROL], count=1, match=EXEC),
     supply("http_error", COLD, "503 of one /exec", also=[NO_CONTROL], status=503, count=1, match=EXEC),
 ]
@@ -249,5 +272,14 @@ ON_RESTORES = [
     restore("http_error", "503 of the restore, twice", status=503, retry_after_seconds=1, count=2, match=RESTORE),
     restore("cut_request", "of the restore", match=RESTORE),
 ]
+
+# Asked for once more as NDJSON, one of each kind of course.
+STREAMED = {
+    "cut_before_start", "cut_after_output", "cut_after_exit", "cut_mid_frame: of output", "cut_mid_frame: of the exit", "duplicate_exit: with another code",
+    "no_exit_code", "early_exit", "late_output: of the report", "late_output: of everything", "stall: of the exit, past the timeout",
+    "op_error: op.busy, so it is run elsewhere", "op_error: after the acknowledgement", "fast_output: of which nothing comes", "slow_drip",
+    "lose_bytes_above: of so little that nothing can be measured", "lose_bytes_above: above 512 KiB, of a default request", "kill_vm", "wrong_type: of type",
+    "http_error: 500 by the agent of /exec", "http_error: 504 of /exec",
+}
 
 ROWS = [*ON_COMMANDS, *ON_MESSAGES, *ON_DELETIONS, *WITHOUT_OCCASION, *ON_CREATIONS, *ON_PREPARATIONS, *ON_EXEC_SOCKETS, *ON_RESTORES]
