@@ -13,4 +13,5 @@ pytestmark = pytest.mark.timeout(300 * max(1, SLOWER // 2))
 def test_two_hundred_commands(rig, settings):
     outcomes, struck = mix(rig, 200, int(os.environ.get("SG_SEED", "1")), settings)
     assert outcomes["exited"] >= 50, outcomes
+    assert struck["create_hang"], "no creation hung"
     assert sum(count > 0 for count in struck.values()) >= 15, f"few faults struck: {struck}"
