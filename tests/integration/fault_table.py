@@ -237,9 +237,11 @@ ON_PREPARATIONS = [
     supply("op_error", REFUSED, "of every command"),
     supply("fast_output", COLD, "of first commands", history=0, delay_ms=100),
     supply("fast_output", COLD, "of first commands of which nothing comes", closed=True, delay_ms=100),
-    supply("lose_bytes_above", exited(tier="cold", check="none"), "of a first command: whether the shim can be run is not known", bytes=0, count=1),
+    *(supply(fault, COLD, "of a first command, once: the shim is brought again", bytes=3, count=1) for fault in ("lose_bytes_above", "lose_input_above")),
+    *(supply(fault, exited(tier="cold", check="none"), "of a first command: whether the shim can be run is not known", bytes=3, count=2)
+      for fault in ("lose_bytes_above", "lose_input_above")),
     supply("lose_bytes_above", exited(NUMBERS[:600_000], 0, "cold", check="unverified"), "of a first command, and then much comes",
-           request={"command": PRINT.format(600_000)}, bytes=0, count=1),
+           request={"command": PRINT.format(600_000)}, bytes=0, count=2),
     supply("checkpoint_error", COLD, "of a Sprite that may be restored, once", settings=RECYCLE, count=1),
     supply("checkpoint_error", REFUSED, "of a Sprite that may be restored", settings=RECYCLE),
     supply("false_404", COLD, "of a checkpoint, three times", settings=RECYCLE, count=3, match=at("*/checkpoint")),
