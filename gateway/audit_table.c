@@ -9,13 +9,13 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-#define SOON_MS	    1000
+#define SOON_MS      1000
 #define RETRY_MAX_MS 30000
-#define ANSWER_MS   10000
-#define LAST_MS	    2000
-#define BATCH_ROWS  100 /* Datasette's default of max_insert_rows */
-#define BATCH_BYTES (1024 * 1024)
-#define SAID_MAX    300
+#define ANSWER_MS    10000
+#define LAST_MS      2000
+#define BATCH_ROWS   100 /* Datasette's default of max_insert_rows */
+#define BATCH_BYTES  (1024 * 1024)
+#define SAID_MAX     300
 #define NAME_MAX_LEN 64
 
 struct row {
@@ -141,7 +141,8 @@ static int put_head(const struct audit_table *table, struct buf *head)
 					: buf_printf(head, "POST /%s/%s/-/insert HTTP/1.1\r\n", table->database, table->name);
 	/* Via ends it where DATASETTE_URL leads back here. */
 	if (r == 0)
-		r = buf_printf(head, "Host: %.*s\r\nVia: 1.1 spritegate\r\nContent-Type: application/json\r\nAuthorization: Bearer %.*s\r\n",
+		r = buf_printf(head,
+			       "Host: %.*s\r\nVia: 1.1 spritegate\r\nContent-Type: application/json\r\nAuthorization: Bearer %.*s\r\n",
 			       SLICE_FMT(connection_pool_authority(table->connections)), (int)token->len, (const char *)token->bytes);
 	return r;
 }
@@ -242,8 +243,8 @@ static void on_failed(void *ctx, const struct exchange_failure *failure)
 	fail(table, failure->detail);
 }
 
-static const struct exchange_events events = {.on_head = on_head, .on_room = on_room, .on_body = on_body, .on_writable = send_on,
-					      .on_end = on_end, .on_failed = on_failed};
+static const struct exchange_events events = {
+	.on_head = on_head, .on_room = on_room, .on_body = on_body, .on_writable = send_on, .on_end = on_end, .on_failed = on_failed};
 
 static int ask(struct audit_table *table)
 {
@@ -256,8 +257,11 @@ static int ask(struct audit_table *table)
 		r = put_head(table, &head);
 	if (r < 0)
 		return r;
-	struct exchange_request request = {.head = buf_peek(&head), .body = EXCHANGE_BODY_LENGTH, .length = table->body.len,
-					   .first_byte_ms = ANSWER_MS, .idle_ms = ANSWER_MS};
+	struct exchange_request request = {.head = buf_peek(&head),
+					   .body = EXCHANGE_BODY_LENGTH,
+					   .length = table->body.len,
+					   .first_byte_ms = ANSWER_MS,
+					   .idle_ms = ANSWER_MS};
 	r = exchange_start(table->exchanges, &request, &events, table, &table->exchange);
 	secret_wipe(head.data + head.start, head.len);
 	if (r == 0)

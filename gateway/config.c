@@ -9,8 +9,8 @@
 enum setting_type { TEXT, SECRET, NUMBER, BYTES, SIZE, SECONDS };
 
 #define POOL_NAME_MAX 40
-#define FOR_SERVE 1U
-#define FOR_TOKEN 2U
+#define FOR_SERVE     1U
+#define FOR_TOKEN     2U
 
 struct setting {
 	const char *name;
@@ -55,9 +55,12 @@ static const struct setting settings[] = {
 	 "Longest time that a client's connection stays open between two requests, or without taking any of its answer."},
 	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, 0, "Largest body of POST /-/agent/exec."},
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
-	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, 0, "Running Sprites kept ready by this instance, at most `pool_max`; `auto`: as many as the demand is worth."},
-	{"pool_warm", SIZE, AT(pool_warm), "0", 0, 1000, 0, "Paused Sprites kept ready, by this instance or in the shared pool; `auto`: as many as the demand and its bursts need."},
-	{"pool_max", NUMBER, AT(pool_max), "10", 1, 1000, 0, "Most Sprites that exist or are being created, of this instance or in the shared pool."},
+	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, 0,
+	 "Running Sprites kept ready by this instance, at most `pool_max`; `auto`: as many as the demand is worth."},
+	{"pool_warm", SIZE, AT(pool_warm), "0", 0, 1000, 0,
+	 "Paused Sprites kept ready, by this instance or in the shared pool; `auto`: as many as the demand and its bursts need."},
+	{"pool_max", NUMBER, AT(pool_max), "10", 1, 1000, 0,
+	 "Most Sprites that exist or are being created, of this instance or in the shared pool."},
 	{"pool_creates_per_minute", NUMBER, AT(pool_creates_per_minute), "0", 0, 1000, 0,
 	 "Creations that the provider allows in a minute; 0 = not known, it will say when it is too many."},
 	{"pool_running_limit", NUMBER, AT(pool_running_limit), "0", 0, 1000, 0, "Sprites that may run at once; 0 = not known."},
@@ -87,7 +90,8 @@ static const struct setting settings[] = {
 	{"access_log", TEXT, AT(access_log), "stdout", 1, 1024, 0, "`stdout`, `stderr`, `off` or a file, which SIGHUP opens anew."},
 	{"audit_log", TEXT, AT(audit_log), "off", 1, 1024, 0,
 	 "A record of every decision on a command and of every run: `stdout`, `stderr`, `off` or a file, which SIGHUP opens anew."},
-	{"audit_commands", NUMBER, AT(audit_commands), "0", 0, 1, 0, "1: audit records hold the commands themselves, not only their digests."},
+	{"audit_commands", NUMBER, AT(audit_commands), "0", 0, 1, 0,
+	 "1: audit records hold the commands themselves, not only their digests."},
 	{"audit_table", TEXT, AT(audit_table), "", 0, 129, 0,
 	 "DATABASE/TABLE of this Datasette into which audit records are written as well, in batches. Empty = none. Needs `audit_token`."},
 	{"audit_token", SECRET, AT(audit_token), NULL, 1, 4096, 0,
@@ -222,8 +226,8 @@ static int put_number(struct config *config, const struct setting *s, struct sli
 static int put_text(struct config *config, const struct setting *s, struct slice text, struct buf *faults)
 {
 	if (text.len < s->min || text.len > s->max)
-		return buf_printf(faults, "%s: %zu characters, allowed are %llu to %llu\n", s->name, text.len,
-				  (unsigned long long)s->min, (unsigned long long)s->max);
+		return buf_printf(faults, "%s: %zu characters, allowed are %llu to %llu\n", s->name, text.len, (unsigned long long)s->min,
+				  (unsigned long long)s->max);
 	for (size_t i = 0; i < text.len; i++)
 		if ((unsigned char)text.data[i] < 0x20 || text.data[i] == 0x7f)
 			return buf_printf(faults, "%s: contains a control character\n", s->name);
@@ -446,18 +450,23 @@ int config_load(struct config *config, const char *file, enum config_use use, st
 int config_document(struct buf *out)
 {
 	static const char *const types[] = {"text", "secret", "integer", "bytes", "integer or `auto`", "seconds"};
-	int r = buf_append(out, SLICE("# Settings\n\nMade by `spritegate help config`. Each row is the environment variable of that name and, without\n"
-				      "`SPRITEGATE_` and in lower case, a line `name = value` of the file given with `--config`. The environment wins.\n"
-				      "Bytes are an integer or end in `KiB`, `MiB`, `GiB`; seconds may have up to three decimals.\n"
-				      "A default that is above a ceiling you have set is lowered to it; two values you have set must fit together.\n"
-				      "`spritegate check-config` shows the values in force.\n\n"
-				      "| Variable | Type | Default | Allowed | Meaning |\n|---|---|---|---|---|\n"));
+	int r = buf_append(
+		out,
+		SLICE("# Settings\n\nMade by `spritegate help config`. Each row is the environment variable of that name and, without\n"
+		      "`SPRITEGATE_` and in lower case, a line `name = value` of the file given with `--config`. The environment wins.\n"
+		      "Bytes are an integer or end in `KiB`, `MiB`, `GiB`; seconds may have up to three decimals.\n"
+		      "A default that is above a ceiling you have set is lowered to it; two values you have set must fit together.\n"
+		      "`spritegate check-config` shows the values in force.\n\n"
+		      "| Variable | Type | Default | Allowed | Meaning |\n|---|---|---|---|---|\n"));
 	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++) {
 		const struct setting *s = &settings[i];
 		char variable[64];
 		variable_name(s, variable);
 		r = buf_printf(out, "| `%s` | %s | %s%s%s | %s to %s%s | %s |\n", variable, types[s->type],
-			       s->initial && *s->initial ? "`" : "", s->initial && *s->initial ? s->initial : s->required ? "required" : "–",
+			       s->initial && *s->initial ? "`" : "",
+			       s->initial && *s->initial ? s->initial
+			       : s->required             ? "required"
+							 : "–",
 			       s->initial && *s->initial ? "`" : "", write_number(s->type, s->min).text, write_number(s->type, s->max).text,
 			       s->type == TEXT || s->type == SECRET ? " characters" : "", s->help);
 	}
@@ -499,28 +508,35 @@ static int put_mdoc_setting(struct buf *out, const struct setting *s)
 	else if (r == 0 && s->required)
 		r = buf_append(out, SLICE("Required.\n"));
 	const char *unit = s->type == TEXT || s->type == SECRET ? " characters" : s->type == BYTES ? " bytes" : "";
-	return r < 0 ? r : buf_printf(out, "Allowed: %s to %s%s.\n", write_number(s->type, s->min).text, write_number(s->type, s->max).text, unit);
+	return r < 0 ? r
+		     : buf_printf(out, "Allowed: %s to %s%s.\n", write_number(s->type, s->min).text, write_number(s->type, s->max).text,
+				  unit);
 }
 
 int config_manual(struct buf *out)
 {
-	int r = buf_append(out, SLICE(".\\\" Made by `spritegate help manual`.\n"
-				      ".Dd November 22, 2026\n.Dt SPRITEGATE.CONF 5\n.Os\n.Sh NAME\n.Nm spritegate.conf\n.Nd settings of the Spritegate gateway\n"
-				      ".Sh DESCRIPTION\nThe file given to\n.Xr spritegate 1\nby\n.Fl -config .\n"
-				      "Each line is\n.Ql name = value ,\nempty, or a comment that begins with\n.Ql # .\n"
-				      "Every setting is an environment variable as well, which wins over the file.\n"
-				      "Bytes are an integer or end in\n.Ql KiB ,\n.Ql MiB\nor\n.Ql GiB .\n"
-				      "Times in seconds may have up to three decimals where the least allowed value has.\n"
-				      "A default that is above a ceiling that is set is lowered to it.\n"
-				      "An unknown name, a name given twice or a value that is not allowed keeps the gateway from starting.\n"
-				      ".Pp\nThe settings:\n.Bl -tag -width Ds\n"));
+	int r = buf_append(
+		out,
+		SLICE(".\\\" Made by `spritegate help manual`.\n"
+		      ".Dd November 22, 2026\n.Dt SPRITEGATE.CONF 5\n.Os\n.Sh NAME\n.Nm spritegate.conf\n.Nd settings of the Spritegate gateway\n"
+		      ".Sh DESCRIPTION\nThe file given to\n.Xr spritegate 1\nby\n.Fl -config .\n"
+		      "Each line is\n.Ql name = value ,\nempty, or a comment that begins with\n.Ql # .\n"
+		      "Every setting is an environment variable as well, which wins over the file.\n"
+		      "Bytes are an integer or end in\n.Ql KiB ,\n.Ql MiB\nor\n.Ql GiB .\n"
+		      "Times in seconds may have up to three decimals where the least allowed value has.\n"
+		      "A default that is above a ceiling that is set is lowered to it.\n"
+		      "An unknown name, a name given twice or a value that is not allowed keeps the gateway from starting.\n"
+		      ".Pp\nThe settings:\n.Bl -tag -width Ds\n"));
 	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++)
 		r = put_mdoc_setting(out, &settings[i]);
-	return r < 0 ? r : buf_append(out, SLICE(".El\n.Sh FILES\n.Bl -tag -width Ds\n.It Pa /etc/spritegate/spritegate.conf\n"
-						 "What the systemd unit of the Debian package reads.\n.El\n"
-						 ".Sh EXAMPLES\n.Bd -literal\n"
-						 "datasette_url = http://127.0.0.1:8001\nredis_url = unix:///run/redis/redis.sock\npool_hot = 3\n.Ed\n"
-						 ".Sh SEE ALSO\n.Xr spritegate 1\n"));
+	return r < 0 ? r
+		     : buf_append(
+			       out,
+			       SLICE(".El\n.Sh FILES\n.Bl -tag -width Ds\n.It Pa /etc/spritegate/spritegate.conf\n"
+				     "What the systemd unit of the Debian package reads.\n.El\n"
+				     ".Sh EXAMPLES\n.Bd -literal\n"
+				     "datasette_url = http://127.0.0.1:8001\nredis_url = unix:///run/redis/redis.sock\npool_hot = 3\n.Ed\n"
+				     ".Sh SEE ALSO\n.Xr spritegate 1\n"));
 }
 
 /* A URL may carry a password: everything between "://" (or the start) and the last '@' is left out. */

@@ -12,10 +12,20 @@
 #include <unistd.h>
 
 /* What a test sets is gone afterwards: the environment is the process'. */
-static const char *const names[] = {"SPRITEGATE_SPRITES_TOKEN", "SPRITEGATE_PEPPER",	    "SPRITEGATE_POOL_HOT", "SPRITEGATE_MAX_HEAD_BYTES",
-				    "SPRITEGATE_NOPE",		"SPRITEGATE_REDIS_URL", "SPRITEGATE_LISTEN",   "SPRITEGATE_POOL_WARM",
-				    "SPRITEGATE_POOL_MAX",	"SPRITEGATE_EXEC_TIMEOUT_SECONDS", "SPRITEGATE_EXEC_MAX_TIMEOUT_SECONDS",
-				    "SPRITEGATE_POOL_NAME",	"SPRITEGATE_POOL_SHARED",	   "FLY_APP_NAME"};
+static const char *const names[] = {"SPRITEGATE_SPRITES_TOKEN",
+				    "SPRITEGATE_PEPPER",
+				    "SPRITEGATE_POOL_HOT",
+				    "SPRITEGATE_MAX_HEAD_BYTES",
+				    "SPRITEGATE_NOPE",
+				    "SPRITEGATE_REDIS_URL",
+				    "SPRITEGATE_LISTEN",
+				    "SPRITEGATE_POOL_WARM",
+				    "SPRITEGATE_POOL_MAX",
+				    "SPRITEGATE_EXEC_TIMEOUT_SECONDS",
+				    "SPRITEGATE_EXEC_MAX_TIMEOUT_SECONDS",
+				    "SPRITEGATE_POOL_NAME",
+				    "SPRITEGATE_POOL_SHARED",
+				    "FLY_APP_NAME"};
 
 static int clean(void **state UNUSED)
 {

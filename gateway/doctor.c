@@ -120,7 +120,8 @@ static void examine_sprites(const struct config *config, checkup_tell tell, void
 		checkup.status = CHECKUP_WARN;
 		checkup.advice = "The organisation's limit of calls is reached: wait, or ask Sprites for more.";
 	} else {
-		checkup.advice = result.status >= 500 ? "The service is in trouble: see its status page, try again." : "SPRITES_URL is not the Sprites API.";
+		checkup.advice = result.status >= 500 ? "The service is in trouble: see its status page, try again."
+						      : "SPRITES_URL is not the Sprites API.";
 	}
 	tell(ctx, &checkup);
 }
@@ -128,7 +129,9 @@ static void examine_sprites(const struct config *config, checkup_tell tell, void
 static void examine_datasette(const struct config *config, checkup_tell tell, void *ctx)
 {
 	struct slice where = slice_str(config->datasette_url);
-	const char *path = slice_has_prefix(where, SLICE("http+unix://")) ? where.data + 12 : slice_has_prefix(where, SLICE("unix:")) ? where.data + 5 : NULL;
+	const char *path = slice_has_prefix(where, SLICE("http+unix://")) ? where.data + 12
+			   : slice_has_prefix(where, SLICE("unix:"))      ? where.data + 5
+									  : NULL;
 	char url[1200], detail[320];
 	bool slash = where.len && where.data[where.len - 1] == '/';
 	snprintf(url, sizeof url, "%s%s-/versions.json", path ? "http://localhost/" : config->datasette_url, path || slash ? "" : "/");
@@ -204,7 +207,8 @@ static void collect(struct exam *exam, struct report *report, uint64_t deadline_
 		kill(exam->pid, SIGKILL);
 	(void)waitpid(exam->pid, &status, 0);
 	if (late)
-		line = make_line(CHECKUP_FAIL, exam->name, "no result within 10 s", "Something there accepts connections and then is silent: look at it.");
+		line = make_line(CHECKUP_FAIL, exam->name, "no result within 10 s",
+				 "Something there accepts connections and then is silent: look at it.");
 	else if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_SUCCESS)
 		line = make_line(CHECKUP_FAIL, exam->name, "the examination ended before its result", NULL);
 	else
@@ -216,7 +220,8 @@ _Static_assert(DOCTOR_SECONDS == 10, "said above and in the documentation");
 
 int doctor(const struct config *config, bool json)
 {
-	struct exam exams[] = {{"redis", examine_redis, 0, -1}, {"sprites", examine_sprites, 0, -1}, {"datasette", examine_datasette, 0, -1}};
+	struct exam exams[] = {
+		{"redis", examine_redis, 0, -1}, {"sprites", examine_sprites, 0, -1}, {"datasette", examine_datasette, 0, -1}};
 	struct report report = {.json = json, .text = BUF_MAX(64 * 1024)};
 	int started[ARRAY_LEN(exams)];
 	if (serve_check(config) < 0)

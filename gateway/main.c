@@ -1,6 +1,6 @@
-#include "gateway/http/request.h"
 #include "gateway/doctor.h"
 #include "gateway/http/problem_types.h"
+#include "gateway/http/request.h"
 #include "gateway/revision.h"
 #include "gateway/serve.h"
 #include "policy/cli.h"
@@ -187,8 +187,8 @@ static int command_health(int argc, char **argv)
 	CLEANUP(free_ptr) char *host = slice_dup(name);
 	char answer[16] = "";
 	int fd = host ? connect_to(host, colon + 1) : -1;
-	bool ok = fd >= 0 && write(fd, request, sizeof request - 1) == sizeof request - 1 &&
-		  read(fd, answer, sizeof answer - 1) >= 12 && strncmp(answer, "HTTP/1.1 200", 12) == 0;
+	bool ok = fd >= 0 && write(fd, request, sizeof request - 1) == sizeof request - 1 && read(fd, answer, sizeof answer - 1) >= 12 &&
+		  strncmp(answer, "HTTP/1.1 200", 12) == 0;
 	if (fd >= 0)
 		close(fd);
 	if (!ok)
@@ -232,12 +232,13 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*run)(int argc, char **argv);
 	} commands[] = {
-		{"serve", command_serve},   {"check-config", command_check}, {"token", command_token},
-		{"health", command_health}, {"help", command_help},	     {"--help", command_help},
-		{"-h", command_help},	    {"version", command_version},    {"--version", command_version},
-		{"doctor", command_doctor}, {"policy", command_policy},	     {"lease", command_lease}, {"pool", command_pool},
+		{"serve", command_serve},       {"check-config", command_check}, {"token", command_token},   {"health", command_health},
+		{"help", command_help},         {"--help", command_help},        {"-h", command_help},       {"version", command_version},
+		{"--version", command_version}, {"doctor", command_doctor},      {"policy", command_policy}, {"lease", command_lease},
+		{"pool", command_pool},
 	};
-	bool own_help = argc > 1 && (strcmp(argv[1], "token") == 0 || strcmp(argv[1], "policy") == 0 || strcmp(argv[1], "lease") == 0 || strcmp(argv[1], "pool") == 0);
+	bool own_help = argc > 1 && (strcmp(argv[1], "token") == 0 || strcmp(argv[1], "policy") == 0 || strcmp(argv[1], "lease") == 0 ||
+				     strcmp(argv[1], "pool") == 0);
 	if (argc == 3 && strcmp(argv[2], "--help") == 0 && !own_help)
 		return command_help(0, NULL);
 	for (size_t i = 0; argc > 1 && i < ARRAY_LEN(commands); i++)

@@ -39,7 +39,7 @@ static unsigned method_label(struct slice method)
 	static const struct {
 		struct slice name;
 		unsigned at;
-	} known[] = {{{"GET", 3}, 0}, {{"POST", 4}, 2},	  {{"HEAD", 4}, 1},   {{"PUT", 3}, 3},
+	} known[] = {{{"GET", 3}, 0},   {{"POST", 4}, 2},   {{"HEAD", 4}, 1},   {{"PUT", 3}, 3},
 		     {{"PATCH", 5}, 4}, {{"DELETE", 6}, 5}, {{"OPTIONS", 7}, 6}};
 	for (size_t i = 0; i < ARRAY_LEN(known); i++)
 		if (slice_equal(method, known[i].name))
@@ -60,8 +60,7 @@ void meters_begun(struct meters *meters, const struct http_head *head)
 	metrics_add(meters->shard, METRIC_HTTP_IN_FLIGHT, route_of(meters, head), 1);
 }
 
-void meters_request(struct meters *meters, const struct http_head *head, const struct http_summary *summary,
-		    enum http_guard_reason refusal)
+void meters_request(struct meters *meters, const struct http_head *head, const struct http_summary *summary, enum http_guard_reason refusal)
 {
 	struct metrics_labels by_route = route_of(meters, head);
 	unsigned status = summary->status ? summary->status : 499;

@@ -17,13 +17,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define MAX_WORKERS	   64
-#define DEFAULT_WORKERS	   4
-#define ACCEPT_ON_MS	   2000
-#define MAX_JOBS	   256
-#define MAX_UNSETTLED	   4096
-#define MAX_REDIS_PENDING  1024
-#define STOP_RESERVE_MS	   5000 /* of DRAIN_SECONDS: for cancelling, destroying and settling what is left */
+#define MAX_WORKERS       64
+#define DEFAULT_WORKERS   4
+#define ACCEPT_ON_MS      2000
+#define MAX_JOBS          256
+#define MAX_UNSETTLED     4096
+#define MAX_REDIS_PENDING 1024
+#define STOP_RESERVE_MS   5000 /* of DRAIN_SECONDS: for cancelling, destroying and settling what is left */
 
 /* A worker says one of these about itself, from its own thread. */
 struct worker_slot {
@@ -315,8 +315,8 @@ static int make_provider(const struct config *config, uv_loop_t *loop, struct cu
 {
 	int r = sprites_provider_new(loop, curl, config->sprites_url, &config->sprites_token, options, provider);
 	if (r < 0)
-		return fail("sprites_url or sprites_token", r == -EINVAL ? "not usable (expected https://host or http://host:port, and a token)"
-									 : strerror(-r));
+		return fail("sprites_url or sprites_token",
+			    r == -EINVAL ? "not usable (expected https://host or http://host:port, and a token)" : strerror(-r));
 	return 0;
 }
 
@@ -371,8 +371,12 @@ static int check_audit(const struct config *config)
 int serve_check(const struct config *config)
 {
 	/* Every fault is said, not only the first. */
-	const int results[] = {check_listener("listen", config->listen), check_listener("admin_listen", config->admin_listen),
-			       check_redis(config), check_trusted(config), check_peers(config), check_audit(config)};
+	const int results[] = {check_listener("listen", config->listen),
+			       check_listener("admin_listen", config->admin_listen),
+			       check_redis(config),
+			       check_trusted(config),
+			       check_peers(config),
+			       check_audit(config)};
 	for (size_t i = 0; i < ARRAY_LEN(results); i++)
 		if (results[i] < 0)
 			return -1;
@@ -417,13 +421,16 @@ static int make_audit(struct gateway *gateway)
 	bool has_table = *config->audit_table;
 	if (!has_table && strcmp(config->audit_log, "off") == 0)
 		return 0;
-	struct audit_table_options table = {.loop = &gateway->loop, .curl = gateway->curl, .datasette_url = config->datasette_url,
-					    .where = config->audit_table, .token = &config->audit_token};
+	struct audit_table_options table = {.loop = &gateway->loop,
+					    .curl = gateway->curl,
+					    .datasette_url = config->datasette_url,
+					    .where = config->audit_table,
+					    .token = &config->audit_token};
 	gateway->audit_table = has_table ? audit_table_new(&table) : NULL;
 	if (has_table && !gateway->audit_table)
 		return fail("audit_table", "could not be made");
-	struct audit_options audit = {.loop = &gateway->loop, .where = config->audit_log, .instance = config->instance,
-				      .on_line = on_audit_line, .ctx = gateway};
+	struct audit_options audit = {
+		.loop = &gateway->loop, .where = config->audit_log, .instance = config->instance, .on_line = on_audit_line, .ctx = gateway};
 	int error;
 	gateway->audit = audit_new(&audit, &error);
 	return gateway->audit ? 0 : fail("audit_log", strerror(-error));

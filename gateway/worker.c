@@ -11,8 +11,8 @@
 
 #define MAX_BUFFERED_BODIES 16 /* times EXEC_MAX_BODY_BYTES */
 #define MAX_REDIS_PENDING   1024
-#define IDLE_POLL_MS	    20
-#define INTENT_EVERY_MS	    1000
+#define IDLE_POLL_MS        20
+#define INTENT_EVERY_MS     1000
 
 enum wish { WISH_DRAIN, WISH_QUIESCE, WISH_STOP };
 
@@ -112,7 +112,10 @@ static void log_request(struct worker *worker, const struct http_head *head, con
 		.bytes_out = summary->bytes_out,
 		.duration_us = summary->duration_us,
 		.first_byte_us = summary->first_byte_us,
-		.aborted = aborted ? aborted : gone ? "client" : summary->end == HTTP_END_STOPPED ? "gateway" : NULL,
+		.aborted = aborted                            ? aborted
+			   : gone                             ? "client"
+			   : summary->end == HTTP_END_STOPPED ? "gateway"
+							      : NULL,
 		.code = code || !late ? code : "request-timeout",
 	};
 	access_log_write(&worker->log, &record);
@@ -138,7 +141,9 @@ static void on_relayed(void *ctx, const struct http_head *head, const struct rel
 	struct worker *worker = ctx;
 	meters_relay(&worker->meters, summary);
 	log_request(worker, head, &summary->http, summary->failed && summary->upstream_status ? "upstream" : NULL,
-		    summary->failed ? exchange_error_name(summary->error) : summary->head_refused ? "answer_head_limit" : NULL);
+		    summary->failed         ? exchange_error_name(summary->error)
+		    : summary->head_refused ? "answer_head_limit"
+					    : NULL);
 }
 
 static void on_rejected(void *ctx, const char *reason)
@@ -335,8 +340,8 @@ static int make_server(struct worker *worker)
 	options.max_body = config->max_body_bytes > config->exec_max_body_bytes ? config->max_body_bytes : config->exec_max_body_bytes;
 	options.on_request = on_request;
 	options.ctx = worker;
-	options.observer = (struct http_observer){
-		.ctx = worker, .on_begun = on_begun, .on_finished = on_finished, .on_rejected = on_rejected};
+	options.observer =
+		(struct http_observer){.ctx = worker, .on_begun = on_begun, .on_finished = on_finished, .on_rejected = on_rejected};
 	worker->server = http_server_new(&options);
 	return worker->server ? 0 : -1;
 }
@@ -366,7 +371,8 @@ struct worker *worker_new(const struct worker_options *options, char error[WORKE
 	access_log_init(&worker->log, options->access_fd);
 	for (unsigned i = 0; i < ARRAY_LEN(worker->wishes); i++)
 		worker->wishes[i].wish = (enum wish)i;
-	if (make_loop(worker) < 0 || make_upstream(worker, error) < 0 || make_probe(worker) < 0 || make_endpoint(worker) < 0 || make_server(worker) < 0)
+	if (make_loop(worker) < 0 || make_upstream(worker, error) < 0 || make_probe(worker) < 0 || make_endpoint(worker) < 0 ||
+	    make_server(worker) < 0)
 		return NULL;
 	return worker;
 }

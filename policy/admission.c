@@ -128,8 +128,8 @@ static void on_retry(uv_timer_t *timer)
 		(void)uv_timer_stop(timer);
 }
 
-static int settle(struct admission *admission, const struct admission_lease *lease, bool known, uint64_t used_ms,
-		  uint64_t out_bytes, bool refund, const struct admission_result *result)
+static int settle(struct admission *admission, const struct admission_lease *lease, bool known, uint64_t used_ms, uint64_t out_bytes,
+		  bool refund, const struct admission_result *result)
 {
 	int r = settlements_add(&admission->settlements, lease, known, used_ms, out_bytes, refund, result);
 	if (r == SETTLEMENTS_E_FULL)
@@ -139,8 +139,8 @@ static int settle(struct admission *admission, const struct admission_lease *lea
 	return r;
 }
 
-int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes,
-		     bool refund, const struct admission_result *result)
+int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes, bool refund,
+		     const struct admission_result *result)
 {
 	return settle(admission, lease, true, used_ms, out_bytes, refund, result);
 }
@@ -455,10 +455,10 @@ void admission_free(struct admission *admission, void (*on_freed)(void *ctx), vo
 	admission->handles = 4;
 	holds_stop(&admission->holds);
 	settlements_stop(&admission->settlements);
-	DL_FOREACH(admission->asked, call)
+	DL_FOREACH (admission->asked, call)
 		call->done = NULL;
 	link_free(admission->link, on_link_freed, admission);
-	DL_FOREACH_SAFE(admission->refused, call, next) {
+	DL_FOREACH_SAFE (admission->refused, call, next) {
 		DL_DELETE(admission->refused, call);
 		free_call(call);
 	}

@@ -18,9 +18,9 @@
 
 #include <uv.h>
 
-#define ADMISSION_KID_LEN   16
-#define ADMISSION_LEASE_LEN 24 /* 96 random bits as hexadecimal text */
-#define ADMISSION_NAMES_MAX 8192
+#define ADMISSION_KID_LEN    16
+#define ADMISSION_LEASE_LEN  24 /* 96 random bits as hexadecimal text */
+#define ADMISSION_NAMES_MAX  8192
 #define ADMISSION_EGRESS_MAX 1000
 
 enum admission_code {
@@ -123,8 +123,8 @@ struct admission *admission_new(const struct admission_options *options);
 void admission_free(struct admission *admission, void (*on_freed)(void *ctx), void *ctx);
 
 /* Asks. *call may be given to admission_cancel() until `done` runs. The token is wiped from our memory after hashing. */
-MUST_CHECK int admission_decide(struct admission *admission, const struct admission_request *request, admission_done done,
-				void *ctx, struct admission_call **call);
+MUST_CHECK int admission_decide(struct admission *admission, const struct admission_request *request, admission_done done, void *ctx,
+				struct admission_call **call);
 
 /* The caller left: `done` will not run; a grant that arrives later is settled with nothing used and refunded. */
 void admission_cancel(struct admission *admission, struct admission_call *call);
@@ -132,7 +132,8 @@ void admission_cancel(struct admission *admission, struct admission_call *call);
 /* What a command ended with, for whoever asks later (ADMISSION_FINISHED). */
 struct admission_result {
 	struct slice exec_id;
-	struct slice text;       /* copied; its first line is a status, and " unrun" when the command certainly did not run; left out when Redis is away for long and many wait */
+	struct slice
+		text; /* copied; its first line is a status, and " unrun" when the command certainly did not run; left out when Redis is away for long and many wait */
 	uint64_t keep_ms;
 };
 
@@ -140,8 +141,8 @@ struct admission_result {
  * refund: the command certainly did not start; what its grant took from the rates is given back as well.
  * `result` may be NULL. Queued and retried until Redis acknowledges. -ENOMEM or ADMISSION_E_FULL: the lease then ends by itself, charged in full. */
 #define ADMISSION_E_FULL 1
-MUST_CHECK int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms,
-				uint64_t out_bytes, bool refund, const struct admission_result *result);
+MUST_CHECK int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes,
+				bool refund, const struct admission_result *result);
 
 /* A lease whose command runs: while it is held it is renewed, and it can be ended through Redis (`lease kill`, `token revoke --kill`,
  * admission_request.kill) within a second.

@@ -12,9 +12,9 @@
 #include <stdlib.h>
 
 #define TESTED_MAJOR 7
-#define SKEW_MS	     2000
-#define PINGS	     9
-#define NOBODY	     "................" /* no kid has dots */
+#define SKEW_MS      2000
+#define PINGS        9
+#define NOBODY       "................" /* no kid has dots */
 
 struct examination {
 	const struct checkup_options *options;
@@ -44,8 +44,9 @@ static bool check_reachable(struct examination *exam)
 {
 	const struct slice ping[] = {SLICE("PING")};
 	bool ok = redis_blocking_tell(&exam->redis, ping, 1) == 0;
-	tell(exam, "redis", ok ? CHECKUP_OK : CHECKUP_FAIL, "Check REDIS_URL, its password, and that Redis runs: without it every command is refused.",
-	     ok ? "answers" : "%s", exam->redis.reason);
+	tell(exam, "redis", ok ? CHECKUP_OK : CHECKUP_FAIL,
+	     "Check REDIS_URL, its password, and that Redis runs: without it every command is refused.", ok ? "answers" : "%s",
+	     exam->redis.reason);
 	return ok;
 }
 
@@ -88,8 +89,8 @@ static void check_eviction(struct examination *exam)
 		     "not known: %s", exam->redis.reason);
 	else
 		tell(exam, "redis-eviction", strcmp(policy, "noeviction") == 0 ? CHECKUP_OK : CHECKUP_FAIL,
-		     "Set maxmemory-policy to noeviction: else limits and leases are dropped when memory is short.", "maxmemory-policy is %s",
-		     policy);
+		     "Set maxmemory-policy to noeviction: else limits and leases are dropped when memory is short.",
+		     "maxmemory-policy is %s", policy);
 }
 
 static void check_clock(struct examination *exam)
@@ -106,8 +107,8 @@ static void check_clock(struct examination *exam)
 	uint64_t there = strtoull(reply->element[0]->str, NULL, 10) * 1000 + strtoull(reply->element[1]->str, NULL, 10) / 1000;
 	int64_t ahead = (int64_t)(there - here);
 	tell(exam, "redis-clock", llabs(ahead) > SKEW_MS ? CHECKUP_WARN : CHECKUP_OK,
-	     "Synchronise both clocks (NTP): expiry and days go by Redis' clock, logs by this one.",
-	     "%" PRIu64 " ms %s this machine's", (uint64_t)llabs(ahead), ahead < 0 ? "behind" : "ahead of");
+	     "Synchronise both clocks (NTP): expiry and days go by Redis' clock, logs by this one.", "%" PRIu64 " ms %s this machine's",
+	     (uint64_t)llabs(ahead), ahead < 0 ? "behind" : "ahead of");
 }
 
 static int compare(const void *a, const void *b)
@@ -131,9 +132,12 @@ static void check_latency(struct examination *exam)
 	}
 	qsort(took, PINGS, sizeof took[0], compare);
 	uint64_t middle = took[PINGS / 2];
-	tell(exam, "redis-latency", middle > limit ? CHECKUP_FAIL : middle > limit / 2 ? CHECKUP_WARN : CHECKUP_OK, advice,
-	     "%.1f ms in the middle, %.1f at worst; the gateway waits %" PRIu64, (double)middle / 1000, (double)took[PINGS - 1] / 1000,
-	     exam->options->timeout_ms);
+	tell(exam, "redis-latency",
+	     middle > limit       ? CHECKUP_FAIL
+	     : middle > limit / 2 ? CHECKUP_WARN
+				  : CHECKUP_OK,
+	     advice, "%.1f ms in the middle, %.1f at worst; the gateway waits %" PRIu64, (double)middle / 1000,
+	     (double)took[PINGS - 1] / 1000, exam->options->timeout_ms);
 }
 
 /* By its text, which loads it, then by the hash that we reckon with. */
@@ -151,15 +155,33 @@ static bool run_script(struct examination *exam, const struct script *script, co
 
 static void check_scripts(struct examination *exam)
 {
-	static const char advice[] = "Let the user run EVAL, EVALSHA, MGET and the commands listed in docs/POLICY.md on the keys " KEY_PREFIX "*.";
-	const struct slice admit[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-"), SLICE("-"), SLICE("-"),
-				      SLICE("1"), SLICE("-"), SLICE("0"), SLICE("0")};
-	const struct slice settle[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-"), SLICE("0"), SLICE("0"), SLICE("0"),
-				       SLICE(""), SLICE(""), SLICE("0")};
+	static const char advice[] =
+		"Let the user run EVAL, EVALSHA, MGET and the commands listed in docs/POLICY.md on the keys " KEY_PREFIX "*.";
+	const struct slice admit[] = {SLICE(KEY_RECORD NOBODY),
+				      SLICE(NOBODY),
+				      SLICE("-"),
+				      SLICE("-"),
+				      SLICE("-"),
+				      SLICE("-"),
+				      SLICE("1"),
+				      SLICE("-"),
+				      SLICE("0"),
+				      SLICE("0")};
+	const struct slice settle[] = {SLICE(KEY_RECORD NOBODY),
+				       SLICE(NOBODY),
+				       SLICE("-"),
+				       SLICE("-"),
+				       SLICE("0"),
+				       SLICE("0"),
+				       SLICE("0"),
+				       SLICE(""),
+				       SLICE(""),
+				       SLICE("0")};
 	const struct slice renew[] = {SLICE(KEY_RECORD NOBODY), SLICE(NOBODY), SLICE("-"), SLICE("-")};
 	const struct slice marks[] = {SLICE("MGET"), SLICE(KEY_KILL NOBODY)};
 	CLEANUP(redis_reply_free) redisReply *admitted = NULL, *settled = NULL, *renewed = NULL;
-	if (redis_blocking_tell(&exam->redis, marks, ARRAY_LEN(marks)) != 0 || !run_script(exam, &script_admit, admit, ARRAY_LEN(admit), &admitted) ||
+	if (redis_blocking_tell(&exam->redis, marks, ARRAY_LEN(marks)) != 0 ||
+	    !run_script(exam, &script_admit, admit, ARRAY_LEN(admit), &admitted) ||
 	    !run_script(exam, &script_settle, settle, ARRAY_LEN(settle), &settled) ||
 	    !run_script(exam, &script_renew, renew, ARRAY_LEN(renew), &renewed)) {
 		tell(exam, "redis-scripts", CHECKUP_FAIL, advice, "%s", exam->redis.reason);

@@ -191,7 +191,8 @@ static int run_set(struct cli *cli, int argc, char **argv)
 {
 	struct flags flags;
 	if (argc > 0 && strcmp(argv[0], "--help") == 0) {
-		fputs("usage: spritegate token set KID flags\n\nChanges what the flags say and leaves the rest as it is.\n\n", cli->options->out);
+		fputs("usage: spritegate token set KID flags\n\nChanges what the flags say and leaves the rest as it is.\n\n",
+		      cli->options->out);
 		flags_help(FLAGS_TOKEN_SET, cli->options->out);
 		return EXIT_SUCCESS;
 	}
@@ -248,7 +249,8 @@ static int run_rotate(struct cli *cli, int argc, char **argv)
 		else if (strcmp(argv[i], "--grace") != 0 || i + 1 == argc ||
 			 (strcmp(argv[++i], "0") == 0 ? (grace = 0, 0)
 						      : limits_duration(slice_str(argv[i]), LIMITS_SECOND_MS, GRACE_MAX_MS, &grace)) < 0)
-			return cli_fail_usage(cli, "takes a KID, --grace TIME (how long the old secret still counts: 0, or 1s to 30d; 24h) and --json");
+			return cli_fail_usage(
+				cli, "takes a KID, --grace TIME (how long the old secret still counts: 0, or 1s to 30d; 24h) and --json");
 	}
 	int r = has_pepper(cli);
 	return r ? r : rotate(cli, kid, grace, json);
@@ -370,9 +372,11 @@ static int run_status(struct cli *cli, int argc, char **argv, const char *status
 {
 	struct status_words words = {.status = status};
 	if (!read_status_words(argc, argv, &words))
-		return cli_fail_usage(cli, strcmp(status, "revoked") == 0
-						   ? "needs a KID (the 16 letters and digits after sgt_) or several, or --actor NAME [--yes]; --kill; --json"
-						   : "needs a KID (the 16 letters and digits after sgt_) or several, or --actor NAME [--yes]; --json");
+		return cli_fail_usage(
+			cli,
+			strcmp(status, "revoked") == 0
+				? "needs a KID (the 16 letters and digits after sgt_) or several, or --actor NAME [--yes]; --kill; --json"
+				: "needs a KID (the 16 letters and digits after sgt_) or several, or --actor NAME [--yes]; --json");
 	if (words.actor)
 		return change_status_of_actor(cli, &words);
 	return change_each(cli, argv, (size_t)words.kids, &words);
@@ -393,7 +397,8 @@ static int look_at(struct cli *cli, const char *kid, struct record *own, struct 
 	if (p == STORE_E_REDIS)
 		return p;
 	if (p)
-		snprintf(broken, 200, p == STORE_E_MISSING ? "its policy is not there" : "its policy has a field that is not known or cannot be read");
+		snprintf(broken, 200,
+			 p == STORE_E_MISSING ? "its policy is not there" : "its policy has a field that is not known or cannot be read");
 	token->broken = r || p ? broken : NULL;
 	token->policy_version = own->pol[0] ? cli->policy.ver : 0;
 	return 0;
@@ -530,8 +535,8 @@ static int cli_token(struct cli *cli, int argc, char **argv)
 		const char *verb;
 		int (*run)(struct cli *cli, int argc, char **argv);
 	} verbs[] = {
-		{"create", run_create}, {"list", run_list},	  {"show", run_show},	  {"set", run_set},
-		{"rotate", run_rotate}, {"suspend", run_suspend}, {"resume", run_resume}, {"revoke", run_revoke},
+		{"create", run_create},       {"list", run_list},           {"show", run_show},     {"set", run_set},
+		{"rotate", run_rotate},       {"suspend", run_suspend},     {"resume", run_resume}, {"revoke", run_revoke},
 		{"export", cli_token_export}, {"import", cli_token_import},
 	};
 	bool help = argc > 1 && strcmp(argv[argc - 1], "--help") == 0;
@@ -552,7 +557,8 @@ static int cli_token(struct cli *cli, int argc, char **argv)
 		return CLI_EXIT_USAGE;
 	}
 	cli->verb = "";
-	return cli_fail_usage(cli, "the commands are create, list, show, set, rotate, suspend, resume, revoke, export and import; --help explains them");
+	return cli_fail_usage(
+		cli, "the commands are create, list, show, set, rotate, suspend, resume, revoke, export and import; --help explains them");
 }
 
 int policy_cli(const char *noun, int argc, char **argv, const struct policy_cli_options *options)

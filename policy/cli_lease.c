@@ -70,7 +70,8 @@ static void print_lease(const struct cli *cli, const struct found *found, bool j
 	clock_format(found->lease.end_ms, end);
 	limits_write_duration(found->lease.granted_ms, granted);
 	if (json)
-		fprintf(cli->options->out, "%s{\"lease\":\"%s\",\"kid\":\"%s\",\"since\":\"%s\",\"granted_ms\":%" PRIu64 ",\"ends\":\"%s\"}",
+		fprintf(cli->options->out,
+			"%s{\"lease\":\"%s\",\"kid\":\"%s\",\"since\":\"%s\",\"granted_ms\":%" PRIu64 ",\"ends\":\"%s\"}",
 			first ? "[" : ",\n ", found->lease.id, found->kid, since, found->lease.granted_ms, end);
 	else
 		fprintf(cli->options->out, "%-24s  %-16s  %-24s  %-8s  %s\n", found->lease.id, found->kid, since, granted, end);
@@ -122,11 +123,13 @@ static void tell_killed(const struct cli *cli, const struct found *found, bool j
 	char end[25];
 	clock_format(found->lease.end_ms, end);
 	if (json)
-		fprintf(cli->options->out, "{\"lease\":\"%s\",\"kid\":\"%s\",\"gone\":%s}\n", found->lease.id, found->kid, found->gone ? "true" : "false");
+		fprintf(cli->options->out, "{\"lease\":\"%s\",\"kid\":\"%s\",\"gone\":%s}\n", found->lease.id, found->kid,
+			found->gone ? "true" : "false");
 	else if (found->gone)
 		fprintf(cli->options->out, "%s of %s is gone\n", found->lease.id, found->kid);
 	else
-		fprintf(cli->options->out, "%s of %s is still there: its gateway does not answer; it ends by itself at %s\n", found->lease.id, found->kid, end);
+		fprintf(cli->options->out, "%s of %s is still there: its gateway does not answer; it ends by itself at %s\n",
+			found->lease.id, found->kid, end);
 }
 
 /* Waits until what was marked has been given back, which is when its process has been killed. */
@@ -225,8 +228,10 @@ static int run_kill(struct cli *cli, int argc, char **argv)
 	struct kill_words words = {0};
 	CLEANUP(free_leases) struct lease_list list = {0};
 	if (!read_words(argc, argv, &words))
-		return cli_fail_usage(cli, "needs a LEASE (24 digits, see `spritegate lease list`) or several, or one of --kid KID, --actor NAME and --all; "
-					   "[--yes] [--json]");
+		return cli_fail_usage(
+			cli,
+			"needs a LEASE (24 digits, see `spritegate lease list`) or several, or one of --kid KID, --actor NAME and --all; "
+			"[--yes] [--json]");
 	int r = words.kid ? add_leases(cli, words.kid, &list) : find_leases(cli, words.actor, &list);
 	if (r)
 		return cli_fail_store(cli, r);

@@ -42,7 +42,8 @@ static int put(struct cli *cli, const char *name, struct flags *flags)
 		fprintf(cli->options->out, "{\"policy\":\"%s\",\"version\":%" PRIu64 "}\n", name, policy.ver);
 		return EXIT_SUCCESS;
 	}
-	fprintf(cli->options->out, "%s is at version %" PRIu64 "; it acts on the next call of every token that follows it\n", name, policy.ver);
+	fprintf(cli->options->out, "%s is at version %" PRIu64 "; it acts on the next call of every token that follows it\n", name,
+		policy.ver);
 	(void)cli_show_diff(cli->options->out, &before, &policy);
 	return EXIT_SUCCESS;
 }

@@ -12,13 +12,11 @@ static void print_member(FILE *out, const struct store_member *member, bool json
 	clock_format(member->created_ms, created);
 	if (json)
 		fprintf(out,
-		        "%s{\"sprite\":\"%s\",\"state\":\"%s\",\"session\":\"%s\",\"since\":\"%s\",\"created\":\"%s\","
-		        "\"uses\":%" PRIu64 ",\"exec_id\":\"%s\"}",
-		        first ? "[" : ",\n ", member->name, member->state, member->session, since, created,
-		        member->uses, member->exec_id);
+			"%s{\"sprite\":\"%s\",\"state\":\"%s\",\"session\":\"%s\",\"since\":\"%s\",\"created\":\"%s\","
+			"\"uses\":%" PRIu64 ",\"exec_id\":\"%s\"}",
+			first ? "[" : ",\n ", member->name, member->state, member->session, since, created, member->uses, member->exec_id);
 	else
-		fprintf(out, "%-50s  %-10s  %-24s  %-24s  %s\n", member->name, member->state, since, created,
-		        member->session);
+		fprintf(out, "%-50s  %-10s  %-24s  %-24s  %s\n", member->name, member->state, since, created, member->session);
 }
 
 static int run_list(struct cli *cli, int argc, char **argv)
@@ -47,7 +45,7 @@ static int run_list(struct cli *cli, int argc, char **argv)
 int cli_pool(struct cli *cli, int argc, char **argv)
 {
 	static const char usage[] = "usage: spritegate pool list [POOL] [--json]       Sprites that gateways share, "
-	                            "and whose they are; POOL is SPRITEGATE_POOL_NAME\n";
+				    "and whose they are; POOL is SPRITEGATE_POOL_NAME\n";
 	if (argc && (strcmp(argv[argc - 1], "--help") == 0 || strcmp(argv[0], "help") == 0)) {
 		fputs(usage, cli->options->out);
 		return EXIT_SUCCESS;

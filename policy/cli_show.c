@@ -41,31 +41,50 @@ static const struct rule {
 static uint64_t number_of(const struct record *record, enum record_field field)
 {
 	switch (field) {
-	case RECORD_RATE_N: return record->rate_n;
-	case RECORD_BURST: return record->burst;
-	case RECORD_ARATE_N: return record->arate_n;
-	case RECORD_ABURST: return record->aburst;
-	case RECORD_CONC: return record->conc;
-	case RECORD_ACONC: return record->aconc;
-	case RECORD_BUD_MS: return record->bud_ms;
-	case RECORD_BUD_OUT: return record->bud_out;
-	case RECORD_MAX_MS: return record->max_ms;
-	case RECORD_MAX_OUT: return record->max_out;
-	case RECORD_MAX_IN: return record->max_in;
-	default: return 0;
+	case RECORD_RATE_N:
+		return record->rate_n;
+	case RECORD_BURST:
+		return record->burst;
+	case RECORD_ARATE_N:
+		return record->arate_n;
+	case RECORD_ABURST:
+		return record->aburst;
+	case RECORD_CONC:
+		return record->conc;
+	case RECORD_ACONC:
+		return record->aconc;
+	case RECORD_BUD_MS:
+		return record->bud_ms;
+	case RECORD_BUD_OUT:
+		return record->bud_out;
+	case RECORD_MAX_MS:
+		return record->max_ms;
+	case RECORD_MAX_OUT:
+		return record->max_out;
+	case RECORD_MAX_IN:
+		return record->max_in;
+	default:
+		return 0;
 	}
 }
 
 static const char *text_of(const struct record *record, enum record_field field)
 {
 	switch (field) {
-	case RECORD_SCOPES: return record->scopes;
-	case RECORD_CMDS: return record->cmds;
-	case RECORD_ENV_ALLOW: return record->env_allow;
-	case RECORD_IP_ALLOW: return record->ip_allow;
-	case RECORD_SHADOW: return record->shadow;
-	case RECORD_EGRESS: return record->egress;
-	default: return "";
+	case RECORD_SCOPES:
+		return record->scopes;
+	case RECORD_CMDS:
+		return record->cmds;
+	case RECORD_ENV_ALLOW:
+		return record->env_allow;
+	case RECORD_IP_ALLOW:
+		return record->ip_allow;
+	case RECORD_SHADOW:
+		return record->shadow;
+	case RECORD_EGRESS:
+		return record->egress;
+	default:
+		return "";
 	}
 }
 

@@ -82,7 +82,8 @@ static const char *read_record(struct slice text, char kid[TOKEN_KID_LEN + 1], s
 		return "it is no JSON object with the kid of a token";
 	memcpy(kid, its_kid.data, TOKEN_KID_LEN);
 	kid[TOKEN_KID_LEN] = '\0';
-	json_object_foreach (object, name, value) {
+	json_object_foreach(object, name, value)
+	{
 		if (strcmp(name, "kid") == 0)
 			continue;
 		if (!json_is_string(value) ||
@@ -90,7 +91,8 @@ static const char *read_record(struct slice text, char kid[TOKEN_KID_LEN + 1], s
 			return "it has a field that is not known or cannot be read";
 	}
 	const uint64_t needed = RECORD_BIT(RECORD_MAC) | RECORD_BIT(RECORD_PEP) | RECORD_BIT(RECORD_STATUS) | RECORD_BIT(RECORD_ACTOR);
-	if ((record->present & needed) != needed || !record_actor_is_valid(slice_str(record->actor)) || strlen(record->mac) != TOKEN_MAC_LEN)
+	if ((record->present & needed) != needed || !record_actor_is_valid(slice_str(record->actor)) ||
+	    strlen(record->mac) != TOKEN_MAC_LEN)
 		return "it is no record of a token: mac, pep, status and actor must be there";
 	return NULL;
 }

@@ -52,8 +52,8 @@ void fields_rate_limit(const struct fields_state *state, char *out, size_t size)
 static void add_rate_policy(const char *name, const struct fields_rate *rate, char *out, size_t size)
 {
 	if (rate->count)
-		add(out, size, "\"%s\";q=%" PRIu64 ";w=%" PRIu64 ";sg-burst=%" PRIu64, name, rate->count,
-		    seconds_up(rate->per_ms * 1000), rate->burst);
+		add(out, size, "\"%s\";q=%" PRIu64 ";w=%" PRIu64 ";sg-burst=%" PRIu64, name, rate->count, seconds_up(rate->per_ms * 1000),
+		    rate->burst);
 }
 
 static void add_concurrency_policy(const char *name, const struct fields_concurrency *c, char *out, size_t size)

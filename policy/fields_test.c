@@ -10,7 +10,6 @@
 
 #include <string.h>
 
-
 #define LIMIT_SIZE  sizeof(((struct admission_answer *)0)->rate_limit)
 #define POLICY_SIZE sizeof(((struct admission_answer *)0)->rate_limit_policy)
 #define BUDGET_SIZE sizeof(((struct admission_answer *)0)->exec_budget)
@@ -66,8 +65,7 @@ static void test_nothing(void **state UNUSED)
 /* The longest values that the bounds of `token create` allow fit into an answer, whole. */
 static void test_the_longest(void **state UNUSED)
 {
-	struct fields_rate rate = {
-		.count = 1000000, .per_ms = 31536000000, .burst = 1000000, .left = 1000000, .reset_us = UINT64_MAX};
+	struct fields_rate rate = {.count = 1000000, .per_ms = 31536000000, .burst = 1000000, .left = 1000000, .reset_us = UINT64_MAX};
 	struct fields_state fields = {
 		.rate = rate,
 		.actor_rate = rate,
@@ -107,9 +105,12 @@ static void test_never_half_an_item(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_the_documented_example), cmocka_unit_test(test_all_limits), cmocka_unit_test(test_nothing),
+		cmocka_unit_test(test_the_documented_example),
+		cmocka_unit_test(test_all_limits),
+		cmocka_unit_test(test_nothing),
 		cmocka_unit_test(test_output_alone),
-		cmocka_unit_test(test_the_longest),            cmocka_unit_test(test_never_half_an_item),
+		cmocka_unit_test(test_the_longest),
+		cmocka_unit_test(test_never_half_an_item),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,14 +9,14 @@
 #include <errno.h>
 #include <stdarg.h>
 
-#define COUNT_MAX    1000000
-#define CONC_MAX     1000
-#define RUN_MIN_MS   1000
-#define RUN_MAX_MS   LIMITS_DAY_MS
-#define BYTES_MAX    (UINT64_C(1) << 40)
-#define BUDGET_MAX   (UINT64_C(1000000000) * LIMITS_SECOND_MS)
-#define EXPIRES_MAX  (3650 * LIMITS_DAY_MS)
-#define ECHO_MAX     60
+#define COUNT_MAX   1000000
+#define CONC_MAX    1000
+#define RUN_MIN_MS  1000
+#define RUN_MAX_MS  LIMITS_DAY_MS
+#define BYTES_MAX   (UINT64_C(1) << 40)
+#define BUDGET_MAX  (UINT64_C(1000000000) * LIMITS_SECOND_MS)
+#define EXPIRES_MAX (3650 * LIMITS_DAY_MS)
+#define ECHO_MAX    60
 
 #define ALL       (FLAGS_TOKEN_CREATE | FLAGS_TOKEN_SET | FLAGS_POLICY_SET)
 #define OF_TOKEN  (FLAGS_TOKEN_CREATE | FLAGS_TOKEN_SET)
@@ -178,8 +178,8 @@ static int read_scope(struct slice text, struct flags *flags)
 /* admit.lua has the same list. */
 static bool is_limit(struct slice word)
 {
-	static const char *const limits[] = {"rate",	      "actor-rate", "concurrency", "actor-concurrency", "budget",
-					     "output-budget", "network",    "command",	   "environment",	"input"};
+	static const char *const limits[] = {"rate",          "actor-rate", "concurrency", "actor-concurrency", "budget",
+					     "output-budget", "network",    "command",     "environment",       "input"};
 	for (size_t i = 0; i < ARRAY_LEN(limits); i++)
 		if (slice_equal(word, slice_str(limits[i])))
 			return true;
@@ -300,8 +300,8 @@ static const struct flag known[] = {
 	 BITS1(BUD_MS), ALL | REMOVABLE},
 	{"--budget-out", "BYTES/day", "BYTES/day, such as 100MiB/day: 2 to 1024GiB", "output of both streams per UTC day (none)",
 	 read_budget_out, BITS1(BUD_OUT), ALL | REMOVABLE},
-	{"--max-run", "TIME", "a time, such as 60s or 5m: 1s to 1d", "longest run of one command (300s, at most the budget)",
-	 read_max_run, BITS1(MAX_MS), ALL},
+	{"--max-run", "TIME", "a time, such as 60s or 5m: 1s to 1d", "longest run of one command (300s, at most the budget)", read_max_run,
+	 BITS1(MAX_MS), ALL},
 	{"--max-out", "BYTES", BYTES_ALLOWED, "output of one command, each stream (the gateway's limit)", read_max_out, BITS1(MAX_OUT),
 	 ALL | REMOVABLE},
 	{"--max-in", "BYTES", BYTES_ALLOWED, "input of one command (the gateway's limit)", read_max_in, BITS1(MAX_IN), ALL | REMOVABLE},
@@ -319,7 +319,8 @@ static const struct flag known[] = {
 	{"--shadow", "A,B,...",
 	 "of rate, actor-rate, concurrency, actor-concurrency, budget, output-budget, network, command, environment and input",
 	 "limits that refuse nobody yet: they only count and log (none)", read_shadow, BITS1(SHADOW), ALL | REMOVABLE},
-	{"--not-before", "TIME", TIME_ALLOWED, "the token begins this long from now (at once)", read_starts, BITS1(NBF), OF_TOKEN | REMOVABLE},
+	{"--not-before", "TIME", TIME_ALLOWED, "the token begins this long from now (at once)", read_starts, BITS1(NBF),
+	 OF_TOKEN | REMOVABLE},
 	{"--expires", "TIME", TIME_ALLOWED, "the token ends this long from now (never)", read_expires, BITS1(EXP), OF_TOKEN | REMOVABLE},
 	{"--json", NULL, NULL, "for programs", read_json, 0, ALL},
 	{"--help", NULL, NULL, "show this", read_help, 0, ALL},

@@ -77,7 +77,8 @@ static int parse_set(enum flags_use use, const char *line, struct flags *flags)
 static void test_changes(void **state UNUSED)
 {
 	struct flags flags;
-	assert_int_equal(parse_set(FLAGS_TOKEN_SET, "--rate 5/1h --conc inherit --budget none --cmd none --expires none --policy none --actor-rate none",
+	assert_int_equal(parse_set(FLAGS_TOKEN_SET,
+				   "--rate 5/1h --conc inherit --budget none --cmd none --expires none --policy none --actor-rate none",
 				   &flags),
 			 0);
 	assert_int_equal(flags.record.present, RECORD_BIT(RECORD_RATE_N) | RECORD_BIT(RECORD_RATE_PER_MS) | RECORD_BIT(RECORD_BUD_MS) |
@@ -104,8 +105,9 @@ static void test_networks(void **state UNUSED)
 		{"2001:db8::/32", "20010db8000000000000000000000000/32"},
 		{"::/0,0.0.0.0/0", "00000000000000000000000000000000/0 00000000000000000000ffff00000000/96"},
 	};
-	static const char *const wrong[] = {"192.0.2.1/24", "192.0.2.0/33", "2001:db8::/129", "2001:db8::1/32", "here", "192.0.2.0/", "/8", ",", "192.0.2", "10.0.0.0/-1",
-					    "1.1.1.1,", "10.0.0.0/8 11.0.0.0/8"};
+	static const char *const wrong[] = {
+		"192.0.2.1/24", "192.0.2.0/33", "2001:db8::/129", "2001:db8::1/32",       "here", "192.0.2.0/", "/8", ",",
+		"192.0.2",      "10.0.0.0/-1",  "1.1.1.1,",       "10.0.0.0/8 11.0.0.0/8"};
 	for (size_t i = 0; i < ARRAY_LEN(good_ones); i++) {
 		char line[200];
 		snprintf(line, sizeof line, "--actor a --ip %s", good_ones[i].text);
@@ -133,7 +135,8 @@ static void test_lists(void **state UNUSED)
 	assert_string_equal(good("--actor a --shadow rate,budget").shadow, "rate budget");
 	assert_string_equal(good("--actor a --egress defaults,pypi.org,*.pythonhosted.org").egress, "defaults pypi.org *.pythonhosted.org");
 	assert_string_equal(good("--actor a --egress none").egress, "");
-	bad("--actor a --env A*B", "--env \"A*B\": must be names of variables, separated by commas, 1000 bytes in all; B_* is all that begin so, - is no variable");
+	bad("--actor a --env A*B",
+	    "--env \"A*B\": must be names of variables, separated by commas, 1000 bytes in all; B_* is all that begin so, - is no variable");
 	bad("--actor a --scope all", "--scope \"all\": must be exec:run");
 	bad("--actor a --shadow scope",
 	    "--shadow \"scope\": must be of rate, actor-rate, concurrency, actor-concurrency, budget, output-budget, network, command, environment and input");

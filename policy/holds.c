@@ -42,7 +42,8 @@ static int send_renewal(struct renewal *renewal, bool by_text)
 	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN];
 	renewal->command = (struct link_command){.event = on_renewal};
 	snprintf(key, sizeof key, KEY_RECORD "%s", renewal->lease.kid);
-	struct slice args[] = {slice_str(key), slice_str(renewal->lease.kid), slice_str(renewal->lease.id), slice_str(renewal->lease.actor)};
+	struct slice args[] = {slice_str(key), slice_str(renewal->lease.kid), slice_str(renewal->lease.id),
+			       slice_str(renewal->lease.actor)};
 	return script_send(renewal->holds->link, &renewal->command, &script_renew, by_text, args, ARRAY_LEN(args));
 }
 
@@ -128,7 +129,7 @@ static void ask(struct holds *holds)
 	struct admission_hold *hold;
 	size_t count = 0, argc = 1;
 	DL_COUNT(holds->list, hold, count);
-	CLEANUP(free_ptr) char (*keys)[KEY_SIZE] = calloc(2 * count, sizeof *keys);
+	CLEANUP(free_ptr) char(*keys)[KEY_SIZE] = calloc(2 * count, sizeof *keys);
 	CLEANUP(free_ptr) const char **argv = calloc(2 * count + 1, sizeof *argv);
 	CLEANUP(free_ptr) size_t *lengths = calloc(2 * count + 1, sizeof *lengths);
 	if (!keys || !argv || !lengths)

@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define WAYS	4
-#define SETS	(KNOWN_BAD_ENTRIES / WAYS)
+#define WAYS    4
+#define SETS    (KNOWN_BAD_ENTRIES / WAYS)
 #define MAC_LEN 32 /* of the text: 128 bits */
 
 struct known_bad_entry {

@@ -13,7 +13,7 @@
 #include "policy/token.h"
 
 #define KNOWN_BAD_ENTRIES 8192
-#define KNOWN_BAD_MS	  5000
+#define KNOWN_BAD_MS      5000
 
 struct known_bad_entry;
 

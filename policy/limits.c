@@ -14,7 +14,10 @@ static const struct unit durations[] = {
 	{"d", LIMITS_DAY_MS}, {"h", 3600 * LIMITS_SECOND_MS}, {"m", 60 * LIMITS_SECOND_MS}, {"s", LIMITS_SECOND_MS}, {"ms", 1},
 };
 static const struct unit sizes[] = {
-	{"GiB", UINT64_C(1) << 30}, {"MiB", UINT64_C(1) << 20}, {"KiB", UINT64_C(1) << 10}, {"", 1},
+	{"GiB", UINT64_C(1) << 30},
+	{"MiB", UINT64_C(1) << 20},
+	{"KiB", UINT64_C(1) << 10},
+	{"", 1},
 };
 
 static size_t count_digits(struct slice text)

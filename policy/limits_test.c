@@ -29,7 +29,8 @@ static void test_durations(void **state UNUSED)
 	assert_int_equal(duration("0s", -ERANGE), UNSET);
 	assert_int_equal(duration("99999999999999999999d", -ERANGE), UNSET);
 	assert_int_equal(duration("18446744073709551615d", -ERANGE), UNSET);
-	static const char *const bad[] = {"", "60", "s", "60 s", " 60s", "60s ", "-1s", "+1s", "1.5s", "60S", "1h30m", "60sec", "1w", "0x1s"};
+	static const char *const bad[] = {"",    "60",   "s",   "60 s",  " 60s",  "60s ", "-1s",
+					  "+1s", "1.5s", "60S", "1h30m", "60sec", "1w",   "0x1s"};
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
 		assert_int_equal(duration(bad[i], -EINVAL), UNSET);
 }
@@ -40,7 +41,7 @@ static void test_rates(void **state UNUSED)
 		const char *text;
 		uint64_t count, per_ms;
 	} good[] = {
-		{"60/1m", 60, 60000}, {"60/m", 60, 60000}, {"10/30s", 10, 30000}, {"1/365d", 1, 365 * LIMITS_DAY_MS},
+		{"60/1m", 60, 60000},         {"60/m", 60, 60000}, {"10/30s", 10, 30000}, {"1/365d", 1, 365 * LIMITS_DAY_MS},
 		{"1000000/s", 1000000, 1000}, {"5/h", 5, 3600000}, {"1/1000ms", 1, 1000},
 	};
 	struct limits_rate rate;
@@ -78,9 +79,18 @@ static void test_bytes(void **state UNUSED)
 		int result;
 		uint64_t bytes;
 	} cases[] = {
-		{"4096", 0, 4096},           {"64KiB", 0, 65536},       {"1MiB", 0, 1048576},         {"2GiB", 0, UINT64_C(1) << 31},
-		{"0", -ERANGE, UNSET},       {"1KB", -EINVAL, UNSET},   {"1mib", -EINVAL, UNSET},     {"1 MiB", -EINVAL, UNSET},
-		{"1.5MiB", -EINVAL, UNSET},  {"MiB", -EINVAL, UNSET},   {"", -EINVAL, UNSET},         {"5000GiB", -ERANGE, UNSET},
+		{"4096", 0, 4096},
+		{"64KiB", 0, 65536},
+		{"1MiB", 0, 1048576},
+		{"2GiB", 0, UINT64_C(1) << 31},
+		{"0", -ERANGE, UNSET},
+		{"1KB", -EINVAL, UNSET},
+		{"1mib", -EINVAL, UNSET},
+		{"1 MiB", -EINVAL, UNSET},
+		{"1.5MiB", -EINVAL, UNSET},
+		{"MiB", -EINVAL, UNSET},
+		{"", -EINVAL, UNSET},
+		{"5000GiB", -ERANGE, UNSET},
 		{"18446744073709551615GiB", -ERANGE, UNSET},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -96,8 +106,13 @@ static void test_writing(void **state UNUSED)
 		uint64_t value;
 		const char *duration, *bytes;
 	} cases[] = {
-		{0, "0ms", "0"},         {1, "1ms", "1"},         {1500, "1500ms", "1500"},      {60000, "1m", "60000"},
-		{90000, "90s", "90000"}, {LIMITS_DAY_MS, "1d", "84375KiB"}, {1048576, "1048576ms", "1MiB"},
+		{0, "0ms", "0"},
+		{1, "1ms", "1"},
+		{1500, "1500ms", "1500"},
+		{60000, "1m", "60000"},
+		{90000, "90s", "90000"},
+		{LIMITS_DAY_MS, "1d", "84375KiB"},
+		{1048576, "1048576ms", "1MiB"},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		char text[LIMITS_TEXT_LEN + 1];

@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <hiredis/hiredis.h>
 
-#define JOIN_SLOTS 4 /* ok, incarnation, session, fresh: the fleet follows */
-#define BEAT_SLOTS 1
-#define FLEET_SLOTS 17
+#define JOIN_SLOTS   4 /* ok, incarnation, session, fresh: the fleet follows */
+#define BEAT_SLOTS   1
+#define FLEET_SLOTS  17
 #define RECORD_SLOTS 9
 #define STRUCK_SLOTS 2
 
@@ -23,18 +23,18 @@ struct word {
 };
 
 static const struct word words[] = {
-        {"ok", POOL_REPLY_OK, 0, false},
-        {"flushed", POOL_REPLY_FLUSHED, 0, false},
-        {"fenced", POOL_REPLY_FENCED, 0, false},
-        {"full", POOL_REPLY_REFUSED, POOL_REPLY_FULL, true},
-        {"stock", POOL_REPLY_REFUSED, POOL_REPLY_STOCK, true},
-        {"budget", POOL_REPLY_REFUSED, POOL_REPLY_BUDGET, true},
-        {"closed", POOL_REPLY_REFUSED, POOL_REPLY_CLOSED, true},
-        {"recovering", POOL_REPLY_REFUSED, POOL_REPLY_RECOVERING, true},
-        {"none", POOL_REPLY_REFUSED, POOL_REPLY_NONE, false},
-        {"late", POOL_REPLY_REFUSED, POOL_REPLY_LATE, false},
-        {"stale", POOL_REPLY_LOST, 0, false},
-        {"taken", POOL_REPLY_LOST, 0, true},
+	{"ok", POOL_REPLY_OK, 0, false},
+	{"flushed", POOL_REPLY_FLUSHED, 0, false},
+	{"fenced", POOL_REPLY_FENCED, 0, false},
+	{"full", POOL_REPLY_REFUSED, POOL_REPLY_FULL, true},
+	{"stock", POOL_REPLY_REFUSED, POOL_REPLY_STOCK, true},
+	{"budget", POOL_REPLY_REFUSED, POOL_REPLY_BUDGET, true},
+	{"closed", POOL_REPLY_REFUSED, POOL_REPLY_CLOSED, true},
+	{"recovering", POOL_REPLY_REFUSED, POOL_REPLY_RECOVERING, true},
+	{"none", POOL_REPLY_REFUSED, POOL_REPLY_NONE, false},
+	{"late", POOL_REPLY_REFUSED, POOL_REPLY_LATE, false},
+	{"stale", POOL_REPLY_LOST, 0, false},
+	{"taken", POOL_REPLY_LOST, 0, true},
 };
 
 /* --- elements --------------------------------------------------------------- */
@@ -56,8 +56,7 @@ static bool is_of(struct slice text, const char *chars)
 static bool copy_at(const redisReply *array, size_t i, const char *chars, size_t least, char *out, size_t size)
 {
 	struct slice text = text_at(array, i);
-	if (array->element[i]->type != REDIS_REPLY_STRING || text.len < least || text.len >= size ||
-	    !is_of(text, chars))
+	if (array->element[i]->type != REDIS_REPLY_STRING || text.len < least || text.len >= size || !is_of(text, chars))
 		return false;
 	if (text.len)
 		memcpy(out, text.data, text.len);
@@ -122,8 +121,7 @@ int pool_reply_read(const struct redisReply *reply, struct pool_reply *out)
 			return -EPROTO;
 		if (told && !number_at(reply, 1, &wait))
 			return -EPROTO;
-		*out = (struct pool_reply){
-		        .code = word->code, .refusal = word->refusal, .retry_after_ms = wait, .word = word->text};
+		*out = (struct pool_reply){.code = word->code, .refusal = word->refusal, .retry_after_ms = wait, .word = word->text};
 		return 0;
 	}
 	return -EPROTO;
@@ -133,30 +131,29 @@ int pool_reply_read(const struct redisReply *reply, struct pool_reply *out)
 static bool read_fleet(const redisReply *reply, size_t at, struct pool_fleet *f)
 {
 	uint64_t *const numbers[] = {&f->total,
-	                             &f->own,
-	                             &f->warm,
-	                             &f->ended,
-	                             &f->instances,
-	                             &f->created,
-	                             NULL,
-	                             &f->closed_ms,
-	                             &f->limit_count,
-	                             &f->limit_window_ms,
-	                             NULL,
-	                             NULL,
-	                             NULL,
-	                             &f->others_hot_target,
-	                             &f->others_leased,
-	                             &f->others_waiting,
-	                             &f->others_claims};
+				     &f->own,
+				     &f->warm,
+				     &f->ended,
+				     &f->instances,
+				     &f->created,
+				     NULL,
+				     &f->closed_ms,
+				     &f->limit_count,
+				     &f->limit_window_ms,
+				     NULL,
+				     NULL,
+				     NULL,
+				     &f->others_hot_target,
+				     &f->others_leased,
+				     &f->others_waiting,
+				     &f->others_claims};
 	_Static_assert(ARRAY_LEN(numbers) == FLEET_SLOTS, "one for each");
 	*f = (struct pool_fleet){0};
 	for (size_t i = 0; i < FLEET_SLOTS; i++)
 		if (numbers[i] && !number_at(reply, at + i, numbers[i]))
 			return false;
-	return slice_to_u64(text_at(reply, at + 6), UINT64_MAX, &f->spent_nusd) == 0 &&
-	       flag_at(reply, at + 10, &f->recovering) && flag_at(reply, at + 11, &f->list) &&
-	       flag_at(reply, at + 12, &f->superseded);
+	return slice_to_u64(text_at(reply, at + 6), UINT64_MAX, &f->spent_nusd) == 0 && flag_at(reply, at + 10, &f->recovering) &&
+	       flag_at(reply, at + 11, &f->list) && flag_at(reply, at + 12, &f->superseded);
 }
 
 static size_t names_begin(bool join)
@@ -188,8 +185,7 @@ int pool_reply_join(const struct redisReply *reply, struct pool_joined *joined, 
 	if (r < 0)
 		return r;
 	bool good = copy_at(reply, 1, ID_CHARS, 1, joined->incarnation, sizeof joined->incarnation) &&
-	            copy_at(reply, 2, SESSION_CHARS, 1, joined->session, sizeof joined->session) &&
-	            flag_at(reply, 3, &joined->fresh);
+		    copy_at(reply, 2, SESSION_CHARS, 1, joined->session, sizeof joined->session) && flag_at(reply, 3, &joined->fresh);
 	return good ? 0 : -EPROTO;
 }
 
@@ -219,13 +215,11 @@ int pool_reply_record(const struct redisReply *reply, size_t i, struct pool_reco
 	size_t at = 1 + i * RECORD_SLOTS;
 	uint64_t uses;
 	*record = (struct pool_record){0};
-	bool good = name_at(reply, at, record->name) &&
-	            copy_at(reply, at + 1, STATE_CHARS, 1, record->state, sizeof record->state) &&
-	            number_at(reply, at + 2, &record->age_ms) && number_at(reply, at + 3, &record->idle_ms) &&
-	            flag_at(reply, at + 4, &record->owned) && hex_at(reply, at + 5, &record->tenant) &&
-	            number_at(reply, at + 6, &uses) && uses <= UINT32_MAX &&
-	            number_at(reply, at + 7, &record->lease_ms) &&
-	            copy_at(reply, at + 8, ID_CHARS, 0, record->exec_id, sizeof record->exec_id);
+	bool good = name_at(reply, at, record->name) && copy_at(reply, at + 1, STATE_CHARS, 1, record->state, sizeof record->state) &&
+		    number_at(reply, at + 2, &record->age_ms) && number_at(reply, at + 3, &record->idle_ms) &&
+		    flag_at(reply, at + 4, &record->owned) && hex_at(reply, at + 5, &record->tenant) && number_at(reply, at + 6, &uses) &&
+		    uses <= UINT32_MAX && number_at(reply, at + 7, &record->lease_ms) &&
+		    copy_at(reply, at + 8, ID_CHARS, 0, record->exec_id, sizeof record->exec_id);
 	if (good)
 		record->uses = (unsigned)uses;
 	return good ? 0 : -EPROTO;
@@ -244,8 +238,7 @@ int pool_reply_struck(const struct redisReply *reply, size_t i, char name[POOL_R
 
 int pool_reply_word(const struct redisReply *reply, size_t i, size_t count, enum pool_reply_word *word)
 {
-	static const char *const texts[] = {
-	        [POOL_REPLY_NOTED] = "ok", [POOL_REPLY_REVOKED] = "revoked", [POOL_REPLY_ABSENT] = "absent"};
+	static const char *const texts[] = {[POOL_REPLY_NOTED] = "ok", [POOL_REPLY_REVOKED] = "revoked", [POOL_REPLY_ABSENT] = "absent"};
 	if (reply->elements != count + 1)
 		return -EPROTO;
 	for (size_t w = 0; w < ARRAY_LEN(texts); w++) {

@@ -9,10 +9,10 @@
 
 #include "gateway/base/slice.h"
 
-#define POOL_REPLY_NAME_MAX 63
-#define POOL_REPLY_STATE_MAX 15
+#define POOL_REPLY_NAME_MAX    63
+#define POOL_REPLY_STATE_MAX   15
 #define POOL_REPLY_EXEC_ID_MAX 36
-#define POOL_REPLY_TEXT_MAX 63 /* of incarnation and session */
+#define POOL_REPLY_TEXT_MAX    63 /* of incarnation and session */
 
 struct redisReply;
 
@@ -71,8 +71,7 @@ MUST_CHECK int pool_reply_beat(const struct redisReply *reply, struct pool_fleet
 
 /* Of a join or a beat: how many names follow that are not this session's any more. */
 size_t pool_reply_revoked_count(const struct redisReply *reply, bool join);
-MUST_CHECK int pool_reply_revoked(const struct redisReply *reply, bool join, size_t i,
-                                  char name[POOL_REPLY_NAME_MAX + 1]);
+MUST_CHECK int pool_reply_revoked(const struct redisReply *reply, bool join, size_t i, char name[POOL_REPLY_NAME_MAX + 1]);
 
 /* Of take and adopt. */
 MUST_CHECK int pool_reply_record_count(const struct redisReply *reply, size_t *count);
@@ -80,8 +79,7 @@ MUST_CHECK int pool_reply_record(const struct redisReply *reply, size_t i, struc
 
 /* Of sweep. */
 MUST_CHECK int pool_reply_struck_count(const struct redisReply *reply, size_t *count);
-MUST_CHECK int pool_reply_struck(const struct redisReply *reply, size_t i, char name[POOL_REPLY_NAME_MAX + 1],
-                                 bool *recorded);
+MUST_CHECK int pool_reply_struck(const struct redisReply *reply, size_t i, char name[POOL_REPLY_NAME_MAX + 1], bool *recorded);
 
 /* Of note and restore: a word for each of the members that were sent. */
 enum pool_reply_word { POOL_REPLY_NOTED, POOL_REPLY_REVOKED, POOL_REPLY_ABSENT };

@@ -54,8 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!reader)
 		return 0;
 	reader->maxelements = 4096; /* hiredis makes room for as many as are announced */
-	if (redisReaderFeed(reader, (const char *)data, size) == REDIS_OK &&
-	    redisReaderGetReply(reader, &found) == REDIS_OK && found) {
+	if (redisReaderFeed(reader, (const char *)data, size) == REDIS_OK && redisReaderGetReply(reader, &found) == REDIS_OK && found) {
 		const redisReply *reply = found;
 		if (pool_reply_read(reply, &head) == 0 && head.code == POOL_REPLY_OK) {
 			read_lists(reply);

@@ -22,12 +22,9 @@ static redisReply *parse(const char *words)
 	len += (size_t)snprintf(wire, sizeof wire, "*%zu\r\n", count);
 	while (slice_next(&rest, ' ', &word)) {
 		bool number = word.len && word.data[0] >= '0' && word.data[0] <= '9';
-		struct slice text = word.data[0] == '\''            ? slice_from(word, 1)
-		                    : slice_equal(word, SLICE("-")) ? SLICE("")
-		                                                    : word;
+		struct slice text = word.data[0] == '\'' ? slice_from(word, 1) : slice_equal(word, SLICE("-")) ? SLICE("") : word;
 		len += (size_t)(number ? snprintf(wire + len, sizeof wire - len, ":%.*s\r\n", SLICE_FMT(word))
-		                       : snprintf(wire + len, sizeof wire - len, "$%zu\r\n%.*s\r\n", text.len,
-		                                  SLICE_FMT(text)));
+				       : snprintf(wire + len, sizeof wire - len, "$%zu\r\n%.*s\r\n", text.len, SLICE_FMT(text)));
 	}
 	assert_true(len < sizeof wire);
 	redisReader *reader = redisReaderCreate();
@@ -56,25 +53,25 @@ static void test_heads(void **state UNUSED)
 		enum pool_reply_refusal refusal;
 		uint64_t wait_ms;
 	} heads[] = {
-	        {"ok", POOL_REPLY_OK, 0, 0},
-	        {"ok more 1", POOL_REPLY_OK, 0, 0},
-	        {"flushed", POOL_REPLY_FLUSHED, 0, 0},
-	        {"fenced", POOL_REPLY_FENCED, 0, 0},
-	        {"full 0", POOL_REPLY_REFUSED, POOL_REPLY_FULL, 0},
-	        {"budget 1500", POOL_REPLY_REFUSED, POOL_REPLY_BUDGET, 1500},
-	        {"closed 7", POOL_REPLY_REFUSED, POOL_REPLY_CLOSED, 7},
-	        {"stock 5000", POOL_REPLY_REFUSED, POOL_REPLY_STOCK, 5000},
-	        {"recovering 20000", POOL_REPLY_REFUSED, POOL_REPLY_RECOVERING, 20000},
-	        {"recovering", POOL_REPLY_REFUSED, POOL_REPLY_RECOVERING, 0},
-	        {"none", POOL_REPLY_REFUSED, POOL_REPLY_NONE, 0},
-	        {"late", POOL_REPLY_REFUSED, POOL_REPLY_LATE, 0},
-	        {"stale", POOL_REPLY_LOST, 0, 0},
-	        {"taken 0", POOL_REPLY_LOST, 0, 0},
-	        {"okay", POOL_REPLY_LOST, 0, 0},
-	        {"1", POOL_REPLY_LOST, 0, 0},
-	        {"fenced 1", POOL_REPLY_LOST, 0, 0},
-	        {"full soon", POOL_REPLY_LOST, 0, 0},
-	        {"full 1 2", POOL_REPLY_LOST, 0, 0},
+		{"ok", POOL_REPLY_OK, 0, 0},
+		{"ok more 1", POOL_REPLY_OK, 0, 0},
+		{"flushed", POOL_REPLY_FLUSHED, 0, 0},
+		{"fenced", POOL_REPLY_FENCED, 0, 0},
+		{"full 0", POOL_REPLY_REFUSED, POOL_REPLY_FULL, 0},
+		{"budget 1500", POOL_REPLY_REFUSED, POOL_REPLY_BUDGET, 1500},
+		{"closed 7", POOL_REPLY_REFUSED, POOL_REPLY_CLOSED, 7},
+		{"stock 5000", POOL_REPLY_REFUSED, POOL_REPLY_STOCK, 5000},
+		{"recovering 20000", POOL_REPLY_REFUSED, POOL_REPLY_RECOVERING, 20000},
+		{"recovering", POOL_REPLY_REFUSED, POOL_REPLY_RECOVERING, 0},
+		{"none", POOL_REPLY_REFUSED, POOL_REPLY_NONE, 0},
+		{"late", POOL_REPLY_REFUSED, POOL_REPLY_LATE, 0},
+		{"stale", POOL_REPLY_LOST, 0, 0},
+		{"taken 0", POOL_REPLY_LOST, 0, 0},
+		{"okay", POOL_REPLY_LOST, 0, 0},
+		{"1", POOL_REPLY_LOST, 0, 0},
+		{"fenced 1", POOL_REPLY_LOST, 0, 0},
+		{"full soon", POOL_REPLY_LOST, 0, 0},
+		{"full 1 2", POOL_REPLY_LOST, 0, 0},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
 		struct pool_reply head;
@@ -99,8 +96,7 @@ static void test_join_and_beat(void **state UNUSED)
 	assert_string_equal(joined.incarnation, "Inc-1");
 	assert_string_equal(joined.session, "a-b/17");
 	assert_true(joined.fresh && fleet.list && !fleet.recovering && !fleet.superseded);
-	assert_true(fleet.total == 1 && fleet.instances == 5 && fleet.spent_nusd == UINT64_MAX &&
-	            fleet.limit_window_ms == 10);
+	assert_true(fleet.total == 1 && fleet.instances == 5 && fleet.spent_nusd == UINT64_MAX && fleet.limit_window_ms == 10);
 	assert_true(fleet.others_hot_target == 14 && fleet.others_claims == 17);
 	assert_int_equal(pool_reply_revoked_count(reply, true), 2);
 	assert_int_equal(pool_reply_revoked(reply, true, 1, name), 0);
@@ -115,15 +111,15 @@ static void test_join_and_beat(void **state UNUSED)
 static void test_wrong_beats(void **state UNUSED)
 {
 	static const char *const wrong[] = {
-	        "ok",
-	        "ok 1 2 3",
-	        "ok 1 2 3 4 5 6 7 8 9 10 0 1 0 14 15 16 17" /* money as a number */,
-	        "ok 1 2 3 4 5 6 '7x 8 9 10 0 1 0 14 15 16 17",
-	        "ok 1 2 3 4 5 6 '7 8 9 10 0 2 0 14 15 16 17",
-	        "ok x 2 3 4 5 6 '7 8 9 10 0 1 0 14 15 16 17",
-	        "ok " FLEET " Name",
-	        "ok " FLEET " 1",
-	        "ok " FLEET " -",
+		"ok",
+		"ok 1 2 3",
+		"ok 1 2 3 4 5 6 7 8 9 10 0 1 0 14 15 16 17" /* money as a number */,
+		"ok 1 2 3 4 5 6 '7x 8 9 10 0 1 0 14 15 16 17",
+		"ok 1 2 3 4 5 6 '7 8 9 10 0 2 0 14 15 16 17",
+		"ok x 2 3 4 5 6 '7 8 9 10 0 1 0 14 15 16 17",
+		"ok " FLEET " Name",
+		"ok " FLEET " 1",
+		"ok " FLEET " -",
 	};
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
 		struct pool_fleet fleet;
@@ -131,8 +127,8 @@ static void test_wrong_beats(void **state UNUSED)
 		assert_int_equal(pool_reply_beat(reply, &fleet), -EPROTO);
 		freeReplyObject(reply);
 	}
-	static const char *const joins[] = {"ok inc A/1 0 " FLEET, "ok - a/1 0 " FLEET, "ok inc a/1 2 " FLEET,
-	                                    "ok in:c a/1 0 " FLEET, "ok inc a/1 " FLEET};
+	static const char *const joins[] = {"ok inc A/1 0 " FLEET, "ok - a/1 0 " FLEET, "ok inc a/1 2 " FLEET, "ok in:c a/1 0 " FLEET,
+					    "ok inc a/1 " FLEET};
 	for (size_t i = 0; i < ARRAY_LEN(joins); i++) {
 		struct pool_fleet fleet;
 		struct pool_joined joined;
@@ -147,25 +143,25 @@ static void test_records(void **state UNUSED)
 	struct pool_record record;
 	size_t count;
 	redisReply *reply = parse("ok sg-a warm 100 50 1 deadbeefdeadbeef 3 0 - sg-b leased 1 2 0 '0 0 700 "
-	                          "'0196e1a0-7c1f-7d8a-8a5b-0123456789ab");
+				  "'0196e1a0-7c1f-7d8a-8a5b-0123456789ab");
 	assert_int_equal(pool_reply_record_count(reply, &count), 0);
 	assert_int_equal(count, 2);
 	assert_int_equal(pool_reply_record(reply, 0, &record), 0);
 	assert_string_equal(record.name, "sg-a");
 	assert_string_equal(record.state, "warm");
 	assert_true(record.owned && record.tenant == 0xdeadbeefdeadbeef && record.uses == 3 && record.age_ms == 100 &&
-	            record.idle_ms == 50);
+		    record.idle_ms == 50);
 	freeReplyObject(reply);
 	static const char *const wrong[] = {
-	        "ok SG warm 1 2 0 '0 0 0 -",
-	        "ok sg Warm 1 2 0 '0 0 0 -",
-	        "ok sg warm x 2 0 '0 0 0 -",
-	        "ok sg warm 1 2 7 '0 0 0 -",
-	        "ok sg warm 1 2 0 '00000000000000001 0 0 -",
-	        "ok sg warm 1 2 0 xyz 0 0 -",
-	        "ok sg warm 1 2 0 '0 4294967296 0 -",
-	        "ok sg warm 1 2 0 '0 0 0 a:b",
-	        "ok sg abcdefghijklmnop 1 2 0 '0 0 0 -",
+		"ok SG warm 1 2 0 '0 0 0 -",
+		"ok sg Warm 1 2 0 '0 0 0 -",
+		"ok sg warm x 2 0 '0 0 0 -",
+		"ok sg warm 1 2 7 '0 0 0 -",
+		"ok sg warm 1 2 0 '00000000000000001 0 0 -",
+		"ok sg warm 1 2 0 xyz 0 0 -",
+		"ok sg warm 1 2 0 '0 4294967296 0 -",
+		"ok sg warm 1 2 0 '0 0 0 a:b",
+		"ok sg abcdefghijklmnop 1 2 0 '0 0 0 -",
 	};
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
 		reply = parse(wrong[i]);
@@ -205,11 +201,8 @@ static void test_struck_and_words(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_heads),
-	        cmocka_unit_test(test_join_and_beat),
-	        cmocka_unit_test(test_wrong_beats),
-	        cmocka_unit_test(test_records),
-	        cmocka_unit_test(test_struck_and_words),
+		cmocka_unit_test(test_heads),   cmocka_unit_test(test_join_and_beat),    cmocka_unit_test(test_wrong_beats),
+		cmocka_unit_test(test_records), cmocka_unit_test(test_struck_and_words),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

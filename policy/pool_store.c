@@ -14,20 +14,19 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-#define ANSWER_US UINT64_C(9500000) /* an operation is given up then */
-#define TICK_MS 100
-#define RETRY_US UINT64_C(500000) /* after an error of Redis */
+#define ANSWER_US   UINT64_C(9500000) /* an operation is given up then */
+#define TICK_MS     100
+#define RETRY_US    UINT64_C(500000) /* after an error of Redis */
 #define MEMBERS_MAX 25            /* records in one round trip; the script takes no more */
-#define NAMES_MAX 50              /* names in one round trip */
-#define WORD_MAX 64
-#define ENTRY_MAX 256
-#define WORDS_MAX 10
+#define NAMES_MAX   50              /* names in one round trip */
+#define WORD_MAX    64
+#define ENTRY_MAX   256
+#define WORDS_MAX   10
 
 enum op { JOIN, BEAT, RESERVE, NOTE, TAKE, ADOPT, SWEEP, RESTORE, LEAVE };
 
-static const char *const op_names[] = {
-        [JOIN] = "join",   [BEAT] = "beat",   [RESERVE] = "reserve", [NOTE] = "note",  [TAKE] = "take",
-        [ADOPT] = "adopt", [SWEEP] = "sweep", [RESTORE] = "restore", [LEAVE] = "leave"};
+static const char *const op_names[] = {[JOIN] = "join",   [BEAT] = "beat",   [RESERVE] = "reserve", [NOTE] = "note",  [TAKE] = "take",
+				       [ADOPT] = "adopt", [SWEEP] = "sweep", [RESTORE] = "restore", [LEAVE] = "leave"};
 
 struct item {
 	struct item *prev, *next;
@@ -93,15 +92,15 @@ static void add_number(struct item *item, uint64_t number)
 
 static bool write_entry(const struct pool_record *r, char out[ENTRY_MAX])
 {
-	int n = snprintf(out, ENTRY_MAX, "%s:%s:%d:%016" PRIx64 ":%u:%" PRIu64 ":%" PRIu64 ":%s", r->name, r->state, r->owned,
-	                 r->tenant, r->uses, r->age_ms, r->lease_ms, r->exec_id);
+	int n = snprintf(out, ENTRY_MAX, "%s:%s:%d:%016" PRIx64 ":%u:%" PRIu64 ":%" PRIu64 ":%s", r->name, r->state, r->owned, r->tenant,
+			 r->uses, r->age_ms, r->lease_ms, r->exec_id);
 	return pool_reply_is_name(slice_str(r->name)) && n > 0 && n < ENTRY_MAX;
 }
 
 static void drop_list(struct item **list)
 {
 	struct item *item, *next;
-	DL_FOREACH_SAFE(*list, item, next) {
+	DL_FOREACH_SAFE (*list, item, next) {
 		DL_DELETE(*list, item);
 		free(item);
 	}
@@ -110,7 +109,7 @@ static void drop_list(struct item **list)
 static void drop_notes(struct pool_store *store)
 {
 	struct item *item, *next;
-	DL_FOREACH_SAFE(store->queue, item, next) {
+	DL_FOREACH_SAFE (store->queue, item, next) {
 		if (item->op == NOTE) {
 			DL_DELETE(store->queue, item);
 			free(item);
@@ -178,7 +177,7 @@ static int send_flight(struct pool_store *store, bool by_text)
 	for (size_t i = 0; i < item->word_count; i++)
 		args[count++] = slice_str(item->words[i]);
 	if (item->op == NOTE)
-		DL_FOREACH(store->flight, item)
+		DL_FOREACH (store->flight, item)
 			count = add_entries(args, count, item);
 	else
 		count = add_entries(args, count, item);
@@ -235,7 +234,7 @@ static bool read_words(struct pool_store *store, struct item *items, const redis
 {
 	size_t i = 0, count = reply->elements - 1;
 	struct item *item;
-	DL_FOREACH(items, item) {
+	DL_FOREACH (items, item) {
 		for (size_t at = item->at; at < item->at + item->sent; at++) {
 			enum pool_reply_word word;
 			if (pool_reply_word(reply, i++, count, &word) < 0)
@@ -445,7 +444,7 @@ static void on_event(struct link_command *command, enum link_event event, const 
 static void expire(struct item **list, bool under_way, uint64_t now_us)
 {
 	struct item *item, *next;
-	DL_FOREACH_SAFE(*list, item, next) {
+	DL_FOREACH_SAFE (*list, item, next) {
 		if (item->deadline_us > now_us)
 			continue;
 		if (!under_way)
@@ -507,9 +506,8 @@ int pool_store_beat(struct pool_store *store, const struct pool_store_report *re
 	struct item *item = new_item(BEAT, 0);
 	if (!item)
 		return -ENOMEM;
-	const uint64_t numbers[] = {report->hot_target,      report->leased,     report->waiting,
-	                            report->claims,          report->spent_nusd, report->limit_count,
-	                            report->limit_window_ms, report->closed_ms,  store->known};
+	const uint64_t numbers[] = {report->hot_target,  report->leased,          report->waiting,   report->claims, report->spent_nusd,
+				    report->limit_count, report->limit_window_ms, report->closed_ms, store->known};
 	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
 		add_number(item, numbers[i]);
 	return ask(store, item, done, ctx);
@@ -541,8 +539,7 @@ int pool_store_reserve(struct pool_store *store, const struct pool_store_wish *w
 	return ask(store, item, done, ctx);
 }
 
-int pool_store_take(struct pool_store *store, const char *name, const char *to, const char *generation, pool_store_done done,
-                    void *ctx)
+int pool_store_take(struct pool_store *store, const char *name, const char *to, const char *generation, pool_store_done done, void *ctx)
 {
 	struct item *item = new_item(TAKE, 0);
 	if (!item)
@@ -568,8 +565,8 @@ int pool_store_adopt(struct pool_store *store, size_t most, bool own, pool_store
 	return ask(store, item, done, ctx);
 }
 
-int pool_store_sweep(struct pool_store *store, const char *const *names, size_t count, pool_store_struck struck,
-                     pool_store_done done, void *ctx)
+int pool_store_sweep(struct pool_store *store, const char *const *names, size_t count, pool_store_struck struck, pool_store_done done,
+		     void *ctx)
 {
 	if (count > POOL_STORE_LIST_MAX)
 		return -EINVAL;
@@ -680,12 +677,12 @@ struct pool_store *pool_store_new(const struct pool_store_options *options)
 	snprintf(store->key, sizeof store->key, KEY_POOL "%s:inc", options->pool);
 	snprintf(store->instance, sizeof store->instance, "%s", options->instance);
 	struct link_options link = {
-	        .loop = options->loop,
-	        .url = slice_str(options->redis_url),
-	        .timeout_ms = options->timeout_ms,
-	        .on_state = on_link_state,
-	        .on_command = on_link_command,
-	        .ctx = store,
+		.loop = options->loop,
+		.url = slice_str(options->redis_url),
+		.timeout_ms = options->timeout_ms,
+		.on_state = on_link_state,
+		.on_command = on_link_command,
+		.ctx = store,
 	};
 	store->link = link_new(&link);
 	if (!store->link) {

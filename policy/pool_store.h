@@ -44,7 +44,7 @@ struct pool_store_result {
 	struct pool_reply reply;
 	const struct pool_fleet *fleet;   /* join and beat, POOL_REPLY_OK; else NULL */
 	const struct pool_record *record; /* take, POOL_REPLY_OK; else NULL */
-	bool fresh;                       /* join: the records that were joined before are not there */
+	bool fresh;         /* join: the records that were joined before are not there */
 };
 
 typedef void (*pool_store_done)(void *ctx, const struct pool_store_result *result);
@@ -70,20 +70,17 @@ void pool_store_free(struct pool_store *store, void (*on_freed)(void *ctx), void
 
 /* Notes that were not sent are dropped. */
 MUST_CHECK int pool_store_join(struct pool_store *store, pool_store_done done, void *ctx);
-MUST_CHECK int pool_store_beat(struct pool_store *store, const struct pool_store_report *report, pool_store_done done,
-                               void *ctx);
-MUST_CHECK int pool_store_reserve(struct pool_store *store, const struct pool_store_wish *wish, pool_store_done done,
-                                  void *ctx);
+MUST_CHECK int pool_store_beat(struct pool_store *store, const struct pool_store_report *report, pool_store_done done, void *ctx);
+MUST_CHECK int pool_store_reserve(struct pool_store *store, const struct pool_store_wish *wish, pool_store_done done, void *ctx);
 
 /* `name` NULL: one that another session has parked, of this generation. `to`: "preparing" or "destroying". */
-MUST_CHECK int pool_store_take(struct pool_store *store, const char *name, const char *to, const char *generation,
-                               pool_store_done done, void *ctx);
-MUST_CHECK int pool_store_adopt(struct pool_store *store, size_t most, bool own, pool_store_found found,
-                                pool_store_done done, void *ctx);
-MUST_CHECK int pool_store_sweep(struct pool_store *store, const char *const *names, size_t count,
-                                pool_store_struck struck, pool_store_done done, void *ctx);
-MUST_CHECK int pool_store_restore(struct pool_store *store, const struct pool_record *records, size_t count,
-                                  pool_store_done done, void *ctx);
+MUST_CHECK int pool_store_take(struct pool_store *store, const char *name, const char *to, const char *generation, pool_store_done done,
+			       void *ctx);
+MUST_CHECK int pool_store_adopt(struct pool_store *store, size_t most, bool own, pool_store_found found, pool_store_done done, void *ctx);
+MUST_CHECK int pool_store_sweep(struct pool_store *store, const char *const *names, size_t count, pool_store_struck struck,
+				pool_store_done done, void *ctx);
+MUST_CHECK int pool_store_restore(struct pool_store *store, const struct pool_record *records, size_t count, pool_store_done done,
+				  void *ctx);
 MUST_CHECK int pool_store_leave(struct pool_store *store, pool_store_done done, void *ctx);
 
 /* Never awaited. */

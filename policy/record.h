@@ -73,7 +73,7 @@ struct record {
 	char name[RECORD_TEXT_MAX + 1];    /* free text for people */
 	uint64_t created;
 	char created_by[RECORD_TEXT_MAX + 1];
-	uint64_t ver;                      /* rises with every change */
+	uint64_t ver;        /* rises with every change */
 	char scopes[RECORD_TEXT_MAX + 1];  /* lists: separated by blanks */
 	uint64_t rate_n, rate_per_ms, burst;
 	uint64_t arate_n, arate_per_ms, aburst; /* shared by the tokens of the actor */

@@ -10,10 +10,38 @@
 
 static const struct record full = {
 	.present = RECORD_BIT(RECORD_FIELDS) - 1,
-	.mac = "m", .pep = "p", .pmac = "o", .pmac_until = 16, .created_by = "root", .bud_out = 17, .env_allow = "LANG", .ip_allow = "n", .shadow = "rate", .egress = "pypi.org",
-	.status = "active", .actor = "ann", .name = "a b", .created = 1, .nbf = 2, .exp = UINT64_MAX,
-	.scopes = "exec:run", .rate_n = 3, .rate_per_ms = 4, .burst = 5, .arate_n = 6, .arate_per_ms = 7, .aburst = 8, .conc = 9,
-	.aconc = 10, .bud_ms = 11, .max_ms = 12, .max_out = 13, .max_in = 14, .cmds = "ls cat", .pol = "q", .ver = 15,
+	.mac = "m",
+	.pep = "p",
+	.pmac = "o",
+	.pmac_until = 16,
+	.created_by = "root",
+	.bud_out = 17,
+	.env_allow = "LANG",
+	.ip_allow = "n",
+	.shadow = "rate",
+	.egress = "pypi.org",
+	.status = "active",
+	.actor = "ann",
+	.name = "a b",
+	.created = 1,
+	.nbf = 2,
+	.exp = UINT64_MAX,
+	.scopes = "exec:run",
+	.rate_n = 3,
+	.rate_per_ms = 4,
+	.burst = 5,
+	.arate_n = 6,
+	.arate_per_ms = 7,
+	.aburst = 8,
+	.conc = 9,
+	.aconc = 10,
+	.bud_ms = 11,
+	.max_ms = 12,
+	.max_out = 13,
+	.max_in = 14,
+	.cmds = "ls cat",
+	.pol = "q",
+	.ver = 15,
 };
 
 static void test_written_and_read_back(void **state UNUSED)
@@ -141,10 +169,14 @@ static void test_actors(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_written_and_read_back), cmocka_unit_test(test_absent_limits_are_left_out),
-		cmocka_unit_test(test_defaults),              cmocka_unit_test(test_bad_fields),
-		cmocka_unit_test(test_actors),		     cmocka_unit_test(test_defaults_follow_each_other),
-		cmocka_unit_test(test_what_no_command_could_run_under), cmocka_unit_test(test_copied_fields),
+		cmocka_unit_test(test_written_and_read_back),
+		cmocka_unit_test(test_absent_limits_are_left_out),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_bad_fields),
+		cmocka_unit_test(test_actors),
+		cmocka_unit_test(test_defaults_follow_each_other),
+		cmocka_unit_test(test_what_no_command_could_run_under),
+		cmocka_unit_test(test_copied_fields),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,8 +53,8 @@ static int connect_socket(struct redis_blocking *redis)
 {
 	struct timeval timeout = {.tv_sec = TIMEOUT_S};
 	const struct redis_url *url = &redis->url;
-	redis->context = url->path[0] ? redisConnectUnixWithTimeout(url->path, timeout)
-				      : redisConnectWithTimeout(url->host, url->port, timeout);
+	redis->context =
+		url->path[0] ? redisConnectUnixWithTimeout(url->path, timeout) : redisConnectWithTimeout(url->host, url->port, timeout);
 	if (!redis->context || redis->context->err || redisSetTimeout(redis->context, timeout) != REDIS_OK)
 		return lost(redis);
 	if (!url->tls)

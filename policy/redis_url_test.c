@@ -60,11 +60,39 @@ static void test_unix(void **state UNUSED)
 static void test_refused(void **state UNUSED)
 {
 	static const char *const bad[] = {
-		"", "localhost", "http://h", "redis:/h", "redis://", "redis://:6379", "redis:///1", "redis://h:", "redis://h:0",
-		"redis://h:65536", "redis://h:x", "redis://h/x", "redis://h/-1", "redis://h/65536", "redis://pw@h", "redis://u:@h",
-		"redis://@h", "redis://h h", "redis://[::1", "redis://[::1]x", "redis://[]", "redis://::1", "redis://u:%zz@h",
-		"redis://u:%4@h", "redis://u:%00@h", "redis://h\r\n", "redis://h?db=1", "unix://", "unix://tmp/x", "unix:///",
-		"unix:///x?db=", "unix:///x?d=1", "unix://u:p@x",
+		"",
+		"localhost",
+		"http://h",
+		"redis:/h",
+		"redis://",
+		"redis://:6379",
+		"redis:///1",
+		"redis://h:",
+		"redis://h:0",
+		"redis://h:65536",
+		"redis://h:x",
+		"redis://h/x",
+		"redis://h/-1",
+		"redis://h/65536",
+		"redis://pw@h",
+		"redis://u:@h",
+		"redis://@h",
+		"redis://h h",
+		"redis://[::1",
+		"redis://[::1]x",
+		"redis://[]",
+		"redis://::1",
+		"redis://u:%zz@h",
+		"redis://u:%4@h",
+		"redis://u:%00@h",
+		"redis://h\r\n",
+		"redis://h?db=1",
+		"unix://",
+		"unix://tmp/x",
+		"unix:///",
+		"unix:///x?db=",
+		"unix:///x?d=1",
+		"unix://u:p@x",
 	};
 	struct redis_url url;
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -107,8 +135,11 @@ static void test_refusal_keeps_nothing(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_network),  cmocka_unit_test(test_unix), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_too_long), cmocka_unit_test(test_refusal_keeps_nothing),
+		cmocka_unit_test(test_network),
+		cmocka_unit_test(test_unix),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_too_long),
+		cmocka_unit_test(test_refusal_keeps_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

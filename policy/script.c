@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <hiredis/hiredis.h>
 
-int script_send(struct link *link, struct link_command *command, const struct script *script, bool by_text,
-		const struct slice *args, size_t count)
+int script_send(struct link *link, struct link_command *command, const struct script *script, bool by_text, const struct slice *args,
+		size_t count)
 {
 	const char *argv[SCRIPT_ARGS_MAX + 3];
 	size_t lengths[SCRIPT_ARGS_MAX + 3];

@@ -88,8 +88,7 @@ static void finish(struct settlement *s)
 static bool is_hopeless(const struct redisReply *reply)
 {
 	struct slice text = slice_of(reply->str, reply->len);
-	return reply->type == REDIS_REPLY_ERROR &&
-	       (slice_has_prefix(text, SLICE("WRONGTYPE")) || slice_has_prefix(text, SLICE("ERR ")));
+	return reply->type == REDIS_REPLY_ERROR && (slice_has_prefix(text, SLICE("WRONGTYPE")) || slice_has_prefix(text, SLICE("ERR ")));
 }
 
 /* It may be the result that Redis does not take; the lease matters more. */
@@ -135,7 +134,7 @@ void settlements_stop(struct settlements *list)
 void settlements_deinit(struct settlements *list)
 {
 	struct settlement *s, *next;
-	DL_FOREACH_SAFE(list->queued, s, next) {
+	DL_FOREACH_SAFE (list->queued, s, next) {
 		DL_DELETE(list->queued, s);
 		drop_result(s);
 		free(s);
@@ -158,8 +157,8 @@ static void copy_result(struct settlement *s, const struct admission_result *res
 	snprintf(s->exec_id, sizeof s->exec_id, "%.*s", SLICE_FMT(result->exec_id));
 }
 
-int settlements_add(struct settlements *list, const struct admission_lease *lease, bool known, uint64_t used_ms,
-		    uint64_t out_bytes, bool refund, const struct admission_result *result)
+int settlements_add(struct settlements *list, const struct admission_lease *lease, bool known, uint64_t used_ms, uint64_t out_bytes,
+		    bool refund, const struct admission_result *result)
 {
 	if (list->count >= list->max)
 		return SETTLEMENTS_E_FULL;

@@ -108,7 +108,8 @@ static int load(struct store *store, struct slice key, struct record *record)
 		if (record_read_field(record, name, text_of(reply->element[i + 1])) == 0)
 			continue;
 		char reason[120];
-		snprintf(reason, sizeof reason, "its field %.*s is not known or cannot be read", (int)(name.len < 40 ? name.len : 40), name.data);
+		snprintf(reason, sizeof reason, "its field %.*s is not known or cannot be read", (int)(name.len < 40 ? name.len : 40),
+			 name.data);
 		(void)fail(store, reason);
 		r = STORE_E_BROKEN;
 	}
@@ -158,8 +159,8 @@ int store_usage(struct store *store, struct slice kid, struct store_usage *usage
 	gmtime_r(&seconds, &utc);
 	snprintf(name, sizeof name, "%.*s:", SLICE_FMT(kid));
 	strftime(name + strlen(name), 9, "%Y%m%d", &utc);
-	struct slice args[] = {SLICE("HMGET"), make_key(key, KEY_BUDGET, slice_str(name)), SLICE("used"), SLICE("held"),
-			       SLICE("out"),   SLICE("reqs")};
+	struct slice args[] = {SLICE("HMGET"), make_key(key, KEY_BUDGET, slice_str(name)), SLICE("used"), SLICE("held"), SLICE("out"),
+			       SLICE("reqs")};
 	r = ask(store, args, ARRAY_LEN(args), &reply);
 	if (r == 0 && reply->type == REDIS_REPLY_ARRAY && reply->elements == 4)
 		*usage = (struct store_usage){
@@ -177,9 +178,8 @@ int store_usage(struct store *store, struct slice kid, struct store_usage *usage
 /* `what` is "kid" or "policy", `who` the token's actor. */
 static int audit(struct store *store, const char *action, const char *what, struct slice name, struct slice who)
 {
-	struct slice args[] = {SLICE("XADD"), SLICE(KEY_AUDIT), SLICE("MAXLEN"), SLICE("~"),     SLICE(AUDIT_MAX),
-			       SLICE("*"),    SLICE("action"),  slice_str(action), slice_str(what), name,
-			       SLICE("actor"), who};
+	struct slice args[] = {SLICE("XADD"),   SLICE(KEY_AUDIT),  SLICE("MAXLEN"), SLICE("~"), SLICE(AUDIT_MAX), SLICE("*"),
+			       SLICE("action"), slice_str(action), slice_str(what), name,       SLICE("actor"),   who};
 	return tell(store, args, ARRAY_LEN(args) - (who.len ? 0 : 2));
 }
 
@@ -387,7 +387,8 @@ static int add_page(struct store *store, enum store_kind kind, const redisReply 
 static int scan(struct store *store, enum store_kind kind, char cursor[24], store_name **names, size_t *count)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
-	struct slice args[] = {SLICE("SCAN"), slice_str(cursor), SLICE("MATCH"), slice_str(kinds[kind].pattern), SLICE("COUNT"), SLICE("1000")};
+	struct slice args[] = {SLICE("SCAN"),  slice_str(cursor), SLICE("MATCH"), slice_str(kinds[kind].pattern),
+			       SLICE("COUNT"), SLICE("1000")};
 	int r = ask(store, args, ARRAY_LEN(args), &reply);
 	if (r)
 		return r;
@@ -466,10 +467,10 @@ static bool read_member(struct slice name, struct slice text, struct store_membe
 	while (n < ARRAY_LEN(f) && slice_next(&text, ':', &f[n]))
 		n++;
 	*member = (struct store_member){0};
-	return n == ARRAY_LEN(f) && copy_text(name, member->name, sizeof member->name) && copy_text(f[0], member->state, sizeof member->state) &&
-	       copy_text(f[1], member->session, sizeof member->session) && slice_to_u64(f[3], UINT64_MAX, &member->since_ms) == 0 &&
-	       slice_to_u64(f[4], UINT64_MAX, &member->created_ms) == 0 && slice_to_u64(f[7], UINT64_MAX, &member->uses) == 0 &&
-	       copy_text(f[8], member->exec_id, sizeof member->exec_id);
+	return n == ARRAY_LEN(f) && copy_text(name, member->name, sizeof member->name) &&
+	       copy_text(f[0], member->state, sizeof member->state) && copy_text(f[1], member->session, sizeof member->session) &&
+	       slice_to_u64(f[3], UINT64_MAX, &member->since_ms) == 0 && slice_to_u64(f[4], UINT64_MAX, &member->created_ms) == 0 &&
+	       slice_to_u64(f[7], UINT64_MAX, &member->uses) == 0 && copy_text(f[8], member->exec_id, sizeof member->exec_id);
 }
 
 int store_pool(struct store *store, struct slice pool, struct store_member **members, size_t *count)

@@ -14,8 +14,7 @@
 static void test_known_tokens(void **state UNUSED)
 {
 	static const char *const tokens[] = {
-		GOOD,
-		"sgt_0123456789abcdef_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB2KGkym",
+		GOOD, "sgt_0123456789abcdef_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB2KGkym",
 		"sgt_0123456789abcdef_AFYCscxF3nKvdm3LQy1MNNccugtQDovs00aCID", /* a checksum with leading zeros */
 	};
 	for (size_t i = 0; i < ARRAY_LEN(tokens); i++) {
@@ -29,7 +28,13 @@ static void test_known_tokens(void **state UNUSED)
 static void test_refuses(void **state UNUSED)
 {
 	static const char *const bad[] = {
-		"", "sgt_", "sgt", GOOD "0", " " GOOD, GOOD " ", GOOD "\n",
+		"",
+		"sgt_",
+		"sgt",
+		GOOD "0",
+		" " GOOD,
+		GOOD " ",
+		GOOD "\n",
 		"Sgt_KKKKKKKKKKKKKKKK_ssssssssssssssssssssssssssssssss0cF3rH",
 		"sgt-KKKKKKKKKKKKKKKK_ssssssssssssssssssssssssssssssss0cF3rH",
 		"sgt_KKKKKKKKKKKKKKKK-ssssssssssssssssssssssssssssssss0cF3rH",

@@ -129,10 +129,9 @@ static void write_fields(const redisReply *array, struct admission_answer *answe
 		.actor_rate = rate_at(array, SLOT_ACTOR_RATE),
 		.concurrency = {number_at(array, SLOT_CONCURRENCY), number_at(array, SLOT_CONCURRENCY + 1)},
 		.actor_concurrency = {number_at(array, SLOT_ACTOR_CONCURRENCY), number_at(array, SLOT_ACTOR_CONCURRENCY + 1)},
-		.budget = {number_at(array, SLOT_BUDGET), number_at(array, SLOT_BUDGET + 1),
-			   number_at(array, SLOT_BUDGET + 2), number_at(array, SLOT_BUDGET + 3),
-			   number_at(array, SLOT_OUTPUT_BUDGET), number_at(array, SLOT_OUTPUT_BUDGET + 1),
-			   number_at(array, SLOT_OUTPUT_BUDGET + 2)},
+		.budget = {number_at(array, SLOT_BUDGET), number_at(array, SLOT_BUDGET + 1), number_at(array, SLOT_BUDGET + 2),
+			   number_at(array, SLOT_BUDGET + 3), number_at(array, SLOT_OUTPUT_BUDGET),
+			   number_at(array, SLOT_OUTPUT_BUDGET + 1), number_at(array, SLOT_OUTPUT_BUDGET + 2)},
 	};
 	answer->state = state;
 	fields_rate_limit(&state, answer->rate_limit, sizeof answer->rate_limit);

@@ -30,10 +30,8 @@ static void set_number(struct fake *fake, size_t i, long long number)
 static void fill(struct fake *fake, const char *code)
 {
 	static const long long numbers[SLOTS] = {
-		[3] = 7, [4] = 30000, [7] = 1500001, [8] = 2, [9] = 4096, [10] = 512,
-		[11] = 60, 60000, 5, 4, 1000000,
-		[21] = 3, 1, 0, 1,
-		[25] = 600000, 1000, 30000, 1000000, 5000, 200, 3000,
+		[3] = 7, [4] = 30000, [7] = 1500001, [8] = 2, [9] = 4096, [10] = 512, [11] = 60, 60000, 5,    4, 1000000, [21] = 3, 1,
+		0,       1,           [25] = 600000, 1000,    30000,      1000000,    5000,      200,   3000,
 	};
 	*fake = (struct fake){0};
 	for (size_t i = 0; i < SLOTS; i++) {
@@ -89,7 +87,8 @@ static void test_quota(void **state UNUSED)
 	set_number(&fake, 14, -1);
 	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
 	assert_int_equal(answer.code, ADMISSION_QUOTA);
-	assert_string_equal(answer.violated, "[\"rate\",\"actor-rate\",\"concurrency\",\"actor-concurrency\",\"budget\",\"output-budget\"]");
+	assert_string_equal(answer.violated,
+			    "[\"rate\",\"actor-rate\",\"concurrency\",\"actor-concurrency\",\"budget\",\"output-budget\"]");
 	assert_string_equal(answer.shadowed, "[\"rate\",\"actor-rate\",\"concurrency\",\"actor-concurrency\",\"budget\",\"output-budget\","
 					     "\"network\",\"command\",\"environment\",\"input\"]");
 	assert_int_equal(answer.retry_after_ms, 1501);
@@ -118,15 +117,15 @@ static void test_words(void **state UNUSED)
 		const char *word;
 		enum admission_code code;
 	} words[] = {
-		{"unknown", ADMISSION_INVALID_TOKEN},   {"bad-mac", ADMISSION_INVALID_TOKEN},
-		{"revoked", ADMISSION_INVALID_TOKEN},   {"suspended", ADMISSION_INVALID_TOKEN},
-		{"expired", ADMISSION_INVALID_TOKEN},   {"not-yet-valid", ADMISSION_INVALID_TOKEN},
+		{"unknown", ADMISSION_INVALID_TOKEN},       {"bad-mac", ADMISSION_INVALID_TOKEN},
+		{"revoked", ADMISSION_INVALID_TOKEN},       {"suspended", ADMISSION_INVALID_TOKEN},
+		{"expired", ADMISSION_INVALID_TOKEN},       {"not-yet-valid", ADMISSION_INVALID_TOKEN},
 		{"broken-record", ADMISSION_INVALID_TOKEN}, {"other-pepper", ADMISSION_INVALID_TOKEN},
-		{"scope", ADMISSION_INSUFFICIENT_SCOPE}, {"command", ADMISSION_COMMAND_DENIED},
-		{"input", ADMISSION_INPUT_TOO_LARGE},   {"network", ADMISSION_NETWORK_DENIED},
+		{"scope", ADMISSION_INSUFFICIENT_SCOPE},    {"command", ADMISSION_COMMAND_DENIED},
+		{"input", ADMISSION_INPUT_TOO_LARGE},       {"network", ADMISSION_NETWORK_DENIED},
 		{"environment", ADMISSION_VARIABLE_DENIED}, {"running", ADMISSION_RUNNING},
-		{"absent", ADMISSION_NO_COMMAND},        {"replay", ADMISSION_REPLAY},
-		{"in-progress", ADMISSION_IN_PROGRESS}, {"forgotten", ADMISSION_FORGOTTEN},
+		{"absent", ADMISSION_NO_COMMAND},           {"replay", ADMISSION_REPLAY},
+		{"in-progress", ADMISSION_IN_PROGRESS},     {"forgotten", ADMISSION_FORGOTTEN},
 		{"other-body", ADMISSION_OTHER_BODY},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
@@ -149,8 +148,8 @@ static void test_refuses_anything_else(void **state UNUSED)
 	struct fake fake;
 	struct admission_answer answer;
 	uint64_t reaped;
-	redisReply error = {.type = REDIS_REPLY_ERROR, .str = (char *)(uintptr_t) "ERR granted", .len = 11};
-	redisReply ok = {.type = REDIS_REPLY_STATUS, .str = (char *)(uintptr_t) "granted", .len = 7};
+	redisReply error = {.type = REDIS_REPLY_ERROR, .str = (char *)(uintptr_t)"ERR granted", .len = 11};
+	redisReply ok = {.type = REDIS_REPLY_STATUS, .str = (char *)(uintptr_t)"granted", .len = 7};
 	redisReply nil = {.type = REDIS_REPLY_NIL};
 	assert_int_equal(verdict_read(&error, &answer, &reaped), -EPROTO);
 	assert_int_equal(verdict_read(&ok, &answer, &reaped), -EPROTO);
@@ -189,9 +188,12 @@ static void test_long_actor_is_refused_not_cut(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_granted), cmocka_unit_test(test_quota), cmocka_unit_test(test_words),
+		cmocka_unit_test(test_granted),
+		cmocka_unit_test(test_quota),
+		cmocka_unit_test(test_words),
 		cmocka_unit_test(test_finished),
-		cmocka_unit_test(test_refuses_anything_else), cmocka_unit_test(test_long_actor_is_refused_not_cut),
+		cmocka_unit_test(test_refuses_anything_else),
+		cmocka_unit_test(test_long_actor_is_refused_not_cut),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

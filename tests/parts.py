@@ -228,6 +228,12 @@ def announce_sprites():
     print(f"sprites --live will {what}", flush=True)
 
 
+def formatted():
+    run("clang-format", "--dry-run", "-Werror", *sorted(path for folder in ("gateway", "policy", "tests")
+                                                        for path in (TOP / folder).rglob("*.[ch]")), seconds=60)
+
+
+FORMAT = ("format", formatted)
 UNIT = ("unit", lambda: unit("release"))
 EMULATOR = ("emulator", lambda: python_tests("release", "tests/emulator"))
 SDK = ("sdk", lambda: sdk("release"))
@@ -252,10 +258,12 @@ MUTANTS_FIT = ("mutants fit the code", lambda: script("tests/mutants.py", 60, ar
 MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 
 PARTS = {
-    "": [MUTANTS_FIT, UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
-    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sdk-go": [SDK_GO], "sprites": [SPRITES], "fuzz": [FUZZ], "observe": [OBSERVE], "bench": [BENCH], "scorecard": [SCORECARD], "image": [IMAGE],
-    "package": [PACKAGE], "soak": [SOAK], "chaos": [CHAOS], "mutants": [MUTANTS],
-    "full": [MUTANTS_FIT, UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN, INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
+    "": [FORMAT, MUTANTS_FIT, UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
+    "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sdk-go": [SDK_GO], "sprites": [SPRITES], "fuzz": [FUZZ],
+    "observe": [OBSERVE], "bench": [BENCH], "scorecard": [SCORECARD], "image": [IMAGE], "package": [PACKAGE], "soak": [SOAK],
+    "chaos": [CHAOS], "mutants": [MUTANTS],
+    "full": [FORMAT, MUTANTS_FIT, UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN,
+             INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
 }
 
 

@@ -15,14 +15,14 @@
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
 /* Moves ownership out of a local that has CLEANUP(): gives its value and nulls it. */
-#define TAKE(ptr)                                                                                                      \
-	({                                                                                                             \
-		__typeof__(ptr) taken_ = (ptr);                                                                        \
-		(ptr) = NULL;                                                                                          \
-		taken_;                                                                                                \
+#define TAKE(ptr)                               \
+	({                                      \
+		__typeof__(ptr) taken_ = (ptr); \
+		(ptr) = NULL;                   \
+		taken_;                         \
 	})
 
 /* Scope clean-up for plain heap memory: `CLEANUP(free_ptr) char *text = …`. */

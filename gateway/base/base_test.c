@@ -203,9 +203,15 @@ static void test_tokens_in_text(void **state UNUSED)
 	static const struct {
 		const char *text, *secret;
 	} cases[] = {
-		{"/x/sgt_" KID "_" SECRET, SECRET},	{"sgt_" KID "_" SECRET "/y", SECRET}, {"/sgt_sgt_" KID "_" SECRET "~", SECRET},
-		{"/SGT_" KID "_ABC", "ABC"},		{"/sgt_" KID "_", ""},		      {"/sgt_short_" SECRET, ""},
-		{"/sgt_" KID "x_" SECRET, ""},		{"/sgt_" KID, ""},		      {"", ""},
+		{"/x/sgt_" KID "_" SECRET, SECRET},
+		{"sgt_" KID "_" SECRET "/y", SECRET},
+		{"/sgt_sgt_" KID "_" SECRET "~", SECRET},
+		{"/SGT_" KID "_ABC", "ABC"},
+		{"/sgt_" KID "_", ""},
+		{"/sgt_short_" SECRET, ""},
+		{"/sgt_" KID "x_" SECRET, ""},
+		{"/sgt_" KID, ""},
+		{"", ""},
 		{"sgt", ""},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -224,11 +230,13 @@ static void test_clock(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_slices),	  cmocka_unit_test(test_numbers), cmocka_unit_test(test_buf),
-		cmocka_unit_test(test_utf8),	  cmocka_unit_test(test_json_text), cmocka_unit_test(test_json_text_len), cmocka_unit_test(test_base64),
-		cmocka_unit_test(test_base64_is_whole_over_pieces), cmocka_unit_test(test_hmac), cmocka_unit_test(test_ids),
-		cmocka_unit_test(test_sha256), cmocka_unit_test(test_secret),	  cmocka_unit_test(test_clock),
-		cmocka_unit_test(test_tokens_in_text),
+		cmocka_unit_test(test_slices),    cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_buf),       cmocka_unit_test(test_utf8),
+		cmocka_unit_test(test_json_text), cmocka_unit_test(test_json_text_len),
+		cmocka_unit_test(test_base64),    cmocka_unit_test(test_base64_is_whole_over_pieces),
+		cmocka_unit_test(test_hmac),      cmocka_unit_test(test_ids),
+		cmocka_unit_test(test_sha256),    cmocka_unit_test(test_secret),
+		cmocka_unit_test(test_clock),     cmocka_unit_test(test_tokens_in_text),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 #include "gateway/base/domain.h"
 
-#define LABEL_MAX 63
+#define LABEL_MAX    63
 #define NAME_LEN_MAX 253
 
 static bool is_label(struct slice label)

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#define SENDERS	 4
+#define SENDERS  4
 #define MESSAGES 5000
 
 struct message {

@@ -1,7 +1,7 @@
 #include "gateway/base/redact.h"
 
 #define PREFIX_LEN 4
-#define KID_LEN	   16
+#define KID_LEN    16
 
 static bool is_base62(char c)
 {

@@ -30,8 +30,7 @@ struct slice secret_peek(const struct secret *secret)
 
 bool secret_equal(const struct secret *secret, struct slice candidate)
 {
-	return secret->len == candidate.len &&
-	       (candidate.len == 0 || CRYPTO_memcmp(secret->bytes, candidate.data, candidate.len) == 0);
+	return secret->len == candidate.len && (candidate.len == 0 || CRYPTO_memcmp(secret->bytes, candidate.data, candidate.len) == 0);
 }
 
 void secret_wipe(void *memory, size_t len)

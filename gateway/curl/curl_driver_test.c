@@ -235,14 +235,14 @@ static void test_a_kept_connection_outlives_other_transfers(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        TEST(test_answer),
-	        TEST(test_time_out_comes_through_the_timer),
-	        TEST(test_refused),
-	        TEST(test_reset_by_the_peer),
-	        TEST(test_stopped_before_its_end),
-	        TEST(test_started_in_done),
-	        TEST(test_only_http),
-	        TEST(test_a_kept_connection_outlives_other_transfers),
+		TEST(test_answer),
+		TEST(test_time_out_comes_through_the_timer),
+		TEST(test_refused),
+		TEST(test_reset_by_the_peer),
+		TEST(test_stopped_before_its_end),
+		TEST(test_started_in_done),
+		TEST(test_only_http),
+		TEST(test_a_kept_connection_outlives_other_transfers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

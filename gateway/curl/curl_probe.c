@@ -32,7 +32,9 @@ static CURLcode set_up(CURL *easy, const struct curl_probe *probe, char error[CU
 	const struct {
 		CURLoption option;
 		const char *value;
-	} texts[] = {{CURLOPT_URL, probe->url}, {CURLOPT_PROXY, ""}, {CURLOPT_PROTOCOLS_STR, "http,https"},
+	} texts[] = {{CURLOPT_URL, probe->url},
+		     {CURLOPT_PROXY, ""},
+		     {CURLOPT_PROTOCOLS_STR, "http,https"},
 		     {CURLOPT_UNIX_SOCKET_PATH, probe->unix_path}};
 	CURLcode code = curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error);
 	for (size_t i = 0; code == CURLE_OK && i < ARRAY_LEN(numbers); i++)

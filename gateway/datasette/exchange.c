@@ -15,7 +15,7 @@
 #define KEEP_MAX       (16 * 1024)
 #define READS_PER_TURN 8            /* then others get their turn */
 /* So much unsent body is not left lying until the end of the loop turn. */
-#define FLUSH_AT       (16 * 1024)
+#define FLUSH_AT (16 * 1024)
 
 struct exchange {
 	struct exchange *prev, *next; /* in the pool's active, dying or free list */
@@ -243,7 +243,8 @@ static void on_closed(struct exchange *exchange, bool reset)
 	if (r == RESPONSE_DONE)
 		finish(exchange, false);
 	else
-		fail(exchange, EXCHANGE_TRUNCATED, reset ? "it reset the connection in the middle of its answer" : exchange->response.error);
+		fail(exchange, EXCHANGE_TRUNCATED,
+		     reset ? "it reset the connection in the middle of its answer" : exchange->response.error);
 }
 
 static void take_bytes(struct exchange *exchange, struct slice bytes)
@@ -258,8 +259,7 @@ static void take_bytes(struct exchange *exchange, struct slice bytes)
 	if (r == RESPONSE_DONE)
 		finish(exchange, used == bytes.len);
 	else if (r < 0)
-		fail(exchange, response_head_too_large(&exchange->response) ? EXCHANGE_HEAD : EXCHANGE_PROTOCOL,
-		     exchange->response.error);
+		fail(exchange, response_head_too_large(&exchange->response) ? EXCHANGE_HEAD : EXCHANGE_PROTOCOL, exchange->response.error);
 }
 
 static void set_paused(struct exchange *exchange, bool paused)
@@ -285,8 +285,7 @@ static void receive(struct exchange *exchange)
 			set_paused(exchange, true);
 			return;
 		}
-		int r = connection_recv(exchange->connection, pool->receive, room < RECEIVE_MAX ? room : RECEIVE_MAX, &got, &more,
-					&reset);
+		int r = connection_recv(exchange->connection, pool->receive, room < RECEIVE_MAX ? room : RECEIVE_MAX, &got, &more, &reset);
 		if (r == CONNECTION_E_AGAIN)
 			return;
 		if (r == CONNECTION_E_CLOSED) {
@@ -415,8 +414,8 @@ static void reset(struct exchange *exchange, const struct exchange_request *requ
 	exchange->body_ended = request->body == EXCHANGE_BODY_NONE;
 }
 
-int exchange_start(struct exchange_pool *pool, const struct exchange_request *request, const struct exchange_events *events,
-		   void *ctx, struct exchange **out)
+int exchange_start(struct exchange_pool *pool, const struct exchange_request *request, const struct exchange_events *events, void *ctx,
+		   struct exchange **out)
 {
 	struct exchange *exchange = take(pool);
 	if (!exchange)
@@ -496,8 +495,7 @@ void exchange_end(struct exchange *exchange)
 	exchange->body_ended = true;
 	if (exchange->body == EXCHANGE_BODY_LENGTH && exchange->body_left && !exchange->deaf)
 		fail_later(exchange, "less body was given than announced");
-	else if (exchange->body == EXCHANGE_BODY_CHUNKED && !exchange->deaf &&
-		 buf_append(&exchange->out, SLICE("0\r\n\r\n")) < 0)
+	else if (exchange->body == EXCHANGE_BODY_CHUNKED && !exchange->deaf && buf_append(&exchange->out, SLICE("0\r\n\r\n")) < 0)
 		fail_later(exchange, "there is no memory for the request");
 	else
 		flush(exchange);

@@ -71,8 +71,8 @@ struct exchange_pool *exchange_pool_new(struct connection_pool *connections, uv_
 void exchange_pool_free(struct exchange_pool *pool);
 
 /* `events` must stay valid until the end. The head leaves together with what is written in the same loop turn. */
-MUST_CHECK int exchange_start(struct exchange_pool *pool, const struct exchange_request *request,
-			      const struct exchange_events *events, void *ctx, struct exchange **exchange);
+MUST_CHECK int exchange_start(struct exchange_pool *pool, const struct exchange_request *request, const struct exchange_events *events,
+			      void *ctx, struct exchange **exchange);
 
 /* How many bytes were taken; fewer than bytes.len: on_writable follows. Everything is taken and dropped once Datasette has answered
  * in full or stopped reading. */

@@ -108,14 +108,14 @@ static void turn(struct world *world)
 }
 
 /* Turns the loop until `done`, or fails the test. */
-#define UNTIL(world, done)                                                                                             \
-	do {                                                                                                           \
-		uint64_t end_ = clock_mono_us() + PATIENCE;                                                            \
-		while (!(done)) {                                                                                      \
-			turn(world);                                                                                   \
-			if (clock_mono_us() > end_)                                                                    \
-				fail_msg("not within 5 s: %s", #done);                                                 \
-		}                                                                                                      \
+#define UNTIL(world, done)                                             \
+	do {                                                           \
+		uint64_t end_ = clock_mono_us() + PATIENCE;            \
+		while (!(done)) {                                      \
+			turn(world);                                   \
+			if (clock_mono_us() > end_)                    \
+				fail_msg("not within 5 s: %s", #done); \
+		}                                                      \
 	} while (0)
 
 static int listen_on(const char *path)
@@ -508,8 +508,9 @@ static void test_urls(void **state UNUSED)
 {
 	static const char *const good[] = {"http://127.0.0.1:8001", "http://[::1]:8001/", "https://datasette.internal", "unix:/run/d.sock",
 					   "http+unix:///run/d.sock"};
-	static const char *const bad[] = {"", "127.0.0.1:8001", "ftp://h", "http://", "http:///", "http://h/path", "http://h?q",
-					  "http://u:p@h", "http://h#f", "http://a b", "unix:", "unix:relative", "http+unix://"};
+	static const char *const bad[] = {
+		"",           "127.0.0.1:8001", "ftp://h", "http://",       "http:///",    "http://h/path", "http://h?q", "http://u:p@h",
+		"http://h#f", "http://a b",     "unix:",   "unix:relative", "http+unix://"};
 	char error[CONNECTION_ERROR_LEN];
 	struct connection_pool_options options;
 	uv_loop_t loop;

@@ -103,12 +103,11 @@ static void fill_head(struct response *response)
 	struct response_head *head = &response->head;
 	head->status = response->parser.status_code;
 	head->length = response->content_lengths ? response->content_length : RESPONSE_LENGTH_UNKNOWN;
-	head->has_body = !response->to_head && head->status >= 200 && head->status != 204 && head->status != 304 &&
-			 head->length != 0;
+	head->has_body = !response->to_head && head->status >= 200 && head->status != 204 && head->status != 304 && head->length != 0;
 	head->count = response->count;
 	for (size_t i = 0; i < response->count; i++)
-		head->fields[i] = (struct response_field){span_name(response, &response->spans[i]),
-							  span_value(response, &response->spans[i])};
+		head->fields[i] =
+			(struct response_field){span_name(response, &response->spans[i]), span_value(response, &response->spans[i])};
 }
 
 static int check_head(struct response *response)
@@ -226,8 +225,8 @@ static int broken(struct response *response, enum llhttp_errno code)
 {
 	response->dead = true;
 	if (!response->error)
-		response->error = code == HPE_CLOSED_CONNECTION ? "more came after an answer that said it was the last" :
-								  "it is not well-formed HTTP";
+		response->error = code == HPE_CLOSED_CONNECTION ? "more came after an answer that said it was the last"
+								: "it is not well-formed HTTP";
 	return -EPROTO;
 }
 

@@ -31,8 +31,9 @@ struct response_field {
 
 struct response_head {
 	unsigned status;
-	uint64_t length; /* of the body that follows, or what Content-Length says to HEAD and 304; RESPONSE_LENGTH_UNKNOWN = chunked, to the end, or not said */
-	bool has_body;   /* false for HEAD, 1xx, 204, 304 and a length of 0 */
+	uint64_t
+		length; /* of the body that follows, or what Content-Length says to HEAD and 304; RESPONSE_LENGTH_UNKNOWN = chunked, to the end, or not said */
+	bool has_body; /* false for HEAD, 1xx, 204, 304 and a length of 0 */
 	size_t count;
 	struct response_field fields[RESPONSE_FIELDS_MAX]; /* wire order; valid until response_begin or the next head */
 };

@@ -160,8 +160,13 @@ static void test_until_the_end(void **state UNUSED)
 static void test_cut(void **state UNUSED)
 {
 	static const char *const cut[] = {
-		"", "HTTP/1.1 20", OK "X: a", OK "Content-Length: 3\r\n\r\nab", OK "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
-		OK "Transfer-Encoding: chunked\r\n\r\n3\r\nab", OK "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n",
+		"",
+		"HTTP/1.1 20",
+		OK "X: a",
+		OK "Content-Length: 3\r\n\r\nab",
+		OK "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+		OK "Transfer-Encoding: chunked\r\n\r\n3\r\nab",
+		OK "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n",
 		"HTTP/1.1 100 Continue\r\n\r\n",
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cut); i++) {
@@ -182,20 +187,38 @@ static void test_more_than_asked(void **state UNUSED)
 static void test_refused(void **state UNUSED)
 {
 	static const char *const bad[] = {
-		OK "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", OK "Content-Length: 3\r\nContent-Length: 5\r\n\r\nabc",
+		OK "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+		OK "Content-Length: 3\r\nContent-Length: 5\r\n\r\nabc",
 		OK "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
 		OK "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-		OK "Transfer-Encoding: gzip\r\n\r\nabc", OK "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+		OK "Transfer-Encoding: gzip\r\n\r\nabc",
+		OK "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
 		OK "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-		OK "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-		OK "Content-Length: -1\r\n\r\n", OK "Content-Length: abc\r\n\r\n", OK "Content-Length: 3, 3\r\n\r\nabc",
-		OK "Content-Length:\r\n\r\n", OK "Content-Length: 99999999999999999999\r\n\r\n", OK "X: a\rb\r\n\r\n",
-		OK "X: a\r\n b\r\n\r\n", OK "X : a\r\n\r\n", OK "X(: a\r\n\r\n", OK ": a\r\n\r\n", OK "X: a\x01\r\n\r\n",
-		"HTTP/1.1 200 OK\nContent-Length: 0\n\n", "hello", "HTTP/3.0 200 OK\r\n\r\n", "HTTP/1.1 099 X\r\n\r\n",
-		"HTTP/1.1 600 X\r\n\r\n", "HTTP/1.1 999 X\r\n\r\n", "HTTP/1.1 20 X\r\n\r\n",
+		OK "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+		"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		OK "Content-Length: -1\r\n\r\n",
+		OK "Content-Length: abc\r\n\r\n",
+		OK "Content-Length: 3, 3\r\n\r\nabc",
+		OK "Content-Length:\r\n\r\n",
+		OK "Content-Length: 99999999999999999999\r\n\r\n",
+		OK "X: a\rb\r\n\r\n",
+		OK "X: a\r\n b\r\n\r\n",
+		OK "X : a\r\n\r\n",
+		OK "X(: a\r\n\r\n",
+		OK ": a\r\n\r\n",
+		OK "X: a\x01\r\n\r\n",
+		"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+		"hello",
+		"HTTP/3.0 200 OK\r\n\r\n",
+		"HTTP/1.1 099 X\r\n\r\n",
+		"HTTP/1.1 600 X\r\n\r\n",
+		"HTTP/1.1 999 X\r\n\r\n",
+		"HTTP/1.1 20 X\r\n\r\n",
 		"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
-		OK "Transfer-Encoding: chunked\r\n\r\nxyz\r\n", OK "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n",
-		OK "Transfer-Encoding: chunked\r\n\r\n3\nabc\n0\n\n", OK "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+		OK "Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+		OK "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n",
+		OK "Transfer-Encoding: chunked\r\n\r\n3\nabc\n0\n\n",
+		OK "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
 	};
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
 		if (run(bad[i], false).result >= 0)
@@ -271,16 +294,11 @@ static void test_reuse_after_failure(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_complete),
-		cmocka_unit_test(test_interims_are_told),
-		cmocka_unit_test(test_to_head),
-		cmocka_unit_test(test_until_the_end),
-		cmocka_unit_test(test_cut),
-		cmocka_unit_test(test_more_than_asked),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_endless_interims),
-		cmocka_unit_test(test_bounds),
-		cmocka_unit_test(test_reuse_after_failure),
+		cmocka_unit_test(test_complete), cmocka_unit_test(test_interims_are_told),
+		cmocka_unit_test(test_to_head),  cmocka_unit_test(test_until_the_end),
+		cmocka_unit_test(test_cut),      cmocka_unit_test(test_more_than_asked),
+		cmocka_unit_test(test_refused),  cmocka_unit_test(test_endless_interims),
+		cmocka_unit_test(test_bounds),   cmocka_unit_test(test_reuse_after_failure),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -309,9 +309,15 @@ static struct pool *make_pool(struct exec_agent *agent, const struct exec_agent_
 		.recycle = options->recycle,
 		.max_waiters = POOL_MAX_WAITERS_DEFAULT,
 		.leases = agent->leases ? leases_table(agent->leases) : (struct lease_table){0},
-		.observer = {.on_claim = on_claim, .on_create = on_create, .on_prepare = on_prepare, .on_wake = on_wake,
-			     .on_restore = on_restore, .on_destroy = on_destroy, .on_lost = on_lost,
-			     .on_superseded = on_superseded, .ctx = agent},
+		.observer = {.on_claim = on_claim,
+			     .on_create = on_create,
+			     .on_prepare = on_prepare,
+			     .on_wake = on_wake,
+			     .on_restore = on_restore,
+			     .on_destroy = on_destroy,
+			     .on_lost = on_lost,
+			     .on_superseded = on_superseded,
+			     .ctx = agent},
 	};
 	return pool_new(&pool);
 }
@@ -345,10 +351,15 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 			admission_free(agent->settlement, ignore_freed, NULL);
 		return NULL;
 	}
-	agent->owner = (struct run_owner){.loop = options->loop, .pool = agent->pool, .settlement = agent->settlement,
-					  .wait_ms = options->pool_wait_ms, .verify_bytes = options->verify_bytes, .result_bytes = options->result_bytes,
+	agent->owner = (struct run_owner){.loop = options->loop,
+					  .pool = agent->pool,
+					  .settlement = agent->settlement,
+					  .wait_ms = options->pool_wait_ms,
+					  .verify_bytes = options->verify_bytes,
+					  .result_bytes = options->result_bytes,
 					  .on_answered = on_answered,
-					  .on_freed = on_run_freed, .ctx = agent};
+					  .on_freed = on_run_freed,
+					  .ctx = agent};
 	uv_timer_init(options->loop, &agent->drain_timer);
 	agent->drain_timer.data = agent;
 	pool_start(agent->pool);
@@ -376,7 +387,7 @@ static void collect_leases(struct exec_agent *agent)
 
 void exec_agent_collect(struct exec_agent *agent)
 {
-	static const enum pool_state shown[] = {POOL_INTENT, POOL_CREATING, POOL_PREPARING, POOL_WARM, POOL_HOT,
+	static const enum pool_state shown[] = {POOL_INTENT, POOL_CREATING,  POOL_PREPARING,  POOL_WARM,      POOL_HOT,
 						POOL_LEASED, POOL_RECYCLING, POOL_QUARANTINE, POOL_DESTROYING};
 	struct pool_counts counts;
 	pool_counts(agent->pool, &counts);

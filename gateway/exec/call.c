@@ -35,7 +35,8 @@ static void audit_decision(struct call *call, const char *outcome, const char *r
 void call_decide(struct call *call, const char *outcome, const char *reason, const char *code)
 {
 	audit_decision(call, outcome, reason, code);
-	struct metrics_labels labels = {{metrics_value(METRIC_EXEC_DECISIONS, 0, outcome), metrics_value(METRIC_EXEC_DECISIONS, 1, reason)}};
+	struct metrics_labels labels = {
+		{metrics_value(METRIC_EXEC_DECISIONS, 0, outcome), metrics_value(METRIC_EXEC_DECISIONS, 1, reason)}};
 	metrics_add(call->endpoint->options.metrics, METRIC_EXEC_DECISIONS, labels, 1);
 }
 

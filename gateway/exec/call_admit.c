@@ -111,7 +111,8 @@ static void count_policy(struct call *call, const struct admission_answer *answe
 		return;
 	unsigned name = metrics_name(metrics, answer->policy);
 	const char *outcome = answer->code == ADMISSION_GRANTED ? "allow" : "deny";
-	metrics_add(metrics, METRIC_POLICY_DECISIONS, (struct metrics_labels){{name, metrics_value(METRIC_POLICY_DECISIONS, 1, outcome)}}, 1);
+	metrics_add(metrics, METRIC_POLICY_DECISIONS, (struct metrics_labels){{name, metrics_value(METRIC_POLICY_DECISIONS, 1, outcome)}},
+		    1);
 	if (name < METRICS_NAMES)
 		metrics_set(metrics, METRIC_POLICY_VERSION, (struct metrics_labels){{name}}, answer->policy_version);
 }

@@ -93,7 +93,10 @@ static void ask(struct call *call, struct slice exec_id, bool cancels, admission
 	if (call_token(call, call->reply.head) < 0)
 		return;
 	unsigned char address[16];
-	struct admission_request request = {.token = call->token, .exec_id = exec_id, .look = true, .kill = cancels,
+	struct admission_request request = {.token = call->token,
+					    .exec_id = exec_id,
+					    .look = true,
+					    .kill = cancels,
 					    .address = call_address(call, address) ? address : NULL};
 	call->admit_start_us = clock_mono_us();
 	if (admission_decide(call->endpoint->admission, &request, done, call, &call->admission) < 0)

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SIZE ((size_t)700000)
+#define SIZE        ((size_t)700000)
 #define RECORDED_AS "a nonce"
 
 static char content[SIZE + 1]; /* both streams print the beginning of it */
@@ -84,8 +84,8 @@ static void measure(const struct sprite *sprite, const struct check_command *com
 		size_t size = recorded(sprite, i), first = strtoull(command->argv[4 + i], NULL, 10);
 		digest_of(content + (sprite->changes ? 1 : 0), size, whole);
 		digest_of(content, first < size ? first : size, arrived);
-		int len = snprintf(line, sizeof line, "%.*s %zu %s - %s -\n", sprite->no_nonce ? 0 : CHECK_NONCE_LEN, command->input.data, size,
-				   whole, arrived);
+		int len = snprintf(line, sizeof line, "%.*s %zu %s - %s -\n", sprite->no_nonce ? 0 : CHECK_NONCE_LEN, command->input.data,
+				   size, whole, arrived);
 		reply(0, line, (size_t)len);
 	}
 }
@@ -308,15 +308,9 @@ static void test_counted(void **state UNUSED)
 		uint64_t arrived[2], wrote[2];
 		bool reported, look;
 	} rows[] = {
-		{{0, 0}, {0, 0}, true, false},
-		{{4999, 0}, {4999, 0}, true, false},
-		{{4999, 4999}, {4999, 4999}, true, false},
-		{{5000, 0}, {5000, 0}, true, true},
-		{{0, 5000}, {0, 5000}, true, true},
-		{{3, 3}, {4, 3}, true, true},
-		{{3, 3}, {3, 1000000}, true, true},
-		{{4, 3}, {3, 3}, true, true},
-		{{0, 0}, {0, 0}, false, true},
+		{{0, 0}, {0, 0}, true, false},      {{4999, 0}, {4999, 0}, true, false}, {{4999, 4999}, {4999, 4999}, true, false},
+		{{5000, 0}, {5000, 0}, true, true}, {{0, 5000}, {0, 5000}, true, true},  {{3, 3}, {4, 3}, true, true},
+		{{3, 3}, {3, 1000000}, true, true}, {{4, 3}, {3, 3}, true, true},        {{0, 0}, {0, 0}, false, true},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct output arrived[2] = {{.total = rows[i].arrived[0]}, {.total = rows[i].arrived[1]}};

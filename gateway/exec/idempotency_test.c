@@ -18,7 +18,8 @@ static int key_of(const char *value, char out[SHA256_HEX + 1])
 static void test_keys(void **state UNUSED)
 {
 	static const char *const same[][2] = {
-		{"abc", "abc"}, {"\"abc\"", "abc"}, {"  \"abc\" ", "abc"}, {"\"a b\"", "a b"}, {"\"a\\\"b\\\\\"", "\"a\\\"b\\\\\""}, {"'x'", "'x'"},
+		{"abc", "abc"}, {"\"abc\"", "abc"}, {"  \"abc\" ", "abc"}, {"\"a b\"", "a b"}, {"\"a\\\"b\\\\\"", "\"a\\\"b\\\\\""},
+		{"'x'", "'x'"},
 	};
 	static const char *const refused[] = {"", "\"\"", "\"", "a\"b", "\"a\"b\"", "\"a\\b\"", "\"a\\\"", "\x7f", "\xc3\xbc"};
 	char a[SHA256_HEX + 1], b[SHA256_HEX + 1];
@@ -74,6 +75,7 @@ static void test_fingerprints(void **state UNUSED)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_keys), cmocka_unit_test(test_lengths_and_lines), cmocka_unit_test(test_fingerprints)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_keys), cmocka_unit_test(test_lengths_and_lines),
+					   cmocka_unit_test(test_fingerprints)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,7 +42,7 @@ struct exec_job {
 	char command_sha256[SHA256_HEX + 1]; /* "" = not audited */
 
 	/* Filled in by the agent. */
-	int error;                       /* negative: a bug or no memory; answered as 500 */
+	int error;         /* negative: a bug or no memory; answered as 500 */
 	enum exec_outcome outcome;
 	const char *tier;
 	uint64_t wall_ms, output_bytes;

@@ -9,18 +9,17 @@
 
 /* Its one variable has a reserved name, so that none of the caller's can be it. */
 static const char script[] = "IFS= read -r REPLY || exit 125\n"
-                             "unset REPLY\n"
-                             "cd -- \"$1\" || exit 126\n"
-                             "SPRITEGATE_LEFT=$2; shift 2\n"
-                             "while [ \"$SPRITEGATE_LEFT\" -gt 0 ]; do\n"
-                             "export \"$1\" || exit 126; shift; SPRITEGATE_LEFT=$((SPRITEGATE_LEFT - 1))\n"
-                             "done\n"
-                             "unset SPRITEGATE_LEFT\n"
-                             "exec -- \"$@\"\n";
+			     "unset REPLY\n"
+			     "cd -- \"$1\" || exit 126\n"
+			     "SPRITEGATE_LEFT=$2; shift 2\n"
+			     "while [ \"$SPRITEGATE_LEFT\" -gt 0 ]; do\n"
+			     "export \"$1\" || exit 126; shift; SPRITEGATE_LEFT=$((SPRITEGATE_LEFT - 1))\n"
+			     "done\n"
+			     "unset SPRITEGATE_LEFT\n"
+			     "exec -- \"$@\"\n";
 
 /* What a request may hold never turns out to be too long once a Sprite is claimed. */
-_Static_assert(2 * sizeof script + 512 + EXEC_MAX_ARGV_BYTES <= SANDBOX_ARGS_MAX,
-               "the largest request fits a control socket");
+_Static_assert(2 * sizeof script + 512 + EXEC_MAX_ARGV_BYTES <= SANDBOX_ARGS_MAX, "the largest request fits a control socket");
 
 static const char default_cwd[] = "/home/sprite";
 
@@ -49,9 +48,8 @@ int launch_init(struct launch *launch, struct exec_request *request, const char 
 		return -ENOMEM;
 	snprintf(launch->exec_id, sizeof launch->exec_id, "SPRITEGATE_EXEC_ID=%s", exec_id);
 	snprintf(launch->env_count, sizeof launch->env_count, "%zu", request->env_count + 1);
-	const char *const head[] = {
-	        "bash",         "-c", script, RECORD_SHIM, request->cwd ? request->cwd : default_cwd, launch->env_count,
-	        launch->exec_id};
+	const char *const head[] = {"bash",         "-c", script, RECORD_SHIM, request->cwd ? request->cwd : default_cwd, launch->env_count,
+				    launch->exec_id};
 	const char *const shell[] = {"bash", "-lc", request->command};
 	for (size_t i = 0; i < ARRAY_LEN(head); i++)
 		launch->argv[launch->argc++] = head[i];
@@ -79,7 +77,6 @@ struct sandbox_command launch_command(struct launch *launch, bool shim)
 	struct slice input = buf_peek(&launch->input);
 	size_t skip = shim ? SCRIPT_ARGC : 0;
 	launch->argv[SCRIPT_ARGC] = shim ? RECORD_SHIM : "spritegate";
-	return (struct sandbox_command){.argv = launch->argv + skip,
-	                                .argc = launch->argc - skip,
-	                                .input = shim ? input : slice_from(input, launch->nonce_len)};
+	return (struct sandbox_command){
+		.argv = launch->argv + skip, .argc = launch->argc - skip, .input = shim ? input : slice_from(input, launch->nonce_len)};
 }

@@ -88,8 +88,11 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 static void test_command(void **state UNUSED)
 {
 	char text[1024];
-	assert_int_equal(run("{\"command\":\"pwd; echo \\\"$A\\\"; cat; echo $SPRITEGATE_EXEC_ID; exit 7\",\"cwd\":\"/tmp\",\"env\":{\"A\":\"a  b\"},"
-			     "\"stdin\":\"in\\n\"}", true, text, sizeof text), 7);
+	assert_int_equal(
+		run("{\"command\":\"pwd; echo \\\"$A\\\"; cat; echo $SPRITEGATE_EXEC_ID; exit 7\",\"cwd\":\"/tmp\",\"env\":{\"A\":\"a  b\"},"
+		    "\"stdin\":\"in\\n\"}",
+		    true, text, sizeof text),
+		7);
 	assert_string_equal(text, "/tmp\na  b\nin\nid-1\n");
 }
 
@@ -98,7 +101,9 @@ static void test_names(void **state UNUSED)
 {
 	char text[1024];
 	assert_int_equal(run("{\"argv\":[\"bash\",\"-c\",\"echo $count,$REPLY,$i,$n,$1\",\"x\",\"one\"],\"cwd\":\"/\","
-			     "\"env\":{\"count\":\"3\",\"REPLY\":\"r\",\"i\":\"9\",\"n\":\"0\",\"IFS\":\"3\"}}", true, text, sizeof text), 0);
+			     "\"env\":{\"count\":\"3\",\"REPLY\":\"r\",\"i\":\"9\",\"n\":\"0\",\"IFS\":\"3\"}}",
+			     true, text, sizeof text),
+			 0);
 	assert_string_equal(text, "3,r,9,0,one\n");
 	assert_int_equal(run("{\"argv\":[\"env\"],\"cwd\":\"/\"}", true, text, sizeof text), 0);
 	assert_null(strstr(text, "SPRITEGATE_LEFT"));
@@ -190,7 +195,9 @@ static void test_record(void **state UNUSED)
 {
 	char text[1024];
 	nonce = SLICE(NONCE);
-	assert_int_equal(run("{\"command\":\"cat; printf 'a\\\\0b'; echo seen >&2; exit 7\",\"cwd\":\"/\",\"stdin\":\"in\\n\"}", true, text, sizeof text), 7);
+	assert_int_equal(run("{\"command\":\"cat; printf 'a\\\\0b'; echo seen >&2; exit 7\",\"cwd\":\"/\",\"stdin\":\"in\\n\"}", true, text,
+			     sizeof text),
+			 7);
 	check_reported(text, SLICE("in\na\0b"), 6, 5);
 	check_record(RECORD_STDOUT, SLICE("in\na\0b"));
 	check_record(RECORD_STDERR, SLICE("seen\n"));
@@ -209,7 +216,9 @@ static void test_signals(void **state UNUSED)
 	nonce = SLICE(NONCE);
 	assert_int_equal(run("{\"command\":\"kill -KILL $$\",\"cwd\":\"/\"}", true, text, sizeof text), 137);
 	check_reported(text, SLICE(""), 0, 0);
-	assert_int_equal(run("{\"command\":\"trap 'echo asked; exit 3' TERM; echo ready; kill -TERM 0\",\"cwd\":\"/\"}", true, text, sizeof text), 3);
+	assert_int_equal(
+		run("{\"command\":\"trap 'echo asked; exit 3' TERM; echo ready; kill -TERM 0\",\"cwd\":\"/\"}", true, text, sizeof text),
+		3);
 	check_reported(text, SLICE("ready\nasked\n"), 12, 0);
 	/* The shim goes too; what was printed still comes, and the report. */
 	assert_int_equal(run("{\"command\":\"echo last words; kill -KILL 0\",\"cwd\":\"/\"}", true, text, sizeof text), -1);
@@ -225,7 +234,8 @@ static void test_children(void **state UNUSED)
 	for (int i = 0; i < 50 && strncmp(text, "now\nlate\n", 9) != 0; i++)
 		assert_int_equal(run("{\"command\":\"(sleep 0.02; echo late) & echo now\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
 	check_reported(text, SLICE("now\nlate\n"), 9, 0);
-	assert_int_equal(run("{\"command\":\"(sleep 2; echo late) & head -c 60000 /dev/zero\",\"cwd\":\"/tmp\"}", true, text, sizeof text), 0);
+	assert_int_equal(run("{\"command\":\"(sleep 2; echo late) & head -c 60000 /dev/zero\",\"cwd\":\"/tmp\"}", true, text, sizeof text),
+			 0);
 	static const char zeros[60000];
 	check_reported(text, slice_of(zeros, sizeof zeros), sizeof zeros, 0);
 	check_record(RECORD_STDOUT, slice_of(zeros, sizeof zeros));
@@ -264,7 +274,8 @@ static void test_full_disk(void **state UNUSED)
 		assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 		bool much = size > 20;
 		int exit_code = run(much ? "{\"command\":\"echo seen >&2; head -c 60000 /dev/zero\",\"cwd\":\"/\"}"
-		                         : "{\"command\":\"echo seen >&2; echo hi\",\"cwd\":\"/\"}", true, text, sizeof text);
+					 : "{\"command\":\"echo seen >&2; echo hi\",\"cwd\":\"/\"}",
+				    true, text, sizeof text);
 		assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
 		assert_int_equal(exit_code, 0);
 		struct slice wrote = much ? slice_of(zeros, sizeof zeros) : SLICE("hi\n");
@@ -283,7 +294,9 @@ static void test_killed_recorder(void **state UNUSED)
 	nonce = SLICE(NONCE);
 	/* The recorder is the first child of its parent. */
 	assert_int_equal(run("{\"command\":\"read -r recorder rest </proc/$PPID/task/$PPID/children; echo hi; sleep 0.1; "
-	                     "kill -KILL $recorder; exit 0\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
+			     "kill -KILL $recorder; exit 0\",\"cwd\":\"/\"}",
+			     true, text, sizeof text),
+			 0);
 	assert_string_equal(text, "hi\n");
 	check_record(RECORD_STDOUT, SLICE("hi\n"));
 	check_unfinished();
@@ -291,14 +304,15 @@ static void test_killed_recorder(void **state UNUSED)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_command), cmocka_unit_test(test_names), cmocka_unit_test(test_failures),
-		cmocka_unit_test_setup_teardown(test_shim, copy_shim, leave_folder),
-		cmocka_unit_test_setup_teardown(test_record, copy_shim, leave_folder),
-		cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
-		cmocka_unit_test_setup_teardown(test_children, copy_shim, leave_folder),
-		cmocka_unit_test_setup_teardown(test_too_long, copy_shim, leave_folder),
-		cmocka_unit_test_setup_teardown(test_full_disk, copy_shim, leave_folder),
-		cmocka_unit_test_setup_teardown(test_killed_recorder, copy_shim, leave_folder)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_command),
+					   cmocka_unit_test(test_names),
+					   cmocka_unit_test(test_failures),
+					   cmocka_unit_test_setup_teardown(test_shim, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_record, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_children, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_too_long, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_full_disk, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_killed_recorder, copy_shim, leave_folder)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,14 +37,14 @@ struct leases {
 /* --- one side in the words of the other --------------------------------------- */
 
 static const enum lease_code codes[] = {
-        [POOL_REPLY_OK] = LEASE_OK,         [POOL_REPLY_REFUSED] = LEASE_REFUSED, [POOL_REPLY_LOST] = LEASE_LOST,
-        [POOL_REPLY_FENCED] = LEASE_FENCED, [POOL_REPLY_FLUSHED] = LEASE_FLUSHED,
+	[POOL_REPLY_OK] = LEASE_OK,         [POOL_REPLY_REFUSED] = LEASE_REFUSED, [POOL_REPLY_LOST] = LEASE_LOST,
+	[POOL_REPLY_FENCED] = LEASE_FENCED, [POOL_REPLY_FLUSHED] = LEASE_FLUSHED,
 };
 
 static const enum lease_refusal refusals[] = {
-        [POOL_REPLY_RECOVERING] = LEASE_RECOVERING, [POOL_REPLY_FULL] = LEASE_FULL,     [POOL_REPLY_STOCK] = LEASE_STOCK,
-        [POOL_REPLY_BUDGET] = LEASE_BUDGET,         [POOL_REPLY_CLOSED] = LEASE_CLOSED, [POOL_REPLY_NONE] = LEASE_REFUSALS,
-        [POOL_REPLY_LATE] = LEASE_REFUSALS,
+	[POOL_REPLY_RECOVERING] = LEASE_RECOVERING, [POOL_REPLY_FULL] = LEASE_FULL,     [POOL_REPLY_STOCK] = LEASE_STOCK,
+	[POOL_REPLY_BUDGET] = LEASE_BUDGET,         [POOL_REPLY_CLOSED] = LEASE_CLOSED, [POOL_REPLY_NONE] = LEASE_REFUSALS,
+	[POOL_REPLY_LATE] = LEASE_REFUSALS,
 };
 
 static bool read_state(const char *word, enum pool_state *state)
@@ -61,11 +61,11 @@ static bool read_state(const char *word, enum pool_state *state)
 static bool read_record(const struct pool_record *from, struct lease_record *to)
 {
 	*to = (struct lease_record){.owned = from->owned,
-	                            .tenant = from->tenant,
-	                            .uses = from->uses,
-	                            .age_ms = from->age_ms,
-	                            .idle_ms = from->idle_ms,
-	                            .lease_ms = from->lease_ms};
+				    .tenant = from->tenant,
+				    .uses = from->uses,
+				    .age_ms = from->age_ms,
+				    .idle_ms = from->idle_ms,
+				    .lease_ms = from->lease_ms};
 	memcpy(to->name, from->name, sizeof to->name);
 	memcpy(to->exec_id, from->exec_id, sizeof to->exec_id);
 	return read_state(from->state, &to->state);
@@ -73,11 +73,8 @@ static bool read_record(const struct pool_record *from, struct lease_record *to)
 
 static void write_record(const struct lease_record *from, struct pool_record *to)
 {
-	*to = (struct pool_record){.owned = from->owned,
-	                           .tenant = from->tenant,
-	                           .uses = from->uses,
-	                           .age_ms = from->age_ms,
-	                           .lease_ms = from->lease_ms};
+	*to = (struct pool_record){
+		.owned = from->owned, .tenant = from->tenant, .uses = from->uses, .age_ms = from->age_ms, .lease_ms = from->lease_ms};
 	memcpy(to->name, from->name, sizeof to->name);
 	memcpy(to->exec_id, from->exec_id, sizeof to->exec_id);
 	snprintf(to->state, sizeof to->state, "%s", pool_state_name(from->state));
@@ -86,22 +83,22 @@ static void write_record(const struct lease_record *from, struct pool_record *to
 static struct lease_fleet read_fleet(const struct pool_fleet *from)
 {
 	return (struct lease_fleet){
-	        .total = from->total,
-	        .own = from->own,
-	        .warm = from->warm,
-	        .ended = from->ended,
-	        .instances = from->instances,
-	        .others_hot_target = from->others_hot_target,
-	        .others_leased = from->others_leased,
-	        .others_waiting = from->others_waiting,
-	        .others_claims_per_1000s = from->others_claims,
-	        .created = from->created,
-	        .spent_nusd = from->spent_nusd,
-	        .closed_ms = from->closed_ms,
-	        .limit = {.count = from->limit_count, .window_ms = from->limit_window_ms, .left = UINT64_MAX},
-	        .recovering = from->recovering,
-	        .list = from->list,
-	        .superseded = from->superseded,
+		.total = from->total,
+		.own = from->own,
+		.warm = from->warm,
+		.ended = from->ended,
+		.instances = from->instances,
+		.others_hot_target = from->others_hot_target,
+		.others_leased = from->others_leased,
+		.others_waiting = from->others_waiting,
+		.others_claims_per_1000s = from->others_claims,
+		.created = from->created,
+		.spent_nusd = from->spent_nusd,
+		.closed_ms = from->closed_ms,
+		.limit = {.count = from->limit_count, .window_ms = from->limit_window_ms, .left = UINT64_MAX},
+		.recovering = from->recovering,
+		.list = from->list,
+		.superseded = from->superseded,
 	};
 }
 
@@ -139,11 +136,11 @@ static void on_done(void *ctx, const struct pool_store_result *result)
 	DL_DELETE(leases->calls, call);
 	count(leases, call, result);
 	struct lease_result told = {
-	        .code = codes[result->reply.code],
-	        .refusal = refusals[result->reply.refusal],
-	        .retry_after_ms = result->reply.retry_after_ms,
-	        .fresh = result->fresh,
-	        .detail = result->reply.word,
+		.code = codes[result->reply.code],
+		.refusal = refusals[result->reply.refusal],
+		.retry_after_ms = result->reply.retry_after_ms,
+		.fresh = result->fresh,
+		.detail = result->reply.word,
 	};
 	if (result->fleet) {
 		fleet = read_fleet(result->fleet);
@@ -254,14 +251,14 @@ static int beat(void *self, const struct lease_report *report, lease_done done, 
 		return -ENOMEM;
 	call->beats = true;
 	const struct pool_store_report told = {
-	        .hot_target = report->hot_target,
-	        .leased = report->leased,
-	        .waiting = report->waiting,
-	        .claims = report->claims_per_1000s,
-	        .spent_nusd = report->spent_nusd,
-	        .limit_count = report->limit.count,
-	        .limit_window_ms = report->limit.window_ms,
-	        .closed_ms = report->closed_ms,
+		.hot_target = report->hot_target,
+		.leased = report->leased,
+		.waiting = report->waiting,
+		.claims = report->claims_per_1000s,
+		.spent_nusd = report->spent_nusd,
+		.limit_count = report->limit.count,
+		.limit_window_ms = report->limit.window_ms,
+		.closed_ms = report->closed_ms,
 	};
 	return asked(call, pool_store_beat(leases->store, &told, on_done, call));
 }
@@ -273,10 +270,10 @@ static int reserve(void *self, const struct lease_wish *wish, lease_done done, v
 	if (!call)
 		return -ENOMEM;
 	const struct pool_store_wish told = {.name = wish->name,
-	                                     .max = wish->max,
-	                                     .stock = wish->stock,
-	                                     .create_limit = wish->create_limit,
-	                                     .create_window_ms = wish->create_window_ms};
+					     .max = wish->max,
+					     .stock = wish->stock,
+					     .create_limit = wish->create_limit,
+					     .create_window_ms = wish->create_window_ms};
 	return asked(call, pool_store_reserve(leases->store, &told, on_done, call));
 }
 
@@ -298,8 +295,7 @@ static int take(void *self, const struct lease_want *want, lease_done done, void
 	struct call *call = new_call(leases, done, ctx);
 	if (!call)
 		return -ENOMEM;
-	return asked(call,
-	             pool_store_take(leases->store, want->name, pool_state_name(want->to), want->generation, on_done, call));
+	return asked(call, pool_store_take(leases->store, want->name, pool_state_name(want->to), want->generation, on_done, call));
 }
 
 static int adopt(void *self, size_t most, bool own, lease_adopted found, lease_done done, void *ctx)
@@ -344,17 +340,17 @@ static int leave(void *self, lease_done done, void *ctx)
 }
 
 static const struct lease_ops ops = {
-        .listen = listen_to,
-        .join = join,
-        .beat = beat,
-        .reserve = reserve,
-        .note = note,
-        .forget = forget,
-        .take = take,
-        .adopt = adopt,
-        .sweep = sweep,
-        .restore = restore,
-        .leave = leave,
+	.listen = listen_to,
+	.join = join,
+	.beat = beat,
+	.reserve = reserve,
+	.note = note,
+	.forget = forget,
+	.take = take,
+	.adopt = adopt,
+	.sweep = sweep,
+	.restore = restore,
+	.leave = leave,
 };
 
 struct lease_table leases_table(struct leases *leases)
@@ -376,14 +372,14 @@ struct leases *leases_new(const struct leases_options *options)
 	if (!leases)
 		return NULL;
 	const struct pool_store_options store = {
-	        .loop = options->loop,
-	        .redis_url = options->redis_url,
-	        .timeout_ms = options->timeout_ms,
-	        .pool = options->pool,
-	        .instance = instance,
-	        .events = {.revoked = on_revoked, .lost = on_lost, .fenced = on_fenced, .flushed = on_flushed, .ctx = leases},
-	        .on_command = options->on_command,
-	        .command_ctx = options->ctx,
+		.loop = options->loop,
+		.redis_url = options->redis_url,
+		.timeout_ms = options->timeout_ms,
+		.pool = options->pool,
+		.instance = instance,
+		.events = {.revoked = on_revoked, .lost = on_lost, .fenced = on_fenced, .flushed = on_flushed, .ctx = leases},
+		.on_command = options->on_command,
+		.command_ctx = options->ctx,
 	};
 	leases->store = pool_store_new(&store);
 	if (!leases->store) {
@@ -399,7 +395,7 @@ static void on_store_freed(void *ctx)
 	void (*on_freed)(void *) = leases->on_freed;
 	void *freed_ctx = leases->freed_ctx;
 	struct call *call, *next;
-	DL_FOREACH_SAFE(leases->calls, call, next) {
+	DL_FOREACH_SAFE (leases->calls, call, next) {
 		call->done(call->ctx, &(struct lease_result){.code = LEASE_LOST, .detail = "stopped"});
 		free(call);
 	}

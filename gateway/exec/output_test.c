@@ -43,8 +43,14 @@ static void test_head_and_tail(void **state UNUSED)
 	expect(1, SLICE("abc"), "\"\\n[\xe2\x80\xa6 2 bytes cut \xe2\x80\xa6]\\nc\"", "utf-8");
 	expect(0, SLICE("abc"), "\"\\n[\xe2\x80\xa6 3 bytes cut \xe2\x80\xa6]\\n\"", "utf-8");
 	/* the cut goes through a character on both sides: neither half is kept */
-	expect(4, SLICE("a\xc3\xbcxx\xc3\xbc" "b"), "\"a\\n[\xe2\x80\xa6 6 bytes cut \xe2\x80\xa6]\\nb\"", "utf-8");
-	expect(4, SLICE("\xff" "bcdef"), "\"/2JlZg==\"", "base64");
+	expect(4,
+	       SLICE("a\xc3\xbcxx\xc3\xbc"
+		     "b"),
+	       "\"a\\n[\xe2\x80\xa6 6 bytes cut \xe2\x80\xa6]\\nb\"", "utf-8");
+	expect(4,
+	       SLICE("\xff"
+		     "bcdef"),
+	       "\"/2JlZg==\"", "base64");
 }
 
 static void test_outcomes(void **state UNUSED)
@@ -60,12 +66,14 @@ static void test_outcomes(void **state UNUSED)
 		{EXEC_CANCELED, 200, NULL, "\"outcome\":\"canceled\",\"exit_code\":null,", 0},
 		{EXEC_UNKNOWN, 502, "outcome-unknown", "\"may_have_run\":true,\"stdout\":\"partial\"", 0},
 		{EXEC_NOT_STARTED, 503, "not-started", "\"may_have_run\":false,\"retry_after\":1", EXEC_REFUSED_BY_PROVIDER},
-		{EXEC_NOT_STARTED, 503, "temporary-reduced-capacity", "\"retry_after\":1,\"violated-policies\":[\"fleet\"]", EXEC_REFUSED_CAPACITY},
+		{EXEC_NOT_STARTED, 503, "temporary-reduced-capacity", "\"retry_after\":1,\"violated-policies\":[\"fleet\"]",
+		 EXEC_REFUSED_CAPACITY},
 		{EXEC_NOT_STARTED, 422, "invalid-request", "\"may_have_run\":false,\"errors\":[{\"pointer\":\"\",\"detail\":\"why\"}]",
 		 EXEC_REFUSED_TOO_LONG},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct exec_result result = {.outcome = rows[i].outcome, .exit_code = 7, .refusal = rows[i].refusal, .tier = "hot", .detail = "why"};
+		struct exec_result result = {
+			.outcome = rows[i].outcome, .exit_code = 7, .refusal = rows[i].refusal, .tier = "hot", .detail = "why"};
 		struct exec_answer answer;
 		output_init(&result.streams[0], 100);
 		output_init(&result.streams[1], 100);

@@ -4,22 +4,21 @@
 
 #define PATH "/-/agent/exec/"
 
-static const char usage[] =
-	"Run a command in a sandbox: POST /-/agent/exec\n"
-	"\n"
-	"  Authorization: Bearer sgt_…\n"
-	"  Content-Type: application/json\n"
-	"\n"
-	"  {\"command\": \"echo hello\"}             a shell line, run as bash -lc\n"
-	"  {\"argv\": [\"python3\", \"-c\", \"…\"]}     or a program and its arguments\n"
-	"\n"
-	"Optional: stdin (text or {\"base64\": \"…\"}), env (object), cwd (path), timeout_seconds, max_output_bytes.\n"
-	"The answer is JSON: outcome, exit_code, stdout, stderr and how long it took.\n"
-	"With an Idempotency-Key it may be sent again without running again.\n"
-	"With Accept: application/x-ndjson or text/event-stream it comes while the command runs.\n"
-	"GET and DELETE /-/agent/exec/<exec_id> tell of a command and cancel it.\n"
-	"GET /-/agent/exec/quota tells of a token's limits and what is left of them.\n"
-	"All of it for programs: GET /-/agent/exec/openapi.json\n";
+static const char usage[] = "Run a command in a sandbox: POST /-/agent/exec\n"
+			    "\n"
+			    "  Authorization: Bearer sgt_…\n"
+			    "  Content-Type: application/json\n"
+			    "\n"
+			    "  {\"command\": \"echo hello\"}             a shell line, run as bash -lc\n"
+			    "  {\"argv\": [\"python3\", \"-c\", \"…\"]}     or a program and its arguments\n"
+			    "\n"
+			    "Optional: stdin (text or {\"base64\": \"…\"}), env (object), cwd (path), timeout_seconds, max_output_bytes.\n"
+			    "The answer is JSON: outcome, exit_code, stdout, stderr and how long it took.\n"
+			    "With an Idempotency-Key it may be sent again without running again.\n"
+			    "With Accept: application/x-ndjson or text/event-stream it comes while the command runs.\n"
+			    "GET and DELETE /-/agent/exec/<exec_id> tell of a command and cancel it.\n"
+			    "GET /-/agent/exec/quota tells of a token's limits and what is left of them.\n"
+			    "All of it for programs: GET /-/agent/exec/openapi.json\n";
 
 static int reply_text(struct http_request *request, const struct exec_reply *reply, const char *type, struct slice text)
 {

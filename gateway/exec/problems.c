@@ -35,7 +35,8 @@ const struct exec_problem exec_problem_invalid_authorization = {
 	.outcome = "deny",
 	.reason = "invalid_request",
 	.detail = "Authorization must be the word Bearer, a space and one token.",
-	.authenticate = "Bearer realm=\"exec\", error=\"invalid_request\", error_description=\"Authorization must be the word Bearer and one token\"",
+	.authenticate =
+		"Bearer realm=\"exec\", error=\"invalid_request\", error_description=\"Authorization must be the word Bearer and one token\"",
 };
 
 const struct exec_problem exec_problem_token_in_query = {
@@ -103,8 +104,8 @@ static struct exec_problem whole(struct exec_problem problem, int r)
 
 struct exec_problem exec_problem_malformed(const struct json_failure *failure)
 {
-	struct exec_problem problem = {.status = 400, .code = "malformed-request", .outcome = "deny", .reason = "invalid_request",
-				       .extra = BUF_MAX(EXTRA_MAX)};
+	struct exec_problem problem = {
+		.status = 400, .code = "malformed-request", .outcome = "deny", .reason = "invalid_request", .extra = BUF_MAX(EXTRA_MAX)};
 	snprintf(problem.detail, sizeof problem.detail, "The body is not JSON that can be used: %s (byte %zu; pointer says where).",
 		 failure->text, failure->position);
 	int r = buf_append(&problem.extra, SLICE("\"pointer\":"));
@@ -113,7 +114,10 @@ struct exec_problem exec_problem_malformed(const struct json_failure *failure)
 
 struct exec_problem exec_problem_invalid(const struct buf *faults)
 {
-	struct exec_problem problem = {.status = 422, .code = "invalid-request", .outcome = "deny", .reason = "invalid_request",
+	struct exec_problem problem = {.status = 422,
+				       .code = "invalid-request",
+				       .outcome = "deny",
+				       .reason = "invalid_request",
 				       .detail = "Some fields cannot be used; errors says which and why.",
 				       .extra = BUF_MAX(faults->len + 64)};
 	int r = buf_printf(&problem.extra, "\"errors\":%.*s", SLICE_FMT(buf_peek(faults)));
@@ -122,8 +126,8 @@ struct exec_problem exec_problem_invalid(const struct buf *faults)
 
 struct exec_problem exec_problem_too_large(const char *what, uint64_t limit)
 {
-	struct exec_problem problem = {.status = 413, .code = "body-too-large", .outcome = "deny", .reason = "body_limit",
-				       .extra = BUF_MAX(EXTRA_MAX)};
+	struct exec_problem problem = {
+		.status = 413, .code = "body-too-large", .outcome = "deny", .reason = "body_limit", .extra = BUF_MAX(EXTRA_MAX)};
 	snprintf(problem.detail, sizeof problem.detail, "The %s is larger than the limit of %" PRIu64 " bytes.", what, limit);
 	int r = buf_printf(&problem.extra, "\"limit_bytes\":%" PRIu64, limit);
 	return whole(problem, r);
@@ -131,7 +135,10 @@ struct exec_problem exec_problem_too_large(const char *what, uint64_t limit)
 
 struct exec_problem exec_problem_abuse(uint64_t wait_ms)
 {
-	struct exec_problem problem = {.status = 429, .code = "abnormal-usage", .outcome = "deny", .reason = "abnormal_usage",
+	struct exec_problem problem = {.status = 429,
+				       .code = "abnormal-usage",
+				       .outcome = "deny",
+				       .reason = "abnormal_usage",
 				       .retry_after_s = exec_retry_after_seconds(wait_ms),
 				       .detail = "Too many wrong tokens came from this address; a valid one is accepted at any time.",
 				       .extra = BUF_MAX(EXTRA_MAX)};
@@ -141,7 +148,10 @@ struct exec_problem exec_problem_abuse(uint64_t wait_ms)
 
 struct exec_problem exec_problem_scope(void)
 {
-	struct exec_problem problem = {.status = 403, .code = "insufficient-scope", .outcome = "deny", .reason = "scope",
+	struct exec_problem problem = {.status = 403,
+				       .code = "insufficient-scope",
+				       .outcome = "deny",
+				       .reason = "scope",
 				       .detail = "The token may not run commands.",
 				       .authenticate = "Bearer realm=\"exec\", error=\"insufficient_scope\", scope=\"exec:run\"",
 				       .extra = BUF_MAX(EXTRA_MAX)};
@@ -172,7 +182,10 @@ static int put_denial(struct buf *extra, const char *what, const char *name, con
 
 struct exec_problem exec_problem_denied(const char *program, const struct admission_answer *answer)
 {
-	struct exec_problem problem = {.status = 403, .code = "command-denied", .outcome = "deny", .reason = "command",
+	struct exec_problem problem = {.status = 403,
+				       .code = "command-denied",
+				       .outcome = "deny",
+				       .reason = "command",
 				       .detail = "The token's policy does not allow this program.",
 				       .extra = BUF_MAX(EXTRA_MAX)};
 	int r = put_denial(&problem.extra, "command", program, answer);
@@ -181,7 +194,10 @@ struct exec_problem exec_problem_denied(const char *program, const struct admiss
 
 struct exec_problem exec_problem_variable(const struct admission_answer *answer)
 {
-	struct exec_problem problem = {.status = 403, .code = "environment-denied", .outcome = "deny", .reason = "environment",
+	struct exec_problem problem = {.status = 403,
+				       .code = "environment-denied",
+				       .outcome = "deny",
+				       .reason = "environment",
 				       .detail = "The token's policy does not allow this environment variable.",
 				       .extra = BUF_MAX(EXTRA_MAX)};
 	int r = put_denial(&problem.extra, "variable", answer->variable, answer);
@@ -190,7 +206,10 @@ struct exec_problem exec_problem_variable(const struct admission_answer *answer)
 
 struct exec_problem exec_problem_network(const struct admission_answer *answer)
 {
-	struct exec_problem problem = {.status = 403, .code = "ip-denied", .outcome = "deny", .reason = "network",
+	struct exec_problem problem = {.status = 403,
+				       .code = "ip-denied",
+				       .outcome = "deny",
+				       .reason = "network",
 				       .detail = "The token may not be used from this address.",
 				       .extra = BUF_MAX(EXTRA_MAX)};
 	int r = put_policy(&problem.extra, answer);
@@ -220,8 +239,12 @@ struct exec_problem exec_problem_quota(const struct admission_answer *answer)
 	/* A day's budget starts anew for everybody at a time that Exec-Budget tells: a later one would contradict it. */
 	bool budget = strstr(answer->violated, "budget\"");
 	const char *reason = strstr(answer->violated, "concurrency") ? "concurrency" : budget ? "budget" : "rate";
-	struct exec_problem problem = {.status = 429, .code = "quota-exceeded", .outcome = "deny", .reason = reason,
-				       .retry_after_s = budget ? seconds_up(answer->retry_after_ms) : exec_retry_after_seconds(answer->retry_after_ms),
+	struct exec_problem problem = {.status = 429,
+				       .code = "quota-exceeded",
+				       .outcome = "deny",
+				       .reason = reason,
+				       .retry_after_s = budget ? seconds_up(answer->retry_after_ms)
+							       : exec_retry_after_seconds(answer->retry_after_ms),
 				       .detail = "One of the token's limits is used up; violated-policies names it.",
 				       .extra = BUF_MAX(EXTRA_MAX)};
 	int r = buf_printf(&problem.extra, "\"violated-policies\":%s,\"retry_after\":%" PRIu64, answer->violated, problem.retry_after_s);
@@ -239,8 +262,12 @@ static int put_prior(struct buf *extra, const struct admission_answer *answer)
 
 struct exec_problem exec_problem_in_progress(const struct admission_answer *answer)
 {
-	struct exec_problem problem = {.status = 409, .code = "idempotency-in-progress", .outcome = "deny", .reason = "idempotency",
-				       .retry_after_s = 2, .detail = "The command that this Idempotency-Key has started is still running.",
+	struct exec_problem problem = {.status = 409,
+				       .code = "idempotency-in-progress",
+				       .outcome = "deny",
+				       .reason = "idempotency",
+				       .retry_after_s = 2,
+				       .detail = "The command that this Idempotency-Key has started is still running.",
 				       .extra = BUF_MAX(EXTRA_MAX)};
 	int r = put_prior(&problem.extra, answer);
 	return whole(problem, r < 0 ? r : buf_append(&problem.extra, SLICE(",\"retry_after\":2")));
@@ -248,7 +275,10 @@ struct exec_problem exec_problem_in_progress(const struct admission_answer *answ
 
 struct exec_problem exec_problem_forgotten(const struct admission_answer *answer)
 {
-	struct exec_problem problem = {.status = 409, .code = "idempotency-forgotten", .outcome = "deny", .reason = "idempotency",
+	struct exec_problem problem = {.status = 409,
+				       .code = "idempotency-forgotten",
+				       .outcome = "deny",
+				       .reason = "idempotency",
 				       .detail = "This Idempotency-Key has started a command, and how it ended is not known any more.",
 				       .extra = BUF_MAX(EXTRA_MAX)};
 	return whole(problem, put_prior(&problem.extra, answer));
@@ -256,15 +286,22 @@ struct exec_problem exec_problem_forgotten(const struct admission_answer *answer
 
 struct exec_problem exec_problem_unavailable(const struct admission_answer *answer)
 {
-	return (struct exec_problem){.status = 503, .code = "policy-unavailable", .outcome = "error", .reason = "unavailable",
+	return (struct exec_problem){.status = 503,
+				     .code = "policy-unavailable",
+				     .outcome = "error",
+				     .reason = "unavailable",
 				     .detail = "The store of tokens and limits does not answer; nothing was run.",
 				     .retry_after_s = exec_retry_after_seconds(answer->retry_after_ms)};
 }
 
 struct exec_problem exec_problem_capacity(const char *reason, const char *detail)
 {
-	struct exec_problem problem = {.status = 503, .code = "temporary-reduced-capacity", .outcome = "error", .reason = reason,
-				       .retry_after_s = 2, .extra = BUF_MAX(EXTRA_MAX)};
+	struct exec_problem problem = {.status = 503,
+				       .code = "temporary-reduced-capacity",
+				       .outcome = "error",
+				       .reason = reason,
+				       .retry_after_s = 2,
+				       .extra = BUF_MAX(EXTRA_MAX)};
 	snprintf(problem.detail, sizeof problem.detail, "%s", detail);
 	int r = buf_append(&problem.extra, SLICE("\"violated-policies\":[\"fleet\"],\"retry_after\":2"));
 	return whole(problem, r);

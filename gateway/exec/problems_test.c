@@ -26,7 +26,8 @@ static void test_quota(void **state UNUSED)
 	expect(exec_problem_quota(&answer), 429, "quota-exceeded", "budget",
 	       "\"violated-policies\":[\"budget\"],\"retry_after\":86001,\"budget\":{\"limit\":600000,\"used\":1000,\"held\":30000,\"reset\":86001}");
 	answer = (struct admission_answer){.violated = "[\"rate\",\"actor-concurrency\"]", .retry_after_ms = 1};
-	expect(exec_problem_quota(&answer), 429, "quota-exceeded", "concurrency", "\"violated-policies\":[\"rate\",\"actor-concurrency\"],\"retry_after\":1");
+	expect(exec_problem_quota(&answer), 429, "quota-exceeded", "concurrency",
+	       "\"violated-policies\":[\"rate\",\"actor-concurrency\"],\"retry_after\":1");
 }
 
 /* A name is cut between characters, and a policy told only when there is one. */
@@ -40,7 +41,8 @@ static void test_denied(void **state UNUSED)
 	snprintf(extra, sizeof extra, "\"command\":\"%.255s\"", program);
 	expect(exec_problem_denied(program, &answer), 403, "command-denied", "command", extra);
 	strcpy(answer.policy, "agents");
-	expect(exec_problem_denied("ls", &answer), 403, "command-denied", "command", "\"command\":\"ls\",\"policy\":\"agents\",\"policy_version\":3");
+	expect(exec_problem_denied("ls", &answer), 403, "command-denied", "command",
+	       "\"command\":\"ls\",\"policy\":\"agents\",\"policy_version\":3");
 	strcpy(answer.variable, "PATH");
 	expect(exec_problem_variable(&answer), 403, "environment-denied", "environment",
 	       "\"variable\":\"PATH\",\"policy\":\"agents\",\"policy_version\":3");

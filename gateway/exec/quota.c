@@ -31,9 +31,9 @@ static int put_budget(struct buf *out, const char *name, const char *unit, uint6
 {
 	if (!limit)
 		return buf_printf(out, ",\"%s\":null", name);
-	return buf_printf(out,
-			  ",\"%s\":{\"limit_%s\":%" PRIu64 ",\"used_%s\":%" PRIu64 ",\"held_%s\":%" PRIu64 ",\"reset_seconds\":%" PRIu64 "}",
-			  name, unit, limit, unit, used, unit, held, seconds(reset_us));
+	return buf_printf(
+		out, ",\"%s\":{\"limit_%s\":%" PRIu64 ",\"used_%s\":%" PRIu64 ",\"held_%s\":%" PRIu64 ",\"reset_seconds\":%" PRIu64 "}",
+		name, unit, limit, unit, used, unit, held, seconds(reset_us));
 }
 
 static int put_limits(struct buf *out, const struct fields_state *state)

@@ -12,8 +12,8 @@ static bool is_token68(struct slice text)
 		text.len--;
 	for (size_t i = 0; i < text.len; i++) {
 		char c = text.data[i];
-		bool ok = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' || c == '.' ||
-			  c == '_' || c == '~' || c == '+' || c == '/';
+		bool ok = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' || c == '.' || c == '_' ||
+			  c == '~' || c == '+' || c == '/';
 		if (!ok)
 			return false;
 	}
@@ -65,8 +65,9 @@ int exec_reply_add_cors(struct http_fields *fields, const struct http_head *head
 		return 0;
 	int r = exec_reply_add(fields, SLICE("Access-Control-Allow-Origin"), "*");
 	return r ? r
-		 : exec_reply_add(fields, SLICE("Access-Control-Expose-Headers"),
-		       "Retry-After, RateLimit, RateLimit-Policy, Exec-Budget, Exec-Usage, X-Exec-Id, X-Request-Id, Server-Timing, Idempotency-Replayed");
+		 : exec_reply_add(
+			   fields, SLICE("Access-Control-Expose-Headers"),
+			   "Retry-After, RateLimit, RateLimit-Policy, Exec-Budget, Exec-Usage, X-Exec-Id, X-Request-Id, Server-Timing, Idempotency-Replayed");
 }
 
 static int add_common(struct http_fields *fields, const struct exec_reply *reply)
@@ -129,8 +130,7 @@ int exec_reply_job_body(const struct exec_reply *reply, const struct exec_job *j
 }
 
 /* http_request_respond_problem() is for problems without a command's output. */
-static int reply_job_problem(struct http_request *request, const struct exec_reply *reply, struct exec_job *job,
-			     struct http_fields *fields)
+static int reply_job_problem(struct http_request *request, const struct exec_reply *reply, struct exec_job *job, struct http_fields *fields)
 {
 	CLEANUP(buf_deinit) struct buf body = BUF_MAX(EXEC_ANSWER_MAX + 4096);
 	char retry_after[24] = "";
@@ -151,7 +151,8 @@ int exec_reply_job(struct http_request *request, const struct exec_reply *reply,
 		return -1;
 	if (job->answer.code)
 		return reply_job_problem(request, reply, job, &fields);
-	if (exec_reply_add(&fields, SLICE("Content-Type"), "application/json") || exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") ||
+	if (exec_reply_add(&fields, SLICE("Content-Type"), "application/json") ||
+	    exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") ||
 	    exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff"))
 		return -1;
 	return http_request_respond_buf(request, 200, &fields, &job->answer.body);
@@ -164,7 +165,8 @@ int exec_reply_stream(struct http_request *request, const struct exec_reply *rep
 	char timing[64];
 	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
 	if (http_fields_add(&fields, SLICE("Content-Type"), exec_content_type(format)) != 0 ||
-	    exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") || exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff") ||
+	    exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") ||
+	    exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff") ||
 	    exec_reply_add(&fields, SLICE("Server-Timing"), timing) || add_common(&fields, reply))
 		return -1;
 	return http_request_respond_stream(request, 200, &fields, HTTP_LENGTH_UNKNOWN);
@@ -175,9 +177,10 @@ int exec_reply_json(struct http_request *request, const struct exec_reply *reply
 	struct http_fields fields = {0};
 	char timing[64];
 	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
-	if (exec_reply_add(&fields, SLICE("Content-Type"), "application/json") || exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") ||
-	    exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff") || exec_reply_add(&fields, SLICE("Server-Timing"), timing) ||
-	    add_common(&fields, reply))
+	if (exec_reply_add(&fields, SLICE("Content-Type"), "application/json") ||
+	    exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") ||
+	    exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff") ||
+	    exec_reply_add(&fields, SLICE("Server-Timing"), timing) || add_common(&fields, reply))
 		return -1;
 	return http_request_respond(request, status, &fields, body);
 }

@@ -88,6 +88,6 @@ static void test_media_type(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_bearer), cmocka_unit_test(test_media_type),
-					    cmocka_unit_test(test_two_authorizations), cmocka_unit_test(test_large_problem)};
+					   cmocka_unit_test(test_two_authorizations), cmocka_unit_test(test_large_problem)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 #define SIZE_LEN 16
-#define SURELY (1 + 8) /* no output goes on like a report for so long by chance */
+#define SURELY   (1 + 8) /* no output goes on like a report for so long by chance */
 
 int report_init(struct report *report)
 {

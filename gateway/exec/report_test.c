@@ -10,8 +10,8 @@
 
 #include <stdio.h>
 
-#define SIZES                                                                                                          \
-	"00000000000000ff"                                                                                             \
+#define SIZES              \
+	"00000000000000ff" \
 	"0000000100000000"
 
 static struct report report;
@@ -49,20 +49,20 @@ static void check_out(struct slice wanted)
 	buf_deinit(&out);
 }
 
-#define REPORT                                                                                                         \
-	"\x1e"                                                                                                         \
+#define REPORT \
+	"\x1e" \
 	"0123456789abcdef0123456789abcdef" SIZES
 
 static void test_report(void **state UNUSED)
 {
 	static const struct slice outputs[] = {{"", 0},
-	                                       {"hello\n", 6},
-	                                       {"\x1e", 1},
-	                                       {"\x1e"
-	                                        "0123",
-	                                        5},
-	                                       {"a\x1e\x1e\x1e", 4},
-	                                       {"a\0b", 3}};
+					       {"hello\n", 6},
+					       {"\x1e", 1},
+					       {"\x1e"
+						"0123",
+						5},
+					       {"a\x1e\x1e\x1e", 4},
+					       {"a\0b", 3}};
 	char text[256];
 	for (size_t i = 0; i < ARRAY_LEN(outputs); i++)
 		for (size_t step = 1; step < 100; step++) {
@@ -82,19 +82,19 @@ static void test_report(void **state UNUSED)
 static void test_none(void **state UNUSED)
 {
 	static const struct slice outputs[] = {
-	        SLICE(""),
-	        SLICE("hello"),
-	        SLICE("\x1e"),
-	        SLICE("\x1e"
-	              "0123456"),
-	        SLICE("\x1e"
-	              "0123456789abcdef0123456789abcdee" SIZES),
-	        SLICE("\x1e"
-	              "0123456789abcdef0123456789abcdef"
-	              "00000000000000fF"
-	              "0000000100000000"),
-	        SLICE(REPORT "more"),
-	        SLICE(REPORT REPORT "\n"),
+		SLICE(""),
+		SLICE("hello"),
+		SLICE("\x1e"),
+		SLICE("\x1e"
+		      "0123456"),
+		SLICE("\x1e"
+		      "0123456789abcdef0123456789abcdee" SIZES),
+		SLICE("\x1e"
+		      "0123456789abcdef0123456789abcdef"
+		      "00000000000000fF"
+		      "0000000100000000"),
+		SLICE(REPORT "more"),
+		SLICE(REPORT REPORT "\n"),
 	};
 	for (size_t i = 0; i < ARRAY_LEN(outputs); i++)
 		for (size_t step = 1; step < 140; step++) {
@@ -127,12 +127,12 @@ static void test_at_once(void **state UNUSED)
 	feed(SLICE("a prompt> "), 3);
 	check_out(SLICE("a prompt> "));
 	feed(SLICE("x\x1e"
-	           "0"),
+		   "0"),
 	     1);
 	check_out(SLICE("x"));
 	feed(SLICE("y"), 1);
 	check_out(SLICE("\x1e"
-	                "0y"));
+			"0y"));
 }
 
 static void test_nonces_differ(void **state UNUSED)
@@ -147,9 +147,9 @@ static void test_nonces_differ(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_report, set_up, tear_down),
-	                                   cmocka_unit_test_setup_teardown(test_none, set_up, tear_down),
-	                                   cmocka_unit_test_setup_teardown(test_cut, set_up, tear_down),
-	                                   cmocka_unit_test_setup_teardown(test_at_once, set_up, tear_down),
-	                                   cmocka_unit_test_setup_teardown(test_nonces_differ, set_up, tear_down)};
+					   cmocka_unit_test_setup_teardown(test_none, set_up, tear_down),
+					   cmocka_unit_test_setup_teardown(test_cut, set_up, tear_down),
+					   cmocka_unit_test_setup_teardown(test_at_once, set_up, tear_down),
+					   cmocka_unit_test_setup_teardown(test_nonces_differ, set_up, tear_down)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

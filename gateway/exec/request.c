@@ -213,8 +213,7 @@ static void read_env(struct reading *reading, json_t *value)
 		reading->error = -ENOMEM;
 		return;
 	}
-	json_object_foreach (value, name, member)
-		read_variable(reading, name, member);
+	json_object_foreach(value, name, member) read_variable(reading, name, member);
 }
 
 static void read_cwd(struct reading *reading, const json_t *value)
@@ -286,8 +285,7 @@ static void read_object(struct reading *reading)
 		fault(reading, "", "must be an object, is %s", type_name(root));
 		return;
 	}
-	json_object_foreach (root, key, value)
-		read_member(reading, key, value);
+	json_object_foreach(root, key, value) read_member(reading, key, value);
 	bool command = json_object_get(root, "command"), argv = json_object_get(root, "argv");
 	if (command == argv)
 		fault(reading, "", command ? "has both command and argv, allowed is one of them" : "must have command or argv");

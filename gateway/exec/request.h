@@ -18,9 +18,9 @@
 
 /* One argument of execve(2) may have 128 KiB with its NUL (MAX_ARG_STRLEN). */
 #define EXEC_MAX_ARG_BYTES  131071
-#define EXEC_MAX_ARGS	    1024
+#define EXEC_MAX_ARGS       1024
 #define EXEC_MAX_ARGV_BYTES (500 * 1024) /* command or argv, env and cwd together, as JSON strings with commas */
-#define EXEC_MAX_ENV	    256
+#define EXEC_MAX_ENV        256
 #define EXEC_MAX_CWD_BYTES  4096
 
 struct exec_request {

@@ -71,8 +71,13 @@ static void test_argv_and_base64(void **state UNUSED)
 
 static void test_malformed(void **state UNUSED)
 {
-	static const char *const bodies[] = {"", "{", "{\"command\":\"a\"} x", "{\"command\":\"a\",\"command\":\"b\"}", "{\"command\":\"\\u0000\"}",
-					     "{\"command\":\"\xff\"}", "nul"};
+	static const char *const bodies[] = {"",
+					     "{",
+					     "{\"command\":\"a\"} x",
+					     "{\"command\":\"a\",\"command\":\"b\"}",
+					     "{\"command\":\"\\u0000\"}",
+					     "{\"command\":\"\xff\"}",
+					     "nul"};
 	for (size_t i = 0; i < ARRAY_LEN(bodies); i++)
 		parse(bodies[i], EXEC_REQUEST_MALFORMED, NULL);
 	char deep[128];
@@ -185,9 +190,9 @@ static void test_launch(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fields), cmocka_unit_test(test_large_numbers),	cmocka_unit_test(test_argv_and_base64), cmocka_unit_test(test_malformed),
-		cmocka_unit_test(test_invalid), cmocka_unit_test(test_limits),		cmocka_unit_test(test_launch),
-		cmocka_unit_test(test_many_faults), cmocka_unit_test(test_sum),
+		cmocka_unit_test(test_fields),    cmocka_unit_test(test_large_numbers), cmocka_unit_test(test_argv_and_base64),
+		cmocka_unit_test(test_malformed), cmocka_unit_test(test_invalid),       cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_launch),    cmocka_unit_test(test_many_faults),   cmocka_unit_test(test_sum),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

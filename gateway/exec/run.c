@@ -14,9 +14,9 @@
 #define KILL_GRACE_MS 1000
 #define LINGER_MS     250
 #define CHECK_MS      10000 /* the lease lasts 15 s longer than the command may, killing takes 3 */
-#define PING_MS	      15000 /* a stream that is silent so long says that it is alive */
+#define PING_MS       15000 /* a stream that is silent so long says that it is alive */
 #define OPEN_LEAST_MS 1000 /* the lease's 15 s have this left, after killing and checking */
-#define TRIES	      2
+#define TRIES         2
 
 enum run_state { CLAIMING, OPENING, RUNNING, TERMINATING, KILLING, CHECKING, LINGERING, FREED };
 
@@ -84,7 +84,8 @@ static void settle(struct run *run, bool failed)
 	CLEANUP(buf_deinit) struct buf stored = BUF_MAX(owner->result_bytes + STORED_HEAD_MAX);
 	bool keeps = owner->result_bytes && !failed && stored_write(job, &run->result, refund, owner->result_bytes, &stored) == 0;
 	struct admission_result ended = {.exec_id = slice_str(job->message.exec_id), .text = buf_peek(&stored), .keep_ms = STORED_KEEP_MS};
-	int r = admission_settle(owner->settlement, &job->lease, run->result.run_us / 1000, output_bytes(run), refund, keeps ? &ended : NULL);
+	int r = admission_settle(owner->settlement, &job->lease, run->result.run_us / 1000, output_bytes(run), refund,
+				 keeps ? &ended : NULL);
 	if (r != 0)
 		log_warning("exec %s: its lease could not be settled and will end by itself", run->job->message.exec_id);
 }
@@ -378,7 +379,10 @@ static void on_granted(void *ctx, const struct pool_grant *grant)
 		return;
 	}
 	bool late = grant->code == POOL_E_UNAVAILABLE || grant->code == POOL_E_DEADLINE, stopping = grant->code == POOL_E_STOPPING;
-	refuse(run, late ? EXEC_REFUSED_BY_PROVIDER : stopping ? EXEC_REFUSED_DRAINING : EXEC_REFUSED_CAPACITY,
+	refuse(run,
+	       late       ? EXEC_REFUSED_BY_PROVIDER
+	       : stopping ? EXEC_REFUSED_DRAINING
+			  : EXEC_REFUSED_CAPACITY,
 	       grant->retry_after_ms, grant->detail);
 }
 

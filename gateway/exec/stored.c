@@ -7,8 +7,8 @@ static int put_whole(const struct exec_job *job, struct buf *out)
 	const struct exec_answer *answer = &job->answer;
 	if (!answer->code)
 		return buf_append(out, buf_peek(&answer->body));
-	struct http_problem problem = {.status = answer->status, .code = answer->code, .detail = slice_str(answer->detail),
-				       .extra = buf_peek(&answer->body)};
+	struct http_problem problem = {
+		.status = answer->status, .code = answer->code, .detail = slice_str(answer->detail), .extra = buf_peek(&answer->body)};
 	return http_problem_write(&problem, out);
 }
 
@@ -34,7 +34,8 @@ bool stored_read(struct slice text, unsigned *status, struct slice *object)
 {
 	struct slice line, word;
 	uint64_t number;
-	if (!slice_next(&text, '\n', &line) || !slice_next(&line, ' ', &word) || slice_to_u64(word, 599, &number) < 0 || number < 200 || !text.len || text.data[0] != '{')
+	if (!slice_next(&text, '\n', &line) || !slice_next(&line, ' ', &word) || slice_to_u64(word, 599, &number) < 0 || number < 200 ||
+	    !text.len || text.data[0] != '{')
 		return false;
 	*status = (unsigned)number;
 	*object = text;

@@ -52,7 +52,8 @@ static void test_characters(void **state UNUSED)
 				static const char head[] = "{\"type\":\"stdout\",\"data\":\"", tail[] = "\",\"encoding\":\"utf-8\"}";
 				if (slice_has_prefix(line, SLICE(head)))
 					assert_int_equal(buf_append(&data, slice_of(line.data + sizeof head - 1,
-										    line.len - sizeof head - sizeof tail + 2)), 0);
+										    line.len - sizeof head - sizeof tail + 2)),
+							 0);
 			}
 			is_text(&data, text);
 			assert_false(stream.outputs[0].binary);
@@ -87,10 +88,13 @@ static void test_result(void **state UNUSED)
 	struct stream stream;
 	stream_init(&stream, STREAM_NDJSON);
 	finish(&stream, 100, SLICE("a\xe2\x82"), &unfinished, &answer);
-	assert_true(has(&unfinished, "\"data\":\"a\",\"encoding\":\"utf-8\"}\n{\"type\":\"stdout\",\"data\":\"4oI=\",\"encoding\":\"base64\"}\n"));
-	assert_true(has(&unfinished, "{\"type\":\"result\",\"ok\":false,\"exec_id\":\"" ID "\",\"outcome\":\"unknown\",\"exit_code\":null"));
+	assert_true(has(&unfinished,
+			"\"data\":\"a\",\"encoding\":\"utf-8\"}\n{\"type\":\"stdout\",\"data\":\"4oI=\",\"encoding\":\"base64\"}\n"));
+	assert_true(
+		has(&unfinished, "{\"type\":\"result\",\"ok\":false,\"exec_id\":\"" ID "\",\"outcome\":\"unknown\",\"exit_code\":null"));
 	assert_true(has(&unfinished, "\"encoding\":{\"stdout\":\"base64\",\"stderr\":\"utf-8\"},\"stdout_bytes\":3"));
-	assert_true(has(&unfinished, ",\"status\":502,\"code\":\"outcome-unknown\",\"may_have_run\":true,\"detail\":\"The connection broke.\"}\n"));
+	assert_true(has(&unfinished,
+			",\"status\":502,\"code\":\"outcome-unknown\",\"may_have_run\":true,\"detail\":\"The connection broke.\"}\n"));
 	assert_string_equal(answer.code, "outcome-unknown");
 	assert_int_equal(answer.body.len, 0);
 

@@ -73,7 +73,7 @@ static void test_flood(void **state UNUSED)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_burst_and_refill), cmocka_unit_test(test_networks), cmocka_unit_test(test_off),
-					   cmocka_unit_test(test_flood)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_burst_and_refill), cmocka_unit_test(test_networks),
+					   cmocka_unit_test(test_off), cmocka_unit_test(test_flood)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

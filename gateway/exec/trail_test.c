@@ -33,9 +33,11 @@ static void test_a_shell_line(void **state UNUSED)
 static void test_arguments(void **state UNUSED)
 {
 	check("{\"argv\":[\"ls\",\"-l a\"]}", "a949a7c28c4f5d7e8b34b598db8df0e02baa54f3d4481f4c8aa76217df9bc2d3", "[\"ls\",\"-l a\"]");
-	check("{\"argv\":[\"ls\",\"-l\",\"a\"]}", "a93ea036eb79867bf2ce2b53e65fd2a37871a29676ce244e3dc028d1d05d2888", "[\"ls\",\"-l\",\"a\"]");
+	check("{\"argv\":[\"ls\",\"-l\",\"a\"]}", "a93ea036eb79867bf2ce2b53e65fd2a37871a29676ce244e3dc028d1d05d2888",
+	      "[\"ls\",\"-l\",\"a\"]");
 	/* The same command said in two ways has one name. */
-	check("{\"argv\":[\"bash\",\"-lc\",\"true\"]}", "09b4b3e88d3e604944ca6c63fbda99cffc979c4a24ea446d0bd7c4507de28a7d", "[\"bash\",\"-lc\",\"true\"]");
+	check("{\"argv\":[\"bash\",\"-lc\",\"true\"]}", "09b4b3e88d3e604944ca6c63fbda99cffc979c4a24ea446d0bd7c4507de28a7d",
+	      "[\"bash\",\"-lc\",\"true\"]");
 }
 
 int main(void)

@@ -30,8 +30,7 @@ static ssize_t on_read(void *ctx, uint64_t position UNUSED, char *into, size_t r
 		if (request->ended && request->short_answer)
 			return end_with(request, MHD_CONTENT_READER_END_WITH_ERROR);
 		if (request->ended)
-			return chunked ? MHD_CONTENT_READER_END_OF_STREAM
-			               : end_with(request, MHD_CONTENT_READER_END_OF_STREAM);
+			return chunked ? MHD_CONTENT_READER_END_OF_STREAM : end_with(request, MHD_CONTENT_READER_END_OF_STREAM);
 		request_suspend(request);
 		return 0;
 	}
@@ -49,8 +48,7 @@ static ssize_t on_read(void *ctx, uint64_t position UNUSED, char *into, size_t r
 static struct MHD_Response *from_memory(struct slice bytes)
 {
 	static char none[] = "";
-	return MHD_create_response_from_buffer(bytes.len, bytes.len ? (void *)(uintptr_t)bytes.data : none,
-	                                       MHD_RESPMEM_PERSISTENT);
+	return MHD_create_response_from_buffer(bytes.len, bytes.len ? (void *)(uintptr_t)bytes.data : none, MHD_RESPMEM_PERSISTENT);
 }
 
 static struct MHD_Response *create(struct http_request *request)

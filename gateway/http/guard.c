@@ -5,8 +5,7 @@
 
 #define METHOD_MAX 32
 
-static bool refuse(struct http_guard_verdict *verdict, enum http_guard_reason reason, unsigned status, const char *code,
-		   const char *detail)
+static bool refuse(struct http_guard_verdict *verdict, enum http_guard_reason reason, unsigned status, const char *code, const char *detail)
 {
 	verdict->reason = reason;
 	verdict->status = status;
@@ -32,8 +31,7 @@ static bool check_version(struct slice version, struct http_guard_verdict *verdi
 	return refuse(verdict, HTTP_GUARD_VERSION, 505, "version-not-supported", "Only HTTP/1.1 and HTTP/1.0 are spoken here.");
 }
 
-static bool check_size(const struct http_guard_input *input, const struct http_guard_limits *limits,
-		       struct http_guard_verdict *verdict)
+static bool check_size(const struct http_guard_input *input, const struct http_guard_limits *limits, struct http_guard_verdict *verdict)
 {
 	size_t line = input->method.len + input->target.len + input->version.len + 4, total = line;
 	for (size_t i = 0; i < input->fields->count; i++)
@@ -45,8 +43,7 @@ static bool check_size(const struct http_guard_input *input, const struct http_g
 	if (line > limits->max_head / 2)
 		return refuse(verdict, HTTP_GUARD_TARGET_LIMIT, 414, "target-too-large",
 			      "The request target is longer than MAX_HEAD_BYTES allows.");
-	return refuse(verdict, HTTP_GUARD_HEADER_LIMIT, 431, "header-too-large",
-		      "The request head is larger than MAX_HEAD_BYTES allows.");
+	return refuse(verdict, HTTP_GUARD_HEADER_LIMIT, 431, "header-too-large", "The request head is larger than MAX_HEAD_BYTES allows.");
 }
 
 /* Our own paths have methods of their own, and say themselves which. */
@@ -204,8 +201,7 @@ static bool check_target(const struct http_guard_input *input, struct http_guard
 	return true;
 }
 
-void http_guard_check(const struct http_guard_input *input, const struct http_guard_limits *limits,
-		      struct http_guard_verdict *verdict)
+void http_guard_check(const struct http_guard_input *input, const struct http_guard_limits *limits, struct http_guard_verdict *verdict)
 {
 	*verdict = (struct http_guard_verdict){.reason = HTTP_GUARD_OK};
 	if (!check_version(input->version, verdict) || !check_size(input, limits, verdict) ||

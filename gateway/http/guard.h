@@ -62,8 +62,7 @@ struct http_guard_verdict {
 	struct slice host;       /* as sent; empty only for HTTP/1.0 without Host */
 };
 
-void http_guard_check(const struct http_guard_input *input, const struct http_guard_limits *limits,
-		      struct http_guard_verdict *verdict);
+void http_guard_check(const struct http_guard_input *input, const struct http_guard_limits *limits, struct http_guard_verdict *verdict);
 
 /* "framing", "target", … for metrics. */
 const char *http_guard_reason_name(enum http_guard_reason reason);

@@ -77,10 +77,16 @@ static void test_accepted(void **state UNUSED)
 static void test_framing(void **state UNUSED)
 {
 	static const char *const bad[] = {
-		"Host: h\nContent-Length: 3\nContent-Length: 3", "Host: h\nContent-Length: 3\nTransfer-Encoding: chunked",
-		"Host: h\nTransfer-Encoding: chunked\nContent-Length: 3", "Host: h\nContent-Length: 3, 3", "Host: h\nContent-Length: +3",
-		"Host: h\nContent-Length: -1", "Host: h\nContent-Length: 0x3", "Host: h\nContent-Length:",
-		"Host: h\nContent-Length: 9223372036854775808", "Host: h\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked",
+		"Host: h\nContent-Length: 3\nContent-Length: 3",
+		"Host: h\nContent-Length: 3\nTransfer-Encoding: chunked",
+		"Host: h\nTransfer-Encoding: chunked\nContent-Length: 3",
+		"Host: h\nContent-Length: 3, 3",
+		"Host: h\nContent-Length: +3",
+		"Host: h\nContent-Length: -1",
+		"Host: h\nContent-Length: 0x3",
+		"Host: h\nContent-Length:",
+		"Host: h\nContent-Length: 9223372036854775808",
+		"Host: h\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked",
 	};
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
 		refused("POST", "/", "HTTP/1.1", bad[i], 400, HTTP_GUARD_FRAMING);
@@ -128,8 +134,17 @@ static void test_fields(void **state UNUSED)
 	refused("GET", "/", "HTTP/1.1", "Host: h\nX-A: b\x01", 400, HTTP_GUARD_FIELD);
 	refused("GET", "/", "HTTP/1.1", "Host: h\nX-A: b\rc", 400, HTTP_GUARD_FIELD);
 	refused("GET", "/", "HTTP/1.1", "Host: h\nExpect: 200-maybe", 417, HTTP_GUARD_EXPECT);
-	static const char *const named[] = {"Host", "content-length", "Authorization", "COOKIE", "Via", "Cache-Control",
-					    "X-Forwarded-For", "x-forwarded-own", "Fly-Client-IP", "close, cookie", "a b"};
+	static const char *const named[] = {"Host",
+					    "content-length",
+					    "Authorization",
+					    "COOKIE",
+					    "Via",
+					    "Cache-Control",
+					    "X-Forwarded-For",
+					    "x-forwarded-own",
+					    "Fly-Client-IP",
+					    "close, cookie",
+					    "a b"};
 	for (size_t i = 0; i < ARRAY_LEN(named); i++) {
 		char lines[64];
 		snprintf(lines, sizeof lines, "Host: h\nConnection: %s", named[i]);
@@ -139,7 +154,8 @@ static void test_fields(void **state UNUSED)
 
 static void test_dropped(void **state UNUSED)
 {
-	accepted("GET", "/", "HTTP/1.1", "Host: h\nProxy: x\nContent_Length: 3\nX_Forwarded_For: 1\nX-Forwarded_For: 2\nfly_client_ip: 3\nmy_own: 4");
+	accepted("GET", "/", "HTTP/1.1",
+		 "Host: h\nProxy: x\nContent_Length: 3\nX_Forwarded_For: 1\nX-Forwarded_For: 2\nfly_client_ip: 3\nmy_own: 4");
 	assert_int_equal(fields.count, 2);
 	assert_true(slice_equal(fields.at[1].name, SLICE("my_own")));
 }
@@ -183,10 +199,14 @@ static void test_names(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_accepted), cmocka_unit_test(test_framing),
-		cmocka_unit_test(test_hosts_and_targets), cmocka_unit_test(test_methods_and_versions),
-		cmocka_unit_test(test_fields), cmocka_unit_test(test_dropped),
-		cmocka_unit_test(test_limits), cmocka_unit_test(test_names),
+		cmocka_unit_test(test_accepted),
+		cmocka_unit_test(test_framing),
+		cmocka_unit_test(test_hosts_and_targets),
+		cmocka_unit_test(test_methods_and_versions),
+		cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_dropped),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -76,6 +76,5 @@ bool http_host_equal(struct slice a, struct slice b, struct slice scheme)
 	struct slice name_a, name_b, port_a, port_b;
 	if (!split(a, &name_a, &port_a) || !split(b, &name_b, &port_b))
 		return false;
-	return slice_equal_nocase(name_a, name_b) &&
-	       slice_equal(without_default(port_a, scheme), without_default(port_b, scheme));
+	return slice_equal_nocase(name_a, name_b) && slice_equal(without_default(port_a, scheme), without_default(port_b, scheme));
 }

@@ -8,10 +8,10 @@
 
 static void test_valid(void **state UNUSED)
 {
-	static const char *const good[] = {"a", "example.org", "example.org:80", "h:", "127.0.0.1:65535", "[::1]", "[::1]:8080",
-					   "[fe80::1.2.3.4]", "a_b-c~%41", "xn--bcher-kva.example"};
-	static const char *const bad[] = {"",     ":80",   "a:65536", "a:-1",  "a:1:2", "u@h",  "a/b", "a b",    "a,b", "[::1",
-					  "::1",  "[]",    "[::1]x",  "[::1]:x", "a:0x1", "a\"", "a\\", "[::1%lo]", "h\xc3\xa9"};
+	static const char *const good[] = {"a",     "example.org", "example.org:80",  "h:",        "127.0.0.1:65535",
+					   "[::1]", "[::1]:8080",  "[fe80::1.2.3.4]", "a_b-c~%41", "xn--bcher-kva.example"};
+	static const char *const bad[] = {"",    ":80", "a:65536", "a:-1",    "a:1:2", "u@h", "a/b", "a b",      "a,b",      "[::1",
+					  "::1", "[]",  "[::1]x",  "[::1]:x", "a:0x1", "a\"", "a\\", "[::1%lo]", "h\xc3\xa9"};
 	for (size_t i = 0; i < ARRAY_LEN(good); i++)
 		assert_true(http_host_is_valid(slice_str(good[i])));
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)

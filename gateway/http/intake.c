@@ -10,7 +10,7 @@
 #include <utlist.h>
 
 /* What an idle request object may keep allocated. */
-#define KEEP_MAX   (16 * 1024)
+#define KEEP_MAX (16 * 1024)
 
 /* --- life ------------------------------------------------------------------------------------------------------------ */
 
@@ -91,8 +91,8 @@ struct http_request *request_take(struct http_connection *connection, struct sli
 
 /* --- head, body, end ---------------------------------------------------------------------------------------------------- */
 
-static enum MHD_Result collect_field(void *ctx, enum MHD_ValueKind kind UNUSED, const char *name, size_t name_len,
-				     const char *value, size_t value_len)
+static enum MHD_Result collect_field(void *ctx, enum MHD_ValueKind kind UNUSED, const char *name, size_t name_len, const char *value,
+				     size_t value_len)
 {
 	struct http_request *request = ctx;
 	request->fields_seen++;
@@ -132,13 +132,11 @@ static void refuse_by_guard(struct http_request *request, const struct http_guar
 
 static void refuse_busy(struct http_request *request)
 {
-	static const struct http_problem problem = {.status = 503,
-						    .code = "temporary-reduced-capacity",
-						    .detail = {.data = "Too many requests are under way.", .len = 32}};
+	static const struct http_problem problem = {
+		.status = 503, .code = "temporary-reduced-capacity", .detail = {.data = "Too many requests are under way.", .len = 32}};
 	struct http_fields extra;
 	http_fields_clear(&extra);
-	if (http_fields_add(&extra, SLICE("Retry-After"), SLICE("1")) != 0 ||
-	    http_request_respond_problem(request, &problem, &extra) < 0)
+	if (http_fields_add(&extra, SLICE("Retry-After"), SLICE("1")) != 0 || http_request_respond_problem(request, &problem, &extra) < 0)
 		request_cut(request);
 }
 
@@ -188,8 +186,7 @@ static enum MHD_Result begin(struct http_request *request, const char *method, c
 
 static bool small_body(const struct http_request *request)
 {
-	return !request->head.expect_continue && request->head.body == HTTP_BODY_LENGTH &&
-	       request->head.content_length <= DISCARD_MAX;
+	return !request->head.expect_continue && request->head.body == HTTP_BODY_LENGTH && request->head.content_length <= DISCARD_MAX;
 }
 
 static enum MHD_Result after_head(struct http_request *request)
@@ -257,8 +254,7 @@ static enum MHD_Result after_body(struct http_request *request)
 	return MHD_YES;
 }
 
-enum MHD_Result request_step(struct http_request *request, const char *method, const char *version, const char *data,
-			     size_t *size)
+enum MHD_Result request_step(struct http_request *request, const char *method, const char *version, const char *data, size_t *size)
 {
 	if (request->aborted)
 		return MHD_NO;
@@ -287,8 +283,7 @@ void request_complete(struct http_request *request, enum MHD_RequestTerminationC
 {
 	struct http_server *server = request->server;
 	uint64_t now = clock_mono_us();
-	request->connection->head_deadline_us =
-		now + (uint64_t)(server->options.idle_timeout_ms + server->options.head_timeout_ms) * 1000;
+	request->connection->head_deadline_us = now + (uint64_t)(server->options.idle_timeout_ms + server->options.head_timeout_ms) * 1000;
 	if (!request->begun) {
 		give_back(request);
 		return;

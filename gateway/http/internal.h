@@ -16,7 +16,7 @@
 /* A body up to this size is read and dropped to keep the connection when it was answered early. */
 #define DISCARD_MAX (64 * 1024)
 /* After an answer that was sent in the middle of an upload: how much more is swallowed so that the client gets to read it. */
-#define LINGER_MAX  (4 * 1024 * 1024)
+#define LINGER_MAX (4 * 1024 * 1024)
 
 struct http_connection {
 	struct http_connection *prev, *next;
@@ -65,7 +65,7 @@ struct http_request {
 	bool queued;                 /* in the ready list */
 	bool suspended;              /* libmicrohttpd does not look at the connection */
 	bool reading;                /* the sink wants the body */
-	bool held;                   /* the sink wants it when it says so, or after HTTP_HOLD_MS */
+	bool held;     /* the sink wants it when it says so, or after HTTP_HOLD_MS */
 	bool body_paused;            /* on_body took less than it was given */
 	bool end_told, gone_told;
 	bool answered, ended, committed;
@@ -75,7 +75,7 @@ struct http_request {
 	bool aborted;                /* close the connection at the next opportunity */
 	bool aborted_by_user;
 	bool short_answer;           /* the answer ends early: what is there is sent, then the connection is cut */
-	bool slow;                   /* aborted because the client was too slow */
+	bool slow;     /* aborted because the client was too slow */
 	bool close;                  /* answer with Connection: close */
 
 	/* An answer past libmicrohttpd (bypass.c): */
@@ -119,8 +119,7 @@ void connection_hang_up(struct http_connection *connection);
 
 /* intake.c: called by server.c from libmicrohttpd's callbacks */
 struct http_request *request_take(struct http_connection *connection, struct slice target);
-enum MHD_Result request_step(struct http_request *request, const char *method, const char *version, const char *data,
-			     size_t *size);
+enum MHD_Result request_step(struct http_request *request, const char *method, const char *version, const char *data, size_t *size);
 void request_complete(struct http_request *request, enum MHD_RequestTerminationCode code);
 /* Its connection is closed, and the memory of its fields is gone. */
 void request_lost(struct http_request *request);
@@ -142,8 +141,7 @@ void request_tell_gone(struct http_request *request);
 void request_tell_body_end(struct http_request *request);
 
 /* request.c, which is also what users call */
-void request_refuse(struct http_request *request, const struct http_problem *problem, enum http_guard_reason reason,
-		    const char *allow);
+void request_refuse(struct http_request *request, const struct http_problem *problem, enum http_guard_reason reason, const char *allow);
 
 /* answer.c: from what the user said to what libmicrohttpd sends */
 MUST_CHECK int answer_commit(struct http_request *request);

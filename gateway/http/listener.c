@@ -7,8 +7,7 @@
 
 static int fail(char error[LISTENER_ERROR_LEN], struct slice text, const char *why)
 {
-	snprintf(error, LISTENER_ERROR_LEN, "\"%.*s\": %s", (int)(text.len > 80 ? 80 : text.len),
-		 text.len ? text.data : "", why);
+	snprintf(error, LISTENER_ERROR_LEN, "\"%.*s\": %s", (int)(text.len > 80 ? 80 : text.len), text.len ? text.data : "", why);
 	return -EINVAL;
 }
 

@@ -15,8 +15,18 @@ static void test_addresses(void **state UNUSED)
 	struct listener_address address;
 	char error[LISTENER_ERROR_LEN];
 	static const char *const good[] = {"127.0.0.1:0", "[::]:8080", "[::1]:65535", "0.0.0.0:80"};
-	static const char *const bad[] = {"", "8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "::1:80",
-					  "[::1]", "localhost:80", "[127.0.0.1]:80", "[]:80", ":80",
+	static const char *const bad[] = {"",
+					  "8080",
+					  "127.0.0.1",
+					  "127.0.0.1:",
+					  "127.0.0.1:x",
+					  "127.0.0.1:65536",
+					  "::1:80",
+					  "[::1]",
+					  "localhost:80",
+					  "[127.0.0.1]:80",
+					  "[]:80",
+					  ":80",
 					  "[aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]:80"};
 	for (size_t i = 0; i < ARRAY_LEN(good); i++)
 		assert_int_equal(listener_parse(slice_str(good[i]), &address, error), 0);
@@ -55,7 +65,8 @@ static void test_workers_share_the_connections(void **state UNUSED)
 {
 	int fds[WORKERS], clients[100];
 	open_all("127.0.0.1:0", fds);
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port_of(fds[0])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in to = {
+		.sin_family = AF_INET, .sin_port = htons((uint16_t)port_of(fds[0])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	for (size_t i = 0; i < ARRAY_LEN(clients); i++) {
 		clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		assert_int_equal(connect(clients[i], (struct sockaddr *)&to, sizeof to), 0);

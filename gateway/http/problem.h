@@ -16,7 +16,7 @@ struct http_problem {
 	const char *code;        /* of the table in problem_types.c, which has type and title */
 	struct slice detail;     /* a sentence for people; may be empty */
 	struct slice request_id; /* may be empty */
-	struct slice extra;      /* further members as JSON text without braces, e.g. "\"retry_after\":4,\"pointer\":\"/argv\""; may be empty */
+	struct slice extra; /* further members as JSON text without braces, e.g. "\"retry_after\":4,\"pointer\":\"/argv\""; may be empty */
 };
 
 MUST_CHECK int http_problem_write(const struct http_problem *problem, struct buf *body);

@@ -17,10 +17,11 @@ static void test_problem(void **state UNUSED)
 				       .request_id = SLICE("0193"),
 				       .extra = SLICE("\"errors\":[]")};
 	assert_int_equal(http_problem_write(&problem, &body), 0);
-	assert_true(slice_equal(buf_peek(&body),
-				SLICE("{\"type\":\"https://spritegate.invalid/problems/invalid-request\",\"title\":\"Some fields of the request cannot be used\",\"status\":422,"
-				      "\"detail\":\"a \\\"quoted\\\"\\n\xef\xbf\xbd thing\",\"code\":\"invalid-request\","
-				      "\"request_id\":\"0193\",\"instance\":\"urn:uuid:0193\",\"ok\":false,\"errors\":[]}\n")));
+	assert_true(slice_equal(
+		buf_peek(&body),
+		SLICE("{\"type\":\"https://spritegate.invalid/problems/invalid-request\",\"title\":\"Some fields of the request cannot be used\",\"status\":422,"
+		      "\"detail\":\"a \\\"quoted\\\"\\n\xef\xbf\xbd thing\",\"code\":\"invalid-request\","
+		      "\"request_id\":\"0193\",\"instance\":\"urn:uuid:0193\",\"ok\":false,\"errors\":[]}\n")));
 	buf_deinit(&body);
 	struct buf small = BUF_MAX(20);
 	assert_int_equal(http_problem_write(&problem, &small), -EMSGSIZE);

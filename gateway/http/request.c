@@ -19,8 +19,7 @@ void http_request_attach(struct http_request *request, const struct http_sink *s
 	request->ctx = ctx;
 }
 
-void request_refuse(struct http_request *request, const struct http_problem *problem, enum http_guard_reason reason,
-		    const char *allow)
+void request_refuse(struct http_request *request, const struct http_problem *problem, enum http_guard_reason reason, const char *allow)
 {
 	struct http_fields extra;
 	http_fields_clear(&extra);
@@ -42,10 +41,8 @@ static int admit_body(struct http_request *request, uint64_t max_body)
 		return 0;
 	char extra[48];
 	snprintf(extra, sizeof extra, "\"limit_bytes\":%llu", (unsigned long long)request->max_body);
-	struct http_problem problem = {.status = 413,
-				       .code = "body-too-large",
-				       .detail = SLICE("The request body is too large."),
-				       .extra = slice_str(extra)};
+	struct http_problem problem = {
+		.status = 413, .code = "body-too-large", .detail = SLICE("The request body is too large."), .extra = slice_str(extra)};
 	request_refuse(request, &problem, HTTP_GUARD_BODY_LIMIT, NULL);
 	return HTTP_REQUEST_E_TOO_LARGE;
 }
@@ -137,8 +134,7 @@ static int start_answer(struct http_request *request, unsigned status, const str
 	return 0;
 }
 
-int http_request_respond_stream(struct http_request *request, unsigned status, const struct http_fields *fields,
-				uint64_t length)
+int http_request_respond_stream(struct http_request *request, unsigned status, const struct http_fields *fields, uint64_t length)
 {
 	return start_answer(request, status, fields, length);
 }
@@ -171,8 +167,7 @@ int http_request_respond_buf(struct http_request *request, unsigned status, cons
 	return r;
 }
 
-int http_request_respond_problem(struct http_request *request, const struct http_problem *problem,
-				 const struct http_fields *extra_fields)
+int http_request_respond_problem(struct http_request *request, const struct http_problem *problem, const struct http_fields *extra_fields)
 {
 	CLEANUP(buf_deinit) struct buf body = BUF_MAX(HTTP_REQUEST_BUFFER);
 	struct http_problem full = *problem;

@@ -31,7 +31,8 @@
 
 #define HTTP_REQUEST_E_ANSWERED  1 /* there is an answer already (or the client is gone): ignored */
 #define HTTP_REQUEST_E_TOO_LARGE 2 /* Content-Length above the limit: answered with 413 here, only on_finished follows */
-#define HTTP_REQUEST_E_HEAD      3 /* the fields do not fit into what this request's head has left of the memory of the connection:
+#define HTTP_REQUEST_E_HEAD \
+	3 /* the fields do not fit into what this request's head has left of the memory of the connection:
                                     * nothing was answered. 64 KiB always fit, and twice max_head. */
 
 /* A client that waits for 100 Continue gets it after this time, whether the one who is to want the body has spoken or not. */
@@ -110,12 +111,10 @@ void http_request_resume_body(struct http_request *request);
 
 /* Answers. Fields and body are copied; Content-Length, framing and Connection are set here and must not be among the fields; Date only
  * if it is upstream's. X-Request-Id is added. A body that is not read yet is read and dropped when small, else the connection closes. */
-MUST_CHECK int http_request_respond(struct http_request *request, unsigned status, const struct http_fields *fields,
-				    struct slice body);
+MUST_CHECK int http_request_respond(struct http_request *request, unsigned status, const struct http_fields *fields, struct slice body);
 
 /* The same, taking the memory of *body, which is empty afterwards: for large answers. */
-MUST_CHECK int http_request_respond_buf(struct http_request *request, unsigned status, const struct http_fields *fields,
-					struct buf *body);
+MUST_CHECK int http_request_respond_buf(struct http_request *request, unsigned status, const struct http_fields *fields, struct buf *body);
 
 /* Answers with a problem; request_id is filled in. `extra_fields` (may be NULL): further fields such as Retry-After. */
 MUST_CHECK int http_request_respond_problem(struct http_request *request, const struct http_problem *problem,

@@ -100,15 +100,14 @@ static size_t leave_escaped(void *ctx UNUSED, struct MHD_Connection *mhd UNUSED,
 	return strlen(text);
 }
 
-static enum MHD_Result on_access(void *ctx UNUSED, struct MHD_Connection *mhd UNUSED, const char *url UNUSED,
-				 const char *method, const char *version, const char *data, size_t *size, void **request_ctx)
+static enum MHD_Result on_access(void *ctx UNUSED, struct MHD_Connection *mhd UNUSED, const char *url UNUSED, const char *method,
+				 const char *version, const char *data, size_t *size, void **request_ctx)
 {
 	struct http_request *request = *request_ctx;
 	return request ? request_step(request, method, version, data, size) : MHD_NO;
 }
 
-static void on_completed(void *ctx UNUSED, struct MHD_Connection *mhd UNUSED, void **request_ctx,
-			 enum MHD_RequestTerminationCode code)
+static void on_completed(void *ctx UNUSED, struct MHD_Connection *mhd UNUSED, void **request_ctx, enum MHD_RequestTerminationCode code)
 {
 	struct http_request *request = *request_ctx;
 	*request_ctx = NULL;
@@ -232,8 +231,7 @@ static void close_handles(struct http_server *server)
 static void stop_now(struct http_server *server)
 {
 	struct http_connection *connection;
-	DL_FOREACH(server->connections, connection)
-	{
+	DL_FOREACH (server->connections, connection) {
 		struct http_request *request = connection->request;
 		if (request && request->suspended) {
 			request->suspended = false;
@@ -304,14 +302,13 @@ static void on_sweep(uv_timer_t *timer)
 static struct MHD_Daemon *start_daemon(struct http_server *server)
 {
 	const struct http_server_options *options = &server->options;
-	return MHD_start_daemon(
-		SUSPEND_WITHOUT_ITC | MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, server,
-		MHD_OPTION_LISTEN_SOCKET, options->listen_fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, server->pool_size,
-		MHD_OPTION_CONNECTION_LIMIT, options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
-		options->idle_timeout_ms / 1000, MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, MHD_OPTION_EXTERNAL_LOGGER, on_message,
-		server, MHD_OPTION_URI_LOG_CALLBACK, on_target, server, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, server,
-		MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
-		MHD_OPTION_END);
+	return MHD_start_daemon(SUSPEND_WITHOUT_ITC | MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, server,
+				MHD_OPTION_LISTEN_SOCKET, options->listen_fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, server->pool_size,
+				MHD_OPTION_CONNECTION_LIMIT, options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+				options->idle_timeout_ms / 1000, MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, MHD_OPTION_EXTERNAL_LOGGER,
+				on_message, server, MHD_OPTION_URI_LOG_CALLBACK, on_target, server, MHD_OPTION_UNESCAPE_CALLBACK,
+				leave_escaped, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION,
+				on_connection, server, MHD_OPTION_END);
 }
 
 static int start_handles(struct http_server *server)
@@ -393,8 +390,7 @@ void http_server_quiesce(struct http_server *server)
 	MHD_socket fd = MHD_quiesce_daemon(server->daemon);
 	if (fd != MHD_INVALID_SOCKET)
 		close(fd);
-	DL_FOREACH(server->connections, connection)
-	{
+	DL_FOREACH (server->connections, connection) {
 		if (!connection->request)
 			connection_hang_up(connection);
 	}

@@ -23,8 +23,7 @@ struct http_observer {
 	/* Every request with a complete head, also those the guard or the server refused. One on_finished follows with the same path. */
 	void (*on_begun)(void *ctx, const struct http_head *head);
 	/* `refusal` is HTTP_GUARD_OK for those that were not refused. */
-	void (*on_finished)(void *ctx, const struct http_head *head, const struct http_summary *summary,
-			    enum http_guard_reason refusal);
+	void (*on_finished)(void *ctx, const struct http_head *head, const struct http_summary *summary, enum http_guard_reason refusal);
 	/* libmicrohttpd refused bytes that never became a request (or a connection was closed for being slow). */
 	void (*on_rejected)(void *ctx, const char *reason);
 };

@@ -92,8 +92,8 @@ static void sweep_body(struct http_request *request, uint64_t now)
 		return;
 	uint64_t silent_ms = (now - request->body_seen_us) / 1000;
 	request->slow_seconds++;
-	bool crawls = request->slow_seconds > SLOW_AFTER_SECONDS &&
-		      request->bytes_in < (uint64_t)request->slow_seconds * SLOW_BYTES_PER_SECOND;
+	bool crawls =
+		request->slow_seconds > SLOW_AFTER_SECONDS && request->bytes_in < (uint64_t)request->slow_seconds * SLOW_BYTES_PER_SECOND;
 	if (silent_ms >= request->server->options.body_timeout_ms || crawls)
 		too_slow(request);
 }
@@ -122,8 +122,7 @@ static void sweep_request(struct http_request *request, uint64_t now)
 void sweep_connections(struct http_server *server, uint64_t now)
 {
 	struct http_connection *connection, *next;
-	DL_FOREACH_SAFE(server->connections, connection, next)
-	{
+	DL_FOREACH_SAFE (server->connections, connection, next) {
 		if (connection->request && connection->request->begun)
 			sweep_request(connection->request, now);
 		else

@@ -20,8 +20,7 @@ static void check_target(struct slice raw)
 	bool path_first = target.form == HTTP_TARGET_ORIGIN || target.form == HTTP_TARGET_ABSOLUTE;
 	if (path_first && (!target.path.len || target.path.data[0] != '/'))
 		abort();
-	if (target.form != HTTP_TARGET_AUTHORITY &&
-	    target.origin.len != target.path.len + (target.query.data ? target.query.len + 1 : 0))
+	if (target.form != HTTP_TARGET_AUTHORITY && target.origin.len != target.path.len + (target.query.data ? target.query.len + 1 : 0))
 		abort();
 }
 

@@ -34,9 +34,8 @@ static void test_forms(void **state UNUSED)
 
 static void test_refused(void **state UNUSED)
 {
-	static const char *const bad[] = {"",        "a",      "a/b",     "/a b",     "/a\tb",    "/a\x01", "/a\x7f",
-					  "/a\x80",  "/a#b",   "http://", "http:///", "http://?", "ftp://h/", "**",
-					  "http://h?q"};
+	static const char *const bad[] = {"",     "a",       "a/b",      "/a b",     "/a\tb",    "/a\x01", "/a\x7f",    "/a\x80",
+					  "/a#b", "http://", "http:///", "http://?", "ftp://h/", "**",     "http://h?q"};
 	struct http_target target;
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
 		assert_int_equal(http_target_parse(slice_str(bad[i]), &target), HTTP_TARGET_E_INVALID);

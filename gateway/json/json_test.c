@@ -119,7 +119,8 @@ static void test_values(void **state UNUSED)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_strict), cmocka_unit_test(test_failures), cmocka_unit_test(test_reals),
-		cmocka_unit_test(test_pointers_of_anything), cmocka_unit_test(test_depth), cmocka_unit_test(test_values)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_strict), cmocka_unit_test(test_failures),
+					   cmocka_unit_test(test_reals),  cmocka_unit_test(test_pointers_of_anything),
+					   cmocka_unit_test(test_depth),  cmocka_unit_test(test_values)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

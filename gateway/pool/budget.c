@@ -1,10 +1,10 @@
 #include "gateway/pool/budget.h"
 
 /* What the smallest plan of the provider allows; taken when a refusal does not say its limit. */
-#define CEILING_GUESS 10
+#define CEILING_GUESS   10
 #define PERIOD_GUESS_US UINT64_C(60000000)
 
-#define CEILING_MAX BUDGET_CEILING_MAX
+#define CEILING_MAX   BUDGET_CEILING_MAX
 #define PERIOD_MAX_US UINT64_C(3600000000)
 
 static uint64_t cost_us(const struct budget *budget)

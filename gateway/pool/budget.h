@@ -22,7 +22,7 @@ struct budget {
 	uint64_t ceiling; /* creations per period that the provider allows; guessed while it has not said so */
 	uint64_t count;   /* creations per period that we make; 0 = no limit is known */
 	uint64_t period_us;
-	uint64_t heard_us;             /* when the provider last named its limit, or the end of its last refusal; 0 = never, or outgrown */
+	uint64_t heard_us; /* when the provider last named its limit, or the end of its last refusal; 0 = never, or outgrown */
 	uint64_t own_ceiling, own_us; /* what was configured, and its period; 0 = nothing */
 	uint64_t full_us; /* when all of it can be used again (GCRA's theoretical arrival time) */
 	uint64_t made_us[BUDGET_CEILING_MAX]; /* when the last creations began; a ring */

@@ -28,10 +28,10 @@ static void a_refusal_halves_and_successes_raise(void **state)
 		struct provider_limit said;
 		uint64_t halves[5], ceiling;
 	} rows[] = {
-	        {{.count = 10, .window_ms = 60000}, {5, 2, 1, 1, 1}, 10},
-	        {{0}, {5, 2, 1, 1, 1}, 10},
-	        {{.count = 3}, {1, 1, 1, 1, 1}, 3},
-	        {{.count = UINT64_MAX, .window_ms = UINT64_MAX}, {500, 250, 125, 62, 31}, 1000},
+		{{.count = 10, .window_ms = 60000}, {5, 2, 1, 1, 1}, 10},
+		{{0}, {5, 2, 1, 1, 1}, 10},
+		{{.count = 3}, {1, 1, 1, 1, 1}, 3},
+		{{.count = UINT64_MAX, .window_ms = UINT64_MAX}, {500, 250, 125, 62, 31}, 1000},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct budget budget = {0};
@@ -163,12 +163,12 @@ static void what_is_configured_is_not_outgrown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(nothing_known_holds_nothing_back),
-	        cmocka_unit_test(a_refusal_halves_and_successes_raise),
-	        cmocka_unit_test(demand_is_spread),
-	        cmocka_unit_test(what_is_left_fits_at_once),
-	        cmocka_unit_test(a_limit_that_is_not_repeated_is_outgrown),
-	        cmocka_unit_test(what_is_configured_is_not_outgrown),
+		cmocka_unit_test(nothing_known_holds_nothing_back),
+		cmocka_unit_test(a_refusal_halves_and_successes_raise),
+		cmocka_unit_test(demand_is_spread),
+		cmocka_unit_test(what_is_left_fits_at_once),
+		cmocka_unit_test(a_limit_that_is_not_repeated_is_outgrown),
+		cmocka_unit_test(what_is_configured_is_not_outgrown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,7 +43,7 @@ struct fair_tenant *fair_claim(struct fair *fair, uint64_t id, uint64_t now_us)
 {
 	struct fair_tenant *tenant, *next;
 	note(fair, id, now_us);
-	DL_FOREACH_SAFE(fair->tenants, tenant, next) {
+	DL_FOREACH_SAFE (fair->tenants, tenant, next) {
 		if (tenant->id == id)
 			return tenant;
 		forget(fair, tenant); /* one that was refused */
@@ -86,7 +86,7 @@ static bool others_want(const struct fair *fair, uint64_t id, uint64_t now_us)
 		if (fair->seen[i].set && fair->seen[i].id != id && now_us < fair->seen[i].at_us + FAIR_MEMORY_US)
 			return true;
 	const struct fair_tenant *tenant;
-	DL_FOREACH(fair->tenants, tenant)
+	DL_FOREACH (fair->tenants, tenant)
 		if (tenant->id != id && (tenant->held || tenant->waiting))
 			return true;
 	return false;

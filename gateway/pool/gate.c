@@ -11,12 +11,8 @@
 #define BACKOFF_MAX_US        (30 * SECOND_US)
 
 static const char *const texts[GATE_REASONS] = {
-	[GATE_RATE_LIMIT] = "rate-limit",
-	[GATE_CAPACITY] = "capacity",
-	[GATE_THROTTLED] = "throttled",
-	[GATE_UNAVAILABLE] = "unavailable",
-	[GATE_UNAUTHORIZED] = "unauthorized",
-	[GATE_BUDGET] = "budget",
+	[GATE_RATE_LIMIT] = "rate-limit",   [GATE_CAPACITY] = "capacity",         [GATE_THROTTLED] = "throttled",
+	[GATE_UNAVAILABLE] = "unavailable", [GATE_UNAUTHORIZED] = "unauthorized", [GATE_BUDGET] = "budget",
 };
 
 /* xorshift64: jitter needs spread, not secrecy. */
@@ -74,8 +70,7 @@ static void hold_to_budget(struct gate *gate, uint64_t now_us)
 	gate->until_us[GATE_BUDGET] = opens_us > now_us ? opens_us : 0;
 }
 
-static void rate_limited(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms,
-			 const struct provider_limit *limit)
+static void rate_limited(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms, const struct provider_limit *limit)
 {
 	uint64_t opens_us = now_us + retry_us(retry_after_ms, RATE_LIMIT_DEFAULT_MS);
 	hold(gate, GATE_RATE_LIMIT, opens_us);
@@ -128,8 +123,7 @@ void gate_creating(struct gate *gate, uint64_t now_us)
 	hold_to_budget(gate, now_us);
 }
 
-void gate_created(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms,
-		  const struct provider_limit *limit)
+void gate_created(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms, const struct provider_limit *limit)
 {
 	budget_learn(&gate->budget, now_us, limit);
 	if (begun_us > gate->refused_us)

@@ -45,8 +45,7 @@ void gate_failed(struct gate *gate, uint64_t now_us, uint64_t begun_us, enum pro
 void gate_creating(struct gate *gate, uint64_t now_us);
 
 /* A creation begun at begun_us succeeded; the provider allows no other for retry_after_ms (0 = it does). */
-void gate_created(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms,
-		  const struct provider_limit *limit);
+void gate_created(struct gate *gate, uint64_t now_us, uint64_t begun_us, uint64_t retry_after_ms, const struct provider_limit *limit);
 
 /* A member became ready: the provider works. */
 void gate_ready(struct gate *gate);

@@ -90,7 +90,7 @@ struct lease_result {
 	uint64_t retry_after_ms;           /* of reserve, LEASE_REFUSED: 0 = not known */
 	const struct lease_fleet *fleet;   /* of join and beat, LEASE_OK; else NULL */
 	const struct lease_record *record; /* of take, LEASE_OK; else NULL */
-	bool fresh;                        /* of join: there were no records at all (new, or flushed) */
+	bool fresh;   /* of join: there were no records at all (new, or flushed) */
 	const char *detail;                /* a plain phrase for the log; never NULL */
 };
 

@@ -279,7 +279,7 @@ uint64_t machine_next_due(const struct machine *machine)
 	if (machine->waiters)
 		next = sooner(next, fair_next_due(&machine->fair, machine->now_us));
 	const struct machine_waiter *waiter;
-	DL_FOREACH(machine->waiters, waiter)
+	DL_FOREACH (machine->waiters, waiter)
 		next = sooner(next, waiter->deadline_us);
 	return next;
 }
@@ -312,7 +312,9 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 	case MACHINE_RETURN:
 	case MACHINE_RELEASE:
 		machine_release(machine, now_us, event->member,
-				event->type == MACHINE_RETURN ? MACHINE_UNUSED : event->opened ? MACHINE_OPENED : MACHINE_USED);
+				event->type == MACHINE_RETURN ? MACHINE_UNUSED
+				: event->opened               ? MACHINE_OPENED
+							      : MACHINE_USED);
 		break;
 	case MACHINE_LOST:
 		machine_lost(machine, now_us, event->member, event->waiter);

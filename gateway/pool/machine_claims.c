@@ -55,7 +55,7 @@ static size_t ready_times(const struct machine *machine, uint64_t now_us, const 
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		struct pool_member *member;
 		uint64_t left_us;
-		DL_FOREACH(machine->roster.lists[states[i]], member) {
+		DL_FOREACH (machine->roster.lists[states[i]], member) {
 			if (!is_on_way(member, leads, &left_us))
 				continue;
 			uint64_t ready_us = member->since_us + left_us;
@@ -142,8 +142,7 @@ static uint64_t retry_after_ms(struct machine *machine, uint64_t now_us, size_t 
 static void refuse(struct machine *machine, struct machine_waiter *waiter, int refusal, uint64_t retry_ms)
 {
 	machine_act(machine,
-		    (struct machine_action){
-			    .type = MACHINE_DO_REFUSE, .waiter = waiter, .refusal = refusal, .retry_after_ms = retry_ms});
+		    (struct machine_action){.type = MACHINE_DO_REFUSE, .waiter = waiter, .refusal = refusal, .retry_after_ms = retry_ms});
 }
 
 static void unqueue(struct machine *machine, struct machine_waiter *waiter)
@@ -199,8 +198,9 @@ void machine_review_waiters(struct machine *machine, uint64_t now_us)
 	struct outlook outlook = look_out(machine, now_us, true);
 	struct machine_waiter *waiter, *next;
 	size_t position = 0, refused = 0;
-	DL_FOREACH_SAFE(machine->waiters, waiter, next) {
-		waiter->crowded |= !may_take(machine, waiter->record, now_us) || (position >= outlook.on_way && is_crowded(machine, now_us));
+	DL_FOREACH_SAFE (machine->waiters, waiter, next) {
+		waiter->crowded |=
+			!may_take(machine, waiter->record, now_us) || (position >= outlook.on_way && is_crowded(machine, now_us));
 		if (outlook_ready_us(&outlook, position) < waiter->deadline_us) {
 			position++;
 			continue;
@@ -217,7 +217,7 @@ void machine_review_waiters(struct machine *machine, uint64_t now_us)
 static struct pool_member *pick(const struct machine *machine, uint64_t tenant)
 {
 	struct pool_member *member, *fresh = NULL;
-	DL_FOREACH(machine->roster.lists[POOL_HOT], member) {
+	DL_FOREACH (machine->roster.lists[POOL_HOT], member) {
 		if (member->owned && member->owner == tenant)
 			return member;
 		if (!member->owned && !fresh)
@@ -226,22 +226,20 @@ static struct pool_member *pick(const struct machine *machine, uint64_t tenant)
 	return fresh;
 }
 
-static void grant(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter, struct pool_member *member,
-		  enum pool_tier tier)
+static void grant(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter, struct pool_member *member, enum pool_tier tier)
 {
 	if (!machine_move(machine, member, POOL_LEASED, now_us))
 		return;
 	member->tenant = waiter->record;
 	fair_hold(&machine->fair, waiter->record);
-	machine_act(machine,
-		    (struct machine_action){.type = MACHINE_DO_GRANT, .waiter = waiter, .member = member, .tier = tier});
+	machine_act(machine, (struct machine_action){.type = MACHINE_DO_GRANT, .waiter = waiter, .member = member, .tier = tier});
 }
 
 /* Whoever holds least comes first, among equals whoever has waited longest. */
 static struct machine_waiter *next_waiter(const struct machine *machine, uint64_t now_us)
 {
 	struct machine_waiter *waiter, *best = NULL;
-	DL_FOREACH(machine->waiters, waiter)
+	DL_FOREACH (machine->waiters, waiter)
 		if ((!best || waiter->record->held < best->record->held) && pick(machine, waiter->tenant) &&
 		    may_take(machine, waiter->record, now_us))
 			best = waiter;
@@ -266,7 +264,7 @@ void machine_serve(struct machine *machine, uint64_t now_us)
 static struct machine_waiter *one_too_many(const struct machine *machine, const struct fair_tenant *record)
 {
 	struct machine_waiter *waiter, *worst = NULL;
-	DL_FOREACH(machine->waiters, waiter)
+	DL_FOREACH (machine->waiters, waiter)
 		if (waiter->record->waiting > record->waiting + 1 && (!worst || waiter->record->waiting >= worst->record->waiting))
 			worst = waiter;
 	return worst;

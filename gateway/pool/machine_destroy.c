@@ -2,13 +2,13 @@
 
 #include <utlist.h>
 
-#define CONFIRM_US       (5 * SECOND)  /* absence is confirmed by a second answer, this much later */
-#define DOUBTFUL_US      (20 * SECOND) /* is what one that may yet appear is asked about so often */
-#define DRAINING_US      (2 * SECOND)  /* while stopping: nobody looks after it later */
-#define RECHECK_US       (300 * SECOND) /* after a creation was given up nevertheless, what exists is listed once more */
-#define UNAUTHORIZED_US  (30 * SECOND)
-#define RELIST_US        (5 * SECOND)
-#define DESTROYS_MAX     8
+#define CONFIRM_US      (5 * SECOND)  /* absence is confirmed by a second answer, this much later */
+#define DOUBTFUL_US     (20 * SECOND) /* is what one that may yet appear is asked about so often */
+#define DRAINING_US     (2 * SECOND)  /* while stopping: nobody looks after it later */
+#define RECHECK_US      (300 * SECOND) /* after a creation was given up nevertheless, what exists is listed once more */
+#define UNAUTHORIZED_US (30 * SECOND)
+#define RELIST_US       (5 * SECOND)
+#define DESTROYS_MAX    8
 
 /* --- destroying ------------------------------------------------------------------------------- */
 
@@ -19,7 +19,7 @@ static void end_deferral(struct machine *machine)
 	struct pool_member *member;
 	if (machine->waiting && !full && !machine_running_limit(machine) && !machine->stopping)
 		return;
-	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member) {
+	DL_FOREACH (machine->roster.lists[POOL_DESTROYING], member) {
 		if (!member->deferred)
 			continue;
 		member->deferred = false;
@@ -31,7 +31,7 @@ void machine_start_destroys(struct machine *machine)
 {
 	struct pool_member *member;
 	end_deferral(machine);
-	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member) {
+	DL_FOREACH (machine->roster.lists[POOL_DESTROYING], member) {
 		if (machine->destroys >= DESTROYS_MAX)
 			return;
 		if (member->busy || member->wait_us)
@@ -46,7 +46,7 @@ void machine_start_destroys(struct machine *machine)
 static void hasten_destroys(struct machine *machine)
 {
 	struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
+	DL_FOREACH (machine->roster.lists[POOL_DESTROYING], member)
 		if (member->attempts && !member->told && !member->absent_us)
 			member->wait_us = 0;
 }
@@ -54,7 +54,7 @@ static void hasten_destroys(struct machine *machine)
 void machine_hasten_doubtful(struct machine *machine, uint64_t now_us)
 {
 	struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
+	DL_FOREACH (machine->roster.lists[POOL_DESTROYING], member)
 		if (member->doubtful_us && member->absent_us && member->wait_us > now_us + DRAINING_US)
 			member->wait_us = now_us + DRAINING_US;
 }
@@ -113,7 +113,7 @@ void machine_destroyed(struct machine *machine, uint64_t now_us, const struct ma
 void machine_pass_destroys(struct machine *machine, uint64_t now_us)
 {
 	struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
+	DL_FOREACH (machine->roster.lists[POOL_DESTROYING], member)
 		if (is_due(member->wait_us, now_us))
 			member->wait_us = 0;
 	if (!is_due(machine->list.wait_us, now_us))
@@ -128,7 +128,7 @@ uint64_t machine_destroy_due(const struct machine *machine)
 {
 	uint64_t next = sooner(UINT64_MAX, machine->list.wait_us);
 	const struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
+	DL_FOREACH (machine->roster.lists[POOL_DESTROYING], member)
 		next = sooner(next, member->wait_us);
 	return next;
 }

@@ -36,11 +36,10 @@
 #define STRIKE_US      (60 * SECOND_US)
 #define LATE_US        (85 * SECOND_US) /* a creation that nobody answered takes effect this late at most */
 
-#define CHECK(world, condition)                                                                                         \
-	do {                                                                                                            \
-		if (!(condition))                                                                                       \
-			fail_msg("seed %llu, event %zu: not so: %s", (unsigned long long)(world)->seed, (world)->events, \
-				 #condition);                                                                           \
+#define CHECK(world, condition)                                                                                                       \
+	do {                                                                                                                          \
+		if (!(condition))                                                                                                     \
+			fail_msg("seed %llu, event %zu: not so: %s", (unsigned long long)(world)->seed, (world)->events, #condition); \
 	} while (0)
 
 struct sprite {

@@ -61,7 +61,7 @@ static void check(struct world *world)
 		CHECK(world, node->machine.roster.impossible == 0);
 		for (int state = 0; state < POOL_DESTROYING; state++) {
 			const struct pool_member *member;
-			DL_FOREACH(node->machine.roster.lists[state], member)
+			DL_FOREACH (node->machine.roster.lists[state], member)
 				CHECK(world, !uses(member) || !member->name[0] || !is_used_elsewhere(world, node, member->name));
 		}
 	}
@@ -337,11 +337,8 @@ static bool pass_command(struct world *world, struct node *node)
 		return false;
 	struct command command = node->outbox[0];
 	memmove(node->outbox, node->outbox + 1, --node->sent * sizeof node->outbox[0]);
-	struct message answer = {.type = command.type,
-				 .node = number_of(world, node),
-				 .command = command,
-				 .session = command.session,
-				 .inc = command.inc};
+	struct message answer = {
+		.type = command.type, .node = number_of(world, node), .command = command, .session = command.session, .inc = command.inc};
 	bool is_note = command.type == NOTE || command.type == FORGET || command.type == RESTORE;
 	bool lost = !is_note && (chance(world, world->trouble / 3) || world->now_us > command.sent_us + ANSWER_US);
 	if (!lost || chance(world, 50))
@@ -352,8 +349,12 @@ static bool pass_command(struct world *world, struct node *node)
 		answer = again;
 	}
 	if (lost)
-		answer = (struct message){.type = command.type, .node = answer.node, .command = command, .code = LEASE_LOST,
-					  .session = command.session, .inc = command.inc};
+		answer = (struct message){.type = command.type,
+					  .node = answer.node,
+					  .command = command,
+					  .code = LEASE_LOST,
+					  .session = command.session,
+					  .inc = command.inc};
 	if (node->up && node->run == command.run)
 		say(world, node, &answer);
 	else
@@ -367,7 +368,7 @@ static void restore_all(struct world *world, struct node *node)
 {
 	for (int state = POOL_CREATING; state < POOL_GONE; state++) {
 		struct pool_member *member;
-		DL_FOREACH(node->machine.roster.lists[state], member)
+		DL_FOREACH (node->machine.roster.lists[state], member)
 			if (!member->foreign && member->name[0])
 				post(world, node, about(RESTORE, &(struct machine_action){.member = member, .state = member->state}));
 	}
@@ -427,8 +428,8 @@ static void hear(struct world *world, struct node *node, const struct message *m
 		node->beating = false;
 		if (message->code == LEASE_OK && message->session == node->session && !node->joining) {
 			node->fresh_us = message->command.sent_us;
-			send(world, node, (struct machine_event){
-						  .type = MACHINE_FLEET, .fleet = &message->fleet, .sent_us = message->command.sent_us});
+			send(world, node,
+			     (struct machine_event){.type = MACHINE_FLEET, .fleet = &message->fleet, .sent_us = message->command.sent_us});
 		}
 		break;
 	case RESERVE:
@@ -506,7 +507,7 @@ static void create_it(struct world *world, struct operation *operation)
 static void use_it(struct world *world, struct operation *operation)
 {
 	operation->event.type = operation->type == RESTORE_IT ? MACHINE_RESTORED : MACHINE_PREPARED;
-	operation->event.code = !exists(world, operation->name)	    ? PROVIDER_GONE
+	operation->event.code = !exists(world, operation->name)     ? PROVIDER_GONE
 				: chance(world, world->trouble / 2) ? PROVIDER_UNAVAILABLE
 								    : PROVIDER_OK;
 	if (!chance(world, world->trouble / 4))
@@ -593,7 +594,8 @@ static void crash(struct world *world, struct node *node)
 {
 	for (size_t i = 0; i < OPERATIONS; i++) {
 		struct operation *operation = &world->operations[i];
-		if (operation->type != CREATE || operation->node != number_of(world, node) || operation->run != node->run || operation->done)
+		if (operation->type != CREATE || operation->node != number_of(world, node) || operation->run != node->run ||
+		    operation->done)
 			continue;
 		uint64_t at_us = operation->asked_us + any(world, LATE_US);
 		if (chance(world, 80))
@@ -778,7 +780,7 @@ static size_t held_by(struct world *world, struct node *node)
 	size_t n = 0;
 	for (int state = 0; state < POOL_GONE; state++) {
 		const struct pool_member *member;
-		DL_FOREACH(node->machine.roster.lists[state], member) {
+		DL_FOREACH (node->machine.roster.lists[state], member) {
 			const struct record *record = record_find(&world->store, member->name);
 			bool is_ours = record && record->session == node->session;
 			CHECK(world, is_ours || state == POOL_WARM);

@@ -41,7 +41,7 @@ static void disown(struct machine *machine, uint64_t now_us, struct pool_member 
 static void disown_all(struct machine *machine, uint64_t now_us, enum pool_state state)
 {
 	struct pool_member *member, *next;
-	DL_FOREACH_SAFE(machine->roster.lists[state], member, next)
+	DL_FOREACH_SAFE (machine->roster.lists[state], member, next)
 		disown(machine, now_us, member);
 }
 
@@ -78,10 +78,10 @@ void machine_leave_parked(struct machine *machine, uint64_t now_us)
 {
 	bool alone = machine->lease.fleet.instances <= 1;
 	struct pool_member *member, *next;
-	DL_FOREACH_SAFE(machine->roster.lists[POOL_WARM], member, next)
+	DL_FOREACH_SAFE (machine->roster.lists[POOL_WARM], member, next)
 		if (!member->busy && (!alone || !machine_ask(machine, now_us, member, POOL_DESTROYING)))
 			disown(machine, now_us, member);
-	DL_FOREACH_SAFE(machine->roster.lists[POOL_INTENT], member, next)
+	DL_FOREACH_SAFE (machine->roster.lists[POOL_INTENT], member, next)
 		if (!member->busy)
 			machine_move(machine, member, POOL_GONE, now_us);
 }
@@ -248,11 +248,10 @@ static void adopt(struct machine *machine, uint64_t now_us)
 	if (own)
 		machine->lease.orphans = false;
 	struct pool_member *member;
-	DL_FOREACH(roster->lists[POOL_WARM], member)
+	DL_FOREACH (roster->lists[POOL_WARM], member)
 		member->missing = own && roster_is_parked(member);
-	machine_act(machine, (struct machine_action){.type = MACHINE_DO_ADOPT,
-						     .most = free < MACHINE_ADOPTS ? free : MACHINE_ADOPTS,
-						     .own = own});
+	machine_act(machine,
+		    (struct machine_action){.type = MACHINE_DO_ADOPT, .most = free < MACHINE_ADOPTS ? free : MACHINE_ADOPTS, .own = own});
 }
 
 /* A member that must go, though we have not made it. */
@@ -297,7 +296,7 @@ void machine_adoption(struct machine *machine, uint64_t now_us, const struct mac
 	machine->lease.adopting = false;
 	machine->lease.orphans |= event->answer == LEASE_LOST;
 	struct pool_member *member, *next;
-	DL_FOREACH_SAFE(machine->roster.lists[POOL_WARM], member, next) {
+	DL_FOREACH_SAFE (machine->roster.lists[POOL_WARM], member, next) {
 		bool taken = member->missing && event->answer == LEASE_OK && roster_is_parked(member);
 		member->missing = false;
 		if (taken)
@@ -311,7 +310,7 @@ static bool is_known(const struct machine *machine, size_t own)
 	size_t n = roster_total(&machine->roster) - machine->roster.counts[POOL_INTENT] - machine->lease.stealing;
 	for (int state = 0; state < POOL_GONE; state++) {
 		const struct pool_member *member;
-		DL_FOREACH(machine->roster.lists[state], member)
+		DL_FOREACH (machine->roster.lists[state], member)
 			n -= member->foreign && state != POOL_INTENT;
 	}
 	return own == n;
@@ -350,10 +349,10 @@ void machine_pass_leases(struct machine *machine, uint64_t now_us)
 			machine->lease.wait_us[i] = 0;
 	if (!machine_is_fresh(machine, now_us))
 		return;
-	DL_FOREACH(machine->roster.lists[POOL_INTENT], member)
+	DL_FOREACH (machine->roster.lists[POOL_INTENT], member)
 		if (!member->busy && is_due(member->wait_us, now_us))
 			machine_reserve(machine, member);
-	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
+	DL_FOREACH (machine->roster.lists[POOL_WARM], member)
 		if (member->asked && !member->busy && is_due(member->wait_us, now_us))
 			take(machine, member);
 }
@@ -364,10 +363,10 @@ uint64_t machine_lease_due(const struct machine *machine)
 	const struct pool_member *member;
 	if (!machine_is_fresh(machine, machine->now_us))
 		return next;
-	DL_FOREACH(machine->roster.lists[POOL_INTENT], member)
+	DL_FOREACH (machine->roster.lists[POOL_INTENT], member)
 		if (!member->busy)
 			next = sooner(next, member->wait_us);
-	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
+	DL_FOREACH (machine->roster.lists[POOL_WARM], member)
 		if (member->asked && !member->busy)
 			next = sooner(next, member->wait_us);
 	return next;

@@ -6,27 +6,26 @@
 #define WARM_TWO(...) SIZES(.warm = 2, .max = 10, __VA_ARGS__)
 
 /* Two warm members, b newer than a, that are no longer running. */
-#define TWO_WARM                                                                                                       \
-	{"start", "list"}, {"listed ok", "create a, create b"}, {"created a ok", "prepare a"}, {"created b ok", "prepare b"},\
+#define TWO_WARM                                                                                                              \
+	{"start", "list"}, {"listed ok", "create a, create b"}, {"created a ok", "prepare a"}, {"created b ok", "prepare b"}, \
 		{"prepared a ok", "close a"}, {"wait 1000", ""}, {"prepared b ok", "close b"}, {"wait 40000", ""}, {"counts", "warm 2"}
 
 static void a_refused_wake_loses_nothing(void **state)
 {
 	(void)state;
 	/* Nothing is woken or created before the time that was said. The Sprite is where it was. */
-	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"},
-	     {"prepared b capacity 7000", "close b"}, {"counts", "creating 1, warm 2, waiting 1"}, {"creation", "capacity"},
-	     {"claim 2 60000", ""}, {"wait 6999", ""}, {"wait 1", "wake b, wake a"}, {"prepared b ok", "grant 1 b warm"});
+	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"}, {"prepared b capacity 7000", "close b"},
+	     {"counts", "creating 1, warm 2, waiting 1"}, {"creation", "capacity"}, {"claim 2 60000", ""}, {"wait 6999", ""},
+	     {"wait 1", "wake b, wake a"}, {"prepared b ok", "grant 1 b warm"});
 	/* The same for any other 429. */
-	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"},
-	     {"prepared b throttled 7000", "close b"}, {"creation", "throttled"}, {"wait 6999", ""}, {"wait 1", "wake b"});
+	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"}, {"prepared b throttled 7000", "close b"},
+	     {"creation", "throttled"}, {"wait 6999", ""}, {"wait 1", "wake b"});
 	/* Without a time: as soon as a Sprite is gone. */
-	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"},
-	     {"created c unavailable", "destroy c"}, {"prepared b capacity", "close b"}, {"destroyed c ok", "wake b"});
+	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"}, {"created c unavailable", "destroy c"},
+	     {"prepared b capacity", "close b"}, {"destroyed c ok", "wake b"});
 	/* With one, even then not before. */
-	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"},
-	     {"created c unavailable", "destroy c"}, {"prepared b capacity 3000", "close b"}, {"destroyed c ok", ""}, {"wait 2999", ""},
-	     {"wait 1", "wake b, create d"});
+	PLAY(false, WARM_TWO(.create_limit = 10), TWO_WARM, {"claim 1 60000", "wake b, create c"}, {"created c unavailable", "destroy c"},
+	     {"prepared b capacity 3000", "close b"}, {"destroyed c ok", ""}, {"wait 2999", ""}, {"wait 1", "wake b, create d"});
 	/* However often: it is never in doubt. */
 	PLAY(false, WARM_TWO(.create_limit = 2), TWO_WARM, {"claim 1 60000", "wake b"}, {"prepared b capacity 1000", "close b"},
 	     {"wait 1000", "wake b"}, {"prepared b capacity 1000", "close b"}, {"wait 1000", "wake b"},
@@ -40,7 +39,9 @@ static void the_budget_of_creations_is_left_alone(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(outcomes); i++) {
 		struct script script = {.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(1 << 16)};
 		struct machine_options options = {.sizing = {.hot = 1, .max = 4, .create_limit = 10, .create_window_us = 60000000},
-						  .max_waiters = 1, .max_age_us = UINT64_C(3600000000), .seed = 7};
+						  .max_waiters = 1,
+						  .max_age_us = UINT64_C(3600000000),
+						  .seed = 7};
 		assert_int_equal(machine_init(&script.machine, &options), 0);
 		static const char *const fills[] = {"start", "listed ok", "created a ok"};
 		for (size_t j = 0; j < ARRAY_LEN(fills); j++)
@@ -99,12 +100,24 @@ static void the_running_limit_is_learnt(void **state)
 	(void)state;
 	/* Three may run: that many are kept hot, and a fourth is not asked for. After an hour it may have been raised. */
 	static const struct machine_options options = {.sizing = {.hot = 4, .max = 10}, .max_age_us = UINT64_C(36000000000)};
-	static const struct row rows[] = {
-		{"start", "list"}, {"listed ok", "create a, create b, create c, create d"}, {"created d capacity 1000 3", ""},
-		{"created a ok", ""}, {"wait 1000", "prepare a"}, {"prepared a ok", ""}, {"created b ok", "prepare b"},
-		{"prepared b ok", ""}, {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"wait 60000", ""},
-		{"claim 1 60000", "grant 1 c hot"}, {"release c", "close c, destroy c"}, {"destroyed c ok", "create e"},
-		{"created e ok", "prepare e"}, {"prepared e ok", ""}, {"wait 3538999", ""}, {"wait 1", "create f"}};
+	static const struct row rows[] = {{"start", "list"},
+					  {"listed ok", "create a, create b, create c, create d"},
+					  {"created d capacity 1000 3", ""},
+					  {"created a ok", ""},
+					  {"wait 1000", "prepare a"},
+					  {"prepared a ok", ""},
+					  {"created b ok", "prepare b"},
+					  {"prepared b ok", ""},
+					  {"created c ok", "prepare c"},
+					  {"prepared c ok", ""},
+					  {"wait 60000", ""},
+					  {"claim 1 60000", "grant 1 c hot"},
+					  {"release c", "close c, destroy c"},
+					  {"destroyed c ok", "create e"},
+					  {"created e ok", "prepare e"},
+					  {"prepared e ok", ""},
+					  {"wait 3538999", ""},
+					  {"wait 1", "create f"}};
 	run(&options, rows, ARRAY_LEN(rows));
 	/* The setting holds when it is less, the provider's word when that is. */
 	PLAY(false, SIZES(.hot = 4, .max = 10, .running_limit = 2), {"start", "list"}, {"listed ok", "create a, create b"},
@@ -121,17 +134,19 @@ static void a_burst_comes_before_the_stock(void **state)
 {
 	(void)state;
 	/* When all of the warm ones were woken nothing else could run: the first claim after a rest may be a burst. */
-	PLAY(false, SIZES(.warm = 2, .max = 10, .running_limit = 2), TWO_WARM, {"claim 1 60000", "wake b"}, {"prepared b ok", "grant 1 b warm"},
-	     {"claim 2 60000", "wake a"}, {"prepared a ok", "grant 2 a warm"}, {"release b", "close b, destroy b"}, {"destroyed b ok", "create c"});
-	PLAY(false, SIZES(.warm = 2, .max = 10, .running_limit = 2), TWO_WARM, {"claim 1 60000", "wake b"}, {"prepared b ok", "grant 1 b warm"},
-	     {"wait 4000", ""}, {"wait 3000", "create c"});
+	PLAY(false, SIZES(.warm = 2, .max = 10, .running_limit = 2), TWO_WARM, {"claim 1 60000", "wake b"},
+	     {"prepared b ok", "grant 1 b warm"}, {"claim 2 60000", "wake a"}, {"prepared a ok", "grant 2 a warm"},
+	     {"release b", "close b, destroy b"}, {"destroyed b ok", "create c"});
+	PLAY(false, SIZES(.warm = 2, .max = 10, .running_limit = 2), TWO_WARM, {"claim 1 60000", "wake b"},
+	     {"prepared b ok", "grant 1 b warm"}, {"wait 4000", ""}, {"wait 3000", "create c"});
 	PLAY(false, SIZES(.warm = 2, .max = 10, .running_limit = 4), TWO_WARM, {"claim 1 60000", "wake b, create c"});
 	/* So it is with a limit that was learnt, though no size is to be decided. */
 	RUN(4, 10, 8, {"start", "list"}, {"listed ok", "create a, create b, create c, create d"}, {"created d capacity 1000 4", ""},
 	    {"created a ok", ""}, {"wait 1000", "prepare a"}, {"prepared a ok", ""}, {"created b ok", "prepare b, create e"},
-	    {"prepared b ok", ""}, {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"created e ok", "prepare e"}, {"prepared e ok", ""},
-	    {"wait 60000", ""}, {"claim 1 0", "grant 1 e hot"}, {"claim 2 0", "grant 2 c hot"}, {"claim 3 0", "grant 3 b hot"},
-	    {"release b", "close b, destroy b"}, {"destroyed b ok", ""}, {"wait 4000", ""}, {"wait 3000", "create f"});
+	    {"prepared b ok", ""}, {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"created e ok", "prepare e"},
+	    {"prepared e ok", ""}, {"wait 60000", ""}, {"claim 1 0", "grant 1 e hot"}, {"claim 2 0", "grant 2 c hot"},
+	    {"claim 3 0", "grant 3 b hot"}, {"release b", "close b, destroy b"}, {"destroyed b ok", ""}, {"wait 4000", ""},
+	    {"wait 3000", "create f"});
 }
 
 static void other_calls_wait_too(void **state)
@@ -145,14 +160,10 @@ static void other_calls_wait_too(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_refused_wake_loses_nothing),
-		cmocka_unit_test(the_budget_of_creations_is_left_alone),
-		cmocka_unit_test(a_refused_preparation_waits),
-		cmocka_unit_test(a_channel_that_breaks_while_nothing_may_be_woken),
-		cmocka_unit_test(waiters_in_vain_are_told),
-		cmocka_unit_test(the_running_limit_is_learnt),
-		cmocka_unit_test(a_burst_comes_before_the_stock),
-		cmocka_unit_test(other_calls_wait_too),
+		cmocka_unit_test(a_refused_wake_loses_nothing),   cmocka_unit_test(the_budget_of_creations_is_left_alone),
+		cmocka_unit_test(a_refused_preparation_waits),    cmocka_unit_test(a_channel_that_breaks_while_nothing_may_be_woken),
+		cmocka_unit_test(waiters_in_vain_are_told),       cmocka_unit_test(the_running_limit_is_learnt),
+		cmocka_unit_test(a_burst_comes_before_the_stock), cmocka_unit_test(other_calls_wait_too),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,11 +25,10 @@
 #define FAILED_US      (15 * SECOND_US) /* a creation that was answered with a failure takes effect this late at most */
 #define UNANSWERED_US  (85 * SECOND_US) /* one that nobody answered */
 
-#define CHECK(model, condition)                                                                                        \
-	do {                                                                                                           \
-		if (!(condition))                                                                                      \
-			fail_msg("seed %llu, event %zu: not so: %s", (unsigned long long)(model)->seed, (model)->events, \
-				 #condition);                                                                          \
+#define CHECK(model, condition)                                                                                                       \
+	do {                                                                                                                          \
+		if (!(condition))                                                                                                     \
+			fail_msg("seed %llu, event %zu: not so: %s", (unsigned long long)(model)->seed, (model)->events, #condition); \
 	} while (0)
 
 /* A Sprite that exists or may appear. */
@@ -141,7 +140,7 @@ static bool is_held(struct model *model, const char *name)
 {
 	for (int state = 0; state < POOL_GONE; state++) {
 		struct pool_member *member;
-		DL_FOREACH(model->machine.roster.lists[state], member)
+		DL_FOREACH (model->machine.roster.lists[state], member)
 			if (strcmp(member->name, name) == 0)
 				return true;
 	}

@@ -65,14 +65,14 @@ static void check_lists(struct model *model)
 	for (int state = 0; state < POOL_STATES; state++) {
 		size_t n = 0;
 		const struct pool_member *member;
-		DL_FOREACH(machine->roster.lists[state], member) {
+		DL_FOREACH (machine->roster.lists[state], member) {
 			const struct member *mine = member_of(model, member);
 			CHECK(model, member->state == (enum pool_state)state);
 			CHECK(model, member->busy == (mine->operation != NONE));
 			CHECK(model, (state == POOL_LEASED) == mine->leased);
 			CHECK(model, (state == POOL_HOT || state == POOL_LEASED) == mine->open);
-			CHECK(model, !mine->used || mine->clean || state == POOL_RECYCLING || state == POOL_DESTROYING ||
-					     state == POOL_GONE);
+			CHECK(model,
+			      !mine->used || mine->clean || state == POOL_RECYCLING || state == POOL_DESTROYING || state == POOL_GONE);
 			n++;
 			leftovers += state != POOL_GONE && mine->leftover;
 		}
@@ -81,7 +81,7 @@ static void check_lists(struct model *model)
 	}
 	const struct pool_member *spare;
 	size_t spares = 0;
-	LL_FOREACH(machine->roster.free, spare)
+	LL_FOREACH (machine->roster.free, spare)
 		spares++;
 	CHECK(model, live == roster_total(&machine->roster));
 	CHECK(model, live + machine->roster.counts[POOL_GONE] + spares == machine->roster.capacity);
@@ -94,7 +94,7 @@ static void check_waiters(struct model *model)
 	const struct machine *machine = &model->machine;
 	const struct machine_waiter *waiter;
 	size_t n = 0;
-	DL_FOREACH(machine->waiters, waiter) {
+	DL_FOREACH (machine->waiters, waiter) {
 		CHECK(model, n < model->queued && waiter == model->queue[n]);
 		CHECK(model, !has_one_for(model, waiter->tenant) || !may_take(model, waiter->tenant, 0));
 		n++;
@@ -215,7 +215,7 @@ static void check_destroys(struct model *model)
 	const struct machine *machine = &model->machine;
 	size_t destroys = 0, ready = 0;
 	const struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member) {
+	DL_FOREACH (machine->roster.lists[POOL_DESTROYING], member) {
 		destroys += member->busy;
 		ready += !member->busy && !member->wait_us;
 		CHECK(model, !member->deferred || member->busy || model->queued);
@@ -238,8 +238,7 @@ static void check(struct model *model)
 
 static void drop_from_queue(struct model *model, size_t position)
 {
-	memmove(&model->queue[position], &model->queue[position + 1],
-		(model->queued - position - 1) * sizeof model->queue[0]);
+	memmove(&model->queue[position], &model->queue[position + 1], (model->queued - position - 1) * sizeof model->queue[0]);
 	model->queued--;
 }
 
@@ -271,8 +270,8 @@ static uint64_t soonest(struct model *model, size_t position)
 	size_t n = 0;
 	for (size_t i = 0; i < machine->roster.capacity; i++) {
 		const struct pool_member *member = &machine->roster.slots[i];
-		const uint64_t left[] = {[CREATE] = create + prepare, [PREPARE] = member->waking ? wake : prepare, [WAKE] = wake,
-					 [RESTORE] = restore};
+		const uint64_t left[] = {
+			[CREATE] = create + prepare, [PREPARE] = member->waking ? wake : prepare, [WAKE] = wake, [RESTORE] = restore};
 		enum operation operation = model->members[i].operation;
 		if (operation == NONE || operation == DESTROY)
 			continue;
@@ -327,8 +326,7 @@ static void check_full(struct model *model, const struct machine_waiter *refused
 	CHECK(model, model->claiming && before == model->options.max_waiters && !model->stopping);
 	if (refused == model->claiming) {
 		for (uint64_t tenant = 0; tenant < TENANTS; tenant++)
-			CHECK(model, tenant == refused->tenant ||
-					     waiting_of(model, tenant) <= waiting_of(model, refused->tenant) + 1);
+			CHECK(model, tenant == refused->tenant || waiting_of(model, tenant) <= waiting_of(model, refused->tenant) + 1);
 		return;
 	}
 	CHECK(model, position < model->queued && refused->tenant != model->claiming->tenant);
@@ -564,8 +562,8 @@ static void lose_granted(struct model *model)
 		return;
 	struct member *mine = member_of(model, member);
 	waiter->used = true;
-	waiter->machine = (struct machine_waiter){.tenant = mine->tenant, .since_us = model->now_us,
-						  .deadline_us = model->now_us + any(model, 20 * SECOND_US)};
+	waiter->machine = (struct machine_waiter){
+		.tenant = mine->tenant, .since_us = model->now_us, .deadline_us = model->now_us + any(model, 20 * SECOND_US)};
 	mine->leased = false;
 	model->tenants[mine->tenant].held--;
 	if (!model->stopping)
@@ -655,8 +653,7 @@ static struct machine_event answer_prepare(struct model *model, struct pool_memb
 	if (!exists(model, member->name))
 		return (struct machine_event){.code = PROVIDER_GONE};
 	if (chance(model, model->trouble)) {
-		static const enum provider_code codes[] = {PROVIDER_GONE, PROVIDER_UNAVAILABLE, PROVIDER_POLICY,
-							   PROVIDER_INVALID};
+		static const enum provider_code codes[] = {PROVIDER_GONE, PROVIDER_UNAVAILABLE, PROVIDER_POLICY, PROVIDER_INVALID};
 		return chance(model, 20) ? refusal(model, PREPARE) : (struct machine_event){.code = codes[any(model, 4)]};
 	}
 	member_of(model, member)->open = true;
@@ -739,7 +736,7 @@ static void finish_listing(struct model *model)
 		if (!model->sprites[i].exists || (failed && chance(model, 50)))
 			continue;
 		struct pool_member *next = model->machine.roster.free, *known;
-		DL_FOREACH(model->machine.roster.lists[POOL_DESTROYING], known)
+		DL_FOREACH (model->machine.roster.lists[POOL_DESTROYING], known)
 			if (strcmp(known->name, model->sprites[i].name) == 0)
 				member_of(model, known)->denied_us = 0;
 		send(model, (struct machine_event){.type = MACHINE_FOUND, .name = model->sprites[i].name});

@@ -12,8 +12,8 @@
 #define RETRY_AFTER_MAX  300000
 #define RETRY_OBEYED_MAX 3600000
 
-#define LINGER_US        (35 * SECOND) /* a parked member may run this long before the provider pauses it */
-#define RUNNING_SAID_US  (3600 * SECOND) /* the provider's word on how many may run is believed this long */
+#define LINGER_US       (35 * SECOND) /* a parked member may run this long before the provider pauses it */
+#define RUNNING_SAID_US (3600 * SECOND) /* the provider's word on how many may run is believed this long */
 
 /* Expected times until they have been measured. */
 #define CREATE_GUESS_US  (1500 * MS)

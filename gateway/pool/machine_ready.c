@@ -2,11 +2,11 @@
 
 #include <utlist.h>
 
-#define DEFER_US         (5 * SECOND)   /* a destruction is put off this long at most while others wait */
-#define MAX_USES         50
-#define UNANSWERED_US    (90 * SECOND) /* a creation that nobody answered may take effect this long */
-#define FAILED_US        (20 * SECOND) /* one that was answered with a failure */
-#define SPARE_OWNED      2 /* restored members kept for a tenant beyond those it has */
+#define DEFER_US      (5 * SECOND)   /* a destruction is put off this long at most while others wait */
+#define MAX_USES      50
+#define UNANSWERED_US (90 * SECOND) /* a creation that nobody answered may take effect this long */
+#define FAILED_US     (20 * SECOND) /* one that was answered with a failure */
+#define SPARE_OWNED   2 /* restored members kept for a tenant beyond those it has */
 
 /* Refused without effect, whatever the operation was. */
 static bool is_limit(enum provider_code code)
@@ -244,15 +244,14 @@ static size_t owned_idle(const struct machine *machine, uint64_t tenant)
 	size_t n = machine_owned_on_way(machine, tenant);
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		struct pool_member *member;
-		DL_FOREACH(machine->roster.lists[states[i]], member)
+		DL_FOREACH (machine->roster.lists[states[i]], member)
 			n += member->owned && member->owner == tenant;
 	}
 	return n;
 }
 
 /* As many as its tenant is likely to come back to, and may take. */
-static bool may_recycle(const struct machine *machine, const struct pool_member *member, const struct fair_tenant *tenant,
-			uint64_t now_us)
+static bool may_recycle(const struct machine *machine, const struct pool_member *member, const struct fair_tenant *tenant, uint64_t now_us)
 {
 	size_t may = fair_allows(&machine->fair, tenant, machine->options.sizing.max, now_us);
 	size_t idle = owned_idle(machine, tenant->id);
@@ -263,7 +262,8 @@ static bool may_recycle(const struct machine *machine, const struct pool_member 
 	       idle < tenant->held + SPARE_OWNED && idle <= may;
 }
 
-static void used(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct fair_tenant *tenant, enum machine_use use)
+static void used(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct fair_tenant *tenant,
+		 enum machine_use use)
 {
 	estimate_add(&machine->hold, now_us - member->since_us);
 	member->uses++;

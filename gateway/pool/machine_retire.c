@@ -2,15 +2,15 @@
 
 #include <utlist.h>
 
-#define SURPLUS_US       (30 * SECOND)  /* members beyond a fixed size are kept this long */
-#define OWNED_IDLE_US    (600 * SECOND) /* a restored member is kept this long for its tenant */
+#define SURPLUS_US    (30 * SECOND)  /* members beyond a fixed size are kept this long */
+#define OWNED_IDLE_US (600 * SECOND) /* a restored member is kept this long for its tenant */
 
 /* --- letting go ------------------------------------------------------------------------------- */
 
 static struct pool_member *oldest_aged(const struct machine *machine, enum pool_state state)
 {
 	struct pool_member *member, *oldest = NULL;
-	DL_FOREACH(machine->roster.lists[state], member)
+	DL_FOREACH (machine->roster.lists[state], member)
 		if (member->aged && !member->asked && (!oldest || member->created_us <= oldest->created_us))
 			oldest = member;
 	return oldest;
@@ -55,7 +55,7 @@ static size_t hot_of_nobody(const struct machine *machine, struct pool_member **
 {
 	size_t n = 0;
 	struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_HOT], member) {
+	DL_FOREACH (machine->roster.lists[POOL_HOT], member) {
 		if (member->owned)
 			continue;
 		n++;
@@ -92,7 +92,7 @@ static void end_excess(struct machine *machine, uint64_t now_us)
 {
 	while (excess(machine)) {
 		struct pool_member *member, *oldest = NULL;
-		DL_FOREACH(machine->roster.lists[POOL_WARM], member)
+		DL_FOREACH (machine->roster.lists[POOL_WARM], member)
 			if (roster_is_parked(member) && !member->owned && !member->aged)
 				oldest = member;
 		if (!oldest || !machine_take(machine, now_us, oldest, POOL_DESTROYING))
@@ -103,10 +103,10 @@ static void end_excess(struct machine *machine, uint64_t now_us)
 static void end_ownership(struct machine *machine, uint64_t now_us)
 {
 	struct pool_member *member, *next;
-	DL_FOREACH_SAFE(machine->roster.lists[POOL_HOT], member, next)
+	DL_FOREACH_SAFE (machine->roster.lists[POOL_HOT], member, next)
 		if (member->owned && member->since_us + surplus_keep_us(machine) <= now_us)
 			machine_move(machine, member, member->aged ? POOL_DESTROYING : POOL_WARM, now_us);
-	DL_FOREACH_SAFE(machine->roster.lists[POOL_WARM], member, next)
+	DL_FOREACH_SAFE (machine->roster.lists[POOL_WARM], member, next)
 		if (member->owned && !member->asked && member->since_us + OWNED_IDLE_US <= now_us)
 			machine_take(machine, now_us, member, POOL_DESTROYING);
 }
@@ -114,7 +114,7 @@ static void end_ownership(struct machine *machine, uint64_t now_us)
 static void end_quarantine(struct machine *machine, uint64_t now_us)
 {
 	struct pool_member *member, *next;
-	DL_FOREACH_SAFE(machine->roster.lists[POOL_QUARANTINE], member, next) {
+	DL_FOREACH_SAFE (machine->roster.lists[POOL_QUARANTINE], member, next) {
 		if (!is_due(member->wait_us, now_us))
 			continue;
 		member->wait_us = gate_wakes_open_us(&machine->gate, false);
@@ -159,11 +159,11 @@ uint64_t machine_supply_due(const struct machine *machine)
 	for (size_t i = 0; i < MACHINE_INTENTS; i++)
 		next = sooner(next, machine->intents_us[i]);
 	const struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_HOT], member)
+	DL_FOREACH (machine->roster.lists[POOL_HOT], member)
 		next = sooner(next, idle_due(machine, member));
-	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
+	DL_FOREACH (machine->roster.lists[POOL_WARM], member)
 		next = sooner(next, idle_due(machine, member));
-	DL_FOREACH(machine->roster.lists[POOL_QUARANTINE], member)
+	DL_FOREACH (machine->roster.lists[POOL_QUARANTINE], member)
 		next = sooner(next, member->wait_us);
 	return next;
 }

@@ -47,12 +47,8 @@ static const char *const codes[] = {
 };
 
 static const char *const refusals[] = {
-	[POOL_E_FULL] = "full",
-	[POOL_E_DEADLINE] = "deadline",
-	[POOL_E_STOPPING] = "stopping",
-	[POOL_E_UNAVAILABLE] = "unavailable",
-	[POOL_E_BUDGET] = "budget",
-	[POOL_E_BUSY] = "busy",
+	[POOL_E_FULL] = "full",     [POOL_E_DEADLINE] = "deadline", [POOL_E_STOPPING] = "stopping", [POOL_E_UNAVAILABLE] = "unavailable",
+	[POOL_E_BUDGET] = "budget", [POOL_E_BUSY] = "busy",
 };
 
 static enum provider_code code_of(const char *text)
@@ -68,7 +64,7 @@ static struct pool_member *member_of(struct script *script, const char *name)
 {
 	for (int state = 0; state < POOL_GONE; state++) {
 		struct pool_member *member;
-		DL_FOREACH(script->machine.roster.lists[state], member)
+		DL_FOREACH (script->machine.roster.lists[state], member)
 			if (strcmp(member->name, name) == 0)
 				return member;
 	}
@@ -120,12 +116,10 @@ static void say_action(struct script *script, const struct machine_action *actio
 		say(script, "destroy %s", action->member->name);
 		break;
 	case MACHINE_DO_GRANT:
-		say(script, "grant %d %s %s", number_of(script, action->waiter), action->member->name,
-		    pool_tier_name(action->tier));
+		say(script, "grant %d %s %s", number_of(script, action->waiter), action->member->name, pool_tier_name(action->tier));
 		break;
 	case MACHINE_DO_REFUSE:
-		say(script, "refuse %d %s %d", number_of(script, action->waiter), refusals[action->refusal],
-		    (int)action->retry_after_ms);
+		say(script, "refuse %d %s %d", number_of(script, action->waiter), refusals[action->refusal], (int)action->retry_after_ms);
 		break;
 	case MACHINE_DO_STOPPED:
 		say(script, "stopped %d", (int)action->left);
@@ -186,7 +180,8 @@ static bool send_member(struct script *script, const char *verb, const char *who
 	static const char *const verbs[] = {"return", "release", "lost"};
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (strcmp(verbs[i], verb) == 0) {
-			send(script, (struct machine_event){.type = MACHINE_RETURN + i, .member = member_of(script, who),
+			send(script, (struct machine_event){.type = MACHINE_RETURN + i,
+							    .member = member_of(script, who),
 							    .waiter = *waiter ? &script->waiters[atoi(waiter)] : NULL});
 			return true;
 		}
@@ -277,19 +272,19 @@ static void run(const struct machine_options *wanted, const struct row *rows, si
 	machine_deinit(&script.machine);
 }
 
-#define RUN(h, m, waiters, ...)                                                                                        \
-	do {                                                                                                           \
-		static const struct machine_options options_ = {.sizing = {.hot = h, .max = m}, .max_waiters = waiters};\
-		static const struct row rows_[] = {__VA_ARGS__};                                                       \
-		run(&options_, rows_, ARRAY_LEN(rows_));                                                               \
+#define RUN(h, m, waiters, ...)                                                                                          \
+	do {                                                                                                             \
+		static const struct machine_options options_ = {.sizing = {.hot = h, .max = m}, .max_waiters = waiters}; \
+		static const struct row rows_[] = {__VA_ARGS__};                                                         \
+		run(&options_, rows_, ARRAY_LEN(rows_));                                                                 \
 	} while (0)
 
 /* With these options of sizing, and recycling or not. */
-#define PLAY(recycles, options, ...)                                                                                   \
-	do {                                                                                                           \
-		static const struct machine_options options_ = {.sizing = options, .recycle = recycles};               \
-		static const struct row rows_[] = {__VA_ARGS__};                                                       \
-		run(&options_, rows_, ARRAY_LEN(rows_));                                                               \
+#define PLAY(recycles, options, ...)                                                                     \
+	do {                                                                                             \
+		static const struct machine_options options_ = {.sizing = options, .recycle = recycles}; \
+		static const struct row rows_[] = {__VA_ARGS__};                                         \
+		run(&options_, rows_, ARRAY_LEN(rows_));                                                 \
 	} while (0)
 
 #define SIZES(...) {__VA_ARGS__}

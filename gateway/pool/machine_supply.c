@@ -18,13 +18,13 @@ struct stock machine_take_stock(const struct machine *machine)
 	const size_t *counts = roster->counts;
 	struct stock stock = {.coming = counts[POOL_INTENT] + counts[POOL_CREATING] + counts[POOL_QUARANTINE]};
 	const struct pool_member *member;
-	DL_FOREACH(roster->lists[POOL_HOT], member)
+	DL_FOREACH (roster->lists[POOL_HOT], member)
 		stock.hot += !member->aged && !member->owned;
-	DL_FOREACH(roster->lists[POOL_WARM], member) {
+	DL_FOREACH (roster->lists[POOL_WARM], member) {
 		stock.warm += roster_is_parked(member) && !member->aged && !member->owned;
 		stock.waking += member->asked && member->to == POOL_PREPARING && !member->owned;
 	}
-	DL_FOREACH(roster->lists[POOL_PREPARING], member) {
+	DL_FOREACH (roster->lists[POOL_PREPARING], member) {
 		if (member->owned)
 			continue;
 		stock.coming += !member->waking;
@@ -39,7 +39,7 @@ static size_t lingering(const struct machine *machine, enum pool_state state, ui
 {
 	size_t n = 0;
 	const struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[state], member)
+	DL_FOREACH (machine->roster.lists[state], member)
 		n += member->since_us + LINGER_US > now_us || (member->asked && member->to == POOL_PREPARING);
 	return n;
 }
@@ -60,7 +60,7 @@ static uint64_t lingered_us(const struct machine *machine, enum pool_state state
 {
 	uint64_t us = 0;
 	const struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[state], member) {
+	DL_FOREACH (machine->roster.lists[state], member) {
 		uint64_t end_us = member->since_us + LINGER_US;
 		us += end_us > to_us ? to_us - from_us : end_us > from_us ? end_us - from_us : 0;
 	}
@@ -87,7 +87,7 @@ static bool may_run_another(struct machine *machine, uint64_t now_us)
 	static const enum pool_state states[] = {POOL_WARM, POOL_DESTROYING};
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		const struct pool_member *member;
-		DL_FOREACH(machine->roster.lists[states[i]], member)
+		DL_FOREACH (machine->roster.lists[states[i]], member)
 			if (member->since_us + LINGER_US > now_us)
 				block(machine, member->since_us + LINGER_US);
 	}
@@ -111,7 +111,7 @@ static size_t ghosts(const struct machine *machine)
 {
 	size_t n = 0;
 	struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_DESTROYING], member)
+	DL_FOREACH (machine->roster.lists[POOL_DESTROYING], member)
 		n += member->doubtful_us && !member->absent_us;
 	return n;
 }
@@ -134,8 +134,8 @@ static bool may_create(const struct machine *machine, uint64_t now_us)
 {
 	const struct roster *roster = &machine->roster;
 	size_t begun = roster->counts[POOL_INTENT] + roster->counts[POOL_CREATING];
-	return knows_all(machine, now_us) && !machine->stopping && gate_is_open(&machine->gate) && roster->free &&
-	       machine_room(machine) && begun < machine->gate.window && !too_many_ghosts(machine);
+	return knows_all(machine, now_us) && !machine->stopping && gate_is_open(&machine->gate) && roster->free && machine_room(machine) &&
+	       begun < machine->gate.window && !too_many_ghosts(machine);
 }
 
 bool machine_may_begin(const struct machine *machine, uint64_t now_us)
@@ -158,8 +158,7 @@ static bool leaves_to_wakes(const struct machine *machine, uint64_t now_us)
 	size_t limit = machine_running_limit(machine), taken = machine_running_idle(machine, now_us) + machine->roster.counts[POOL_LEASED];
 	if (!limit)
 		return false;
-	return demand_bursts(&machine->demand) ||
-	       (demand_begins(&machine->demand) && taken + machine_take_stock(machine).warm >= limit);
+	return demand_bursts(&machine->demand) || (demand_begins(&machine->demand) && taken + machine_take_stock(machine).warm >= limit);
 }
 
 /* With some stock in hand more of it leaves the last creations that the limit allows to those who wait. */
@@ -201,11 +200,11 @@ static bool may_wake(struct machine *machine, const struct pool_member *member, 
 static struct pool_member *freshest(const struct machine *machine)
 {
 	struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
+	DL_FOREACH (machine->roster.lists[POOL_WARM], member)
 		if (roster_is_parked(member) && !member->owned && !member->aged)
 			return member;
 	/* An old one is better than none. */
-	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
+	DL_FOREACH (machine->roster.lists[POOL_WARM], member)
 		if (roster_is_parked(member) && !member->owned)
 			return member;
 	return NULL;
@@ -214,7 +213,7 @@ static struct pool_member *freshest(const struct machine *machine)
 static struct pool_member *owned_warm(const struct machine *machine, uint64_t tenant)
 {
 	struct pool_member *member;
-	DL_FOREACH(machine->roster.lists[POOL_WARM], member)
+	DL_FOREACH (machine->roster.lists[POOL_WARM], member)
 		if (roster_is_parked(member) && member->owned && member->owner == tenant)
 			return member;
 	return NULL;
@@ -226,7 +225,7 @@ size_t machine_owned_on_way(const struct machine *machine, uint64_t tenant)
 	size_t n = 0;
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		struct pool_member *member;
-		DL_FOREACH(machine->roster.lists[states[i]], member)
+		DL_FOREACH (machine->roster.lists[states[i]], member)
 			n += !roster_is_parked(member) && member->owned && member->owner == tenant;
 	}
 	return n;
@@ -237,7 +236,7 @@ static size_t serve_owners(struct machine *machine, uint64_t now_us)
 {
 	size_t rest = 0, capacity = machine->options.sizing.max;
 	struct fair_tenant *tenant;
-	DL_FOREACH(machine->fair.tenants, tenant) {
+	DL_FOREACH (machine->fair.tenants, tenant) {
 		size_t may = fair_allows(&machine->fair, tenant, capacity, now_us);
 		size_t wanted = tenant->waiting < may ? tenant->waiting : may;
 		size_t coming = wanted ? machine_owned_on_way(machine, tenant->id) : 0;
@@ -285,7 +284,7 @@ static void hedge(struct machine *machine, uint64_t now_us, size_t wanted, struc
 {
 	struct pool_member *member;
 	uint64_t after_us = hedge_after_us(machine);
-	DL_FOREACH(machine->roster.lists[POOL_PREPARING], member) {
+	DL_FOREACH (machine->roster.lists[POOL_PREPARING], member) {
 		if (!may_hedge(machine, stock) || stock->waking > wanted)
 			return;
 		if (!member->waking || member->late || member->owned || now_us < member->since_us + after_us)
@@ -308,7 +307,7 @@ static void plan_hedge(struct machine *machine, uint64_t now_us, const struct st
 	uint64_t after_us = hedge_after_us(machine);
 	if (!may_hedge(machine, stock))
 		return;
-	DL_FOREACH(machine->roster.lists[POOL_PREPARING], member)
+	DL_FOREACH (machine->roster.lists[POOL_PREPARING], member)
 		if (member->waking && !member->late && !member->owned && member->since_us + after_us > now_us)
 			block(machine, member->since_us + after_us);
 }
@@ -338,7 +337,7 @@ static void make_room(struct machine *machine, uint64_t now_us)
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		/* The last one: of those in doubt whoever has longest to wait, of the others the oldest. */
 		struct pool_member *member, *last = NULL;
-		DL_FOREACH(machine->roster.lists[states[i]], member)
+		DL_FOREACH (machine->roster.lists[states[i]], member)
 			if ((member->owned || member->strikes) && !member->asked)
 				last = member;
 		if (!last)

@@ -7,8 +7,8 @@
 #define STARTED {"start", "list"}, {"listed ok", ""}
 
 /* Two hot members, a newer than b. */
-#define TWO_HOT                                                                                                        \
-	{"start", "list"}, {"listed ok", "create a, create b"}, {"pass 2000", ""}, {"created a ok", "prepare a"},      \
+#define TWO_HOT                                                                                                   \
+	{"start", "list"}, {"listed ok", "create a, create b"}, {"pass 2000", ""}, {"created a ok", "prepare a"}, \
 		{"created b ok", "prepare b"}, {"pass 1000", ""}, {"prepared b ok", ""}, {"prepared a ok", ""}
 
 static void fills_and_refills(void **state)
@@ -25,8 +25,7 @@ static void cold_claims_join_what_is_on_its_way(void **state)
 	(void)state;
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"claim 1 9000", "create b"}, {"claim 2 9000", "create c"},
 	    {"created b ok", "prepare b"}, {"prepared b ok", "grant 1 b cold"}, {"created a ok", "prepare a"},
-	    {"prepared a ok", "grant 2 a cold"}, {"created c ok", "prepare c"}, {"prepared c ok", ""},
-	    {"counts", "hot 1, leased 2"});
+	    {"prepared a ok", "grant 2 a cold"}, {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"counts", "hot 1, leased 2"});
 }
 
 static void nothing_hot_wanted(void **state)
@@ -39,11 +38,10 @@ static void nothing_hot_wanted(void **state)
 static void what_a_canceled_claim_asked_for_does_not_stay(void **state)
 {
 	(void)state;
-	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"cancel 1", ""}, {"created a ok", "prepare a"},
-	    {"prepared a ok", ""}, {"counts", "hot 1"}, {"wait 29999", ""}, {"counts", "hot 1"},
-	    {"wait 1", "close a, destroy a"});
-	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"cancel 1", ""}, {"claim 2 9000", ""},
-	    {"created a ok", "prepare a"}, {"prepared a ok", "grant 2 a cold"});
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"cancel 1", ""}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"counts", "hot 1"}, {"wait 29999", ""}, {"counts", "hot 1"}, {"wait 1", "close a, destroy a"});
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"cancel 1", ""}, {"claim 2 9000", ""}, {"created a ok", "prepare a"},
+	    {"prepared a ok", "grant 2 a cold"});
 }
 
 static void max_counts_everything(void **state)
@@ -52,16 +50,15 @@ static void max_counts_everything(void **state)
 	RUN(1, 2, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
 	    {"claim 1 9000", "grant 1 a hot, create b"}, {"claim 2 60000", ""}, {"created b ok", "prepare b"},
 	    {"prepared b ok", "grant 2 b cold"}, {"claim 3 60000", ""}, {"counts", "leased 2, waiting 1"},
-	    {"release a", "close a, destroy a"}, {"destroyed a unavailable", ""}, {"wait 500", "destroy a"},
-	    {"destroyed a ok", "create c"}, {"created c ok", "prepare c"}, {"prepared c ok", "grant 3 c cold"});
+	    {"release a", "close a, destroy a"}, {"destroyed a unavailable", ""}, {"wait 500", "destroy a"}, {"destroyed a ok", "create c"},
+	    {"created c ok", "prepare c"}, {"prepared c ok", "grant 3 c cold"});
 }
 
 static void refuses_when_the_queue_is_full(void **state)
 {
 	(void)state;
 	/* Nothing measured: 1.5 s to create and 1 s to prepare are assumed, the second one after a lease of 5 s and 0.5 s. */
-	RUN(0, 1, 1, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "refuse 2 full 8000"},
-	    {"counts", "creating 1, waiting 1"});
+	RUN(0, 1, 1, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "refuse 2 full 8000"}, {"counts", "creating 1, waiting 1"});
 	RUN(0, 4, 1, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "refuse 2 full 2500"});
 }
 
@@ -82,20 +79,21 @@ static void a_full_pool_is_told_from_a_slow_one(void **state)
 	(void)state;
 	RUN(0, 1, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
 	    {"claim 2 1000", ""}, {"claim 3 4000", ""}, {"wait 1000", "refuse 2 busy 5500"}, {"release a", "close a, destroy a"},
-	    {"destroyed a ok", "create b"}, {"wait 3000", "refuse 3 busy 1000"}, {"claim 4 1000", ""}, {"wait 1000", "refuse 4 deadline 1000"});
+	    {"destroyed a ok", "create b"}, {"wait 3000", "refuse 3 busy 1000"}, {"claim 4 1000", ""},
+	    {"wait 1000", "refuse 4 deadline 1000"});
 	/* Its fair share. */
 	RUN(2, 4, 8, TWO_HOT, {"claim 1 9000 1", "grant 1 a hot, create c"}, {"claim 2 9000 1", "grant 2 b hot, create d"},
-	    {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"claim 3 9000 2", "grant 3 c hot"}, {"claim 4 500 1", "refuse 4 busy 2625"});
+	    {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"claim 3 9000 2", "grant 3 c hot"},
+	    {"claim 4 500 1", "refuse 4 busy 2625"});
 }
 
 static void refuses_at_once_what_is_certainly_in_vain(void **state)
 {
 	(void)state;
 	/* Once 2 s + 1 s are measured with the spread of one sample, a quarter of it is the least that is assumed: 0.75 s. */
-	RUN(1, 4, 8, {"start", "list"}, {"listed ok", "create a"}, {"pass 2000", ""}, {"created a ok", "prepare a"},
-	    {"pass 1000", ""}, {"prepared a ok", ""}, {"claim 1 0", "grant 1 a hot, create b"},
-	    {"claim 2 750", "create c, refuse 2 deadline 3000"}, {"claim 3 751", ""}, {"wait 750", ""},
-	    {"wait 1", "refuse 3 deadline 2249"});
+	RUN(1, 4, 8, {"start", "list"}, {"listed ok", "create a"}, {"pass 2000", ""}, {"created a ok", "prepare a"}, {"pass 1000", ""},
+	    {"prepared a ok", ""}, {"claim 1 0", "grant 1 a hot, create b"}, {"claim 2 750", "create c, refuse 2 deadline 3000"},
+	    {"claim 3 751", ""}, {"wait 750", ""}, {"wait 1", "refuse 3 deadline 2249"});
 }
 
 static void rate_limit_is_obeyed(void **state)
@@ -110,17 +108,16 @@ static void rate_limit_is_obeyed(void **state)
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a rate-limit", ""}, {"wait 9999", ""},
 	    {"wait 1", "create b"});
 	/* A waiter who cannot live to see the end of it need not wait; one who can, waits. */
-	RUN(0, 10, 8, STARTED, {"claim 1 6000", "create a"}, {"claim 2 8000", "create b"},
-	    {"created a rate-limit 7000", ""}, {"created b rate-limit 7000", "refuse 1 busy 9500"},
-	    {"wait 7000", "create c"}, {"created c ok", "prepare c"}, {"prepared c ok", "grant 2 c cold"});
+	RUN(0, 10, 8, STARTED, {"claim 1 6000", "create a"}, {"claim 2 8000", "create b"}, {"created a rate-limit 7000", ""},
+	    {"created b rate-limit 7000", "refuse 1 busy 9500"}, {"wait 7000", "create c"}, {"created c ok", "prepare c"},
+	    {"prepared c ok", "grant 2 c cold"});
 }
 
 static void only_those_for_whom_none_is_on_its_way_are_refused(void **state)
 {
 	(void)state;
 	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"claim 2 9000", "create b"},
-	    {"created b rate-limit 30000", "refuse 2 busy 32500"}, {"created a ok", "prepare a"},
-	    {"prepared a ok", "grant 1 a cold"});
+	    {"created b rate-limit 30000", "refuse 2 busy 32500"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"});
 }
 
 static void capacity_waits_for_a_destroy(void **state)
@@ -136,28 +133,26 @@ static void failures_back_off(void **state)
 {
 	(void)state;
 	/* The answer was lost: the Sprite may exist and is destroyed under its name; a new one gets a new name. */
-	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
-	    {"creation", "unavailable"}, {"destroyed a ok", ""}, {"wait 249", ""}, {"wait 251", "create b"},
-	    {"created b ok", "prepare b"}, {"prepared b unavailable", "close b"}, {"counts", "quarantine 1"},
-	    {"wait 499", ""}, {"wait 501", "prepare b"}, {"prepared b unavailable", "close b, destroy b"}, {"wait 999", ""},
-	    {"wait 1001", "create c"});
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"}, {"creation", "unavailable"},
+	    {"destroyed a ok", ""}, {"wait 249", ""}, {"wait 251", "create b"}, {"created b ok", "prepare b"},
+	    {"prepared b unavailable", "close b"}, {"counts", "quarantine 1"}, {"wait 499", ""}, {"wait 501", "prepare b"},
+	    {"prepared b unavailable", "close b, destroy b"}, {"wait 999", ""}, {"wait 1001", "create c"});
 }
 
 static void a_lost_creation_is_not_forgotten(void **state)
 {
 	(void)state;
-	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
-	    {"destroyed a gone", ""}, {"wait 500", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", ""},
-	    {"wait 4500", "destroy a"}, {"destroyed a gone", ""}, {"counts", "hot 1, destroying 1"}, {"wait 20000", "destroy a"},
-	    {"destroyed a gone", ""}, {"counts", "hot 1"}, {"wait 299999", ""}, {"wait 1", "list"},
-	    {"found a", "destroy a"}, {"listed ok", ""});
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"}, {"destroyed a gone", ""},
+	    {"wait 500", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", ""}, {"wait 4500", "destroy a"},
+	    {"destroyed a gone", ""}, {"counts", "hot 1, destroying 1"}, {"wait 20000", "destroy a"}, {"destroyed a gone", ""},
+	    {"counts", "hot 1"}, {"wait 299999", ""}, {"wait 1", "list"}, {"found a", "destroy a"}, {"listed ok", ""});
 	/* Nobody answered for the API: it may appear much later. */
-	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a lost", "destroy a"},
-	    {"destroyed a gone", ""}, {"wait 500", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", ""},
-	    {"wait 4500", "destroy a"}, {"destroyed a gone", ""}, {"wait 20000", "destroy a"}, {"destroyed a gone", ""},
-	    {"wait 20000", "destroy a"}, {"destroyed a gone", ""}, {"wait 20000", "destroy a"}, {"destroyed a gone", ""},
-	    {"wait 20000", "destroy a"}, {"destroyed a gone", ""}, {"counts", "hot 1, destroying 1"}, {"wait 20000", "destroy a"},
-	    {"destroyed a gone", ""}, {"counts", "hot 1"});
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a lost", "destroy a"}, {"destroyed a gone", ""},
+	    {"wait 500", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", ""}, {"wait 4500", "destroy a"},
+	    {"destroyed a gone", ""}, {"wait 20000", "destroy a"}, {"destroyed a gone", ""}, {"wait 20000", "destroy a"},
+	    {"destroyed a gone", ""}, {"wait 20000", "destroy a"}, {"destroyed a gone", ""}, {"wait 20000", "destroy a"},
+	    {"destroyed a gone", ""}, {"counts", "hot 1, destroying 1"}, {"wait 20000", "destroy a"}, {"destroyed a gone", ""},
+	    {"counts", "hot 1"});
 	/* Stopping waits for it until the deadline, and asks more often. */
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a lost", "destroy a"}, {"destroyed a gone", ""},
 	    {"stop 60000", ""}, {"wait 1999", ""}, {"wait 1", "destroy a"}, {"destroyed a gone", ""}, {"wait 40000", "destroy a"},
@@ -168,8 +163,8 @@ static void a_lost_creation_is_not_forgotten(void **state)
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a lost", "destroy a"}, {"destroyed a gone", ""},
 	    {"stop 120000", ""}, {"wait 90000", "destroy a"}, {"destroyed a gone", "stopped 0"});
 	/* It appeared late. */
-	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
-	    {"destroyed a gone", ""}, {"wait 5000", "create b, destroy a"}, {"destroyed a ok", ""}, {"counts", "creating 1"});
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"}, {"destroyed a gone", ""},
+	    {"wait 5000", "create b, destroy a"}, {"destroyed a ok", ""}, {"counts", "creating 1"});
 }
 
 static void one_not_found_is_no_licence_to_forget(void **state)
@@ -191,11 +186,10 @@ static void destroy_is_retried_until_it_worked(void **state)
 {
 	(void)state;
 	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
-	    {"release a", "close a, destroy a"}, {"destroyed a unavailable", ""}, {"wait 500", "destroy a"},
-	    {"destroyed a invalid", ""}, {"wait 1000", "destroy a"}, {"destroyed a unauthorized", ""}, {"wait 29999", ""},
-	    {"wait 1", "destroy a"}, {"destroyed a rate-limit 45000", ""}, {"wait 44999", ""}, {"wait 1", "destroy a"},
-	    {"destroyed a unsent", ""}, {"wait 8000", "destroy a"}, {"destroyed a policy", ""}, {"wait 30000", "destroy a"},
-	    {"destroyed a ok", ""}, {"counts", ""});
+	    {"release a", "close a, destroy a"}, {"destroyed a unavailable", ""}, {"wait 500", "destroy a"}, {"destroyed a invalid", ""},
+	    {"wait 1000", "destroy a"}, {"destroyed a unauthorized", ""}, {"wait 29999", ""}, {"wait 1", "destroy a"},
+	    {"destroyed a rate-limit 45000", ""}, {"wait 44999", ""}, {"wait 1", "destroy a"}, {"destroyed a unsent", ""},
+	    {"wait 8000", "destroy a"}, {"destroyed a policy", ""}, {"wait 30000", "destroy a"}, {"destroyed a ok", ""}, {"counts", ""});
 }
 
 static void a_working_destroy_hastens_the_others(void **state)
@@ -213,15 +207,14 @@ static void a_working_destroy_hastens_the_others(void **state)
 static void unsafe_members_are_never_handed_out(void **state)
 {
 	(void)state;
-	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"},
-	    {"prepared a policy", "close a"}, {"wait 1000", "prepare a"}, {"prepared a policy", "close a, destroy a"},
-	    {"wait 1000", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", "grant 1 b cold"});
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a policy", "close a"},
+	    {"wait 1000", "prepare a"}, {"prepared a policy", "close a, destroy a"}, {"wait 1000", "create b"},
+	    {"created b ok", "prepare b"}, {"prepared b ok", "grant 1 b cold"});
 	/* Once more is enough for one that was only slow. */
 	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a unavailable", "close a"},
 	    {"wait 1000", "prepare a"}, {"prepared a ok", "grant 1 a cold"});
 	/* What does not exist is not tried again. */
-	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"},
-	    {"prepared a gone", "close a, destroy a"});
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a gone", "close a, destroy a"});
 }
 
 static void unauthorized_refuses_waiters(void **state)
@@ -232,8 +225,7 @@ static void unauthorized_refuses_waiters(void **state)
 	    {"claim 3 60000", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", "grant 3 b cold"});
 	/* Hot members are served all the same. */
 	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
-	    {"claim 1 0", "grant 1 a hot, create b"}, {"return a", ""}, {"created b unauthorized", ""},
-	    {"claim 2 0", "grant 2 a hot"});
+	    {"claim 1 0", "grant 1 a hot, create b"}, {"return a", ""}, {"created b unauthorized", ""}, {"claim 2 0", "grant 2 a hot"});
 }
 
 static void a_lost_channel_is_dialled_once_more(void **state)
@@ -265,8 +257,8 @@ static void what_is_lost_before_it_is_handed_over(void **state)
 	RUN(2, 4, 8, TWO_HOT, {"claim 1 9000", "grant 1 a hot, create c"}, {"lost a 1", "close a, prepare a, grant 1 b hot"},
 	    {"counts", "creating 1, preparing 1, leased 1"}, {"prepared a ok", ""}, {"counts", "creating 1, hot 1, leased 1"});
 	RUN(1, 4, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
-	    {"claim 1 9000", "grant 1 a hot, create b"}, {"lost a 1", "close a, prepare a"}, {"counts", "creating 1, preparing 1, waiting 1"},
-	    {"prepared a ok", "grant 1 a warm"});
+	    {"claim 1 9000", "grant 1 a hot, create b"}, {"lost a 1", "close a, prepare a"},
+	    {"counts", "creating 1, preparing 1, waiting 1"}, {"prepared a ok", "grant 1 a warm"});
 	RUN(1, 4, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
 	    {"claim 1 9000", "grant 1 a hot, create b"}, {"stop 9000", ""}, {"lost a 1", "close a, refuse 1 stopping 1000, destroy a"});
 }
@@ -296,13 +288,12 @@ static void old_members_are_replaced(void **state)
 static void what_an_earlier_run_left_goes_first(void **state)
 {
 	(void)state;
-	RUN(1, 2, 8, {"start", "list"}, {"claim 1 9000", ""}, {"found x", "destroy x"}, {"found y", "destroy y"},
-	    {"found z", "destroy z"}, {"listed ok", ""}, {"destroyed x ok", ""}, {"destroyed y ok", "create a"},
-	    {"destroyed z ok", "create b"});
+	RUN(1, 2, 8, {"start", "list"}, {"claim 1 9000", ""}, {"found x", "destroy x"}, {"found y", "destroy y"}, {"found z", "destroy z"},
+	    {"listed ok", ""}, {"destroyed x ok", ""}, {"destroyed y ok", "create a"}, {"destroyed z ok", "create b"});
 	/* Until it is known what there is nothing is created: what an earlier run left and what is new might be twice the maximum. */
 	RUN(1, 2, 8, {"start", "list"}, {"claim 1 9000", ""}, {"wait 8999", ""}, {"wait 1", "refuse 1 deadline 2500"},
-	    {"found x", "destroy x"}, {"listed unavailable", ""}, {"destroyed x ok", ""}, {"claim 2 600", ""}, {"wait 600", "refuse 2 unavailable 2500"},
-	    {"wait 400", "list"}, {"found y", "destroy y"}, {"listed ok", "create a"});
+	    {"found x", "destroy x"}, {"listed unavailable", ""}, {"destroyed x ok", ""}, {"claim 2 600", ""},
+	    {"wait 600", "refuse 2 unavailable 2500"}, {"wait 400", "list"}, {"found y", "destroy y"}, {"listed ok", "create a"});
 	RUN(1, 2, 8, {"start", "list"}, {"claim 1 9000", ""}, {"listed unauthorized", "refuse 1 unavailable 32500"}, {"wait 1000", "list"},
 	    {"listed ok", "create a"});
 }
@@ -311,15 +302,13 @@ static void draining(void **state)
 {
 	(void)state;
 	RUN(2, 10, 8, TWO_HOT, {"claim 1 0", "grant 1 a hot, create c"}, {"claim 2 0", "grant 2 b hot, create d"},
-	    {"claim 3 9000", "create e"}, {"created c ok", "prepare c"},
-	    {"stop 60000", "refuse 3 stopping 1000"}, {"claim 4 9000", "refuse 4 stopping 1000"},
-	    {"created d ok", "destroy d"}, {"prepared c ok", "close c, destroy c"}, {"release a", "close a, destroy a"},
-	    {"created e rate-limit", ""}, {"destroyed c ok", ""}, {"destroyed d ok", ""}, {"destroyed a ok", ""},
-	    {"counts", "leased 1"}, {"release b", "close b, destroy b"}, {"destroyed b gone", ""}, {"wait 5000", "destroy b"},
-	    {"destroyed b gone", "stopped 0"}, {"wait 60000", ""});
-	RUN(2, 10, 8, TWO_HOT, {"claim 1 0", "grant 1 a hot, create c"},
-	    {"stop 60000", "close b, destroy b"}, {"stop 70000", ""}, {"stop 1000", ""}, {"wait 999", ""},
-	    {"wait 1", "stopped 3"}, {"wait 60000", ""});
+	    {"claim 3 9000", "create e"}, {"created c ok", "prepare c"}, {"stop 60000", "refuse 3 stopping 1000"},
+	    {"claim 4 9000", "refuse 4 stopping 1000"}, {"created d ok", "destroy d"}, {"prepared c ok", "close c, destroy c"},
+	    {"release a", "close a, destroy a"}, {"created e rate-limit", ""}, {"destroyed c ok", ""}, {"destroyed d ok", ""},
+	    {"destroyed a ok", ""}, {"counts", "leased 1"}, {"release b", "close b, destroy b"}, {"destroyed b gone", ""},
+	    {"wait 5000", "destroy b"}, {"destroyed b gone", "stopped 0"}, {"wait 60000", ""});
+	RUN(2, 10, 8, TWO_HOT, {"claim 1 0", "grant 1 a hot, create c"}, {"stop 60000", "close b, destroy b"}, {"stop 70000", ""},
+	    {"stop 1000", ""}, {"wait 999", ""}, {"wait 1", "stopped 3"}, {"wait 60000", ""});
 	RUN(2, 10, 8, {"stop 1000", "stopped 0"});
 	RUN(0, 10, 8, {"start", "list"}, {"listed ok", ""}, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"},
 	    {"prepared a ok", "grant 1 a cold"}, {"stop 60000", ""}, {"wait 59999", ""}, {"wait 1", "stopped 1"});
@@ -360,14 +349,14 @@ static void failing_creations_do_not_pile_up_ghosts(void **state)
 {
 	(void)state;
 	/* After the second failure in a row only one is tried at a time, and none while two may exist that cannot be destroyed. */
-	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"},
-	    {"destroyed a unavailable", ""}, {"wait 500", "create b, destroy a"}, {"created b unavailable", "destroy b"},
-	    {"destroyed a unavailable", ""}, {"destroyed b unavailable", ""}, {"wait 1000", "destroy b, destroy a"},
-	    {"destroyed a unavailable", ""}, {"destroyed b gone", "create c"});
+	RUN(1, 10, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a unavailable", "destroy a"}, {"destroyed a unavailable", ""},
+	    {"wait 500", "create b, destroy a"}, {"created b unavailable", "destroy b"}, {"destroyed a unavailable", ""},
+	    {"destroyed b unavailable", ""}, {"wait 1000", "destroy b, destroy a"}, {"destroyed a unavailable", ""},
+	    {"destroyed b gone", "create c"});
 }
 
 /* One warm member, a. */
-#define ONE_WARM                                                                                                       \
+#define ONE_WARM                                                                                                           \
 	{"start", "list"}, {"listed ok", "create a"}, {"pass 1500", ""}, {"created a ok", "prepare a"}, {"pass 1000", ""}, \
 		{"prepared a ok", "close a"}, {"counts", "warm 1"}
 
@@ -386,23 +375,27 @@ static void what_nobody_waits_for_is_parked(void **state)
 static void the_freshest_is_woken_first(void **state)
 {
 	(void)state;
-	PLAY(false, SIZES(.warm = 2, .max = 10), {"start", "list"}, {"listed ok", "create a, create b"},
-	     {"created a ok", "prepare a"}, {"prepared a ok", "close a"}, {"pass 1000", ""}, {"created b ok", "prepare b"},
-	     {"prepared b ok", "close b"}, {"claim 1 9000", "wake b, create c"});
+	PLAY(false, SIZES(.warm = 2, .max = 10), {"start", "list"}, {"listed ok", "create a, create b"}, {"created a ok", "prepare a"},
+	     {"prepared a ok", "close a"}, {"pass 1000", ""}, {"created b ok", "prepare b"}, {"prepared b ok", "close b"},
+	     {"claim 1 9000", "wake b, create c"});
 }
 
 static void one_that_may_have_fallen_cold_comes_after_what_is_on_its_way(void **state)
 {
 	(void)state;
-	PLAY(false, SIZES(.warm = 2, .max = 10), {"start", "list"}, {"listed ok", "create a, create b"},
-	     {"created a ok", "prepare a"}, {"prepared a ok", "close a"}, {"created b ok", "prepare b"},
-	     {"prepared b ok", "close b"}, {"wait 3599999", ""}, {"claim 1 60000", "wake b, create c"},
-	     {"claim 2 60000", "wake a, create d"});
+	PLAY(false, SIZES(.warm = 2, .max = 10), {"start", "list"}, {"listed ok", "create a, create b"}, {"created a ok", "prepare a"},
+	     {"prepared a ok", "close a"}, {"created b ok", "prepare b"}, {"prepared b ok", "close b"}, {"wait 3599999", ""},
+	     {"claim 1 60000", "wake b, create c"}, {"claim 2 60000", "wake a, create d"});
 	static const struct machine_options options = {.sizing = {.warm = 2, .max = 10}, .max_age_us = UINT64_C(36000000000)};
-	static const struct row rows[] = {
-		{"start", "list"}, {"listed ok", "create a, create b"}, {"created a ok", "prepare a"}, {"prepared a ok", "close a"},
-		{"created b ok", "prepare b"}, {"prepared b ok", "close b"}, {"wait 3600000", ""},
-		{"claim 1 60000", "wake b, create c"}, {"claim 2 60000", "create d"}};
+	static const struct row rows[] = {{"start", "list"},
+					  {"listed ok", "create a, create b"},
+					  {"created a ok", "prepare a"},
+					  {"prepared a ok", "close a"},
+					  {"created b ok", "prepare b"},
+					  {"prepared b ok", "close b"},
+					  {"wait 3600000", ""},
+					  {"claim 1 60000", "wake b, create c"},
+					  {"claim 2 60000", "create d"}};
 	run(&options, rows, ARRAY_LEN(rows));
 }
 
@@ -422,16 +415,15 @@ static void a_slow_wake_is_hedged(void **state)
 	(void)state;
 	/* Until eight were measured a wake may take 2 s; then nine of ten, at least 0.4 s. One hedge, then one for each 20 claims. */
 	PLAY(false, SIZES(.warm = 4, .max = 20), {"start", "list"}, {"listed ok", "create a, create b, create c, create d"},
-	     {"created a ok", "prepare a"}, {"created b ok", "prepare b"}, {"created c ok", "prepare c"},
-	     {"created d ok", "prepare d"}, {"prepared a ok", "close a"}, {"prepared b ok", "close b"}, {"prepared c ok", "close c"},
-	     {"prepared d ok", "close d"}, {"claim 1 9000", "wake d, create e"}, {"wait 1999", ""}, {"wait 1", "wake c"},
-	     {"wait 5000", ""}, {"prepared c ok", "grant 1 c warm"}, {"prepared d ok", ""},
-	     {"counts", "creating 1, warm 2, hot 1, leased 1"},
+	     {"created a ok", "prepare a"}, {"created b ok", "prepare b"}, {"created c ok", "prepare c"}, {"created d ok", "prepare d"},
+	     {"prepared a ok", "close a"}, {"prepared b ok", "close b"}, {"prepared c ok", "close c"}, {"prepared d ok", "close d"},
+	     {"claim 1 9000", "wake d, create e"}, {"wait 1999", ""}, {"wait 1", "wake c"}, {"wait 5000", ""},
+	     {"prepared c ok", "grant 1 c warm"}, {"prepared d ok", ""}, {"counts", "creating 1, warm 2, hot 1, leased 1"},
 	     /* The loser stays open for a while, then it is warm again. */
 	     {"wait 30000", "close d"}, {"counts", "creating 1, warm 3, leased 1"});
 	/* Not the last ones. */
-	PLAY(false, SIZES(.warm = 2, .max = 20), {"start", "list"}, {"listed ok", "create a, create b"},
-	     {"created a ok", "prepare a"}, {"created b ok", "prepare b"}, {"prepared a ok", "close a"}, {"prepared b ok", "close b"},
+	PLAY(false, SIZES(.warm = 2, .max = 20), {"start", "list"}, {"listed ok", "create a, create b"}, {"created a ok", "prepare a"},
+	     {"created b ok", "prepare b"}, {"prepared a ok", "close a"}, {"prepared b ok", "close b"},
 	     {"claim 1 9000", "wake b, create c"}, {"wait 8000", ""});
 	/* While nothing may be woken it waits. */
 	PLAY(false, SIZES(.warm = 4, .max = 4), {"start", "list"}, {"listed ok", "create a, create b, create c, create d"},
@@ -446,8 +438,8 @@ static void an_intent_wakes_and_creates_nothing(void **state)
 	PLAY(false, SIZES(.warm = 1, .max = 10), ONE_WARM, {"intent 60000", "wake a"}, {"prepared a ok", ""},
 	     {"claim 1 0", "grant 1 a hot, create b"});
 	/* Nobody came. */
-	PLAY(false, SIZES(.warm = 1, .max = 10), ONE_WARM, {"intent 5000", "wake a"}, {"prepared a ok", ""},
-	     {"wait 34999", ""}, {"counts", "hot 1"}, {"wait 1", "close a"}, {"counts", "warm 1"});
+	PLAY(false, SIZES(.warm = 1, .max = 10), ONE_WARM, {"intent 5000", "wake a"}, {"prepared a ok", ""}, {"wait 34999", ""},
+	     {"counts", "hot 1"}, {"wait 1", "close a"}, {"counts", "warm 1"});
 	PLAY(false, SIZES(.max = 10), STARTED, {"intent 60000", ""}, {"counts", ""});
 }
 
@@ -474,8 +466,7 @@ static void tenants_share(void **state)
 	    {"release a", "close a, grant 4 c cold, destroy a"});
 	/* Whoever holds less comes first. */
 	RUN(0, 2, 8, STARTED, {"claim 1 60000 1", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
-	    {"claim 2 60000 1", "create b"}, {"claim 3 60000 2", ""}, {"created b ok", "prepare b"},
-	    {"prepared b ok", "grant 3 b cold"});
+	    {"claim 2 60000 1", "create b"}, {"claim 3 60000 2", ""}, {"created b ok", "prepare b"}, {"prepared b ok", "grant 3 b cold"});
 	/* The queue, too: the youngest of whoever has most of it gives way. */
 	RUN(0, 1, 3, STARTED, {"claim 1 60000 1", "create a"}, {"claim 2 60000 1", ""}, {"claim 3 60000 1", ""},
 	    {"claim 4 60000 2", "refuse 3 full 13500"}, {"claim 5 60000 1", "refuse 5 full 19000"});
@@ -521,8 +512,8 @@ static void used_members_are_restored_when_creations_are_short(void **state)
 	     {"claim 2 90000 1", "wake a"}, {"prepared a unavailable", "close a, destroy a"});
 	/* It goes when its tenant does not come back. */
 	PLAY(true, SIZES(.max = 10, .create_limit = 1), STARTED, {"claim 1 9000 1", "create a"}, {"created a ok", "prepare a"},
-	     {"prepared a ok", "grant 1 a cold"}, {"release a", "close a, restore a"}, {"restored a ok", "close a"},
-	     {"wait 599999", ""}, {"wait 1", "destroy a"});
+	     {"prepared a ok", "grant 1 a cold"}, {"release a", "close a, restore a"}, {"restored a ok", "close a"}, {"wait 599999", ""},
+	     {"wait 1", "destroy a"});
 	/* Its room is for others who wait. */
 	PLAY(true, SIZES(.max = 1, .create_limit = 1), STARTED, {"claim 1 9000 1", "create a"}, {"created a ok", "prepare a"},
 	     {"prepared a ok", "grant 1 a cold"}, {"release a", "close a, restore a"}, {"restored a ok", "close a"},
@@ -558,8 +549,8 @@ static void sizes_follow_the_demand(void **state)
 	/* Nothing hot at rest; a claim is worth a hot member for a minute or two. */
 	PLAY(false, SIZES(.hot = SIZING_AUTO, .warm = SIZING_AUTO, .max = 10), ONE_WARM, {"claim 1 9000", "wake a, create b, create c"},
 	     {"prepared a ok", "grant 1 a warm"}, {"created b ok", "prepare b"}, {"prepared b ok", ""}, {"created c ok", "prepare c"},
-	     {"prepared c ok", "close c"}, {"counts", "warm 1, hot 1, leased 1"}, {"wait 60000", ""},
-	     {"counts", "warm 1, hot 1, leased 1"}, {"wait 65000", "close b"}, {"counts", "warm 2, leased 1"});
+	     {"prepared c ok", "close c"}, {"counts", "warm 1, hot 1, leased 1"}, {"wait 60000", ""}, {"counts", "warm 1, hot 1, leased 1"},
+	     {"wait 65000", "close b"}, {"counts", "warm 2, leased 1"});
 }
 
 static void a_stalled_refill_is_seen(void **state)
@@ -639,7 +630,8 @@ static void what_lingers_costs(void **state)
 	struct script script = {.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(1 << 16)};
 	struct machine_options options = {.sizing = {.warm = 1, .max = 4}, .max_waiters = 1, .max_age_us = UINT64_C(3600000000), .seed = 7};
 	assert_int_equal(machine_init(&script.machine, &options), 0);
-	static const char *const course[] = {"start", "listed ok", "created a ok", "pass 1000", "prepared a ok", "wait 600000", "intent 1000"};
+	static const char *const course[] = {"start",         "listed ok",   "created a ok", "pass 1000",
+					     "prepared a ok", "wait 600000", "intent 1000"};
 	for (size_t i = 0; i < ARRAY_LEN(course); i++)
 		play(&script, course[i]);
 	assert_int_equal(script.machine.spend.idle_us, 36000000);

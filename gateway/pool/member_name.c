@@ -88,7 +88,6 @@ bool member_name_belongs(const char *name, const char *instance)
 	if (!slice_has_prefix(slice_str(name), slice_str(prefix)))
 		return false;
 	const char *tail = name + strlen(prefix);
-	return strlen(tail) == TAIL_LEN && all_of(tail, MEMBER_NAME_GEN_LEN, "0123456789abcdef") &&
-	       tail[MEMBER_NAME_GEN_LEN] == '-' &&
+	return strlen(tail) == TAIL_LEN && all_of(tail, MEMBER_NAME_GEN_LEN, "0123456789abcdef") && tail[MEMBER_NAME_GEN_LEN] == '-' &&
 	       all_of(tail + MEMBER_NAME_GEN_LEN + 1, ID_ULID_LEN, "0123456789abcdefghjkmnpqrstvwxyz");
 }

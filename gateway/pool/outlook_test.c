@@ -51,15 +51,11 @@ static void creations_are_spread_over_the_window(void **state)
 	static const struct {
 		size_t position;
 		uint64_t opens_us, expected_us, best_us;
-	} rows[] = {{0, 0, 130, 130}, {1, 0, 130, 130},   {2, 0, 180, 130},  {3, 0, 230, 130},
+	} rows[] = {{0, 0, 130, 130}, {1, 0, 130, 130},   {2, 0, 180, 130},   {3, 0, 230, 130},
 		    {4, 0, 280, 155}, {0, 500, 530, 530}, {9, 500, 530, 530}, {12, 500, 680, 530}};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct outlook outlook = {.now_us = 100,
-					  .opens_us = rows[i].opens_us,
-					  .budget = &budget,
-					  .room = 100,
-					  .max = 100,
-					  .lead_us = 30};
+		struct outlook outlook = {
+			.now_us = 100, .opens_us = rows[i].opens_us, .budget = &budget, .room = 100, .max = 100, .lead_us = 30};
 		assert_int_equal(outlook_ready_us(&outlook, rows[i].position), rows[i].expected_us);
 		outlook.optimistic = true;
 		assert_int_equal(outlook_ready_us(&outlook, rows[i].position), rows[i].best_us);

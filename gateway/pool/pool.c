@@ -87,10 +87,8 @@ static void answer(struct pool *pool, struct machine_waiter *waiter, struct pool
 static void answer_grant(struct pool *pool, const struct machine_action *action)
 {
 	answer(pool, action->waiter,
-	       (struct pool_grant){.member = action->member,
-				   .sandbox = action->member->sandbox,
-				   .tier = pool_tier_name(action->tier),
-				   .detail = ""});
+	       (struct pool_grant){
+		       .member = action->member, .sandbox = action->member->sandbox, .tier = pool_tier_name(action->tier), .detail = ""});
 }
 
 static void answer_refusal(struct pool *pool, const struct machine_action *action)
@@ -110,7 +108,7 @@ static void log_left(const struct pool *pool)
 	const struct roster *roster = &pool->machine.roster;
 	for (int state = POOL_CREATING; state < POOL_GONE; state++) {
 		const struct pool_member *member;
-		DL_FOREACH(roster->lists[state], member)
+		DL_FOREACH (roster->lists[state], member)
 			log_warning("pool: %s may still exist%s", member->name,
 				    state == POOL_CREATING || member->doubtful_us ? ", its creation was never confirmed" : "");
 	}
@@ -281,8 +279,7 @@ void pool_intent(struct pool *pool, uint64_t for_ms)
 	pool_step(pool, (struct machine_event){.type = MACHINE_INTENT, .deadline_us = pool_clock(pool) + for_ms * 1000});
 }
 
-int pool_claim(struct pool *pool, uint64_t tenant, uint64_t wait_ms, pool_claim_done done, void *ctx,
-	       struct pool_claim **claim_out)
+int pool_claim(struct pool *pool, uint64_t tenant, uint64_t wait_ms, pool_claim_done done, void *ctx, struct pool_claim **claim_out)
 {
 	struct pool_claim *claim = calloc(1, sizeof *claim);
 	if (!claim)
@@ -351,11 +348,11 @@ static void on_closed(uv_handle_t *handle)
 static void forget_claims(struct pool *pool)
 {
 	struct pool_claim *claim, *next_claim;
-	DL_FOREACH_SAFE(pool->ready, claim, next_claim)
+	DL_FOREACH_SAFE (pool->ready, claim, next_claim)
 		free(claim);
 	pool->ready = NULL;
 	struct machine_waiter *waiter, *next_waiter;
-	DL_FOREACH_SAFE(pool->machine.waiters, waiter, next_waiter)
+	DL_FOREACH_SAFE (pool->machine.waiters, waiter, next_waiter)
 		free(CONTAINER_OF(waiter, struct pool_claim, waiter));
 	pool->machine.waiters = NULL;
 }
@@ -371,7 +368,7 @@ void pool_free(struct pool *pool, void (*on_freed)(void *ctx), void *ctx)
 	pool_leases_end(pool);
 	for (int state = 0; state < POOL_STATES; state++) {
 		struct pool_member *member;
-		DL_FOREACH(pool->machine.roster.lists[state], member)
+		DL_FOREACH (pool->machine.roster.lists[state], member)
 			pool_close_sandbox(member);
 	}
 	uv_close((uv_handle_t *)&pool->timer, on_closed);

@@ -30,7 +30,7 @@ struct pool_claim;
 struct pool_member;
 
 struct pool_grant {
-	int code;                   /* 0 or POOL_E_* */
+	int code;     /* 0 or POOL_E_* */
 	struct pool_member *member; /* code 0: the caller's until pool_release() */
 	/* Borrowed, valid until pool_release(). Its channel stands when `done` runs. When it breaks later sandbox_run() says
 	 * SANDBOX_E_LOST; release the member and claim again. The caller must not call sandbox_close() or sandbox_on_lost(). */
@@ -69,11 +69,11 @@ struct pool_options {
 	const char *instance;    /* this gateway's name among others; copied; not empty */
 	struct slice recipe;     /* whatever determines how members are prepared; its hash is the generation in their names */
 	struct sizing_options sizing; /* hot and warm 0 … max or SIZING_AUTO; max, every Sprite that exists or is being created, 1 … 1000 */
-	size_t max_waiters;      /* 1 … 10000 */
-	uint64_t usd_per_day;    /* 0 = no limit */
-	bool recycle;            /* when creations are short, restore a member for the tenant that used it; the provider can restore */
+	size_t max_waiters; /* 1 … 10000 */
+	uint64_t usd_per_day; /* 0 = no limit */
+	bool recycle; /* when creations are short, restore a member for the tenant that used it; the provider can restore */
 	struct lease_table leases; /* shared with others through these; ops NULL = alone. Outlives the pool */
-	uint64_t max_age_ms;     /* idle members older than this are replaced; 0 = 6 hours */
+	uint64_t max_age_ms; /* idle members older than this are replaced; 0 = 6 hours */
 	struct pool_observer observer;
 	/* Tests only: their own clock (microseconds); the pool then sets no timer and the test calls pool_tick(). */
 	uint64_t (*now_us)(void *ctx);
@@ -95,8 +95,7 @@ void pool_intent(struct pool *pool, uint64_t for_ms);
  * Asks for a member for this tenant (any number that stands for it), waiting at most wait_ms. `done` runs exactly once, on the next turn of the loop at the latest when a
  * member is hot, unless pool_cancel() comes first. *claim is valid until then. -ENOMEM: `done` will not run.
  */
-MUST_CHECK int pool_claim(struct pool *pool, uint64_t tenant, uint64_t wait_ms, pool_claim_done done, void *ctx,
-			  struct pool_claim **claim);
+MUST_CHECK int pool_claim(struct pool *pool, uint64_t tenant, uint64_t wait_ms, pool_claim_done done, void *ctx, struct pool_claim **claim);
 
 /* The caller left: `done` will not run. */
 void pool_cancel(struct pool *pool, struct pool_claim *claim);
@@ -127,18 +126,19 @@ void pool_free(struct pool *pool, void (*on_freed)(void *ctx), void *ctx);
 
 struct pool_counts {
 	size_t members[POOL_STATES]; /* indexed by enum pool_state; POOL_GONE is always 0 */
-	size_t total;                /* their sum: what counts against max */
+	size_t total; /* their sum: what counts against max */
 	size_t hot_target, warm_target;
 	size_t max;
 	size_t waiters;
-	uint64_t oldest_wait_us;     /* 0 without waiters */
-	const char *creation;        /* "open", or what holds new ones back: "rate-limit", "budget", "capacity", "throttled", "unavailable", "unauthorized" */
+	uint64_t oldest_wait_us; /* 0 without waiters */
+	const char *
+		creation; /* "open", or what holds new ones back: "rate-limit", "budget", "capacity", "throttled", "unavailable", "unauthorized" */
 	bool stopping;
-	bool stalled;                /* less stock than wanted for a minute, and nothing became ready in it */
-	uint64_t idle_us;            /* time that Sprites ran without a claim, added up */
-	uint64_t spent_nusd;         /* what all of it cost by list prices, in nano dollars */
-	uint64_t hedges;             /* wakes begun because another took too long */
-	uint64_t impossible;         /* transitions asked for that the table does not allow: always 0 */
+	bool stalled; /* less stock than wanted for a minute, and nothing became ready in it */
+	uint64_t idle_us; /* time that Sprites ran without a claim, added up */
+	uint64_t spent_nusd; /* what all of it cost by list prices, in nano dollars */
+	uint64_t hedges; /* wakes begun because another took too long */
+	uint64_t impossible; /* transitions asked for that the table does not allow: always 0 */
 };
 
 void pool_counts(const struct pool *pool, struct pool_counts *counts);

@@ -12,7 +12,7 @@
 enum kind { JOIN, BEAT, RESERVE, TAKE, ADOPT, SWEEP, RESTORE, LEAVE };
 
 static const char *const kinds[] = {
-	[JOIN] = "join", [BEAT] = "beat", [RESERVE] = "reserve", [TAKE] = "take",
+	[JOIN] = "join",   [BEAT] = "beat",   [RESERVE] = "reserve", [TAKE] = "take",
 	[ADOPT] = "adopt", [SWEEP] = "sweep", [RESTORE] = "restore", [LEAVE] = "leave",
 };
 
@@ -43,11 +43,8 @@ static struct pool_question *pose(struct pool *pool, struct pool_member *member,
 	struct pool_question *question = malloc(sizeof *question);
 	if (!question)
 		return NULL;
-	*question = (struct pool_question){.pool = pool,
-					   .member = member,
-					   .kind = kind,
-					   .session = pool->leases.session,
-					   .asked_us = pool_clock(pool)};
+	*question = (struct pool_question){
+		.pool = pool, .member = member, .kind = kind, .session = pool->leases.session, .asked_us = pool_clock(pool)};
 	DL_APPEND(pool->leases.questions, question);
 	return question;
 }
@@ -126,7 +123,7 @@ static size_t collect(const struct pool *pool, bool parked, struct lease_record 
 	size_t n = 0;
 	for (int state = 0; state < POOL_GONE; state++) {
 		const struct pool_member *member;
-		DL_FOREACH(pool->machine.roster.lists[state], member)
+		DL_FOREACH (pool->machine.roster.lists[state], member)
 			if (!member->foreign && state != POOL_INTENT && (parked ? !member->asked : state != POOL_WARM))
 				records[n++] = record_of(pool, member, member->state);
 	}
@@ -180,8 +177,8 @@ static void rejected(struct pool *pool, uint64_t session, enum lease_code code)
 	bool fenced = code == LEASE_FENCED;
 	if (session != leases->session || leases->joining || leases->ended || (!fenced && code != LEASE_FLUSHED))
 		return;
-	log_warning("pool: %s", fenced ? "our session has ended: what is not in use is given up" :
-					 "the records are gone: what we have is written again");
+	log_warning("pool: %s", fenced ? "our session has ended: what is not in use is given up"
+				       : "the records are gone: what we have is written again");
 	join(pool);
 	pool_step(pool, (struct machine_event){.type = fenced ? MACHINE_FENCED : MACHINE_FLUSHED});
 }
@@ -418,7 +415,7 @@ void pool_leases_end(struct pool *pool)
 {
 	struct pool_leases *leases = &pool->leases;
 	struct pool_question *question;
-	DL_FOREACH(leases->questions, question)
+	DL_FOREACH (leases->questions, question)
 		question->pool = NULL;
 	if (leases->table.ops)
 		leases->table.ops->listen(leases->table.self, NULL);

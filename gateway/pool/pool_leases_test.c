@@ -73,10 +73,10 @@ static int add(struct fixture *f, struct call call, const char *verb, const char
 
 /* --- the provider ----------------------------------------------------------------------------- */
 
-#define PROVIDER_CALL(verb)                                                                                      \
-	static int fake_##verb(void *self, const char *name, provider_done done, void *ctx)                      \
-	{                                                                                                        \
-		return add(self, (struct call){.provided = done, .ctx = ctx}, #verb, name);                      \
+#define PROVIDER_CALL(verb)                                                                 \
+	static int fake_##verb(void *self, const char *name, provider_done done, void *ctx) \
+	{                                                                                   \
+		return add(self, (struct call){.provided = done, .ctx = ctx}, #verb, name); \
 	}
 
 PROVIDER_CALL(create)

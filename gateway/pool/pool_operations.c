@@ -13,12 +13,9 @@ static const struct {
 	const char *text;
 	enum machine_event_type event;
 } verbs[] = {
-	[POOL_VERB_CREATE] = {"create", MACHINE_CREATED},
-	[POOL_VERB_PREPARE] = {"prepare", MACHINE_PREPARED},
-	[POOL_VERB_WAKE] = {"wake", MACHINE_PREPARED},
-	[POOL_VERB_RESTORE] = {"restore", MACHINE_RESTORED},
-	[POOL_VERB_DESTROY] = {"destroy", MACHINE_DESTROYED},
-	[POOL_VERB_LIST] = {"list", MACHINE_LISTED},
+	[POOL_VERB_CREATE] = {"create", MACHINE_CREATED},     [POOL_VERB_PREPARE] = {"prepare", MACHINE_PREPARED},
+	[POOL_VERB_WAKE] = {"wake", MACHINE_PREPARED},        [POOL_VERB_RESTORE] = {"restore", MACHINE_RESTORED},
+	[POOL_VERB_DESTROY] = {"destroy", MACHINE_DESTROYED}, [POOL_VERB_LIST] = {"list", MACHINE_LISTED},
 };
 
 /* A wrong token makes every operation fail: said once, until something works again. */
@@ -38,9 +35,10 @@ static void log_failure(struct pool *pool, const char *verb, const char *name, c
 static void observe(struct pool *pool, enum pool_verb verb, enum provider_code code, uint64_t took_us)
 {
 	const struct pool_observer *observer = &pool->observer;
-	void (*const calls[])(void *, enum provider_code, uint64_t) = {
-		[POOL_VERB_CREATE] = observer->on_create,   [POOL_VERB_PREPARE] = observer->on_prepare, [POOL_VERB_WAKE] = observer->on_wake,
-		[POOL_VERB_RESTORE] = observer->on_restore, [POOL_VERB_DESTROY] = observer->on_destroy, [POOL_VERB_LIST] = NULL};
+	void (*const calls[])(void *, enum provider_code,
+			      uint64_t) = {[POOL_VERB_CREATE] = observer->on_create,   [POOL_VERB_PREPARE] = observer->on_prepare,
+					   [POOL_VERB_WAKE] = observer->on_wake,       [POOL_VERB_RESTORE] = observer->on_restore,
+					   [POOL_VERB_DESTROY] = observer->on_destroy, [POOL_VERB_LIST] = NULL};
 	if (calls[verb])
 		calls[verb](observer->ctx, code, took_us);
 }
@@ -49,7 +47,7 @@ static void observe(struct pool *pool, enum pool_verb verb, enum provider_code c
 static struct pool_claim *undelivered(const struct pool *pool, const struct pool_member *member)
 {
 	struct pool_claim *claim;
-	DL_FOREACH(pool->ready, claim)
+	DL_FOREACH (pool->ready, claim)
 		if (claim->grant.member == member)
 			return claim;
 	return NULL;
@@ -85,8 +83,7 @@ static bool makes_sandbox(enum pool_verb verb)
 	return verb == POOL_VERB_PREPARE || verb == POOL_VERB_WAKE || verb == POOL_VERB_RESTORE;
 }
 
-static void finish(struct pool *pool, const struct pool_operation *operation, const struct provider_result *result,
-		   bool unsent)
+static void finish(struct pool *pool, const struct pool_operation *operation, const struct provider_result *result, bool unsent)
 {
 	static const struct provider_result no_sandbox = {.code = PROVIDER_INVALID, .detail = "prepared without a sandbox"};
 	struct pool_member *member = operation->member;
@@ -103,12 +100,12 @@ static void finish(struct pool *pool, const struct pool_operation *operation, co
 	if (verb == POOL_VERB_LIST && pool->leases.table.ops && result->code == PROVIDER_OK && !unsent)
 		pool_leases_listed(pool);
 	pool_step(pool, (struct machine_event){.type = verbs[verb].event,
-					  .member = member,
-					  .code = result->code,
-					  .retry_after_ms = result->retry_after_ms,
-					  .limit = result->limit,
-					  .unsent = unsent,
-					  .unanswered = result->unanswered});
+					       .member = member,
+					       .code = result->code,
+					       .retry_after_ms = result->retry_after_ms,
+					       .limit = result->limit,
+					       .unsent = unsent,
+					       .unanswered = result->unanswered});
 }
 
 static void on_answer(void *ctx, const struct provider_result *result)
@@ -227,7 +224,7 @@ int pool_open_network(struct pool *pool, struct pool_member *member, const char 
 void pool_forget_openings(struct pool *pool, const struct pool_member *member)
 {
 	struct pool_opening *opening, *next;
-	DL_FOREACH_SAFE(pool->openings, opening, next) {
+	DL_FOREACH_SAFE (pool->openings, opening, next) {
 		if (member && opening->member != member)
 			continue;
 		DL_DELETE(pool->openings, opening);
@@ -241,10 +238,9 @@ void pool_close_sandbox(struct pool_member *member)
 	sandbox_close(sandbox);
 }
 
-
 void pool_forget_operations(struct pool *pool)
 {
 	struct pool_operation *operation;
-	DL_FOREACH(pool->operations, operation)
+	DL_FOREACH (pool->operations, operation)
 		operation->pool = NULL;
 }

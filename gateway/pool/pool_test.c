@@ -573,9 +573,7 @@ static void only_its_own_leftovers_are_destroyed(void **state)
 	static const char *const names[] = {
 		"sg-gw-0a1b-0123456789abcdefghjkmnpqrs",    /* ours, of another generation */
 		"sg-gw-2-0a1b-0123456789abcdefghjkmnpqrs",  /* of the instance gw-2 */
-		"sg-gw-0a1b-0a1b-0123456789abcdefghjkmnpqrs",
-		"sg-gw-mine",
-		"sg-gw-0a1b-0123456789ABCDEFGHJKMNPQRS",
+		"sg-gw-0a1b-0a1b-0123456789abcdefghjkmnpqrs", "sg-gw-mine", "sg-gw-0a1b-0123456789ABCDEFGHJKMNPQRS",
 	};
 	start(f);
 	struct call call = take(f, "list");

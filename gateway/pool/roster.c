@@ -83,7 +83,7 @@ void roster_backdate(struct roster *roster, struct pool_member *member, uint64_t
 void roster_reap(struct roster *roster)
 {
 	struct pool_member *member, *next;
-	DL_FOREACH_SAFE(roster->lists[POOL_GONE], member, next) {
+	DL_FOREACH_SAFE (roster->lists[POOL_GONE], member, next) {
 		delist(roster, member);
 		LL_PREPEND(roster->free, member);
 	}
@@ -94,7 +94,7 @@ void roster_age(struct roster *roster, uint64_t max_age_us, uint64_t now_us)
 	static const enum pool_state states[] = {POOL_HOT, POOL_WARM};
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
 		struct pool_member *member;
-		DL_FOREACH(roster->lists[states[i]], member)
+		DL_FOREACH (roster->lists[states[i]], member)
 			member->aged = member->created_us + max_age_us <= now_us;
 	}
 }
@@ -116,7 +116,7 @@ struct pool_member *roster_find(const struct roster *roster, const char *name)
 {
 	for (int state = 0; state < POOL_GONE; state++) {
 		struct pool_member *member;
-		DL_FOREACH(roster->lists[state], member)
+		DL_FOREACH (roster->lists[state], member)
 			if (strcmp(member->name, name) == 0)
 				return member;
 	}

@@ -38,12 +38,12 @@ struct pool_member {
 	uint64_t asked_us;   /* its creation began; 0 = how long it takes says nothing */
 	uint64_t created_us;
 	uint64_t parked_us;  /* preparing, by a wake: it was warm since */
-	uint64_t wait_us;    /* destroying, quarantine, and when asking was not answered: the next attempt waits for this; 0 = for nothing */
+	uint64_t wait_us; /* destroying, quarantine, and when asking was not answered: the next attempt waits for this; 0 = for nothing */
 	struct fair_tenant *tenant; /* leased: to whom */
 	uint64_t doubtful_us; /* destroying: its creation was never confirmed, it may yet appear until then; 0 = it was */
-	uint64_t absent_us;  /* destroying: first answer that it does not exist, not contradicted since; 0 = none */
+	uint64_t absent_us; /* destroying: first answer that it does not exist, not contradicted since; 0 = none */
 	/* The driver's. */
-	bool opened;         /* its network was, for the command that has it */
+	bool opened; /* its network was, for the command that has it */
 	char name[PROVIDER_NAME_MAX + 1];
 	struct sandbox *sandbox;
 	struct pool *pool;

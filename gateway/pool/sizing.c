@@ -1,8 +1,8 @@
 #include "gateway/pool/sizing.h"
 
-#define WARM_MISS   0.001
+#define WARM_MISS  0.001
 #define RESERVE    2
-#define WARM_LEAST  1 /* a paused member costs next to nothing and spares the first caller a creation */
+#define WARM_LEAST 1 /* a paused member costs next to nothing and spares the first caller a creation */
 
 static size_t least(size_t a, size_t b)
 {

@@ -4,7 +4,7 @@
 
 #define DAY_US (UINT64_C(24) * 3600 * 1000000)
 
-#define NUSD(usd) ((uint64_t)((usd)*1000000000 + 0.5))
+#define NUSD(usd) ((uint64_t)((usd) * 1000000000 + 0.5))
 
 void spend_init(struct spend *spend, uint64_t allowed_nusd, uint64_t now_us)
 {

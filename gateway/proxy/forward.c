@@ -191,23 +191,36 @@ static struct slice port_of(struct slice host, struct slice scheme)
 static int write_forwarded(const struct http_head *head, const struct forward_options *options, struct slice host, bool trusted,
 			   struct buf *out)
 {
-	struct forward_client client = trusted ? forward_client_of(head, options)
-					       : (struct forward_client){.address = head->peer, .scheme = SLICE("http")};
+	struct forward_client client =
+		trusted ? forward_client_of(head, options) : (struct forward_client){.address = head->peer, .scheme = SLICE("http")};
 	bool v6 = client.address.len && memchr(client.address.data, ':', client.address.len);
 	struct slice pieces[] = {
-		SLICE("X-Forwarded-For: "), client.address,
-		SLICE("\r\nX-Forwarded-Proto: "), client.scheme,
-		SLICE("\r\nX-Forwarded-Host: "), host,
-		SLICE("\r\nX-Forwarded-Port: "), port_of(host, client.scheme),
-		SLICE("\r\nForwarded: for="), v6 ? SLICE("\"[") : SLICE(""), client.address, v6 ? SLICE("]\"") : SLICE(""),
-		SLICE(";proto="), client.scheme, SLICE(";host=\""), host, SLICE("\";by=_"), options->pseudonym,
-		SLICE("\r\nX-Request-Id: "), head->id, SLICE("\r\n"),
+		SLICE("X-Forwarded-For: "),
+		client.address,
+		SLICE("\r\nX-Forwarded-Proto: "),
+		client.scheme,
+		SLICE("\r\nX-Forwarded-Host: "),
+		host,
+		SLICE("\r\nX-Forwarded-Port: "),
+		port_of(host, client.scheme),
+		SLICE("\r\nForwarded: for="),
+		v6 ? SLICE("\"[") : SLICE(""),
+		client.address,
+		v6 ? SLICE("]\"") : SLICE(""),
+		SLICE(";proto="),
+		client.scheme,
+		SLICE(";host=\""),
+		host,
+		SLICE("\";by=_"),
+		options->pseudonym,
+		SLICE("\r\nX-Request-Id: "),
+		head->id,
+		SLICE("\r\n"),
 	};
 	return append_all(out, pieces, ARRAY_LEN(pieces));
 }
 
-static int write_via(const struct http_head *head, const struct scan *scan, const struct forward_options *options,
-		     struct buf *out)
+static int write_via(const struct http_head *head, const struct scan *scan, const struct forward_options *options, struct buf *out)
 {
 	struct slice protocol = head->version_minor ? SLICE("1.1 ") : SLICE("1.0 ");
 	if (!scan->has_via) {

@@ -35,7 +35,8 @@ static void check_head(struct slice head)
 		for (size_t i = 0; i < line.len; i++)
 			if ((unsigned char)line.data[i] < 0x20 && line.data[i] != '\t')
 				abort();
-		if (line_number++ && !http_is_token(slice_of(line.data, (size_t)((const char *)memchr(line.data, ':', line.len) - line.data))))
+		if (line_number++ &&
+		    !http_is_token(slice_of(line.data, (size_t)((const char *)memchr(line.data, ':', line.len) - line.data))))
 			abort();
 		hosts += begins(line, SLICE("host:"));
 		identity += begins(line, SLICE("x-forwarded-for:"));

@@ -47,10 +47,9 @@ static int forward(const struct http_head *head)
 }
 
 /* The lines that we add at the end for a client at 192.0.2.7 that asked for `host`. */
-#define OURS(host, port)                                                                                               \
-	"Via: 1.1 spritegate\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: " host          \
-	"\r\nX-Forwarded-Port: " port "\r\nForwarded: for=192.0.2.7;proto=http;host=\"" host                              \
-	"\";by=_spritegate\r\nX-Request-Id: ID\r\n"
+#define OURS(host, port)                                                                                          \
+	"Via: 1.1 spritegate\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: " host \
+	"\r\nX-Forwarded-Port: " port "\r\nForwarded: for=192.0.2.7;proto=http;host=\"" host "\";by=_spritegate\r\nX-Request-Id: ID\r\n"
 
 static void expect(const char *method, const char *target, const char *lines, const char *expected)
 {
@@ -61,8 +60,8 @@ static void expect(const char *method, const char *target, const char *lines, co
 
 static void test_plain(void **state UNUSED)
 {
-	expect("GET", "/a?b", "Accept: x\nHost: h:81\nX-Empty:",
-	       "GET /a?b HTTP/1.1\r\nHost: h:81\r\nAccept: x\r\nX-Empty: \r\n" OURS("h:81", "81"));
+	expect("GET", "/a?b",
+	       "Accept: x\nHost: h:81\nX-Empty:", "GET /a?b HTTP/1.1\r\nHost: h:81\r\nAccept: x\r\nX-Empty: \r\n" OURS("h:81", "81"));
 	expect("GET", "/", "Host: [::1]", "GET / HTTP/1.1\r\nHost: [::1]\r\n" OURS("[::1]", "80"));
 	struct http_head old = make("GET", "/", "");
 	old.version_minor = 0;
@@ -97,8 +96,14 @@ static void test_cookies_are_merged(void **state UNUSED)
 
 static void test_our_tokens_stay_here(void **state UNUSED)
 {
-	static const char *const ours[] = {"Bearer sgt_x", "bearer   sgt_x", "BEARER\tsgt_x", "sgt_x", "SGT_x", "Basic sgt_",
-					   "Bearer dstok_x, Bearer sgt_x", "Digest username=\"sgt_x\"",
+	static const char *const ours[] = {"Bearer sgt_x",
+					   "bearer   sgt_x",
+					   "BEARER\tsgt_x",
+					   "sgt_x",
+					   "SGT_x",
+					   "Basic sgt_",
+					   "Bearer dstok_x, Bearer sgt_x",
+					   "Digest username=\"sgt_x\"",
 					   "Bearer dstok_x.sgt_aaaaaaaaaaaaaaaa_bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"};
 	static const char *const theirs[] = {"Bearer dstok_x", "Basic c2d0Xw==", "Bearer xsgt_", "Bearer dstok_x_sgt_y-z", "Bearer"};
 	char lines[128];
@@ -165,8 +170,9 @@ static void test_trusted_peers_are_believed(void **state UNUSED)
 	client("X-Forwarded-For: junk\nFly-Client-IP: junk\nX-Forwarded-Proto: ftp", "192.0.2.7", "http");
 	client("X-Forwarded-For: 192.0.2.1", "192.0.2.7", "http");
 	client("", "192.0.2.7", "http");
-	struct http_head head = make("GET", "/", "Host: h\nFly-Client-IP: 2001:db8::5\nX-Forwarded-Proto: https\nFly-Region: ams\n"
-						 "fly-replay-src: x\nfly-prefer-region: x");
+	struct http_head head = make("GET", "/",
+				     "Host: h\nFly-Client-IP: 2001:db8::5\nX-Forwarded-Proto: https\nFly-Region: ams\n"
+				     "fly-replay-src: x\nfly-prefer-region: x");
 	assert_int_equal(forward(&head), 0);
 	assert_string_equal(written, "GET / HTTP/1.1\r\nHost: h\r\nFly-Client-IP: 2001:db8::5\r\nFly-Region: ams\r\nVia: 1.1 spritegate\r\n"
 				     "X-Forwarded-For: 2001:db8::5\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n"
@@ -199,7 +205,7 @@ static void test_retries(void **state UNUSED)
 		const char *method, *path;
 		bool may;
 	} cases[] = {
-		{"GET", "/", true},    {"HEAD", "/db", true},  {"OPTIONS", "/", true}, {"POST", "/", false},
+		{"GET", "/", true},     {"HEAD", "/db", true}, {"OPTIONS", "/", true},          {"POST", "/", false},
 		{"DELETE", "/", false}, {"get", "/", false},   {"GET", "/-/auth-token", false}, {"HEAD", "/-/auth-token.json", false},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#define PERIOD_MS 1000
+#define PERIOD_MS   1000
 #define PATIENCE_MS 5000
 
 struct probe {
@@ -62,7 +62,8 @@ struct probe *probe_new(const struct probe_options *options)
 	probe->options = *options;
 	buf_init(&probe->head, 1024);
 	/* Via ends it where DATASETTE_URL leads back here. */
-	if (buf_printf(&probe->head, "HEAD /-/versions.json HTTP/1.1\r\nHost: %.*s\r\nVia: 1.1 spritegate\r\n", SLICE_FMT(options->host)) < 0) {
+	if (buf_printf(&probe->head, "HEAD /-/versions.json HTTP/1.1\r\nHost: %.*s\r\nVia: 1.1 spritegate\r\n", SLICE_FMT(options->host)) <
+	    0) {
 		free(probe);
 		return NULL;
 	}

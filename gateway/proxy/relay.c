@@ -55,9 +55,8 @@ static void answer_internal(struct carry *carry)
 
 static void answer_busy(struct carry *carry)
 {
-	struct http_problem problem = {.status = 503,
-				       .code = "temporary-reduced-capacity",
-				       .detail = SLICE("Too many requests wait for Datasette.")};
+	struct http_problem problem = {
+		.status = 503, .code = "temporary-reduced-capacity", .detail = SLICE("Too many requests wait for Datasette.")};
 	answer_problem(carry, &problem, true);
 }
 
@@ -114,9 +113,10 @@ static void cancel(struct carry *carry)
 
 static void refuse_head(struct carry *carry)
 {
-	struct http_problem problem = {.status = 502,
-				       .code = "answer-head-too-large",
-				       .detail = SLICE("Datasette answered, but the head of its answer is larger than this gateway passes on.")};
+	struct http_problem problem = {
+		.status = 502,
+		.code = "answer-head-too-large",
+		.detail = SLICE("Datasette answered, but the head of its answer is larger than this gateway passes on.")};
 	cancel(carry);
 	carry->summary.head_refused = true;
 	answer_problem(carry, &problem, false);

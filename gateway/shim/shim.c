@@ -36,11 +36,11 @@
 #include <unistd.h>
 
 #define EXIT_NO_INPUT 125
-#define EXIT_SETUP 126
-#define EXIT_MISSING 127
-#define EXIT_SIGNAL 128
+#define EXIT_SETUP    126
+#define EXIT_MISSING  127
+#define EXIT_SIGNAL   128
 
-#define LINGER_MS 100
+#define LINGER_MS  100
 #define COPY_BYTES 65536
 
 static struct iovec text(const char *string)
@@ -50,8 +50,7 @@ static struct iovec text(const char *string)
 
 static _Noreturn void fail(int status, const char *what, const char *about)
 {
-	struct iovec words[] = {text("spritegate: "),  text(what), text(": "), text(about), text(": "),
-	                        text(strerror(errno)), text("\n")};
+	struct iovec words[] = {text("spritegate: "), text(what), text(": "), text(about), text(": "), text(strerror(errno)), text("\n")};
 	(void)!writev(STDERR_FILENO, words, sizeof words / sizeof *words);
 	_exit(status);
 }
@@ -221,7 +220,7 @@ static _Noreturn void ignore_what_comes(int out, int err)
 static _Noreturn void record(const char *nonce, int folder, int out, int err, int ended, int done)
 {
 	struct stream streams[] = {{.from = out, .to = STDOUT_FILENO, .record = open_record(folder, RECORD_STDOUT)},
-	                           {.from = err, .to = STDERR_FILENO, .record = open_record(folder, RECORD_STDERR)}};
+				   {.from = err, .to = STDERR_FILENO, .record = open_record(folder, RECORD_STDERR)}};
 	setsid();
 	close(STDIN_FILENO);
 	pass_all_on(streams, ended);
@@ -311,8 +310,7 @@ int main(int argc, char **argv)
 {
 	char nonce[RECORD_NONCE_LEN];
 	if (argc < 4)
-		return argc == 1 && write_all(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0
-		                                                                                         : EXIT_SETUP;
+		return argc == 1 && write_all(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0 : EXIT_SETUP;
 	bool records = read_nonce(nonce);
 	int folder = open_own_folder(argv[0]);
 	if (chdir(argv[1]) < 0)

@@ -6,20 +6,20 @@
 #include <errno.h>
 #include <stdio.h>
 
-#define MAX_DEPTH 32
+#define MAX_DEPTH       32
 #define MAX_RETRY_AFTER ((uint64_t)24 * 3600 * 1000)
 #define WINDOW_GUESS_MS 60000
 
 static const char *const names[SPRITES_CALLS] = {
-        [SPRITES_CREATE] = "create",
-        [SPRITES_GET] = "get",
-        [SPRITES_DELETE] = "delete",
-        [SPRITES_LIST] = "list",
-        [SPRITES_SET_POLICY] = "set_policy",
-        [SPRITES_GET_POLICY] = "get_policy",
-        [SPRITES_KILL] = "kill",
-        [SPRITES_CHECKPOINT] = "checkpoint",
-        [SPRITES_RESTORE] = "restore",
+	[SPRITES_CREATE] = "create",
+	[SPRITES_GET] = "get",
+	[SPRITES_DELETE] = "delete",
+	[SPRITES_LIST] = "list",
+	[SPRITES_SET_POLICY] = "set_policy",
+	[SPRITES_GET_POLICY] = "get_policy",
+	[SPRITES_KILL] = "kill",
+	[SPRITES_CHECKPOINT] = "checkpoint",
+	[SPRITES_RESTORE] = "restore",
 };
 
 const char *sprites_call_name(enum sprites_call call)
@@ -54,7 +54,7 @@ static void describe(struct verdict *verdict, enum sprites_call call, const stru
 	if (text.len > 160)
 		text.len = 160;
 	snprintf(verdict->detail, sizeof verdict->detail, "%s: the API answered %u%s%.*s", names[call], answer->status,
-	         text.len ? ": " : "", SLICE_FMT(text));
+		 text.len ? ": " : "", SLICE_FMT(text));
 }
 
 /* The limit on creations; the body's word comes before the fields'. */
@@ -117,8 +117,7 @@ static bool is_missing_quirk(unsigned status, const json_t *body)
 {
 	struct slice error;
 	return status == 500 && json_get_string(body, "error", &error) &&
-	       (slice_equal(error, SLICE("failed to delete sprite")) ||
-	        slice_equal(error, SLICE("failed to retrieve sprite")));
+	       (slice_equal(error, SLICE("failed to delete sprite")) || slice_equal(error, SLICE("failed to retrieve sprite")));
 }
 
 static void judge_error(struct verdict *verdict, enum sprites_call call, const struct answer *answer)
@@ -183,8 +182,7 @@ static void judge_policy(struct verdict *verdict, struct slice text, const char 
 	CLEANUP(json_decref_ptr) json_t *body = json_parse(text, MAX_DEPTH, &failure);
 	CLEANUP(json_decref_ptr) json_t *wanted = json_parse(slice_str(policy ? policy : ANSWERS_POLICY), MAX_DEPTH, &failure);
 	if (!wanted || !json_equal(json_object_get(body, "rules"), json_object_get(wanted, "rules"))) {
-		contradict(verdict, SPRITES_GET_POLICY,
-		           "the network policy that was read back is not the one that was set");
+		contradict(verdict, SPRITES_GET_POLICY, "the network policy that was read back is not the one that was set");
 		verdict->code = PROVIDER_POLICY;
 	}
 }
@@ -203,8 +201,7 @@ static bool judge_status(struct verdict *verdict, enum sprites_call call, const 
 	if (!answer->status) {
 		verdict->code = PROVIDER_UNAVAILABLE;
 		verdict->not_ready = true;
-		snprintf(verdict->detail, sizeof verdict->detail, "%s: no answer from the API: %s", names[call],
-		         answer->failure);
+		snprintf(verdict->detail, sizeof verdict->detail, "%s: no answer from the API: %s", names[call], answer->failure);
 		return false;
 	}
 	if (!is_success(call, answer->status)) {
@@ -243,8 +240,7 @@ void answers_judge(struct verdict *verdict, enum sprites_call call, const char *
 
 static bool is_page(const json_t *page, struct slice *token)
 {
-	const json_t *sprites = json_object_get(page, "sprites"),
-	             *next = json_object_get(page, "next_continuation_token");
+	const json_t *sprites = json_object_get(page, "sprites"), *next = json_object_get(page, "next_continuation_token");
 	*token = (struct slice){0};
 	if (!json_is_array(sprites))
 		return false;

@@ -14,7 +14,7 @@
 #include "gateway/json/json.h"
 #include "gateway/sprites/observer.h"
 
-#define ANSWERS_DETAIL 256
+#define ANSWERS_DETAIL     256
 #define ANSWERS_CHECKPOINT 32
 
 /* The fields X-RateLimit-Limit, -Remaining and -Reset; UINT64_MAX = absent or no number. */

@@ -30,8 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 2)
 		return 0;
 	enum sprites_call call = data[0] % SPRITES_CALLS;
-	struct answer answer = {
-	        .status = 100 + 2u * data[1], .body = slice_of((const char *)data + 2, size - 2), .failure = ""};
+	struct answer answer = {.status = 100 + 2u * data[1], .body = slice_of((const char *)data + 2, size - 2), .failure = ""};
 	struct verdict verdict;
 	if (call == SPRITES_LIST) {
 		check_list(&answer);

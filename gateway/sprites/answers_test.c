@@ -14,8 +14,7 @@ static struct verdict verdict;
 
 static enum provider_code judge(enum sprites_call call, unsigned status, const char *body)
 {
-	struct answer answer = {
-	        .status = status, .body = slice_str(body), .rate = RATE_FIELDS_NONE, .failure = "it broke"};
+	struct answer answer = {.status = status, .body = slice_str(body), .rate = RATE_FIELDS_NONE, .failure = "it broke"};
 	answers_judge(&verdict, call, "sg-1", &answer);
 	assert_true(strlen(verdict.detail) > 0);
 	assert_int_equal(verdict.status, status);
@@ -24,20 +23,18 @@ static enum provider_code judge(enum sprites_call call, unsigned status, const c
 
 static void test_create(void **state UNUSED)
 {
-	assert_int_equal(judge(SPRITES_CREATE, 201, "{\"id\":\"s\",\"name\":\"sg-1\",\"status\":\"cold\"}"),
-	                 PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_CREATE, 201, "{\"id\":\"s\",\"name\":\"sg-1\",\"status\":\"cold\"}"), PROVIDER_OK);
 	assert_int_equal(judge(SPRITES_CREATE, 200, "{\"name\":\"sg-1\"}"), PROVIDER_OK);
-	assert_int_equal(judge(SPRITES_CREATE, 409, "{\"error\":\"A sprite named 'sg-1' already exists.\"}"),
-	                 PROVIDER_OK);
+	assert_int_equal(judge(SPRITES_CREATE, 409, "{\"error\":\"A sprite named 'sg-1' already exists.\"}"), PROVIDER_OK);
 	assert_int_equal(judge(SPRITES_CREATE, 409, "not JSON"), PROVIDER_OK);
 	static const char *const wrong[] = {"",
-	                                    "{}",
-	                                    "[]",
-	                                    "{\"name\":7}",
-	                                    "{\"name\":\"sg-2\"}",
-	                                    "{\"name\":\"sg-1\"",
-	                                    "null",
-	                                    "{\"name\":\"sg-1\",\"name\":\"sg-1\"}"};
+					    "{}",
+					    "[]",
+					    "{\"name\":7}",
+					    "{\"name\":\"sg-2\"}",
+					    "{\"name\":\"sg-1\"",
+					    "null",
+					    "{\"name\":\"sg-1\",\"name\":\"sg-1\"}"};
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
 		assert_int_equal(judge(SPRITES_CREATE, 201, wrong[i]), PROVIDER_INVALID);
 	assert_int_equal(judge(SPRITES_CREATE, 400, "{\"errors\":[\"invalid sprite name format\"]}"), PROVIDER_INVALID);
@@ -48,31 +45,25 @@ static void test_create(void **state UNUSED)
 static void test_limits(void **state UNUSED)
 {
 	assert_int_equal(
-	        judge(SPRITES_CREATE, 429,
-	              "{\"error\":\"sprite_creation_rate_limited\",\"message\":\"slow\",\"retry_after_seconds\":42}"),
-	        PROVIDER_RATE_LIMIT);
+		judge(SPRITES_CREATE, 429, "{\"error\":\"sprite_creation_rate_limited\",\"message\":\"slow\",\"retry_after_seconds\":42}"),
+		PROVIDER_RATE_LIMIT);
 	assert_int_equal(verdict.retry_after_ms, 42000);
-	assert_int_equal(
-	        judge(SPRITES_CREATE, 429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"current_count\":3}"),
-	        PROVIDER_CAPACITY);
+	assert_int_equal(judge(SPRITES_CREATE, 429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"current_count\":3}"),
+			 PROVIDER_CAPACITY);
 	assert_int_equal(verdict.retry_after_ms, 0);
 	assert_int_equal(judge(SPRITES_CREATE, 429, "slow down"), PROVIDER_RATE_LIMIT);
-	assert_int_equal(judge(SPRITES_CREATE, 429, "{\"error\":7,\"retry_after_seconds\":\"x\"}"),
-	                 PROVIDER_RATE_LIMIT);
+	assert_int_equal(judge(SPRITES_CREATE, 429, "{\"error\":7,\"retry_after_seconds\":\"x\"}"), PROVIDER_RATE_LIMIT);
 	assert_int_equal(verdict.retry_after_ms, 0);
 	assert_int_equal(judge(SPRITES_CREATE, 429, "{\"retry_after_seconds\":-1}"), PROVIDER_RATE_LIMIT);
 	assert_int_equal(verdict.retry_after_ms, 0);
-	assert_int_equal(judge(SPRITES_CREATE, 429, "{\"retry_after_seconds\":9223372036854775807}"),
-	                 PROVIDER_RATE_LIMIT);
+	assert_int_equal(judge(SPRITES_CREATE, 429, "{\"retry_after_seconds\":9223372036854775807}"), PROVIDER_RATE_LIMIT);
 	assert_int_equal(verdict.retry_after_ms, 24ull * 3600 * 1000);
 }
 
 static void test_body_before_field(void **state UNUSED)
 {
-	struct answer answer = {.status = 429,
-	                        .retry_after_ms = 9000,
-	                        .rate = RATE_FIELDS_NONE,
-	                        .body = SLICE("{\"retry_after_seconds\":3}")};
+	struct answer answer = {
+		.status = 429, .retry_after_ms = 9000, .rate = RATE_FIELDS_NONE, .body = SLICE("{\"retry_after_seconds\":3}")};
 	answers_judge(&verdict, SPRITES_CREATE, "sg-1", &answer);
 	assert_int_equal(verdict.retry_after_ms, 3000);
 	answer.body = SLICE("{}");
@@ -89,22 +80,21 @@ static void test_creation_limit(void **state UNUSED)
 		struct rate_fields rate;
 		uint64_t count, window_ms, left, retry_after_ms, running;
 	} rows[] = {
-	        {429, "{\"limit\":10,\"window_seconds\":60}", {4, 0, 5000}, 10, 60000, 0, 5000, 0},
-	        {429, "slow down", {4, 0, 5000}, 4, 0, 0, 5000, 0},
-	        {429, "slow down", {4, 0, 3600000}, 4, 0, 0, 60000, 0}, /* their clock or ours is wrong */
-	        {429, "{\"window_seconds\":90}", {4, 0, 3600000}, 4, 90000, 0, 90000, 0},
-	        {429, "{\"limit\":\"x\",\"window_seconds\":-1}", RATE_FIELDS_NONE, 0, 0, UINT64_MAX, 0, 0},
-	        {429, "{\"limit\":3,\"retry_after_seconds\":2}", {4, 0, 5000}, 3, 0, 0, 2000, 0},
-	        {429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3}", {4, 0, 5000}, 0, 0, 0, 5000, 3},
-	        {201, "{\"name\":\"sg-1\"}", {10, 3, 5000}, 10, 0, 3, 0, 0},
-	        {201, "{\"name\":\"sg-1\"}", {10, 0, 5000}, 10, 0, 0, 5000, 0},
-	        {201, "{\"name\":\"sg-1\"}", RATE_FIELDS_NONE, 0, 0, UINT64_MAX, 0, 0},
-	        {429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":-3}", RATE_FIELDS_NONE, 0, 0, 0, 0, 0},
-	        {500, "{\"limit\":3}", RATE_FIELDS_NONE, 0, 0, 0, 0, 0},
+		{429, "{\"limit\":10,\"window_seconds\":60}", {4, 0, 5000}, 10, 60000, 0, 5000, 0},
+		{429, "slow down", {4, 0, 5000}, 4, 0, 0, 5000, 0},
+		{429, "slow down", {4, 0, 3600000}, 4, 0, 0, 60000, 0}, /* their clock or ours is wrong */
+		{429, "{\"window_seconds\":90}", {4, 0, 3600000}, 4, 90000, 0, 90000, 0},
+		{429, "{\"limit\":\"x\",\"window_seconds\":-1}", RATE_FIELDS_NONE, 0, 0, UINT64_MAX, 0, 0},
+		{429, "{\"limit\":3,\"retry_after_seconds\":2}", {4, 0, 5000}, 3, 0, 0, 2000, 0},
+		{429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3}", {4, 0, 5000}, 0, 0, 0, 5000, 3},
+		{201, "{\"name\":\"sg-1\"}", {10, 3, 5000}, 10, 0, 3, 0, 0},
+		{201, "{\"name\":\"sg-1\"}", {10, 0, 5000}, 10, 0, 0, 5000, 0},
+		{201, "{\"name\":\"sg-1\"}", RATE_FIELDS_NONE, 0, 0, UINT64_MAX, 0, 0},
+		{429, "{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":-3}", RATE_FIELDS_NONE, 0, 0, 0, 0, 0},
+		{500, "{\"limit\":3}", RATE_FIELDS_NONE, 0, 0, 0, 0, 0},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct answer answer = {
-		        .status = rows[i].status, .body = slice_str(rows[i].body), .rate = rows[i].rate};
+		struct answer answer = {.status = rows[i].status, .body = slice_str(rows[i].body), .rate = rows[i].rate};
 		answers_judge(&verdict, SPRITES_CREATE, "sg-1", &answer);
 		assert_int_equal(verdict.limit.count, rows[i].count);
 		assert_int_equal(verdict.limit.window_ms, rows[i].window_ms);
@@ -122,16 +112,16 @@ static void test_limits_of_other_calls(void **state UNUSED)
 		enum provider_code code;
 		uint64_t running;
 	} rows[] = {
-	        {"{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3,\"retry_after_seconds\":9}", PROVIDER_CAPACITY, 3},
-	        {"{\"error\":\"sprite_creation_rate_limited\",\"limit\":10,\"retry_after_seconds\":9}", PROVIDER_THROTTLED, 0},
-	        {"{\"error\":\"too many requests\",\"retry_after_seconds\":9}", PROVIDER_THROTTLED, 0},
-	        {"slow down", PROVIDER_THROTTLED, 0},
-	        {"", PROVIDER_THROTTLED, 0},
+		{"{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3,\"retry_after_seconds\":9}", PROVIDER_CAPACITY, 3},
+		{"{\"error\":\"sprite_creation_rate_limited\",\"limit\":10,\"retry_after_seconds\":9}", PROVIDER_THROTTLED, 0},
+		{"{\"error\":\"too many requests\",\"retry_after_seconds\":9}", PROVIDER_THROTTLED, 0},
+		{"slow down", PROVIDER_THROTTLED, 0},
+		{"", PROVIDER_THROTTLED, 0},
 	};
 	for (enum sprites_call call = SPRITES_CREATE + 1; call < SPRITES_CALLS; call++)
 		for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 			struct answer answer = {
-			        .status = 429, .retry_after_ms = 9000, .body = slice_str(rows[i].body), .rate = {10, 0, 5000}};
+				.status = 429, .retry_after_ms = 9000, .body = slice_str(rows[i].body), .rate = {10, 0, 5000}};
 			answers_judge(&verdict, call, "sg-1", &answer);
 			assert_int_equal(verdict.code, rows[i].code);
 			assert_int_equal(verdict.not_ready, rows[i].code == PROVIDER_THROTTLED);
@@ -155,8 +145,7 @@ static void test_errors(void **state UNUSED)
 		assert_false(verdict.not_ready);
 		assert_int_equal(judge(call, 502, "<html>"), PROVIDER_UNAVAILABLE);
 		assert_true(verdict.not_ready);
-		assert_int_equal(judge(call, 503, "{\"error\":\"sprite_starting\",\"retry_after_seconds\":5}"),
-		                 PROVIDER_UNAVAILABLE);
+		assert_int_equal(judge(call, 503, "{\"error\":\"sprite_starting\",\"retry_after_seconds\":5}"), PROVIDER_UNAVAILABLE);
 		assert_true(verdict.not_ready);
 		assert_int_equal(verdict.retry_after_ms, 5000);
 		assert_int_equal(judge(call, 0, ""), PROVIDER_UNAVAILABLE);
@@ -187,20 +176,18 @@ static void test_policy(void **state UNUSED)
 	assert_int_equal(judge(SPRITES_SET_POLICY, 204, ""), PROVIDER_OK);
 	assert_int_equal(judge(SPRITES_SET_POLICY, 200, "{}"), PROVIDER_OK);
 	assert_int_equal(judge(SPRITES_GET_POLICY, 200, ANSWERS_POLICY), PROVIDER_OK);
-	assert_int_equal(
-	        judge(SPRITES_GET_POLICY, 200, "{\"rules\" : [ {\"action\":\"deny\", \"domain\":\"*\"} ], \"v\": 1}"),
-	        PROVIDER_OK);
-	static const char *const wrong[] = {
-	        "",
-	        "{}",
-	        "{\"rules\":[]}",
-	        "{\"rules\":null}",
-	        "{\"rules\":[{\"domain\":\"*\",\"action\":\"allow\"}]}",
-	        "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\",\"ports\":[443]}]}",
-	        "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"},{\"include\":\"defaults\"}]}",
-	        "{\"rules\":{\"domain\":\"*\",\"action\":\"deny\"}}",
-	        "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"}],\"rules\":[]}",
-	        "[{\"domain\":\"*\",\"action\":\"deny\"}]"};
+	assert_int_equal(judge(SPRITES_GET_POLICY, 200, "{\"rules\" : [ {\"action\":\"deny\", \"domain\":\"*\"} ], \"v\": 1}"),
+			 PROVIDER_OK);
+	static const char *const wrong[] = {"",
+					    "{}",
+					    "{\"rules\":[]}",
+					    "{\"rules\":null}",
+					    "{\"rules\":[{\"domain\":\"*\",\"action\":\"allow\"}]}",
+					    "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\",\"ports\":[443]}]}",
+					    "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"},{\"include\":\"defaults\"}]}",
+					    "{\"rules\":{\"domain\":\"*\",\"action\":\"deny\"}}",
+					    "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"}],\"rules\":[]}",
+					    "[{\"domain\":\"*\",\"action\":\"deny\"}]"};
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
 		assert_int_equal(judge(SPRITES_GET_POLICY, 200, wrong[i]), PROVIDER_POLICY);
 	assert_int_equal(judge(SPRITES_GET_POLICY, 204, ""), PROVIDER_INVALID);
@@ -236,15 +223,15 @@ static void test_list(void **state UNUSED)
 	assert_int_equal(token.len, 0);
 	json_decref(list);
 	static const char *const wrong[] = {"",
-	                                    "[]",
-	                                    "{}",
-	                                    "{\"sprites\":null}",
-	                                    "{\"sprites\":{}}",
-	                                    "{\"sprites\":[{\"id\":\"x\"}]}",
-	                                    "{\"sprites\":[{\"name\":7}]}",
-	                                    "{\"sprites\":[\"a\"]}",
-	                                    "{\"sprites\":[],\"next_continuation_token\":7}",
-	                                    "{\"sprites\":[]"};
+					    "[]",
+					    "{}",
+					    "{\"sprites\":null}",
+					    "{\"sprites\":{}}",
+					    "{\"sprites\":[{\"id\":\"x\"}]}",
+					    "{\"sprites\":[{\"name\":7}]}",
+					    "{\"sprites\":[\"a\"]}",
+					    "{\"sprites\":[],\"next_continuation_token\":7}",
+					    "{\"sprites\":[]"};
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
 		assert_null(page(wrong[i], &token));
 		assert_int_equal(verdict.code, PROVIDER_INVALID);
@@ -274,9 +261,11 @@ static bool opens(const char *profile, const char *rules)
 static void test_open_policy(void **state UNUSED)
 {
 	assert_true(opens("defaults", "{\"include\":\"defaults\"},"));
-	assert_true(opens("a.test *.b.test", "{\"domain\":\"a.test\",\"action\":\"allow\"},{\"domain\":\"*.b.test\",\"action\":\"allow\"},"));
-	static const char *const wrong[] = {"", " ", "*", "none", "com", "a.test  b.test", "A.test", "a..test", ".a.test", "a.test.",
-					    "-a.test", "a-.test", "a_b.test", "a.*.test", "**.a.test", "a.test\"", "a.test\n", "1.2.3.4/8"};
+	assert_true(
+		opens("a.test *.b.test", "{\"domain\":\"a.test\",\"action\":\"allow\"},{\"domain\":\"*.b.test\",\"action\":\"allow\"},"));
+	static const char *const wrong[] = {"",         " ",        "*",         "none",     "com",      "a.test  b.test",
+					    "A.test",   "a..test",  ".a.test",   "a.test.",  "-a.test",  "a-.test",
+					    "a_b.test", "a.*.test", "**.a.test", "a.test\"", "a.test\n", "1.2.3.4/8"};
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
 		struct buf text = BUF_MAX(4096);
 		assert_int_equal(answers_open_policy(slice_str(wrong[i]), &text), -EINVAL);
@@ -293,7 +282,8 @@ static void test_open_policy_read_back(void **state UNUSED)
 		enum provider_code code;
 	} cases[] = {{policy, PROVIDER_OK}, {ANSWERS_POLICY, PROVIDER_POLICY}, {"{\"rules\":[]}", PROVIDER_POLICY}, {"", PROVIDER_POLICY}};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-		struct answer answer = {.status = 200, .body = slice_str(cases[i].body), .rate = RATE_FIELDS_NONE, .failure = "", .policy = policy};
+		struct answer answer = {
+			.status = 200, .body = slice_str(cases[i].body), .rate = RATE_FIELDS_NONE, .failure = "", .policy = policy};
 		answers_judge(&verdict, SPRITES_GET_POLICY, "sg-1", &answer);
 		assert_int_equal(verdict.code, cases[i].code);
 	}
@@ -302,11 +292,19 @@ static void test_open_policy_read_back(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_create), cmocka_unit_test(test_limits), cmocka_unit_test(test_body_before_field),
-	        cmocka_unit_test(test_creation_limit), cmocka_unit_test(test_limits_of_other_calls),
-	        cmocka_unit_test(test_errors), cmocka_unit_test(test_delete), cmocka_unit_test(test_policy),
-	        cmocka_unit_test(test_kill),   cmocka_unit_test(test_list),   cmocka_unit_test(test_long_detail),
-	        cmocka_unit_test(test_open_policy), cmocka_unit_test(test_open_policy_read_back),
+		cmocka_unit_test(test_create),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_body_before_field),
+		cmocka_unit_test(test_creation_limit),
+		cmocka_unit_test(test_limits_of_other_calls),
+		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_delete),
+		cmocka_unit_test(test_policy),
+		cmocka_unit_test(test_kill),
+		cmocka_unit_test(test_list),
+		cmocka_unit_test(test_long_detail),
+		cmocka_unit_test(test_open_policy),
+		cmocka_unit_test(test_open_policy_read_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

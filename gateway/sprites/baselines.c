@@ -6,7 +6,7 @@
 struct baseline *baselines_find(const struct baselines *baselines, const char *name)
 {
 	struct baseline *baseline;
-	DL_FOREACH(baselines->all, baseline)
+	DL_FOREACH (baselines->all, baseline)
 		if (strcmp(baseline->name, name) == 0)
 			return baseline;
 	return NULL;

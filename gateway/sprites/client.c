@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BODY_MAX ((size_t)1 << 20)
+#define BODY_MAX  ((size_t)1 << 20)
 #define PAGES_MAX 10000
-#define URL_MAX 8192
+#define URL_MAX   8192
 
 struct client {
 	struct client_options options;
@@ -72,8 +72,7 @@ static size_t on_body(char *data, size_t size, size_t count, void *ctx)
 
 static void on_done(struct curl_transfer *transfer, CURLcode result);
 
-static struct call *call_new(struct client *client, enum sprites_call kind, const char *name, client_done done,
-                             void *ctx)
+static struct call *call_new(struct client *client, enum sprites_call kind, const char *name, client_done done, void *ctx)
 {
 	struct call *call = calloc(1, sizeof *call);
 	if (!call)
@@ -148,7 +147,7 @@ static int send_request(struct call *call, const char *method, const char *path,
 
 /* One request about one Sprite. `rest` follows the name, `policy` is what the answer is compared with. */
 static int ask_about(struct client *client, enum sprites_call kind, const char *method, const char *name, const char *rest,
-                     const char *json, const char *policy, client_done done, void *ctx)
+		     const char *json, const char *policy, client_done done, void *ctx)
 {
 	if (client->count >= client->options.max_calls)
 		return -EBUSY;
@@ -168,8 +167,8 @@ static int ask_about(struct client *client, enum sprites_call kind, const char *
 	return r;
 }
 
-static int ask(struct client *client, enum sprites_call kind, const char *method, const char *name, const char *rest,
-               const char *json, client_done done, void *ctx)
+static int ask(struct client *client, enum sprites_call kind, const char *method, const char *name, const char *rest, const char *json,
+	       client_done done, void *ctx)
 {
 	return ask_about(client, kind, method, name, rest, json, NULL, done, ctx);
 }
@@ -238,8 +237,7 @@ int client_restore(struct client *client, const char *name, const char *checkpoi
 	return r < 0 ? r : ask(client, SPRITES_RESTORE, "POST", name, buf_peek(&rest).data, "{}", done, ctx);
 }
 
-int client_kill(struct client *client, const char *name, const char *session, const char *signal, client_done done,
-                void *ctx)
+int client_kill(struct client *client, const char *name, const char *session, const char *signal, client_done done, void *ctx)
 {
 	CLEANUP(buf_deinit) struct buf rest = BUF_MAX(1024);
 	int r = buf_append(&rest, SLICE("/exec/"));
@@ -289,8 +287,7 @@ static void observe(const struct call *call, const struct verdict *verdict)
 {
 	const struct sprites_observer *observer = &call->client->options.observer;
 	if (observer->on_call)
-		observer->on_call(observer->ctx, call->kind, clock_mono_us() - call->started_us, verdict->code,
-		                  verdict->status);
+		observer->on_call(observer->ctx, call->kind, clock_mono_us() - call->started_us, verdict->code, verdict->status);
 }
 
 static void finish(struct call *call, const struct verdict *verdict)
@@ -349,7 +346,7 @@ static void page_done(struct call *call, const struct answer *answer)
 	int r = page && token.len ? next_page(call, token) : 0;
 	if (r < 0)
 		answers_fail(&verdict, r == -EINVAL ? PROVIDER_INVALID : PROVIDER_UNAVAILABLE,
-		             r == -EINVAL ? "list: the pages never end" : "list: the next page could not be asked for");
+			     r == -EINVAL ? "list: the pages never end" : "list: the next page could not be asked for");
 	if (r < 0 || !page || !token.len)
 		finish(call, &verdict);
 }
@@ -367,8 +364,8 @@ static uint64_t number_field(struct call *call, const char *name)
 static struct rate_fields rate_fields(struct call *call)
 {
 	struct rate_fields rate = {.limit = number_field(call, "X-RateLimit-Limit"),
-	                           .remaining = number_field(call, "X-RateLimit-Remaining"),
-	                           .reset_ms = number_field(call, "X-RateLimit-Reset")};
+				   .remaining = number_field(call, "X-RateLimit-Remaining"),
+				   .reset_ms = number_field(call, "X-RateLimit-Reset")};
 	uint64_t now_ms = clock_wall_ms();
 	if (rate.reset_ms == UINT64_MAX || rate.reset_ms > UINT64_MAX / 1000)
 		rate.reset_ms = UINT64_MAX;

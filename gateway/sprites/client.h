@@ -51,8 +51,7 @@ MUST_CHECK int client_check_open(struct client *client, const char *name, const 
 
 /* All Sprites whose name begins with `prefix`: one `found` each as the pages come (it must not call back), then `done`.
  * Only with PROVIDER_OK is it all of them. */
-MUST_CHECK int client_list(struct client *client, const char *prefix, provider_found found, client_done done,
-                           void *ctx);
+MUST_CHECK int client_list(struct client *client, const char *prefix, provider_found found, client_done done, void *ctx);
 
 /* Makes a checkpoint of the Sprite's disk (verdict->checkpoint is its id); brings the disk back to one, which ends everything
  * that runs. */
@@ -60,5 +59,4 @@ MUST_CHECK int client_checkpoint(struct client *client, const char *name, client
 MUST_CHECK int client_restore(struct client *client, const char *name, const char *checkpoint, client_done done, void *ctx);
 
 /* Signals a running session by name ("KILL"). */
-MUST_CHECK int client_kill(struct client *client, const char *name, const char *session, const char *signal,
-                           client_done done, void *ctx);
+MUST_CHECK int client_kill(struct client *client, const char *name, const char *session, const char *signal, client_done done, void *ctx);

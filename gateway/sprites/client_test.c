@@ -45,8 +45,8 @@ static void on_found(void *ctx UNUSED, const char *name, bool ours)
 	assert_int_equal(buf_printf(&seen.found, "%s%s ", name, ours ? "!" : ""), 0);
 }
 
-static void on_call(void *ctx UNUSED, enum sprites_call call UNUSED, uint64_t took_us UNUSED,
-                    enum provider_code code UNUSED, unsigned status)
+static void on_call(void *ctx UNUSED, enum sprites_call call UNUSED, uint64_t took_us UNUSED, enum provider_code code UNUSED,
+		    unsigned status)
 {
 	seen.observed++;
 	seen.observed_status = status;
@@ -57,13 +57,13 @@ static void make_client(unsigned timeout_ms, size_t max_calls)
 	char url[64];
 	snprintf(url, sizeof url, "http://127.0.0.1:%d", server.port);
 	struct client_options options = {.driver = driver,
-	                                 .base_url = url,
-	                                 .label = "pool=a",
-	                                 .token = &token,
-	                                 .connect_timeout_ms = 5000,
-	                                 .timeout_ms = timeout_ms,
-	                                 .max_calls = max_calls,
-	                                 .observer = {.on_call = on_call}};
+					 .base_url = url,
+					 .label = "pool=a",
+					 .token = &token,
+					 .connect_timeout_ms = 5000,
+					 .timeout_ms = timeout_ms,
+					 .max_calls = max_calls,
+					 .observer = {.on_call = on_call}};
 	client_free(client);
 	client = client_new(&options);
 	assert_non_null(client);
@@ -101,8 +101,8 @@ static void wait_done(int count)
 		uv_run(&loop, UV_RUN_ONCE);
 }
 
-#define SCRIPT(...)                                                                                                    \
-	static const struct test_answer script[] = {__VA_ARGS__};                                                      \
+#define SCRIPT(...)                                               \
+	static const struct test_answer script[] = {__VA_ARGS__}; \
 	test_server_script(&server, script, ARRAY_LEN(script))
 
 static bool asked(const char *want)
@@ -151,9 +151,8 @@ static void test_requests(void **state UNUSED)
 	assert_int_equal(client_kill(client, "a", "4/2", "KILL", on_done, NULL), 0);
 	wait_done(5);
 	assert_int_equal(seen.verdict.code, PROVIDER_OK);
-	assert_true(
-	        asked("GET /v1/sprites/a%2Fb\nDELETE /v1/sprites/a%20b\nPOST /v1/sprites/a/policy/network\n"
-	              "GET /v1/sprites/a/policy/network\nPOST /v1/sprites/a/exec/4%2F2/kill?timeout=0s&signal=KILL\n"));
+	assert_true(asked("GET /v1/sprites/a%2Fb\nDELETE /v1/sprites/a%20b\nPOST /v1/sprites/a/policy/network\n"
+			  "GET /v1/sprites/a/policy/network\nPOST /v1/sprites/a/exec/4%2F2/kill?timeout=0s&signal=KILL\n"));
 }
 
 static void test_retry_after_field(void **state UNUSED)
@@ -169,12 +168,12 @@ static void test_rate_limit_fields(void **state UNUSED)
 {
 	static char soon[256];
 	SCRIPT({soon, 0}, {"HTTP/1.1 201 Created\r\nX-RateLimit-Limit: ten\r\nX-RateLimit-Remaining: -1\r\n"
-	                   "X-RateLimit-Reset: 18446744073709551615\r\n\r\n{\"name\":\"sg-1\"}",
-	                   0});
+			   "X-RateLimit-Reset: 18446744073709551615\r\n\r\n{\"name\":\"sg-1\"}",
+			   0});
 	snprintf(soon, sizeof soon,
-	         "HTTP/1.1 429 Too Many Requests\r\nx-ratelimit-limit: 10\r\nX-RateLimit-Remaining: 0\r\n"
-	         "X-RateLimit-Reset: %llu\r\n\r\nslow",
-	         (unsigned long long)(clock_wall_ms() / 1000 + 30));
+		 "HTTP/1.1 429 Too Many Requests\r\nx-ratelimit-limit: 10\r\nX-RateLimit-Remaining: 0\r\n"
+		 "X-RateLimit-Reset: %llu\r\n\r\nslow",
+		 (unsigned long long)(clock_wall_ms() / 1000 + 30));
 	assert_int_equal(client_create(client, "sg-1", on_done, NULL), 0);
 	wait_done(1);
 	assert_int_equal(seen.verdict.code, PROVIDER_RATE_LIMIT);
@@ -191,8 +190,7 @@ static void test_rate_limit_fields(void **state UNUSED)
 
 static void test_redirects_are_not_followed(void **state UNUSED)
 {
-	SCRIPT({"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n", 0},
-	       {"HTTP/1.1 200 OK\r\n\r\n{\"name\":\"a\"}", 0});
+	SCRIPT({"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n", 0}, {"HTTP/1.1 200 OK\r\n\r\n{\"name\":\"a\"}", 0});
 	assert_int_equal(client_get(client, "a", on_done, NULL), 0);
 	wait_done(1);
 	assert_int_equal(seen.verdict.code, PROVIDER_INVALID);
@@ -265,17 +263,17 @@ static void list(int number)
 static void test_list_of_pages(void **state UNUSED)
 {
 	SCRIPT({"HTTP/1.1 200 OK\r\n\r\n{\"sprites\":[{\"name\":\"sg-1\"},{\"name\":\"other\"}],"
-	        "\"next_continuation_token\":\"a&b=\",\"has_more\":false}",
-	        0},
+		"\"next_continuation_token\":\"a&b=\",\"has_more\":false}",
+		0},
 	       {"HTTP/1.1 200 "
-	        "OK\r\n\r\n{\"sprites\":[{\"name\":\"sg-2\",\"labels\":[\"x\",\"pool=a\"]},"
-	        "{\"name\":\"sg-3\",\"labels\":[\"pool=ab\",1]}],\"next_continuation_token\":null,\"has_more\":true}",
-	        0});
+		"OK\r\n\r\n{\"sprites\":[{\"name\":\"sg-2\",\"labels\":[\"x\",\"pool=a\"]},"
+		"{\"name\":\"sg-3\",\"labels\":[\"pool=ab\",1]}],\"next_continuation_token\":null,\"has_more\":true}",
+		0});
 	list(1);
 	assert_int_equal(seen.verdict.code, PROVIDER_OK);
 	assert_true(slice_equal(buf_peek(&seen.found), SLICE("sg-1 sg-2! sg-3 "))); /* what has another prefix is not ours */
 	assert_true(asked("GET /v1/sprites?max_results=50&prefix=sg-\n"
-	                  "GET /v1/sprites?max_results=50&prefix=sg-&continuation_token=a%26b%3D\n"));
+			  "GET /v1/sprites?max_results=50&prefix=sg-&continuation_token=a%26b%3D\n"));
 	assert_int_equal(seen.observed, 2);
 }
 
@@ -302,19 +300,19 @@ static void test_list_that_breaks_off(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        TEST(test_create),
-	        TEST(test_requests),
-	        TEST(test_retry_after_field),
-	        TEST(test_rate_limit_fields),
-	        TEST(test_redirects_are_not_followed),
-	        TEST(test_no_answer),
-	        TEST(test_silence),
-	        TEST(test_long_bodies),
-	        TEST(test_bound_of_calls),
-	        TEST(test_free_in_done),
-	        TEST(test_list_of_pages),
-	        TEST(test_list_that_repeats_itself),
-	        TEST(test_list_that_breaks_off),
+		TEST(test_create),
+		TEST(test_requests),
+		TEST(test_retry_after_field),
+		TEST(test_rate_limit_fields),
+		TEST(test_redirects_are_not_followed),
+		TEST(test_no_answer),
+		TEST(test_silence),
+		TEST(test_long_bodies),
+		TEST(test_bound_of_calls),
+		TEST(test_free_in_done),
+		TEST(test_list_of_pages),
+		TEST(test_list_that_repeats_itself),
+		TEST(test_list_that_breaks_off),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

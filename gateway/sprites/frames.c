@@ -154,7 +154,7 @@ static int feed_text(struct frames *frames, struct slice bytes, bool end, struct
 		return r;
 	struct slice text = buf_peek(&frames->text);
 	r = slice_has_prefix(text, prefix) ? parse_envelope(frames, slice_from(text, prefix.len), frame)
-	                                   : parse_information(frames, text, frame);
+					   : parse_information(frames, text, frame);
 	/* Parsed strings are copies: the text itself is done with. */
 	buf_deinit(&frames->text);
 	return r;
@@ -172,8 +172,7 @@ int frames_feed(struct frames *frames, enum frame_message message, struct slice 
 	} else if (frames->message != message) {
 		return invalid(frames, frame, "a message changes its type in the middle");
 	}
-	int r = message == FRAME_MESSAGE_BINARY ? feed_binary(frames, bytes, end, frame)
-	                                        : feed_text(frames, bytes, end, frame);
+	int r = message == FRAME_MESSAGE_BINARY ? feed_binary(frames, bytes, end, frame) : feed_text(frames, bytes, end, frame);
 	frames->inside = !end;
 	return r;
 }
@@ -204,9 +203,8 @@ int frames_write_start(struct buf *out, uint64_t id, const char *const *argv, si
 {
 	int r = check_arguments(argv, argc);
 	if (r == 0)
-		r = buf_printf(out,
-		               "control:{\"type\":\"op.start\",\"id\":\"%llu\",\"op\":\"exec\",\"args\":{\"cmd\":[",
-		               (unsigned long long)id);
+		r = buf_printf(out, "control:{\"type\":\"op.start\",\"id\":\"%llu\",\"op\":\"exec\",\"args\":{\"cmd\":[",
+			       (unsigned long long)id);
 	for (size_t i = 0; r == 0 && i < argc; i++) {
 		r = i ? buf_append_char(out, ',') : 0;
 		if (r == 0)
@@ -227,8 +225,8 @@ int frames_percent_encode(struct buf *out, struct slice text)
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < text.len; i++) {
 		unsigned char c = (unsigned char)text.data[i];
-		bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-		             c == '.' || c == '_' || c == '~';
+		bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
+			     c == '_' || c == '~';
 		const char coded[] = {'%', hex[c >> 4], hex[c & 15]};
 		r = plain ? buf_append_char(out, (char)c) : buf_append(out, slice_of(coded, sizeof coded));
 	}

@@ -17,7 +17,7 @@
 
 #include "gateway/base/buf.h"
 
-#define FRAMES_FRAME 1
+#define FRAMES_FRAME    1
 #define FRAMES_TEXT_MAX ((size_t)1 << 20)
 
 /* Stream ids of binary messages (sprites contract 3.2). */
@@ -61,12 +61,11 @@ void frames_init(struct frames *frames);
 void frames_deinit(struct frames *frames);
 
 /* The next bytes of a message; `end` with its last ones. A frame ends in *frame with FRAMES_FRAME. */
-MUST_CHECK int frames_feed(struct frames *frames, enum frame_message message, struct slice bytes, bool end,
-                           struct frame *frame);
+MUST_CHECK int frames_feed(struct frames *frames, enum frame_message message, struct slice bytes, bool end, struct frame *frame);
 
 /* Longest argument that Linux takes (MAX_ARG_STRLEN without its NUL), and all of them with their quotes as one message.
  */
-#define FRAMES_ARG_MAX ((size_t)131071)
+#define FRAMES_ARG_MAX   ((size_t)131071)
 #define FRAMES_START_MAX ((size_t)512 << 10)
 /* Request targets from about 40 KB on are answered 414 (sprites contract 3.1). */
 #define FRAMES_QUERY_MAX ((size_t)36 << 10)

@@ -61,8 +61,7 @@ static void compare(const struct outcome *a, const struct outcome *b)
 	if (!a->frames || a->last.kind == FRAME_INVALID)
 		return;
 	if (a->last.kind != b->last.kind || a->last.code != b->last.code || a->last.refusal != b->last.refusal ||
-	    !slice_equal(buf_peek(&a->output), buf_peek(&b->output)) ||
-	    !slice_equal(buf_peek(&a->id), buf_peek(&b->id)))
+	    !slice_equal(buf_peek(&a->output), buf_peek(&b->output)) || !slice_equal(buf_peek(&a->id), buf_peek(&b->id)))
 		abort();
 }
 

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TEXT FRAME_MESSAGE_TEXT
+#define TEXT   FRAME_MESSAGE_TEXT
 #define BINARY FRAME_MESSAGE_BINARY
 
 /* One message and what it must be; `bytes` and `id` as the frame's. */
@@ -22,75 +22,66 @@ struct sample {
 };
 
 static const struct sample samples[] = {
-        {BINARY, SLICE("\001hi\n"), 1, {.kind = FRAME_STDOUT, .bytes = SLICE("hi\n")}},
-        {BINARY, SLICE("\002\001\003\000x"), 1, {.kind = FRAME_STDERR, .bytes = SLICE("\001\003\000x")}},
-        {BINARY, SLICE("\001"), 0, {0}},
-        {BINARY, SLICE("\003\000"), 1, {.kind = FRAME_EXIT, .code = 0}},
-        {BINARY, SLICE("\003\377"), 1, {.kind = FRAME_EXIT, .code = 255}},
-        {BINARY, SLICE("\003"), 1, {.kind = FRAME_INVALID}},
-        {BINARY, SLICE("\003\000\000\000\001"), 1, {.kind = FRAME_INVALID}}, /* 32 bits, as old documents have it */
-        {BINARY, SLICE("\003\001\000"), 1, {.kind = FRAME_INVALID}},
-        {BINARY, SLICE(""), 1, {.kind = FRAME_INVALID}},
-        {BINARY, SLICE("\000x"), 1, {.kind = FRAME_INVALID}},
-        {BINARY, SLICE("\004"), 1, {.kind = FRAME_INVALID}},
-        {BINARY, SLICE("$ raw terminal bytes"), 1, {.kind = FRAME_INVALID}},
-        {TEXT, SLICE("control:{\"type\":\"op.ack\",\"id\":\"7\"}"), 1, {.kind = FRAME_ACK, .id = SLICE("7")}},
-        {TEXT, SLICE("control:{\"type\":\"op.ack\",\"id\":7}"), 1, {.kind = FRAME_ACK}},
-        {TEXT, SLICE("control:{\"type\":\"op.ack\"}"), 1, {.kind = FRAME_ACK}},
-        {TEXT,
-         SLICE("control:{\"type\":\"op.complete\",\"id\":\"1\",\"args\":{\"ok\":true,\"exitCode\":3}}"),
-         1,
-         {.kind = FRAME_COMPLETE, .id = SLICE("1")}},
-        {TEXT,
-         SLICE("control:{\"type\":\"op.complete\",\"args\":{\"ok\":false,\"error\":\"gone\"}}"),
-         1,
-         {.kind = FRAME_COMPLETE, .bytes = SLICE("gone")}},
-        {TEXT, SLICE("control:{\"type\":\"op.complete\",\"args\":[]}"), 1, {.kind = FRAME_COMPLETE}},
-        {TEXT,
-         SLICE("control:{\"type\":\"op.error\",\"args\":{\"code\":\"op.busy\",\"message\":\"no\"}}"),
-         1,
-         {.kind = FRAME_REFUSED, .refusal = REFUSAL_BUSY, .bytes = SLICE("no")}},
-        {TEXT,
-         SLICE("control:{\"type\":\"op.error\",\"args\":{\"code\":\"op.not_found\",\"error\":\"e\"}}"),
-         1,
-         {.kind = FRAME_REFUSED, .refusal = REFUSAL_NOT_FOUND, .bytes = SLICE("e")}},
-        {TEXT,
-         SLICE("control:{\"type\":\"op.error\",\"args\":{\"code\":\"op.not_active\"}}"),
-         1,
-         {.kind = FRAME_REFUSED, .refusal = REFUSAL_NOT_ACTIVE}},
-        {TEXT, SLICE("control:{\"type\":\"op.error\"}"), 1, {.kind = FRAME_REFUSED, .refusal = REFUSAL_OTHER}},
-        {TEXT,
-         SLICE("control:{\"type\":\"op.error\",\"args\":{\"code\":3}}"),
-         1,
-         {.kind = FRAME_REFUSED, .refusal = REFUSAL_OTHER}},
-        {TEXT, SLICE("control:{\"type\":\"op.new\"}"), 1, {.kind = FRAME_OTHER}},
-        {TEXT, SLICE("control:{\"type\":3}"), 1, {.kind = FRAME_INVALID}},
-        {TEXT, SLICE("control:{\"id\":\"1\"}"), 1, {.kind = FRAME_INVALID}},
-        {TEXT, SLICE("control:[]"), 1, {.kind = FRAME_INVALID}},
-        {TEXT, SLICE("control:{\"type\":\"op.ack\",\"type\":\"op.error\"}"), 1, {.kind = FRAME_INVALID}},
-        {TEXT, SLICE("control:{"), 1, {.kind = FRAME_INVALID}},
-        {TEXT, SLICE("control:"), 1, {.kind = FRAME_INVALID}},
-        {TEXT,
-         SLICE("{\"type\":\"session_info\",\"session_id\":\"332\",\"tty\":false}"),
-         1,
-         {.kind = FRAME_SESSION, .bytes = SLICE("332")}},
-        {TEXT, SLICE("{\"type\":\"session_info\",\"session_id\":332}"), 1, {.kind = FRAME_SESSION}},
-        {TEXT,
-         SLICE("{\"type\":\"error\",\"message\":\"no such file\"}"),
-         1,
-         {.kind = FRAME_NOTE, .bytes = SLICE("no such file")}},
-        {TEXT,
-         SLICE("{\"type\":\"error\",\"error\":\"no such file\"}"),
-         1,
-         {.kind = FRAME_NOTE, .bytes = SLICE("no such file")}},
-        /* The text exit is not the status, whatever it says. */
-        {TEXT, SLICE("{\"type\":\"exit\",\"exit_code\":0}"), 1, {.kind = FRAME_OTHER}},
-        {TEXT, SLICE("{\"type\":\"port_opened\",\"port\":1}"), 1, {.kind = FRAME_OTHER}},
-        {TEXT, SLICE("{\"type\":\"debug\",\"msg\":\"x\"}"), 1, {.kind = FRAME_OTHER}},
-        {TEXT, SLICE("{\"type\":null}"), 1, {.kind = FRAME_OTHER}},
-        {TEXT, SLICE("hello"), 1, {.kind = FRAME_OTHER}},
-        {TEXT, SLICE("{\"type\":\"op.complete\"}"), 1, {.kind = FRAME_OTHER}}, /* without the prefix it is none */
-        {TEXT, SLICE(""), 1, {.kind = FRAME_OTHER}},
+	{BINARY, SLICE("\001hi\n"), 1, {.kind = FRAME_STDOUT, .bytes = SLICE("hi\n")}},
+	{BINARY, SLICE("\002\001\003\000x"), 1, {.kind = FRAME_STDERR, .bytes = SLICE("\001\003\000x")}},
+	{BINARY, SLICE("\001"), 0, {0}},
+	{BINARY, SLICE("\003\000"), 1, {.kind = FRAME_EXIT, .code = 0}},
+	{BINARY, SLICE("\003\377"), 1, {.kind = FRAME_EXIT, .code = 255}},
+	{BINARY, SLICE("\003"), 1, {.kind = FRAME_INVALID}},
+	{BINARY, SLICE("\003\000\000\000\001"), 1, {.kind = FRAME_INVALID}}, /* 32 bits, as old documents have it */
+	{BINARY, SLICE("\003\001\000"), 1, {.kind = FRAME_INVALID}},
+	{BINARY, SLICE(""), 1, {.kind = FRAME_INVALID}},
+	{BINARY, SLICE("\000x"), 1, {.kind = FRAME_INVALID}},
+	{BINARY, SLICE("\004"), 1, {.kind = FRAME_INVALID}},
+	{BINARY, SLICE("$ raw terminal bytes"), 1, {.kind = FRAME_INVALID}},
+	{TEXT, SLICE("control:{\"type\":\"op.ack\",\"id\":\"7\"}"), 1, {.kind = FRAME_ACK, .id = SLICE("7")}},
+	{TEXT, SLICE("control:{\"type\":\"op.ack\",\"id\":7}"), 1, {.kind = FRAME_ACK}},
+	{TEXT, SLICE("control:{\"type\":\"op.ack\"}"), 1, {.kind = FRAME_ACK}},
+	{TEXT,
+	 SLICE("control:{\"type\":\"op.complete\",\"id\":\"1\",\"args\":{\"ok\":true,\"exitCode\":3}}"),
+	 1,
+	 {.kind = FRAME_COMPLETE, .id = SLICE("1")}},
+	{TEXT,
+	 SLICE("control:{\"type\":\"op.complete\",\"args\":{\"ok\":false,\"error\":\"gone\"}}"),
+	 1,
+	 {.kind = FRAME_COMPLETE, .bytes = SLICE("gone")}},
+	{TEXT, SLICE("control:{\"type\":\"op.complete\",\"args\":[]}"), 1, {.kind = FRAME_COMPLETE}},
+	{TEXT,
+	 SLICE("control:{\"type\":\"op.error\",\"args\":{\"code\":\"op.busy\",\"message\":\"no\"}}"),
+	 1,
+	 {.kind = FRAME_REFUSED, .refusal = REFUSAL_BUSY, .bytes = SLICE("no")}},
+	{TEXT,
+	 SLICE("control:{\"type\":\"op.error\",\"args\":{\"code\":\"op.not_found\",\"error\":\"e\"}}"),
+	 1,
+	 {.kind = FRAME_REFUSED, .refusal = REFUSAL_NOT_FOUND, .bytes = SLICE("e")}},
+	{TEXT,
+	 SLICE("control:{\"type\":\"op.error\",\"args\":{\"code\":\"op.not_active\"}}"),
+	 1,
+	 {.kind = FRAME_REFUSED, .refusal = REFUSAL_NOT_ACTIVE}},
+	{TEXT, SLICE("control:{\"type\":\"op.error\"}"), 1, {.kind = FRAME_REFUSED, .refusal = REFUSAL_OTHER}},
+	{TEXT, SLICE("control:{\"type\":\"op.error\",\"args\":{\"code\":3}}"), 1, {.kind = FRAME_REFUSED, .refusal = REFUSAL_OTHER}},
+	{TEXT, SLICE("control:{\"type\":\"op.new\"}"), 1, {.kind = FRAME_OTHER}},
+	{TEXT, SLICE("control:{\"type\":3}"), 1, {.kind = FRAME_INVALID}},
+	{TEXT, SLICE("control:{\"id\":\"1\"}"), 1, {.kind = FRAME_INVALID}},
+	{TEXT, SLICE("control:[]"), 1, {.kind = FRAME_INVALID}},
+	{TEXT, SLICE("control:{\"type\":\"op.ack\",\"type\":\"op.error\"}"), 1, {.kind = FRAME_INVALID}},
+	{TEXT, SLICE("control:{"), 1, {.kind = FRAME_INVALID}},
+	{TEXT, SLICE("control:"), 1, {.kind = FRAME_INVALID}},
+	{TEXT,
+	 SLICE("{\"type\":\"session_info\",\"session_id\":\"332\",\"tty\":false}"),
+	 1,
+	 {.kind = FRAME_SESSION, .bytes = SLICE("332")}},
+	{TEXT, SLICE("{\"type\":\"session_info\",\"session_id\":332}"), 1, {.kind = FRAME_SESSION}},
+	{TEXT, SLICE("{\"type\":\"error\",\"message\":\"no such file\"}"), 1, {.kind = FRAME_NOTE, .bytes = SLICE("no such file")}},
+	{TEXT, SLICE("{\"type\":\"error\",\"error\":\"no such file\"}"), 1, {.kind = FRAME_NOTE, .bytes = SLICE("no such file")}},
+	/* The text exit is not the status, whatever it says. */
+	{TEXT, SLICE("{\"type\":\"exit\",\"exit_code\":0}"), 1, {.kind = FRAME_OTHER}},
+	{TEXT, SLICE("{\"type\":\"port_opened\",\"port\":1}"), 1, {.kind = FRAME_OTHER}},
+	{TEXT, SLICE("{\"type\":\"debug\",\"msg\":\"x\"}"), 1, {.kind = FRAME_OTHER}},
+	{TEXT, SLICE("{\"type\":null}"), 1, {.kind = FRAME_OTHER}},
+	{TEXT, SLICE("hello"), 1, {.kind = FRAME_OTHER}},
+	{TEXT, SLICE("{\"type\":\"op.complete\"}"), 1, {.kind = FRAME_OTHER}}, /* without the prefix it is none */
+	{TEXT, SLICE(""), 1, {.kind = FRAME_OTHER}},
 };
 
 static void check_frame(const struct sample *sample, const struct frame *got)
@@ -112,8 +103,7 @@ static void test_whole(void **state UNUSED)
 		struct frames frames;
 		struct frame frame = {0};
 		frames_init(&frames);
-		assert_int_equal(frames_feed(&frames, samples[i].message, samples[i].wire, true, &frame),
-		                 samples[i].frames);
+		assert_int_equal(frames_feed(&frames, samples[i].message, samples[i].wire, true, &frame), samples[i].frames);
 		if (samples[i].frames)
 			check_frame(&samples[i], &frame);
 		frames_deinit(&frames);
@@ -228,10 +218,9 @@ static void test_write_start(void **state UNUSED)
 	static const char *const argv[] = {"sh", "-c", "echo \"a\"\n\xc3\xa4"};
 	CLEANUP(buf_deinit) struct buf out = BUF_MAX(FRAMES_START_MAX);
 	assert_int_equal(frames_write_start(&out, 12, argv, ARRAY_LEN(argv)), 0);
-	assert_true(slice_equal(
-	        buf_peek(&out),
-	        SLICE("control:{\"type\":\"op.start\",\"id\":\"12\",\"op\":\"exec\",\"args\":{\"cmd\":[\"sh\",\"-c\","
-	              "\"echo \\\"a\\\"\\n\xc3\xa4\"],\"path\":\"sh\",\"stdin\":\"true\"}}")));
+	assert_true(slice_equal(buf_peek(&out),
+				SLICE("control:{\"type\":\"op.start\",\"id\":\"12\",\"op\":\"exec\",\"args\":{\"cmd\":[\"sh\",\"-c\","
+				      "\"echo \\\"a\\\"\\n\xc3\xa4\"],\"path\":\"sh\",\"stdin\":\"true\"}}")));
 }
 
 static void test_write_query(void **state UNUSED)
@@ -239,8 +228,7 @@ static void test_write_query(void **state UNUSED)
 	static const char *const argv[] = {"echo", "a b&c=%+/~\xc3\xa4", ""};
 	CLEANUP(buf_deinit) struct buf out = BUF_MAX(FRAMES_QUERY_MAX);
 	assert_int_equal(frames_write_query(&out, argv, ARRAY_LEN(argv)), 0);
-	assert_true(slice_equal(buf_peek(&out),
-	                        SLICE("cmd=echo&cmd=a%20b%26c%3D%25%2B%2F~%C3%A4&cmd=&path=echo&stdin=true")));
+	assert_true(slice_equal(buf_peek(&out), SLICE("cmd=echo&cmd=a%20b%26c%3D%25%2B%2F~%C3%A4&cmd=&path=echo&stdin=true")));
 }
 
 static void test_write_signal(void **state UNUSED)
@@ -286,16 +274,16 @@ static void test_refused_arguments(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_whole),
-	        cmocka_unit_test(test_byte_by_byte),
-	        cmocka_unit_test(test_sequence),
-	        cmocka_unit_test(test_dead_after_an_error),
-	        cmocka_unit_test(test_type_changes_in_the_middle),
-	        cmocka_unit_test(test_bounds),
-	        cmocka_unit_test(test_write_start),
-	        cmocka_unit_test(test_write_query),
-	        cmocka_unit_test(test_write_signal),
-	        cmocka_unit_test(test_refused_arguments),
+		cmocka_unit_test(test_whole),
+		cmocka_unit_test(test_byte_by_byte),
+		cmocka_unit_test(test_sequence),
+		cmocka_unit_test(test_dead_after_an_error),
+		cmocka_unit_test(test_type_changes_in_the_middle),
+		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_write_start),
+		cmocka_unit_test(test_write_query),
+		cmocka_unit_test(test_write_signal),
+		cmocka_unit_test(test_refused_arguments),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,8 +80,7 @@ void handshake_header(struct handshake *handshake, struct slice line)
 		handshake->connection |= has_token(value, SLICE("upgrade"));
 	else if (slice_equal_nocase(name, SLICE("sec-websocket-accept")))
 		handshake->accepted = slice_equal(value, slice_str(handshake->accept));
-	else if (slice_equal_nocase(name, SLICE("sec-websocket-extensions")) ||
-	         slice_equal_nocase(name, SLICE("sec-websocket-protocol")))
+	else if (slice_equal_nocase(name, SLICE("sec-websocket-extensions")) || slice_equal_nocase(name, SLICE("sec-websocket-protocol")))
 		handshake->extra |= value.len > 0;
 	else if (slice_equal_nocase(name, SLICE("sprite-version")))
 		handshake->from_agent = true;

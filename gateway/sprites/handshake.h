@@ -10,7 +10,7 @@
 
 #include "gateway/base/slice.h"
 
-#define HANDSHAKE_KEY_LEN 24
+#define HANDSHAKE_KEY_LEN    24
 #define HANDSHAKE_ACCEPT_LEN 28
 
 struct handshake {

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 /* RFC 6455 section 1.3. */
-#define KEY "dGhlIHNhbXBsZSBub25jZQ=="
+#define KEY    "dGhlIHNhbXBsZSBub25jZQ=="
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 static struct handshake handshake;
@@ -21,7 +21,7 @@ static const char *answer(const char *const *lines)
 }
 
 #define ANSWER(...) answer((const char *const[]){__VA_ARGS__, NULL})
-#define UPGRADE "HTTP/1.1 101 Switching Protocols\r\n", "Upgrade: WebSocket\r\n", "connection: keep-alive, UPGRADE\r\n"
+#define UPGRADE     "HTTP/1.1 101 Switching Protocols\r\n", "Upgrade: WebSocket\r\n", "connection: keep-alive, UPGRADE\r\n"
 
 static void test_proper_answer(void **state UNUSED)
 {
@@ -41,8 +41,7 @@ static void test_improper_answers(void **state UNUSED)
 	assert_non_null(ANSWER("Upgrade: websocket", "Sec-WebSocket-Accept: " ACCEPT));
 	assert_non_null(ANSWER("Connection: upgrade", "Sec-WebSocket-Accept: " ACCEPT));
 	assert_non_null(ANSWER("Upgrade: h2c", "Connection: upgrade", "Sec-WebSocket-Accept: " ACCEPT));
-	assert_non_null(
-	        ANSWER(UPGRADE, "Sec-WebSocket-Accept: " ACCEPT, "Sec-WebSocket-Extensions: permessage-deflate"));
+	assert_non_null(ANSWER(UPGRADE, "Sec-WebSocket-Accept: " ACCEPT, "Sec-WebSocket-Extensions: permessage-deflate"));
 	assert_non_null(ANSWER(UPGRADE, "Sec-WebSocket-Accept: " ACCEPT, "Sec-WebSocket-Protocol: x"));
 	/* Of an answer before the final one (103, for instance) nothing counts. */
 	assert_non_null(ANSWER("HTTP/1.1 103 Early Hints", "Sec-WebSocket-Accept: " ACCEPT, UPGRADE));
@@ -63,9 +62,9 @@ static void test_keys_differ(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_proper_answer),
-	        cmocka_unit_test(test_improper_answers),
-	        cmocka_unit_test(test_keys_differ),
+		cmocka_unit_test(test_proper_answer),
+		cmocka_unit_test(test_improper_answers),
+		cmocka_unit_test(test_keys_differ),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

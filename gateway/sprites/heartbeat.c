@@ -2,8 +2,8 @@
 
 void heartbeat_init(struct heartbeat *heartbeat, uint64_t interval_us, uint64_t dead_after_us, uint64_t now_us)
 {
-	*heartbeat = (struct heartbeat){
-	        .interval_us = interval_us, .dead_after_us = dead_after_us, .heard_us = now_us, .pinged_us = now_us};
+	*heartbeat =
+		(struct heartbeat){.interval_us = interval_us, .dead_after_us = dead_after_us, .heard_us = now_us, .pinged_us = now_us};
 }
 
 void heartbeat_heard(struct heartbeat *heartbeat, uint64_t now_us)

@@ -55,9 +55,9 @@ static void test_time_in_which_we_do_not_read_does_not_count(void **state UNUSED
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_pings),
-	        cmocka_unit_test(test_dead),
-	        cmocka_unit_test(test_time_in_which_we_do_not_read_does_not_count),
+		cmocka_unit_test(test_pings),
+		cmocka_unit_test(test_dead),
+		cmocka_unit_test(test_time_in_which_we_do_not_read_does_not_count),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

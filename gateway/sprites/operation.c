@@ -7,99 +7,99 @@ struct transition {
 	enum operation_action action;
 };
 
-#define IDLE OPERATION_IDLE
-#define QUEUED OPERATION_QUEUED
-#define SENT OPERATION_SENT
+#define IDLE    OPERATION_IDLE
+#define QUEUED  OPERATION_QUEUED
+#define SENT    OPERATION_SENT
 #define RUNNING OPERATION_RUNNING
-#define EXITED OPERATION_EXITED
-#define BROKEN OPERATION_BROKEN
+#define EXITED  OPERATION_EXITED
+#define BROKEN  OPERATION_BROKEN
 
 #define STAY(state) {state, OPERATION_NOTHING}
-#define UNRUN {BROKEN, OPERATION_BREAK_NOT_STARTED}
-#define DOUBT {BROKEN, OPERATION_BREAK_MAY_HAVE_RUN}
-#define LOSS {BROKEN, OPERATION_LOST}
-#define BUG {BROKEN, OPERATION_IMPOSSIBLE}
+#define UNRUN       {BROKEN, OPERATION_BREAK_NOT_STARTED}
+#define DOUBT       {BROKEN, OPERATION_BREAK_MAY_HAVE_RUN}
+#define LOSS        {BROKEN, OPERATION_LOST}
+#define BUG         {BROKEN, OPERATION_IMPOSSIBLE}
 
 static const struct transition table[OPERATION_STATES][OPERATION_EVENTS] =
-        {
-                [IDLE] =
-                        {
-                                [OPERATION_START] = {QUEUED, OPERATION_NOTHING},
-                                [OPERATION_HANDED] = BUG,
-                                [OPERATION_PROOF] = STAY(IDLE),
-                                [OPERATION_OUTPUT] = LOSS, /* it would be taken for the next command's */
-                                [OPERATION_EXIT] = LOSS,
-                                [OPERATION_COMPLETE] = STAY(IDLE),
-                                [OPERATION_REFUSED] = LOSS,
-                                [OPERATION_FAULT] = LOSS,
-                                [OPERATION_CLOSED] = LOSS,
-                                [OPERATION_LATE] = BUG,
-                        },
-                [QUEUED] =
-                        {
-                                [OPERATION_START] = BUG,
-                                [OPERATION_HANDED] = {SENT, OPERATION_NOTHING},
-                                [OPERATION_PROOF] = STAY(QUEUED),
-                                [OPERATION_OUTPUT] = UNRUN,
-                                [OPERATION_EXIT] = UNRUN,
-                                [OPERATION_COMPLETE] = STAY(QUEUED),
-                                [OPERATION_REFUSED] = UNRUN,
-                                [OPERATION_FAULT] = UNRUN,
-                                [OPERATION_CLOSED] = UNRUN,
-                                [OPERATION_LATE] = BUG,
-                        },
-                [SENT] =
-                        {
-                                [OPERATION_START] = BUG,
-                                [OPERATION_HANDED] = STAY(SENT),
-                                [OPERATION_PROOF] = {RUNNING, OPERATION_NOTHING},
-                                [OPERATION_OUTPUT] = {RUNNING, OPERATION_DELIVER},
-                                [OPERATION_EXIT] = {EXITED, OPERATION_FINISH},
-                                [OPERATION_COMPLETE] = DOUBT,
-                                [OPERATION_REFUSED] = UNRUN,
-                                [OPERATION_FAULT] = DOUBT,
-                                [OPERATION_CLOSED] = DOUBT,
-                                [OPERATION_LATE] = BUG,
-                        },
-                [RUNNING] =
-                        {
-                                [OPERATION_START] = BUG,
-                                [OPERATION_HANDED] = STAY(RUNNING),
-                                [OPERATION_PROOF] = STAY(RUNNING),
-                                [OPERATION_OUTPUT] = {RUNNING, OPERATION_DELIVER},
-                                [OPERATION_EXIT] = {EXITED, OPERATION_FINISH},
-                                [OPERATION_COMPLETE] = DOUBT,
-                                [OPERATION_REFUSED] = DOUBT, /* after an acknowledgement it proves nothing */
-                                [OPERATION_FAULT] = DOUBT,
-                                [OPERATION_CLOSED] = DOUBT,
-                                [OPERATION_LATE] = BUG,
-                        },
-                [EXITED] =
-                        {
-                                [OPERATION_START] = BUG,
-                                [OPERATION_HANDED] = STAY(EXITED),
-                                [OPERATION_PROOF] = STAY(EXITED),
-                                [OPERATION_OUTPUT] = STAY(EXITED), /* too late: the count will not be right (exec/check.h) */
-                                [OPERATION_EXIT] = STAY(EXITED),
-                                [OPERATION_COMPLETE] = {IDLE, OPERATION_FREE},
-                                [OPERATION_REFUSED] = LOSS,
-                                [OPERATION_FAULT] = LOSS,
-                                [OPERATION_CLOSED] = LOSS,
-                                [OPERATION_LATE] = LOSS,
-                        },
-                [BROKEN] =
-                        {
-                                [OPERATION_START] = BUG,
-                                [OPERATION_HANDED] = STAY(BROKEN),
-                                [OPERATION_PROOF] = STAY(BROKEN),
-                                [OPERATION_OUTPUT] = STAY(BROKEN),
-                                [OPERATION_EXIT] = STAY(BROKEN),
-                                [OPERATION_COMPLETE] = STAY(BROKEN),
-                                [OPERATION_REFUSED] = STAY(BROKEN),
-                                [OPERATION_FAULT] = STAY(BROKEN),
-                                [OPERATION_CLOSED] = STAY(BROKEN),
-                                [OPERATION_LATE] = STAY(BROKEN),
-                        },
+	{
+		[IDLE] =
+			{
+				[OPERATION_START] = {QUEUED, OPERATION_NOTHING},
+				[OPERATION_HANDED] = BUG,
+				[OPERATION_PROOF] = STAY(IDLE),
+				[OPERATION_OUTPUT] = LOSS, /* it would be taken for the next command's */
+				[OPERATION_EXIT] = LOSS,
+				[OPERATION_COMPLETE] = STAY(IDLE),
+				[OPERATION_REFUSED] = LOSS,
+				[OPERATION_FAULT] = LOSS,
+				[OPERATION_CLOSED] = LOSS,
+				[OPERATION_LATE] = BUG,
+			},
+		[QUEUED] =
+			{
+				[OPERATION_START] = BUG,
+				[OPERATION_HANDED] = {SENT, OPERATION_NOTHING},
+				[OPERATION_PROOF] = STAY(QUEUED),
+				[OPERATION_OUTPUT] = UNRUN,
+				[OPERATION_EXIT] = UNRUN,
+				[OPERATION_COMPLETE] = STAY(QUEUED),
+				[OPERATION_REFUSED] = UNRUN,
+				[OPERATION_FAULT] = UNRUN,
+				[OPERATION_CLOSED] = UNRUN,
+				[OPERATION_LATE] = BUG,
+			},
+		[SENT] =
+			{
+				[OPERATION_START] = BUG,
+				[OPERATION_HANDED] = STAY(SENT),
+				[OPERATION_PROOF] = {RUNNING, OPERATION_NOTHING},
+				[OPERATION_OUTPUT] = {RUNNING, OPERATION_DELIVER},
+				[OPERATION_EXIT] = {EXITED, OPERATION_FINISH},
+				[OPERATION_COMPLETE] = DOUBT,
+				[OPERATION_REFUSED] = UNRUN,
+				[OPERATION_FAULT] = DOUBT,
+				[OPERATION_CLOSED] = DOUBT,
+				[OPERATION_LATE] = BUG,
+			},
+		[RUNNING] =
+			{
+				[OPERATION_START] = BUG,
+				[OPERATION_HANDED] = STAY(RUNNING),
+				[OPERATION_PROOF] = STAY(RUNNING),
+				[OPERATION_OUTPUT] = {RUNNING, OPERATION_DELIVER},
+				[OPERATION_EXIT] = {EXITED, OPERATION_FINISH},
+				[OPERATION_COMPLETE] = DOUBT,
+				[OPERATION_REFUSED] = DOUBT, /* after an acknowledgement it proves nothing */
+				[OPERATION_FAULT] = DOUBT,
+				[OPERATION_CLOSED] = DOUBT,
+				[OPERATION_LATE] = BUG,
+			},
+		[EXITED] =
+			{
+				[OPERATION_START] = BUG,
+				[OPERATION_HANDED] = STAY(EXITED),
+				[OPERATION_PROOF] = STAY(EXITED),
+				[OPERATION_OUTPUT] = STAY(EXITED), /* too late: the count will not be right (exec/check.h) */
+				[OPERATION_EXIT] = STAY(EXITED),
+				[OPERATION_COMPLETE] = {IDLE, OPERATION_FREE},
+				[OPERATION_REFUSED] = LOSS,
+				[OPERATION_FAULT] = LOSS,
+				[OPERATION_CLOSED] = LOSS,
+				[OPERATION_LATE] = LOSS,
+			},
+		[BROKEN] =
+			{
+				[OPERATION_START] = BUG,
+				[OPERATION_HANDED] = STAY(BROKEN),
+				[OPERATION_PROOF] = STAY(BROKEN),
+				[OPERATION_OUTPUT] = STAY(BROKEN),
+				[OPERATION_EXIT] = STAY(BROKEN),
+				[OPERATION_COMPLETE] = STAY(BROKEN),
+				[OPERATION_REFUSED] = STAY(BROKEN),
+				[OPERATION_FAULT] = STAY(BROKEN),
+				[OPERATION_CLOSED] = STAY(BROKEN),
+				[OPERATION_LATE] = STAY(BROKEN),
+			},
 };
 
 void operation_init(struct operation *operation)
@@ -166,8 +166,7 @@ enum operation_action operation_frame(struct operation *operation, const struct 
 	case FRAME_SESSION:
 		return proof(operation);
 	case FRAME_COMPLETE:
-		return is_ours(operation, frame->id) ? operation_step(operation, OPERATION_COMPLETE)
-		                                     : OPERATION_NOTHING;
+		return is_ours(operation, frame->id) ? operation_step(operation, OPERATION_COMPLETE) : OPERATION_NOTHING;
 	case FRAME_REFUSED:
 		return is_ours(operation, frame->id) ? refused(operation, frame->refusal) : OPERATION_NOTHING;
 	case FRAME_INVALID:

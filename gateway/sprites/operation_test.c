@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #define OUT(text) {.kind = FRAME_STDOUT, .bytes = SLICE(text)}
-#define EXIT(n) {.kind = FRAME_EXIT, .code = (n)}
+#define EXIT(n)   {.kind = FRAME_EXIT, .code = (n)}
 
 static const struct frame ack = {.kind = FRAME_ACK, .id = SLICE("1")};
 static const struct frame ack_2 = {.kind = FRAME_ACK, .id = SLICE("2")};
@@ -120,17 +120,15 @@ static void test_bugs_of_the_caller(void **state UNUSED)
 
 static bool is_end(enum operation_action action)
 {
-	return action == OPERATION_FINISH || action == OPERATION_BREAK_NOT_STARTED ||
-	       action == OPERATION_BREAK_MAY_HAVE_RUN;
+	return action == OPERATION_FINISH || action == OPERATION_BREAK_NOT_STARTED || action == OPERATION_BREAK_MAY_HAVE_RUN;
 }
 
 /* Every sequence of frames: a command ends at most once, its status comes from an exit frame, and once handed over only a refusal
  * says that it was not started. */
 static void walk(struct operation from, unsigned depth, bool ended)
 {
-	const struct frame *const all[] = {&ack,       &session,       &output,     &exit_0,  &exit_9,
-	                                   &complete,  &complete_bare, &text_exit,  &invalid, &busy,
-	                                   &not_found, &not_active,    &other_error};
+	const struct frame *const all[] = {&ack,       &session, &output, &exit_0,    &exit_9,     &complete,   &complete_bare,
+					   &text_exit, &invalid, &busy,   &not_found, &not_active, &other_error};
 	for (size_t i = 0; depth && i < ARRAY_LEN(all); i++) {
 		operation = from;
 		enum operation_action action = operation_frame(&operation, all[i]);
@@ -157,13 +155,13 @@ static void test_every_sequence(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_cut_before_it_was_handed_over),
-	        cmocka_unit_test(test_cut_while_idle),
-	        cmocka_unit_test(test_leftover_exit_is_not_the_next_command),
-	        cmocka_unit_test(test_leftover_envelopes_are_ignored),
-	        cmocka_unit_test(test_late_complete),
-	        cmocka_unit_test(test_bugs_of_the_caller),
-	        cmocka_unit_test(test_every_sequence),
+		cmocka_unit_test(test_cut_before_it_was_handed_over),
+		cmocka_unit_test(test_cut_while_idle),
+		cmocka_unit_test(test_leftover_exit_is_not_the_next_command),
+		cmocka_unit_test(test_leftover_envelopes_are_ignored),
+		cmocka_unit_test(test_late_complete),
+		cmocka_unit_test(test_bugs_of_the_caller),
+		cmocka_unit_test(test_every_sequence),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

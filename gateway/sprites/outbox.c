@@ -96,7 +96,7 @@ bool outbox_next(struct outbox *outbox, struct outbox_piece *piece)
 	if (!message)
 		return false;
 	*piece = (struct outbox_piece){.kind = message->kind,
-	                               .bytes = slice_of(message->bytes + message->sent, message->len - message->sent)};
+				       .bytes = slice_of(message->bytes + message->sent, message->len - message->sent)};
 	return true;
 }
 

@@ -14,7 +14,7 @@
 
 #include "gateway/base/slice.h"
 
-#define OUTBOX_E_FULL 1
+#define OUTBOX_E_FULL      1
 #define OUTBOX_CONTROL_MAX 125
 
 enum outbox_kind { OUTBOX_TEXT, OUTBOX_BINARY, OUTBOX_PING, OUTBOX_PONG };

@@ -118,11 +118,11 @@ static void test_counts_and_dropping(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_order_and_parts),
-	        cmocka_unit_test(test_nothing_interrupts_a_message),
-	        cmocka_unit_test(test_only_the_last_ping_is_answered),
-	        cmocka_unit_test(test_bounds),
-	        cmocka_unit_test(test_counts_and_dropping),
+		cmocka_unit_test(test_order_and_parts),
+		cmocka_unit_test(test_nothing_interrupts_a_message),
+		cmocka_unit_test(test_only_the_last_ping_is_answered),
+		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_counts_and_dropping),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

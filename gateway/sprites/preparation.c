@@ -1,17 +1,17 @@
 #include "gateway/sprites/preparation.h"
 
-#define PAUSE_US 100000u
+#define PAUSE_US     100000u
 #define PAUSE_MAX_US 2000000u
-#define MISSING_MAX 3
+#define MISSING_MAX  3
 
 #define STEPS_MAX 7
 
 static const enum preparation_step plans[][STEPS_MAX] = {
-        [PREPARATION_NEW] = {PREPARATION_CLOSE_NETWORK, PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_RUN},
-        [PREPARATION_RESTORABLE] = {PREPARATION_CLOSE_NETWORK, PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_RUN,
-                                    PREPARATION_CHECKPOINT, PREPARATION_MARK},
-        [PREPARATION_WAKE] = {PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_RUN},
-        [PREPARATION_RESTORED] = {PREPARATION_RESTORE, PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_MARK},
+	[PREPARATION_NEW] = {PREPARATION_CLOSE_NETWORK, PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_RUN},
+	[PREPARATION_RESTORABLE] = {PREPARATION_CLOSE_NETWORK, PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_RUN,
+				    PREPARATION_CHECKPOINT, PREPARATION_MARK},
+	[PREPARATION_WAKE] = {PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_RUN},
+	[PREPARATION_RESTORED] = {PREPARATION_RESTORE, PREPARATION_CHECK_NETWORK, PREPARATION_DIAL, PREPARATION_MARK},
 };
 
 void preparation_init(struct preparation *preparation, enum preparation_kind kind, uint64_t budget_us, uint64_t now_us)
@@ -54,8 +54,7 @@ static uint64_t pause_us(unsigned failures, uint64_t hint_us, uint32_t random)
 	return (pause < hint_us ? hint_us : pause) + spread;
 }
 
-static struct preparation_action again(struct preparation *preparation, const struct verdict *verdict, uint64_t now_us,
-                                       uint32_t random)
+static struct preparation_action again(struct preparation *preparation, const struct verdict *verdict, uint64_t now_us, uint32_t random)
 {
 	uint64_t wait_us = pause_us(++preparation->failures, verdict->retry_after_ms * 1000, random);
 	if (now_us + wait_us >= preparation->ends_us)
@@ -66,8 +65,7 @@ static struct preparation_action again(struct preparation *preparation, const st
 	return (struct preparation_action){.kind = PREPARATION_WAIT, .wait_us = wait_us};
 }
 
-static struct preparation_action missing(struct preparation *preparation, const struct verdict *verdict,
-                                         uint64_t now_us, uint32_t random)
+static struct preparation_action missing(struct preparation *preparation, const struct verdict *verdict, uint64_t now_us, uint32_t random)
 {
 	if (preparation->step == PREPARATION_CONFIRM)
 		return finish(PROVIDER_GONE);
@@ -77,8 +75,7 @@ static struct preparation_action missing(struct preparation *preparation, const 
 	return (struct preparation_action){.kind = PREPARATION_DO};
 }
 
-struct preparation_action preparation_step(struct preparation *preparation, const struct verdict *verdict,
-                                           uint64_t now_us, uint32_t random)
+struct preparation_action preparation_step(struct preparation *preparation, const struct verdict *verdict, uint64_t now_us, uint32_t random)
 {
 	if (verdict->code == PROVIDER_OK)
 		return next(preparation);

@@ -53,5 +53,5 @@ void preparation_init(struct preparation *preparation, enum preparation_kind kin
 
 /* How the present step ended; what to do next. `random` is any number: pauses differ, so that many Sprites do not knock
  * at once. */
-struct preparation_action preparation_step(struct preparation *preparation, const struct verdict *verdict,
-                                           uint64_t now_us, uint32_t random);
+struct preparation_action preparation_step(struct preparation *preparation, const struct verdict *verdict, uint64_t now_us,
+					   uint32_t random);

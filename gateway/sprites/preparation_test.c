@@ -7,16 +7,16 @@
 #include <cmocka.h>
 
 #define MS 1000ull
-#define S 1000000ull
+#define S  1000000ull
 
 static struct preparation preparation;
 static uint64_t now_us;
 
 static const struct verdict ok = {.code = PROVIDER_OK}, gone = {.code = PROVIDER_GONE},
-                            starting = {.code = PROVIDER_UNAVAILABLE, .not_ready = true},
-                            starting_hint = {.code = PROVIDER_UNAVAILABLE, .not_ready = true, .retry_after_ms = 5000},
-                            invalid = {.code = PROVIDER_INVALID}, policy = {.code = PROVIDER_POLICY},
-                            unauthorized = {.code = PROVIDER_UNAUTHORIZED};
+			    starting = {.code = PROVIDER_UNAVAILABLE, .not_ready = true},
+			    starting_hint = {.code = PROVIDER_UNAVAILABLE, .not_ready = true, .retry_after_ms = 5000},
+			    invalid = {.code = PROVIDER_INVALID}, policy = {.code = PROVIDER_POLICY},
+			    unauthorized = {.code = PROVIDER_UNAUTHORIZED};
 
 static void begin_as(enum preparation_kind kind, enum preparation_step first)
 {
@@ -96,7 +96,7 @@ static void test_other_orders(void **state UNUSED)
 static void test_restoring_fails(void **state UNUSED)
 {
 	static const struct verdict unseen = {.code = PROVIDER_UNAVAILABLE, .not_ready = true},
-	                            refused = {.code = PROVIDER_UNAVAILABLE, .not_ready = true, .status = 503};
+				    refused = {.code = PROVIDER_UNAVAILABLE, .not_ready = true, .status = 503};
 	begin_as(PREPARATION_RESTORED, PREPARATION_RESTORE);
 	expect_wait(&refused, PREPARATION_RESTORE, 100 * MS);
 	expect_finish(&unseen, PROVIDER_UNAVAILABLE);
@@ -130,8 +130,8 @@ static void test_waking(void **state UNUSED)
 static void test_limits(void **state UNUSED)
 {
 	static const struct verdict throttled = {.code = PROVIDER_THROTTLED, .not_ready = true, .status = 429, .retry_after_ms = 7000},
-	                            for_long = {.code = PROVIDER_THROTTLED, .not_ready = true, .status = 429, .retry_after_ms = 60000},
-	                            full = {.code = PROVIDER_CAPACITY, .status = 429, .retry_after_ms = 1000};
+				    for_long = {.code = PROVIDER_THROTTLED, .not_ready = true, .status = 429, .retry_after_ms = 60000},
+				    full = {.code = PROVIDER_CAPACITY, .status = 429, .retry_after_ms = 1000};
 	begin();
 	expect_wait(&throttled, PREPARATION_CLOSE_NETWORK, 7 * S);
 	expect_do(&ok, PREPARATION_CHECK_NETWORK);
@@ -233,17 +233,17 @@ static void test_missing(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_order),
-	        cmocka_unit_test(test_other_orders),
-	        cmocka_unit_test(test_restoring_fails),
-	        cmocka_unit_test(test_waking),
-	        cmocka_unit_test(test_limits),
-	        cmocka_unit_test(test_pauses_differ),
-	        cmocka_unit_test(test_budget),
-	        cmocka_unit_test(test_lost_channel_is_dialled_again),
-	        cmocka_unit_test(test_network_that_cannot_be_closed),
-	        cmocka_unit_test(test_first_command_fails),
-	        cmocka_unit_test(test_missing),
+		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_other_orders),
+		cmocka_unit_test(test_restoring_fails),
+		cmocka_unit_test(test_waking),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_pauses_differ),
+		cmocka_unit_test(test_budget),
+		cmocka_unit_test(test_lost_channel_is_dialled_again),
+		cmocka_unit_test(test_network_that_cannot_be_closed),
+		cmocka_unit_test(test_first_command_fails),
+		cmocka_unit_test(test_missing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

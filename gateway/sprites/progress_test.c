@@ -19,8 +19,8 @@ static struct verdict judge(enum sprites_call call, const char *text)
 
 static void a_checkpoint_has_an_id(void **state UNUSED)
 {
-	struct verdict verdict = judge(SPRITES_CHECKPOINT, INFO("Creating checkpoint...") INFO("\\nCheckpoint Details:")
-	                                       INFO("  ID: v1") INFO("  Path: checkpoints/v1") DONE);
+	struct verdict verdict = judge(SPRITES_CHECKPOINT, INFO("Creating checkpoint...") INFO("\\nCheckpoint Details:") INFO("  ID: v1")
+								   INFO("  Path: checkpoints/v1") DONE);
 	assert_int_equal(verdict.code, PROVIDER_OK);
 	assert_string_equal(verdict.checkpoint, "v1");
 	/* The last line may lack its end. */
@@ -33,18 +33,18 @@ static void nothing_but_complete_is_success(void **state UNUSED)
 		enum sprites_call call;
 		const char *text, *detail;
 	} rows[] = {
-	        {SPRITES_RESTORE, "", "restore: the stream ended before it was complete"},
-	        {SPRITES_RESTORE, INFO("Restoring from checkpoint v1..."), "restore: the stream ended before it was complete"},
-	        {SPRITES_RESTORE, INFO("a") FAILED, "restore: Failed to restore checkpoint: not found"},
-	        {SPRITES_RESTORE, FAILED DONE, "restore: Failed to restore checkpoint: not found"},
-	        {SPRITES_RESTORE, DONE "{\"type\":\"comp", "restore: the stream has a line that cannot be read"},
-	        {SPRITES_RESTORE, "[]\n" DONE, "restore: the stream has a line that cannot be read"},
-	        {SPRITES_CHECKPOINT, DONE, "checkpoint: the stream has no id"},
-	        {SPRITES_CHECKPOINT, INFO("  ID: ../v1") DONE, "checkpoint: the stream has no id"},
-	        {SPRITES_CHECKPOINT, INFO("  ID: ..") DONE, "checkpoint: the stream has no id"},
-	        {SPRITES_CHECKPOINT, INFO("  ID: v1/restore") DONE, "checkpoint: the stream has no id"},
-	        {SPRITES_CHECKPOINT, INFO("  ID: ") DONE, "checkpoint: the stream has no id"},
-	        {SPRITES_CHECKPOINT, INFO("  ID: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa") DONE, "checkpoint: the stream has no id"},
+		{SPRITES_RESTORE, "", "restore: the stream ended before it was complete"},
+		{SPRITES_RESTORE, INFO("Restoring from checkpoint v1..."), "restore: the stream ended before it was complete"},
+		{SPRITES_RESTORE, INFO("a") FAILED, "restore: Failed to restore checkpoint: not found"},
+		{SPRITES_RESTORE, FAILED DONE, "restore: Failed to restore checkpoint: not found"},
+		{SPRITES_RESTORE, DONE "{\"type\":\"comp", "restore: the stream has a line that cannot be read"},
+		{SPRITES_RESTORE, "[]\n" DONE, "restore: the stream has a line that cannot be read"},
+		{SPRITES_CHECKPOINT, DONE, "checkpoint: the stream has no id"},
+		{SPRITES_CHECKPOINT, INFO("  ID: ../v1") DONE, "checkpoint: the stream has no id"},
+		{SPRITES_CHECKPOINT, INFO("  ID: ..") DONE, "checkpoint: the stream has no id"},
+		{SPRITES_CHECKPOINT, INFO("  ID: v1/restore") DONE, "checkpoint: the stream has no id"},
+		{SPRITES_CHECKPOINT, INFO("  ID: ") DONE, "checkpoint: the stream has no id"},
+		{SPRITES_CHECKPOINT, INFO("  ID: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa") DONE, "checkpoint: the stream has no id"},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct verdict verdict = judge(rows[i].call, rows[i].text);
@@ -57,8 +57,8 @@ static void nothing_but_complete_is_success(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(a_checkpoint_has_an_id),
-	        cmocka_unit_test(nothing_but_complete_is_success),
+		cmocka_unit_test(a_checkpoint_has_an_id),
+		cmocka_unit_test(nothing_but_complete_is_success),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

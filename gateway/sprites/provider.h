@@ -88,5 +88,6 @@ struct provider_ops {
 struct provider {
 	const struct provider_ops *ops;
 	void *self;
-	const char *recipe; /* what `prepare` leaves behind, in words: whoever changes that changes this, and older Sprites are told apart */
+	const char
+		*recipe; /* what `prepare` leaves behind, in words: whoever changes that changes this, and older Sprites are told apart */
 };

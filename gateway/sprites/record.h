@@ -24,9 +24,9 @@
 
 /* bash: leaves the shim that comes as standard input, with the SHA-256 "$1", and prints RECORD_SHIM_SAYS if it can be run. Otherwise
  * the Sprite works all the same, but keeps no record. An earlier one that was cut off may still be at it. */
-#define RECORD_PREPARE                                                                                                 \
-	"{ hash stat sha256sum head dd && mkdir -m 700 -p " RECORD_FOLDER " && cat >|" RECORD_FOLDER "/$$"              \
-	" && echo \"$1  " RECORD_FOLDER "/$$\" | sha256sum -c --status && chmod 700 " RECORD_FOLDER "/$$"              \
+#define RECORD_PREPARE                                                                                     \
+	"{ hash stat sha256sum head dd && mkdir -m 700 -p " RECORD_FOLDER " && cat >|" RECORD_FOLDER "/$$" \
+	" && echo \"$1  " RECORD_FOLDER "/$$\" | sha256sum -c --status && chmod 700 " RECORD_FOLDER "/$$"  \
 	" && mv -f " RECORD_FOLDER "/$$ " RECORD_SHIM " && " RECORD_SHIM " || rm -f " RECORD_FOLDER "/$$; } 2>/dev/null || :\n"
 
 #define RECORD_SHIM_SAYS "shim "

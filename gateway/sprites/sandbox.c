@@ -7,16 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define STDIN_PIECE 32768
+#define STDIN_PIECE     32768
 #define STDIN_IN_FLIGHT 131072 /* queued on the socket; beyond it the input waits here until the socket has drained */
-#define SIGNAL_LEN 16
-#define SESSION_LEN 128
-#define PIPE_BYTES 65536 /* what a pipe of Linux takes though nobody reads it */
-#define REASON_BYTES 512
-#define URL_BYTES ((size_t)1024 + FRAMES_QUERY_MAX)
+#define SIGNAL_LEN      16
+#define SESSION_LEN     128
+#define PIPE_BYTES      65536 /* what a pipe of Linux takes though nobody reads it */
+#define REASON_BYTES    512
+#define URL_BYTES       ((size_t)1024 + FRAMES_QUERY_MAX)
 
-_Static_assert(SANDBOX_EXEC_ARGS_MAX == FRAMES_QUERY_MAX && SANDBOX_ARGS_MAX + 1024 <= FRAMES_START_MAX,
-               "what the header promises");
+_Static_assert(SANDBOX_EXEC_ARGS_MAX == FRAMES_QUERY_MAX && SANDBOX_ARGS_MAX + 1024 <= FRAMES_START_MAX, "what the header promises");
 
 /* A command with everything needed to start it later. */
 struct job {
@@ -131,8 +130,7 @@ static void give_up_later(struct sandbox *sandbox, const char *reason)
 static bool can_send(const struct sandbox *sandbox)
 {
 	enum operation_state state = sandbox->operation.state;
-	bool started = state == OPERATION_SENT || state == OPERATION_RUNNING ||
-	               (state == OPERATION_QUEUED && !sandbox->use_exec);
+	bool started = state == OPERATION_SENT || state == OPERATION_RUNNING || (state == OPERATION_QUEUED && !sandbox->use_exec);
 	return sandbox->running.set && started && sandbox->socket;
 }
 
@@ -369,8 +367,7 @@ static const char *reason_of(const struct frame *frame, char *buffer, size_t siz
 	default:
 		break;
 	}
-	snprintf(buffer, size, "%s%s%.*s", what, text.len ? ": " : "", text.len < 300 ? (int)text.len : 300,
-	         text.data ? text.data : "");
+	snprintf(buffer, size, "%s%s%.*s", what, text.len ? ": " : "", text.len < 300 ? (int)text.len : 300, text.data ? text.data : "");
 	return buffer;
 }
 
@@ -383,8 +380,7 @@ static void act(struct sandbox *sandbox, enum operation_action action, const str
 		break;
 	case OPERATION_DELIVER:
 		if (!job->probe)
-			job->events->on_output(job->ctx, frame->kind == FRAME_STDOUT ? SANDBOX_STDOUT : SANDBOX_STDERR,
-			                       frame->bytes);
+			job->events->on_output(job->ctx, frame->kind == FRAME_STDOUT ? SANDBOX_STDOUT : SANDBOX_STDERR, frame->bytes);
 		break;
 	case OPERATION_FINISH:
 		finish(sandbox, frame->code);
@@ -463,7 +459,7 @@ static void on_open(void *ctx)
 static bool may_have_started(const struct socket_refusal *refusal)
 {
 	bool refused = (refusal->status >= 400 && refusal->status < 500) || refusal->status == 503 ||
-	               (refusal->status == 500 && refusal->from_agent);
+		       (refusal->status == 500 && refusal->from_agent);
 	return refusal->request_sent && !refused;
 }
 
@@ -489,24 +485,22 @@ static void on_refused(void *ctx, const struct socket_refusal *refusal)
 }
 
 static const struct socket_events socket_events = {
-        .on_open = on_open,
-        .on_refused = on_refused,
-        .on_message = on_message,
-        .on_drained = on_drained,
-        .on_closed = on_closed,
+	.on_open = on_open,
+	.on_refused = on_refused,
+	.on_message = on_message,
+	.on_drained = on_drained,
+	.on_closed = on_closed,
 };
 
 /* --- the public functions --- */
 
-int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, const struct sandbox_events *events,
-                void *ctx)
+int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, const struct sandbox_events *events, void *ctx)
 {
 	if (sandbox->gone || sandbox->dialling)
 		return SANDBOX_E_LOST;
 	if (sandbox->waiting.set || (sandbox->running.set && !sandbox->running.probe))
 		return SANDBOX_E_BUSY;
-	struct job job = {
-	        .input = command->input, .may_block = command->input.len > PIPE_BYTES, .events = events, .ctx = ctx};
+	struct job job = {.input = command->input, .may_block = command->input.len > PIPE_BYTES, .events = events, .ctx = ctx};
 	int r = prepare_job(sandbox, &job, command->argv, command->argc);
 	if (r != 0)
 		return r;
@@ -621,8 +615,8 @@ static int dial(struct sandbox *sandbox, const char *name)
 	return socket_open(&sandbox->options.socket, buf_peek(&url).data, &socket_events, sandbox, &sandbox->socket);
 }
 
-int sandbox_dial(const struct sandbox_options *options, const char *name, bool believe_404, sandbox_dialled done,
-                 void *ctx, struct sandbox **out)
+int sandbox_dial(const struct sandbox_options *options, const char *name, bool believe_404, sandbox_dialled done, void *ctx,
+		 struct sandbox **out)
 {
 	struct sandbox *sandbox = calloc(1, sizeof *sandbox);
 	if (!sandbox)

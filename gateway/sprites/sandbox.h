@@ -19,8 +19,8 @@
 
 #include "gateway/base/slice.h"
 
-#define SANDBOX_E_BUSY 1
-#define SANDBOX_E_LOST 2
+#define SANDBOX_E_BUSY     1
+#define SANDBOX_E_LOST     2
 #define SANDBOX_E_TOO_LONG 3
 
 /* Arguments that have no more than this many bytes as JSON strings with their commas fit a control socket (with a program's name below
@@ -57,8 +57,7 @@ struct sandbox_command {
 };
 
 /* Starts a command. `events` and the input must stay valid until it has ended. */
-MUST_CHECK int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command,
-                           const struct sandbox_events *events, void *ctx);
+MUST_CHECK int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, const struct sandbox_events *events, void *ctx);
 
 /* Sends a signal to the running command: "TERM" or "KILL". SANDBOX_E_LOST when none is running. */
 MUST_CHECK int sandbox_signal(struct sandbox *sandbox, const char *signal);

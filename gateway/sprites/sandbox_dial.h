@@ -27,8 +27,8 @@ typedef void (*sandbox_dialled)(void *ctx, struct sandbox *sandbox, const struct
 
 /* 0, -ENOMEM or -EIO. A Sprite that has no /control (404) gets a sandbox that opens /exec for each command. Only the Sprite's own 404
  * proves that; one of the API in front of it may be false, so it is a refusal unless `believe_404`. */
-MUST_CHECK int sandbox_dial(const struct sandbox_options *options, const char *name, bool believe_404,
-                            sandbox_dialled done, void *ctx, struct sandbox **sandbox);
+MUST_CHECK int sandbox_dial(const struct sandbox_options *options, const char *name, bool believe_404, sandbox_dialled done, void *ctx,
+			    struct sandbox **sandbox);
 
 /* True for a sandbox without a control socket. */
 bool sandbox_uses_exec(const struct sandbox *sandbox);

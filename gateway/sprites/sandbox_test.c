@@ -13,11 +13,11 @@
 
 #define LOG_MAX ((size_t)1 << 20)
 
-#define START(id, argv, path)                                                                                          \
-	"t:control:{\"type\":\"op.start\",\"id\":\"" id "\",\"op\":\"exec\",\"args\":{\"cmd\":[" argv                  \
-	"],\"path\":\"" path "\",\"stdin\":\"true\"}}\n"
+#define START(id, argv, path)                                                                                              \
+	"t:control:{\"type\":\"op.start\",\"id\":\"" id "\",\"op\":\"exec\",\"args\":{\"cmd\":[" argv "],\"path\":\"" path \
+	"\",\"stdin\":\"true\"}}\n"
 #define START_SH(id) START(id, "\"sh\",\"-c\",\"x\"", "sh")
-#define PROBE(id) START(id, "\"true\"", "true") "b:4 \n"
+#define PROBE(id)    START(id, "\"true\"", "true") "b:4 \n"
 
 /* --- the sandbox --- */
 
@@ -126,8 +126,7 @@ static int set_up(void **state UNUSED)
 	net.sent = BUF_MAX(LOG_MAX);
 	seen.log = BUF_MAX(LOG_MAX);
 	assert_int_equal(uv_loop_init(&loop), 0);
-	options = (struct sandbox_options){
-	        .socket = {.loop = &loop}, .ws_url = "ws://api", .complete_timeout_ms = 2000, .kill = on_kill};
+	options = (struct sandbox_options){.socket = {.loop = &loop}, .ws_url = "ws://api", .complete_timeout_ms = 2000, .kill = on_kill};
 	sandbox = NULL;
 	return 0;
 }
@@ -639,19 +638,19 @@ static void test_exec_refused(void **state UNUSED)
 		struct socket_refusal refusal;
 		const char *said;
 	} cases[] = {
-	        {{.status = 0, .request_sent = false}, "unrun "},
-	        {{.status = 0, .request_sent = true}, "doubt "},
-	        {{.status = 400, .request_sent = true}, "unrun "},
-	        {{.status = 404, .request_sent = true}, "unrun "},
-	        {{.status = 429, .request_sent = true}, "unrun "},
-	        {{.status = 503, .request_sent = true}, "unrun "},
-	        {{.status = 500, .request_sent = true}, "doubt "},
-	        {{.status = 502, .request_sent = true}, "doubt "},
-	        {{.status = 504, .request_sent = true}, "doubt "},
-	        {{.status = 200, .request_sent = true}, "doubt "},
-	        {{.status = 500, .request_sent = true, .from_agent = true}, "unrun "},
-	        {{.status = 502, .request_sent = true, .from_agent = true}, "doubt "},
-	        {{.status = 504, .request_sent = true, .from_agent = true}, "doubt "},
+		{{.status = 0, .request_sent = false}, "unrun "},
+		{{.status = 0, .request_sent = true}, "doubt "},
+		{{.status = 400, .request_sent = true}, "unrun "},
+		{{.status = 404, .request_sent = true}, "unrun "},
+		{{.status = 429, .request_sent = true}, "unrun "},
+		{{.status = 503, .request_sent = true}, "unrun "},
+		{{.status = 500, .request_sent = true}, "doubt "},
+		{{.status = 502, .request_sent = true}, "doubt "},
+		{{.status = 504, .request_sent = true}, "doubt "},
+		{{.status = 200, .request_sent = true}, "doubt "},
+		{{.status = 500, .request_sent = true, .from_agent = true}, "unrun "},
+		{{.status = 502, .request_sent = true, .from_agent = true}, "doubt "},
+		{{.status = 504, .request_sent = true, .from_agent = true}, "doubt "},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		open_exec();
@@ -706,36 +705,36 @@ static void test_exec_keepalive(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        TEST(test_refused_dial),
-	        TEST(test_false_404),
-	        TEST(test_dial_that_cannot_begin),
-	        TEST(test_close_while_dialling),
-	        TEST(test_commands_one_after_another),
-	        TEST(test_next_command_waits_for_op_complete),
-	        TEST(test_results),
-	        TEST(test_cut_before_anything_was_handed_over),
-	        TEST(test_cut_while_idle),
-	        TEST(test_loss_before_somebody_listens),
-	        TEST(test_op_complete_never_comes),
-	        TEST(test_op_complete_never_comes_while_one_waits),
-	        TEST(test_close_in_callbacks),
-	        TEST(test_close_tells_nobody),
-	        TEST(test_input_in_pieces_with_back_pressure),
-	        TEST(test_input_ends_with_the_command),
-	        TEST(test_no_memory_for_input),
-	        TEST(test_signals),
-	        TEST(test_signal_of_a_command_that_waits),
-	        TEST(test_signal_past_input_that_nobody_reads),
-	        TEST(test_pause),
-	        TEST(test_keepalive),
-	        TEST(test_command_behind_a_keepalive),
-	        TEST(test_keepalive_fails),
-	        TEST(test_keepalive_is_not_answered),
-	        TEST(test_exec),
-	        TEST(test_exec_refused),
-	        TEST(test_exec_that_cannot_be_opened),
-	        TEST(test_exec_too_long),
-	        TEST(test_exec_keepalive),
+		TEST(test_refused_dial),
+		TEST(test_false_404),
+		TEST(test_dial_that_cannot_begin),
+		TEST(test_close_while_dialling),
+		TEST(test_commands_one_after_another),
+		TEST(test_next_command_waits_for_op_complete),
+		TEST(test_results),
+		TEST(test_cut_before_anything_was_handed_over),
+		TEST(test_cut_while_idle),
+		TEST(test_loss_before_somebody_listens),
+		TEST(test_op_complete_never_comes),
+		TEST(test_op_complete_never_comes_while_one_waits),
+		TEST(test_close_in_callbacks),
+		TEST(test_close_tells_nobody),
+		TEST(test_input_in_pieces_with_back_pressure),
+		TEST(test_input_ends_with_the_command),
+		TEST(test_no_memory_for_input),
+		TEST(test_signals),
+		TEST(test_signal_of_a_command_that_waits),
+		TEST(test_signal_past_input_that_nobody_reads),
+		TEST(test_pause),
+		TEST(test_keepalive),
+		TEST(test_command_behind_a_keepalive),
+		TEST(test_keepalive_fails),
+		TEST(test_keepalive_is_not_answered),
+		TEST(test_exec),
+		TEST(test_exec_refused),
+		TEST(test_exec_that_cannot_be_opened),
+		TEST(test_exec_too_long),
+		TEST(test_exec_keepalive),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

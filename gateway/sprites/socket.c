@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#define READ_BYTES 65536
+#define READ_BYTES     65536
 #define READS_PER_TURN 32 /* then other sockets have their turn */
-#define REASON_BYTES 512
-#define CLOSE_NORMAL 1000
+#define REASON_BYTES   512
+#define CLOSE_NORMAL   1000
 
 enum socket_state { CONNECTING, OPEN, ENDED };
 
@@ -142,10 +142,8 @@ void socket_close(struct socket *socket)
 
 static unsigned flags_of(enum outbox_kind kind)
 {
-	static const unsigned flags[] = {[OUTBOX_TEXT] = CURLWS_TEXT,
-	                                 [OUTBOX_BINARY] = CURLWS_BINARY,
-	                                 [OUTBOX_PING] = CURLWS_PING,
-	                                 [OUTBOX_PONG] = CURLWS_PONG};
+	static const unsigned flags[] = {
+		[OUTBOX_TEXT] = CURLWS_TEXT, [OUTBOX_BINARY] = CURLWS_BINARY, [OUTBOX_PING] = CURLWS_PING, [OUTBOX_PONG] = CURLWS_PONG};
 	return flags[kind];
 }
 
@@ -156,8 +154,7 @@ static CURLcode flush(struct socket *socket)
 	socket->want_write = false;
 	while (outbox_next(&socket->outbox, &piece)) {
 		size_t sent = 0;
-		CURLcode code = curl_ws_send(socket->transfer.easy, piece.bytes.data, piece.bytes.len, &sent, 0,
-		                             flags_of(piece.kind));
+		CURLcode code = curl_ws_send(socket->transfer.easy, piece.bytes.data, piece.bytes.len, &sent, 0, flags_of(piece.kind));
 		if (code != CURLE_OK && code != CURLE_AGAIN)
 			return code;
 		if (code == CURLE_OK)
@@ -261,8 +258,8 @@ static void closed_by_peer(struct socket *socket)
 	}
 	unsigned code = (unsigned)(unsigned char)payload.data[0] << 8 | (unsigned char)payload.data[1];
 	struct slice text = slice_from(payload, 2);
-	snprintf(socket->reason, sizeof socket->reason, "the server closed the connection: %u%s%.*s", code,
-	         text.len ? " " : "", SLICE_FMT(text));
+	snprintf(socket->reason, sizeof socket->reason, "the server closed the connection: %u%s%.*s", code, text.len ? " " : "",
+		 SLICE_FMT(text));
 	fail(socket, socket->reason);
 }
 
@@ -282,8 +279,7 @@ static void control_frame(struct socket *socket, unsigned flags, struct slice by
 	if (flags & CURLWS_CLOSE)
 		closed_by_peer(socket);
 	else if ((flags & CURLWS_PING) &&
-	         outbox_push(&socket->outbox, OUTBOX_PONG, slice_of(socket->control, socket->control_len),
-	                     (struct slice){0}) < 0)
+		 outbox_push(&socket->outbox, OUTBOX_PONG, slice_of(socket->control, socket->control_len), (struct slice){0}) < 0)
 		fail(socket, "out of memory");
 }
 
@@ -294,7 +290,7 @@ static void lost(struct socket *socket, CURLcode code)
 		snprintf(socket->reason, sizeof socket->reason, "the connection ended without a close frame");
 	else
 		snprintf(socket->reason, sizeof socket->reason, "the connection broke: %s",
-		         socket->curl_error[0] ? socket->curl_error : curl_easy_strerror(code));
+			 socket->curl_error[0] ? socket->curl_error : curl_easy_strerror(code));
 	fail(socket, socket->reason);
 }
 
@@ -316,8 +312,8 @@ static bool receive(struct socket *socket, char *buffer)
 	bool first = meta->offset == 0, end = meta->bytesleft == 0;
 	struct slice bytes = slice_of(buffer, len);
 	if (flags & (CURLWS_TEXT | CURLWS_BINARY))
-		socket->events->on_message(socket->ctx, flags & CURLWS_TEXT ? FRAME_MESSAGE_TEXT : FRAME_MESSAGE_BINARY,
-		                           bytes, end && !(flags & CURLWS_CONT));
+		socket->events->on_message(socket->ctx, flags & CURLWS_TEXT ? FRAME_MESSAGE_TEXT : FRAME_MESSAGE_BINARY, bytes,
+					   end && !(flags & CURLWS_CONT));
 	else
 		control_frame(socket, flags, bytes, first, end);
 	return socket->state == OPEN && !socket->paused;
@@ -342,8 +338,7 @@ static void turn(struct socket *socket)
 		flush_waiting(socket);
 	if (socket->state == OPEN && !socket->paused && drain(socket) && socket->state == OPEN && !socket->paused &&
 	    socket->send_failed != CURLE_OK) {
-		snprintf(socket->reason, sizeof socket->reason, "sending failed: %s",
-		         curl_easy_strerror(socket->send_failed));
+		snprintf(socket->reason, sizeof socket->reason, "sending failed: %s", curl_easy_strerror(socket->send_failed));
 		fail(socket, socket->reason);
 	}
 	/* Reading may have queued a pong. */
@@ -394,7 +389,7 @@ static void on_timer(uv_timer_t *timer)
 	enum heartbeat_action action = heartbeat_step(&socket->heartbeat, now_us, &next_us);
 	if (action == HEARTBEAT_DEAD) {
 		snprintf(socket->reason, sizeof socket->reason, "nothing was heard from the server for %u s",
-		         socket->options.dead_after_ms / 1000);
+			 socket->options.dead_after_ms / 1000);
 		fail(socket, socket->reason);
 		return;
 	}
@@ -414,11 +409,11 @@ static void refuse(struct socket *socket, unsigned status, const char *reason)
 	curl_easy_getinfo(socket->transfer.easy, CURLINFO_REQUEST_SIZE, &sent);
 	curl_easy_getinfo(socket->transfer.easy, CURLINFO_RETRY_AFTER, &retry_after);
 	struct socket_refusal refusal = {
-	        .status = status,
-	        .request_sent = sent > 0,
-	        .from_agent = socket->handshake.from_agent,
-	        .retry_after_ms = retry_after > 0 ? (uint64_t)retry_after * 1000 : 0,
-	        .reason = reason,
+		.status = status,
+		.request_sent = sent > 0,
+		.from_agent = socket->handshake.from_agent,
+		.retry_after_ms = retry_after > 0 ? (uint64_t)retry_after * 1000 : 0,
+		.reason = reason,
 	};
 	socket->state = ENDED;
 	disconnect(socket);
@@ -447,11 +442,10 @@ static void on_done(struct curl_transfer *transfer, CURLcode result)
 	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (result != CURLE_OK || status != 101) {
 		if (status)
-			snprintf(socket->reason, sizeof socket->reason, "the WebSocket handshake was answered %ld",
-			         status);
+			snprintf(socket->reason, sizeof socket->reason, "the WebSocket handshake was answered %ld", status);
 		else
 			snprintf(socket->reason, sizeof socket->reason, "the WebSocket handshake failed: %s",
-			         socket->curl_error[0] ? socket->curl_error : curl_easy_strerror(result));
+				 socket->curl_error[0] ? socket->curl_error : curl_easy_strerror(result));
 		refuse(socket, (unsigned)status, socket->reason);
 		return;
 	}
@@ -467,7 +461,7 @@ static void on_done(struct curl_transfer *transfer, CURLcode result)
 	socket->state = OPEN;
 	uint64_t now_us = clock_mono_us();
 	heartbeat_init(&socket->heartbeat, (uint64_t)socket->options.ping_interval_ms * 1000,
-	               (uint64_t)socket->options.dead_after_ms * 1000, now_us);
+		       (uint64_t)socket->options.dead_after_ms * 1000, now_us);
 	if (socket->paused)
 		heartbeat_pause(&socket->heartbeat, true, now_us);
 	uv_timer_start(&socket->timer, on_timer, 0, 0);
@@ -552,8 +546,7 @@ static int set_options(struct socket *socket, const char *url)
 	return code == CURLE_OK ? 0 : code == CURLE_OUT_OF_MEMORY ? -ENOMEM : -EIO;
 }
 
-int socket_open(const struct socket_options *options, const char *url, const struct socket_events *events, void *ctx,
-                struct socket **out)
+int socket_open(const struct socket_options *options, const char *url, const struct socket_events *events, void *ctx, struct socket **out)
 {
 	struct socket *socket = calloc(1, sizeof *socket);
 	if (!socket)

@@ -21,7 +21,7 @@
 #include "gateway/sprites/frames.h"
 #include "gateway/sprites/observer.h"
 
-#define SOCKET_E_FULL 1
+#define SOCKET_E_FULL   1
 #define SOCKET_E_CLOSED 2
 
 struct socket;
@@ -58,8 +58,8 @@ struct socket_options {
 };
 
 /* `url` begins with ws:// or wss://. The options are copied, `events` must outlive the socket. */
-MUST_CHECK int socket_open(const struct socket_options *options, const char *url, const struct socket_events *events,
-                           void *ctx, struct socket **socket);
+MUST_CHECK int socket_open(const struct socket_options *options, const char *url, const struct socket_events *events, void *ctx,
+			   struct socket **socket);
 
 /* Queues one message made of two parts (the second may be empty) and sends what the network takes at once. */
 MUST_CHECK int socket_send(struct socket *socket, enum frame_message message, struct slice first, struct slice second);

@@ -70,11 +70,11 @@ static void on_closed(void *ctx UNUSED, const char *reason)
 }
 
 static const struct socket_events events = {
-        .on_open = on_open,
-        .on_refused = on_refused,
-        .on_message = on_message,
-        .on_drained = on_drained,
-        .on_closed = on_closed,
+	.on_open = on_open,
+	.on_refused = on_refused,
+	.on_message = on_message,
+	.on_drained = on_drained,
+	.on_closed = on_closed,
 };
 
 static int set_up(void **state UNUSED)
@@ -86,13 +86,13 @@ static int set_up(void **state UNUSED)
 	assert_int_equal(secret_init(&token, SLICE("secret")), 0);
 	peer_start(&loop);
 	options = (struct socket_options){.loop = &loop,
-	                                  .driver = driver,
-	                                  .token = &token,
-	                                  .connect_timeout_ms = 5000,
-	                                  .handshake_timeout_ms = 5000,
-	                                  .ping_interval_ms = 600000,
-	                                  .dead_after_ms = 1800000,
-	                                  .max_unsent = 1 << 20};
+					  .driver = driver,
+					  .token = &token,
+					  .connect_timeout_ms = 5000,
+					  .handshake_timeout_ms = 5000,
+					  .ping_interval_ms = 600000,
+					  .dead_after_ms = 1800000,
+					  .max_unsent = 1 << 20};
 	return 0;
 }
 
@@ -121,8 +121,8 @@ static void open_socket(void)
 }
 
 /* The turn after which nothing is left to wait for may be the one that makes it true. */
-#define RUN_UNTIL(condition)                                                                                           \
-	for (int alive_ = 1; !(condition); alive_ = uv_run(&loop, UV_RUN_ONCE))                                        \
+#define RUN_UNTIL(condition)                                                    \
+	for (int alive_ = 1; !(condition); alive_ = uv_run(&loop, UV_RUN_ONCE)) \
 	assert_int_not_equal(alive_, 0)
 
 static void open_whole(void)
@@ -148,7 +148,7 @@ static void test_frames_in_the_segment_of_the_101(void **state UNUSED)
 static void test_refusals(void **state UNUSED)
 {
 	peer.answer = "HTTP/1.1 503 Service Unavailable\r\nSprite-Version: dev\r\nRetry-After: 7\r\nContent-Length: "
-	              "0\r\n\r\n";
+		      "0\r\n\r\n";
 	open_socket();
 	RUN_UNTIL(seen.refused);
 	assert_int_equal(seen.refusal.status, 503);
@@ -162,7 +162,7 @@ static void test_refusals(void **state UNUSED)
 static void test_not_a_websocket(void **state UNUSED)
 {
 	peer.answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-	              "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+		      "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 	open_socket();
 	RUN_UNTIL(seen.refused || seen.opened);
 	assert_int_equal(seen.opened, 0);
@@ -382,8 +382,8 @@ static void test_pause(void **state UNUSED)
 	seen.pause_at_message = true;
 	/* In one segment: the second one is in libcurl already, where nothing shows it. */
 	peer_send(SLICE("\x82\x01"
-	                "a\x82\x01"
-	                "b"));
+			"a\x82\x01"
+			"b"));
 	RUN_UNTIL(seen.messages == 1);
 	for (int i = 0; i < 50; i++)
 		uv_run(&loop, UV_RUN_NOWAIT);
@@ -428,28 +428,28 @@ static void test_answering_peer_lives(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        TEST(test_frames_in_the_segment_of_the_101),
-	        TEST(test_refusals),
-	        TEST(test_not_a_websocket),
-	        TEST(test_ordinary_answer),
-	        TEST(test_nobody_listens),
-	        TEST(test_silent_handshake),
-	        TEST(test_close_while_opening),
-	        TEST(test_close_in_on_open),
-	        TEST(test_close_code_and_reason),
-	        TEST(test_close_without_a_code),
-	        TEST(test_connection_ends),
-	        TEST(test_broken_framing),
-	        TEST(test_last_words_after_a_failed_send),
-	        TEST(test_close_in_on_message),
-	        TEST(test_sending),
-	        TEST(test_fragments_and_a_ping_between),
-	        TEST(test_large_message),
-	        TEST(test_ping_while_a_message_is_half_out),
-	        TEST(test_unsent_is_bounded_and_can_be_dropped),
-	        TEST(test_pause),
-	        TEST(test_silent_peer_is_dead),
-	        TEST(test_answering_peer_lives),
+		TEST(test_frames_in_the_segment_of_the_101),
+		TEST(test_refusals),
+		TEST(test_not_a_websocket),
+		TEST(test_ordinary_answer),
+		TEST(test_nobody_listens),
+		TEST(test_silent_handshake),
+		TEST(test_close_while_opening),
+		TEST(test_close_in_on_open),
+		TEST(test_close_code_and_reason),
+		TEST(test_close_without_a_code),
+		TEST(test_connection_ends),
+		TEST(test_broken_framing),
+		TEST(test_last_words_after_a_failed_send),
+		TEST(test_close_in_on_message),
+		TEST(test_sending),
+		TEST(test_fragments_and_a_ping_between),
+		TEST(test_large_message),
+		TEST(test_ping_while_a_message_is_half_out),
+		TEST(test_unsent_is_bounded_and_can_be_dropped),
+		TEST(test_pause),
+		TEST(test_silent_peer_is_dead),
+		TEST(test_answering_peer_lives),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

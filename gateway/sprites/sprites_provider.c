@@ -105,12 +105,12 @@ static void work_free(struct work *work)
 static void tell(struct work *work, enum provider_code code)
 {
 	struct provider_result result = {
-	        .code = code,
-	        .retry_after_ms = work->verdict.retry_after_ms,
-	        .limit = work->verdict.limit,
-	        .unanswered = work->verdict.status == 0 || (work->verdict.status >= 502 && work->verdict.status <= 504),
-	        .sandbox = code == PROVIDER_OK ? TAKE(work->sandbox) : NULL,
-	        .detail = work->verdict.detail,
+		.code = code,
+		.retry_after_ms = work->verdict.retry_after_ms,
+		.limit = work->verdict.limit,
+		.unanswered = work->verdict.status == 0 || (work->verdict.status >= 502 && work->verdict.status <= 504),
+		.sandbox = code == PROVIDER_OK ? TAKE(work->sandbox) : NULL,
+		.detail = work->verdict.detail,
 	};
 	provider_done done = work->done;
 	void *ctx = work->ctx;
@@ -291,7 +291,7 @@ static void refused(struct work *work, const struct socket_refusal *refusal)
 {
 	struct verdict verdict;
 	struct answer answer = {
-	        .status = refusal->status, .retry_after_ms = refusal->retry_after_ms, .rate = RATE_FIELDS_NONE, .failure = refusal->reason};
+		.status = refusal->status, .retry_after_ms = refusal->retry_after_ms, .rate = RATE_FIELDS_NONE, .failure = refusal->reason};
 	work->control_404s += refusal->status == 404;
 	if (refusal->status >= 400) {
 		answers_judge(&verdict, SPRITES_GET, work->name, &answer);
@@ -403,15 +403,14 @@ static void on_first_timeout(uv_timer_t *timer)
 	step_failed(work, false, "prepare: the first command did not end in time");
 }
 
-static const struct sandbox_events first_events = {
-        .on_output = on_first_output, .on_exit = on_first_exit, .on_broken = on_first_broken};
+static const struct sandbox_events first_events = {.on_output = on_first_output, .on_exit = on_first_exit, .on_broken = on_first_broken};
 
 /* Brings the shim. */
 static int run_first(struct work *work, const char *script, const char *name)
 {
 	const char *const argv[] = {"bash", "-lc", script, name, shim_image.sha256};
 	struct sandbox_command command = {
-	        .argv = argv, .argc = ARRAY_LEN(argv), .input = slice_of((const char *)shim_image.bytes, shim_image.len)};
+		.argv = argv, .argc = ARRAY_LEN(argv), .input = slice_of((const char *)shim_image.bytes, shim_image.len)};
 	work->said_len = 0;
 	int r = sandbox_run(work->sandbox, &command, &first_events, work);
 	if (r == 0)
@@ -434,8 +433,8 @@ static int run_warm_up(struct work *work)
 static int run_mark(struct work *work)
 {
 	work->again = false;
-	return run_first(work, "set -eC; : >\"$0\"\n" RECORD_PREPARE
-	                       "read -r stat </proc/1/stat; set -- ${stat##*) }; printf %s \"${20}\"", MARK_FILE);
+	return run_first(work, "set -eC; : >\"$0\"\n" RECORD_PREPARE "read -r stat </proc/1/stat; set -- ${stat##*) }; printf %s \"${20}\"",
+			 MARK_FILE);
 }
 
 static void on_checkpoint(void *ctx, const struct verdict *verdict)
@@ -474,8 +473,8 @@ static int call_step(struct work *work)
 		break;
 	case PREPARATION_DIAL:
 		sandbox_close(TAKE(work->sandbox)); /* of a preparation that begins anew */
-		return sandbox_dial(&work->provider->sandbox_options, work->name, work->control_404s >= FALSE_404S,
-		                    on_dialled, work, &work->sandbox);
+		return sandbox_dial(&work->provider->sandbox_options, work->name, work->control_404s >= FALSE_404S, on_dialled, work,
+				    &work->sandbox);
 	case PREPARATION_RUN:
 		return run_warm_up(work);
 	case PREPARATION_MARK:
@@ -502,8 +501,7 @@ static void do_step(struct work *work)
 {
 	int r = call_step(work);
 	if (r != 0)
-		step_failed(work, r > 0,
-		            r > 0 ? "prepare: the channel was lost" : "prepare: a step could not be started");
+		step_failed(work, r > 0, r > 0 ? "prepare: the channel was lost" : "prepare: a step could not be started");
 }
 
 static void step_done(struct work *work, const struct verdict *verdict)
@@ -614,8 +612,14 @@ static void abandon_preparations(void *self)
 			uv_timer_start(&work->timeout, on_timeout, 0, 0);
 }
 
-static const struct provider_ops ops = {
-        .create = create, .prepare = prepare, .wake = wake, .restore = restore, .open_network = open_network, .abandon = abandon_preparations, .destroy = destroy, .list = list};
+static const struct provider_ops ops = {.create = create,
+					.prepare = prepare,
+					.wake = wake,
+					.restore = restore,
+					.open_network = open_network,
+					.abandon = abandon_preparations,
+					.destroy = destroy,
+					.list = list};
 
 struct provider sprites_provider_interface(struct sprites_provider *provider)
 {
@@ -684,40 +688,40 @@ static int make_client(struct sprites_provider *provider, struct curl_driver *dr
 	if (!url)
 		return -ENOMEM;
 	struct client_options client_options = {
-	        .driver = driver,
-	        .base_url = url,
-	        .label = provider->options.label,
-	        .token = &provider->token,
-	        .connect_timeout_ms = options->connect_timeout_ms,
-	        .timeout_ms = options->call_timeout_ms,
-	        .max_calls = options->max_calls,
-	        .observer = options->observer,
+		.driver = driver,
+		.base_url = url,
+		.label = provider->options.label,
+		.token = &provider->token,
+		.connect_timeout_ms = options->connect_timeout_ms,
+		.timeout_ms = options->call_timeout_ms,
+		.max_calls = options->max_calls,
+		.observer = options->observer,
 	};
 	provider->client = client_new(&client_options);
 	if (!provider->client || asprintf(&provider->ws_url, "ws%s", url + strlen("http")) < 0)
 		return -ENOMEM;
 	provider->sandbox_options = (struct sandbox_options){
-	        .socket = {.loop = provider->loop,
-	                   .driver = driver,
-	                   .token = &provider->token,
-	                   .connect_timeout_ms = options->connect_timeout_ms,
-	                   .handshake_timeout_ms = options->handshake_timeout_ms,
-	                   .ping_interval_ms = options->ping_interval_ms,
-	                   .dead_after_ms = options->dead_after_ms,
-	                   .max_unsent = MAX_UNSENT,
-	                   .observer = &provider->options.observer},
-	        .ws_url = provider->ws_url,
-	        .keepalive_ms = options->keepalive_ms == UINT_MAX ? 0 : options->keepalive_ms,
-	        .keepalive_timeout_ms = options->keepalive_timeout_ms,
-	        .complete_timeout_ms = options->complete_timeout_ms,
-	        .kill = kill_session,
-	        .kill_ctx = provider,
+		.socket = {.loop = provider->loop,
+			   .driver = driver,
+			   .token = &provider->token,
+			   .connect_timeout_ms = options->connect_timeout_ms,
+			   .handshake_timeout_ms = options->handshake_timeout_ms,
+			   .ping_interval_ms = options->ping_interval_ms,
+			   .dead_after_ms = options->dead_after_ms,
+			   .max_unsent = MAX_UNSENT,
+			   .observer = &provider->options.observer},
+		.ws_url = provider->ws_url,
+		.keepalive_ms = options->keepalive_ms == UINT_MAX ? 0 : options->keepalive_ms,
+		.keepalive_timeout_ms = options->keepalive_timeout_ms,
+		.complete_timeout_ms = options->complete_timeout_ms,
+		.kill = kill_session,
+		.kill_ctx = provider,
 	};
 	return 0;
 }
 
 int sprites_provider_new(uv_loop_t *loop, struct curl_driver *driver, const char *base_url, const struct secret *token,
-                         const struct sprites_provider_options *options, struct sprites_provider **out)
+			 const struct sprites_provider_options *options, struct sprites_provider **out)
 {
 	struct slice url = without_slash(slice_str(base_url));
 	bool http = slice_has_prefix(url, SLICE("http://")) || slice_has_prefix(url, SLICE("https://"));

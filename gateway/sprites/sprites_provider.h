@@ -37,9 +37,8 @@ struct sprites_provider_options {
 
 /* `base_url` is "https://host[:port]" or "http://…" with or without a slash at the end; copied, as is the token.
  * `options` may be NULL. 0, -ENOMEM, -EINVAL (not such a URL, an empty token, or one with control characters). */
-MUST_CHECK int sprites_provider_new(uv_loop_t *loop, struct curl_driver *driver, const char *base_url,
-                                    const struct secret *token, const struct sprites_provider_options *options,
-                                    struct sprites_provider **provider);
+MUST_CHECK int sprites_provider_new(uv_loop_t *loop, struct curl_driver *driver, const char *base_url, const struct secret *token,
+				    const struct sprites_provider_options *options, struct sprites_provider **provider);
 void sprites_provider_free(struct sprites_provider *provider);
 
 /* Valid until sprites_provider_free(). */

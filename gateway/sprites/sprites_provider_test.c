@@ -11,12 +11,12 @@
 
 #include <errno.h>
 
-#define OK_POLICY "HTTP/1.1 200 OK\r\n\r\n{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"}]}"
+#define OK_POLICY  "HTTP/1.1 200 OK\r\n\r\n{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"}]}"
 #define EMPTY_LIST "HTTP/1.1 200 OK\r\n\r\n{\"sprites\":[],\"next_continuation_token\":null,\"has_more\":true}"
-#define LIST "HTTP/1.1 200 OK\r\n\r\n{\"sprites\":[{\"name\":\"sg-12\"},{\"name\":\"sg-1\"}]}"
-#define NOT_FOUND "HTTP/1.1 404 Not Found\r\n\r\n{\"error\":\"sprite not found\"}"
-#define QUIRK "HTTP/1.1 500 Oops\r\n\r\n{\"error\":\"failed to delete sprite\"}"
-#define GET_QUIRK "HTTP/1.1 500 Oops\r\n\r\n{\"error\":\"failed to retrieve sprite\"}"
+#define LIST       "HTTP/1.1 200 OK\r\n\r\n{\"sprites\":[{\"name\":\"sg-12\"},{\"name\":\"sg-1\"}]}"
+#define NOT_FOUND  "HTTP/1.1 404 Not Found\r\n\r\n{\"error\":\"sprite not found\"}"
+#define QUIRK      "HTTP/1.1 500 Oops\r\n\r\n{\"error\":\"failed to delete sprite\"}"
+#define GET_QUIRK  "HTTP/1.1 500 Oops\r\n\r\n{\"error\":\"failed to retrieve sprite\"}"
 #define NO_CONTENT "HTTP/1.1 204 No Content\r\n\r\n"
 
 static uv_loop_t loop;
@@ -97,10 +97,10 @@ static enum provider_code wait_done(void)
 	return seen.code;
 }
 
-#define SCRIPT(...)                                                                                                    \
-	do {                                                                                                           \
-		static const struct test_answer script_[] = {__VA_ARGS__};                                             \
-		test_server_script(&server, script_, ARRAY_LEN(script_));                                              \
+#define SCRIPT(...)                                                        \
+	do {                                                               \
+		static const struct test_answer script_[] = {__VA_ARGS__}; \
+		test_server_script(&server, script_, ARRAY_LEN(script_));  \
 	} while (0)
 
 static bool asked(const char *want)
@@ -112,9 +112,9 @@ static bool asked(const char *want)
 }
 
 #define DELETED "DELETE /v1/sprites/sg-1\n"
-#define GOT "GET /v1/sprites/sg-1\n"
-#define LISTED "GET /v1/sprites?max_results=50&prefix=sg-1\n"
-#define CLOSED "POST /v1/sprites/sg-1/policy/network\n"
+#define GOT     "GET /v1/sprites/sg-1\n"
+#define LISTED  "GET /v1/sprites?max_results=50&prefix=sg-1\n"
+#define CLOSED  "POST /v1/sprites/sg-1/policy/network\n"
 #define CHECKED "GET /v1/sprites/sg-1/policy/network\n"
 #define DIALLED "GET /v1/sprites/sg-1/control\n"
 
@@ -189,8 +189,8 @@ static void test_prepare_dials_after_the_check(void **state UNUSED)
 	assert_true(asked(CLOSED CHECKED DIALLED));
 }
 
-#define FULL                                                                                                           \
-	"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 9\r\n\r\n"                                                     \
+#define FULL                                                       \
+	"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 9\r\n\r\n" \
 	"{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3,\"retry_after_seconds\":7}"
 #define SLOW_DOWN "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 9\r\nX-RateLimit-Limit: 2\r\n\r\n"
 
@@ -202,10 +202,10 @@ static void test_limits(void **state UNUSED)
 		enum provider_code code;
 		uint64_t retry_after_ms, running;
 	} rows[] = {
-	        {{{FULL, 0}}, PROVIDER_CAPACITY, 7000, 3},
-	        {{{SLOW_DOWN, 0}}, PROVIDER_THROTTLED, 9000, 0},
-	        {{{OK_POLICY, 0}, {SLOW_DOWN, 0}}, PROVIDER_THROTTLED, 9000, 0}, /* the handshake */
-	        {{{OK_POLICY, 0}, {FULL, 0}}, PROVIDER_THROTTLED, 9000, 0},      /* its body is not read */
+		{{{FULL, 0}}, PROVIDER_CAPACITY, 7000, 3},
+		{{{SLOW_DOWN, 0}}, PROVIDER_THROTTLED, 9000, 0},
+		{{{OK_POLICY, 0}, {SLOW_DOWN, 0}}, PROVIDER_THROTTLED, 9000, 0}, /* the handshake */
+		{{{OK_POLICY, 0}, {FULL, 0}}, PROVIDER_THROTTLED, 9000, 0},      /* its body is not read */
 	};
 	make_provider(5000);
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -323,20 +323,20 @@ static void test_bad_settings(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	        TEST(test_destroy),
-	        TEST(test_destroy_of_what_is_not_there),
-	        TEST(test_destroy_answered_with_the_recorded_500),
-	        TEST(test_network_that_stays_open),
-	        TEST(test_prepare_dials_after_the_check),
-	        TEST(test_limits),
-	        TEST(test_prepare_of_what_is_not_there),
-	        TEST(test_prepare_takes_too_long),
-	        TEST(test_abandon_ends_a_preparation_at_once),
-	        TEST(test_abandon_leaves_a_deletion_alone),
-	        TEST(test_free_with_work_under_way),
-	        TEST(test_free_in_done),
-	        TEST(test_names),
-	        TEST(test_bad_settings),
+		TEST(test_destroy),
+		TEST(test_destroy_of_what_is_not_there),
+		TEST(test_destroy_answered_with_the_recorded_500),
+		TEST(test_network_that_stays_open),
+		TEST(test_prepare_dials_after_the_check),
+		TEST(test_limits),
+		TEST(test_prepare_of_what_is_not_there),
+		TEST(test_prepare_takes_too_long),
+		TEST(test_abandon_ends_a_preparation_at_once),
+		TEST(test_abandon_leaves_a_deletion_alone),
+		TEST(test_free_with_work_under_way),
+		TEST(test_free_in_done),
+		TEST(test_names),
+		TEST(test_bad_settings),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <uv.h>
 
-#define PEER_MAX ((size_t)8 << 20)
+#define PEER_MAX         ((size_t)8 << 20)
 #define PEER_CONNECTIONS 4
 
 static struct peer {
@@ -68,7 +68,7 @@ static void peer_frame(unsigned char first_byte, struct slice payload)
 static void peer_saw(unsigned opcode, struct slice payload)
 {
 	int r = payload.len < 200 ? buf_printf(&peer.texts, "%x:%.*s\n", opcode, SLICE_FMT(payload))
-	                          : buf_printf(&peer.texts, "%x:#%zu\n", opcode, payload.len);
+				  : buf_printf(&peer.texts, "%x:#%zu\n", opcode, payload.len);
 	assert_int_equal(r, 0);
 	if (opcode == 9 && peer.answers_pings)
 		peer_frame(0x8a, payload);
@@ -112,12 +112,11 @@ static void peer_answer(struct slice request)
 	assert_non_null(strstr(text, "Authorization: Bearer secret\r\n"));
 	assert_int_equal(handshake_init_key(&handshake, key + strlen("sec-websocket-key: ")), 0);
 	CLEANUP(buf_deinit) struct buf answer = BUF_MAX(PEER_MAX);
-	int r = peer.answer
-	                ? buf_append(&answer, slice_str(peer.answer))
-	                : buf_printf(&answer,
-	                             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-	                             "Sec-WebSocket-Accept: %s\r\n\r\n",
-	                             handshake.accept);
+	int r = peer.answer ? buf_append(&answer, slice_str(peer.answer))
+			    : buf_printf(&answer,
+					 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+					 "Sec-WebSocket-Accept: %s\r\n\r\n",
+					 handshake.accept);
 	if (r == 0)
 		r = buf_append(&answer, peer.with_101);
 	assert_int_equal(r, 0);

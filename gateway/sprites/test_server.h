@@ -15,8 +15,7 @@
 #define TEST_SERVER_CONNECTIONS 8
 
 struct test_answer {
-	const char *
-	        answer; /* status line, fields and body without Content-Length; "" = none, NULL = drop the connection */
+	const char *answer; /* status line, fields and body without Content-Length; "" = none, NULL = drop the connection */
 	size_t pad;     /* bytes of 'x' after it */
 };
 
@@ -84,8 +83,7 @@ static void test_server_asked(struct test_connection *connection, struct slice r
 	if (!slice_next(&target, ' ', &method) || !slice_next(&target, ' ', &path))
 		abort();
 	buf_deinit(&server->last);
-	if (buf_printf(&server->asked, "%.*s %.*s\n", SLICE_FMT(method), SLICE_FMT(path)) < 0 ||
-	    buf_append(&server->last, request) < 0)
+	if (buf_printf(&server->asked, "%.*s %.*s\n", SLICE_FMT(method), SLICE_FMT(path)) < 0 || buf_append(&server->last, request) < 0)
 		abort();
 	const struct test_answer *answer = server->at < server->answers ? &server->script[server->at++] : NULL;
 	if (answer && answer->answer)
@@ -135,8 +133,7 @@ static void test_server_connected(uv_stream_t *listener, int status)
 	while (connection->used)
 		connection++;
 	if (status < 0 || connection == server->connections + TEST_SERVER_CONNECTIONS ||
-	    uv_tcp_init(listener->loop, &connection->tcp) != 0 ||
-	    uv_accept(listener, (uv_stream_t *)&connection->tcp) != 0)
+	    uv_tcp_init(listener->loop, &connection->tcp) != 0 || uv_accept(listener, (uv_stream_t *)&connection->tcp) != 0)
 		abort();
 	connection->tcp.data = connection;
 	connection->server = server;

@@ -28,8 +28,8 @@ static struct {
 	int dropped;
 } net;
 
-int socket_open(const struct socket_options *options UNUSED, const char *url, const struct socket_events *events,
-                void *ctx, struct socket **socket)
+int socket_open(const struct socket_options *options UNUSED, const char *url, const struct socket_events *events, void *ctx,
+		struct socket **socket)
 {
 	if (net.refuse_open)
 		return net.refuse_open;

@@ -18,25 +18,24 @@
 #define LOG_MAX ((size_t)1 << 20)
 
 /* Server frames of RFC 6455: an unmasked head, then less than 126 bytes. */
-#define RAW(literal) {literal, sizeof(literal) - 1, -1}
+#define RAW(literal)          {literal, sizeof(literal) - 1, -1}
 #define FRAME(first, literal) {literal, sizeof(literal) - 1, first}
-#define BIN(literal) FRAME(0x82, literal)
-#define TEXT(literal) FRAME(0x81, literal)
-#define ENVELOPE(json) TEXT("control:" json)
+#define BIN(literal)          FRAME(0x82, literal)
+#define TEXT(literal)         FRAME(0x81, literal)
+#define ENVELOPE(json)        TEXT("control:" json)
 
-#define OUT(text) BIN("\001" text)
-#define ERR(text) BIN("\002" text)
-#define EXIT(octal) BIN("\003" octal)
-#define TEXT_EXIT(code) TEXT("{\"type\":\"exit\",\"exit_code\":" code "}")
-#define ACK ENVELOPE("{\"type\":\"op.ack\",\"id\":\"1\"}")
-#define SESSION TEXT("{\"type\":\"session_info\",\"session_id\":\"42\",\"is_owner\":true,\"tty\":false}")
-#define COMPLETE ENVELOPE("{\"type\":\"op.complete\",\"id\":\"1\",\"args\":{\"ok\":true}}")
-#define COMPLETE_SAYING(code)                                                                                          \
-	ENVELOPE("{\"type\":\"op.complete\",\"id\":\"1\",\"args\":{\"ok\":true,\"exitCode\":" code "}}")
-#define ERROR(code) ENVELOPE("{\"type\":\"op.error\",\"id\":\"1\",\"op\":\"exec\",\"args\":{\"code\":\"" code "\"}}")
-#define CLOSE(octals) FRAME(0x88, octals)
-#define PING FRAME(0x89, "are you there")
-#define PONG FRAME(0x8a, "unasked")
+#define OUT(text)             BIN("\001" text)
+#define ERR(text)             BIN("\002" text)
+#define EXIT(octal)           BIN("\003" octal)
+#define TEXT_EXIT(code)       TEXT("{\"type\":\"exit\",\"exit_code\":" code "}")
+#define ACK                   ENVELOPE("{\"type\":\"op.ack\",\"id\":\"1\"}")
+#define SESSION               TEXT("{\"type\":\"session_info\",\"session_id\":\"42\",\"is_owner\":true,\"tty\":false}")
+#define COMPLETE              ENVELOPE("{\"type\":\"op.complete\",\"id\":\"1\",\"args\":{\"ok\":true}}")
+#define COMPLETE_SAYING(code) ENVELOPE("{\"type\":\"op.complete\",\"id\":\"1\",\"args\":{\"ok\":true,\"exitCode\":" code "}}")
+#define ERROR(code)           ENVELOPE("{\"type\":\"op.error\",\"id\":\"1\",\"op\":\"exec\",\"args\":{\"code\":\"" code "\"}}")
+#define CLOSE(octals)         FRAME(0x88, octals)
+#define PING                  FRAME(0x89, "are you there")
+#define PONG                  FRAME(0x8a, "unasked")
 
 struct piece {
 	const char *bytes;
@@ -53,107 +52,96 @@ enum after {
 struct row {
 	const char *name;
 	struct piece pieces[8];
-	const char
-	        *said; /* "doubt": it may have run; "unrun": it certainly did not; "lost": the channel, after an exit */
+	const char *said; /* "doubt": it may have run; "unrun": it certainly did not; "lost": the channel, after an exit */
 	enum after after;
 	bool exec; /* on a socket of its own (/exec) instead of /control */
 };
 
 #define ON_CONTROL(after, name, said, ...) {name, {__VA_ARGS__}, said, after, false}
-#define ON_EXEC(after, name, said, ...) {name, {__VA_ARGS__}, said, after, true}
+#define ON_EXEC(after, name, said, ...)    {name, {__VA_ARGS__}, said, after, true}
 
 static const struct row rows[] = {
-        /* --- a status comes from an exit frame --- */
-        ON_CONTROL(STAYS, "normal", "out:hi\n exit:0 ", ACK, SESSION, OUT("hi\n"), TEXT_EXIT("0"), EXIT("\000"),
-                   COMPLETE),
-        ON_CONTROL(STAYS, "no output", "exit:0 ", ACK, SESSION, TEXT_EXIT("0"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "both streams", "out:a err:b out:c exit:1 ", ACK, SESSION, OUT("a"), ERR("b"), OUT("c"),
-                   EXIT("\001"), COMPLETE),
-        ON_CONTROL(STAYS, "output is binary", "out:\\0\3\\0\377 exit:0 ", ACK, OUT("\000\003\000\377"), EXIT("\000"),
-                   COMPLETE),
-        ON_CONTROL(STAYS, "killed: 128 + 9", "exit:137 ", ACK, SESSION, EXIT("\211"), COMPLETE),
-        ON_CONTROL(STAYS, "status 255", "exit:255 ", ACK, EXIT("\377"), COMPLETE),
-        ON_CONTROL(STAYS, "output after the text exit", "out:ab exit:0 ", ACK, OUT("a"), TEXT_EXIT("0"), OUT("b"),
-                   EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "the text exit says otherwise", "exit:9 ", ACK, TEXT_EXIT("0"), EXIT("\011"), COMPLETE),
-        ON_CONTROL(STAYS, "op.complete has no exitCode", "exit:3 ", ACK, EXIT("\003"), COMPLETE),
-        ON_CONTROL(STAYS, "op.complete says otherwise", "exit:3 ", ACK, EXIT("\003"), COMPLETE_SAYING("0")),
-        ON_CONTROL(STAYS, "op.complete of another command", "exit:3 ", ACK,
-                   ENVELOPE("{\"type\":\"op.complete\",\"id\":\"7\"}"), EXIT("\003"), COMPLETE),
-        ON_CONTROL(STAYS, "no acknowledgement at all", "out:a exit:0 ", OUT("a"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "output after the exit frame, which is missed by the report", "out:a exit:0 ", ACK, OUT("a"), EXIT("\000"),
-                   OUT("late"), COMPLETE),
-        ON_CONTROL(STAYS, "a second exit frame", "exit:4 ", ACK, EXIT("\004"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "a message in fragments", "out:abc exit:0 ", ACK, FRAME(0x02, "\001a"), FRAME(0x00, "b"),
-                   FRAME(0x80, "c"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "an exit frame in fragments", "exit:5 ", ACK, FRAME(0x02, "\003"), FRAME(0x80, "\005"),
-                   COMPLETE),
-        ON_CONTROL(STAYS, "a ping between", "out:a exit:0 pong ", ACK, OUT("a"), PING, EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "a ping inside a message", "out:ab exit:0 pong ", ACK, FRAME(0x02, "\001a"), PING,
-                   FRAME(0x80, "b"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "a pong that was not asked for", "exit:0 ", ACK, PONG, EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "unknown message types", "exit:0 ", ACK, TEXT("{\"type\":\"port_opened\",\"port\":80}"),
-                   TEXT("{\"type\":\"new\"}"), TEXT("{\"type\":\"release\"}"), ENVELOPE("{\"type\":\"op.new\"}"),
-                   TEXT("no JSON"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "a text error is a note", "exit:127 ", ACK,
-                   TEXT("{\"type\":\"error\",\"message\":\"no such file\"}"), EXIT("\177"), COMPLETE),
-        ON_CONTROL(STAYS, "op.not_active answers late input", "exit:0 ", ACK, ERROR("op.not_active"), EXIT("\000"),
-                   COMPLETE),
+	/* --- a status comes from an exit frame --- */
+	ON_CONTROL(STAYS, "normal", "out:hi\n exit:0 ", ACK, SESSION, OUT("hi\n"), TEXT_EXIT("0"), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "no output", "exit:0 ", ACK, SESSION, TEXT_EXIT("0"), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "both streams", "out:a err:b out:c exit:1 ", ACK, SESSION, OUT("a"), ERR("b"), OUT("c"), EXIT("\001"), COMPLETE),
+	ON_CONTROL(STAYS, "output is binary", "out:\\0\3\\0\377 exit:0 ", ACK, OUT("\000\003\000\377"), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "killed: 128 + 9", "exit:137 ", ACK, SESSION, EXIT("\211"), COMPLETE),
+	ON_CONTROL(STAYS, "status 255", "exit:255 ", ACK, EXIT("\377"), COMPLETE),
+	ON_CONTROL(STAYS, "output after the text exit", "out:ab exit:0 ", ACK, OUT("a"), TEXT_EXIT("0"), OUT("b"), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "the text exit says otherwise", "exit:9 ", ACK, TEXT_EXIT("0"), EXIT("\011"), COMPLETE),
+	ON_CONTROL(STAYS, "op.complete has no exitCode", "exit:3 ", ACK, EXIT("\003"), COMPLETE),
+	ON_CONTROL(STAYS, "op.complete says otherwise", "exit:3 ", ACK, EXIT("\003"), COMPLETE_SAYING("0")),
+	ON_CONTROL(STAYS, "op.complete of another command", "exit:3 ", ACK, ENVELOPE("{\"type\":\"op.complete\",\"id\":\"7\"}"),
+		   EXIT("\003"), COMPLETE),
+	ON_CONTROL(STAYS, "no acknowledgement at all", "out:a exit:0 ", OUT("a"), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "output after the exit frame, which is missed by the report", "out:a exit:0 ", ACK, OUT("a"), EXIT("\000"),
+		   OUT("late"), COMPLETE),
+	ON_CONTROL(STAYS, "a second exit frame", "exit:4 ", ACK, EXIT("\004"), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "a message in fragments", "out:abc exit:0 ", ACK, FRAME(0x02, "\001a"), FRAME(0x00, "b"), FRAME(0x80, "c"),
+		   EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "an exit frame in fragments", "exit:5 ", ACK, FRAME(0x02, "\003"), FRAME(0x80, "\005"), COMPLETE),
+	ON_CONTROL(STAYS, "a ping between", "out:a exit:0 pong ", ACK, OUT("a"), PING, EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "a ping inside a message", "out:ab exit:0 pong ", ACK, FRAME(0x02, "\001a"), PING, FRAME(0x80, "b"), EXIT("\000"),
+		   COMPLETE),
+	ON_CONTROL(STAYS, "a pong that was not asked for", "exit:0 ", ACK, PONG, EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "unknown message types", "exit:0 ", ACK, TEXT("{\"type\":\"port_opened\",\"port\":80}"),
+		   TEXT("{\"type\":\"new\"}"), TEXT("{\"type\":\"release\"}"), ENVELOPE("{\"type\":\"op.new\"}"), TEXT("no JSON"),
+		   EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "a text error is a note", "exit:127 ", ACK, TEXT("{\"type\":\"error\",\"message\":\"no such file\"}"),
+		   EXIT("\177"), COMPLETE),
+	ON_CONTROL(STAYS, "op.not_active answers late input", "exit:0 ", ACK, ERROR("op.not_active"), EXIT("\000"), COMPLETE),
 
-        /* --- without one it is not known --- */
-        ON_CONTROL(STAYS, "op.complete without exit frame", "out:a doubt ", ACK, OUT("a"), COMPLETE),
-        ON_CONTROL(STAYS, "op.complete with exitCode 0 without exit frame", "out:a doubt ", ACK, OUT("a"),
-                   COMPLETE_SAYING("0")),
-        ON_CONTROL(STAYS, "text exit 0 and op.complete without exit frame", "out:a doubt ", ACK, OUT("a"),
-                   TEXT_EXIT("0"), COMPLETE),
-        ON_CONTROL(STAYS, "op.complete at once", "doubt ", COMPLETE),
-        ON_CONTROL(STAYS, "close 1000", "out:a doubt ", ACK, OUT("a"), CLOSE("\003\350")),
-        ON_CONTROL(STAYS, "text exit 0 and close 1000", "out:a doubt ", ACK, OUT("a"), TEXT_EXIT("0"),
-                   CLOSE("\003\350")),
-        ON_CONTROL(STAYS, "close 1011", "out:a doubt ", ACK, OUT("a"), CLOSE("\003\363internal error")),
-        ON_CONTROL(STAYS, "close without a code", "doubt ", ACK, CLOSE("")),
-        ON_CONTROL(ENDS, "1006: the connection ends", "out:a doubt ", ACK, OUT("a")),
-        ON_CONTROL(ENDS, "the connection ends before the acknowledgement", "doubt ", PONG),
-        ON_CONTROL(ENDS, "text exit 0 and the connection ends", "out:a doubt ", ACK, OUT("a"), TEXT_EXIT("0")),
-        ON_CONTROL(ENDS, "half an output frame", "out:half doubt ", ACK, RAW("\x82\x09\001half")),
-        ON_CONTROL(ENDS, "half an exit frame", "out:a doubt ", ACK, OUT("a"), RAW("\x82\x02\003")),
-        ON_CONTROL(ENDS, "half a frame's head", "out:a doubt ", ACK, OUT("a"), RAW("\x82")),
-        ON_CONTROL(STAYS, "an exit frame without a status", "out:a doubt ", ACK, OUT("a"), BIN("\003")),
-        ON_CONTROL(STAYS, "an exit frame of 32 bits", "doubt ", ACK, BIN("\003\000\000\000\001")),
-        ON_CONTROL(STAYS, "an exit frame as text", "doubt ", ACK, TEXT("\003\000"), COMPLETE),
-        ON_CONTROL(SILENT, "45 s of silence", "out:a doubt ", ACK, OUT("a")),
-        ON_CONTROL(SILENT, "45 s of silence from the start", "doubt ", RAW("")),
-        ON_CONTROL(STAYS, "an unknown stream id", "out:a doubt ", ACK, OUT("a"), BIN("\005x"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "a client's stream id", "doubt ", ACK, BIN("\000x"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "a binary message without an id", "doubt ", ACK, BIN(""), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "broken JSON in an envelope", "doubt ", ACK, ENVELOPE("{\"type\":"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "an envelope of no type", "doubt ", ACK, ENVELOPE("{\"id\":\"1\"}"), EXIT("\000"), COMPLETE),
-        ON_CONTROL(STAYS, "op.error", "doubt ", ERROR("op.failed")),
-        ON_CONTROL(STAYS, "op.error without a code", "doubt ", ENVELOPE("{\"type\":\"op.error\"}")),
-        ON_CONTROL(STAYS, "op.error after the acknowledgement", "doubt ", ACK, ERROR("op.failed")),
-        ON_CONTROL(STAYS, "op.busy after the acknowledgement", "doubt ", ACK, ERROR("op.busy")),
-        ON_CONTROL(STAYS, "broken framing", "out:a doubt ", ACK, OUT("a"), FRAME(0xf2, "x")),
+	/* --- without one it is not known --- */
+	ON_CONTROL(STAYS, "op.complete without exit frame", "out:a doubt ", ACK, OUT("a"), COMPLETE),
+	ON_CONTROL(STAYS, "op.complete with exitCode 0 without exit frame", "out:a doubt ", ACK, OUT("a"), COMPLETE_SAYING("0")),
+	ON_CONTROL(STAYS, "text exit 0 and op.complete without exit frame", "out:a doubt ", ACK, OUT("a"), TEXT_EXIT("0"), COMPLETE),
+	ON_CONTROL(STAYS, "op.complete at once", "doubt ", COMPLETE),
+	ON_CONTROL(STAYS, "close 1000", "out:a doubt ", ACK, OUT("a"), CLOSE("\003\350")),
+	ON_CONTROL(STAYS, "text exit 0 and close 1000", "out:a doubt ", ACK, OUT("a"), TEXT_EXIT("0"), CLOSE("\003\350")),
+	ON_CONTROL(STAYS, "close 1011", "out:a doubt ", ACK, OUT("a"), CLOSE("\003\363internal error")),
+	ON_CONTROL(STAYS, "close without a code", "doubt ", ACK, CLOSE("")),
+	ON_CONTROL(ENDS, "1006: the connection ends", "out:a doubt ", ACK, OUT("a")),
+	ON_CONTROL(ENDS, "the connection ends before the acknowledgement", "doubt ", PONG),
+	ON_CONTROL(ENDS, "text exit 0 and the connection ends", "out:a doubt ", ACK, OUT("a"), TEXT_EXIT("0")),
+	ON_CONTROL(ENDS, "half an output frame", "out:half doubt ", ACK, RAW("\x82\x09\001half")),
+	ON_CONTROL(ENDS, "half an exit frame", "out:a doubt ", ACK, OUT("a"), RAW("\x82\x02\003")),
+	ON_CONTROL(ENDS, "half a frame's head", "out:a doubt ", ACK, OUT("a"), RAW("\x82")),
+	ON_CONTROL(STAYS, "an exit frame without a status", "out:a doubt ", ACK, OUT("a"), BIN("\003")),
+	ON_CONTROL(STAYS, "an exit frame of 32 bits", "doubt ", ACK, BIN("\003\000\000\000\001")),
+	ON_CONTROL(STAYS, "an exit frame as text", "doubt ", ACK, TEXT("\003\000"), COMPLETE),
+	ON_CONTROL(SILENT, "45 s of silence", "out:a doubt ", ACK, OUT("a")),
+	ON_CONTROL(SILENT, "45 s of silence from the start", "doubt ", RAW("")),
+	ON_CONTROL(STAYS, "an unknown stream id", "out:a doubt ", ACK, OUT("a"), BIN("\005x"), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "a client's stream id", "doubt ", ACK, BIN("\000x"), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "a binary message without an id", "doubt ", ACK, BIN(""), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "broken JSON in an envelope", "doubt ", ACK, ENVELOPE("{\"type\":"), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "an envelope of no type", "doubt ", ACK, ENVELOPE("{\"id\":\"1\"}"), EXIT("\000"), COMPLETE),
+	ON_CONTROL(STAYS, "op.error", "doubt ", ERROR("op.failed")),
+	ON_CONTROL(STAYS, "op.error without a code", "doubt ", ENVELOPE("{\"type\":\"op.error\"}")),
+	ON_CONTROL(STAYS, "op.error after the acknowledgement", "doubt ", ACK, ERROR("op.failed")),
+	ON_CONTROL(STAYS, "op.busy after the acknowledgement", "doubt ", ACK, ERROR("op.busy")),
+	ON_CONTROL(STAYS, "broken framing", "out:a doubt ", ACK, OUT("a"), FRAME(0xf2, "x")),
 
-        /* --- the server says that it was not started --- */
-        ON_CONTROL(STAYS, "op.busy", "unrun ", ERROR("op.busy")),
-        ON_CONTROL(STAYS, "op.not_found", "unrun ", ERROR("op.not_found")),
+	/* --- the server says that it was not started --- */
+	ON_CONTROL(STAYS, "op.busy", "unrun ", ERROR("op.busy")),
+	ON_CONTROL(STAYS, "op.not_found", "unrun ", ERROR("op.not_found")),
 
-        /* --- after the status only the channel can be lost --- */
-        ON_CONTROL(STAYS, "close after the exit frame", "exit:0 lost ", ACK, EXIT("\000"), CLOSE("\003\363")),
-        ON_CONTROL(ENDS, "the connection ends after the exit frame", "exit:2 lost ", ACK, EXIT("\002")),
-        ON_CONTROL(STAYS, "nonsense after the exit frame", "exit:2 lost ", ACK, EXIT("\002"), BIN("")),
-        ON_CONTROL(STAYS, "an exit frame after op.complete", "exit:2 lost ", ACK, EXIT("\002"), COMPLETE, EXIT("\000")),
-        ON_CONTROL(STAYS, "output after op.complete", "exit:2 lost ", ACK, EXIT("\002"), COMPLETE, OUT("x")),
-        ON_CONTROL(STAYS, "op.error after the exit frame", "exit:2 lost ", ACK, EXIT("\002"), ERROR("op.busy")),
+	/* --- after the status only the channel can be lost --- */
+	ON_CONTROL(STAYS, "close after the exit frame", "exit:0 lost ", ACK, EXIT("\000"), CLOSE("\003\363")),
+	ON_CONTROL(ENDS, "the connection ends after the exit frame", "exit:2 lost ", ACK, EXIT("\002")),
+	ON_CONTROL(STAYS, "nonsense after the exit frame", "exit:2 lost ", ACK, EXIT("\002"), BIN("")),
+	ON_CONTROL(STAYS, "an exit frame after op.complete", "exit:2 lost ", ACK, EXIT("\002"), COMPLETE, EXIT("\000")),
+	ON_CONTROL(STAYS, "output after op.complete", "exit:2 lost ", ACK, EXIT("\002"), COMPLETE, OUT("x")),
+	ON_CONTROL(STAYS, "op.error after the exit frame", "exit:2 lost ", ACK, EXIT("\002"), ERROR("op.busy")),
 
-        /* --- the same on /exec, where the handshake is the start --- */
-        ON_EXEC(STAYS, "normal", "out:hi\n exit:0 ", SESSION, OUT("hi\n"), TEXT_EXIT("0"), EXIT("\000")),
-        ON_EXEC(STAYS, "output after the text exit", "out:b exit:0 ", SESSION, TEXT_EXIT("0"), OUT("b"), EXIT("\000")),
-        ON_EXEC(STAYS, "close 1000 without exit frame", "out:a doubt ", SESSION, OUT("a"), TEXT_EXIT("0"),
-                CLOSE("\003\350")),
-        ON_EXEC(ENDS, "1006: the connection ends", "out:a doubt ", SESSION, OUT("a")),
-        ON_EXEC(ENDS, "half an exit frame", "doubt ", SESSION, RAW("\x82\x02\003")),
-        ON_EXEC(SILENT, "45 s of silence", "out:a doubt ", SESSION, OUT("a")),
+	/* --- the same on /exec, where the handshake is the start --- */
+	ON_EXEC(STAYS, "normal", "out:hi\n exit:0 ", SESSION, OUT("hi\n"), TEXT_EXIT("0"), EXIT("\000")),
+	ON_EXEC(STAYS, "output after the text exit", "out:b exit:0 ", SESSION, TEXT_EXIT("0"), OUT("b"), EXIT("\000")),
+	ON_EXEC(STAYS, "close 1000 without exit frame", "out:a doubt ", SESSION, OUT("a"), TEXT_EXIT("0"), CLOSE("\003\350")),
+	ON_EXEC(ENDS, "1006: the connection ends", "out:a doubt ", SESSION, OUT("a")),
+	ON_EXEC(ENDS, "half an exit frame", "doubt ", SESSION, RAW("\x82\x02\003")),
+	ON_EXEC(SILENT, "45 s of silence", "out:a doubt ", SESSION, OUT("a")),
 };
 
 /* --- the client --- */
@@ -188,8 +176,7 @@ static void on_output(void *ctx UNUSED, enum sandbox_stream stream, struct slice
 	speaks = true;
 	speaking = stream;
 	for (size_t i = 0; i < bytes.len; i++)
-		assert_int_equal(
-		        bytes.data[i] ? buf_append_char(&said, bytes.data[i]) : buf_append(&said, SLICE("\\0")), 0);
+		assert_int_equal(bytes.data[i] ? buf_append_char(&said, bytes.data[i]) : buf_append(&said, SLICE("\\0")), 0);
 }
 
 static void on_exit_frame(void *ctx UNUSED, unsigned exit_code)
@@ -217,8 +204,8 @@ static void on_dialled(void *ctx UNUSED, struct sandbox *got UNUSED, const struc
 
 static const struct sandbox_events events = {.on_output = on_output, .on_exit = on_exit_frame, .on_broken = on_broken};
 
-#define RUN_UNTIL(condition)                                                                                           \
-	for (int alive_ = 1; !(condition); alive_ = uv_run(&loop, UV_RUN_ONCE))                                        \
+#define RUN_UNTIL(condition)                                                    \
+	for (int alive_ = 1; !(condition); alive_ = uv_run(&loop, UV_RUN_ONCE)) \
 	assert_int_not_equal(alive_, 0)
 
 static void open_sandbox(const struct row *row)
@@ -227,15 +214,15 @@ static void open_sandbox(const struct row *row)
 	snprintf(url, sizeof url, "ws://127.0.0.1:%d", peer.port);
 	unsigned dead_ms = row->after == SILENT ? 40 : 1800000;
 	struct sandbox_options options = {.socket = {.loop = &loop,
-	                                             .driver = driver,
-	                                             .token = &token,
-	                                             .connect_timeout_ms = 5000,
-	                                             .handshake_timeout_ms = 5000,
-	                                             .ping_interval_ms = row->after == SILENT ? 10 : 600000,
-	                                             .dead_after_ms = dead_ms,
-	                                             .max_unsent = 1 << 20},
-	                                  .ws_url = url,
-	                                  .complete_timeout_ms = 60000};
+						     .driver = driver,
+						     .token = &token,
+						     .connect_timeout_ms = 5000,
+						     .handshake_timeout_ms = 5000,
+						     .ping_interval_ms = row->after == SILENT ? 10 : 600000,
+						     .dead_after_ms = dead_ms,
+						     .max_unsent = 1 << 20},
+					  .ws_url = url,
+					  .complete_timeout_ms = 60000};
 	if (row->exec)
 		peer.answer = "HTTP/1.1 404 Not Found\r\nSprite-Version: dev\r\nContent-Length: 0\r\n\r\n";
 	peer.answers_pings = row->after != SILENT;
@@ -273,8 +260,7 @@ static void wire(const struct row *row, struct buf *out)
 /* Whoever is told that all is over may have closed the connection under the peer. */
 static void send_some(struct slice bytes)
 {
-	if (bytes.len && !uv_is_closing((uv_handle_t *)peer.connection) &&
-	    uv_is_writable((uv_stream_t *)peer.connection))
+	if (bytes.len && !uv_is_closing((uv_handle_t *)peer.connection) && uv_is_writable((uv_stream_t *)peer.connection))
 		peer_send(bytes);
 	for (int i = 0; i < 3; i++)
 		uv_run(&loop, UV_RUN_NOWAIT);
@@ -327,7 +313,7 @@ static void check(const struct row *row, enum manner manner)
 		say("pong ");
 	if (!slice_equal(buf_peek(&said), slice_str(row->said)))
 		fail_msg("%s%s, %s: said \"%.*s\", not \"%s\"", row->name, row->exec ? " (/exec)" : "", manners[manner],
-		         SLICE_FMT(buf_peek(&said)), row->said);
+			 SLICE_FMT(buf_peek(&said)), row->said);
 	/* Asked for once: one op.start, or one connection beside that of the refused /control. */
 	assert_int_equal(peer_count("op.start"), row->exec ? 0 : 1);
 	assert_int_equal(peer.connected, row->exec ? 2 : 1);

@@ -109,9 +109,10 @@ static int put_record(struct buf *out, const struct access_record *record)
 {
 	char time[25];
 	clock_format(record->wall_ms, time);
-	int r = buf_printf(out, "{\"time\":\"%s\",\"status\":%u,\"duration_ms\":%.3f,\"first_byte_ms\":%.3f,\"bytes_in\":%llu,\"bytes_out\":%llu", time,
-			   record->status, (double)record->duration_us / 1000, (double)record->first_byte_us / 1000,
-			   (unsigned long long)record->bytes_in, (unsigned long long)record->bytes_out);
+	int r = buf_printf(
+		out, "{\"time\":\"%s\",\"status\":%u,\"duration_ms\":%.3f,\"first_byte_ms\":%.3f,\"bytes_in\":%llu,\"bytes_out\":%llu",
+		time, record->status, (double)record->duration_us / 1000, (double)record->first_byte_us / 1000,
+		(unsigned long long)record->bytes_in, (unsigned long long)record->bytes_out);
 	if (r == 0)
 		r = put_text(out, "request_id", record->request_id);
 	if (r == 0)

@@ -17,7 +17,7 @@
 
 #define LINE_MAX_BYTES (1024 * 1024) /* a whole command, and it is escaped */
 #define AGAIN_MS       20
-#define LAST_MS	       1000 /* for a pipe that nobody reads when the gateway ends */
+#define LAST_MS        1000 /* for a pipe that nobody reads when the gateway ends */
 
 struct line {
 	struct mailbox_item item;
@@ -45,12 +45,36 @@ struct audit {
 /* --- a line ------------------------------------------------------------------ */
 
 const struct audit_column audit_columns[] = {
-	{"id", "text"},		    {"time", "text"},	      {"record", "text"},     {"instance", "text"},	{"exec_id", "text"},
-	{"request_id", "text"},	    {"client", "text"},	      {"kid", "text"},	      {"actor", "text"},	{"policy", "text"},
-	{"policy_version", "integer"}, {"shadow", "text"},    {"decision", "text"},   {"reason", "text"},	{"code", "text"},
-	{"command_sha256", "text"}, {"command", "text"},      {"stdin_bytes", "integer"}, {"granted_ms", "integer"}, {"egress", "text"}, {"sandbox", "text"},
-	{"tier", "text"},	    {"outcome", "text"},      {"exit_code", "integer"}, {"wait_ms", "integer"}, {"wall_ms", "integer"},
-	{"stdout_bytes", "integer"}, {"stderr_bytes", "integer"}, {"lost", "integer"}, {NULL, NULL},
+	{"id", "text"},
+	{"time", "text"},
+	{"record", "text"},
+	{"instance", "text"},
+	{"exec_id", "text"},
+	{"request_id", "text"},
+	{"client", "text"},
+	{"kid", "text"},
+	{"actor", "text"},
+	{"policy", "text"},
+	{"policy_version", "integer"},
+	{"shadow", "text"},
+	{"decision", "text"},
+	{"reason", "text"},
+	{"code", "text"},
+	{"command_sha256", "text"},
+	{"command", "text"},
+	{"stdin_bytes", "integer"},
+	{"granted_ms", "integer"},
+	{"egress", "text"},
+	{"sandbox", "text"},
+	{"tier", "text"},
+	{"outcome", "text"},
+	{"exit_code", "integer"},
+	{"wait_ms", "integer"},
+	{"wall_ms", "integer"},
+	{"stdout_bytes", "integer"},
+	{"stderr_bytes", "integer"},
+	{"lost", "integer"},
+	{NULL, NULL},
 };
 
 /* Writes the next member: the order of the calls is that of audit_columns. */
@@ -306,7 +330,8 @@ static void tell_lost(struct audit *audit)
 	CLEANUP(buf_deinit) struct buf text = BUF_MAX(LINE_MAX_BYTES);
 	uint64_t dropped = audit_dropped(audit);
 	record.lost = dropped - audit->told;
-	if (!record.lost || audit->failing || write_line(audit, &record, &text) < 0 || audit->waiting.len + text.len + 1 > audit->waiting.max)
+	if (!record.lost || audit->failing || write_line(audit, &record, &text) < 0 ||
+	    audit->waiting.len + text.len + 1 > audit->waiting.max)
 		return;
 	audit->told = dropped;
 	keep(audit, buf_peek(&text));

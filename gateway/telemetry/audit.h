@@ -51,9 +51,15 @@ struct audit_record {
 };
 
 /* Of a record of which nothing is known yet. */
-#define AUDIT_RECORD(k)                                                                                                            \
-	((struct audit_record){.kind = (k), .stdin_bytes = AUDIT_NONE, .granted_ms = AUDIT_NONE, .exit_code = AUDIT_NONE,          \
-			       .wait_ms = AUDIT_NONE, .wall_ms = AUDIT_NONE, .stdout_bytes = AUDIT_NONE, .stderr_bytes = AUDIT_NONE, \
+#define AUDIT_RECORD(k)                                    \
+	((struct audit_record){.kind = (k),                \
+			       .stdin_bytes = AUDIT_NONE,  \
+			       .granted_ms = AUDIT_NONE,   \
+			       .exit_code = AUDIT_NONE,    \
+			       .wait_ms = AUDIT_NONE,      \
+			       .wall_ms = AUDIT_NONE,      \
+			       .stdout_bytes = AUDIT_NONE, \
+			       .stderr_bytes = AUDIT_NONE, \
 			       .lost = AUDIT_NONE})
 
 /* Their names and SQLite types, in order; NULL ends the list. "id" is unique. */

@@ -213,8 +213,7 @@ static int put_amount(struct buf *out, enum metric_unit unit, uint64_t amount)
 	return buf_printf(out, "%llu.%06llu", (unsigned long long)(amount / 1000000), (unsigned long long)(amount % 1000000));
 }
 
-static int put_labels(struct buf *out, const struct metrics *metrics, const struct metric_family *family, size_t series,
-		      const char *bound)
+static int put_labels(struct buf *out, const struct metrics *metrics, const struct metric_family *family, size_t series, const char *bound)
 {
 	unsigned at[3] = {0};
 	size_t used = 0;
@@ -245,8 +244,8 @@ static int put_labels(struct buf *out, const struct metrics *metrics, const stru
 	return r < 0 ? r : buf_append_char(out, '}');
 }
 
-static int put_sample(struct buf *out, const struct metrics *metrics, const struct metric_family *family, size_t series,
-		      const char *suffix, const char *bound, enum metric_unit unit, uint64_t amount)
+static int put_sample(struct buf *out, const struct metrics *metrics, const struct metric_family *family, size_t series, const char *suffix,
+		      const char *bound, enum metric_unit unit, uint64_t amount)
 {
 	int r = buf_printf(out, "%s%s", family->name, suffix);
 	if (r == 0)
@@ -267,8 +266,7 @@ static void bound_text(const struct metric_family *family, unsigned i, char out[
 		snprintf(out, 32, "%g", (double)family->bounds[i] / 1e6);
 }
 
-static int put_histogram(struct buf *out, const struct metrics *metrics, const struct metric_family *family, size_t series,
-			 size_t cell)
+static int put_histogram(struct buf *out, const struct metrics *metrics, const struct metric_family *family, size_t series, size_t cell)
 {
 	uint64_t count = 0;
 	int r = 0;
@@ -280,8 +278,7 @@ static int put_histogram(struct buf *out, const struct metrics *metrics, const s
 		r = put_sample(out, metrics, family, series, "_bucket", bound, METRIC_ONE, count);
 	}
 	if (r == 0)
-		r = put_sample(out, metrics, family, series, "_sum", NULL, family->unit,
-			       sum_cell(metrics, cell + family->bound_count + 1));
+		r = put_sample(out, metrics, family, series, "_sum", NULL, family->unit, sum_cell(metrics, cell + family->bound_count + 1));
 	return r < 0 ? r : put_sample(out, metrics, family, series, "_count", NULL, METRIC_ONE, count);
 }
 

@@ -29,7 +29,8 @@ static void test_text(void **state UNUSED)
 {
 	struct metrics *metrics = metrics_new(2, &(struct metrics_build){.version = "1.2.3", .revision = "abc"});
 	struct buf out = BUF_MAX(1024 * 1024);
-	struct metrics_labels ok = {{metrics_value(METRIC_HTTP_REQUESTS, 0, "exec"), metrics_value(METRIC_HTTP_REQUESTS, 1, "POST"), metrics_code(200)}};
+	struct metrics_labels ok = {
+		{metrics_value(METRIC_HTTP_REQUESTS, 0, "exec"), metrics_value(METRIC_HTTP_REQUESTS, 1, "POST"), metrics_code(200)}};
 	metrics_add(metrics_shard(metrics, 0), METRIC_HTTP_REQUESTS, ok, 2);
 	metrics_add(metrics_shard(metrics, 1), METRIC_HTTP_REQUESTS, ok, 3);
 	metrics_observe(metrics_shard(metrics, 0), METRIC_EXEC_SECONDS, METRICS_NONE, 5000);
@@ -182,7 +183,7 @@ static void test_full_log(void **state UNUSED)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_table), cmocka_unit_test(test_names), cmocka_unit_test(test_access_log),
-					    cmocka_unit_test(test_full_log)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_table), cmocka_unit_test(test_names),
+					   cmocka_unit_test(test_access_log), cmocka_unit_test(test_full_log)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

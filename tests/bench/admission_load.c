@@ -125,8 +125,11 @@ static void ask(struct link_command *command)
 		return;
 	}
 	struct admission_call *call;
-	struct admission_request request = {.token = slice_str(load.token), .program = SLICE("bash"), .want_ms = 1000,
-					    .usual_output_bytes = 4096, .most_output_bytes = 65536};
+	struct admission_request request = {.token = slice_str(load.token),
+					    .program = SLICE("bash"),
+					    .want_ms = 1000,
+					    .usual_output_bytes = 4096,
+					    .most_output_bytes = 65536};
 	if (admission_decide(load.admission, &request, on_decided, command, &call) != 0)
 		give_up("no memory");
 }
@@ -166,8 +169,12 @@ int main(int argc, char **argv)
 		return 2;
 	uv_timer_init(&load.loop, &load.settled);
 	struct link_options link = {.loop = &load.loop, .url = slice_str(argv[2]), .timeout_ms = 5000, .on_state = on_state};
-	struct admission_options admission = {.loop = &load.loop, .redis_url = argv[2], .timeout_ms = 5000, .pepper = &pepper,
-					      .max_pending = IN_FLIGHT_MAX, .max_unsettled = 4 * IN_FLIGHT_MAX,
+	struct admission_options admission = {.loop = &load.loop,
+					      .redis_url = argv[2],
+					      .timeout_ms = 5000,
+					      .pepper = &pepper,
+					      .max_pending = IN_FLIGHT_MAX,
+					      .max_unsettled = 4 * IN_FLIGHT_MAX,
 					      .observer = {.on_link = on_link}};
 	if (load.mode == PING)
 		load.link = link_new(&link);

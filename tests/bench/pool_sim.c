@@ -17,18 +17,18 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-#define SECOND       1000000.0
-#define HOUR         3600.0
-#define DEADLINE_S   30
-#define HOT_S        0.005 /* what even a hot claim adds */
-#define DIAL_S       0.1
-#define PAUSE_S      30    /* without an open channel the provider pauses a Sprite after this */
-#define TENANTS_MAX  10
+#define SECOND           1000000.0
+#define HOUR             3600.0
+#define DEADLINE_S       30
+#define HOT_S            0.005 /* what even a hot claim adds */
+#define DIAL_S           0.1
+#define PAUSE_S          30    /* without an open channel the provider pauses a Sprite after this */
+#define TENANTS_MAX      10
 #define CREATE_LIMIT_MAX 100
-#define MEMBERS_MAX  (100 + MACHINE_LEFTOVERS)
-#define WAIT_USD     0.0075 /* a second's wait; SIZING_WAKE_USD is what a wake of 0.4 s is worth */
-#define MAX_CLAIMS   200000
-#define MAX_EVENTS   400000
+#define MEMBERS_MAX      (100 + MACHINE_LEFTOVERS)
+#define WAIT_USD         0.0075 /* a second's wait; SIZING_WAKE_USD is what a wake of 0.4 s is worth */
+#define MAX_CLAIMS       200000
+#define MAX_EVENTS       400000
 
 /* --- random numbers --------------------------------------------------------------------------- */
 
@@ -58,8 +58,8 @@ static double latency(struct latency l)
 	return l.median_s * exp(normal * log(l.p99_s / l.median_s) / 2.326);
 }
 
-static const struct latency create_latency = {1.5, 5}, prepare_latency = {0.8, 3}, wake_latency = {0.25, 0.9},
-			    restore_latency = {1.5, 5}, destroy_latency = {0.3, 1};
+static const struct latency create_latency = {1.5, 5}, prepare_latency = {0.8, 3}, wake_latency = {0.25, 0.9}, restore_latency = {1.5, 5},
+			    destroy_latency = {0.3, 1};
 
 /* --- claims ----------------------------------------------------------------------------------- */
 
@@ -348,7 +348,7 @@ static void integrate(double to_s)
 	const size_t *counts = machine.roster.counts;
 	const struct pool_member *member;
 	double lingering_s = 0;
-	DL_FOREACH(machine.roster.lists[POOL_WARM], member) {
+	DL_FOREACH (machine.roster.lists[POOL_WARM], member) {
 		double paused_s = parked_s[member - machine.roster.slots] + PAUSE_S;
 		lingering_s += paused_s > to_s ? passed_s : paused_s > from_s ? paused_s - from_s : 0;
 	}
@@ -367,7 +367,7 @@ static void step(struct machine_event event)
 		carry_out(&action);
 	const struct pool_member *member;
 	size_t running = machine.roster.counts[POOL_LEASED] + machine.roster.counts[POOL_DESTROYING] + ready_or_on_way();
-	DL_FOREACH(machine.roster.lists[POOL_WARM], member)
+	DL_FOREACH (machine.roster.lists[POOL_WARM], member)
 		running += lingers(member);
 	measure_alive(roster_total(&machine.roster), running);
 }
@@ -375,8 +375,8 @@ static void step(struct machine_event event)
 static void handle(struct event *event)
 {
 	if (event->kind == ARRIVE) {
-		event->claim->waiter = (struct machine_waiter){.tenant = event->claim->tenant,
-							       .deadline_us = (uint64_t)((now_s + DEADLINE_S) * SECOND)};
+		event->claim->waiter =
+			(struct machine_waiter){.tenant = event->claim->tenant, .deadline_us = (uint64_t)((now_s + DEADLINE_S) * SECOND)};
 		step((struct machine_event){.type = MACHINE_CLAIM, .waiter = &event->claim->waiter});
 	} else if (event->kind == END) {
 		step((struct machine_event){.type = MACHINE_RELEASE, .member = event->claim->member});
@@ -630,8 +630,8 @@ static void print_results(void)
 	       asked, refused, figures.hot_idle_s, figures.running_idle_s, figures.leased_s,
 	       figures.counted_s > 0 ? figures.target_s / figures.counted_s : 0, (unsigned long long)figures.creates,
 	       (unsigned long long)figures.refused_creates, (unsigned long long)figures.restores, usd,
-	       usd + waited_s * WAIT_USD + refused * DEADLINE_S * WAIT_USD, jain(), figures.max_alive, shape->max,
-	       figures.max_running, shape->running_limit, shape->end_s - shape->rest_s);
+	       usd + waited_s * WAIT_USD + refused * DEADLINE_S * WAIT_USD, jain(), figures.max_alive, shape->max, figures.max_running,
+	       shape->running_limit, shape->end_s - shape->rest_s);
 }
 
 static const struct shape *find_shape(const char *name)
@@ -645,8 +645,12 @@ static const struct shape *find_shape(const char *name)
 static int run(const char *policy)
 {
 	struct machine_options options = {
-		.sizing = {.hot = SIZING_AUTO, .warm = SIZING_AUTO, .max = shape->max, .running_limit = shape->running_limit,
-			   .create_limit = shape->create_limit, .create_window_us = 60000000},
+		.sizing = {.hot = SIZING_AUTO,
+			   .warm = SIZING_AUTO,
+			   .max = shape->max,
+			   .running_limit = shape->running_limit,
+			   .create_limit = shape->create_limit,
+			   .create_window_us = 60000000},
 		.max_waiters = 64,
 		.max_age_us = (uint64_t)(6 * HOUR * SECOND),
 		.seed = seed | 1,

@@ -17,11 +17,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define FD_MAX 20000
+#define FD_MAX   20000
 #define HEAD_MAX 8192
-#define HEAD                                                                                                           \
-	"HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\nserver: uvicorn\r\n"                                \
-	"link: <http://127.0.0.1/sample/items.json>; rel=\"alternate\"; type=\"application/json+datasette\"\r\n"       \
+#define HEAD                                                                                                     \
+	"HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\nserver: uvicorn\r\n"                          \
+	"link: <http://127.0.0.1/sample/items.json>; rel=\"alternate\"; type=\"application/json+datasette\"\r\n" \
 	"cache-control: max-age=5\r\nreferrer-policy: no-referrer\r\ncontent-type: text/html; charset=utf-8\r\n"
 
 struct answer {

@@ -40,8 +40,8 @@ static void on_done(void *ctx, const struct admission_answer *a)
 	slot->lease = a->lease;
 	printf("{\"n\":%d,\"code\":%d,\"reason\":\"%s\",\"kid\":\"%s\",\"actor\":\"%s\",\"lease\":\"%s\",\"granted_"
 	       "ms\":%" PRIu64 ",\"day\":\"%s\",\"retry_after_ms\":%" PRIu64 ",\"violated\":%s,\"rate_limit\":",
-	       (int)(slot - slots), (int)a->code, a->log_reason, a->kid, a->actor, a->lease.id, a->lease.granted_ms,
-	       a->lease.day, a->retry_after_ms, a->violated);
+	       (int)(slot - slots), (int)a->code, a->log_reason, a->kid, a->actor, a->lease.id, a->lease.granted_ms, a->lease.day,
+	       a->retry_after_ms, a->violated);
 	struct buf text = BUF_MAX(4096);
 	if (json_text_string(&text, slice_str(a->rate_limit)) == 0)
 		printf("%.*s", SLICE_FMT(buf_peek(&text)));
@@ -79,10 +79,10 @@ static void on_freed(void *ctx)
 static void decide(struct driver *driver, struct slot *slot, const char *token, const char *program, uint64_t want_ms)
 {
 	struct admission_request request = {.token = slice_str(token),
-	                                    .program = slice_str(program),
-	                                    .want_ms = want_ms,
-	                                    .usual_output_bytes = 4096,
-	                                    .most_output_bytes = 65536};
+					    .program = slice_str(program),
+					    .want_ms = want_ms,
+					    .usual_output_bytes = 4096,
+					    .most_output_bytes = 65536};
 	slot->asked_us = clock_mono_us();
 	int r = admission_decide(driver->admission, &request, on_done, slot, &slot->call);
 	if (r != 0)
@@ -126,13 +126,13 @@ int main(int argc, char **argv)
 	if (uv_loop_init(&driver.loop) != 0 || secret_init(&pepper, slice_str(argv[3])) != 0)
 		return 1;
 	struct admission_options options = {
-	        .loop = &driver.loop,
-	        .redis_url = argv[1],
-	        .timeout_ms = (unsigned)strtoul(argv[2], NULL, 10),
-	        .pepper = &pepper,
-	        .max_pending = 64,
-	        .max_unsettled = 256,
-	        .observer = {.on_command = on_command, .on_link = on_link, .on_reaped = on_reaped},
+		.loop = &driver.loop,
+		.redis_url = argv[1],
+		.timeout_ms = (unsigned)strtoul(argv[2], NULL, 10),
+		.pepper = &pepper,
+		.max_pending = 64,
+		.max_unsettled = 256,
+		.observer = {.on_command = on_command, .on_link = on_link, .on_reaped = on_reaped},
 	};
 	driver.admission = admission_new(&options);
 	if (!driver.admission)

@@ -31,8 +31,7 @@ struct question {
 	uint64_t asked_us;
 };
 
-static const char *const states[] = {"intent", "creating",  "preparing",  "warm",      "hot",
-                                     "leased", "recycling", "quarantine", "destroying"};
+static const char *const states[] = {"intent", "creating", "preparing", "warm", "hot", "leased", "recycling", "quarantine", "destroying"};
 
 static enum pool_state state_of(const char *word)
 {
@@ -55,17 +54,13 @@ static struct question *ask(const char *op)
 static void on_done(void *ctx, const struct lease_result *r)
 {
 	struct question *question = ctx;
-	printf("{\"op\":\"%s\",\"code\":%d,\"refusal\":%d,\"retry_after_ms\":%" PRIu64
-	       ",\"fresh\":%d,\"detail\":\"%s\",\"us\":%" PRIu64,
-	       question->op, (int)r->code, (int)r->refusal, r->retry_after_ms, r->fresh, r->detail,
-	       clock_mono_us() - question->asked_us);
+	printf("{\"op\":\"%s\",\"code\":%d,\"refusal\":%d,\"retry_after_ms\":%" PRIu64 ",\"fresh\":%d,\"detail\":\"%s\",\"us\":%" PRIu64,
+	       question->op, (int)r->code, (int)r->refusal, r->retry_after_ms, r->fresh, r->detail, clock_mono_us() - question->asked_us);
 	if (r->fleet)
 		printf(",\"total\":%zu,\"own\":%zu,\"warm\":%zu,\"ended\":%zu,\"instances\":%zu,\"leased\":%zu,"
-		       "\"spent\":%" PRIu64 ",\"closed_ms\":%" PRIu64
-		       ",\"recovering\":%d,\"list\":%d,\"superseded\":%d",
-		       r->fleet->total, r->fleet->own, r->fleet->warm, r->fleet->ended, r->fleet->instances,
-		       r->fleet->others_leased, r->fleet->spent_nusd, r->fleet->closed_ms, r->fleet->recovering,
-		       r->fleet->list, r->fleet->superseded);
+		       "\"spent\":%" PRIu64 ",\"closed_ms\":%" PRIu64 ",\"recovering\":%d,\"list\":%d,\"superseded\":%d",
+		       r->fleet->total, r->fleet->own, r->fleet->warm, r->fleet->ended, r->fleet->instances, r->fleet->others_leased,
+		       r->fleet->spent_nusd, r->fleet->closed_ms, r->fleet->recovering, r->fleet->list, r->fleet->superseded);
 	if (r->record)
 		printf(",\"name\":\"%s\",\"state\":\"%s\"", r->record->name, states[r->record->state]);
 	printf("}\n");
@@ -162,15 +157,13 @@ static int ask_one(struct driver *driver, const char *line, const char *op)
 	if (strcmp(op, "leave") == 0)
 		return ops->leave(self, on_done, ask(op));
 	if (sscanf(line, "beat %zu %zu %" SCNu64 " %" SCNu64, &a, &b, &c, &d) == 4)
-		return ops->beat(self,
-		                 &(struct lease_report){.hot_target = a, .leased = b, .spent_nusd = c, .closed_ms = d},
-		                 on_done, ask(op));
+		return ops->beat(self, &(struct lease_report){.hot_target = a, .leased = b, .spent_nusd = c, .closed_ms = d}, on_done,
+				 ask(op));
 	if (sscanf(line, "reserve %127s %zu %zu %u %" SCNu64, name, &a, &b, &limit, &c) == 5)
 		return ops->reserve(self, &(struct lease_wish){name, a, b, limit, c}, on_done, ask(op));
 	if (sscanf(line, "take %127s %31s %31s", name, state, generation) == 3)
-		return ops->take(self,
-		                 &(struct lease_want){strcmp(name, "-") ? name : NULL, generation, state_of(state)},
-		                 on_done, ask(op));
+		return ops->take(self, &(struct lease_want){strcmp(name, "-") ? name : NULL, generation, state_of(state)}, on_done,
+				 ask(op));
 	if (sscanf(line, "adopt %zu %zu", &a, &b) == 2)
 		return ops->adopt(self, a, b, on_adopted, on_done, ask(op));
 	if (sscanf(line, "note %127s %31s", name, state) == 2) {
@@ -210,16 +203,15 @@ int main(int argc, char **argv)
 	if (uv_loop_init(&driver.loop) != 0)
 		return 1;
 	const struct leases_options options = {.loop = &driver.loop,
-	                                       .redis_url = argv[1],
-	                                       .timeout_ms = (unsigned)strtoul(argv[2], NULL, 10),
-	                                       .pool = argv[3],
-	                                       .instance = argv[4]};
+					       .redis_url = argv[1],
+					       .timeout_ms = (unsigned)strtoul(argv[2], NULL, 10),
+					       .pool = argv[3],
+					       .instance = argv[4]};
 	driver.leases = leases_new(&options);
 	if (!driver.leases)
 		return 1;
 	driver.table = leases_table(driver.leases);
-	driver.table.ops->listen(driver.table.self,
-	                         &(struct lease_listener){on_revoked, on_lost, on_fenced, on_flushed, NULL});
+	driver.table.ops->listen(driver.table.self, &(struct lease_listener){on_revoked, on_lost, on_fenced, on_flushed, NULL});
 	lines_start(&driver.lines, &driver.loop);
 	uv_run(&driver.loop, UV_RUN_DEFAULT);
 	int r = uv_loop_close(&driver.loop);

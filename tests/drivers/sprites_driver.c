@@ -84,8 +84,8 @@ static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 
 static void print_end(struct driver *driver, const char *reason)
 {
-	printf("\"stdout_bytes\":%" PRIu64 ",\"stderr_bytes\":%" PRIu64 ",\"sum\":%" PRIu64 ",", driver->bytes[0],
-	       driver->bytes[1], driver->sum);
+	printf("\"stdout_bytes\":%" PRIu64 ",\"stderr_bytes\":%" PRIu64 ",\"sum\":%" PRIu64 ",", driver->bytes[0], driver->bytes[1],
+	       driver->sum);
 	print_string("head", buf_peek(&driver->head));
 	printf(",");
 	print_string("reason", slice_str(reason));
@@ -106,8 +106,7 @@ static void on_broken(void *ctx, enum sandbox_doubt doubt, const char *reason)
 
 static int run(struct driver *driver, const char *const *argv, size_t argc)
 {
-	static const struct sandbox_events events = {
-	        .on_output = on_output, .on_exit = on_exit_code, .on_broken = on_broken};
+	static const struct sandbox_events events = {.on_output = on_output, .on_exit = on_exit_code, .on_broken = on_broken};
 	struct sandbox_command command = {.argv = argv, .argc = argc, .input = buf_peek(&driver->stdin_bytes)};
 	driver->bytes[0] = driver->bytes[1] = driver->sum = 0;
 	buf_deinit(&driver->head);
@@ -259,14 +258,13 @@ int main(int argc, char **argv)
 	if (uv_loop_init(&driver->loop) != 0 || secret_init(&token, slice_str(argv[2])) != 0)
 		return 1;
 	struct sprites_provider_options options = {
-	        .keepalive_ms = number_at(argc, argv, 3),
-	        .ping_interval_ms = number_at(argc, argv, 4),
-	        .dead_after_ms = number_at(argc, argv, 5),
-	        .observer = {.on_opened = on_opened},
+		.keepalive_ms = number_at(argc, argv, 3),
+		.ping_interval_ms = number_at(argc, argv, 4),
+		.dead_after_ms = number_at(argc, argv, 5),
+		.observer = {.on_opened = on_opened},
 	};
 	driver->curl = curl_driver_new(&driver->loop);
-	if (!driver->curl ||
-	    sprites_provider_new(&driver->loop, driver->curl, argv[1], &token, &options, &driver->sprites) != 0)
+	if (!driver->curl || sprites_provider_new(&driver->loop, driver->curl, argv[1], &token, &options, &driver->sprites) != 0)
 		return 1;
 	secret_deinit(&token);
 	driver->provider = sprites_provider_interface(driver->sprites);
