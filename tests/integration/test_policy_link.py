@@ -1,8 +1,6 @@
 """Admission and its link to Redis, through a small program of our own (tests/drivers): what happens when Redis is away."""
 import contextlib
-import json
 import os
-import queue
 import signal
 import socket
 import subprocess
@@ -12,49 +10,23 @@ import time
 import pytest
 
 import rig
+from line_driver import LineDriver
 from policy_store import PEPPER, Store, Token
 from rig import PATIENCE, SLOWER, Part, Redis, free_port, until
 
-DRIVER = rig.TOP / "build" / rig.PRESET / "bin/admission_driver"
 GRANTED, INVALID, SCOPE, NETWORK, COMMAND, VARIABLE, INPUT, QUOTA, UNAVAILABLE = range(9)
 TIMEOUT_MS = 250 * SLOWER      # the default of 40 would fail now and then on a busy machine; nothing here depends on the figure
 OPEN, CLOSED = 1, 0
 
 
-class Driver:
+class Driver(LineDriver):
     def __init__(self, url, timeout_ms=TIMEOUT_MS, env=None):
-        self.log = open(rig.LOGS / f"driver-{next(rig.numbers)}.log", "w+b")
-        self.process = subprocess.Popen([DRIVER, url, str(timeout_ms), PEPPER.decode()], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.log, text=True, bufsize=1, env=rig.clean_environment(env))
-        self.lines = queue.Queue()
-        self.seen = []
         self.breaker = OPEN
-        threading.Thread(target=self.read, daemon=True).start()
+        super().__init__("admission_driver", url, timeout_ms, PEPPER.decode(), env=env)
 
-    def read(self):
-        for line in self.process.stdout:
-            self.lines.put(json.loads(line))
-
-    def send(self, *words):
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
-
-    def next(self, wanted, seconds=PATIENCE):
-        """The next line that `wanted` accepts; the others are kept in `seen`."""
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                line = self.lines.get(timeout=max(0, end - time.monotonic()))
-            except queue.Empty:
-                raise AssertionError(f"no such line within {seconds} s; the last were {self.seen[-10:]}, log: {self.errors}") from None
-            self.seen.append(line)
-            self.breaker = line.get("breaker", self.breaker)
-            if wanted(line):
-                return line
-
-    @property
-    def errors(self):
-        self.log.seek(0)
-        return self.log.read().decode()
+    def take(self, line):
+        super().take(line)
+        self.breaker = line.get("breaker", self.breaker)
 
     def sockets(self):
         folder = f"/proc/{self.process.pid}/fd/"
@@ -90,14 +62,14 @@ class Driver:
 
     def state(self):
         self.send("state")
-        return self.next(lambda line: "unsettled" in line)
+        return self.next("unsettled")
 
     def until_settled(self):
         until(lambda: self.state()["unsettled"] == 0, "everything is settled", interval=0.05)
 
     def quit(self):
         self.send("quit")
-        self.next(lambda line: line.get("freed"))
+        self.next("freed")
         assert self.process.wait(PATIENCE) == 0, self.errors
 
 
@@ -378,7 +350,7 @@ def test_bounds(driver, server, store, token):
         for number in range(300):
             driver.send("settle", 999, 0, 0)
         for _ in range(300 - 256):
-            driver.next(lambda line: line.get("full"))
+            driver.next("full")
         assert driver.state()["unsettled"] == 256
     driver.until_up()
     driver.until_settled()

@@ -1,48 +1,23 @@
 """The leases of a shared pool in C, through a small program of our own (tests/drivers): order, repetition, and Redis away."""
 import json
-import queue
 import signal
 import subprocess
-import threading
 import time
 
 import pytest
 
 import rig
+from line_driver import LineDriver
 from pool_store import PoolStore, name_of
 from rig import PATIENCE, Redis, until
 
-DRIVER = rig.TOP / "build" / rig.PRESET / "bin/leases_driver"
 OK, REFUSED, LOST, FENCED, FLUSHED = range(5)
 RECOVERING, FULL, STOCK, BUDGET, CLOSED = range(5)
 
 
-class Driver:
+class Driver(LineDriver):
     def __init__(self, url, instance, timeout_ms=1000):
-        self.log = open(rig.LOGS / f"leases-{next(rig.numbers)}.log", "w+b")
-        self.process = subprocess.Popen([DRIVER, url, str(timeout_ms), "p", instance], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.log, text=True, bufsize=1, env=rig.clean_environment())
-        self.lines, self.seen = queue.Queue(), []
-        threading.Thread(target=self.read, daemon=True).start()
-
-    def read(self):
-        for line in self.process.stdout:
-            self.lines.put(json.loads(line))
-
-    def send(self, *words):
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
-
-    def next(self, wanted, seconds=PATIENCE):
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                line = self.lines.get(timeout=max(0, end - time.monotonic()))
-            except queue.Empty:
-                self.log.seek(0)
-                raise AssertionError(f"no such line within {seconds} s: {self.seen[-10:]}, log: {self.log.read()}") from None
-            self.seen.append(line)
-            if wanted(line):
-                return line
+        super().__init__("leases_driver", url, timeout_ms, "p", instance)
 
     def answer(self, op):
         return self.next(lambda line: line.get("op") == op)
@@ -56,7 +31,7 @@ class Driver:
 
     def close(self):
         self.send("quit")
-        self.next(lambda line: "freed" in line)
+        self.next("freed")
         assert self.process.wait(PATIENCE) == 0
         self.log.close()
 
@@ -180,7 +155,7 @@ def test_long_lists_go_in_pieces(world):
     assert a.ask("sweep", *names, *strays)["code"] == OK
     assert set(world.redis.client.zrange(world.store.prefix + "s1", 0, -1)) == set(strays)
     a.send("adopt", 25, 1)
-    found = {a.next(lambda line: "found" in line)["found"] for _ in names}
+    found = {a.next("found")["found"] for _ in names}
     assert a.answer("adopt")["code"] == OK and found == set(names)
 
 
@@ -195,7 +170,7 @@ def test_what_a_dead_one_leaves_is_adopted(world):
     world.end_session_of("a")
     assert b.ask("beat", 0, 0, 0, 0)["ended"] == 3
     b.send("adopt", 25, 0)
-    found = dict((line["found"], line["state"]) for line in (b.next(lambda line: "found" in line) for _ in range(3)))
+    found = dict((line["found"], line["state"]) for line in (b.next("found") for _ in range(3)))
     assert found == {name_of("a", 0): "warm", name_of("a", 1): "destroying", name_of("a", 2): "destroying"}
 
 
@@ -208,7 +183,7 @@ def test_leaving_sends_the_notes_first(world):
     assert a.ask("leave")["code"] == OK
     assert world.members() == {names[59]: ("warm", "a")}
     b.send("adopt", 25, 0)
-    assert b.next(lambda line: "found" in line)["found"] == names[59]
+    assert b.next("found")["found"] == names[59]
     a.send("note", names[59], "hot")
     a.event("fenced")
 

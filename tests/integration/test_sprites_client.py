@@ -1,10 +1,7 @@
 """The client of the Sprites API through a small program of our own (tests/drivers): what a gateway cannot be made to do at will."""
 import contextlib
 import itertools
-import json
-import queue
 import socket
-import subprocess
 import threading
 import time
 
@@ -12,9 +9,9 @@ import pytest
 
 import processes
 import rig
+from line_driver import LineDriver
 from rig import PATIENCE, SLOWER, Emulator, until
 
-DRIVER = rig.TOP / "build" / rig.PRESET / "bin/sprites_driver"
 OK, GONE, RATE_LIMIT, CAPACITY, THROTTLED, UNAUTHORIZED, UNAVAILABLE, POLICY, INVALID = range(9)
 LOST = 2
 NEVER = 4294967295
@@ -25,38 +22,9 @@ def pattern_sum(length):
     return sum(97 + i % 16 for i in range(length))
 
 
-class Driver:
+class Driver(LineDriver):
     def __init__(self, url, token=Emulator.TOKEN, keepalive_ms=NEVER, ping_ms=0, dead_ms=0):
-        self.log = open(rig.LOGS / f"sprites-driver-{next(rig.numbers)}.log", "w+b")
-        self.process = subprocess.Popen([DRIVER, url, token, str(keepalive_ms), str(ping_ms), str(dead_ms)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=self.log, text=True, bufsize=1, env=rig.clean_environment())
-        self.lines = queue.Queue()
-        self.seen = []
-        threading.Thread(target=self.read, daemon=True).start()
-
-    def read(self):
-        for line in self.process.stdout:
-            self.lines.put(json.loads(line))
-
-    def send(self, *words):
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
-
-    def next(self, key, seconds=PATIENCE):
-        """The next line that has this key; the others are kept in `seen`."""
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                line = self.lines.get(timeout=max(0, end - time.monotonic()))
-            except queue.Empty:
-                raise AssertionError(f"no {key} within {seconds} s; the last were {self.seen[-10:]}, log: {self.errors}") from None
-            self.seen.append(line)
-            if key in line:
-                return line
-
-    @property
-    def errors(self):
-        self.log.seek(0)
-        return self.log.read().decode()
+        super().__init__("sprites_driver", url, token, keepalive_ms, ping_ms, dead_ms)
 
     def ask(self, word, name):
         self.send(word, name)
