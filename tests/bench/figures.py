@@ -13,10 +13,18 @@ def median_of(rounds, figure):
     return statistics.median(each[figure] for each in rounds)
 
 
+def ratios(ours, theirs, figure):
+    """Of each round."""
+    return [a[figure] / b[figure] for a, b in zip(ours, theirs) if b[figure]]
+
+
 def ratio(ours, theirs, figure):
-    """Median [least – most] of the ratios of each round, as text."""
-    ratios = [a[figure] / b[figure] for a, b in zip(ours, theirs) if b[figure]]
-    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}–{max(ratios):.2f}]" if ratios else "–"
+    """Median [quartiles] of the ratios of each round, as text; of few rounds the least and the most."""
+    found = ratios(ours, theirs, figure)
+    if not found:
+        return "–"
+    low, _, high = statistics.quantiles(found) if len(found) >= 5 else (min(found), None, max(found))
+    return f"{statistics.median(found):.2f} [{low:.2f}–{high:.2f}]"
 
 
 def number(value):

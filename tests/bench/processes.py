@@ -20,14 +20,14 @@ class NotMeasured(Exception):
 class Program:
     """One running program with its own log. `cpu` pins it; it dies with the bench."""
 
-    def __init__(self, name, argv, folder, cpu=None, env=None):
+    def __init__(self, name, argv, folder, cpu=None, env=None, log=None):
         self.name = name
-        self.log = folder / f"{name}.log"
+        self.log = folder / (log or f"{name}.log")
         pin = [] if cpu is None else ["taskset", "-c", str(cpu)]
-        with open(self.log, "wb") as log:
+        with open(self.log, "ab") as output:
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *pin, *map(str, argv)], env={**os.environ, **QUIET, **(env or {})},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0)
         self.pid = self.process.pid
 
     def wait_until(self, ready):

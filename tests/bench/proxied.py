@@ -1,14 +1,22 @@
-"""Proxied requests: the gateway, nginx and HAProxy before the same upstream, one after another in every round."""
+"""Proxied requests: the gateway, nginx and HAProxy before the same upstream, one after another in every round.
+
+Every proxy writes an access log to a file and keeps its counters: the gateway its metrics, nginx those of stub_status, HAProxy those of
+its statistics. nginx collects lines as the gateway does; HAProxy has no such setting.
+"""
 import dataclasses
 import http.client
+import os
+import statistics
 
 import servers
-from figures import median_of, number, ratio, table
+from figures import median_of, number, ratio, ratios, table
 from load import BROWSER, loaded, wrk
 from processes import NotMeasured, Programs
 
 FIGURES = {"cpu_us": "CPU µs/request", "rate": "requests/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
 ALL = ("gateway", "nginx", "haproxy")
+UPLOAD = 1024 * 1024
+UPLOAD_SCRIPT = "wrk.method = 'POST'\nwrk.body = string.rep('x', {})\ndofile('{}')\n"
 
 
 @dataclasses.dataclass
@@ -18,82 +26,121 @@ class Case:
     connections: int
     proxies: tuple = ALL
     keep: bool = True
+    upload: bool = False
 
 
 CASES = (
-    Case("2 KB with Content-Length, 64 connections", "/2k", 64),
+    Case("2 KB, 64 connections", "/2k", 64),
+    Case("2 KB, 1 connection", "/2k", 1),
+    Case("2 KB, 16 connections", "/2k", 16),
+    Case("2 KB, 256 connections", "/2k", 256),
+    Case("2 KB, 64 connections, without access logs", "/2k", 64, tuple(f"{name}-unlogged" for name in ALL)),
     Case("2 KB chunked, 64 connections", "/chunked", 64),
-    Case("64 KB with Content-Length, 64 connections", "/64k", 64),
-    Case("2 KB with Content-Length, 1 connection", "/2k", 1),
-    Case("2 KB with Content-Length, 16 connections, each request on a new one", "/2k", 16, keep=False),
-    Case("2 KB with Content-Length, 64 connections, access log to a file", "/2k", 64, ("gateway-log", "nginx-log")),
+    Case("2 KB after 2 ms, 64 connections", "/slow", 64),
+    Case("64 KB, 64 connections", "/64k", 64),
+    Case("5 MiB, 16 connections", "/5m", 16),
+    Case("1 MiB up, 2 KB down, 16 connections", "/2k", 16, upload=True),
+    Case("2 KB, 16 connections, each request on a new one", "/2k", 16, keep=False),
 )
 
 
 def measure(bench):
+    cases = [case for case in CASES if bench.cases in case.title]
+    if not cases:
+        raise NotMeasured(f"no case has {bench.cases!r} in its title")
+    if bench.beside:
+        cases = [dataclasses.replace(case, proxies=(*case.proxies, "beside")) for case in cases]
     with Programs(bench.folder) as programs:
         upstream = servers.upstream(programs, bench.load_cpu)
-        proxies = start_proxies(bench, programs, upstream.port)
-        check_answers(upstream, proxies.values())
-        alone = {case.path: wrk(upstream.port, case.path, 64, 1, bench.load_cpu) for case in CASES}
-        rounds = [{name: [] for name in case.proxies} for case in CASES]
+        proxies = start_proxies(bench, programs, upstream.port, {name for case in cases for name in case.proxies})
+        check_answers(upstream, proxies.values(), cases)
+        alone = {case.path: wrk(upstream.port, case.path, 64, 1, bench.load_cpu) for case in cases}
+        rounds = [{name: [] for name in case.proxies} for case in cases]
         for number_of_round in range(-1, bench.rounds):
-            one_round(bench, proxies, rounds, number_of_round)
-    return {"cases": [dataclasses.asdict(case) for case in CASES], "rounds": rounds, "upstream_alone": alone}
+            one_round(bench, proxies, cases, rounds, number_of_round)
+    return {"cases": [dataclasses.asdict(case) for case in cases], "medians": [medians(each) for each in rounds],
+            "ratios": [compared(case, each) for case, each in zip(cases, rounds)], "rounds": rounds, "upstream_alone": alone}
 
 
-def start_proxies(bench, programs, port):
-    cpu = bench.proxy_cpu
+def start_proxies(bench, programs, port, wanted):
+    """One that is to be compared with the others is a line here and its name in the cases."""
+    cpu, folder = bench.proxy_cpu, bench.folder
     common = {"workers": 1, "pool_hot": 0, "cpu": cpu}
-    found = [
-        servers.gateway(programs, "gateway", bench.base, port, **common),
-        servers.gateway(programs, "gateway-log", bench.base, port, access_log=bench.folder / "gateway.access", **common),
-        servers.nginx(programs, "nginx", port, cpu),
-        servers.nginx(programs, "nginx-log", port, cpu, access_log=bench.folder / "nginx.access"),
-        servers.haproxy(programs, "haproxy", port, cpu)]
-    return {proxy.name: proxy for proxy in found}
+    found = {
+        "gateway": lambda name: servers.gateway(programs, name, bench.base, port, access_log=folder / f"{name}.access", **common),
+        "beside": lambda name: servers.gateway(programs, name, bench.base, port, access_log=folder / f"{name}.access",
+                                               binary=bench.beside, **common),
+        "nginx": lambda name: servers.nginx(programs, name, port, cpu, f"{folder / name}.access combined buffer=64k flush=1s"),
+        "haproxy": lambda name: servers.haproxy(programs, name, port, cpu, logs=True),
+        "gateway-unlogged": lambda name: servers.gateway(programs, name, bench.base, port, **common),
+        "nginx-unlogged": lambda name: servers.nginx(programs, name, port, cpu),
+        "haproxy-unlogged": lambda name: servers.haproxy(programs, name, port, cpu)}
+    return {name: start(name) for name, start in found.items() if name in wanted}
 
 
-def check_answers(upstream, proxies):
+def check_answers(upstream, proxies, cases):
     """Nothing is measured that does not do the work. Whether a short answer leaves chunked is the proxy's choice."""
-    for path in {case.path for case in CASES}:
-        wanted = answer(upstream, path)
+    for path, upload in {(case.path, case.upload) for case in cases}:
+        wanted = answer(upstream, path, upload)
         for proxy in proxies:
-            if answer(proxy, path) != wanted:
-                raise NotMeasured(f"{proxy.name} changes the answer to {path}: status {answer(proxy, path)[0]}")
+            if answer(proxy, path, upload) != wanted:
+                raise NotMeasured(f"{proxy.name} changes the answer to {path}: status {answer(proxy, path, upload)[0]}")
 
 
-def answer(program, path):
+def answer(program, path, upload):
     connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=5)
-    connection.request("GET", path)
+    connection.request("POST" if upload else "GET", path, b"x" * UPLOAD if upload else None)
     response = connection.getresponse()
     result = response.status, response.getheader("content-type"), response.read()
     connection.close()
     return result
 
 
-def one_round(bench, proxies, rounds, index):
+def one_round(bench, proxies, cases, rounds, index):
     """Every case by every proxy, each time another one first. Round -1 warms up and is forgotten."""
-    for case, kept in zip(CASES, rounds):
+    for case, kept in zip(cases, rounds):
         turn = index % len(case.proxies)
         for name in case.proxies[turn:] + case.proxies[:turn]:
-            seconds = 1 if index < 0 else bench.seconds
-            headers = BROWSER if case.keep else {**BROWSER, "Connection": "close"}
-            run = loaded(proxies[name], case.path, case.connections, seconds, cpu=bench.load_cpu, headers=headers)
+            run = one_run(bench, proxies[name], case)
             if index >= 0:
                 kept[name].append(run)
 
 
+def one_run(bench, proxy, case):
+    options = {"cpu": bench.load_cpu, "headers": BROWSER if case.keep else {**BROWSER, "Connection": "close"}}
+    if case.upload:
+        options["script"] = bench.folder / "upload.lua"
+        options["script"].write_text(UPLOAD_SCRIPT.format(UPLOAD, servers.TOP / "tests/bench/wrk.lua"), encoding="utf-8")
+    run = loaded(proxy, case.path, case.connections, bench.seconds, **options)
+    for log in bench.folder.glob("*.access"):
+        os.truncate(log, 0)     # a minute of these would be a gigabyte
+    return run
+
+
+def medians(rounds):
+    return {name: {figure: median_of(each, figure) for figure in FIGURES} for name, each in rounds.items()}
+
+
+def compared(case, rounds):
+    """Of the first proxy to every other one, in each round."""
+    ours, *others = case.proxies
+    found = {}
+    for name in others:
+        for figure in FIGURES:
+            each = ratios(rounds[ours], rounds[name], figure)
+            found.setdefault(name, {})[figure] = {"median": statistics.median(each), "least": min(each), "most": max(each)}
+    return found
+
+
 def show(result):
     rows = []
-    for case, rounds in zip(CASES, result["rounds"]):
-        ours, *others = case.proxies
-        rows.append([case.title])
-        for name in case.proxies:
+    for case, rounds in zip(result["cases"], result["rounds"]):
+        ours, *others = case["proxies"]
+        rows.append([case["title"]])
+        for name in case["proxies"]:
             rows.append([f"  {name}", *(number(median_of(rounds[name], figure)) for figure in FIGURES),
                          f"{median_of(rounds[name], 'busy'):.0%}", str(len(rounds[name]))])
         for name in others:
             rows.append([f"  {ours} / {name}", *(ratio(rounds[ours], rounds[name], figure) for figure in FIGURES), "", ""])
     alone = ", ".join(f"{path} {number(run['requests'] / run['wall_us'] * 1e6)}" for path, run in result["upstream_alone"].items())
     return table(["", *FIGURES.values(), "of its CPU", "n"], rows) + f"\n\nwrk straight to the upstream, requests/s: {alone}"
-

@@ -28,9 +28,9 @@ import refusals
 import servers
 from processes import NotMeasured, Program, Programs
 
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 1800
 PARTS = {
-    "proxied": ("Proxied requests", proxied),
+    "proxy": ("Proxied requests", proxied),
     "exec": ("Commands: what the gateway adds", exec_added),
     "record": ("Commands: what the record of their output costs", record),
     "memory": ("Memory of idle keep-alive connections", idle_memory),
@@ -58,6 +58,8 @@ class Bench:
     pairs: int
     memory_rounds: int
     refusal_rounds: int
+    cases: str
+    beside: pathlib.Path
     base: Base = None
 
 
@@ -66,7 +68,9 @@ def parse():
     add = parser.add_argument
     add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
     add("--rounds", type=int, default=9, help="of the proxied requests (9)")
-    add("--seconds", type=int, default=2, help="of each of their runs (2)")
+    add("--seconds", type=int, default=1, help="of each of their runs (1)")
+    add("--cases", default="", metavar="TEXT", help="only those proxied requests that have this in their title")
+    add("--beside", type=pathlib.Path, metavar="PROGRAM", help="another build of the gateway, for the proxied requests")
     add("--pairs", type=int, default=60, help="of commands (60)")
     options = parser.parse_args()
     unknown = set(options.parts) - set(PARTS)
@@ -81,7 +85,8 @@ def make_bench(options):
     folder.mkdir(parents=True)
     cpus = sorted(os.sched_getaffinity(0))
     return Bench(folder=folder, load_cpu=cpus[0], proxy_cpu=cpus[min(1, len(cpus) - 1)], rounds=options.rounds,
-                 seconds=options.seconds, pairs=options.pairs, memory_rounds=3, refusal_rounds=3)
+                 seconds=options.seconds, pairs=options.pairs, memory_rounds=3, refusal_rounds=3, cases=options.cases,
+                 beside=options.beside)
 
 
 def allow_files():
@@ -136,7 +141,7 @@ def main():
     print(f"{machine['gateway']} ({machine['preset']}), {machine['nginx']}, {machine['haproxy']}\n"
           f"{machine['cpus']} CPUs, load average {load}; load and upstream on CPU {bench.load_cpu}, proxies on CPU {bench.proxy_cpu}; "
           f"{bench.rounds} rounds of {bench.seconds} s\n"
-          "figures are medians of the rounds, ratios are medians [least–most] of the ratios in each round")
+          "figures are medians of the rounds, ratios are medians [quartiles] of the ratios in each round")
     try:
         with Programs(bench.folder) as programs:
             bench.base = Base(servers.redis(programs, bench.load_cpu), servers.emulator(programs, *EMULATOR))

@@ -36,6 +36,7 @@ http {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{
       proxy_pass http://datasette; proxy_http_version 1.1; proxy_buffers 20 8k; proxy_busy_buffers_size 64k;
+      proxy_max_temp_file_size 0; proxy_request_buffering off; client_max_body_size 0;
       proxy_set_header Connection "";
       proxy_set_header Host $http_host;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -50,8 +51,10 @@ HAPROXY = """
 global
   nbthread 1
   maxconn {max_connections}
+  {log}
 defaults
   mode http
+  {log_format}
   timeout connect 10s
   timeout client 100s
   timeout server 100s
@@ -116,17 +119,20 @@ def nginx(programs, name, upstream_port, cpu, access_log="off"):
     return started(programs, name, ["nginx", "-p", folder, "-c", config, "-e", folder / f"{name}.error"], port, cpu=cpu)
 
 
-def haproxy(programs, name, upstream_port, cpu):
+def haproxy(programs, name, upstream_port, cpu, logs=False):
+    """Its log goes to its standard output: Program's."""
     port, config = free_port(), programs.folder / f"{name}.conf"
-    config.write_text(HAPROXY.format(port=port, upstream=upstream_port, max_connections=MAX_CONNECTIONS), encoding="utf-8")
-    return started(programs, name, ["haproxy", "-db", "-f", config], port, cpu=cpu)
+    log = ("log stdout format raw local0", "log global\n  option httplog") if logs else ("", "")
+    config.write_text(HAPROXY.format(port=port, upstream=upstream_port, max_connections=MAX_CONNECTIONS, log=log[0], log_format=log[1]),
+                      encoding="utf-8")
+    return started(programs, name, ["haproxy", "-db", "-f", config], port, cpu=cpu, log=f"{name}.access" if logs else None)
 
 
 def redis_settings(redis_port):
     return {"SPRITEGATE_REDIS_URL": f"redis://127.0.0.1:{redis_port}", "SPRITEGATE_PEPPER": PEPPER}
 
 
-def gateway(programs, name, base, upstream_port=9, cpu=None, **settings):
+def gateway(programs, name, base, upstream_port=9, cpu=None, binary=None, **settings):
     """`base` has the redis and the sprites it uses; settings are rows of the settings table, such as pool_hot=2."""
     port, admin = free_port(), free_port()
     settings = {"listen": f"127.0.0.1:{port}", "admin_listen": f"127.0.0.1:{admin}", "instance": f"bench-{port}",
@@ -134,7 +140,7 @@ def gateway(programs, name, base, upstream_port=9, cpu=None, **settings):
                 "sprites_token": SPRITES_TOKEN, "access_log": "off",
                 "wrong_token_burst": 0, **settings}     # every request has the same address
     env = {f"SPRITEGATE_{key.upper()}": str(value) for key, value in settings.items()}
-    program = started(programs, name, [GATEWAY, "serve"], port, lambda: status(port, "/-/gateway/health") == 200, cpu=cpu,
+    program = started(programs, name, [binary or GATEWAY, "serve"], port, lambda: status(port, "/-/gateway/health") == 200, cpu=cpu,
                       env={**redis_settings(base.redis.port), **env})
     program.admin = admin
     return program
