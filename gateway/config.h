@@ -55,6 +55,7 @@ struct config {
 	uint64_t exec_result_bytes;
 	uint64_t wrong_token_burst;
 	uint64_t drain_seconds;
+	uint64_t drain_accept_seconds;
 	char *access_log;
 	char *audit_log;
 	uint64_t audit_commands;

@@ -19,7 +19,6 @@
 
 #define MAX_WORKERS       64
 #define DEFAULT_WORKERS   4
-#define ACCEPT_ON_MS      2000
 #define MAX_JOBS          256
 #define MAX_UNSETTLED     4096
 #define MAX_REDIS_PENDING 1024
@@ -51,7 +50,7 @@ struct gateway {
 	struct worker_slot slots[MAX_WORKERS];
 	unsigned workers, idle, stopped;
 	int access_fd;
-	bool draining, quiesced, stopping, agent_drained;
+	bool draining, stopping, agent_drained;
 };
 
 static int fail(const char *what, const char *why)
@@ -151,14 +150,18 @@ static uint64_t drain_ms(const struct gateway *gateway)
 	return all > STOP_RESERVE_MS ? all - STOP_RESERVE_MS : all / 2;
 }
 
+static uint64_t accept_ms(const struct gateway *gateway)
+{
+	const struct config *config = gateway->config;
+	return 1000 * (config->drain_accept_seconds < config->drain_seconds ? config->drain_accept_seconds : config->drain_seconds);
+}
+
 static void on_accepted_long_enough(uv_timer_t *timer)
 {
 	struct gateway *gateway = timer->data;
-	gateway->quiesced = true;
 	for (unsigned i = 0; i < gateway->workers; i++)
 		worker_quiesce(gateway->slots[i].worker);
-	uint64_t left = gateway->config->drain_seconds * 1000;
-	uv_timer_start(timer, on_drain_deadline, left > ACCEPT_ON_MS ? left - ACCEPT_ON_MS : 0, 0);
+	uv_timer_start(timer, on_drain_deadline, gateway->config->drain_seconds * 1000 - accept_ms(gateway), 0);
 }
 
 static void begin_drain(struct gateway *gateway)
@@ -168,7 +171,7 @@ static void begin_drain(struct gateway *gateway)
 	for (unsigned i = 0; i < gateway->workers; i++)
 		worker_drain(gateway->slots[i].worker);
 	exec_agent_drain(gateway->agent, drain_ms(gateway), on_agent_drained, gateway);
-	uv_timer_start(&gateway->timer, on_accepted_long_enough, ACCEPT_ON_MS, 0);
+	uv_timer_start(&gateway->timer, on_accepted_long_enough, accept_ms(gateway), 0);
 }
 
 static void on_signal(uv_signal_t *signal, int number UNUSED)

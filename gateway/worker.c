@@ -12,6 +12,7 @@
 #define MAX_BUFFERED_BODIES 16 /* times EXEC_MAX_BODY_BYTES */
 #define MAX_REDIS_PENDING   1024
 #define IDLE_POLL_MS        20
+#define HANDSHAKE_MS        500 /* longer than a client's last packet of a TCP handshake is on its way */
 #define INTENT_EVERY_MS     1000
 
 enum wish { WISH_DRAIN, WISH_QUIESCE, WISH_STOP };
@@ -195,10 +196,17 @@ static void on_server_stopped(void *ctx)
 static void on_idle_timer(uv_timer_t *timer)
 {
 	struct worker *worker = timer->data;
-	if (http_server_in_flight(worker->server))
+	if (http_server_connections(worker->server))
 		return;
 	uv_timer_stop(timer);
 	worker->options.on_idle(worker->options.ctx);
+}
+
+static void on_handshakes_over(uv_timer_t *timer)
+{
+	struct worker *worker = timer->data;
+	if (http_server_quiesce(worker->server))
+		uv_timer_start(timer, on_idle_timer, 0, IDLE_POLL_MS);
 }
 
 static void begin_drain(struct worker *worker)
@@ -219,8 +227,8 @@ static void on_wish(void *ctx, struct mailbox_item *item)
 		break;
 	case WISH_QUIESCE:
 		begin_drain(worker);
-		http_server_quiesce(worker->server);
-		uv_timer_start(&worker->idle_timer, on_idle_timer, 0, IDLE_POLL_MS);
+		http_server_refuse(worker->server);
+		uv_timer_start(&worker->idle_timer, on_handshakes_over, HANDSHAKE_MS, IDLE_POLL_MS);
 		break;
 	case WISH_STOP:
 		worker->stopping = true;

@@ -86,6 +86,7 @@ struct http_request *request_take(struct http_connection *connection, struct sli
 		return NULL;
 	}
 	connection->request = request;
+	connection->used = true;
 	return request;
 }
 

@@ -26,6 +26,7 @@ struct http_connection {
 	uint64_t head_deadline_us;    /* when the next head must be complete; 0 = a request is under way */
 	int fd;
 	bool gone;
+	bool used;      /* there was a request on it */
 	char peer[INET6_ADDRSTRLEN];
 };
 
@@ -104,7 +105,7 @@ struct http_server {
 	struct http_request *ready, *free;
 	size_t connection_count, in_flight, free_count;
 	struct request_id_source ids;
-	bool readable, draining, stopping;
+	bool readable, sweep_due, draining, stopping;
 	void (*on_stopped)(void *ctx);
 	void *stopped_ctx;
 };

@@ -2,6 +2,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -107,6 +109,26 @@ int listener_open(const struct listener_address *address, int *fds, size_t count
 		return r;
 	}
 	return 0;
+}
+
+/* A client sends its SYN again after a second and is refused then, by which time the socket is closed. */
+int listener_refuse(int fd)
+{
+	enum { TCP_FLAGS_AT = 13, TCP_FLAG_SYN = 0x02 };
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, TCP_FLAGS_AT),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, TCP_FLAG_SYN, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+	};
+	const struct sock_fprog filter = {.len = ARRAY_LEN(code), .filter = code};
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) < 0 ? -errno : 0;
+}
+
+bool listener_has_backlog(int fd)
+{
+	struct pollfd waiting = {.fd = fd, .events = POLLIN};
+	return poll(&waiting, 1, 0) == 1 && (waiting.revents & POLLIN);
 }
 
 int listener_port(int fd, unsigned *port)

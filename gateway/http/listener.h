@@ -25,5 +25,12 @@ MUST_CHECK int listener_parse(struct slice text, struct listener_address *addres
  * first. -errno and a sentence: then there are none. */
 MUST_CHECK int listener_open(const struct listener_address *address, int *fds, size_t count, char error[LISTENER_ERROR_LEN]);
 
+/* From now on no connection can begin here; those that have begun still come. Closing a socket resets what waits in its backlog: this and
+ * listener_has_backlog() tell when there is nothing left to reset. -errno, and then connections go on to begin. */
+MUST_CHECK int listener_refuse(int fd);
+
+/* Whether connections wait to be accepted. */
+bool listener_has_backlog(int fd);
+
 /* The port that the kernel chose for port 0. -errno. */
 MUST_CHECK int listener_port(int fd, unsigned *port);

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -105,6 +106,54 @@ static void test_an_address_in_use_is_refused(void **state UNUSED)
 	close_all(fds);
 }
 
+static int begin_connection(unsigned port)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), -1);
+	assert_int_equal(errno, EINPROGRESS);
+	return fd;
+}
+
+/* Which has succeeded, been refused or been reset. */
+static int outcome_of(int fd)
+{
+	struct pollfd done = {.fd = fd, .events = POLLOUT};
+	int error = -1;
+	assert_int_equal(poll(&done, 1, 60000), 1);
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &(socklen_t){sizeof error}), 0);
+	return error;
+}
+
+static void test_a_close_resets_nobody(void **state UNUSED)
+{
+	int fds[WORKERS];
+	open_all("127.0.0.1:0", fds);
+	int early = begin_connection(port_of(fds[0])), accepted = -1;
+	assert_int_equal(outcome_of(early), 0);
+	for (int i = 0; i < WORKERS; i++)
+		assert_int_equal(listener_refuse(fds[i]), 0);
+	int late = begin_connection(port_of(fds[0]));
+	struct pollfd any[WORKERS];
+	for (int i = 0; i < WORKERS; i++)
+		any[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+	assert_int_equal(poll(any, WORKERS, 60000), 1);
+	for (int i = 0; i < WORKERS; i++) {
+		assert_int_equal(listener_has_backlog(fds[i]), any[i].revents != 0);
+		if (any[i].revents)
+			accepted = accept(fds[i], NULL, NULL);
+		assert_false(listener_has_backlog(fds[i]));
+	}
+	close_all(fds);
+	assert_true(accepted >= 0);
+	assert_int_equal(write(accepted, "x", 1), 1);
+	assert_int_equal(read(early, (char[1]){0}, 1), 1);
+	assert_int_equal(outcome_of(late), ECONNREFUSED);
+	close(early);
+	close(late);
+	close(accepted);
+}
+
 static void test_errors_are_named(void **state UNUSED)
 {
 	struct listener_address address;
@@ -121,6 +170,7 @@ int main(void)
 		cmocka_unit_test(test_addresses),
 		cmocka_unit_test(test_workers_share_the_connections),
 		cmocka_unit_test(test_an_address_in_use_is_refused),
+		cmocka_unit_test(test_a_close_resets_nobody),
 		cmocka_unit_test(test_errors_are_named),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/http/internal.h"
+#include "gateway/http/listener.h"
 #include "gateway/http/refusal.h"
 
 #include <arpa/inet.h>
@@ -13,6 +14,8 @@
 #include <utlist.h>
 
 #define SWEEP_MS 1000
+/* After the listening socket is closed: until when a first request is waited for. */
+#define FIRST_REQUEST_US 3000000
 
 /* What libmicrohttpd's pool of a connection needs beside the heads: its records of up to 100 fields, and the framing. */
 #define POOL_RECORDS (16 * 1024)
@@ -256,6 +259,9 @@ static void on_check(uv_check_t *check)
 	server->readable = false;
 	settle_all(server);
 	MHD_run(server->daemon);
+	if (server->sweep_due)
+		sweep_connections(server, clock_mono_us());
+	server->sweep_due = false;
 	uint64_t wait_ms;
 	bool pending = server->ready || (MHD_get_timeout64(server->daemon, &wait_ms) == MHD_YES && wait_ms == 0);
 	if (!pending && !server->stopping)
@@ -292,9 +298,8 @@ static void on_gone_poll(uv_poll_t *poll, int status UNUSED, int events UNUSED)
 static void on_sweep(uv_timer_t *timer)
 {
 	struct http_server *server = timer->data;
-	sweep_connections(server, clock_mono_us());
-	/* libmicrohttpd closes idle connections when it runs. */
-	server->readable = true;
+	/* After libmicrohttpd has run, which also closes idle connections: what came while this loop was held up is not late. */
+	server->readable = server->sweep_due = true;
 }
 
 /* --- life ---------------------------------------------------------------------------------------------------------------- */
@@ -383,17 +388,33 @@ void http_server_drain(struct http_server *server)
 	server->draining = true;
 }
 
-void http_server_quiesce(struct http_server *server)
+void http_server_refuse(struct http_server *server)
 {
 	struct http_connection *connection;
 	http_server_drain(server);
+	int r = listener_refuse(server->options.listen_fd);
+	if (r < 0)
+		log_warning("http: connections that begin while the port is closed may be reset: %s", strerror(-r));
+	DL_FOREACH (server->connections, connection) {
+		if (connection->used && !connection->request)
+			connection_hang_up(connection);
+	}
+}
+
+bool http_server_quiesce(struct http_server *server)
+{
+	struct http_connection *connection;
+	if (listener_has_backlog(server->options.listen_fd))
+		return false;
 	MHD_socket fd = MHD_quiesce_daemon(server->daemon);
 	if (fd != MHD_INVALID_SOCKET)
 		close(fd);
+	uint64_t deadline_us = clock_mono_us() + FIRST_REQUEST_US;
 	DL_FOREACH (server->connections, connection) {
-		if (!connection->request)
-			connection_hang_up(connection);
+		if (connection->head_deadline_us > deadline_us)
+			connection->head_deadline_us = deadline_us;
 	}
+	return true;
 }
 
 void http_server_stop(struct http_server *server, void (*on_stopped)(void *ctx), void *ctx)
@@ -407,9 +428,4 @@ void http_server_stop(struct http_server *server, void (*on_stopped)(void *ctx),
 size_t http_server_connections(const struct http_server *server)
 {
 	return server->connection_count;
-}
-
-size_t http_server_in_flight(const struct http_server *server)
-{
-	return server->in_flight;
 }

@@ -51,11 +51,14 @@ struct http_server *http_server_new(const struct http_server_options *options);
 /* From now on every answer says `Connection: close`. */
 void http_server_drain(struct http_server *server);
 
-/* Stops accepting, closes the listening socket and idle connections; requests under way go on. Implies http_server_drain(). */
-void http_server_quiesce(struct http_server *server);
+/* No more connections can begin, and idle ones are closed; those that have begun are still accepted. Implies http_server_drain(). */
+void http_server_refuse(struct http_server *server);
+
+/* Closes the listening socket, some time after http_server_refuse(). Requests under way go on; a connection without any has a moment left to
+ * send its first. Not done, and false, while connections wait to be accepted, which it would reset. */
+MUST_CHECK bool http_server_quiesce(struct http_server *server);
 
 /* Cuts what is left (on_gone, on_finished) and gives everything back; on_stopped runs later from the loop. */
 void http_server_stop(struct http_server *server, void (*on_stopped)(void *ctx), void *ctx);
 
 size_t http_server_connections(const struct http_server *server);
-size_t http_server_in_flight(const struct http_server *server);

@@ -24,6 +24,14 @@ def drain(gateway, number=signal.SIGTERM):
     until(lambda: "drain: begun" in gateway.log, "the drain has begun")
 
 
+def is_refused(port):
+    try:
+        Wire(port).close()
+        return False
+    except ConnectionRefusedError:
+        return True
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_running_command_finishes(rig, stack, number):
@@ -173,8 +181,30 @@ def test_idle_connections_do_not_hold_it(rig):
     began = time.monotonic()
     drain(gateway)
     assert gateway.wait() == 0
-    assert time.monotonic() - began < 8 * SLOWER
+    assert time.monotonic() - began < 40, "as long as a drain may take"
     assert all(wire.closed() for wire in wires)
+
+
+def test_what_waits_to_be_accepted_is_answered(rig):
+    gateway = rig.gateway(token=False, drain_accept_seconds=0)
+    with gateway.frozen():
+        gateway.signal(signal.SIGTERM)
+        wires = [Wire(gateway.port).ask("GET", "/-/versions.json") for _ in range(200)]
+    assert [wire.answer().status for wire in wires] == [200] * 200
+    assert gateway.wait() == 0
+
+
+@pytest.mark.alone
+def test_first_requests_are_waited_for(rig):
+    """Whoever has connected before the port is closed has a moment to send its request."""
+    gateway = rig.gateway(token=False, drain_accept_seconds=0)
+    with Wire(gateway.port) as wire:
+        drain(gateway)
+        until(lambda: is_refused(gateway.port), "the port is closed")
+        time.sleep(1.5)     # at the next sweep it would be gone
+        wire.ask("GET", "/-/versions.json")
+        assert wire.answer().status == 200
+    assert gateway.wait() == 0
 
 
 def test_under_load(rig, stack):
@@ -186,33 +216,38 @@ def test_under_load(rig, stack):
 
     def load(i):
         while not over.is_set():
+            sent = None
             try:
                 wire = Wire(gateway.port)
             except OSError:
                 return      # the port is closed
             with wire:
+                connected = time.monotonic()
                 try:
                     if i == 0:
                         wire.send(exec_request(gateway.token, b'{"command": "sleep 0.1; echo ok"}'))
-                        answer = wire.answer()
-                        results.append(answer.status in (200, 503))
                     else:
                         wire.ask("GET", "/-/versions.json")
-                        results.append(wire.answer().status == 200)
+                    sent = time.monotonic()
+                    answer = wire.answer()
+                    results.append(answer.status == 200 or (i == 0 and answer.status == 503))
                 except (CutOff, ConnectionError) as failure:
-                    results.append(repr(failure))
+                    # a thread that is held up for longer than a first request is waited for is cut with reason
+                    if (sent or time.monotonic()) - connected < 1:
+                        results.append(repr(failure))
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        for i in range(4):
-            pool.submit(load, i)
-        time.sleep(1)
-        drain(gateway)
-        code = gateway.wait()
-        over.set()
+        try:
+            for i in range(4):
+                pool.submit(load, i)
+            until(lambda: len(results) > 50, "there is load")
+            drain(gateway)
+            code = gateway.wait()
+        finally:
+            over.set()
     assert code == 0
     bad = [result for result in results if result is not True]
-    # a connection that the kernel accepted in the very moment the port is closed is reset by it
-    assert len(bad) <= 2 and len(results) > 50, f"{bad} of {len(results)}"
+    assert not bad, f"{bad} of {len(results)}"
     assert emulator.view.names() == [] and leases(stack.redis) == 0
 
 
