@@ -220,7 +220,11 @@ async def attach(request, sprite, id):
     """To a session that runs; one that has ended is not found, though its kill tells it apart."""
     if id not in sprite.sessions:
         raise errors.Refusal(404, f"session not found: {id}\n")
-    return await exec_ws.serve(request, sprite, attach=sprite.sessions[id])
+    try:
+        offset = commands.output_offset(request.query.get("output_offset"))
+    except commands.BadCommand as error:
+        raise errors.Refusal(400, f"{error}\n") from None
+    return await exec_ws.serve(request, sprite, attach=sprite.sessions[id], offset=offset)
 
 
 async def kill_session(request, sprite):

@@ -7,6 +7,7 @@ import values
 
 EXEC_ID = re.compile(r"SPRITEGATE_EXEC_ID=['\"]?([A-Za-z0-9_-]+)")
 SIGNALS = {name: getattr(signal, "SIG" + name) for name in ("INT", "TERM", "HUP", "KILL", "QUIT", "USR1", "USR2")}
+OFFSET = re.compile(r"[0-9]{1,18}")
 DETACHED_RUN = 10.0
 
 
@@ -61,6 +62,23 @@ def from_args(args):
         return found[0] if found else default
 
     return build(texts("cmd"), texts("env"), text)
+
+
+def args_text(args, key):
+    """One text of op.start, which may come as an array of it."""
+    value = args.get(key)
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return value if isinstance(value, str) else None
+
+
+def output_offset(text):
+    """How many bytes of output an attaching client has already."""
+    if not text:
+        return 0
+    if not OFFSET.fullmatch(text):
+        raise BadCommand("invalid output_offset")
+    return int(text)
 
 
 def build(argv, env, get):

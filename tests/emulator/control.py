@@ -124,13 +124,12 @@ class ControlOperation:
 
     def prepare(self, args):
         args = args if isinstance(args, dict) else {}
-        id, sessions = args.get("id"), self.control.sprite.sessions
-        if isinstance(id, list):
-            id = id[0] if id else None
-        if isinstance(id, str) and id:
+        id, sessions = commands.args_text(args, "id"), self.control.sprite.sessions
+        if id:
             if id not in sessions:
                 raise commands.BadCommand(f"session not found: {id}")
-            self.inner = Operation(self.control.channel, self.control.sprite, attach=sessions[id])
+            self.inner = Operation(self.control.channel, self.control.sprite, attach=sessions[id],
+                                   offset=commands.output_offset(commands.args_text(args, "output_offset")))
         else:
             self.inner.command = commands.from_args(args)
 

@@ -98,12 +98,13 @@ class Channel:
 class Operation:
     """One command for one client: starts it (or attaches to it), feeds it, reports it."""
 
-    def __init__(self, channel, sprite, command=None, attach=None):
+    def __init__(self, channel, sprite, command=None, attach=None, offset=0):
         self.channel = channel
         self.sprite = sprite
         self.command = command
         self.session = attach
         self.attaching = attach is not None
+        self.offset = offset                # bytes of output that an attaching client has already
         self.gone = asyncio.Event()         # set by the session when it has let us go
         self.running = asyncio.Event()      # the session is known, or will never be
         self.over = False
@@ -155,7 +156,7 @@ class Operation:
             if not await self.begin():
                 return
             self.running.set()
-            await self.session.attach(self)
+            await self.session.attach(self, self.offset)
             await self.follow()
             await self.report()
         finally:
@@ -384,11 +385,11 @@ async def open_socket(request):
     return ws
 
 
-async def serve(request, sprite, command=None, attach=None):
+async def serve(request, sprite, command=None, attach=None, offset=0):
     """One command, or one attachment, on a socket of its own."""
     ws = await open_socket(request)
     channel = Channel(ws, request, sprite)
-    operation = Operation(channel, sprite, command, attach)
+    operation = Operation(channel, sprite, command, attach, offset)
     reader = asyncio.ensure_future(read(ws, operation))
     run = asyncio.ensure_future(operation.run())
     try:

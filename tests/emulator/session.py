@@ -136,7 +136,6 @@ class Session:
 
     async def deliver(self, stream, data):
         self.last_activity = time.time()
-        self.bytes += len(data)
         async with self.turn:
             self.remember(stream, data)
             for client in list(self.clients):
@@ -146,6 +145,7 @@ class Session:
                     self.detach(client)
 
     def remember(self, stream, data):
+        self.bytes += len(data)
         self.history.append((stream, data))
         self.history_size += len(data)
         while self.history_size > self.history_limit:
@@ -162,14 +162,18 @@ class Session:
         self.history_limit = history
         self.opened.set()
 
-    async def attach(self, client):
-        """First it gets what was printed before."""
+    async def attach(self, client, offset=0):
+        """First it gets what was printed before, but for the first `offset` bytes of all output."""
         if self.grace:
             self.grace.cancel()
             self.grace = None
         async with self.turn:
+            position = self.bytes - self.history_size
             for stream, data in list(self.history):
-                await client.output(stream, data)
+                missed = data[max(0, offset - position):]
+                position += len(data)
+                if missed:
+                    await client.output(stream, missed)
             self.clients.append(client)
         self.opened.set()
 

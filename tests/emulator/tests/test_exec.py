@@ -397,6 +397,45 @@ async def test_attaching_replays_and_goes_on(emulator):
             assert (result.out, result.code, result.close) == ("second line\n", 0, 1000)
 
 
+@pytest.mark.parametrize("offset, replayed", [("0", b"\1first\n"), ("2", b"\1rst\n"), ("6", None), ("999", None)])
+async def test_attaching_skips_what_was_received(emulator, offset, replayed):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "sh", "-c", "echo first; read line; echo second $line", stdin="true") as ws:
+            id = (await ws.until_output(b"first\n")).texts("session_info")[0]["session_id"]
+            async with client.session.ws_connect(f"/v1/sprites/{name}/exec/{id}?output_offset={offset}") as other:
+                other = Socket(other)
+                await other.frame()
+                if replayed:
+                    assert await other.frame() == replayed
+                await other.send(b"\0line\n")
+                assert (await other.result()).out == "second line\n"
+
+
+async def test_an_offset_counts_output_that_is_no_longer_kept(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "sh", "-c", "head -c 100000 /dev/zero; echo end; read line", stdin="true") as ws:
+            id = (await ws.until_output(b"end\n")).texts("session_info")[0]["session_id"]
+            async with client.control(name) as control:
+                await control.envelope({"type": "op.start", "op": "exec", "args": {"id": id, "output_offset": "100001"}})
+                assert (await control.until_output(b"nd\n")).out == "nd\n"
+                await ws.send(b"\0\n")
+                assert (await control.result()).code == 0
+
+
+@pytest.mark.parametrize("offset", ["-1", "x", "1.5", "%D9%A1", "9" * 5000])
+async def test_a_bad_offset_is_refused(emulator, offset):
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.exec(name, "sleep", "60") as ws:
+            ready = await ws.frames_until(lambda frame: frame["type"] == "session_info")
+            id = ready.texts("session_info")[0]["session_id"]
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await client.session.ws_connect(yarl.URL(f"/v1/sprites/{name}/exec/{id}?output_offset={offset}", encoded=True))
+            assert refused.value.status == 400
+
+
 async def test_an_ended_session_cannot_be_attached_to(emulator):
     async with emulator.client() as client:
         name = await client.create()
