@@ -42,7 +42,8 @@ def parse_flags(argv):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--listen", required=True, metavar="HOST:PORT", help="where to listen; port 0 takes a free one")
-    add("--token", required=True, help="the one bearer token that is accepted")
+    add("--token", required=True,
+        help="the bearer token that is accepted; as `FlyV1` token it mints further ones in the organization `emulator`")
     add("--seed", type=int, default=1, help="decides which occasions faults strike (default 1)")
     for name, default, text in (
             ("create-delay", "1500ms", "how long a creation takes"),

@@ -3,6 +3,7 @@ import asyncio
 import email.utils
 import hmac
 import json
+import secrets
 import time
 import uuid
 
@@ -29,6 +30,7 @@ from sprite import VERSION
 from world import World, check_settings
 
 WORLD = web.AppKey("world", World)
+MINTED = 1000           # tokens at most
 POLICIES = ("network", "privileges", "resources")
 
 
@@ -37,6 +39,7 @@ def make(world):
     app[WORLD] = world
     app.on_response_prepare.append(add_headers)
     add = app.router.add_route
+    add("POST", "/v1/organizations/{organization}/tokens", mint_token)
     add("POST", "/v1/sprites", create_sprite)
     add("GET", "/v1/sprites", list_sprites)
     add("GET", "/v1/sprites/{name}", get_sprite)
@@ -71,8 +74,10 @@ def make(world):
 @web.middleware
 async def authorize(request, handler):
     if not request.path.startswith("/_emulator/"):
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given, f"Bearer {request.app[WORLD].settings.token}".encode()):
+        world, given = request.app[WORLD], request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        minting = request.match_info.handler is mint_token
+        accepted = [f"FlyV1 {world.settings.token}"] if minting else [f"Bearer {token}" for token in (world.settings.token, *world.minted)]
+        if not any(hmac.compare_digest(given, one.encode()) for one in accepted):
             raise errors.unauthorized()
     return await handler(request)
 
@@ -114,6 +119,20 @@ def find_recorded(request, verb):
 
 
 # -- control plane -------------------------------------------------------------
+
+async def mint_token(request):
+    """For the owner of the organisation: the token of the command line stands for his Fly token."""
+    world, body = request.app[WORLD], await read_json(request)
+    if request.match_info["organization"] != world.organization:
+        raise errors.Refusal(404, {"error": "organization not found"})
+    if not isinstance(body, dict) or not isinstance(body.get("description"), str) or not isinstance(body.get("invite_code", ""), str):
+        raise errors.invalid("description must be a text, and so must invite_code")
+    if len(world.minted) >= MINTED:
+        raise errors.Refusal(403, {"error": "too many tokens"})
+    token = f"{world.organization}/{world.organization_id}/{values.ulid()}/{secrets.token_hex(16)}"
+    world.minted.append(token)
+    return answer(201, {"token": token})
+
 
 def describe(request, sprite):
     world = request.app[WORLD]

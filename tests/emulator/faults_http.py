@@ -92,7 +92,7 @@ def reason(status):
 
 def agent_route(path):
     """The first word of a route of the agent in the Sprite; None for routes of the control plane."""
-    words = path.split("/")[4:]
+    words = path.split("/")[4:] if path.startswith("/v1/sprites/") else []
     return words[0] if words and words[0] not in ("upgrade", "restart", "check") else None
 
 

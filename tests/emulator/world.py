@@ -29,6 +29,7 @@ class World:
         self.limits = Limits(settings.create_limit, settings.running_limit)
         self.faults = Faults(settings.seed)
         self.sprites = {}           # name -> Sprite, oldest first
+        self.minted = []            # tokens besides the one of the settings
         self.creating = set()       # names promised to creations that are held
         self.tasks = set()
         self.watchers = set()       # of listing.stream

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 import yarl
 
-from emulator_client import Emulator
+from emulator_client import TOKEN, Emulator
 
 
 async def test_a_wrong_or_missing_token_is_refused(emulator):
@@ -28,6 +28,43 @@ async def test_a_wrong_token_opens_no_socket(emulator):
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 await stranger.session.ws_connect(f"/v1/sprites/{name}/{path}")
             assert refused.value.status == 401, path
+
+
+MINT, FLY = "/v1/organizations/emulator/tokens", {"Authorization": f"FlyV1 {TOKEN}"}
+
+
+async def test_a_minted_token_is_accepted_everywhere(emulator):
+    async with emulator.client(None) as client:
+        minted = [await client.call("POST", MINT, headers=FLY, json={"description": "one", **more}) for more in ({}, {"invite_code": "x"})]
+        assert [(answer.status, list(answer.json)) for answer in minted] == [(201, ["token"])] * 2
+        tokens = [answer.json["token"] for answer in minted]
+    assert tokens[0] != tokens[1] and all(len(token.split("/")) == 4 for token in tokens)
+    for token in (*tokens, TOKEN):
+        async with emulator.client(token) as client:
+            name = await client.create()
+            assert (await client.run(name, "echo", "hi")).out == "hi\n"
+            async with client.control(name) as control:
+                assert (await control.run("true")).code == 0
+    async with emulator.client(tokens[0][:-1]) as client:
+        assert (await client.call("GET", "/v1/sprites")).status == 401
+
+
+async def test_only_a_fly_token_mints(emulator):
+    async with emulator.client(None) as client:
+        minted = (await client.call("POST", MINT, headers=FLY, json={"description": "one"})).json["token"]
+        for given in ("", f"Bearer {TOKEN}", f"Bearer {minted}", f"FlyV1 {minted}", "FlyV1 wrong", "FlyV1", TOKEN):
+            answer = await client.call("POST", MINT, headers={"Authorization": given}, json={"description": "one"})
+            assert (answer.status, answer.json) == (401, {"error": "authentication failed"}), given
+        assert (await client.call("GET", "/v1/sprites", headers=FLY)).status == 401
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", "{}", '{"description": 7}', '{"description": "x", "invite_code": 7}'])
+async def test_a_bad_request_mints_nothing(emulator, body):
+    async with emulator.client(None) as client:
+        answer = await client.call("POST", MINT, headers=FLY, data=body)
+        assert (answer.status, list(answer.json)) == (400, ["errors"])
+        other = await client.call("POST", "/v1/organizations/other/tokens", headers=FLY, json={"description": "x"})
+        assert (other.status, other.json) == (404, {"error": "organization not found"})
 
 
 async def test_whose_answer_it_is(emulator):
