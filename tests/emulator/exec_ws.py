@@ -157,7 +157,7 @@ class Operation:
                 return
             self.running.set()
             await self.session.attach(self, self.offset)
-            await self.follow()
+            await self.follow_and_tell_ports()
             await self.report()
         finally:
             self.over = True
@@ -223,6 +223,20 @@ class Operation:
             self.sprite.world.background(after(pause.delay, self.sprite.pause))
         if death:
             self.sprite.world.background(after(death.delay, self.sprite.crash))
+
+    async def follow_and_tell_ports(self):
+        ports = self.sprite.ports.join()
+        telling = asyncio.ensure_future(self.tell_ports(ports))
+        try:
+            await self.follow()
+        finally:
+            self.sprite.ports.leave(ports)
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+
+    async def tell_ports(self, ports):
+        while True:
+            await self.channel.text(await ports.get())
 
     async def follow(self):
         """Until the command has ended and its output has left, or the client has gone."""

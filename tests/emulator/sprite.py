@@ -19,6 +19,7 @@ from api_socket import ApiSocket
 from checkpoints import Checkpoints
 from disk import HOME, Disk
 from policy import Policies
+from ports import Ports
 from sandbox import PATH, Sandbox, SandboxError, StartError
 from services import Services
 from session import Session
@@ -46,6 +47,7 @@ class Sprite:
         self.disk = Disk(world.store)
         self.policies = Policies(self)
         self.checkpoints = Checkpoints(self)
+        self.ports = Ports(self)
         self.tasks = Tasks(self)
         self.services = Services(self)
         self.api_socket = ApiSocket(self)

@@ -165,6 +165,39 @@ async def test_ports_are_told(emulator):
                 assert closed == {**opened, "type": "port_closed"}
 
 
+async def test_sockets_of_commands_are_told_of_ports(emulator):
+    async with emulator.client() as client:
+        name, other = await client.create(), await client.create()
+        async with client.exec(name, "sleep", "60") as ws, client.exec(other, "sleep", "60") as stranger, client.control(name) as control:
+            await control.start("sleep", "60", id="a")
+            async with client.exec(name, "python3", "-c", ECHO.format(port=7003)) as own:
+                (opened,) = (await own.frames_until(is_port)).texts("port_opened")
+                assert list(opened) == ["type", "port", "address", "pid"]
+                assert (opened["port"], opened["address"]) == (7003, "127.0.0.1")
+                assert (await client.run(name, "cat", f"/proc/{opened['pid']}/comm")).out == "python3\n"
+                await own.send({"type": "signal", "signal": "KILL"})
+                ended = await own.result()
+                assert ended.frames[-1] == b"\3\x89" and ended.frames[-2] == {"type": "exit", "exit_code": 137}
+            for socket in (ws, control):
+                assert (await socket.frames_until(is_port)).frames[-1] == opened
+                assert (await socket.frames_until(is_port)).frames[-1] == {**opened, "type": "port_closed"}
+            await stranger.send({"type": "signal", "signal": "TERM"})
+            told = await stranger.result()
+            assert told.code == 143 and not [frame for frame in told.frames if is_port(frame)]
+            for socket in (ws, control):
+                await socket.send({"type": "signal", "signal": "TERM"})
+                assert not [frame for frame in (await socket.result()).frames if is_port(frame)]
+
+        async def none():
+            return (await client.run(name, "pgrep", "-fc", "inside/ports")).out == "0\n"
+
+        await until(none)
+
+
+def is_port(frame):
+    return isinstance(frame, dict) and frame["type"] in ("port_opened", "port_closed")
+
+
 # -- files ---------------------------------------------------------------------------
 
 async def test_changes_of_files_are_told(emulator):
