@@ -12,7 +12,7 @@ import network
 import sandbox
 from faults import KNOWN
 from internet import flag_resolve
-from values import flag_duration, flag_rate, flag_switch
+from values import flag_count, flag_duration, flag_rate, flag_switch
 from world import World
 
 MAX_HEAD = 65536
@@ -62,6 +62,8 @@ def parse_flags(argv):
         help="what the running limit refuses; unknown on the live service (default both)")
     add("--control-idle-holds", type=flag_switch, default=True, metavar="true|false",
         help="an open idle control socket counts as activity; unknown on the live service (default true)")
+    add("--auto-checkpoints", type=flag_count, default=0, metavar="N",
+        help="restoring first makes an automatic checkpoint; the newest N are kept (default 0, none is made)")
     add("--live-op-complete", action="store_true", help="op.complete without exitCode, as live (default with)")
     add("--has-more-always", action="store_true", help="lists say has_more true even at their end, as recorded live")
     add("--live-fs", action="store_true", help="empty lists of files are null and errors have no code, as live")

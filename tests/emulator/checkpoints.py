@@ -1,5 +1,8 @@
 """Checkpoints of one Sprite: copies of its disk, numbered from v1; v0 is the disk it began with.
 
+Automatic ones, called auto-…, keep what a restore replaces. They are asked for by a setting that says how many are
+kept, use up no number and are not seen by commands.
+
 A copy is made while no process of the Sprite runs, so that it is of one moment, and so that
 nothing can lead it out of the disk by swapping folders and links. The newest five are seen
 read-only under /.sprite/checkpoints.
@@ -26,12 +29,13 @@ class Checkpoint:
     id: str
     created: float
     comment: str = ""
+    is_auto: bool = False
 
     def describe(self, skew=0):
         described = {"id": self.id, "create_time": values.stamp_seconds(self.created + skew)}
         if self.comment:
             described["comment"] = self.comment
-        return {**described, "is_auto": False}
+        return {**described, "is_auto": self.is_auto}
 
 
 class Checkpoints:
@@ -49,9 +53,10 @@ class Checkpoints:
         make_open(begin)
         self.disk.own(begin)
 
-    def list(self):
+    def list(self, include_auto):
         """Newest first, after the entry that stands for the disk as it is."""
-        return [Checkpoint(CURRENT, time.time()), *reversed(self.records.values())]
+        return [Checkpoint(CURRENT, time.time()),
+                *(record for record in reversed(self.records.values()) if include_auto or not record.is_auto)]
 
     def get(self, id):
         if id == CURRENT:
@@ -79,13 +84,27 @@ class Checkpoints:
             if id == CURRENT:
                 raise CheckpointError(f"checkpoint with path checkpoints/{id} not found")
             source = self.folder(self.get(id)) / "home" / "sprite"
-            await self.sprite.rebuild(lambda: self.put_back(source))
+            await self.sprite.rebuild(lambda: self.replace(source))
+            await self.prune()
 
     async def delete(self, id):
         async with self.busy:
             await asyncio.to_thread(disk.remove, self.folder(self.get(id)))
             del self.records[id]
             self.arrange()
+
+    async def replace(self, source):
+        if self.sprite.settings.auto_checkpoints:
+            id = f"auto-{values.ulid().lower()}"
+            await self.copy(self.disk.path / "home", self.kept / id)
+            self.records[id] = Checkpoint(id, time.time(), is_auto=True)
+        await self.put_back(source)
+
+    async def prune(self):
+        """The oldest automatic ones, beyond as many as are kept."""
+        automatic = [id for id, record in self.records.items() if record.is_auto]
+        for id in automatic[:-self.sprite.settings.auto_checkpoints]:
+            await asyncio.to_thread(disk.remove, self.folder(self.records.pop(id)))
 
     # -- on the disk ----------------------------------------------------------
 
@@ -95,7 +114,7 @@ class Checkpoints:
 
     def arrange(self):
         """The newest five where commands can read them."""
-        newest = list(self.records)[-SEEN:]
+        newest = [id for id, record in self.records.items() if not record.is_auto][-SEEN:]
         for id, record in self.records.items():
             place = (self.seen if id in newest else self.kept) / id
             if self.folder(record) != place:

@@ -112,7 +112,7 @@ async def restore(request, sprite):
 
 
 async def list_all(request, sprite):
-    found = sprite.checkpoints.list()
+    found = sprite.checkpoints.list(include_auto=request.query.get("includeAuto") == "true")
     wanted = request.query.get("history")
     if wanted:
         lines = [f"{record.id} {values.stamp_seconds(record.created)} {record.comment}".rstrip() + "\n"

@@ -34,6 +34,12 @@ def flag_duration(text):
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def flag_count(text):
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"not a count: {text!r}")
+    return int(text)
+
+
 def flag_rate(text):
     """(count, seconds) of 10/60s."""
     count, slash, window = text.partition("/")

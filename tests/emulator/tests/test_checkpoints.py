@@ -54,6 +54,48 @@ async def test_the_list_is_newest_first(emulator):
         assert history.headers["Content-Type"].startswith("text/plain") and history.text.startswith("v2 ")
 
 
+async def test_automatic_checkpoints():
+    with Emulator("--auto-checkpoints", "2") as emulator:
+        async with emulator.client() as client:
+            name = await client.create()
+            path = f"/v1/sprites/{name}/checkpoints"
+
+            async def automatic():
+                entries = (await client.call("GET", path + "?includeAuto=true")).json
+                found = [entry["id"] for entry in entries if entry["id"].startswith("auto-")]
+                assert found == [entry["id"] for entry in entries if entry["is_auto"]]
+                return found
+
+            id = await client.checkpoint(name)
+            assert await automatic() == []
+            seen = []
+            for text in ("one", "two", "three"):
+                await client.shell(name, f"echo {text} > f")
+                assert (await client.restore(name, id))[-1]["type"] == "complete"
+                seen.insert(0, (await automatic())[0])
+            assert await automatic() == seen[:2]                    # the oldest is pruned
+            for query in ("", "?includeAuto=false"):
+                assert [entry["id"] for entry in (await client.call("GET", path + query)).json] == ["Current", "v1", "v0"]
+            assert (await client.call("GET", f"{path}/{seen[0]}")).json["is_auto"] is True
+            assert (await client.call("GET", f"{path}/{seen[2]}")).status == 404
+            assert (await client.restore(name, "v9"))[-1]["type"] == "error"
+            assert await automatic() == seen[:2]                    # nothing was replaced
+            assert (await client.restore(name, seen[1]))[-1]["type"] == "complete"
+            assert (await client.shell(name, "cat f")).out == "two\n"     # restored, though this pruned it
+            assert (await client.call("GET", f"{path}/{seen[1]}")).status == 404
+            assert (await client.call("DELETE", f"{path}/{seen[0]}")).status == 204
+            assert await client.checkpoint(name) == "v2"            # no number was used up
+            assert (await client.shell(name, "ls /.sprite/checkpoints")).out.split() == ["v0", "v1", "v2"]
+
+
+async def test_no_checkpoint_is_automatic_unless_asked_for(emulator):
+    async with emulator.client() as client:
+        name = await client.create()
+        await client.restore(name, await client.checkpoint(name))
+        entries = (await client.call("GET", f"/v1/sprites/{name}/checkpoints?includeAuto=true")).json
+        assert [entry["id"] for entry in entries] == ["Current", "v1", "v0"]
+
+
 async def test_what_is_missing(emulator):
     async with emulator.client() as client:
         name = await client.create()
