@@ -1,6 +1,7 @@
 #include "gateway/admin.h"
 
 #include "gateway/base/log.h"
+#include "gateway/status.h"
 
 #include <stdlib.h>
 
@@ -9,6 +10,7 @@
 struct admin {
 	struct admin_options options;
 	struct http_server *server;
+	struct status *status;
 	void (*on_stopped)(void *ctx);
 	void *stopped_ctx;
 };
@@ -73,12 +75,13 @@ static int answer(struct admin *admin, struct http_request *request)
 		return respond_ready(admin, request);
 	if (slice_equal(head->path, SLICE("/health/live")))
 		return respond_live(request);
-	return respond_problem(request, 404, "not-found", SLICE("Here are /metrics, /health/live and /health/ready."));
+	return respond_problem(request, 404, "not-found", SLICE("Here are /, /metrics, /health/live and /health/ready."));
 }
 
 static void on_request(void *ctx, struct http_request *request)
 {
-	if (answer(ctx, request) < 0)
+	struct admin *admin = ctx;
+	if (!status_handle(admin->status, request) && answer(admin, request) < 0)
 		log_error("admin: the answer could not be sent");
 }
 
@@ -96,18 +99,23 @@ struct admin *admin_new(const struct admin_options *options)
 	server.max_in_flight = 64;
 	server.on_request = on_request;
 	server.ctx = admin;
-	admin->server = http_server_new(&server);
-	if (admin->server)
-		return admin;
+	/* A start-up that fails ends the process: what was made is left to that. */
+	admin->status = status_new(options);
+	admin->server = admin->status ? http_server_new(&server) : NULL;
+	return admin->server ? admin : NULL;
+}
+
+static void on_status_freed(void *ctx)
+{
+	struct admin *admin = ctx;
+	admin->on_stopped(admin->stopped_ctx);
 	free(admin);
-	return NULL;
 }
 
 static void on_server_stopped(void *ctx)
 {
 	struct admin *admin = ctx;
-	admin->on_stopped(admin->stopped_ctx);
-	free(admin);
+	status_free(admin->status, on_status_freed, admin);
 }
 
 void admin_stop(struct admin *admin, void (*on_stopped)(void *ctx), void *ctx)

@@ -1,13 +1,15 @@
 /*
- * admin - the listener for operators: /metrics, /health/live, /health/ready
+ * admin - the listener for operators: the status page, /metrics, /health/live, /health/ready
  *
- * Owns:       its HTTP server.
+ * Owns:       its HTTP server, the status page.
  * Lifetime:   admin_new … admin_stop, whose on_stopped is the last thing.
  * Runs on:    the agent's loop.
  * Results:    NULL = no memory.
  */
 #pragma once
 
+#include "gateway/base/secret.h"
+#include "gateway/exec/agent.h"
 #include "gateway/http/server.h"
 #include "gateway/telemetry/metrics.h"
 
@@ -27,9 +29,13 @@ struct admin_options {
 	uv_loop_t *loop;
 	int listen_fd; /* taken, also on failure */
 	const struct metrics *metrics;
+	const char *instance;       /* of this gateway; borrowed */
+	const struct secret *token; /* who may cancel commands; empty = nobody; borrowed */
 	/* Brings the gauges up to date before a scrape. */
 	void (*collect)(void *ctx);
 	void (*health)(void *ctx, struct admin_health *health);
+	/* NULL when it has ended. */
+	struct exec_agent *(*agent)(void *ctx);
 	void *ctx;
 };
 

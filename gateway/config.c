@@ -32,7 +32,7 @@ static const struct setting settings[] = {
 	{"listen", TEXT, AT(listen), "[::]:8080", 1, 255, FOR_SERVE,
 	 "Public address. `[::]` takes IPv4 as well; several gateways may share a port."},
 	{"admin_listen", TEXT, AT(admin_listen), "[::]:9091", 1, 255, FOR_SERVE,
-	 "Address of /metrics and /health. Never expose it to the public."},
+	 "Address of the status page, /metrics and /health. Never expose it to the public."},
 	{"workers", NUMBER, AT(workers), "0", 0, 64, 0, "Worker threads; 0 = the number of CPUs, at most 4."},
 	{"instance", TEXT, AT(instance), NULL, 1, 63, 0,
 	 "Name of this gateway, part of its Sprites' names. Default: FLY_MACHINE_ID, else host name and port."},
@@ -98,6 +98,8 @@ static const struct setting settings[] = {
 	 "DATABASE/TABLE of this Datasette into which audit records are written as well, in batches. Empty = none. Needs `audit_token`."},
 	{"audit_token", SECRET, AT(audit_token), NULL, 1, 4096, 0,
 	 "API token of Datasette that may insert into that table, and create it when it is not there."},
+	{"admin_token", SECRET, AT(admin_token), NULL, 32, 1024, 0,
+	 "Who has it may cancel commands on the status page of the admin listener. Not set: nobody may there."},
 };
 
 /* A setting that may not be above another. */

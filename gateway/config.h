@@ -61,6 +61,7 @@ struct config {
 	uint64_t audit_commands;
 	char *audit_table;
 	struct secret audit_token;
+	struct secret admin_token;
 };
 
 /* Which settings must be there: `serve` needs all required ones, the token commands only Redis and the pepper. */

@@ -280,6 +280,12 @@ static void tell_health(void *ctx, struct admin_health *health)
 	judge(gateway, &health->redis_up, &breaker, &health->datasette_up);
 }
 
+static struct exec_agent *agent_of(void *ctx)
+{
+	struct gateway *gateway = ctx;
+	return gateway->agent;
+}
+
 /* What the parsers of other modules say about the settings. */
 
 static int check_listener(const char *name, const char *where)
@@ -371,6 +377,18 @@ static int check_audit(const struct config *config)
 	return 0;
 }
 
+/* What a request can carry: token68, RFC 9110 section 11.2. */
+static int check_admin_token(const struct config *config)
+{
+	struct slice token = secret_peek(&config->admin_token);
+	while (token.len && token.data[token.len - 1] == '=')
+		token.len--;
+	for (size_t i = 0; i < token.len; i++)
+		if (!strchr("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~+/", token.data[i]) || !token.data[i])
+			return fail("admin_token", "must be a bearer token: letters, digits and -._~+/");
+	return 0;
+}
+
 int serve_check(const struct config *config)
 {
 	/* Every fault is said, not only the first. */
@@ -379,7 +397,8 @@ int serve_check(const struct config *config)
 			       check_redis(config),
 			       check_trusted(config),
 			       check_peers(config),
-			       check_audit(config)};
+			       check_audit(config),
+			       check_admin_token(config)};
 	for (size_t i = 0; i < ARRAY_LEN(results); i++)
 		if (results[i] < 0)
 			return -1;
@@ -518,7 +537,10 @@ static int make_admin(struct gateway *gateway, int listen_fd)
 					.listen_fd = listen_fd,
 					.metrics = gateway->metrics,
 					.collect = collect,
+					.instance = gateway->config->instance,
+					.token = &gateway->config->admin_token,
 					.health = tell_health,
+					.agent = agent_of,
 					.ctx = gateway};
 	gateway->admin = admin_new(&options);
 	return gateway->admin ? 0 : fail("admin", "could not be made");

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./tests/run [unit|integration|sdk|sdk-go|sprites [OPTION…]|fuzz|observe|bench [PART…]|scorecard|image|package|soak|chaos|mutants|full]
+"""./tests/run [unit|integration|sdk|sdk-go|sprites [OPTION…]|fuzz|observe|browser|bench [PART…]|scorecard|image|package|soak|chaos|mutants|full]
 
 Plain: what every change must pass. `full`: what every release must pass; one
 name: that part alone. All parts run even if one fails; the last lines say how
@@ -249,6 +249,7 @@ FUZZ_BRIEF = ("fuzz, 5 s each", lambda: fuzz(5))
 FUZZ = ("fuzz, 60 s each", lambda: fuzz(60))
 BENCH = ("bench", lambda: script("tests/bench/run.py", 3600, "release", sys.argv[2:]))
 OBSERVE = ("observe", lambda: python_tests("release", "tests/observe", parallel=False))
+BROWSER = ("browser", lambda: python_tests("release", "tests/browser", parallel=False))
 IMAGE = ("image", lambda: script("tests/image.py", 1800))
 PACKAGE = ("package", lambda: python_tests("release", "tests/package", parallel=False))
 SCORECARD = ("scorecard", lambda: script("tests/scorecard/run.py", 600, "release"))
@@ -260,10 +261,10 @@ MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 PARTS = {
     "": [FORMAT, MUTANTS_FIT, UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
     "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sdk-go": [SDK_GO], "sprites": [SPRITES], "fuzz": [FUZZ],
-    "observe": [OBSERVE], "bench": [BENCH], "scorecard": [SCORECARD], "image": [IMAGE], "package": [PACKAGE], "soak": [SOAK],
+    "observe": [OBSERVE], "browser": [BROWSER], "bench": [BENCH], "scorecard": [SCORECARD], "image": [IMAGE], "package": [PACKAGE], "soak": [SOAK],
     "chaos": [CHAOS], "mutants": [MUTANTS],
     "full": [FORMAT, MUTANTS_FIT, UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN,
-             INTEGRATION_TSAN, FUZZ, OBSERVE, SOAK, IMAGE, PACKAGE],
+             INTEGRATION_TSAN, FUZZ, OBSERVE, BROWSER, SOAK, IMAGE, PACKAGE],
 }
 
 

@@ -1,5 +1,6 @@
 #include "gateway/exec/agent.h"
 
+#include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/exec/intent.h"
 #include "gateway/exec/leases.h"
@@ -16,6 +17,8 @@ struct entry {
 	struct run *run;
 	struct admission_hold hold; /* until it is answered: its lease is settled then */
 	bool on_request;            /* its owner has canceled it */
+	bool by_operator;           /* an operator has, through this gateway */
+	uint64_t start_us;
 	struct entry *prev, *next;
 };
 
@@ -31,6 +34,7 @@ struct exec_agent {
 	size_t wanted, prepared; /* hot Sprites; Sprites that have become ready so far */
 	struct entry *runs;       /* few: bounded by the pool, its waiters and the mailbox */
 	size_t run_count;
+	struct recent recent;
 	uv_timer_t drain_timer;
 	bool draining, pool_stopped;
 	uint64_t drain_deadline_ms; /* in loop time */
@@ -86,6 +90,19 @@ static void audit_run(struct exec_agent *agent, const struct exec_job *job, cons
 	audit_write(agent->audit, &record);
 }
 
+static void remember(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result)
+{
+	struct recent_run run = {.outcome = exec_outcome_name(job->outcome),
+				 .tier = job->tier,
+				 .exit_code = job->outcome == EXEC_EXITED ? result->exit_code : RECENT_NO_EXIT,
+				 .ended_ms = clock_wall_ms(),
+				 .wait_us = result->claim_us,
+				 .run_us = result->run_us};
+	memcpy(run.exec_id, job->message.exec_id, sizeof run.exec_id);
+	memcpy(run.kid, job->lease.kid, sizeof run.kid);
+	recent_end(&agent->recent, &job->lease, &run, result->run_us / 1000);
+}
+
 static void reply(struct exec_job *job)
 {
 	if (mailbox_reply(job->reply_to, &job->message.item) != 0)
@@ -106,7 +123,7 @@ static const char *killer_of(const struct entry *entry)
 {
 	if (!entry)
 		return NULL;
-	return entry->hold.killed ? "operator" : entry->on_request ? "request" : NULL;
+	return entry->hold.killed || entry->by_operator ? "operator" : entry->on_request ? "request" : NULL;
 }
 
 static void on_answered(void *ctx, struct exec_job *job, const struct exec_result *result)
@@ -116,7 +133,8 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 	if (entry)
 		admission_let_go(agent->settlement, &entry->hold);
 	count_end(agent, job, result, killer_of(entry));
-	audit_run(agent, job, result, entry && entry->hold.killed);
+	audit_run(agent, job, result, entry && (entry->hold.killed || entry->by_operator));
+	remember(agent, job, result);
 	reply(job);
 }
 
@@ -156,7 +174,8 @@ static void start(struct exec_agent *agent, struct exec_job *job)
 {
 	struct entry *entry = calloc(1, sizeof *entry);
 	if (entry) {
-		*entry = (struct entry){.hold = {.lease = job->lease, .on_killed = on_killed}};
+		*entry = (struct entry){.hold = {.lease = job->lease, .on_killed = on_killed}, .start_us = clock_mono_us()};
+		recent_grant(&agent->recent, &job->lease, &job->budget, clock_wall_ms());
 		entry->run = run_start(&agent->owner, job);
 	}
 	if (!entry || !entry->run) {
@@ -489,4 +508,40 @@ void exec_agent_counts(const struct exec_agent *agent, struct pool_counts *count
 bool exec_agent_filled(const struct exec_agent *agent)
 {
 	return agent->prepared >= agent->wanted;
+}
+
+size_t exec_agent_running(const struct exec_agent *agent, struct exec_running *out, size_t max)
+{
+	const struct entry *entry;
+	uint64_t now = clock_mono_us();
+	size_t count = 0;
+	DL_FOREACH (agent->runs, entry) {
+		const char *phase = run_phase(entry->run);
+		if (phase && count < max)
+			out[count++] = (struct exec_running){.exec_id = entry->exec_id,
+							     .kid = entry->hold.lease.kid,
+							     .phase = phase,
+							     .for_us = now - entry->start_us,
+							     .timeout_ms = entry->hold.lease.granted_ms};
+	}
+	return count;
+}
+
+const struct recent *exec_agent_recent(const struct exec_agent *agent)
+{
+	return &agent->recent;
+}
+
+bool exec_agent_kill(struct exec_agent *agent, struct slice exec_id)
+{
+	struct entry *entry;
+	DL_FOREACH (agent->runs, entry) {
+		if (!slice_equal(slice_str(entry->exec_id), exec_id) || !run_phase(entry->run))
+			continue;
+		entry->by_operator = true;
+		log_info("exec %s: killed by an operator", entry->exec_id);
+		run_cancel(entry->run);
+		return true;
+	}
+	return false;
 }

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "gateway/exec/job.h"
+#include "gateway/exec/recent.h"
 #include "gateway/pool/pool.h"
 #include "gateway/telemetry/audit.h"
 #include "gateway/telemetry/metrics.h"
@@ -58,3 +59,15 @@ void exec_agent_free(struct exec_agent *agent, void (*on_freed)(void *ctx), void
 /* For health: hot members right now, and have as many as wanted become ready since the start. */
 void exec_agent_counts(const struct exec_agent *agent, struct pool_counts *counts);
 bool exec_agent_filled(const struct exec_agent *agent);
+
+/* For the status page: commands that have not been answered yet, the oldest first, as many as fit. */
+struct exec_running {
+	const char *exec_id, *kid; /* borrowed until the loop goes on */
+	const char *phase;         /* as in run.h */
+	uint64_t for_us, timeout_ms;
+};
+size_t exec_agent_running(const struct exec_agent *agent, struct exec_running *out, size_t max);
+const struct recent *exec_agent_recent(const struct exec_agent *agent);
+
+/* Ends a command for an operator. False when none of this id runs here. */
+bool exec_agent_kill(struct exec_agent *agent, struct slice exec_id);

@@ -75,6 +75,7 @@ static void post_job(struct call *call, const struct admission_answer *answer)
 	job->lease = answer->lease;
 	job->timeout_ms = answer->lease.granted_ms;
 	job->admit_us = call->reply.admit_us;
+	job->budget = answer->state.budget;
 	job->format = call->format;
 	memcpy(job->egress, answer->egress, sizeof job->egress);
 	memcpy(job->command_sha256, call->trail.sha256, sizeof job->command_sha256);

@@ -37,6 +37,7 @@ struct exec_job {
 	uint64_t timeout_ms;
 	uint64_t max_output_bytes;       /* per stream */
 	uint64_t admit_us;
+	struct fields_budget budget;     /* of its token, with what this job reserves */
 	enum stream_format format;
 	char egress[ADMISSION_EGRESS_MAX + 1]; /* what it may reach; "" = nothing */
 	char command_sha256[SHA256_HEX + 1]; /* "" = not audited */

@@ -467,3 +467,10 @@ void run_cancel(struct run *run)
 	/* The Sprite is destroyed anyway: this only lets the KILL leave before the channel closes. */
 	enter(run, LINGERING, LINGER_MS);
 }
+
+const char *run_phase(const struct run *run)
+{
+	static const char *const names[] = {[CLAIMING] = "waiting",   [OPENING] = "waiting", [RUNNING] = "running",
+					    [TERMINATING] = "ending", [KILLING] = "ending",  [CHECKING] = "checking"};
+	return run->job ? names[run->state] : NULL;
+}

@@ -39,5 +39,8 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job);
 /* Kills the command; the job is answered with `canceled` at once. */
 void run_cancel(struct run *run);
 
+/* "waiting" (for a Sprite), "running", "ending" or "checking"; NULL once it is answered. */
+const char *run_phase(const struct run *run);
+
 /* The worker has passed on so many bytes of a streamed answer. */
 void run_credit(struct run *run, size_t bytes);

@@ -205,6 +205,14 @@ uint64_t metrics_read(const struct metrics *metrics, enum metric metric, struct 
 	return read_cell(metrics, metric, cell_of(metrics, metric, labels));
 }
 
+size_t metrics_buckets(const struct metrics *metrics, enum metric metric, struct metrics_labels labels, uint64_t *out, size_t max)
+{
+	size_t cell = cell_of(metrics, metric, labels), count = metric_families[metric].bound_count + 1;
+	for (size_t i = 0; i < count && i < max; i++)
+		out[i] = sum_cell(metrics, cell + i);
+	return count < max ? count : max;
+}
+
 /* 1500000 counted microseconds are shown as 1.5, a count as it is. */
 static int put_amount(struct buf *out, enum metric_unit unit, uint64_t amount)
 {

@@ -139,6 +139,9 @@ void metrics_observe(struct metrics_shard *shard, enum metric metric, struct met
 /* The sum over all shards, for the status page and the tests. */
 uint64_t metrics_read(const struct metrics *metrics, enum metric metric, struct metrics_labels labels);
 
+/* The buckets of a histogram's series, each with what is in it alone, the last one above all bounds: how many, at most `max`. */
+size_t metrics_buckets(const struct metrics *metrics, enum metric metric, struct metrics_labels labels, uint64_t *out, size_t max);
+
 /* The HTTP status as a label value of METRIC_HTTP_REQUESTS. */
 unsigned metrics_code(unsigned status);
 
