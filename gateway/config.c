@@ -527,9 +527,9 @@ int config_manual(struct buf *out)
 		      "Each line is\n.Ql name = value ,\nempty, or a comment that begins with\n.Ql # .\n"
 		      "Every setting is an environment variable as well, which wins over the file.\n"
 		      "Bytes are an integer or end in\n.Ql KiB ,\n.Ql MiB\nor\n.Ql GiB .\n"
-		      "Times in seconds may have up to three decimals where the least allowed value has.\n"
+		      "Times in seconds may have up to three decimals\nwhere the least allowed value has.\n"
 		      "A default that is above a ceiling that is set is lowered to it.\n"
-		      "An unknown name, a name given twice or a value that is not allowed keeps the gateway from starting.\n"
+		      "An unknown name, a name given twice or a value that is not allowed\nkeeps the gateway from starting.\n"
 		      ".Pp\nThe settings:\n.Bl -tag -width Ds\n"));
 	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++)
 		r = put_mdoc_setting(out, &settings[i]);
