@@ -12,6 +12,8 @@ ARG REVISION=unknown
 RUN cmake --preset release -DSPRITEGATE_TESTS=OFF -DSPRITEGATE_REVISION="$REVISION" \
  && cmake --build --preset release --target spritegate \
  && cmake --install build/release --prefix /out --strip
+COPY deploy/sbom deploy/sbom
+RUN sh deploy/sbom >/out/linked
 
 FROM debian:trixie-slim AS gateway
 ARG DEBIAN_FRONTEND=noninteractive
@@ -20,8 +22,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*.log /var/log/apt
 COPY --from=build /out/bin/spritegate /usr/local/bin/spritegate
 COPY LICENSE /usr/share/doc/spritegate/LICENSE
-RUN --mount=type=bind,source=deploy/sbom,target=/tmp/sbom \
-    sh /tmp/sbom "$(spritegate version | cut -d ' ' -f 2)" >/usr/share/doc/spritegate/sbom.cdx.json
+RUN --mount=type=bind,source=deploy/sbom,target=/tmp/sbom --mount=type=bind,from=build,source=/out/linked,target=/tmp/linked \
+    sh /tmp/sbom "$(spritegate version | cut -d ' ' -f 2)" /tmp/linked >/usr/share/doc/spritegate/sbom.cdx.json
 # A number, so that a runtime can see that it is not root.
 USER 10001:10001
 EXPOSE 8080 9091
