@@ -6,7 +6,7 @@
 #define JOIN_SLOTS   4 /* ok, incarnation, session, fresh: the fleet follows */
 #define BEAT_SLOTS   1
 #define FLEET_SLOTS  17
-#define RECORD_SLOTS 9
+#define RECORD_SLOTS 10
 #define STRUCK_SLOTS 2
 
 static const char NAME_CHARS[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
@@ -219,7 +219,8 @@ int pool_reply_record(const struct redisReply *reply, size_t i, struct pool_reco
 		    number_at(reply, at + 2, &record->age_ms) && number_at(reply, at + 3, &record->idle_ms) &&
 		    flag_at(reply, at + 4, &record->owned) && hex_at(reply, at + 5, &record->tenant) && number_at(reply, at + 6, &uses) &&
 		    uses <= UINT32_MAX && number_at(reply, at + 7, &record->lease_ms) &&
-		    copy_at(reply, at + 8, ID_CHARS, 0, record->exec_id, sizeof record->exec_id);
+		    copy_at(reply, at + 8, ID_CHARS, 0, record->exec_id, sizeof record->exec_id) &&
+		    number_at(reply, at + 9, &record->parking);
 	if (good)
 		record->uses = (unsigned)uses;
 	return good ? 0 : -EPROTO;

@@ -61,6 +61,7 @@ struct pool_record {
 	unsigned uses;
 	uint64_t age_ms, idle_ms, lease_ms;
 	char exec_id[POOL_REPLY_EXEC_ID_MAX + 1];
+	uint64_t parking; /* only told, never written: lease.h */
 };
 
 /* Every answer begins so. POOL_REPLY_OK: the rest is read by one of the others. */

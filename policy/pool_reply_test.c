@@ -142,26 +142,27 @@ static void test_records(void **state UNUSED)
 {
 	struct pool_record record;
 	size_t count;
-	redisReply *reply = parse("ok sg-a warm 100 50 1 deadbeefdeadbeef 3 0 - sg-b leased 1 2 0 '0 0 700 "
-				  "'0196e1a0-7c1f-7d8a-8a5b-0123456789ab");
+	redisReply *reply = parse("ok sg-a warm 100 50 1 deadbeefdeadbeef 3 0 - 7 sg-b leased 1 2 0 '0 0 700 "
+				  "'0196e1a0-7c1f-7d8a-8a5b-0123456789ab 0");
 	assert_int_equal(pool_reply_record_count(reply, &count), 0);
 	assert_int_equal(count, 2);
 	assert_int_equal(pool_reply_record(reply, 0, &record), 0);
 	assert_string_equal(record.name, "sg-a");
 	assert_string_equal(record.state, "warm");
 	assert_true(record.owned && record.tenant == 0xdeadbeefdeadbeef && record.uses == 3 && record.age_ms == 100 &&
-		    record.idle_ms == 50);
+		    record.idle_ms == 50 && record.parking == 7);
 	freeReplyObject(reply);
 	static const char *const wrong[] = {
-		"ok SG warm 1 2 0 '0 0 0 -",
-		"ok sg Warm 1 2 0 '0 0 0 -",
-		"ok sg warm x 2 0 '0 0 0 -",
-		"ok sg warm 1 2 7 '0 0 0 -",
-		"ok sg warm 1 2 0 '00000000000000001 0 0 -",
-		"ok sg warm 1 2 0 xyz 0 0 -",
-		"ok sg warm 1 2 0 '0 4294967296 0 -",
-		"ok sg warm 1 2 0 '0 0 0 a:b",
-		"ok sg abcdefghijklmnop 1 2 0 '0 0 0 -",
+		"ok SG warm 1 2 0 '0 0 0 - 0",
+		"ok sg Warm 1 2 0 '0 0 0 - 0",
+		"ok sg warm x 2 0 '0 0 0 - 0",
+		"ok sg warm 1 2 7 '0 0 0 - 0",
+		"ok sg warm 1 2 0 '00000000000000001 0 0 - 0",
+		"ok sg warm 1 2 0 xyz 0 0 - 0",
+		"ok sg warm 1 2 0 '0 4294967296 0 - 0",
+		"ok sg warm 1 2 0 '0 0 0 a:b 0",
+		"ok sg warm 1 2 0 '0 0 0 - '0",
+		"ok sg abcdefghijklmnop 1 2 0 '0 0 0 - 0",
 	};
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
 		reply = parse(wrong[i]);
@@ -169,7 +170,7 @@ static void test_records(void **state UNUSED)
 		assert_int_equal(pool_reply_record(reply, 0, &record), -EPROTO);
 		freeReplyObject(reply);
 	}
-	reply = parse("ok sg warm 1 2 0 '0 0 0");
+	reply = parse("ok sg warm 1 2 0 '0 0 0 -");
 	assert_int_equal(pool_reply_record_count(reply, &count), -EPROTO);
 	freeReplyObject(reply);
 }

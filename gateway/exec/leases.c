@@ -65,7 +65,8 @@ static bool read_record(const struct pool_record *from, struct lease_record *to)
 				    .uses = from->uses,
 				    .age_ms = from->age_ms,
 				    .idle_ms = from->idle_ms,
-				    .lease_ms = from->lease_ms};
+				    .lease_ms = from->lease_ms,
+				    .parking = from->parking};
 	memcpy(to->name, from->name, sizeof to->name);
 	memcpy(to->exec_id, from->exec_id, sizeof to->exec_id);
 	return read_state(from->state, &to->state);

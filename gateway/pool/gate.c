@@ -15,8 +15,7 @@ static const char *const texts[GATE_REASONS] = {
 	[GATE_UNAVAILABLE] = "unavailable", [GATE_UNAUTHORIZED] = "unauthorized", [GATE_BUDGET] = "budget",
 };
 
-/* xorshift64: jitter needs spread, not secrecy. */
-static uint64_t next_random(uint64_t *state)
+uint64_t gate_random(uint64_t *state)
 {
 	uint64_t x = *state;
 	x ^= x << 13;
@@ -32,7 +31,7 @@ uint64_t gate_backoff_us(unsigned attempt, uint64_t *random)
 		full *= 2;
 	if (full > BACKOFF_MAX_US)
 		full = BACKOFF_MAX_US;
-	return full / 2 + next_random(random) % (full / 2 + 1);
+	return full / 2 + gate_random(random) % (full / 2 + 1);
 }
 
 void gate_init(struct gate *gate, uint64_t seed)

@@ -73,5 +73,8 @@ uint64_t gate_next_due(const struct gate *gate);
 /* "open", or the reason that holds longest. */
 const char *gate_text(const struct gate *gate);
 
+/* xorshift64: for jitter, and for telling things apart; no secrecy. The state is not 0. */
+uint64_t gate_random(uint64_t *state);
+
 /* Jittered exponential backoff in microseconds, 0.25 … 0.5 s for the first attempt (attempt 1), at most 30 s. */
 uint64_t gate_backoff_us(unsigned attempt, uint64_t *random);

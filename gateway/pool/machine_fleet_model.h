@@ -48,6 +48,7 @@ struct sprite {
 	uint64_t appears_us; /* 0 = not on its way */
 	bool used;           /* a command of `tenant` ran in it */
 	uint64_t tenant;
+	struct provider_fence fence; /* of the last wake */
 };
 
 struct record {
@@ -55,7 +56,7 @@ struct record {
 	enum pool_state state;
 	uint64_t session;
 	bool owned;
-	uint64_t tenant, created_us, parked_us, strike_us;
+	uint64_t tenant, created_us, parked_us, strike_us, parking;
 };
 
 struct stray {
@@ -74,7 +75,7 @@ struct store {
 	struct record records[RECORDS];
 	struct stray strays[SPRITES];
 	struct session sessions[SESSIONS];
-	uint64_t latest, turn_us;
+	uint64_t latest, turn_us, parkings;
 };
 
 enum command_type { JOIN, BEAT, RESERVE, NOTE, FORGET, TAKE, ADOPT, SWEEP, RESTORE, LEAVE };
@@ -114,6 +115,7 @@ struct operation {
 	unsigned run;
 	struct pool_member *member;
 	char name[NAME];
+	struct provider_fence fence;
 	uint64_t asked_us, due_us;
 	bool done;
 	struct machine_event event;
@@ -140,7 +142,7 @@ struct node {
 };
 
 struct figures {
-	uint64_t grants, steals, adoptions, flushes, fences, crashes;
+	uint64_t grants, steals, adoptions, flushes, fences, crashes, falls, taken;
 };
 
 struct world {
@@ -149,9 +151,11 @@ struct world {
 	unsigned trouble; /* percent of what goes wrong */
 	unsigned demand;  /* of 1000 events: somebody claims */
 	unsigned upsets;  /* of 10000 events: a machine crashes, stands still, begins, ends, or the store is flushed */
-	bool flush_next;  /* the store is lost with the next event */
+	bool flush_next, fall_next; /* the store is lost, or falls back, with the next event */
 	unsigned names;
-	struct store store;
+	struct store store, before; /* what a store that falls back has kept */
+	uint64_t kept_us;
+	bool fell;
 	struct sprite sprites[SPRITES];
 	struct operation operations[OPERATIONS];
 	struct node nodes[NODES];
@@ -235,12 +239,20 @@ static size_t total(struct store *store)
 	return n;
 }
 
+static void park(struct world *world, struct record *record)
+{
+	record->parked_us = world->now_us;
+	record->parking = ++world->store.parkings;
+}
+
 static void record_add(struct world *world, const char *name, enum pool_state state, uint64_t session)
 {
 	struct record *record = record_find(&world->store, "");
 	CHECK(world, record);
 	*record = (struct record){.state = state, .session = session, .created_us = world->now_us, .parked_us = world->now_us};
 	strcpy(record->name, name);
+	if (state == POOL_WARM)
+		park(world, record);
 }
 
 static struct lease_record tell(const struct world *world, const struct record *record)
@@ -249,7 +261,8 @@ static struct lease_record tell(const struct world *world, const struct record *
 				    .owned = record->owned,
 				    .tenant = record->tenant,
 				    .age_ms = (world->now_us - record->created_us) / 1000,
-				    .idle_ms = (world->now_us - record->parked_us) / 1000};
+				    .idle_ms = (world->now_us - record->parked_us) / 1000,
+				    .parking = record->parking};
 	strcpy(told.name, record->name);
 	return told;
 }
@@ -332,7 +345,7 @@ static void store_note(struct world *world, const struct command *command, struc
 		return;
 	}
 	if (command->state == POOL_WARM && record->state != POOL_WARM)
-		record->parked_us = world->now_us;
+		park(world, record);
 	record->state = command->state;
 	record->owned = command->owned;
 	record->tenant = command->tenant;
@@ -356,7 +369,9 @@ static void store_take(struct world *world, const struct command *command, struc
 		return;
 	world->figures.steals += record->session != command->session;
 	/* The moment in which two believe that they have it. */
-	world->flush_next |= record->session != command->session && world->upsets && chance(world, 10);
+	bool risky = record->session != command->session && world->upsets;
+	world->flush_next |= risky && chance(world, 10);
+	world->fall_next |= risky && chance(world, 10);
 	record->state = command->state;
 	record->session = command->session;
 	answer->record = tell(world, record);

@@ -175,6 +175,12 @@ static void fill_in(struct pool_member *member, const struct lease_record *recor
 	member->created_us = now_us - age_us;
 }
 
+/* Our records were set back: what we have under this name is the truth, and says so with its next note. */
+static bool is_known_already(const struct machine *machine, const struct machine_event *event)
+{
+	return event->answer == LEASE_OK && roster_find(&machine->roster, event->record->name);
+}
+
 static uint64_t parked_us(const struct lease_record *record, uint64_t now_us)
 {
 	return record->idle_ms < now_us / MS ? now_us - record->idle_ms * MS : 0;
@@ -195,8 +201,10 @@ static bool take_ended(struct machine *machine, uint64_t now_us, struct pool_mem
 	if (event->answer == LEASE_REFUSED && nameless)
 		machine->lease.fleet.warm = 0;
 	/* Also of one of our own: another may have taken, used and parked it since. */
-	if (event->answer == LEASE_OK)
+	if (event->answer == LEASE_OK) {
 		fill_in(member, event->record, now_us);
+		member->fence = (struct provider_fence){.parking = event->record->parking, .taker = gate_random(&machine->random)};
+	}
 	return true;
 }
 
@@ -211,13 +219,13 @@ static void put_back(struct machine *machine, uint64_t now_us, struct pool_membe
 void machine_taken(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	struct pool_member *member = event->member;
-	bool stolen = !member->name[0];
+	bool stolen = !member->name[0], twice = stolen && is_known_already(machine, event);
 	if (!machine_finish(machine, member, POOL_WARM) || !take_ended(machine, now_us, member, event))
 		return;
 	enum pool_state to = member->to;
 	member->asked = false;
 	member->attempts = 0;
-	if (event->answer != LEASE_OK || member->foreign) {
+	if (event->answer != LEASE_OK || member->foreign || twice) {
 		machine->lease.orphans |= event->answer == LEASE_OK;
 		member->foreign = true;
 		machine_move(machine, member, POOL_GONE, now_us);

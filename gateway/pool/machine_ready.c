@@ -121,8 +121,8 @@ static void ready(struct machine *machine, uint64_t now_us, struct pool_member *
 /* Nobody has used it, so it may be prepared once more; what was used is never trusted again. */
 static void doubt(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct machine_event *event)
 {
-	bool again = event->code != PROVIDER_GONE && !member->redialed && !member->uses && !member->strikes &&
-		     !machine_is_doomed(machine, member);
+	bool again = event->code != PROVIDER_GONE && event->code != PROVIDER_TAKEN && !member->redialed && !member->uses &&
+		     !member->strikes && !machine_is_doomed(machine, member);
 	member->waking = member->late = false;
 	if (!machine_move(machine, member, again ? POOL_QUARANTINE : POOL_DESTROYING, now_us) || !again)
 		return;
@@ -156,8 +156,8 @@ void machine_prepared(struct machine *machine, uint64_t now_us, const struct mac
 		ready(machine, now_us, member);
 		return;
 	}
-	/* That an idle Sprite has vanished says nothing about the next creation. */
-	if (!member->waking || event->code != PROVIDER_GONE)
+	/* That an idle Sprite has vanished, or was taken, says nothing about the next creation. */
+	if (event->code != PROVIDER_TAKEN && (!member->waking || event->code != PROVIDER_GONE))
 		failed(machine, now_us, begun_us, event);
 	machine->worse = true;
 	if (is_limit(event->code))

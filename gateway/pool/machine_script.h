@@ -43,6 +43,7 @@ static const char *const codes[] = {
 	[PROVIDER_UNAUTHORIZED] = "unauthorized",
 	[PROVIDER_UNAVAILABLE] = "unavailable",
 	[PROVIDER_POLICY] = "policy",
+	[PROVIDER_TAKEN] = "taken",
 	[PROVIDER_INVALID] = "invalid",
 };
 

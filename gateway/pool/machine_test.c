@@ -215,6 +215,8 @@ static void unsafe_members_are_never_handed_out(void **state)
 	    {"wait 1000", "prepare a"}, {"prepared a ok", "grant 1 a cold"});
 	/* What does not exist is not tried again. */
 	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a gone", "close a, destroy a"});
+	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"},
+	    {"prepared a taken", "close a, create b, destroy a"});
 }
 
 static void unauthorized_refuses_waiters(void **state)

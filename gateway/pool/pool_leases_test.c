@@ -41,6 +41,7 @@ struct call {
 	lease_adopted adopted;
 	lease_struck struck;
 	void *ctx;
+	struct provider_fence fence;
 };
 
 struct fixture {
@@ -53,6 +54,7 @@ struct fixture {
 	char said[1024];
 	struct lease_listener listener;
 	size_t granted, stopped, superseded, freed;
+	struct pool_member *member; /* of the last grant */
 };
 
 static void say(struct fixture *f, const char *verb, const char *what)
@@ -80,9 +82,17 @@ static int add(struct fixture *f, struct call call, const char *verb, const char
 	}
 
 PROVIDER_CALL(create)
-PROVIDER_CALL(prepare)
-PROVIDER_CALL(wake)
 PROVIDER_CALL(destroy)
+
+static int fake_prepare(void *self, const char *name, struct provider_fence fence, provider_done done, void *ctx)
+{
+	return add(self, (struct call){.provided = done, .ctx = ctx, .fence = fence}, "prepare", name);
+}
+
+static int fake_wake(void *self, const char *name, struct provider_fence fence, provider_done done, void *ctx)
+{
+	return add(self, (struct call){.provided = done, .ctx = ctx, .fence = fence}, "wake", name);
+}
 
 static int fake_list(void *self, const char *prefix, provider_found found, provider_done done, void *ctx)
 {
@@ -287,7 +297,9 @@ static int teardown(void **state)
 
 static void on_grant(void *ctx, const struct pool_grant *grant)
 {
-	((struct fixture *)ctx)->granted += grant->code == 0;
+	struct fixture *f = ctx;
+	f->granted += grant->code == 0;
+	f->member = grant->member;
 }
 
 static size_t grants(struct fixture *f)
@@ -425,6 +437,49 @@ static void what_others_left_is_adopted(void **state)
 	adopt.done(adopt.ctx, &(struct lease_result){.detail = ""});
 }
 
+static void take_of(struct fixture *f, const char *name)
+{
+	struct lease_record record = {.state = POOL_PREPARING, .parking = 7};
+	snprintf(record.name, sizeof record.name, "%s", name);
+	told(f, "take", (struct lease_result){.record = &record});
+}
+
+static void what_another_woke_before_is_destroyed(void **state)
+{
+	struct fixture *f = *state;
+	acknowledged(f, "join", (struct lease_fleet){.instances = 2, .total = 1, .warm = 1});
+	expect(f, "join take ");
+	take_of(f, NAME_A);
+	expect(f, "wake ");
+	struct call wake = take(f, "wake");
+	assert_int_equal(wake.fence.parking, 7);
+	assert_true(wake.fence.taker);
+	wake.provided(wake.ctx, &(struct provider_result){.code = PROVIDER_TAKEN, .detail = ""});
+	assert_non_null(strstr(f->said, "note:destroying "));
+	assert_null(strstr(f->said, "note:quarantine "));
+	assert_string_equal(take(f, "destroy").name, NAME_A);
+}
+
+/* The records were set back: what they call parked is in use here. */
+static void what_we_have_is_not_taken_twice(void **state)
+{
+	struct fixture *f = *state;
+	struct pool_claim *claim;
+	fill(f);
+	assert_int_equal(pool_claim(f->pool, 1, 60000, on_grant, f, &claim), 0);
+	assert_int_equal(grants(f), 1);
+	told(f, "reserve", (struct lease_result){.code = LEASE_REFUSED, .refusal = LEASE_FULL, .retry_after_ms = 60000});
+	pass(f, 5);
+	acknowledged(f, "beat", (struct lease_fleet){.instances = 2, .own = 1, .total = 2, .warm = 1});
+	f->said[0] = '\0';
+	take_of(f, pool_member_name(f->member));
+	assert_null(strstr(f->said, "wake "));
+	assert_null(strstr(f->said, "destroy "));
+	pass(f, 5);
+	acknowledged(f, "beat", (struct lease_fleet){.instances = 2, .own = 1, .total = 1});
+	assert_non_null(strstr(f->said, "adopt-own "));
+}
+
 static void what_cannot_be_asked_is_asked_later(void **state)
 {
 	struct fixture *f = *state;
@@ -485,6 +540,8 @@ int main(void)
 		TEST(after_a_flush_what_we_have_is_written_again),
 		TEST(a_list_goes_to_the_sweep),
 		TEST(what_others_left_is_adopted),
+		TEST(what_another_woke_before_is_destroyed),
+		TEST(what_we_have_is_not_taken_twice),
 		TEST(what_cannot_be_asked_is_asked_later),
 		TEST(the_later_of_two_goes_on),
 		TEST(it_leaves_when_it_stops),

@@ -27,6 +27,9 @@ static void log_failure(struct pool *pool, const char *verb, const char *name, c
 		pool->unauthorized = true;
 	} else if (result->code == PROVIDER_POLICY) {
 		log_error("pool: %s %s: not used, its network could not be closed: %s", verb, name, result->detail);
+	} else if (result->code == PROVIDER_TAKEN) {
+		log_error("pool: %s %s: not used, another gateway had taken it before: Redis has lost what it had acknowledged", verb,
+			  name);
 	} else {
 		log_warning("pool: %s %s: %s", verb, name, result->detail);
 	}
@@ -138,11 +141,11 @@ static int begin(struct pool *pool, struct pool_operation *operation)
 	case POOL_VERB_CREATE:
 		return ops->create(self, operation->member->name, on_answer, operation);
 	case POOL_VERB_PREPARE:
-		return ops->prepare(self, operation->member->name, on_answer, operation);
+		return ops->prepare(self, operation->member->name, operation->member->fence, on_answer, operation);
 	case POOL_VERB_WAKE:
-		return ops->wake(self, operation->member->name, on_answer, operation);
+		return ops->wake(self, operation->member->name, operation->member->fence, on_answer, operation);
 	case POOL_VERB_RESTORE:
-		return ops->restore(self, operation->member->name, on_answer, operation);
+		return ops->restore(self, operation->member->name, operation->member->fence, on_answer, operation);
 	case POOL_VERB_DESTROY:
 		return ops->destroy(self, operation->member->name, on_answer, operation);
 	case POOL_VERB_LIST:

@@ -85,7 +85,7 @@ static int fake_create(void *self, const char *name, provider_done done, void *c
 	return begin(self, "create", name, NULL, done, ctx);
 }
 
-static int fake_prepare(void *self, const char *name, provider_done done, void *ctx)
+static int fake_prepare(void *self, const char *name, struct provider_fence fence UNUSED, provider_done done, void *ctx)
 {
 	return begin(self, "prepare", name, NULL, done, ctx);
 }
@@ -100,7 +100,7 @@ static int fake_list(void *self, const char *prefix, provider_found found, provi
 	return begin(self, "list", prefix, found, done, ctx);
 }
 
-static int fake_wake(void *self, const char *name, provider_done done, void *ctx)
+static int fake_wake(void *self, const char *name, struct provider_fence fence UNUSED, provider_done done, void *ctx)
 {
 	return begin(self, "wake", name, NULL, done, ctx);
 }

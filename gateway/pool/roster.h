@@ -32,6 +32,7 @@ struct pool_member {
 	bool owned;          /* it was used and restored: only for `owner` */
 	uint64_t owner;
 	unsigned uses;       /* commands it has run */
+	struct provider_fence fence; /* of its last taking */
 	unsigned strikes;    /* failed preparations */
 	unsigned attempts;   /* failed attempts to destroy it, or to ask for it */
 	uint64_t since_us;   /* in its state since */

@@ -11,6 +11,7 @@ const char *provider_code_name(enum provider_code code)
 		[PROVIDER_UNAUTHORIZED] = "unauthorized",
 		[PROVIDER_UNAVAILABLE] = "unavailable",
 		[PROVIDER_POLICY] = "policy",
+		[PROVIDER_TAKEN] = "taken",
 		[PROVIDER_INVALID] = "invalid",
 	};
 	return names[code];

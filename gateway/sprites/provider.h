@@ -22,6 +22,7 @@ enum provider_code {
 	PROVIDER_UNAUTHORIZED, /* 401, 403: no retry helps until the token is changed */
 	PROVIDER_UNAVAILABLE,  /* connection failed, time-out, 5xx: the operation may have happened */
 	PROVIDER_POLICY,  /* the network policy could not be set or read back as asked: the Sprite must not be used */
+	PROVIDER_TAKEN,   /* somebody else has woken it since it was parked: the Sprite must not be used */
 	PROVIDER_INVALID, /* an answer that contradicts the contract */
 };
 
@@ -48,6 +49,13 @@ struct provider_result {
 	const char *detail;      /* a plain sentence for the log, valid during the call; never NULL */
 };
 
+/* By whom a Sprite was taken that others may have, too, should the records of the pool have been set back (docs/decisions/0012). The first to
+ * wake it after a parking leaves its number there; whoever finds another's is told PROVIDER_TAKEN. */
+struct provider_fence {
+	uint64_t parking; /* lease.h; 0 = nobody else can have it */
+	uint64_t taker; /* any number that no other taking has */
+};
+
 typedef void (*provider_done)(void *ctx, const struct provider_result *result);
 
 /* One call per Sprite found; then `done`. `ours`: it carries the label of our pool. */
@@ -59,15 +67,15 @@ struct provider_ops {
 
 	/* Makes a created Sprite ready: closes its network (policy set and read back), opens its channel, runs a first command
 	 * so that the next one is not slow. Hands over a sandbox. */
-	int (*prepare)(void *self, const char *name, provider_done done, void *ctx);
+	int (*prepare)(void *self, const char *name, struct provider_fence fence, provider_done done, void *ctx);
 
 	/* Opens the channel of a Sprite that was prepared before and may be paused, which wakes it; reads the network policy back
 	 * and runs a first command as prepare does. Hands over a sandbox. */
-	int (*wake)(void *self, const char *name, provider_done done, void *ctx);
+	int (*wake)(void *self, const char *name, struct provider_fence fence, provider_done done, void *ctx);
 
 	/* Brings a Sprite that was used back to what it was after prepare, and verifies that it is. Hands over a sandbox. NULL:
 	 * this provider cannot. */
-	int (*restore)(void *self, const char *name, provider_done done, void *ctx);
+	int (*restore)(void *self, const char *name, struct provider_fence fence, provider_done done, void *ctx);
 
 	/* Opens the network of a Sprite that was claimed, for the command that is about to run there: names of domains (also *.suffix),
 	 * separated by blanks, and `defaults`, the provider's own list. Set and read back; all else stays closed. PROVIDER_POLICY: it

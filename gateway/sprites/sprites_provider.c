@@ -11,6 +11,7 @@
 #include "gateway/sprites/shim_image.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,7 @@ struct work {
 	bool listed;
 	/* prepare */
 	struct preparation preparation;
+	struct provider_fence fence;
 	struct sandbox *sandbox;
 	char said[BASELINES_MARK]; /* by the command of a step */
 	size_t said_len;
@@ -349,6 +351,17 @@ static bool takes_mark(struct work *work)
 	return true;
 }
 
+#define FENCE_EXIT   75
+#define FENCE_FOLDER "/home/sprite/.spritegate-taken"
+
+/* bash: leaves the number of the taker, "$3", under that of the parking, "$2": whoever comes later fails, and so does who comes with an
+ * older parking. */
+#define FENCE                                                                           \
+	"[ \"$2\" = 0 ] || {\n"                                                         \
+	"mkdir -m 700 -p " FENCE_FOLDER " && { ln -sT \"$3\" " FENCE_FOLDER "/$2 ||"    \
+	" [ \"$(readlink " FENCE_FOLDER "/$2)\" = \"$3\" ]; } 2>/dev/null || exit 75\n" \
+	"for REPLY in " FENCE_FOLDER "/*; do [ \"${REPLY##*/}\" -le \"$2\" ] || exit 75; done\n}\n"
+
 static const char *first_fault(struct work *work, unsigned exit_code)
 {
 	bool marks = work->preparation.step == PREPARATION_MARK && !work->again;
@@ -376,6 +389,11 @@ static void on_first_exit(void *ctx, unsigned exit_code)
 	const char *fault = first_fault(work, exit_code);
 	bool shim;
 	(void)after_shim(work, &shim);
+	if (work->fence.parking && exit_code == FENCE_EXIT) {
+		answers_fail(&verdict, PROVIDER_TAKEN, "prepare: another gateway has taken it");
+		step_done(work, &verdict);
+		return;
+	}
 	if (!fault && !shim && bring_shim_again(work))
 		return;
 	sandbox_set_shim(work->sandbox, shim);
@@ -408,7 +426,10 @@ static const struct sandbox_events first_events = {.on_output = on_first_output,
 /* Brings the shim. */
 static int run_first(struct work *work, const char *script, const char *name)
 {
-	const char *const argv[] = {"bash", "-lc", script, name, shim_image.sha256};
+	char parking[24], taker[24];
+	snprintf(parking, sizeof parking, "%" PRIu64, work->fence.parking);
+	snprintf(taker, sizeof taker, "%016" PRIx64, work->fence.taker);
+	const char *const argv[] = {"bash", "-lc", script, name, shim_image.sha256, parking, taker};
 	struct sandbox_command command = {
 		.argv = argv, .argc = ARRAY_LEN(argv), .input = slice_of((const char *)shim_image.bytes, shim_image.len)};
 	work->said_len = 0;
@@ -425,7 +446,7 @@ static int run_warm_up(struct work *work)
 {
 	bool restorable = work->preparation.kind == PREPARATION_RESTORABLE;
 	work->again = false;
-	return run_first(work, restorable ? "rm -f \"$0\" && {\n" RECORD_PREPARE "}" : RECORD_PREPARE, MARK_FILE);
+	return run_first(work, restorable ? FENCE "rm -f \"$0\" && {\n" RECORD_PREPARE "}" : FENCE RECORD_PREPARE, MARK_FILE);
 }
 
 /* Leaves a file that must not be there yet; says when the first process began (field 22 of its stat). What was in /tmp may
@@ -433,7 +454,8 @@ static int run_warm_up(struct work *work)
 static int run_mark(struct work *work)
 {
 	work->again = false;
-	return run_first(work, "set -eC; : >\"$0\"\n" RECORD_PREPARE "read -r stat </proc/1/stat; set -- ${stat##*) }; printf %s \"${20}\"",
+	return run_first(work,
+			 FENCE "set -eC; : >\"$0\"\n" RECORD_PREPARE "read -r stat </proc/1/stat; set -- ${stat##*) }; printf %s \"${20}\"",
 			 MARK_FILE);
 }
 
@@ -535,13 +557,14 @@ static void on_timeout(uv_timer_t *timer)
 	tell(work, PROVIDER_UNAVAILABLE);
 }
 
-static int prepare_as(void *self, enum preparation_kind kind, const char *name, provider_done done, void *ctx)
+static int prepare_as(void *self, enum preparation_kind kind, const char *name, struct provider_fence fence, provider_done done, void *ctx)
 {
 	struct sprites_provider *provider = self;
 	struct work *work = valid_name(name) ? work_new(provider, name, done, ctx) : NULL;
 	if (!work)
 		return valid_name(name) ? -ENOMEM : -EINVAL;
 	uint64_t budget_ms = provider->options.prepare_timeout_ms;
+	work->fence = fence;
 	preparation_init(&work->preparation, kind, budget_ms * 1000, clock_mono_us());
 	int r = call_step(work);
 	if (r < 0)
@@ -554,21 +577,21 @@ static int prepare_as(void *self, enum preparation_kind kind, const char *name, 
 	return 0;
 }
 
-static int prepare(void *self, const char *name, provider_done done, void *ctx)
+static int prepare(void *self, const char *name, struct provider_fence fence, provider_done done, void *ctx)
 {
 	struct sprites_provider *provider = self;
 	enum preparation_kind kind = provider->options.restorable ? PREPARATION_RESTORABLE : PREPARATION_NEW;
-	return prepare_as(self, kind, name, done, ctx);
+	return prepare_as(self, kind, name, fence, done, ctx);
 }
 
-static int wake(void *self, const char *name, provider_done done, void *ctx)
+static int wake(void *self, const char *name, struct provider_fence fence, provider_done done, void *ctx)
 {
-	return prepare_as(self, PREPARATION_WAKE, name, done, ctx);
+	return prepare_as(self, PREPARATION_WAKE, name, fence, done, ctx);
 }
 
-static int restore(void *self, const char *name, provider_done done, void *ctx)
+static int restore(void *self, const char *name, struct provider_fence fence, provider_done done, void *ctx)
 {
-	return prepare_as(self, PREPARATION_RESTORED, name, done, ctx);
+	return prepare_as(self, PREPARATION_RESTORED, name, fence, done, ctx);
 }
 
 /* --- opening a network --- */

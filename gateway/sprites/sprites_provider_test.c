@@ -126,7 +126,7 @@ static enum provider_code destroy(void)
 
 static enum provider_code prepare(void)
 {
-	assert_int_equal(interface.ops->prepare(interface.self, "sg-1", on_done, NULL), 0);
+	assert_int_equal(interface.ops->prepare(interface.self, "sg-1", (struct provider_fence){0}, on_done, NULL), 0);
 	return wait_done();
 }
 
@@ -210,7 +210,7 @@ static void test_limits(void **state UNUSED)
 	make_provider(5000);
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		test_server_script(&server, rows[i].script, ARRAY_LEN(rows[i].script));
-		assert_int_equal(interface.ops->wake(interface.self, "sg-1", on_done, NULL), 0);
+		assert_int_equal(interface.ops->wake(interface.self, "sg-1", (struct provider_fence){0}, on_done, NULL), 0);
 		assert_int_equal(wait_done(), rows[i].code);
 		assert_int_equal(seen.retry_after_ms, rows[i].retry_after_ms);
 		assert_int_equal(seen.limit.count, 0);
@@ -250,7 +250,7 @@ static void test_prepare_takes_too_long(void **state UNUSED)
 static void test_abandon_ends_a_preparation_at_once(void **state UNUSED)
 {
 	SCRIPT({"", 0});
-	assert_int_equal(interface.ops->prepare(interface.self, "sg-1", on_done, NULL), 0);
+	assert_int_equal(interface.ops->prepare(interface.self, "sg-1", (struct provider_fence){0}, on_done, NULL), 0);
 	interface.ops->abandon(interface.self);
 	assert_int_equal(seen.done, 0);
 	assert_int_equal(wait_done(), PROVIDER_UNAVAILABLE);
@@ -268,7 +268,7 @@ static void test_free_with_work_under_way(void **state UNUSED)
 {
 	SCRIPT({"", 0}, {"", 0}, {"", 0}, {"", 0});
 	assert_int_equal(interface.ops->create(interface.self, "sg-1", on_done, NULL), 0);
-	assert_int_equal(interface.ops->prepare(interface.self, "sg-1", on_done, NULL), 0);
+	assert_int_equal(interface.ops->prepare(interface.self, "sg-1", (struct provider_fence){0}, on_done, NULL), 0);
 	assert_int_equal(interface.ops->destroy(interface.self, "sg-1", on_done, NULL), 0);
 	for (int i = 0; i < 20; i++)
 		uv_run(&loop, UV_RUN_NOWAIT);
@@ -290,7 +290,7 @@ static void test_names(void **state UNUSED)
 {
 	static const char long_name[] = "sg-4567890123456789012345678901234567890123456789012345678901234";
 	assert_int_equal(interface.ops->create(interface.self, long_name, on_done, NULL), -EINVAL);
-	assert_int_equal(interface.ops->prepare(interface.self, "", on_done, NULL), -EINVAL);
+	assert_int_equal(interface.ops->prepare(interface.self, "", (struct provider_fence){0}, on_done, NULL), -EINVAL);
 	assert_int_equal(interface.ops->destroy(interface.self, long_name, on_done, NULL), -EINVAL);
 }
 

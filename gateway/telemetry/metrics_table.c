@@ -28,8 +28,8 @@ static const char *const redis_errors[] = {"timeout", "error", "lost", "other"};
 static const char *const pool_states[] = {"intent", "creating",  "preparing",  "warm",      "hot",
 					  "leased", "recycling", "quarantine", "destroying"};
 static const char *const pool_refusals[] = {"full", "deadline", "stopping", "unavailable", "budget", "busy", "other"};
-static const char *const provider_codes[] = {"ok",           "gone",        "rate_limit", "capacity", "throttled",
-					     "unauthorized", "unavailable", "policy",     "invalid",  "other"};
+static const char *const provider_codes[] = {"ok",          "gone",   "rate_limit", "capacity", "throttled", "unauthorized",
+					     "unavailable", "policy", "taken",      "invalid",  "other"};
 static const char *const sprites_calls[] = {"create", "get",        "delete",  "list", "set_policy", "get_policy",
 					    "kill",   "checkpoint", "restore", "dial", "other"};
 static const char *const sprites_results[] = {"ok",           "gone",        "rate_limit", "capacity", "throttled",

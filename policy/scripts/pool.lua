@@ -47,19 +47,19 @@ end
 
 -- --- records ---
 
--- state:session:turn:since:created:owned:tenant:uses:exec id:end of the lease
+-- state:session:turn:since:created:owned:tenant:uses:exec id:end of the lease:when it was parked last, a time no two parkings share
 local function read(name)
   local text = redis.call('HGET', MEMBERS, name)
   if not text then return nil end
   local f = {}
   for field in string.gmatch(text .. ':', '([^:]*):') do f[#f + 1] = field end
   return {state = f[1], session = f[2], turn = tonumber(f[3]), since = tonumber(f[4]), created = tonumber(f[5]), owned = f[6],
-          tenant = f[7], uses = f[8], exec = f[9], till = tonumber(f[10])}
+          tenant = f[7], uses = f[8], exec = f[9], till = tonumber(f[10]), parked = tonumber(f[11] or 0)}
 end
 
 local function new_record(state)
   return {state = state, session = session, turn = turn, since = now, created = now, owned = '0', tenant = '0', uses = '0', exec = '',
-          till = 0}
+          till = 0, parked = 0}
 end
 
 local function is_stock(r)
@@ -74,8 +74,9 @@ end
 
 local function write(name, r, old)
   if old then unlist(name, old) end
+  if r.state == 'warm' and not (old and old.state == 'warm') then r.parked = math.max(now, r.parked + 1) end
   redis.call('HSET', MEMBERS, name, table.concat({
-    r.state, r.session, int(r.turn), int(r.since), int(r.created), r.owned, r.tenant, r.uses, r.exec, int(r.till)}, ':'))
+    r.state, r.session, int(r.turn), int(r.since), int(r.created), r.owned, r.tenant, r.uses, r.exec, int(r.till), int(r.parked)}, ':'))
   redis.call('HINCRBY', COUNT, r.state, 1)
   redis.call('SADD', PREFIX .. 'of:' .. r.session, name)
   if is_stock(r) then redis.call('ZADD', WARM, int(r.since), name) end
@@ -101,7 +102,7 @@ end
 
 local function describe(answer, name, r)
   for _, value in ipairs({name, r.state, math.max(0, now - r.created), math.max(0, now - r.since), tonumber(r.owned), r.tenant,
-                          tonumber(r.uses), math.max(0, r.till - now), r.exec}) do
+                          tonumber(r.uses), math.max(0, r.till - now), r.exec, r.parked}) do
     answer[#answer + 1] = value
   end
 end
@@ -336,7 +337,8 @@ local function apply(entry, restoring)
   if not r and not restoring then return 'absent' end
   local created = r and r.created or now - tonumber(f[6])
   write(name, {state = state, session = session, turn = turn, since = r and r.state == state and r.since or now, created = created,
-               owned = f[3], tenant = f[4], uses = f[5], exec = f[8], till = lease_ms > 0 and now + lease_ms or 0}, r)
+               owned = f[3], tenant = f[4], uses = f[5], exec = f[8], till = lease_ms > 0 and now + lease_ms or 0,
+               parked = r and r.parked or 0}, r)
   return 'ok'
 end
 

@@ -4,7 +4,7 @@
  *   sprites_driver URL TOKEN [KEEPALIVE_MS [PING_MS DEAD_MS]]
  *
  * Lines in:   create NAME | prepare NAME | destroy NAME | list PREFIX | input BYTES | slow | run SHELL-LINE | true |
- *             signal NAME | bytes | close | quit
+ *             take NAME PARKING TAKER | signal NAME | bytes | close | quit
  *             `input` is what later commands get (bytes of a..p, over and over); `slow` pauses after each piece of output.
  * Lines out:  JSON objects: {"done": "create", "code", "retry_after_ms", "detail"}, {"found": name}, {"result": n} when a call
  *             returns anything but 0, {"lost": reason}, {"exit": code | null, "doubt", "reason", "stdout_bytes",
@@ -174,7 +174,7 @@ static int do_name(struct driver *driver, const char *word, const char *name)
 	if (strcmp(word, create) == 0)
 		return ops->create(self, name, on_done, create);
 	if (strcmp(word, prepare) == 0)
-		return ops->prepare(self, name, on_done, prepare);
+		return ops->prepare(self, name, (struct provider_fence){0}, on_done, prepare);
 	if (strcmp(word, destroy) == 0)
 		return ops->destroy(self, name, on_done, destroy);
 	if (strcmp(word, list) == 0)
@@ -185,11 +185,19 @@ static int do_name(struct driver *driver, const char *word, const char *name)
 	abort();
 }
 
+static int take(struct driver *driver, const char *name, struct provider_fence fence)
+{
+	static char wake[] = "wake";
+	close_sandbox(driver);
+	return driver->provider.ops->wake(driver->provider.self, name, fence, on_done, wake);
+}
+
 /* False at the end. */
 static bool run_line(struct driver *driver, const char *line)
 {
 	char word[32], name[128];
 	size_t number;
+	struct provider_fence fence;
 	if (strcmp(line, "quit") == 0) {
 		quit(driver);
 		return false;
@@ -198,6 +206,8 @@ static bool run_line(struct driver *driver, const char *line)
 		print_result(run(driver, (const char *const[]){"bash", "-lc", line + 4}, 3));
 	else if (strcmp(line, "true") == 0)
 		print_result(run(driver, (const char *const[]){"true"}, 1));
+	else if (sscanf(line, "take %127s %" SCNu64 " %" SCNx64, name, &fence.parking, &fence.taker) == 3)
+		print_result(take(driver, name, fence));
 	else if (sscanf(line, "input %zu", &number) == 1)
 		set_input(driver, number);
 	else if (strcmp(line, "slow") == 0)

@@ -12,7 +12,7 @@ HANDED, MADE = 25, 2000
 
 FLEET = ("total own warm ended instances created money closed limit window recovering list superseded "
          "hot_target leased waiting claims").split()
-MEMBER = "name state age idle owned tenant uses left exec".split()
+MEMBER = "name state age idle owned tenant uses left exec parked".split()
 EXISTING = {"preparing", "warm", "hot", "leased", "recycling", "quarantine"}
 
 
@@ -61,6 +61,7 @@ class Record:
     uses: int = 0
     exec: str = ""
     till: int = 0
+    parked: int = 0
 
     def text(self):
         return ":".join(str(getattr(self, field.name)) for field in dataclasses.fields(self))
@@ -111,6 +112,9 @@ class PoolModel:
         return True
 
     def put(self, name, record):
+        old = self.members.get(name)
+        if record.state == "warm" and not (old and old.state == "warm"):
+            record = dataclasses.replace(record, parked=max(self.now, record.parked + 1))
         self.members[name] = record
         self.strange.pop(name, None)
 
@@ -121,7 +125,8 @@ class PoolModel:
 
     def describe(self, name):
         r = self.members[name]
-        return [name, r.state, max(0, self.now - r.created), max(0, self.now - r.since), r.owned, r.tenant, r.uses, max(0, r.till - self.now), r.exec]
+        return [name, r.state, max(0, self.now - r.created), max(0, self.now - r.since), r.owned, r.tenant, r.uses, max(0, r.till - self.now), r.exec,
+                r.parked]
 
     def chosen(self, width):
         """Names in the script's answer, when they make one."""
@@ -249,7 +254,7 @@ class PoolModel:
             return "absent"
         since = record.since if record and record.state == state else self.now
         self.put(name, Record(state, me, self.turn, since, record.created if record else self.now - int(age), int(owned), tenant, int(uses), exec_id,
-                              self.now + int(lease) if int(lease) else 0))
+                              self.now + int(lease) if int(lease) else 0, record.parked if record else 0))
         return "ok"
 
     def note(self, *entries):

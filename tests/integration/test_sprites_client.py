@@ -12,7 +12,7 @@ import rig
 from line_driver import LineDriver
 from rig import PATIENCE, SLOWER, Emulator, until
 
-OK, GONE, RATE_LIMIT, CAPACITY, THROTTLED, UNAUTHORIZED, UNAVAILABLE, POLICY, INVALID = range(9)
+OK, GONE, RATE_LIMIT, CAPACITY, THROTTLED, UNAUTHORIZED, UNAVAILABLE, POLICY, TAKEN, INVALID = range(10)
 LOST = 2
 NEVER = 4294967295
 names = (f"sg-client-{number}" for number in itertools.count(1))
@@ -315,3 +315,20 @@ def test_refused_exec_was_not_started(start, between, emulator):
     emulator.view.fault("starting_503")
     end = driver.run("true")
     assert (end["exit"], end["doubt"]) == (None, "not_started")
+
+
+def test_of_two_takers_the_first_one_has_it(start):
+    """And who comes with a parking that is over, though nobody woke it after that one."""
+    first, second = start(), start()
+    name = first.prepared()
+
+    def take(driver, parking, taker):
+        driver.send("take", name, parking, taker)
+        return driver.next("done")["code"]
+    assert take(first, 1700, "abc") == OK
+    assert take(first, 1700, "abc") == OK, "once more after a lost answer"
+    assert [take(second, 1700, "abd"), take(second, 1699, "abd")] == [TAKEN, TAKEN]
+    assert first.run("echo mine")["head"] == "mine\n"
+    first.send("close")
+    assert take(second, 1800, "abd") == OK, "it was parked again since"
+    assert take(first, 1700, "abc") == TAKEN
