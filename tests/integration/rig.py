@@ -31,7 +31,7 @@ BINARY = TOP / "build" / PRESET / "spritegate"
 SLOWER = {"asan": 4, "tsan": 10}.get(PRESET, 1)
 LARGER = {"asan": 6, "tsan": 10}.get(PRESET, 1)
 
-PATIENCE = 20 * max(1, SLOWER // 2)
+PATIENCE = 60 * max(1, SLOWER // 2)
 # A loaded machine may stop any process for longer than the default of 40 ms; where that is the point tests say so.
 PATIENT_REDIS_MS = 1000
 QUICK = ("--create-delay", "50ms", "--wake-delay", "30ms", "--cold-wake-delay", "50ms", "--offline")
@@ -56,12 +56,26 @@ def median_ms(seconds):
     return statistics.median(seconds) * 1000
 
 
+START_MS = 2        # what starting a process takes on the machine that the bars were chosen on
+
+
+def slowness():
+    """How much slower this machine is at the moment than that one; at least 1."""
+    times = []
+    for _ in range(9):
+        began = time.monotonic()
+        subprocess.run(["true"], check=True)
+        times.append(time.monotonic() - began)
+    return max(1, median_ms(times) / START_MS)
+
+
 def check_median(measure, bar_ms, what, rounds=5, tries=4):
     """`measure()` gives seconds. The median of some rounds is below the bar; since a loaded machine only adds, a few tries are allowed."""
     tried = []
     for _ in range(tries):
+        factor = slowness()
         tried.append([measure() for _ in range(rounds)])
-        if median_ms(tried[-1]) <= bar_ms:
+        if median_ms(tried[-1]) <= bar_ms * max(factor, slowness()):
             return
     times = [[round(seconds * 1000) for seconds in one] for one in tried]
     raise AssertionError(f"{what} is above {bar_ms} ms: {times} ms")
@@ -131,7 +145,7 @@ class Part:
         def up():
             assert self.alive(), f"{self.name} ended while starting: {self.out[-1000:]}{self.log[-3000:]}"
             return probe()
-        until(up, f"{self.name} is ready", seconds=30 * max(1, SLOWER // 2), interval=0.01)
+        until(up, f"{self.name} is ready", interval=0.01)
 
 
 def clean_environment(more=None):
@@ -296,6 +310,11 @@ class Gateway:
             fields["command"] = command
         return Ran(self.exec(token=token, **fields))
 
+    def until_settled(self, token=None):
+        """What the commands of a token have used is booked: their answers do not wait for that."""
+        headers = {"Authorization": f"Bearer {token or self.token}"}
+        until(lambda: self.get("/-/agent/exec/quota", headers=headers).json()["concurrency"]["running"] == 0, "all is settled")
+
     def metrics(self):
         answer = self.admin_http.get("/metrics")
         assert answer.status_code == 200, f"/metrics: {answer.status_code} {answer.text[:500]}"
@@ -323,6 +342,10 @@ class Gateway:
             return self.health().status_code == 200
         except httpx.TransportError:
             return False
+
+    def connected(self):
+        """It serves, and each of its threads has reached Redis: from then on commands are not refused for that."""
+        return self.serves() and self.health().json()["redis"] == "up"
 
     def until_ready(self, seconds=PATIENCE):
         until(lambda: self.ready() and self.full(), lambda: f"the pool is full: {self.admin_http.get('/health/ready').text}", seconds)
@@ -379,7 +402,7 @@ class OwnGateway(Part, Gateway):
         Gateway.__init__(self, "http://" + env["SPRITEGATE_LISTEN"], "http://" + env["SPRITEGATE_ADMIN_LISTEN"], self.pid)
         self.instance = env["SPRITEGATE_INSTANCE"]
         if wait:
-            self.until_up(self.serves)
+            self.until_up(self.connected)
 
     def access_log(self):
         """Its lines so far, as objects."""
@@ -412,7 +435,7 @@ def mint(settings, **limits):
         if value is not None:
             argv += ["--" + name.replace("_", "-"), str(value)]
     made = subprocess.run(argv, env=clean_environment(settings), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=30, check=False)
+                          timeout=PATIENCE, check=False)
     assert made.returncode == 0, f"{argv[1:]}: exit {made.returncode}: {made.stdout}{made.stderr}"
     return json.loads(made.stdout)
 

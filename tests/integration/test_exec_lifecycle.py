@@ -1,6 +1,5 @@
 """A command after it was started: what is told of it, to whom and for how long, and how it is canceled."""
 import concurrent.futures
-import itertools
 import json
 import time
 import uuid
@@ -8,12 +7,12 @@ import uuid
 import pytest
 
 import answers
-from processes import running
+from processes import new_mark, running
 from rig import leases, until
 from streamed import NDJSON, Streamed
 from wire import Wire, exec_request
 
-marks = (f"31339.{i}" for i in itertools.count(1000))
+marks = iter(new_mark, None)
 HOUR_MS = 3_600_000
 
 

@@ -1,18 +1,17 @@
 """Answers that stream: output as it comes, whole characters, one result at the end whatever happens, no faster than the client reads."""
 import base64
-import itertools
 import json
 import time
 
 import pytest
 
 import answers
-from processes import running
+from processes import new_mark, running
 from rig import LARGER, SLOWER, check_median, leases, until
 from streamed import NDJSON, SSE, Streamed, objects_of
 
 MIB = 1024 * 1024
-marks = (f"31338.{i}" for i in itertools.count(1000))
+marks = iter(new_mark, None)
 both = pytest.mark.parametrize("kind", [NDJSON, SSE])
 
 

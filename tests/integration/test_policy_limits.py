@@ -8,7 +8,7 @@ import pytest
 
 import rig as rigs
 from answers import check_limits, dictionary_of_integers, list_of_strings, problem
-from processes import running
+from processes import go_on, new_mark, running
 from rig import until
 from wire import Wire, exec_request
 
@@ -25,41 +25,41 @@ def refused(response, policy):
 
 @pytest.mark.smoke
 def test_rate(stack):
-    """Three at once, then one every twenty seconds."""
-    token = stack.mint(rate="3/1m", burst=3)["token"]
+    """Three at once, then one every twenty minutes."""
+    token = stack.mint(rate="3/1h", burst=3)["token"]
     for left in (2, 1, 0):
         ran = stack.run("true", token=token)
         policies, state = check_limits(ran.headers)
-        assert policies["rate"]["q"] == 3 and policies["rate"]["w"] == 60 and policies["rate"]["sg-burst"] == 3, policies
+        assert policies["rate"]["q"] == 3 and policies["rate"]["w"] == 3600 and policies["rate"]["sg-burst"] == 3, policies
         assert state["rate"]["r"] == left, state
     answer = stack.exec(token=token, command="true")
     body = refused(answer, "rate")
-    assert 15 <= body["retry_after"] <= 25, body
+    assert 1000 <= body["retry_after"] <= 1500, body
     assert list_of_strings(answer.headers["RateLimit"])["rate"]["r"] == 0
 
 
 def test_rate_comes_back(stack):
-    token = stack.mint(rate="60/1m", burst=1)["token"]
+    token = stack.mint(rate="12/1m", burst=1)["token"]
     assert stack.run("echo 1", token=token).stdout == "1\n"
     wait = refused(stack.exec(token=token, command="true"), "rate")["retry_after"]
-    assert wait == 1
+    assert wait <= 5
     time.sleep(wait)
     assert stack.run("echo 2", token=token).stdout == "2\n"
 
 
 def test_refusals_take_nothing(stack):
     """Whoever is refused by one limit has not used up another one."""
-    token = stack.mint(rate="2/1h", burst=2, conc=1)["token"]
+    token, mark = stack.mint(rate="2/1h", burst=2, conc=1)["token"], new_mark()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        busy = pool.submit(stack.run, "sleep 2; echo busy", token=token)
-        until(lambda: stack.redis.zcard("sg:{g}:c:" + token[4:20]) == 1, "the token is busy")
+        busy = pool.submit(stack.run, f"sleep {mark}; echo busy", token=token, timeout_seconds=200)
+        until(lambda: running(mark), "the token is busy")
         for _ in range(5):
             assert refused(stack.exec(token=token, command="true"), "concurrency")["violated-policies"] == ["concurrency"]
+        go_on(mark)
         first = busy.result()
-    left = list_of_strings(first.headers["RateLimit"])["rate"]["r"]
-    assert left in (0, 1)
-    if left:
-        assert stack.run("true", token=token).exit_code == 0, "a refusal took from the rate"
+    assert left_of(first) == 1
+    stack.until_settled(token)
+    assert stack.run("true", token=token).exit_code == 0, "a refusal took from the rate"
     refused(stack.exec(token=token, command="true"), "rate")
 
 
@@ -76,22 +76,26 @@ def test_too_much_input_takes_nothing(stack):
         assert body["limit_bytes"] == 1024, body
         check_limits(answer.headers)
         assert left_of(answer) == 2
-    assert stack.redis.zcard("sg:{g}:c:" + token[4:20]) == 0
+    stack.until_settled(token)
     assert left_of(stack.exec(token=token, command="true")) == 1
 
 
 def test_leaving_while_waiting_for_a_sandbox_takes_nothing(rig, stack):
     """Nothing has run: rate and budget are as before."""
-    gateway = rig.gateway(emulator=rig.emulator("--create-delay", "1s"), pool_hot=0, pool_max=1,
+    gateway = rig.gateway(emulator=rig.emulator(), pool_hot=0, pool_max=1, pool_wait_seconds=120,
                           token={"rate": "1/1h", "burst": 1, "conc": 1, "budget": "100s/day", "actor_rate": "1/1h", "actor_burst": 1,
                                  "actor": "leaves"})
-    for _ in range(2):
-        with Wire(gateway.port) as wire:
-            wire.send(exec_request(gateway.token, b'{"command": "true"}'))
-            until(lambda: gateway.metrics().get("spritegate_exec_running") == 1, "the command waits")
-        until(lambda: gateway.metrics().get("spritegate_exec_running") == 0, "the command is canceled")
-        until(lambda: not stack.redis.zcard(f"sg:{{g}}:c:{gateway.kid}"), "its lease is given back")
-    assert gateway.metrics().get("spritegate_exec_sandbox_seconds_total") == 0
+    mark = new_mark()
+    with Wire(gateway.port) as busy:
+        busy.send(exec_request(stack.token, json.dumps({"command": f"sleep {mark}", "timeout_seconds": 200}).encode()))
+        until(lambda: running(mark), "another command has the only sandbox")
+        for _ in range(2):
+            with Wire(gateway.port) as wire:
+                wire.send(exec_request(gateway.token, b'{"command": "true"}'))
+                until(lambda: gateway.metrics().get("spritegate_exec_running") == 2, "the command waits")
+            until(lambda: gateway.metrics().get("spritegate_exec_running") == 1, "the command is canceled")
+            until(lambda: not stack.redis.zcard(f"sg:{{g}}:c:{gateway.kid}"), "its lease is given back")
+        assert gateway.metrics().get("spritegate_exec_sandbox_seconds_total") == 0
     answer = gateway.run("true").headers
     assert dictionary_of_integers(answer["Exec-Budget"])["used"] == 0, answer
     problem(gateway.exec(command="true"), 429, "quota-exceeded")
@@ -100,8 +104,9 @@ def test_leaving_while_waiting_for_a_sandbox_takes_nothing(rig, stack):
 def test_leaving_a_command_that_runs_is_no_refund(rig, stack):
     gateway = rig.gateway(pool_hot=0, token={"rate": "1/1h", "burst": 1})
     with Wire(gateway.port) as wire:
-        wire.send(exec_request(gateway.token, b'{"command": "sleep 31337.77"}'))
-        until(lambda: running("31337.77"), "the command runs")
+        mark = new_mark()
+        wire.send(exec_request(gateway.token, json.dumps({"command": f"sleep {mark}", "timeout_seconds": 200}).encode()))
+        until(lambda: running(mark), "the command runs")
     until(lambda: not stack.redis.zcard(f"sg:{{g}}:c:{gateway.kid}"), "its lease is given back")
     problem(gateway.exec(command="true"), 429, "quota-exceeded")
 
@@ -158,46 +163,50 @@ def test_rate_counts_on_all_gateways(rig, stack):
 
 @pytest.mark.smoke
 def test_concurrency(stack):
-    token = stack.mint(conc=2)["token"]
+    token, mark = stack.mint(conc=2)["token"], new_mark()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        busy = [pool.submit(stack.run, "sleep 1.5; echo x", token=token) for _ in range(2)]
-        lease = "sg:{g}:c:" + token[4:20]
-        until(lambda: stack.redis.zcard(lease) == 2, "both are running")
+        busy = [pool.submit(stack.run, f"sleep {mark}; echo x", token=token, timeout_seconds=200) for _ in range(2)]
+        until(lambda: len(running(mark)) == 2, "both are running")
         answer = stack.exec(token=token, command="true")
         body = refused(answer, "concurrency")
         assert body["violated-policies"] == ["concurrency"], body
         state = list_of_strings(answer.headers["RateLimit"])
         assert state["concurrency"] == {"r": 0}, state
         assert list_of_strings(answer.headers["RateLimit-Policy"])["concurrency"] == {"q": 2, "qu": "concurrent-requests"}
+        go_on(mark, 2)
         assert [one.result().stdout for one in busy] == ["x\n", "x\n"]
+    stack.until_settled(token)
     assert stack.run("echo free", token=token).stdout == "free\n"
 
 
 def test_concurrency_is_exact(stack):
     """Of many at the same moment no more than allowed run."""
-    token = stack.mint(conc=3)["token"]
-    lease = "sg:{g}:c:" + token[4:20]
-    most = 0
+    token, mark = stack.mint(conc=3)["token"], new_mark()
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
-        asked = [pool.submit(stack.exec, token=token, command="sleep 1") for _ in range(20)]
-        while not all(one.done() for one in asked):
-            most = max(most, stack.redis.zcard(lease))
-            time.sleep(0.01)
+        asked = [pool.submit(stack.exec, token=token, command=f"sleep {mark}", timeout_seconds=200) for _ in range(20)]
+        until(lambda: sum(one.done() for one in asked) >= 17, "all but three are refused")
+        assert stack.redis.zcard("sg:{g}:c:" + token[4:20]) == 3
+        go_on(mark, 3)
         statuses = [one.result().status_code for one in asked]
     assert statuses.count(200) == 3 and statuses.count(429) == 17, statuses
-    assert most == 3, f"{most} leases at once"
 
 
 # -- budget, run time, output ---------------------------------------------------
 
-def test_budget(stack):
+def test_budget(rig, stack):
     """Sandbox time per day is reserved before and settled after: what was not used comes back."""
     token = stack.mint(budget="10s/day", max_run="4s")["token"]
     ran = stack.run("true", token=token, timeout_seconds=4)
     budget = dictionary_of_integers(ran.headers["Exec-Budget"])
     assert budget["limit"] == 10_000 and 0 < budget["reset"] <= 86_400, budget
+    stack.until_settled(token)
+    emulator = rig.emulator()
+    emulator.view.fault("create_500")
+    gateway = rig.gateway(emulator=emulator, pool_hot=0, pool_wait_seconds=120)     # which has no sandbox for what is admitted
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(stack.exec, token=token, command="sleep 1", timeout_seconds=4) for _ in range(4)]
+        asked = [pool.submit(gateway.exec, token=token, command="true", timeout_seconds=4) for _ in range(4)]
+        until(lambda: sum(one.done() for one in asked) >= 2, "two are refused")
+        emulator.view.clear_faults()
         answers = [one.result() for one in asked]
     assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429], "10 s hold two reservations of 4 s"
     for answer in answers:
@@ -206,13 +215,15 @@ def test_budget(stack):
             held = dictionary_of_integers(answer.headers["Exec-Budget"])
             assert held["held"] >= 8000, held
             assert body["budget"]["limit"] == 10_000, "the body tells no budget"
+    stack.until_settled(token)
     budget = dictionary_of_integers(stack.run("true", token=token, timeout_seconds=1).headers["Exec-Budget"])
-    assert budget["used"] < 6000, f"more is charged than was used: {budget}"
+    assert budget["used"] < 6000 and budget["held"] < 8000, f"more is charged than was used: {budget}"
 
 
 def test_budget_that_is_used_up(stack):
     token = stack.mint(budget="2s/day", max_run="2s")["token"]
-    assert stack.run("sleep 1.2", token=token).outcome == "exited"
+    assert stack.run("sleep 1.2", token=token).outcome in ("exited", "timed_out")
+    stack.until_settled(token)
     answer = stack.exec(token=token, command="sleep 1", timeout_seconds=1)
     body = refused(answer, "budget")
     assert body["violated-policies"] == ["budget"]
@@ -226,7 +237,7 @@ def test_longest_run(stack):
     token = stack.mint(max_run="1s")["token"]
     ran = stack.run("echo x; sleep 30", token=token, timeout_seconds=30)
     assert (ran.outcome, ran.stdout) == ("timed_out", "x\n")
-    assert ran.duration_ms < 6000 * rigs.SLOWER
+    assert ran.duration_ms < 20_000 * rigs.SLOWER
     assert stack.run("sleep 30", token=token).outcome == "timed_out", "the default of 30 s is above the token's 1 s"
 
 
@@ -310,6 +321,7 @@ def test_output_per_day(stack):
     assert (budget["out_limit"], budget["out_used"], budget["out_held"]) == (10_240, 0, 4096), budget
     used = []
     for _ in range(4):
+        stack.until_settled(token)
         answer = stack.exec(token=token, command="head -c 5000 /dev/zero")
         used.append(dictionary_of_integers(answer.headers["Exec-Budget"])["out_used"])
         if answer.status_code != 200:
@@ -363,7 +375,7 @@ def test_rotation_without_a_gap(stack):
 # -- end of a token -------------------------------------------------------------
 
 def cli(stack, *words, noun="token"):
-    done = subprocess.run([rigs.BINARY, noun, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False,
+    done = subprocess.run([rigs.BINARY, noun, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=rigs.PATIENCE, check=False,
                           env=rigs.clean_environment({"SPRITEGATE_PEPPER": stack.pepper, "SPRITEGATE_REDIS_URL": stack.redis_url}))
     assert done.returncode == 0, f"{words}: {done.stderr}"
     return done.stdout
@@ -405,6 +417,7 @@ def test_redis_holds_no_secret(stack):
 def test_show_and_list(stack):
     minted = stack.mint(actor="Somebody", rate="7/1m", burst=3, conc=2, budget="1h/day", max_run="30s", max_out="1MiB", cmd="ls")
     stack.run(argv=["ls"], token=minted["token"])
+    stack.until_settled(minted["token"])
     shown = json.loads(cli(stack, "show", minted["kid"], "--json"))
     assert (shown["actor"], shown["status"], shown["rate"], shown["burst"], shown["concurrency"]) == ("Somebody", "active", 7, 3, 2), shown
     assert shown["usage"]["commands"] == 1 and shown["usage"]["running"] == 0, shown
@@ -428,7 +441,7 @@ def test_limits_are_told_with_every_answer_of_a_known_token(stack):
 
 
 def test_retry_after_is_never_before_the_window(stack):
-    token = stack.mint(rate="1/10s", burst=1)["token"]
+    token = stack.mint(rate="1/10m", burst=1)["token"]
     stack.run("true", token=token)
     answer = stack.exec(token=token, command="true")
     refused(answer, "rate")

@@ -40,6 +40,10 @@ class Driver(LineDriver):
         self.send("run", line)
         return self.next("exit")
 
+    def printed(self):
+        self.send("bytes")
+        return self.next("bytes")["bytes"]
+
     def sockets(self):
         """Statuses of the handshakes so far."""
         return [line["socket"] for line in self.seen if "socket" in line]
@@ -180,8 +184,10 @@ def test_signals(start, between, answer, signal, code, length):
     driver.prepared()
     driver.send("input", length)
     mark = f"98{next(rig.numbers):05d}"
-    driver.send("run", f"exec sleep {mark}")
+    driver.send("run", f"echo; exec sleep {mark}")
     until(lambda: processes.running(mark), "the command runs")
+    # Before its session is known a signal has to wait behind the input; output comes after that.
+    until(driver.printed, "something was printed")
     driver.send("signal", signal)
     assert driver.next("exit")["exit"] == code
     assert not processes.running(mark)

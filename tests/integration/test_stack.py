@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from rig import PRESET, QUICK, TOP, Gateway, Sprites, clean_environment, free_port, redis, until
+from rig import PATIENT_REDIS_MS, PRESET, QUICK, TOP, Gateway, Sprites, clean_environment, free_port, redis, until
 
 PARTS = {"gateway", "datasette", "sprites", "redis"}
 
@@ -21,7 +21,8 @@ class Deploy:
 
     def __init__(self, folder):
         self.folder = folder
-        self.env = clean_environment({"SG_STATE": str(folder), "SG_PRESET": PRESET, "SG_EMULATOR_ARGS": " ".join(QUICK)})
+        self.env = clean_environment({"SG_STATE": str(folder), "SG_PRESET": PRESET, "SG_EMULATOR_ARGS": " ".join(QUICK),
+                                      "SPRITEGATE_REDIS_TIMEOUT_MS": str(PATIENT_REDIS_MS)})
         for name in [name for name in self.env if name.startswith("SG_") and name.endswith("_PORT")]:
             del self.env[name]
 
@@ -208,7 +209,7 @@ def test_one_more_gateway(stack):
                                env={**stack.env, "SPRITEGATE_LISTEN": f"127.0.0.1:{listen}", "SPRITEGATE_ADMIN_LISTEN": f"127.0.0.1:{admin}"})
     try:
         other = Gateway(f"http://127.0.0.1:{listen}", f"http://127.0.0.1:{admin}", process.pid, stack.token)
-        until(other.serves, "the second gateway serves")
+        until(other.connected, "the second gateway serves")
         assert other.run("echo other").stdout == "other\n"
         assert stack.run("echo first").stdout == "first\n"
         process.send_signal(signal.SIGTERM)
