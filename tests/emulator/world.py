@@ -15,6 +15,7 @@ from sprite import Sprite
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 STARTS = 200_000        # exec ids remembered
+LOOK_FOR_CAPACITY = 0.05
 
 
 class World:
@@ -66,7 +67,8 @@ class World:
                 raise errors.creation_limited(*(self.settings.create_limit or (10, 60)), fault["retry_after_seconds"])
             self.check_free(name)
             if self.settings.running_limit_on in ("create", "both"):
-                self.limits.admit_running(self.running())
+                await self.admit_running(body.get("wait_for_capacity"))
+                self.check_free(name)       # it may have waited
             self.limits.admit_creation()
         except errors.Refusal as refusal:
             self.creates_refused += refusal.status == 429
@@ -87,6 +89,15 @@ class World:
         if failure:
             raise errors.Refusal(500, {"error": "failed to create sprite"})
         return sprite
+
+    async def admit_running(self, waits):
+        while True:
+            try:
+                return self.limits.admit_running(self.running())
+            except errors.Refusal:
+                if not waits:
+                    raise
+            await asyncio.sleep(LOOK_FOR_CAPACITY)
 
     def check_free(self, name):
         if name in self.sprites or name in self.creating:

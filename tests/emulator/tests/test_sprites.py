@@ -339,6 +339,18 @@ async def test_the_running_limit_refuses_creations_too():
             assert (refused.status, refused.json["error"]) == (429, "concurrent_sprite_limit_exceeded")
 
 
+async def test_a_creation_may_wait_for_capacity():
+    with Emulator("--running-limit", "1") as emulator:
+        async with emulator.client() as client:
+            first = await client.create()
+            await client.run(first, "true")
+            waiting = asyncio.ensure_future(client.call("POST", "/v1/sprites", json={"name": "more", "wait_for_capacity": True}))
+            refused = await client.call("POST", "/v1/sprites", json={"name": "other", "wait_for_capacity": False})
+            assert refused.status == 429
+            await client.call("DELETE", f"/v1/sprites/{first}")
+            assert (await waiting).status == 201
+
+
 async def test_a_long_url_is_refused(emulator):
     async with emulator.client() as client:
         name = await client.create()
