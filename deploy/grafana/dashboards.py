@@ -146,6 +146,7 @@ COMMANDS = [
 
 STACKED = {"Decisions", "Sprites", "Requests", "Ended", "By status"}
 WIDTH, HEIGHT = 8, 8
+ABREAST = 24 // WIDTH
 
 
 def panel(number, title, unit, description, queries, x, y):
@@ -175,9 +176,9 @@ def dashboard(uid, title, rows):
         panels.append({"id": number, "type": "row", "title": row, "collapsed": False, "panels": [], "gridPos": {"h": 1, "w": 24, "x": 0, "y": y}})
         number, y = number + 1, y + 1
         for i, one in enumerate(content):
-            panels.append(panel(number, *one, x=i * WIDTH, y=y))
+            panels.append(panel(number, *one, x=i % ABREAST * WIDTH, y=y + i // ABREAST * HEIGHT))
             number += 1
-        y += HEIGHT
+        y += -(-len(content) // ABREAST) * HEIGHT
     return {
         "uid": uid, "title": title, "tags": ["spritegate"], "schemaVersion": 39, "version": 1, "editable": True, "timezone": "browser",
         "refresh": "30s", "time": {"from": "now-3h", "to": "now"}, "panels": panels,
