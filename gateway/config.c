@@ -11,6 +11,7 @@ enum setting_type { TEXT, SECRET, NUMBER, BYTES, SIZE, SECONDS };
 #define POOL_NAME_MAX 40
 #define FOR_SERVE     1U
 #define FOR_TOKEN     2U
+#define LIVE          4U
 
 struct setting {
 	const char *name;
@@ -18,7 +19,7 @@ struct setting {
 	size_t offset;
 	const char *initial; /* as it would be written; NULL = none */
 	uint64_t min, max;   /* of the value (ms for SECONDS); of the length for TEXT and SECRET */
-	unsigned required;   /* FOR_… bits */
+	unsigned flags;      /* FOR_…: who cannot do without; LIVE: may change while the gateway serves */
 	const char *help;
 };
 
@@ -48,16 +49,16 @@ static const struct setting settings[] = {
 	 "Networks (CIDR, comma-separated) whose X-Forwarded-For and X-Forwarded-Proto are believed. Empty = nobody."},
 	{"max_head_bytes", BYTES, AT(max_head_bytes), "32KiB", 4 * KIB, 128 * KIB, 0,
 	 "Largest request head, target included; an answer's may be twice as large, and 64 KiB. Larger costs memory and time on every request."},
-	{"max_body_bytes", BYTES, AT(max_body_bytes), "128MiB", 0, 16 * GIB, 0, "Largest body of a proxied request."},
-	{"datasette_timeout_seconds", SECONDS, AT(datasette_timeout_ms), "60", 1000, HOUR_MS, 0,
+	{"max_body_bytes", BYTES, AT(max_body_bytes), "128MiB", 0, 16 * GIB, LIVE, "Largest body of a proxied request."},
+	{"datasette_timeout_seconds", SECONDS, AT(datasette_timeout_ms), "60", 1000, HOUR_MS, LIVE,
 	 "Longest wait for the beginning of Datasette's answer, and longest silence within it (of event streams: at least 15 minutes)."},
 	{"client_idle_seconds", NUMBER, AT(client_idle_seconds), "75", 1, 3600, 0,
 	 "Longest time that a client's connection stays open between two requests, or without taking any of its answer."},
-	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, 0, "Largest body of POST /-/agent/exec."},
+	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, LIVE, "Largest body of POST /-/agent/exec."},
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
-	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, 0,
+	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, LIVE,
 	 "Running Sprites kept ready by this instance, at most `pool_max`; `auto`: as many as the demand is worth."},
-	{"pool_warm", SIZE, AT(pool_warm), "0", 0, 1000, 0,
+	{"pool_warm", SIZE, AT(pool_warm), "0", 0, 1000, LIVE,
 	 "Paused Sprites kept ready, by this instance or in the shared pool; `auto`: as many as the demand and its bursts need."},
 	{"pool_max", NUMBER, AT(pool_max), "10", 1, 1000, 0,
 	 "Most Sprites that exist or are being created, of this instance or in the shared pool."},
@@ -75,10 +76,10 @@ static const struct setting settings[] = {
 	 "Name of the pool that is shared: a-z, 0-9 and hyphens. Default: FLY_APP_NAME, else spritegate."},
 	{"pool_wait_seconds", NUMBER, AT(pool_wait_seconds), "10", 0, 120, 0, "Longest wait of a command for a Sprite."},
 	{"cache_bytes", BYTES, AT(cache_bytes), "0", 0, 0, 0, "Response cache. Only 0 (off) is supported yet."},
-	{"exec_timeout_seconds", SECONDS, AT(exec_timeout_ms), "30", 1, HOUR_MS, 0,
+	{"exec_timeout_seconds", SECONDS, AT(exec_timeout_ms), "30", 1, HOUR_MS, LIVE,
 	 "Wall time of a command that asks for none, at most `exec_max_timeout_seconds`."},
-	{"exec_max_timeout_seconds", SECONDS, AT(exec_max_timeout_ms), "300", 1, HOUR_MS, 0, "Longest `timeout_seconds` of a command."},
-	{"exec_max_output_bytes", BYTES, AT(exec_max_output_bytes), "64MiB", 1, GIB, 0, "Ceiling of every `max_output_bytes`."},
+	{"exec_max_timeout_seconds", SECONDS, AT(exec_max_timeout_ms), "300", 1, HOUR_MS, LIVE, "Longest `timeout_seconds` of a command."},
+	{"exec_max_output_bytes", BYTES, AT(exec_max_output_bytes), "64MiB", 1, GIB, LIVE, "Ceiling of every `max_output_bytes`."},
 	{"exec_verify_bytes", BYTES, AT(exec_verify_bytes), "256KiB", 0, GIB, 0,
 	 "Output is compared with its record in the Sprite from so many bytes of a stream on, and whenever fewer arrived than the command "
 	 "wrote; 0 = no record is kept."},
@@ -86,13 +87,13 @@ static const struct setting settings[] = {
 	 "What a command ended with is kept in Redis for an hour up to this size, larger ones without their output; 0 = not at all."},
 	{"wrong_token_burst", NUMBER, AT(wrong_token_burst), "20", 0, 10000, 0,
 	 "Requests with a wrong token that one address may make at once and per worker before it gets 429; 5 a minute come back. 0 = no limit."},
-	{"drain_seconds", NUMBER, AT(drain_seconds), "55", 0, 600, 0, "Longest time from the first SIGTERM to the exit."},
-	{"drain_accept_seconds", NUMBER, AT(drain_accept_seconds), "2", 0, 600, 0,
+	{"drain_seconds", NUMBER, AT(drain_seconds), "55", 0, 600, LIVE, "Longest time from the first SIGTERM to the exit."},
+	{"drain_accept_seconds", NUMBER, AT(drain_accept_seconds), "2", 0, 600, LIVE,
 	 "So long after the first SIGTERM connections are still accepted, while the health page says 503: what a load balancer needs to notice."},
 	{"access_log", TEXT, AT(access_log), "stdout", 1, 1024, 0, "`stdout`, `stderr`, `off` or a file, which SIGHUP opens anew."},
 	{"audit_log", TEXT, AT(audit_log), "off", 1, 1024, 0,
 	 "A record of every decision on a command and of every run: `stdout`, `stderr`, `off` or a file, which SIGHUP opens anew."},
-	{"audit_commands", NUMBER, AT(audit_commands), "0", 0, 1, 0,
+	{"audit_commands", NUMBER, AT(audit_commands), "0", 0, 1, LIVE,
 	 "1: audit records hold the commands themselves, not only their digests."},
 	{"audit_table", TEXT, AT(audit_table), "", 0, 129, 0,
 	 "DATABASE/TABLE of this Datasette into which audit records are written as well, in batches. Empty = none. Needs `audit_token`."},
@@ -388,7 +389,7 @@ static int check_required(const struct config *config, unsigned use, struct buf 
 		const struct setting *s = &settings[i];
 		char variable[64];
 		variable_name(s, variable);
-		if ((s->required & use) && s->type == SECRET && !secret_at(config, s)->len)
+		if ((s->flags & use) && s->type == SECRET && !secret_at(config, s)->len)
 			r = buf_printf(faults, "%s: required, set %s\n", s->name, variable);
 	}
 	return r;
@@ -451,6 +452,24 @@ int config_load(struct config *config, const char *file, enum config_use use, st
 	return faults->len ? -EINVAL : 0;
 }
 
+static bool is_same(const struct config *a, const struct config *b, const struct setting *s)
+{
+	if (s->type == SECRET)
+		return secret_equal(secret_at(a, s), secret_peek(secret_at(b, s)));
+	if (s->type == TEXT)
+		return slice_equal(slice_str(*text_at(a, s)), slice_str(*text_at(b, s)));
+	return *number_at(a, s) == *number_at(b, s);
+}
+
+int config_compare(const struct config *a, const struct config *b, enum config_reach reach, struct buf *names)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++)
+		if (!is_same(a, b, &settings[i]) && !(settings[i].flags & LIVE) == (reach == CONFIG_FIXED))
+			r = buf_printf(names, "%s%s", names->len ? ", " : "", settings[i].name);
+	return r;
+}
+
 int config_document(struct buf *out)
 {
 	static const char *const types[] = {"text", "secret", "integer", "bytes", "integer or `auto`", "seconds"};
@@ -460,19 +479,20 @@ int config_document(struct buf *out)
 		      "`SPRITEGATE_` and in lower case, a line `name = value` of the file given with `--config`. The environment wins.\n"
 		      "Bytes are an integer or end in `KiB`, `MiB`, `GiB`; seconds may have up to three decimals.\n"
 		      "A default that is above a ceiling you have set is lowered to it; two values you have set must fit together.\n"
-		      "`spritegate check-config` shows the values in force.\n\n"
+		      "`spritegate check-config` shows the values in force. SIGHUP reads the file anew: settings marked Live change at once, for what\n"
+		      "begins then; others that differ are named in the log and wait for a restart, and a fault anywhere changes nothing.\n\n"
 		      "| Variable | Type | Default | Allowed | Meaning |\n|---|---|---|---|---|\n"));
 	for (size_t i = 0; r == 0 && i < ARRAY_LEN(settings); i++) {
 		const struct setting *s = &settings[i];
 		char variable[64];
 		variable_name(s, variable);
-		r = buf_printf(out, "| `%s` | %s | %s%s%s | %s to %s%s | %s |\n", variable, types[s->type],
+		r = buf_printf(out, "| `%s` | %s | %s%s%s | %s to %s%s | %s%s |\n", variable, types[s->type],
 			       s->initial && *s->initial ? "`" : "",
-			       s->initial && *s->initial ? s->initial
-			       : s->required             ? "required"
-							 : "–",
+			       s->initial && *s->initial            ? s->initial
+			       : s->flags & (FOR_SERVE | FOR_TOKEN) ? "required"
+								    : "–",
 			       s->initial && *s->initial ? "`" : "", write_number(s->type, s->min).text, write_number(s->type, s->max).text,
-			       s->type == TEXT || s->type == SECRET ? " characters" : "", s->help);
+			       s->type == TEXT || s->type == SECRET ? " characters" : "", s->help, s->flags & LIVE ? " Live." : "");
 	}
 	return r;
 }
@@ -505,11 +525,13 @@ static int put_mdoc_setting(struct buf *out, const struct setting *s)
 	int r = buf_printf(out, ".It Ic %s Pq Ev %s\n\\&", s->name, variable);
 	if (r == 0)
 		r = put_mdoc(out, s->help);
+	if (r == 0 && (s->flags & LIVE))
+		r = buf_append(out, SLICE("SIGHUP reads it anew.\n"));
 	if (r == 0 && s->type == SECRET)
 		r = buf_append(out, SLICE("A secret.\n"));
 	if (r == 0 && s->initial && *s->initial)
 		r = buf_printf(out, "Default:\n.Ql %s .\n", s->initial);
-	else if (r == 0 && s->required)
+	else if (r == 0 && (s->flags & (FOR_SERVE | FOR_TOKEN)))
 		r = buf_append(out, SLICE("Required.\n"));
 	const char *unit = s->type == TEXT || s->type == SECRET ? " characters" : s->type == BYTES ? " bytes" : "";
 	return r < 0 ? r

@@ -73,6 +73,10 @@ void config_deinit(struct config *config);
 /* Reads `file` (NULL = none), then the environment. 0; -EINVAL with one line per fault in `faults`; -ENOMEM. */
 MUST_CHECK int config_load(struct config *config, const char *file, enum config_use use, struct buf *faults);
 
+/* The names of the settings that differ: of those that may change while the gateway serves, or of the others. Results: those of buf. */
+enum config_reach { CONFIG_LIVE, CONFIG_FIXED };
+MUST_CHECK int config_compare(const struct config *a, const struct config *b, enum config_reach reach, struct buf *names);
+
 /* The table as Markdown (docs/CONFIG.md is its output). */
 MUST_CHECK int config_document(struct buf *out);
 

@@ -224,8 +224,9 @@ int doctor(const struct config *config, bool json)
 		{"redis", examine_redis, 0, -1}, {"sprites", examine_sprites, 0, -1}, {"datasette", examine_datasette, 0, -1}};
 	struct report report = {.json = json, .text = BUF_MAX(64 * 1024)};
 	int started[ARRAY_LEN(exams)];
-	if (serve_check(config) < 0)
-		return doctor_settings_failed(SLICE("a gateway cannot start with them: standard error says why\n"), json);
+	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(64 * 1024);
+	if (serve_check(config, &faults) < 0)
+		return doctor_settings_failed(buf_peek(&faults), json);
 	fflush(stdout);
 	for (size_t i = 0; i < ARRAY_LEN(exams); i++)
 		started[i] = start(&exams[i], config);

@@ -53,6 +53,8 @@ static int load(struct config *config, const char *file, enum config_use use)
 {
 	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(64 * 1024);
 	int r = config_load(config, file, use, &faults);
+	if (r == 0 && use == CONFIG_SERVE)
+		r = serve_check(config, &faults);
 	if (r == 0)
 		return 0;
 	if (faults.len)
@@ -78,7 +80,7 @@ static int command_serve(int argc, char **argv)
 	if (read_options(argc, argv, &file) < 0 || load(&config, file, CONFIG_SERVE) < 0)
 		return EXIT_USAGE;
 	static const struct metrics_build identity = {.version = SPRITEGATE_VERSION, .revision = SPRITEGATE_REVISION};
-	return serve(&config, &identity);
+	return serve(&config, file, &identity);
 }
 
 static int command_check(int argc, char **argv)
@@ -92,7 +94,7 @@ static int command_check(int argc, char **argv)
 	if (config_print(&config, &text) < 0)
 		return EXIT_FAILURE;
 	printf("%.*s", SLICE_FMT(buf_peek(&text)));
-	return serve_check(&config) < 0 ? EXIT_USAGE : EXIT_SUCCESS;
+	return EXIT_SUCCESS;
 }
 
 static int command_doctor(int argc, char **argv)

@@ -2,9 +2,11 @@
 
 #include "gateway/admin.h"
 #include "gateway/audit_table.h"
+#include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/exec/agent.h"
 #include "gateway/http/listener.h"
+#include "gateway/reload.h"
 #include "gateway/sprites/sprites_provider.h"
 #include "gateway/telemetry/process.h"
 #include "gateway/worker.h"
@@ -33,6 +35,8 @@ struct worker_slot {
 
 struct gateway {
 	const struct config *config;
+	const char *file;
+	const struct config *live; /* the settings read last: of these the live ones are in force */
 	uv_loop_t loop;
 	struct mailbox mailbox;
 	uv_signal_t signals[2], reopen;
@@ -146,13 +150,13 @@ static void on_drain_deadline(uv_timer_t *timer)
 
 static uint64_t drain_ms(const struct gateway *gateway)
 {
-	uint64_t all = gateway->config->drain_seconds * 1000;
+	uint64_t all = gateway->live->drain_seconds * 1000;
 	return all > STOP_RESERVE_MS ? all - STOP_RESERVE_MS : all / 2;
 }
 
 static uint64_t accept_ms(const struct gateway *gateway)
 {
-	const struct config *config = gateway->config;
+	const struct config *config = gateway->live;
 	return 1000 * (config->drain_accept_seconds < config->drain_seconds ? config->drain_accept_seconds : config->drain_seconds);
 }
 
@@ -161,7 +165,7 @@ static void on_accepted_long_enough(uv_timer_t *timer)
 	struct gateway *gateway = timer->data;
 	for (unsigned i = 0; i < gateway->workers; i++)
 		worker_quiesce(gateway->slots[i].worker);
-	uv_timer_start(timer, on_drain_deadline, gateway->config->drain_seconds * 1000 - accept_ms(gateway), 0);
+	uv_timer_start(timer, on_drain_deadline, gateway->live->drain_seconds * 1000 - accept_ms(gateway), 0);
 }
 
 static void begin_drain(struct gateway *gateway)
@@ -187,7 +191,41 @@ static void on_signal(uv_signal_t *signal, int number UNUSED)
 	stop_workers(gateway);
 }
 
-/* Log rotation has moved the files away. */
+static size_t pool_size(uint64_t size)
+{
+	return size == CONFIG_AUTO ? SIZING_AUTO : (size_t)size;
+}
+
+static void apply(struct gateway *gateway, const struct config *fresh)
+{
+	for (unsigned i = 0; i < gateway->workers; i++)
+		if (gateway->slots[i].worker && !worker_reload(gateway->slots[i].worker, fresh))
+			log_error("reload: out of memory, a worker has its old limits");
+	exec_agent_resize(gateway->agent, pool_size(fresh->pool_hot), pool_size(fresh->pool_warm));
+}
+
+static void note_reload(struct gateway *gateway, bool ok)
+{
+	struct metrics_shard *shard = gateway->meters.shard;
+	metrics_set(shard, METRIC_RELOAD_OK, METRICS_NONE, ok);
+	if (ok)
+		metrics_set(shard, METRIC_RELOAD_SECONDS, METRICS_NONE, clock_wall_ms() * 1000);
+}
+
+static void reload(struct gateway *gateway)
+{
+	if (!gateway->file || gateway->draining)
+		return;
+	struct config *fresh = reload_read(gateway->file, gateway->config, gateway->live);
+	note_reload(gateway, fresh != NULL);
+	if (!fresh)
+		return;
+	apply(gateway, fresh);
+	reload_free(gateway->live, gateway->config);
+	gateway->live = fresh;
+}
+
+/* Log rotation has moved the files away, or the settings have changed. */
 static void on_reopen(uv_signal_t *signal, int number UNUSED)
 {
 	struct gateway *gateway = signal->data;
@@ -196,6 +234,7 @@ static void on_reopen(uv_signal_t *signal, int number UNUSED)
 		log_error("access_log: cannot be opened anew, the old file is kept: %s", strerror(-r));
 	audit_reopen(gateway->audit);
 	log_info("log files are opened anew");
+	reload(gateway);
 }
 
 static void on_message(void *ctx, struct mailbox_item *item)
@@ -286,125 +325,6 @@ static struct exec_agent *agent_of(void *ctx)
 	return gateway->agent;
 }
 
-/* What the parsers of other modules say about the settings. */
-
-static int check_listener(const char *name, const char *where)
-{
-	struct listener_address address;
-	char error[LISTENER_ERROR_LEN];
-	return listener_parse(slice_str(where), &address, error) < 0 ? fail(name, error) : 0;
-}
-
-static int check_redis(const struct config *config)
-{
-	struct redis_url url;
-	const char *why;
-	int r = redis_url_parse(slice_str(config->redis_url), &url, &why);
-	redis_url_wipe(&url);
-	return r < 0 ? fail("redis_url", why) : 0;
-}
-
-static int check_datasette(const struct config *config, uv_loop_t *loop, struct curl_driver *curl)
-{
-	struct connection_pool_options options;
-	char error[CONNECTION_ERROR_LEN];
-	connection_pool_defaults(&options);
-	options.driver = curl;
-	options.loop = loop;
-	options.url = config->datasette_url;
-	struct connection_pool *pool = connection_pool_new(&options, error);
-	if (!pool)
-		return fail("datasette_url", error);
-	connection_pool_free(pool);
-	return 0;
-}
-
-static int make_provider(const struct config *config, uv_loop_t *loop, struct curl_driver *curl,
-			 const struct sprites_provider_options *options, struct sprites_provider **provider)
-{
-	int r = sprites_provider_new(loop, curl, config->sprites_url, &config->sprites_token, options, provider);
-	if (r < 0)
-		return fail("sprites_url or sprites_token",
-			    r == -EINVAL ? "not usable (expected https://host or http://host:port, and a token)" : strerror(-r));
-	return 0;
-}
-
-static int check_sprites(const struct config *config, uv_loop_t *loop, struct curl_driver *curl)
-{
-	struct sprites_provider_options options = {0};
-	struct sprites_provider *provider;
-	if (make_provider(config, loop, curl, &options, &provider) < 0)
-		return -1;
-	sprites_provider_free(provider);
-	return 0;
-}
-
-/* These two parse where they are used, on a loop; nothing is sent. */
-static int check_peers(const struct config *config)
-{
-	uv_loop_t loop;
-	if (uv_loop_init(&loop) < 0)
-		return fail("event loop", "out of memory");
-	struct curl_driver *curl = curl_driver_new(&loop);
-	int r = curl ? check_datasette(config, &loop, curl) : fail("curl", "out of memory");
-	if (curl && check_sprites(config, &loop, curl) < 0)
-		r = -1;
-	curl_driver_free(curl);
-	uv_run(&loop, UV_RUN_DEFAULT);
-	uv_loop_close(&loop);
-	return r;
-}
-
-static int check_trusted(const struct config *config)
-{
-	struct peer_set trusted;
-	if (peer_set_parse(slice_str(config->trusted_proxies), &trusted) < 0)
-		return fail("trusted_proxies", "expected networks such as 10.0.0.0/8, separated by commas");
-	return 0;
-}
-
-static int check_audit(const struct config *config)
-{
-	if (!*config->audit_table)
-		return 0;
-	if (!audit_table_check(config->audit_table))
-		return fail("audit_table", "expected DATABASE/TABLE, both of letters, digits, dash and underscore");
-	if (!config->audit_token.len)
-		return fail("audit_token", "needed to write into audit_table");
-	for (size_t i = 0; i < config->audit_token.len; i++)
-		if (config->audit_token.bytes[i] <= ' ' || config->audit_token.bytes[i] > '~')
-			return fail("audit_token", "must be printable ASCII without blanks");
-	return 0;
-}
-
-/* What a request can carry: token68, RFC 9110 section 11.2. */
-static int check_admin_token(const struct config *config)
-{
-	struct slice token = secret_peek(&config->admin_token);
-	while (token.len && token.data[token.len - 1] == '=')
-		token.len--;
-	for (size_t i = 0; i < token.len; i++)
-		if (!strchr("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~+/", token.data[i]) || !token.data[i])
-			return fail("admin_token", "must be a bearer token: letters, digits and -._~+/");
-	return 0;
-}
-
-int serve_check(const struct config *config)
-{
-	/* Every fault is said, not only the first. */
-	const int results[] = {check_listener("listen", config->listen),
-			       check_listener("admin_listen", config->admin_listen),
-			       check_redis(config),
-			       check_trusted(config),
-			       check_peers(config),
-			       check_audit(config),
-			       check_admin_token(config)};
-	for (size_t i = 0; i < ARRAY_LEN(results); i++)
-		if (results[i] < 0)
-			return -1;
-	return 0;
-}
-
 /* Building up. A failure ends the process, which gives back whatever was made. */
 
 static int make_loop(struct gateway *gateway)
@@ -428,6 +348,16 @@ static int make_loop(struct gateway *gateway)
 	if (r == 0)
 		r = uv_signal_start(&gateway->reopen, on_reopen, SIGHUP);
 	return r < 0 ? fail("event loop", uv_strerror(r)) : 0;
+}
+
+static int make_provider(const struct config *config, uv_loop_t *loop, struct curl_driver *curl,
+			 const struct sprites_provider_options *options, struct sprites_provider **provider)
+{
+	int r = sprites_provider_new(loop, curl, config->sprites_url, &config->sprites_token, options, provider);
+	if (r < 0)
+		return fail("sprites_url or sprites_token",
+			    r == -EINVAL ? "not usable (expected https://host or http://host:port, and a token)" : strerror(-r));
+	return 0;
 }
 
 static void on_audit_line(void *ctx, struct slice line)
@@ -456,11 +386,6 @@ static int make_audit(struct gateway *gateway)
 	int error;
 	gateway->audit = audit_new(&audit, &error);
 	return gateway->audit ? 0 : fail("audit_log", strerror(-error));
-}
-
-static size_t pool_size(uint64_t size)
-{
-	return size == CONFIG_AUTO ? SIZING_AUTO : (size_t)size;
 }
 
 static void on_superseded(void *ctx)
@@ -601,8 +526,6 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 	raise_limits();
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return fail("curl", "could not be initialised");
-	if (serve_check(gateway->config) < 0)
-		return -1;
 	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
 		return fail("access_log", "cannot be opened for writing");
 	gateway->workers = worker_count(gateway->config);
@@ -620,15 +543,18 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 	return make_workers(gateway, listen_fds);
 }
 
-int serve(const struct config *config, const struct metrics_build *identity)
+int serve(const struct config *config, const char *file, const struct metrics_build *identity)
 {
 	static struct gateway gateway;
-	gateway.config = config;
+	gateway.config = gateway.live = config;
+	gateway.file = file;
 	if (build(&gateway, identity) < 0)
 		return 1;
+	note_reload(&gateway, true);
 	log_info("serving on %s with %u workers as instance %s, admin on %s", config->listen, gateway.workers, config->instance,
 		 config->admin_listen);
 	uv_run(&gateway.loop, UV_RUN_DEFAULT);
+	reload_free(gateway.live, config);
 	metrics_free(gateway.metrics);
 	if (uv_loop_close(&gateway.loop) != 0)
 		log_error("serve: the loop still has handles");

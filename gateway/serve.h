@@ -13,8 +13,10 @@
 #include "gateway/config.h"
 #include "gateway/telemetry/metrics.h"
 
-/* The process' exit status: 0 after a drain, 1 when something could not be started (said on standard error). */
-int serve(const struct config *config, const struct metrics_build *identity);
+/* `file`: where the settings came from beside the environment, to be read again on SIGHUP; may be NULL.
+ * The process' exit status: 0 after a drain, 1 when something could not be started (said on standard error). */
+int serve(const struct config *config, const char *file, const struct metrics_build *identity);
 
-/* Can `serve` use these settings, as far as one can tell without opening or asking anything? Each fault is said on standard error. */
-MUST_CHECK int serve_check(const struct config *config);
+/* Can `serve` use these settings, as far as one can tell without opening or asking anything? Every fault is a line of `faults`, not only the
+ * first. */
+MUST_CHECK int serve_check(const struct config *config, struct buf *faults);

@@ -30,7 +30,7 @@ static void test_check(void **state UNUSED)
 			config_init(&config);
 			setenv(rows[i].name, good ? rows[i].good : rows[i].bad, 1);
 			assert_int_equal(config_load(&config, NULL, CONFIG_SERVE, &faults), 0);
-			if (serve_check(&config) != (good ? 0 : -1))
+			if ((serve_check(&config, &faults) == 0) != good || (faults.len == 0) != good)
 				fail_msg("%s=%s", rows[i].name, good ? rows[i].good : rows[i].bad);
 		}
 	}

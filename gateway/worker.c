@@ -15,13 +15,26 @@
 #define HANDSHAKE_MS        500 /* longer than a client's last packet of a TCP handshake is on its way */
 #define INTENT_EVERY_MS     1000
 
-enum wish { WISH_DRAIN, WISH_QUIESCE, WISH_STOP };
+enum wish { WISH_DRAIN, WISH_QUIESCE, WISH_STOP, WISH_LIMITS };
 
 /* What other threads ask for; there is one of each, so asking needs no memory. */
 struct wish_item {
 	struct mailbox_item item;
 	enum wish wish;
 	_Atomic bool asked;
+};
+
+/* What of the settings may change while it runs. */
+struct limits {
+	uint64_t max_body, proxy_max_body; /* of any request; of one for Datasette */
+	unsigned silence_ms;               /* of Datasette */
+	struct exec_endpoint_limits exec;
+};
+
+/* On the heap: several may be on their way. */
+struct limits_item {
+	struct wish_item wish;
+	struct limits limits;
 };
 
 struct worker {
@@ -42,6 +55,7 @@ struct worker {
 	struct probe *probe;     /* NULL when another worker has it */
 	struct exec_endpoint *endpoint;
 	struct http_server *server;
+	bool announces;          /* pages of Datasette's agent are told to the pool */
 	uint64_t intended_ms;    /* a page of Datasette's agent is told again from then on, in loop time */
 	bool draining, stopping;
 };
@@ -71,7 +85,7 @@ static void respond_health(struct worker *worker, struct http_request *request)
 static void announce(struct worker *worker, const struct http_head *head)
 {
 	uint64_t now = uv_now(&worker->loop);
-	if (!worker->options.config->pool_warm || now < worker->intended_ms || !exec_intent_is_page(head->path))
+	if (!worker->announces || now < worker->intended_ms || !exec_intent_is_page(head->path))
 		return;
 	worker->intended_ms = now + INTENT_EVERY_MS;
 	exec_intent_send(worker->options.agent, EXEC_INTENT_PAGE_MS);
@@ -216,12 +230,43 @@ static void begin_drain(struct worker *worker)
 	http_server_drain(worker->server);
 }
 
+static struct limits limits_of(const struct config *config)
+{
+	uint64_t proxy = config->max_body_bytes, exec = config->exec_max_body_bytes;
+	return (struct limits){.max_body = proxy > exec ? proxy : exec,
+			       .proxy_max_body = proxy,
+			       .silence_ms = (unsigned)config->datasette_timeout_ms,
+			       .exec = {.max_body = exec,
+					.max_buffered = exec * MAX_BUFFERED_BODIES,
+					.timeout_ms = config->exec_timeout_ms,
+					.max_timeout_ms = config->exec_max_timeout_ms,
+					.max_output_bytes = config->exec_max_output_bytes,
+					.audit_commands = config->audit_commands,
+					.announces = config->pool_warm != 0}};
+}
+
+static void take_limits(struct worker *worker, struct limits_item *item)
+{
+	http_server_set_max_body(worker->server, item->limits.max_body);
+	relay_set_limits(worker->relay, item->limits.proxy_max_body, item->limits.silence_ms);
+	exec_endpoint_set_limits(worker->endpoint, &item->limits.exec);
+	worker->announces = item->limits.exec.announces;
+	free(item);
+}
+
 static void on_wish(void *ctx, struct mailbox_item *item)
 {
 	struct worker *worker = ctx;
-	if (worker->stopping)
+	struct wish_item *wish = CONTAINER_OF(item, struct wish_item, item);
+	if (worker->stopping) {
+		if (wish->wish == WISH_LIMITS)
+			free(wish);
 		return;
-	switch (CONTAINER_OF(item, struct wish_item, item)->wish) {
+	}
+	switch (wish->wish) {
+	case WISH_LIMITS:
+		take_limits(worker, CONTAINER_OF(wish, struct limits_item, wish));
+		break;
 	case WISH_DRAIN:
 		begin_drain(worker);
 		break;
@@ -261,14 +306,14 @@ static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 	relay_defaults(&relay);
 	relay.exchanges = worker->exchanges;
 	relay.forward.trusted = worker->options.trusted;
-	relay.max_body = worker->options.config->max_body_bytes;
-	relay.first_byte_ms = relay.idle_ms = (unsigned)worker->options.config->datasette_timeout_ms;
-	if (relay.event_stream_idle_ms < relay.idle_ms)
-		relay.event_stream_idle_ms = relay.idle_ms;
 	relay.on_finished = on_relayed;
 	relay.ctx = worker;
 	worker->relay = relay_new(&relay);
-	return worker->relay ? 0 : -1;
+	if (!worker->relay)
+		return -1;
+	const struct limits limits = limits_of(worker->options.config);
+	relay_set_limits(worker->relay, limits.proxy_max_body, limits.silence_ms);
+	return 0;
 }
 
 static bool is_datasette_down(void *ctx)
@@ -319,14 +364,8 @@ static int make_endpoint(struct worker *worker)
 		.metrics = worker->options.metrics,
 		.log = &worker->log,
 		.audit = worker->options.audit,
-		.audit_commands = config->audit_commands,
-		.max_body = config->exec_max_body_bytes,
-		.max_buffered = config->exec_max_body_bytes * MAX_BUFFERED_BODIES,
-		.timeout_ms = config->exec_timeout_ms,
-		.max_timeout_ms = config->exec_max_timeout_ms,
+		.limits = limits_of(config).exec,
 		.wait_ms = config->pool_wait_seconds * 1000,
-		.max_output_bytes = config->exec_max_output_bytes,
-		.announces = config->pool_warm != 0,
 		.wrong_token_burst = config->wrong_token_burst,
 		.client = client_address,
 		.client_ctx = worker,
@@ -345,7 +384,7 @@ static int make_server(struct worker *worker)
 	worker->options.listen_fd = -1;
 	options.max_head = config->max_head_bytes;
 	options.idle_timeout_ms = (unsigned)config->client_idle_seconds * 1000;
-	options.max_body = config->max_body_bytes > config->exec_max_body_bytes ? config->max_body_bytes : config->exec_max_body_bytes;
+	options.max_body = limits_of(config).max_body;
 	options.on_request = on_request;
 	options.ctx = worker;
 	options.observer =
@@ -375,6 +414,7 @@ struct worker *worker_new(const struct worker_options *options, char error[WORKE
 	if (!worker)
 		return NULL;
 	worker->options = *options;
+	worker->announces = limits_of(options->config).exec.announces;
 	meters_init(&worker->meters, options->metrics, options->peers);
 	access_log_init(&worker->log, options->access_fd);
 	for (unsigned i = 0; i < ARRAY_LEN(worker->wishes); i++)
@@ -406,6 +446,18 @@ static void ask(struct worker *worker, enum wish wish)
 	struct wish_item *item = &worker->wishes[wish];
 	if (!atomic_exchange(&item->asked, true) && mailbox_reply(&worker->mailbox, &item->item) != 0)
 		log_error("worker: could not be told to stop");
+}
+
+bool worker_reload(struct worker *worker, const struct config *config)
+{
+	struct limits_item *item = calloc(1, sizeof *item);
+	if (!item)
+		return false;
+	item->wish.wish = WISH_LIMITS;
+	item->limits = limits_of(config);
+	if (mailbox_reply(&worker->mailbox, &item->wish.item) != 0)
+		free(item); /* it ends */
+	return true;
 }
 
 void worker_drain(struct worker *worker)

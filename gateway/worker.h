@@ -36,6 +36,9 @@ struct worker_options {
 struct worker *worker_new(const struct worker_options *options, char error[WORKER_ERROR_LEN]);
 MUST_CHECK int worker_start(struct worker *worker);
 
+/* Takes over the live settings of `config`, which is not kept. False when out of memory: nothing has changed. */
+MUST_CHECK bool worker_reload(struct worker *worker, const struct config *config);
+
 /* New commands are refused, answers say `Connection: close`, the health check says 503. */
 void worker_drain(struct worker *worker);
 

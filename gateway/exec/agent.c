@@ -390,6 +390,11 @@ struct mailbox *exec_agent_mailbox(struct exec_agent *agent)
 	return &agent->mailbox;
 }
 
+void exec_agent_resize(struct exec_agent *agent, size_t hot, size_t warm)
+{
+	pool_resize(agent->pool, hot, warm);
+}
+
 static void collect_leases(struct exec_agent *agent)
 {
 	struct leases_counts counts;

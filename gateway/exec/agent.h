@@ -43,6 +43,9 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options);
 /* Where jobs and cancellations go; valid until exec_agent_free(). */
 struct mailbox *exec_agent_mailbox(struct exec_agent *agent);
 
+/* Other sizes of the pool from now on. */
+void exec_agent_resize(struct exec_agent *agent, size_t hot, size_t warm);
+
 /* Sets the gauges that are only read when scraped. */
 void exec_agent_collect(struct exec_agent *agent);
 

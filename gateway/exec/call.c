@@ -188,7 +188,7 @@ void call_start(struct exec_endpoint *endpoint, struct http_request *request)
 	}
 	call->endpoint = endpoint;
 	call->request = request;
-	buf_init(&call->body, endpoint->options.max_body);
+	buf_init(&call->body, endpoint->options.limits.max_body);
 	exec_reply_init(&call->reply, http_request_head(request), call->exec_id);
 	http_request_attach(request, &sink, call);
 	handle(call, http_request_head(request));

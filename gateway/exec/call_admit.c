@@ -195,7 +195,7 @@ static void on_decided(void *ctx, const struct admission_answer *answer)
 static uint64_t wanted_ms(const struct call *call)
 {
 	uint64_t asked = call->command->timeout_ms;
-	return min_u64(asked ? asked : call->endpoint->options.timeout_ms, call->endpoint->options.max_timeout_ms);
+	return min_u64(asked ? asked : call->endpoint->options.limits.timeout_ms, call->endpoint->options.limits.max_timeout_ms);
 }
 
 /* Names without values, separated by blanks. */
@@ -210,7 +210,7 @@ static int list_variables(const struct exec_request *command, struct buf *names)
 static void admit(struct call *call)
 {
 	struct exec_endpoint *endpoint = call->endpoint;
-	if (endpoint->options.audit && trail_take(&call->trail, call->command, endpoint->options.audit_commands) < 0) {
+	if (endpoint->options.audit && trail_take(&call->trail, call->command, endpoint->options.limits.audit_commands) < 0) {
 		call_refuse(call, exec_problem_internal);
 		return;
 	}
@@ -222,7 +222,7 @@ static void admit(struct call *call)
 	unsigned char address[16];
 	bool known = call_address(call, address);
 	/* A wish is a ceiling, for tokens with a limit of their own and without. */
-	uint64_t most = endpoint->options.max_output_bytes, usual = min_u64(EXEC_DEFAULT_OUTPUT_BYTES, most);
+	uint64_t most = endpoint->options.limits.max_output_bytes, usual = min_u64(EXEC_DEFAULT_OUTPUT_BYTES, most);
 	if (call->command->has_max_output)
 		usual = most = min_u64(call->command->max_output_bytes, most);
 	struct admission_request request = {.token = call->token,
@@ -271,7 +271,7 @@ size_t call_on_body(void *ctx, struct slice bytes)
 	struct exec_endpoint *endpoint = call->endpoint;
 	if (!call->request)
 		return bytes.len; /* answered already: the rest is of no use */
-	if (endpoint->buffered + bytes.len > endpoint->options.max_buffered) {
+	if (endpoint->buffered + bytes.len > endpoint->options.limits.max_buffered) {
 		call_refuse(call, exec_problem_capacity("capacity", "Too many request bodies are being received."));
 		return bytes.len;
 	}
@@ -335,12 +335,12 @@ void call_post(struct call *call, const struct http_head *head)
 		call_refuse(call, r == -EINVAL ? exec_problem_bad_key : exec_problem_internal);
 		return;
 	}
-	if (head->body == HTTP_BODY_LENGTH && head->content_length > call->endpoint->options.max_body) {
-		call_refuse(call, exec_problem_too_large("body", call->endpoint->options.max_body));
+	if (head->body == HTTP_BODY_LENGTH && head->content_length > call->endpoint->options.limits.max_body) {
+		call_refuse(call, exec_problem_too_large("body", call->endpoint->options.limits.max_body));
 		return;
 	}
-	if (call->endpoint->options.announces)
+	if (call->endpoint->options.limits.announces)
 		exec_intent_send(call->endpoint->options.agent, EXEC_INTENT_HEAD_MS);
-	if (http_request_read(call->request, call->endpoint->options.max_body) < 0)
+	if (http_request_read(call->request, call->endpoint->options.limits.max_body) < 0)
 		call_refuse(call, exec_problem_internal);
 }

@@ -78,6 +78,11 @@ struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *opti
 	return endpoint->admission ? endpoint : NULL;
 }
 
+void exec_endpoint_set_limits(struct exec_endpoint *endpoint, const struct exec_endpoint_limits *limits)
+{
+	endpoint->options.limits = *limits;
+}
+
 void exec_endpoint_drain(struct exec_endpoint *endpoint)
 {
 	endpoint->draining = true;

@@ -19,20 +19,25 @@
 
 struct exec_endpoint;
 
+/* What may change while it runs, for requests that come from then on. */
+struct exec_endpoint_limits {
+	uint64_t max_body;         /* of one request */
+	uint64_t max_buffered;     /* of all that are being received */
+	uint64_t timeout_ms, max_timeout_ms;
+	uint64_t max_output_bytes; /* ceiling per stream */
+	bool audit_commands;       /* the audit has the text of commands */
+	bool announces;            /* a head with a token of the right form is told to the agent before its body is there */
+};
+
 struct exec_endpoint_options {
 	uv_loop_t *loop;
 	struct mailbox *agent;
 	struct admission_options admission; /* loop is filled in here */
 	struct metrics_shard *metrics;
 	struct audit *audit;                /* NULL = none */
-	bool audit_commands;                /* with the text of commands */
 	struct access_log *log;             /* exec requests are logged here, with who and how */
-	uint64_t max_body;
-	uint64_t max_buffered;
-	uint64_t timeout_ms, max_timeout_ms;
+	struct exec_endpoint_limits limits;
 	uint64_t wait_ms;                   /* longest wait for a sandbox, as the agent has it */
-	uint64_t max_output_bytes;          /* ceiling per stream */
-	bool announces;                     /* a head with a token of the right form is told to the agent before its body is there */
 	uint64_t wrong_token_burst;         /* per address, see throttle.h; 0 = no limit */
 	/* Whose failures are counted together: the client's address, after what trusted proxies say. */
 	struct slice (*client)(void *ctx, const struct http_head *head);
@@ -43,6 +48,8 @@ struct exec_endpoint_options {
 #define EXEC_DEFAULT_OUTPUT_BYTES (1024 * 1024)
 
 struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *options);
+
+void exec_endpoint_set_limits(struct exec_endpoint *endpoint, const struct exec_endpoint_limits *limits);
 
 /* Takes a request whose route is HTTP_ROUTE_EXEC or HTTP_ROUTE_EXEC_SUB; called inside on_request. */
 void exec_endpoint_handle(struct exec_endpoint *endpoint, struct http_request *request);

@@ -34,7 +34,7 @@ struct recent_budget {
 
 struct recent {
 	struct recent_run runs[RECENT_RUNS]; /* a ring */
-	size_t ended;			/* runs so far */
+	size_t ended;   /* runs so far */
 	struct recent_budget budgets[RECENT_BUDGETS];
 };
 

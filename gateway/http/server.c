@@ -425,6 +425,11 @@ void http_server_stop(struct http_server *server, void (*on_stopped)(void *ctx),
 	server->stopped_ctx = ctx;
 }
 
+void http_server_set_max_body(struct http_server *server, uint64_t max_body)
+{
+	server->options.max_body = max_body;
+}
+
 size_t http_server_connections(const struct http_server *server)
 {
 	return server->connection_count;

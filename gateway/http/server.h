@@ -61,4 +61,7 @@ MUST_CHECK bool http_server_quiesce(struct http_server *server);
 /* Cuts what is left (on_gone, on_finished) and gives everything back; on_stopped runs later from the loop. */
 void http_server_stop(struct http_server *server, void (*on_stopped)(void *ctx), void *ctx);
 
+/* Of requests that are read from now on. */
+void http_server_set_max_body(struct http_server *server, uint64_t max_body);
+
 size_t http_server_connections(const struct http_server *server);

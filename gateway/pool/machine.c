@@ -196,6 +196,19 @@ static void review_sizes(struct machine *machine, uint64_t now_us)
 	machine->review_us = is_fixed(&machine->options) && !machine->running.limit ? 0 : now_us + SECOND;
 }
 
+static size_t bounded(size_t size, size_t max)
+{
+	return size == SIZING_AUTO || size < max ? size : max;
+}
+
+/* The next review, in this very step, makes targets of it. */
+static void resize(struct machine *machine, const struct machine_event *event)
+{
+	struct sizing_options *sizing = &machine->options.sizing;
+	sizing->hot = bounded(event->hot, sizing->max);
+	sizing->warm = bounded(event->warm, sizing->max);
+}
+
 static void intend(struct machine *machine, uint64_t until_us)
 {
 	for (size_t i = 0; i < MACHINE_INTENTS; i++) {
@@ -299,6 +312,9 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 		break;
 	case MACHINE_TICK:
 		tick(machine, now_us);
+		break;
+	case MACHINE_RESIZE:
+		resize(machine, event);
 		break;
 	case MACHINE_INTENT:
 		intend(machine, event->deadline_us);

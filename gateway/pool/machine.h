@@ -63,6 +63,7 @@ enum machine_event_type {
 	MACHINE_START,
 	MACHINE_STOP,      /* deadline_us */
 	MACHINE_TICK,
+	MACHINE_RESIZE,    /* hot, warm: as in struct sizing_options, at most its max */
 	MACHINE_INTENT,    /* deadline_us: a claim will probably come before */
 	MACHINE_CLAIM,     /* waiter, with its tenant and deadline_us set */
 	MACHINE_CANCEL,    /* waiter, not granted yet */
@@ -92,6 +93,7 @@ struct machine_event {
 	struct pool_member *member;
 	struct machine_waiter *waiter;
 	uint64_t deadline_us;
+	size_t hot, warm;
 	const char *name;
 	enum provider_code code;
 	uint64_t retry_after_ms;

@@ -274,6 +274,11 @@ void pool_start(struct pool *pool)
 	pool_leases_start(pool);
 }
 
+void pool_resize(struct pool *pool, size_t hot, size_t warm)
+{
+	pool_step(pool, (struct machine_event){.type = MACHINE_RESIZE, .hot = hot, .warm = warm});
+}
+
 void pool_intent(struct pool *pool, uint64_t for_ms)
 {
 	pool_step(pool, (struct machine_event){.type = MACHINE_INTENT, .deadline_us = pool_clock(pool) + for_ms * 1000});

@@ -88,6 +88,9 @@ struct pool *pool_new(const struct pool_options *options);
 /* Destroys what an earlier run of the same instance left, then fills. Claims may be made at once. */
 void pool_start(struct pool *pool);
 
+/* Other sizes from now on, as in options.sizing; what is above its max counts as max. */
+void pool_resize(struct pool *pool, size_t hot, size_t warm);
+
 /* A claim will probably come within for_ms: a paused member is woken for it, if there is one. Nothing is created. */
 void pool_intent(struct pool *pool, uint64_t for_ms);
 

@@ -334,6 +334,15 @@ struct relay *relay_new(const struct relay_options *options)
 	return relay;
 }
 
+void relay_set_limits(struct relay *relay, uint64_t max_body, unsigned silence_ms)
+{
+	struct relay_options usual;
+	relay_defaults(&usual);
+	relay->options.max_body = max_body;
+	relay->options.first_byte_ms = relay->options.idle_ms = silence_ms;
+	relay->options.event_stream_idle_ms = silence_ms > usual.event_stream_idle_ms ? silence_ms : usual.event_stream_idle_ms;
+}
+
 void relay_free(struct relay *relay)
 {
 	if (!relay)

@@ -38,6 +38,9 @@ struct relay_options {
 
 void relay_defaults(struct relay_options *options);
 
+/* Of exchanges that begin from now on: the largest body, and how long Datasette may be silent (event streams no less than usual). */
+void relay_set_limits(struct relay *relay, uint64_t max_body, unsigned silence_ms);
+
 struct relay *relay_new(const struct relay_options *options);
 void relay_free(struct relay *relay);
 

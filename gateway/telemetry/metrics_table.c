@@ -162,6 +162,11 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 		SECONDS("sprites_call_seconds", "Duration of calls of the Sprites API.", fast_seconds, {"call", VALUES(sprites_calls)}),
 	[METRIC_LOG_DROPPED] = COUNTER("access_log_dropped", "Access log lines that could not be written."),
 	[METRIC_AUDIT_DROPPED] = COUNTER("audit_dropped", "Audit records that could not be kept.", {"sink", VALUES(audit_sinks)}),
+	[METRIC_RELOAD_OK] = GAUGE("config_last_reload_successful", "1 unless the settings were found faulty when they were last read."),
+	[METRIC_RELOAD_SECONDS] = {.name = "spritegate_config_last_reload_timestamp_seconds",
+				   .type = METRIC_GAUGE,
+				   .unit = METRIC_MICROSECONDS,
+				   .help = "When settings were last taken over, Unix time."},
 	[METRIC_BUILD_INFO] =
 		GAUGE("build_info", "Always 1; the labels tell which build this is.", {"version", NULL, 1}, {"revision", NULL, 1}),
 	[METRIC_PROCESS_CPU_SECONDS] = PROCESS("cpu_seconds", METRIC_COUNTER, METRIC_MICROSECONDS, "User and system CPU time."),

@@ -1,6 +1,7 @@
 """The status page as a person sees it: on a phone, in the dark, by keyboard, while things happen. Screenshots: build/screenshots."""
 import concurrent.futures
 import json
+import os
 
 import pytest
 
@@ -71,7 +72,7 @@ def contrast(page, selector):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", SCREENS)
 def test_it_can_be_read(page, gateway, executor, screen, scheme):
-    pending = begin(gateway, executor, "31360.5")
+    pending = begin(gateway, executor, f"31360.{os.getpid()}")
     page.look(*SCREENS[screen], scheme)
     command_shown(page)
     page.shoot(f"status-{screen}-{scheme}")
@@ -102,7 +103,7 @@ def test_it_goes_on_by_itself(page, gateway):
 
 
 def test_cancelling_by_keyboard(page, gateway, executor):
-    pending = begin(gateway, executor, "31361.5")
+    pending = begin(gateway, executor, f"31361.{os.getpid()}")
     exec_id = command_shown(page)
     button = f"Cancel {exec_id}"
     reached = []

@@ -1,0 +1,126 @@
+#include "gateway/audit_table.h"
+#include "gateway/curl/curl_driver.h"
+#include "gateway/datasette/connection.h"
+#include "gateway/http/listener.h"
+#include "gateway/http/peer.h"
+#include "gateway/serve.h"
+#include "gateway/sprites/sprites_provider.h"
+#include "policy/redis_url.h"
+
+#include <errno.h>
+
+static int fail(struct buf *faults, const char *what, const char *why)
+{
+	int r = buf_printf(faults, "%s: %s\n", what, why);
+	return r < 0 ? r : -EINVAL;
+}
+
+/* What the parsers of other modules say about the settings. */
+
+static int check_listener(const char *name, const char *where, struct buf *faults)
+{
+	struct listener_address address;
+	char error[LISTENER_ERROR_LEN];
+	return listener_parse(slice_str(where), &address, error) < 0 ? fail(faults, name, error) : 0;
+}
+
+static int check_redis(const struct config *config, struct buf *faults)
+{
+	struct redis_url url;
+	const char *why;
+	int r = redis_url_parse(slice_str(config->redis_url), &url, &why);
+	redis_url_wipe(&url);
+	return r < 0 ? fail(faults, "redis_url", why) : 0;
+}
+
+static int check_datasette(const struct config *config, uv_loop_t *loop, struct curl_driver *curl, struct buf *faults)
+{
+	struct connection_pool_options options;
+	char error[CONNECTION_ERROR_LEN];
+	connection_pool_defaults(&options);
+	options.driver = curl;
+	options.loop = loop;
+	options.url = config->datasette_url;
+	struct connection_pool *pool = connection_pool_new(&options, error);
+	if (!pool)
+		return fail(faults, "datasette_url", error);
+	connection_pool_free(pool);
+	return 0;
+}
+
+static int check_sprites(const struct config *config, uv_loop_t *loop, struct curl_driver *curl, struct buf *faults)
+{
+	struct sprites_provider_options options = {0};
+	struct sprites_provider *provider;
+	int r = sprites_provider_new(loop, curl, config->sprites_url, &config->sprites_token, &options, &provider);
+	if (r < 0)
+		return fail(faults, "sprites_url or sprites_token",
+			    r == -EINVAL ? "not usable (expected https://host or http://host:port, and a token)" : strerror(-r));
+	sprites_provider_free(provider);
+	return 0;
+}
+
+/* These two parse where they are used, on a loop; nothing is sent. */
+static int check_peers(const struct config *config, struct buf *faults)
+{
+	uv_loop_t loop;
+	if (uv_loop_init(&loop) < 0)
+		return fail(faults, "event loop", "out of memory");
+	struct curl_driver *curl = curl_driver_new(&loop);
+	int r = curl ? check_datasette(config, &loop, curl, faults) : fail(faults, "curl", "out of memory");
+	if (curl && check_sprites(config, &loop, curl, faults) < 0)
+		r = -EINVAL;
+	curl_driver_free(curl);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	uv_loop_close(&loop);
+	return r;
+}
+
+static int check_trusted(const struct config *config, struct buf *faults)
+{
+	struct peer_set trusted;
+	if (peer_set_parse(slice_str(config->trusted_proxies), &trusted) < 0)
+		return fail(faults, "trusted_proxies", "expected networks such as 10.0.0.0/8, separated by commas");
+	return 0;
+}
+
+static int check_audit(const struct config *config, struct buf *faults)
+{
+	if (!*config->audit_table)
+		return 0;
+	if (!audit_table_check(config->audit_table))
+		return fail(faults, "audit_table", "expected DATABASE/TABLE, both of letters, digits, dash and underscore");
+	if (!config->audit_token.len)
+		return fail(faults, "audit_token", "needed to write into audit_table");
+	for (size_t i = 0; i < config->audit_token.len; i++)
+		if (config->audit_token.bytes[i] <= ' ' || config->audit_token.bytes[i] > '~')
+			return fail(faults, "audit_token", "must be printable ASCII without blanks");
+	return 0;
+}
+
+/* What a request can carry: token68, RFC 9110 section 11.2. */
+static int check_admin_token(const struct config *config, struct buf *faults)
+{
+	struct slice token = secret_peek(&config->admin_token);
+	while (token.len && token.data[token.len - 1] == '=')
+		token.len--;
+	for (size_t i = 0; i < token.len; i++)
+		if (!strchr("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~+/", token.data[i]) || !token.data[i])
+			return fail(faults, "admin_token", "must be a bearer token: letters, digits and -._~+/");
+	return 0;
+}
+
+int serve_check(const struct config *config, struct buf *faults)
+{
+	const int results[] = {check_listener("listen", config->listen, faults),
+			       check_listener("admin_listen", config->admin_listen, faults),
+			       check_redis(config, faults),
+			       check_trusted(config, faults),
+			       check_peers(config, faults),
+			       check_audit(config, faults),
+			       check_admin_token(config, faults)};
+	for (size_t i = 0; i < ARRAY_LEN(results); i++)
+		if (results[i] < 0)
+			return results[i];
+	return 0;
+}
