@@ -24,6 +24,7 @@ struct job {
 	struct buf start;   /* the op.start message, or the URL of its /exec */
 	struct slice input; /* what is left of it */
 	bool input_ended;
+	bool more_input;         /* the end of `input` is not that of the command's input */
 	bool may_block;          /* more input than a pipe takes: it may stand between a signal and the command */
 	char signal[SIGNAL_LEN]; /* asked for before the command was started; "" = none */
 	const struct sandbox_events *events;
@@ -134,24 +135,42 @@ static bool can_send(const struct sandbox *sandbox)
 	return sandbox->running.set && started && sandbox->socket;
 }
 
-static void pump_input(struct sandbox *sandbox)
+static bool has_room(const struct sandbox *sandbox)
 {
-	struct job *job = &sandbox->running;
-	int r = 0;
-	while (r == 0 && can_send(sandbox) && !job->input_ended && socket_unsent(sandbox->socket) < STDIN_IN_FLIGHT) {
-		const char id = job->input.len ? FRAMES_STDIN : FRAMES_STDIN_EOF;
-		struct slice piece = job->input;
-		if (piece.len > STDIN_PIECE)
-			piece.len = STDIN_PIECE;
-		r = socket_send(sandbox->socket, FRAME_MESSAGE_BINARY, slice_of(&id, 1), piece);
-		if (r == 0) {
-			job->input_ended = !piece.len;
-			job->input = slice_from(job->input, piece.len);
-		}
+	return can_send(sandbox) && !sandbox->running.input_ended && socket_unsent(sandbox->socket) < STDIN_IN_FLIGHT;
+}
+
+/* The next of `rest`, or EOF when there is none. 0: it was taken. */
+static int send_input(struct sandbox *sandbox, struct slice *rest)
+{
+	const char id = rest->len ? FRAMES_STDIN : FRAMES_STDIN_EOF;
+	struct slice piece = *rest;
+	if (piece.len > STDIN_PIECE)
+		piece.len = STDIN_PIECE;
+	int r = socket_send(sandbox->socket, FRAME_MESSAGE_BINARY, slice_of(&id, 1), piece);
+	if (r == 0) {
+		sandbox->running.input_ended = !piece.len;
+		*rest = slice_from(*rest, piece.len);
 	}
 	/* A full queue drains again, a closed socket says so itself. */
 	if (r < 0)
 		give_up_later(sandbox, "no memory for the input of a command");
+	return r;
+}
+
+static void pump_input(struct sandbox *sandbox)
+{
+	struct job *job = &sandbox->running;
+	while (has_room(sandbox) && (job->input.len || !job->more_input))
+		if (send_input(sandbox, &job->input) != 0)
+			return;
+}
+
+static void ask_for_input(struct sandbox *sandbox)
+{
+	const struct job *job = &sandbox->running;
+	if (job->set && job->more_input && !job->input_ended)
+		job->events->on_input(job->ctx);
 }
 
 /* The server hands frames to the command in order, so a signal in the socket waits behind input that nobody reads. */
@@ -295,6 +314,8 @@ static void rest(struct sandbox *sandbox)
 	if (sandbox->waiting.set) {
 		if (start(sandbox, &sandbox->waiting) != 0)
 			give_up(sandbox, SANDBOX_NOT_STARTED, "the command could not be handed over");
+		else
+			ask_for_input(sandbox);
 	} else if (sandbox->options.keepalive_ms) {
 		uv_timer_start(&sandbox->later, on_later, sandbox->options.keepalive_ms, 0);
 	}
@@ -416,7 +437,12 @@ static void on_message(void *ctx, enum frame_message message, struct slice bytes
 		return;
 	if (frame.kind == FRAME_SESSION)
 		snprintf(sandbox->session, sizeof sandbox->session, "%.*s", SLICE_FMT(frame.bytes));
-	act(sandbox, operation_frame(&sandbox->operation, &frame), &frame);
+	enum operation_state before = sandbox->operation.state;
+	enum operation_action action = operation_frame(&sandbox->operation, &frame);
+	bool started = before != OPERATION_RUNNING && sandbox->operation.state == OPERATION_RUNNING;
+	act(sandbox, action, &frame);
+	if (started)
+		ask_for_input(sandbox);
 }
 
 static void channel_closed(struct sandbox *sandbox, const char *reason)
@@ -437,6 +463,7 @@ static void on_drained(void *ctx)
 	struct sandbox *sandbox = ctx;
 	note_handed(sandbox);
 	pump_input(sandbox);
+	ask_for_input(sandbox);
 }
 
 static void on_open(void *ctx)
@@ -447,6 +474,7 @@ static void on_open(void *ctx)
 		sandbox->operation.acknowledges = false;
 		(void)operation_step(&sandbox->operation, OPERATION_HANDED);
 		feed_command(sandbox);
+		ask_for_input(sandbox);
 		return;
 	}
 	sandbox->dialling = false;
@@ -500,7 +528,11 @@ int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, 
 		return SANDBOX_E_LOST;
 	if (sandbox->waiting.set || (sandbox->running.set && !sandbox->running.probe))
 		return SANDBOX_E_BUSY;
-	struct job job = {.input = command->input, .may_block = command->input.len > PIPE_BYTES, .events = events, .ctx = ctx};
+	struct job job = {.input = command->input,
+			  .more_input = command->more_input,
+			  .may_block = command->more_input || command->input.len > PIPE_BYTES,
+			  .events = events,
+			  .ctx = ctx};
 	int r = prepare_job(sandbox, &job, command->argv, command->argc);
 	if (r != 0)
 		return r;
@@ -511,6 +543,22 @@ int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, 
 	}
 	sandbox->waiting = job;
 	return 0;
+}
+
+size_t sandbox_feed(struct sandbox *sandbox, struct slice bytes)
+{
+	struct slice rest = bytes;
+	while (rest.len && sandbox->running.more_input && !sandbox->running.input.len && has_room(sandbox))
+		if (send_input(sandbox, &rest) != 0)
+			break;
+	return bytes.len - rest.len;
+}
+
+void sandbox_end_input(struct sandbox *sandbox)
+{
+	struct job *job = sandbox->waiting.set ? &sandbox->waiting : &sandbox->running;
+	job->more_input = false;
+	pump_input(sandbox);
 }
 
 int sandbox_signal(struct sandbox *sandbox, const char *signal)

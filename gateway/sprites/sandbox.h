@@ -10,7 +10,7 @@
  * Results:    SANDBOX_E_BUSY (a command is running), SANDBOX_E_LOST (no channel), SANDBOX_E_TOO_LONG (does not fit the API);
  *             negative = bug or no memory. With any result but 0 nothing was sent.
  * Bounds:     output is passed on in pieces as it comes, other messages have at most 1 MiB; unsent input is what the caller
- *             passed, nothing is copied twice.
+ *             passed, nothing is copied twice; of input that comes while the command runs 160 KiB wait here at most.
  * Invariants: at most one command at a time; exactly one of on_exit and on_broken ends it; on_exit comes only from an exit frame
  *             (binary frame 3 - sprites contract 3.2), after all output that came before it. After on_broken or on_lost
  *             the channel is gone for good.
@@ -44,6 +44,8 @@ struct sandbox_events {
 	void (*on_output)(void *ctx, enum sandbox_stream stream, struct slice bytes);
 	/* The command's own status, 0..255. The sandbox is free for the next command when this returns. */
 	void (*on_exit)(void *ctx, unsigned exit_code);
+	/* Of a command with more_input: sandbox_feed() may take more than it did, or the command has turned out to have started. */
+	void (*on_input)(void *ctx);
 	/* The channel broke, or the server refused or contradicted itself. `reason` is a plain sentence, valid during the call. */
 	void (*on_broken)(void *ctx, enum sandbox_doubt doubt, const char *reason);
 };
@@ -54,10 +56,16 @@ struct sandbox_command {
 	size_t argc;
 	/* Sent as standard input, then EOF. Borrowed: valid until on_exit or on_broken. */
 	struct slice input;
+	/* EOF comes only by sandbox_end_input(), after what sandbox_feed() brings. */
+	bool more_input;
 };
 
 /* Starts a command. `events` and the input must stay valid until it has ended. */
 MUST_CHECK int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, const struct sandbox_events *events, void *ctx);
+
+/* More of the standard input of a command with more_input: how many bytes were taken (copied). Fewer than bytes.len: on_input follows. */
+MUST_CHECK size_t sandbox_feed(struct sandbox *sandbox, struct slice bytes);
+void sandbox_end_input(struct sandbox *sandbox);
 
 /* Sends a signal to the running command: "TERM" or "KILL". SANDBOX_E_LOST when none is running. */
 MUST_CHECK int sandbox_signal(struct sandbox *sandbox, const char *signal);

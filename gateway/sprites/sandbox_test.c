@@ -80,7 +80,13 @@ static void on_lost(void *ctx UNUSED, const char *reason)
 	react(seen.on_lost);
 }
 
-static const struct sandbox_events events = {.on_output = on_output, .on_exit = on_exit_frame, .on_broken = on_broken};
+static void on_input(void *ctx UNUSED)
+{
+	say("more ");
+}
+
+static const struct sandbox_events events = {
+	.on_output = on_output, .on_exit = on_exit_frame, .on_input = on_input, .on_broken = on_broken};
 
 static void on_dialled(void *ctx UNUSED, struct sandbox *dialled, const struct socket_refusal *refusal)
 {
@@ -403,6 +409,60 @@ static void test_input_in_pieces_with_back_pressure(void **state UNUSED)
 	assert_true(sent(""));
 }
 
+static int run_with_more(struct slice input)
+{
+	static const char *const argv[] = {"sh", "-c", "x"};
+	struct sandbox_command command = {.argv = argv, .argc = 3, .input = input, .more_input = true};
+	return sandbox_run(sandbox, &command, &events, NULL);
+}
+
+static void test_input_that_comes_later(void **state UNUSED)
+{
+	static char input[300000];
+	open_control();
+	assert_int_equal(sandbox_feed(sandbox, SLICE("x")), 0);
+	net.holding = true;
+	assert_int_equal(run_with_more(SLICE("line\n")), 0);
+	assert_true(sent(START_SH("1") "b:0 line\n\n"));
+	assert_int_equal(sandbox_feed(sandbox, slice_of(input, sizeof input)), 131072);
+	assert_true(sent("b:0#32768\nb:0#32768\nb:0#32768\nb:0#32768\n"));
+	assert_int_equal(sandbox_feed(sandbox, slice_of(input, 1)), 0);
+	assert_true(said(""));
+	drained();
+	assert_true(said("more "));
+	ack();
+	assert_true(said("more "));
+	assert_int_equal(sandbox_feed(sandbox, SLICE("0123456789")), 10);
+	sandbox_end_input(sandbox);
+	assert_true(sent("b:0 0123456789\nb:4 \n"));
+	assert_int_equal(sandbox_feed(sandbox, SLICE("x")), 0);
+	drained();
+	assert_true(said(""));
+	assert_true(sent(""));
+}
+
+/* Nothing of it goes to a keepalive that is under way, and no end either. */
+static void test_input_that_comes_while_a_command_waits(void **state UNUSED)
+{
+	options.keepalive_ms = 1;
+	options.keepalive_timeout_ms = 10000;
+	open_control();
+	while (!net.sent.len)
+		uv_run(&loop, UV_RUN_ONCE);
+	assert_true(sent(PROBE("1")));
+	assert_int_equal(run_with_more(SLICE("a")), 0);
+	assert_int_equal(sandbox_feed(sandbox, SLICE("b")), 0);
+	ack();
+	FRAME("\003\000");
+	assert_true(sent(""));
+	complete();
+	assert_true(sent(START_SH("2") "b:0 a\n"));
+	assert_true(said("more "));
+	assert_int_equal(sandbox_feed(sandbox, SLICE("b")), 1);
+	sandbox_end_input(sandbox);
+	assert_true(sent("b:0 b\nb:4 \n"));
+}
+
 static void test_input_ends_with_the_command(void **state UNUSED)
 {
 	static char input[300000];
@@ -720,6 +780,8 @@ int main(void)
 		TEST(test_close_in_callbacks),
 		TEST(test_close_tells_nobody),
 		TEST(test_input_in_pieces_with_back_pressure),
+		TEST(test_input_that_comes_later),
+		TEST(test_input_that_comes_while_a_command_waits),
 		TEST(test_input_ends_with_the_command),
 		TEST(test_no_memory_for_input),
 		TEST(test_signals),
