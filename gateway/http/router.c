@@ -1,23 +1,17 @@
 #include "gateway/http/router.h"
 
+#include "gateway/http/target.h"
+
 #define EXEC   SLICE("/-/agent/exec")
 #define HEALTH SLICE("/-/gateway/health")
-
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = (char)(c | 0x20);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
 
 /* One decoded, case-folded byte of the path, with '\' read as '/'. */
 static char take_byte(struct slice *rest)
 {
 	char c = rest->data[0];
 	size_t used = 1;
-	if (c == '%' && rest->len >= 3 && hex_value(rest->data[1]) >= 0 && hex_value(rest->data[2]) >= 0) {
-		c = (char)(hex_value(rest->data[1]) * 16 + hex_value(rest->data[2]));
+	if (c == '%' && rest->len >= 3 && http_hex(rest->data[1]) >= 0 && http_hex(rest->data[2]) >= 0) {
+		c = (char)(http_hex(rest->data[1]) * 16 + http_hex(rest->data[2]));
 		used = 3;
 	}
 	*rest = slice_from(*rest, used);

@@ -69,3 +69,11 @@ int http_target_parse(struct slice raw, struct http_target *target)
 	}
 	return HTTP_TARGET_E_INVALID;
 }
+
+int http_hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = (char)(c | 0x20);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}

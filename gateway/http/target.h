@@ -27,3 +27,6 @@ struct http_target {
 
 /* Refuses bytes 0x00-0x20, 0x7f, and above 0x7e (RFC 3986 has no others), and '#': nothing may come after it in a request. */
 MUST_CHECK int http_target_parse(struct slice raw, struct http_target *target);
+
+/* What a hexadecimal digit stands for, -1 for any other byte. */
+int http_hex(char c);

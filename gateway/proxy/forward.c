@@ -253,6 +253,44 @@ int forward_request(const struct http_head *head, const struct forward_options *
 	return r == 0 ? write_forwarded(head, options, host, trusted, out) : r;
 }
 
+static bool names_caller(const struct http_known *known, struct slice name)
+{
+	switch (known->id) {
+	case HTTP_COOKIE:
+	case HTTP_VIA:
+	case HTTP_FLY_CLIENT_IP:
+	case HTTP_X_FORWARDED_FOR:
+	case HTTP_X_FORWARDED_PROTO:
+		return true;
+	default:
+		return slice_equal_nocase(name, SLICE("User-Agent"));
+	}
+}
+
+int forward_on_behalf(const struct http_head *head, const struct forward_options *options, struct slice method, struct slice target,
+		      struct buf *out)
+{
+	struct http_fields fields;
+	struct http_head own = *head;
+	int r = 0;
+	http_fields_clear(&fields);
+	for (size_t i = 0; r == 0 && i < head->fields->count; i++) {
+		const struct http_field *field = &head->fields->at[i];
+		if (names_caller(http_known_find(field->name), field->name))
+			r = http_fields_add(&fields, field->name, field->value);
+		else if (slice_equal_nocase(field->name, SLICE("X-Datasette-Authorization")))
+			r = http_fields_add(&fields, SLICE("Authorization"), field->value);
+	}
+	if (r != 0)
+		return -E2BIG;
+	own.method = method;
+	own.target = own.path = target;
+	own.fields = &fields;
+	own.body = HTTP_BODY_NONE;
+	own.expect_continue = false;
+	return forward_request(&own, options, out);
+}
+
 static bool is_read_only(struct slice method)
 {
 	return slice_equal(method, SLICE("GET")) || slice_equal(method, SLICE("HEAD")) || slice_equal(method, SLICE("OPTIONS"));

@@ -88,6 +88,32 @@ static void test_identity_is_ours(void **state UNUSED)
 	       "GET / HTTP/1.1\r\nHost: h\r\n" OURS("h", "80"));
 }
 
+static void test_on_behalf(void **state UNUSED)
+{
+	struct http_head head =
+		make("POST", "/-/agent/exec",
+		     "Host: h\nAuthorization: Bearer sgt_x\nX-Datasette-Authorization: Bearer dstok_x\nCookie: a=1\nCookie: b=2\n"
+		     "Content-Type: application/json\nContent-Length: 9\nAccept-Encoding: gzip\nRange: bytes=0-1\nOrigin: http://e\n"
+		     "Expect: 100-continue\nConnection: X-A, Cookie\nX-A: 1\nUser-Agent: me");
+	struct buf out = BUF_MAX(sizeof written - 1);
+	head.body = HTTP_BODY_LENGTH;
+	head.expect_continue = true;
+	assert_int_equal(forward_on_behalf(&head, &options, SLICE("GET"), SLICE("/db/t.csv?x"), &out), 0);
+	const char *want =
+		"GET /db/t.csv?x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer dstok_x\r\nCookie: a=1; b=2\r\nUser-Agent: me\r\n" OURS("h",
+																      "80");
+	if (!slice_equal(buf_peek(&out), slice_str(want)))
+		fail_msg("%.*s", SLICE_FMT(buf_peek(&out)));
+	buf_deinit(&out);
+	head = make("POST", "/", "Host: h\nX-Datasette-Authorization: Bearer sgt_x");
+	assert_int_equal(forward_on_behalf(&head, &options, SLICE("GET"), SLICE("/"), &out), 0);
+	assert_null(memmem(buf_peek(&out).data, out.len, "sgt_", 4));
+	buf_deinit(&out);
+	head = make("POST", "/", "Host: h\nVia: 1.1 spritegate");
+	assert_int_equal(forward_on_behalf(&head, &options, SLICE("GET"), SLICE("/"), &out), FORWARD_E_LOOP);
+	buf_deinit(&out);
+}
+
 static void test_cookies_are_merged(void **state UNUSED)
 {
 	expect("GET", "/", "Host: h\nCookie: a=1\nAccept: x\ncookie: b=2\nCookie: c=3",
@@ -305,6 +331,7 @@ int main(void)
 		cmocka_unit_test(test_plain),
 		cmocka_unit_test(test_hop_by_hop),
 		cmocka_unit_test(test_identity_is_ours),
+		cmocka_unit_test(test_on_behalf),
 		cmocka_unit_test(test_cookies_are_merged),
 		cmocka_unit_test(test_our_tokens_stay_here),
 		cmocka_unit_test(test_loops),
