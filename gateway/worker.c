@@ -349,9 +349,18 @@ static struct slice client_address(void *ctx, const struct http_head *head)
 	return forward_client_of(head, &options).address;
 }
 
+static void on_fetched(void *ctx, const struct relay_summary *summary)
+{
+	struct worker *worker = ctx;
+	meters_relay(&worker->meters, summary);
+}
+
 static int make_endpoint(struct worker *worker)
 {
 	const struct config *config = worker->options.config;
+	struct relay_options relay;
+	relay_defaults(&relay);
+	relay.forward.trusted = worker->options.trusted;
 	struct exec_endpoint_options options = {
 		.loop = &worker->loop,
 		.agent = worker->options.agent,
@@ -368,7 +377,11 @@ static int make_endpoint(struct worker *worker)
 		.wait_ms = config->pool_wait_seconds * 1000,
 		.wrong_token_burst = config->wrong_token_burst,
 		.client = client_address,
+		.on_fetched = on_fetched,
 		.client_ctx = worker,
+		.exchanges = worker->exchanges,
+		.forward = relay.forward,
+		.datasette_ms = (unsigned)config->datasette_timeout_ms,
 	};
 	worker->endpoint = exec_endpoint_new(&options);
 	return worker->endpoint ? 0 : -1;

@@ -80,7 +80,7 @@ struct admission_answer {
 	uint64_t policy_version; /* of the policy, or of the token's own rules when it has none */
 	struct admission_lease lease; /* when granted */
 	uint64_t output_bytes;        /* granted for each stream */
-	uint64_t max_input_bytes;     /* 0 = none of its own */
+	uint64_t max_input_bytes;     /* 0 = none of its own, or one in shadow that did not refuse */
 	char egress[ADMISSION_EGRESS_MAX + 1]; /* what the command may reach: domains and `defaults`, separated by blanks; "" = nothing */
 	uint64_t retry_after_ms;      /* for ADMISSION_QUOTA and ADMISSION_UNAVAILABLE */
 	char violated[128];           /* JSON array of policy names, e.g. ["rate","concurrency"]; "[]" when none */

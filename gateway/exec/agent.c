@@ -59,6 +59,8 @@ static void count_end(struct exec_agent *agent, const struct exec_job *job, cons
 	metrics_add(agent->metrics, METRIC_EXEC_CHECKS, checks, 1);
 	metrics_observe(agent->metrics, METRIC_EXEC_SECONDS, METRICS_NONE, result->run_us);
 	metrics_add(agent->metrics, METRIC_EXEC_SANDBOX_SECONDS, METRICS_NONE, result->run_us);
+	if (result->refusal == EXEC_REFUSED_SOURCE)
+		killer = "source";
 	const char *reason = job->outcome == EXEC_TIMED_OUT ? "timeout" : killer ? killer : agent->draining ? "drain" : "client_gone";
 	if (job->outcome == EXEC_TIMED_OUT || job->outcome == EXEC_CANCELED) {
 		struct metrics_labels killed = {{metrics_value(METRIC_EXEC_KILLED, 0, reason)}};
@@ -214,6 +216,15 @@ static void credit(struct exec_agent *agent, struct exec_credit *message)
 	free(message);
 }
 
+static void input(struct exec_agent *agent, struct exec_piece *piece)
+{
+	struct run *run = find(agent, piece->message.exec_id);
+	if (run)
+		run_input(run, piece);
+	else
+		exec_piece_free(piece);
+}
+
 static void intend(struct exec_agent *agent, struct exec_intent *intent)
 {
 	pool_intent(agent->pool, intent->for_ms);
@@ -232,6 +243,9 @@ static void on_message(void *ctx, struct mailbox_item *item)
 		break;
 	case EXEC_CREDIT:
 		credit(ctx, CONTAINER_OF(message, struct exec_credit, message));
+		break;
+	case EXEC_INPUT:
+		input(ctx, CONTAINER_OF(message, struct exec_piece, message));
 		break;
 	case EXEC_PIECE: /* only endpoints get those */
 		break;

@@ -97,22 +97,31 @@ static int put_refusal(const struct exec_result *result, struct buf *body)
 			r = json_text_string(body, slice_str(result->detail));
 		return r < 0 ? r : buf_append(body, SLICE("}]"));
 	}
+	if (result->refusal == EXEC_REFUSED_SOURCE) {
+		int r = buf_append_char(body, ',');
+		return r < 0 ? r : source_put_failure(&result->source, body);
+	}
 	int r = buf_printf(body, ",\"retry_after\":%llu", (unsigned long long)((result->retry_after_ms + 999) / 1000));
 	if (r == 0 && result->refusal != EXEC_REFUSED_BY_PROVIDER)
 		r = buf_append(body, SLICE(",\"violated-policies\":[\"fleet\"]"));
 	return r;
 }
 
+static bool may_have_run(const struct exec_result *result)
+{
+	return result->outcome != EXEC_NOT_STARTED;
+}
+
 static int put_not_run(struct exec_result *result, const char *exec_id, struct buf *body)
 {
-	bool unknown = result->outcome == EXEC_UNKNOWN;
+	bool ran = may_have_run(result);
 	int r = buf_printf(body, "\"outcome\":\"%s\",\"exec_id\":\"%s\",\"may_have_run\":%s", outcome_names[result->outcome], exec_id,
-			   unknown ? "true" : "false");
-	if (r == 0 && unknown)
+			   ran ? "true" : "false");
+	if (r == 0 && ran)
 		r = buf_append_char(body, ',');
-	if (r == 0 && unknown)
+	if (r == 0 && ran)
 		r = put_streams(result, true, body);
-	return r < 0 || unknown ? r : put_refusal(result, body);
+	return r < 0 || result->outcome == EXEC_UNKNOWN ? r : put_refusal(result, body);
 }
 
 /* Status and code; NULL = it ran. */
@@ -123,6 +132,9 @@ static void classify(struct exec_result *result, struct exec_answer *answer)
 	if (result->outcome == EXEC_UNKNOWN) {
 		answer->status = 502;
 		answer->code = "outcome-unknown";
+	} else if (result->refusal == EXEC_REFUSED_SOURCE) {
+		answer->status = 502;
+		answer->code = "source-failed";
 	} else if (result->outcome == EXEC_NOT_STARTED && result->refusal == EXEC_REFUSED_TOO_LONG) {
 		answer->status = 422;
 		answer->code = "invalid-request";
@@ -151,7 +163,7 @@ int exec_answer_result(struct exec_result *result, const char *exec_id, struct e
 	if (r < 0 || !answer->code)
 		return r;
 	r = buf_printf(text, ",\"status\":%u,\"code\":\"%s\",\"may_have_run\":%s,\"detail\":", answer->status, answer->code,
-		       result->outcome == EXEC_UNKNOWN ? "true" : "false");
+		       may_have_run(result) ? "true" : "false");
 	if (r == 0)
 		r = json_text_string(text, slice_str(answer->detail));
 	return r < 0 || result->outcome == EXEC_UNKNOWN ? r : put_refusal(result, text);

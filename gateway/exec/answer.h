@@ -3,13 +3,14 @@
  *
  * Pure but for the memory of the body.
  * Results:    0, -ENOMEM, -EMSGSIZE (the answer would pass EXEC_ANSWER_MAX).
- * Invariants: 200 only when the command is known to have run; an exit code only with the outcome `exited`.
+ * Invariants: 200 only when the command is known to have run, and on all of its input; an exit code only with the outcome `exited`.
  */
 #pragma once
 
 #include "gateway/base/buf.h"
 #include "gateway/base/id.h"
 #include "gateway/exec/check.h"
+#include "gateway/exec/source.h"
 
 #define EXEC_ANSWER_MAX (1024UL * 1024 * 1024)
 
@@ -29,12 +30,14 @@ enum exec_refusal {
 	EXEC_REFUSED_CAPACITY,    /* every sandbox is in use and none will be free in time */
 	EXEC_REFUSED_DRAINING,
 	EXEC_REFUSED_TOO_LONG,    /* it does not fit the sandbox's API: no retry helps (422) */
+	EXEC_REFUSED_SOURCE,      /* Datasette did not give all of its input: also of EXEC_CANCELED */
 };
 
 struct exec_result {
 	enum exec_outcome outcome;
 	unsigned exit_code;         /* of EXEC_EXITED */
 	enum exec_refusal refusal;  /* of EXEC_NOT_STARTED */
+	struct source_failure source; /* of EXEC_REFUSED_SOURCE */
 	uint64_t retry_after_ms;    /* of EXEC_NOT_STARTED */
 	char sandbox[64];           /* the Sprite's name; "" = it had none */
 	const char *tier;           /* "hot", "warm", "cold" or "none" */

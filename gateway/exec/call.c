@@ -73,6 +73,7 @@ static void on_gone(void *ctx)
 {
 	struct call *call = ctx;
 	call->request = NULL;
+	call_fetch_stop(call);
 	if (call->admission) {
 		struct exec_endpoint *endpoint = call->endpoint;
 		admission_cancel(endpoint->admission, call->admission);
@@ -123,6 +124,7 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 		DL_DELETE(endpoint->calls, call);
 	call_drop_body(call);
 	call_drop_pieces(call);
+	call_fetch_stop(call);
 	trail_deinit(&call->trail);
 	exec_request_free(call->command);
 	free(call);
@@ -139,6 +141,7 @@ void call_answer(struct call *call, struct exec_job *job)
 	call->outcome = exec_outcome_name(job->outcome);
 	call->tier = job->tier;
 	call->code = job->answer.code;
+	call_fetch_stop(call);
 	if (!call->request)
 		return;
 	if (call->streaming) {

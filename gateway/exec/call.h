@@ -1,8 +1,9 @@
 /*
- * call - one request of /-/agent/exec on its worker; shared by the files of the endpoint (endpoint, call, call_admit, call_look, call_stream), nobody else
- * includes it
+ * call - one request of /-/agent/exec on its worker; shared by the files of the endpoint (endpoint, call, call_admit, call_fetch, call_look,
+ * call_stream), nobody else includes it
  *
- * Owns:       its body, its parsed command, a question under way in Redis, pieces of its answer that the client has not taken yet.
+ * Owns:       its body, its parsed command, a question under way in Redis or to Datasette, pieces of its answer that the client has not
+ *             taken yet.
  *             The request belongs to http, the job to the agent.
  * Lifetime:   call_start … on_finished of its request.
  * Runs on:    the endpoint's loop.
@@ -10,10 +11,22 @@
  */
 #pragma once
 
+#include "gateway/datasette/turn.h"
 #include "gateway/exec/endpoint.h"
 #include "gateway/exec/reply.h"
 #include "gateway/exec/throttle.h"
 #include "gateway/exec/trail.h"
+
+/* What Datasette is asked for, on its way to the command's standard input. */
+struct fetch {
+	struct exec_job *held;        /* until Datasette has answered: owned, and its lease is ours to give back */
+	struct exchange *exchange;    /* NULL before and after */
+	unsigned status;              /* of Datasette's answer; 0 = none yet */
+	uint64_t bytes, max;          /* read; 0 = no limit */
+	struct buf read;              /* and not sent to the agent */
+	size_t under_way;             /* sent, and no credit for it yet */
+	struct call *prev, *next;     /* of endpoint->fetching, while there is an exchange */
+};
 
 struct call {
 	struct exec_endpoint *endpoint;
@@ -26,6 +39,7 @@ struct call {
 	uint64_t admit_start_us;
 	char key[SHA256_HEX + 1], fingerprint[SHA256_HEX + 1]; /* with an idempotency key */
 	bool with_agent;
+	struct fetch fetch;
 	/* Of a question about another command: */
 	char looked_for[ID_UUID_LEN + 1];
 	bool cancels;
@@ -55,6 +69,8 @@ struct exec_endpoint {
 	struct mailbox mailbox;
 	struct call *calls;           /* while the agent has their job */
 	size_t jobs_out;
+	struct call *fetching;
+	struct turn fetch_turn;
 	uint64_t buffered;            /* bytes of all bodies under way */
 	uint64_t asked_until_ms;      /* in loop time: until then Redis may still grant what nobody waits for any more */
 	bool draining, freeing;
@@ -103,9 +119,29 @@ void call_drop_pieces(struct call *call);
 /* The agent is told to end a command. */
 void call_cancel(const struct call *call, const char *exec_id);
 
+/* --- call_fetch.c: standard input from Datasette --- */
+
+/* Takes a job: the agent gets it when Datasette has answered with 200, otherwise the call is refused. `max` bytes are read, 0 = any. */
+void call_fetch(struct call *call, struct exec_job *job, uint64_t max);
+
+/* The sandbox has taken so many bytes. */
+void call_fetch_credit(struct call *call, size_t bytes);
+
+/* The command has ended, or its client has left. */
+void call_fetch_stop(struct call *call);
+
+/* At the end of a turn of the loop: what was read in it goes to the agent. `ctx` is the endpoint. */
+void call_fetch_flush(void *ctx);
+
 /* --- call_admit.c: from the head of a POST to a job for the agent --- */
 
 void call_post(struct call *call, const struct http_head *head);
+
+/* Takes a job; the agent's from now on, or the call was refused. */
+void call_send_job(struct call *call, struct exec_job *job);
+
+/* Takes a job of which nothing has run. */
+void call_give_back(struct call *call, struct exec_job *job);
 
 /* 0: call->token is set. Otherwise the call was answered. */
 MUST_CHECK int call_token(struct call *call, const struct http_head *head);

@@ -60,7 +60,29 @@ static void give_back(struct call *call, const struct admission_lease *lease)
 		log_warning("exec %s: its lease could not be given back and will end by itself", call->exec_id);
 }
 
-static void post_job(struct call *call, const struct admission_answer *answer)
+void call_give_back(struct call *call, struct exec_job *job)
+{
+	give_back(call, &job->lease);
+	exec_job_free(job);
+}
+
+void call_send_job(struct call *call, struct exec_job *job)
+{
+	struct exec_endpoint *endpoint = call->endpoint;
+	if (mailbox_post(endpoint->options.agent, &job->message.item) != 0) {
+		call_give_back(call, job);
+		call_refuse(call, exec_problem_capacity("capacity", "Too many commands are waiting for a sandbox."));
+		return;
+	}
+	call_decide(call, "allow", "granted", NULL);
+	call_drop_body(call);
+	endpoint->jobs_out++;
+	metrics_add(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
+	call->with_agent = true;
+	DL_APPEND(endpoint->calls, call);
+}
+
+static void make_job(struct call *call, const struct admission_answer *answer)
 {
 	struct exec_endpoint *endpoint = call->endpoint;
 	struct exec_job *job = exec_job_new(call->exec_id);
@@ -79,18 +101,10 @@ static void post_job(struct call *call, const struct admission_answer *answer)
 	job->format = call->format;
 	memcpy(job->egress, answer->egress, sizeof job->egress);
 	memcpy(job->command_sha256, call->trail.sha256, sizeof job->command_sha256);
-	if (mailbox_post(endpoint->options.agent, &job->message.item) != 0) {
-		exec_job_free(job);
-		give_back(call, &answer->lease);
-		call_refuse(call, exec_problem_capacity("capacity", "Too many commands are waiting for a sandbox."));
-		return;
-	}
-	call_decide(call, "allow", "granted", NULL);
-	call_drop_body(call);
-	endpoint->jobs_out++;
-	metrics_add(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
-	call->with_agent = true;
-	DL_APPEND(endpoint->calls, call);
+	if (job->request->input_from)
+		call_fetch(call, job, answer->max_input_bytes);
+	else
+		call_send_job(call, job);
 }
 
 /* ["rate","budget"] */
@@ -185,7 +199,7 @@ static void on_decided(void *ctx, const struct admission_answer *answer)
 	call->admission = NULL;
 	call_remember(call, answer);
 	if (answer->code == ADMISSION_GRANTED)
-		post_job(call, answer);
+		make_job(call, answer);
 	else if (answer->code == ADMISSION_REPLAY)
 		call_replay(call, answer);
 	else
@@ -231,7 +245,8 @@ static void admit(struct call *call)
 					    .fingerprint = slice_str(call->fingerprint),
 					    .program = slice_str(exec_request_program(call->command)),
 					    .want_ms = wanted_ms(call),
-					    .wait_ms = call->endpoint->options.wait_ms,
+					    .wait_ms = call->endpoint->options.wait_ms +
+						       (call->command->input_from ? endpoint->options.datasette_ms : 0),
 					    .input_bytes = call->command->input.len,
 					    .address = known ? address : NULL,
 					    .variables = buf_peek(&variables),
@@ -328,6 +343,10 @@ void call_post(struct call *call, const struct http_head *head)
 	if (!exec_is_json(http_fields_value(head->fields, SLICE("Content-Type"))) ||
 	    http_fields_count(head->fields, SLICE("Content-Type")) > 1 || http_fields_find(head->fields, SLICE("Content-Encoding"))) {
 		call_refuse(call, exec_problem_media_type);
+		return;
+	}
+	if (http_fields_count(head->fields, SLICE("X-Datasette-Authorization")) > 1) {
+		call_refuse(call, exec_problem_datasette_twice);
 		return;
 	}
 	int r = idempotency_key(head->fields, call->key);

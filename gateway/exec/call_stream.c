@@ -10,16 +10,8 @@
 
 static void give_credit(struct call *call)
 {
-	struct exec_credit *credit = call->taken >= CREDIT_STEP ? calloc(1, sizeof *credit) : NULL;
-	if (!credit)
-		return;
-	credit->message.kind = EXEC_CREDIT;
-	memcpy(credit->message.exec_id, call->exec_id, sizeof credit->message.exec_id);
-	credit->bytes = call->taken;
-	call->taken = 0;
-	/* Not counted against the queue: there are no more of them than pieces. */
-	if (mailbox_reply(call->endpoint->options.agent, &credit->message.item) != 0)
-		free(credit);
+	if (call->taken >= CREDIT_STEP && exec_credit_send(call->endpoint->options.agent, call->exec_id, call->taken))
+		call->taken = 0;
 }
 
 static void free_first(struct call *call)

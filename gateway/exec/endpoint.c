@@ -29,6 +29,14 @@ static void take_piece(struct exec_endpoint *endpoint, struct exec_piece *piece)
 		exec_piece_free(piece);
 }
 
+static void take_credit(struct exec_endpoint *endpoint, struct exec_credit *credit)
+{
+	struct call *call = find(endpoint, credit->message.exec_id);
+	if (call)
+		call_fetch_credit(call, credit->bytes);
+	free(credit);
+}
+
 static void take_job(struct exec_endpoint *endpoint, struct exec_job *job)
 {
 	struct call *call = find(endpoint, job->message.exec_id);
@@ -48,6 +56,8 @@ static void on_message(void *ctx, struct mailbox_item *item)
 	struct exec_message *message = CONTAINER_OF(item, struct exec_message, item);
 	if (message->kind == EXEC_PIECE)
 		take_piece(ctx, CONTAINER_OF(message, struct exec_piece, message));
+	else if (message->kind == EXEC_CREDIT)
+		take_credit(ctx, CONTAINER_OF(message, struct exec_credit, message));
 	else
 		take_job(ctx, CONTAINER_OF(message, struct exec_job, message));
 }
@@ -72,6 +82,7 @@ struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *opti
 		return NULL;
 	}
 	uv_timer_init(options->loop, &endpoint->leases_timer);
+	turn_init(&endpoint->fetch_turn, options->loop, call_fetch_flush, endpoint);
 	endpoint->leases_timer.data = endpoint;
 	/* Only a start-up that fails, and then ends the process, leaves the handles open. */
 	endpoint->admission = admission_new(&admission);
@@ -125,9 +136,10 @@ static void maybe_freed(struct exec_endpoint *endpoint)
 		uv_timer_start(&endpoint->leases_timer, on_leases_timer, LEASES_POLL_MS, 0);
 		return;
 	}
-	endpoint->closing = 3;
+	endpoint->closing = 4;
 	mailbox_close(&endpoint->mailbox, on_part_freed);
 	uv_close((uv_handle_t *)&endpoint->leases_timer, on_timer_closed);
+	turn_close(&endpoint->fetch_turn, on_part_freed);
 	admission_free(endpoint->admission, on_part_freed, endpoint);
 }
 

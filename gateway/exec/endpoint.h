@@ -1,7 +1,7 @@
 /*
  * endpoint - /-/agent/exec on a worker: token, body, admission, a job for the agent, the answer
  *
- * Owns:       its link to Redis (admission), its mailbox, the calls under way.
+ * Owns:       its link to Redis (admission), its mailbox, the calls under way and what they ask of Datasette.
  * Lifetime:   exec_endpoint_new … exec_endpoint_free (asynchronous), which waits for the jobs that are still with the agent, and up to 1 s
  *             for Redis to take back what was granted to clients that have left.
  * Runs on:    its worker's loop.
@@ -13,6 +13,7 @@
 
 #include "gateway/exec/job.h"
 #include "gateway/http/request.h"
+#include "gateway/proxy/relay.h"
 #include "gateway/telemetry/access_log.h"
 #include "gateway/telemetry/audit.h"
 #include "gateway/telemetry/metrics.h"
@@ -41,7 +42,12 @@ struct exec_endpoint_options {
 	uint64_t wrong_token_burst;         /* per address, see throttle.h; 0 = no limit */
 	/* Whose failures are counted together: the client's address, after what trusted proxies say. */
 	struct slice (*client)(void *ctx, const struct http_head *head);
+	/* How Datasette was asked for the input of a command. */
+	void (*on_fetched)(void *ctx, const struct relay_summary *summary);
 	void *client_ctx;
+	struct exchange_pool *exchanges;    /* with Datasette; borrowed */
+	struct forward_options forward;
+	unsigned datasette_ms;              /* longest wait for Datasette's answer to begin, and longest silence in it */
 };
 
 /* Per stream, unless the request or the token says less. */

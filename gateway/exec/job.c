@@ -39,6 +39,20 @@ void exec_piece_free(struct exec_piece *piece)
 	free(piece);
 }
 
+bool exec_credit_send(struct mailbox *to, const char *exec_id, size_t bytes)
+{
+	struct exec_credit *credit = calloc(1, sizeof *credit);
+	if (!credit)
+		return false;
+	credit->message.kind = EXEC_CREDIT;
+	memcpy(credit->message.exec_id, exec_id, sizeof credit->message.exec_id);
+	credit->bytes = bytes;
+	/* Not counted against the queue: there are no more of them than pieces. */
+	if (mailbox_reply(to, &credit->message.item) != 0)
+		free(credit);
+	return true;
+}
+
 struct exec_cancel *exec_cancel_new(const char *exec_id, bool on_request)
 {
 	struct exec_cancel *cancel = calloc(1, sizeof *cancel);

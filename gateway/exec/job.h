@@ -11,6 +11,7 @@
 #include "gateway/base/mailbox.h"
 #include "gateway/base/sha256.h"
 #include "gateway/exec/request.h"
+#include "gateway/exec/source.h"
 #include "gateway/exec/stream.h"
 #include "policy/admission.h"
 
@@ -18,7 +19,8 @@ enum exec_message_kind {
 	EXEC_START, /* a job: to the agent and back */
 	EXEC_CANCEL,
 	EXEC_INTENT,
-	EXEC_CREDIT,
+	EXEC_CREDIT, /* both ways */
+	EXEC_INPUT,
 	EXEC_PIECE, /* to the endpoint */
 };
 
@@ -39,6 +41,7 @@ struct exec_job {
 	uint64_t admit_us;
 	struct fields_budget budget;     /* of its token, with what this job reserves */
 	enum stream_format format;
+	bool feeds;        /* more standard input follows that of the request, in pieces (EXEC_INPUT) */
 	char egress[ADMISSION_EGRESS_MAX + 1]; /* what it may reach; "" = nothing */
 	char command_sha256[SHA256_HEX + 1]; /* "" = not audited */
 
@@ -56,21 +59,32 @@ struct exec_cancel {
 	bool on_request;                 /* somebody asked for it; else its client has left */
 };
 
-/* Bytes of pieces that the client has taken. */
+/* Bytes of pieces that the client has taken, or of input that the sandbox has. */
 struct exec_credit {
 	struct exec_message message;
 	size_t bytes;
 };
 
-/* A part of a streamed answer, as it is sent to the client. */
+/* Bytes of a job's standard input that may be under way. */
+#define EXEC_INPUT_WINDOW ((size_t)256 * 1024)
+
+enum exec_input_end { EXEC_INPUT_MORE, EXEC_INPUT_END, EXEC_INPUT_BROKEN };
+
+/* A part of a streamed answer, as it is sent to the client, or of a job's standard input (EXEC_INPUT). */
 struct exec_piece {
 	struct exec_message message;
 	struct buf text;
-	struct exec_piece *prev, *next; /* of the endpoint */
+	/* Of input: */
+	enum exec_input_end end;
+	struct source_failure failure;  /* of EXEC_INPUT_BROKEN */
+	struct exec_piece *prev, *next; /* of whoever has it */
 };
 
 /* NULL when out of memory. */
 struct exec_cancel *exec_cancel_new(const char *exec_id, bool on_request);
+
+/* Gives credit to the other side. False: no memory, later with more. */
+MUST_CHECK bool exec_credit_send(struct mailbox *to, const char *exec_id, size_t bytes);
 
 /* Takes the text. NULL when out of memory. */
 struct exec_piece *exec_piece_new(const char *exec_id, struct buf *text);

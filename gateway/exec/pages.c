@@ -4,21 +4,22 @@
 
 #define PATH "/-/agent/exec/"
 
-static const char usage[] = "Run a command in a sandbox: POST /-/agent/exec\n"
-			    "\n"
-			    "  Authorization: Bearer sgt_…\n"
-			    "  Content-Type: application/json\n"
-			    "\n"
-			    "  {\"command\": \"echo hello\"}             a shell line, run as bash -lc\n"
-			    "  {\"argv\": [\"python3\", \"-c\", \"…\"]}     or a program and its arguments\n"
-			    "\n"
-			    "Optional: stdin (text or {\"base64\": \"…\"}), env (object), cwd (path), timeout_seconds, max_output_bytes.\n"
-			    "The answer is JSON: outcome, exit_code, stdout, stderr and how long it took.\n"
-			    "With an Idempotency-Key it may be sent again without running again.\n"
-			    "With Accept: application/x-ndjson or text/event-stream it comes while the command runs.\n"
-			    "GET and DELETE /-/agent/exec/<exec_id> tell of a command and cancel it.\n"
-			    "GET /-/agent/exec/quota tells of a token's limits and what is left of them.\n"
-			    "All of it for programs: GET /-/agent/exec/openapi.json\n";
+static const char usage[] =
+	"Run a command in a sandbox: POST /-/agent/exec\n"
+	"\n"
+	"  Authorization: Bearer sgt_…\n"
+	"  Content-Type: application/json\n"
+	"\n"
+	"  {\"command\": \"echo hello\"}             a shell line, run as bash -lc\n"
+	"  {\"argv\": [\"python3\", \"-c\", \"…\"]}     or a program and its arguments\n"
+	"\n"
+	"Optional: stdin (text, {\"base64\": \"…\"} or {\"datasette\": \"/path?query\"}), env (object), cwd (path), timeout_seconds, max_output_bytes.\n"
+	"The answer is JSON: outcome, exit_code, stdout, stderr and how long it took.\n"
+	"With an Idempotency-Key it may be sent again without running again.\n"
+	"With Accept: application/x-ndjson or text/event-stream it comes while the command runs.\n"
+	"GET and DELETE /-/agent/exec/<exec_id> tell of a command and cancel it.\n"
+	"GET /-/agent/exec/quota tells of a token's limits and what is left of them.\n"
+	"All of it for programs: GET /-/agent/exec/openapi.json\n";
 
 static int reply_text(struct http_request *request, const struct exec_reply *reply, const char *type, struct slice text)
 {
@@ -44,7 +45,8 @@ static int reply_options(struct http_request *request, const struct exec_reply *
 	if (!r && http_fields_find(reply->head->fields, SLICE("Access-Control-Request-Method"))) {
 		r = exec_reply_add(&fields, SLICE("Access-Control-Allow-Methods"), methods);
 		if (!r)
-			r = exec_reply_add(&fields, SLICE("Access-Control-Allow-Headers"), "Authorization, Content-Type, Idempotency-Key");
+			r = exec_reply_add(&fields, SLICE("Access-Control-Allow-Headers"),
+					   "Authorization, Content-Type, Idempotency-Key, X-Datasette-Authorization");
 		if (!r)
 			r = exec_reply_add(&fields, SLICE("Access-Control-Max-Age"), "600");
 	}

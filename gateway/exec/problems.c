@@ -89,6 +89,14 @@ const struct exec_problem exec_problem_other_body = {
 	.detail = "This Idempotency-Key was sent with another body before.",
 };
 
+const struct exec_problem exec_problem_datasette_twice = {
+	.status = 400,
+	.code = "invalid-authorization",
+	.outcome = "deny",
+	.reason = "invalid_request",
+	.detail = "X-Datasette-Authorization must not be there more than once.",
+};
+
 void exec_problem_deinit(struct exec_problem *problem)
 {
 	buf_deinit(&problem->extra);
@@ -282,6 +290,15 @@ struct exec_problem exec_problem_forgotten(const struct admission_answer *answer
 				       .detail = "This Idempotency-Key has started a command, and how it ended is not known any more.",
 				       .extra = BUF_MAX(EXTRA_MAX)};
 	return whole(problem, put_prior(&problem.extra, answer));
+}
+
+struct exec_problem exec_problem_source(const struct source_failure *failure, const char *exec_id)
+{
+	struct exec_problem problem = {
+		.status = 502, .code = "source-failed", .outcome = "error", .reason = "source", .extra = BUF_MAX(EXTRA_MAX)};
+	snprintf(problem.detail, sizeof problem.detail, "%s", failure->detail);
+	int r = buf_printf(&problem.extra, "\"outcome\":\"not_started\",\"exec_id\":\"%s\",\"may_have_run\":false,", exec_id);
+	return whole(problem, r < 0 ? r : source_put_failure(failure, &problem.extra));
 }
 
 struct exec_problem exec_problem_unavailable(const struct admission_answer *answer)

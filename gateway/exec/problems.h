@@ -6,6 +6,7 @@
 #pragma once
 
 #include "gateway/exec/request.h"
+#include "gateway/exec/source.h"
 #include "policy/admission.h"
 
 struct exec_problem {
@@ -29,6 +30,7 @@ extern const struct exec_problem exec_problem_internal;
 extern const struct exec_problem exec_problem_no_command;
 extern const struct exec_problem exec_problem_bad_key;
 extern const struct exec_problem exec_problem_other_body;
+extern const struct exec_problem exec_problem_datasette_twice;
 
 /* Each is the caller's: exec_problem_deinit(). */
 struct exec_problem exec_problem_malformed(const struct json_failure *failure);
@@ -43,6 +45,8 @@ struct exec_problem exec_problem_quota(const struct admission_answer *answer);
 struct exec_problem exec_problem_in_progress(const struct admission_answer *answer);
 struct exec_problem exec_problem_forgotten(const struct admission_answer *answer);
 struct exec_problem exec_problem_unavailable(const struct admission_answer *answer);
+/* A source whose command was not started; `status` 0 = Datasette did not answer. */
+struct exec_problem exec_problem_source(const struct source_failure *failure, const char *exec_id);
 /* `reason` is "capacity" or "draining". */
 struct exec_problem exec_problem_capacity(const char *reason, const char *detail);
 

@@ -2,6 +2,7 @@
 
 #include "gateway/base/base64.h"
 #include "gateway/base/json_text.h"
+#include "gateway/exec/source.h"
 
 #include <errno.h>
 #include <math.h>
@@ -133,13 +134,10 @@ static void read_argv(struct reading *reading, const json_t *value)
 		read_argument(reading, json_array_get(value, i), i);
 }
 
-static void read_base64(struct reading *reading, const json_t *value)
+#define SOURCES "a string, {\"base64\": \"…\"} or {\"datasette\": \"/…\"}"
+
+static void read_base64(struct reading *reading, const json_t *text)
 {
-	const json_t *text = json_object_get(value, "base64");
-	if (!text || json_object_size(value) != 1 || !json_is_string(text)) {
-		fault(reading, "/stdin", "must be a string or {\"base64\": \"…\"}");
-		return;
-	}
 	int r = base64_decode(&reading->request->input, slice_of(json_string_value(text), json_string_length(text)));
 	if (r == -EINVAL)
 		fault(reading, "/stdin/base64", "is not canonical base64 (RFC 4648 section 4, with padding, no line ends)");
@@ -147,14 +145,29 @@ static void read_base64(struct reading *reading, const json_t *value)
 		reading->error = r;
 }
 
+static void read_datasette(struct reading *reading, const json_t *target)
+{
+	const char *wrong = source_fault(slice_str(json_string_value(target)));
+	if (wrong)
+		fault(reading, "/stdin/datasette", "%s", wrong);
+	else
+		reading->request->input_from = json_string_value(target);
+}
+
 static void read_stdin(struct reading *reading, const json_t *value)
 {
-	if (json_is_object(value)) {
-		read_base64(reading, value);
+	const json_t *base64 = json_object_get(value, "base64"), *datasette = json_object_get(value, "datasette");
+	if (json_object_size(value) == 1 && json_is_string(base64)) {
+		read_base64(reading, base64);
+		return;
+	}
+	if (json_object_size(value) == 1 && json_is_string(datasette)) {
+		read_datasette(reading, datasette);
 		return;
 	}
 	if (!json_is_string(value)) {
-		fault(reading, "/stdin", "must be a string or {\"base64\": \"…\"}, is %s", type_name(value));
+		fault(reading, "/stdin", "must be " SOURCES "%s%s", json_is_object(value) ? "" : ", is ",
+		      json_is_object(value) ? "" : type_name(value));
 		return;
 	}
 	int r = buf_append(&reading->request->input, slice_of(json_string_value(value), json_string_length(value)));

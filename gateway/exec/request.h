@@ -6,7 +6,7 @@
  * Results:    0; EXEC_REQUEST_MALFORMED (not JSON: 400, `failure` says where and why), EXEC_REQUEST_INVALID (422, `faults` says which
  *             fields); -ENOMEM.
  * Bounds:     depth 32; the limits below, each named in its fault.
- * Invariants: exactly one of command and argv is set; every string is free of NUL.
+ * Invariants: exactly one of command and argv is set; every string is free of NUL; Datasette may be asked for input_from (source.h).
  */
 #pragma once
 
@@ -32,6 +32,7 @@ struct exec_request {
 	const char **env;        /* owned array of owned "NAME=value" strings */
 	size_t env_count;
 	struct buf input;        /* standard input, decoded */
+	const char *input_from;  /* … or what Datasette is asked for it: path and query, borrowed from root */
 	uint64_t timeout_ms;     /* 0 = not asked for */
 	bool has_max_output;
 	uint64_t max_output_bytes;

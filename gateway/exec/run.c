@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/exec/delivery.h"
+#include "gateway/exec/feed.h"
 #include "gateway/exec/launch.h"
 #include "gateway/exec/stored.h"
 #include "gateway/exec/verify.h"
@@ -28,6 +29,7 @@ struct run {
 	struct pool_member *member;
 	struct sandbox *sandbox;
 	struct launch launch;
+	struct feed feed;            /* of a job that feeds */
 	struct delivery delivery;    /* of a job that wants its answer streamed */
 	struct verify verify;
 	enum exec_outcome outcome;          /* of the command whose output is being checked */
@@ -50,6 +52,7 @@ static void on_closed(uv_handle_t *handle)
 		return;
 	owner->on_freed(owner->ctx, run);
 	launch_deinit(&run->launch);
+	feed_deinit(&run->feed);
 	verify_deinit(&run->verify);
 	output_deinit(&run->result.streams[0]);
 	output_deinit(&run->result.streams[1]);
@@ -286,7 +289,7 @@ static void try_again(struct run *run, const char *reason)
 	run->sandbox = NULL;
 	run->run_start_us = 0;
 	uv_timer_stop(&run->timer);
-	if (run->tries < TRIES)
+	if (feed_rewind(&run->feed) && run->tries < TRIES)
 		start_claim(run);
 	else
 		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, reason);
@@ -307,7 +310,13 @@ static void on_broken(void *ctx, enum sandbox_doubt doubt, const char *reason)
 	}
 }
 
-static const struct sandbox_events events = {.on_output = on_output, .on_exit = on_exited, .on_broken = on_broken};
+static void on_input(void *ctx)
+{
+	struct run *run = ctx;
+	feed_pump(&run->feed, run->sandbox);
+}
+
+static const struct sandbox_events events = {.on_output = on_output, .on_exit = on_exited, .on_input = on_input, .on_broken = on_broken};
 
 /* What no Sprite takes was refused before: this one has no control socket. */
 static void refuse_length(struct run *run)
@@ -322,11 +331,13 @@ static void launch(struct run *run)
 {
 	bool shim = sandbox_has_shim(run->sandbox);
 	struct sandbox_command command = launch_command(&run->launch, shim);
+	command.more_input = run->job->feeds;
 	verify_begin(&run->verify, run->owner->verify_bytes && shim);
 	run->run_start_us = clock_mono_us();
 	int r = sandbox_run(run->sandbox, &command, &events, run);
 	if (r == 0) {
 		enter(run, RUNNING, run->job->timeout_ms);
+		feed_pump(&run->feed, run->sandbox);
 		if (begin_stream(run) < 0)
 			finish(run, without_memory(run));
 	} else if (r == SANDBOX_E_TOO_LONG) {
@@ -411,6 +422,7 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 		return NULL;
 	*run = (struct run){.owner = owner, .job = job};
 	delivery_init(&run->delivery, job);
+	feed_init(&run->feed, job);
 	for (size_t i = 0; i < 2; i++) {
 		if (job->format)
 			output_init_passing(&run->result.streams[i], job->max_output_bytes, pass_on, run);
@@ -444,6 +456,24 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	return run;
 }
 
+/* Before the output is checked. `unrun` is the outcome when no command was sent. */
+static void stop(struct run *run, enum exec_outcome unrun)
+{
+	if (run->state == CLAIMING) {
+		pool_cancel(run->owner->pool, run->claim);
+		run->claim = NULL;
+	}
+	if (run->state == CLAIMING || run->state == OPENING) {
+		finish(run, unrun);
+		return;
+	}
+	if (sandbox_signal(run->sandbox, "KILL") != 0)
+		log_info("exec %s: KILL could not be sent", run->job->message.exec_id);
+	answer(run, EXEC_CANCELED);
+	/* The Sprite is destroyed anyway: this only lets the KILL leave before the channel closes. */
+	enter(run, LINGERING, LINGER_MS);
+}
+
 void run_cancel(struct run *run)
 {
 	if (run->state == LINGERING || run->state == FREED)
@@ -453,19 +483,30 @@ void run_cancel(struct run *run)
 		finish(run, run->outcome);
 		return;
 	}
-	if (run->state == CLAIMING) {
-		pool_cancel(run->owner->pool, run->claim);
-		run->claim = NULL;
-	}
-	if (run->state == CLAIMING || run->state == OPENING) {
-		finish(run, EXEC_CANCELED);
+	stop(run, EXEC_CANCELED);
+}
+
+/* The end of its input never came, so the command cannot have taken what it got for all of it. */
+static void break_source(struct run *run, const struct source_failure *failure)
+{
+	if (run->state > RUNNING)
+		return;
+	run->result.refusal = EXEC_REFUSED_SOURCE;
+	run->result.source = *failure;
+	snprintf(run->result.detail, sizeof run->result.detail, "%s", failure->detail);
+	stop(run, EXEC_NOT_STARTED);
+}
+
+void run_input(struct run *run, struct exec_piece *piece)
+{
+	if (piece->end == EXEC_INPUT_BROKEN) {
+		break_source(run, &piece->failure);
+		exec_piece_free(piece);
 		return;
 	}
-	if (sandbox_signal(run->sandbox, "KILL") != 0)
-		log_info("exec %s: KILL could not be sent", run->job->message.exec_id);
-	answer(run, EXEC_CANCELED);
-	/* The Sprite is destroyed anyway: this only lets the KILL leave before the channel closes. */
-	enter(run, LINGERING, LINGER_MS);
+	feed_add(&run->feed, piece);
+	if (run->state == RUNNING)
+		feed_pump(&run->feed, run->sandbox);
 }
 
 const char *run_phase(const struct run *run)

@@ -42,5 +42,8 @@ void run_cancel(struct run *run);
 /* "waiting" (for a Sprite), "running", "ending" or "checking"; NULL once it is answered. */
 const char *run_phase(const struct run *run);
 
+/* Takes a piece of the command's standard input (job.feeds). */
+void run_input(struct run *run, struct exec_piece *piece);
+
 /* The worker has passed on so many bytes of a streamed answer. */
 void run_credit(struct run *run, size_t bytes);

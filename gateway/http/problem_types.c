@@ -90,6 +90,10 @@ static const struct http_problem_type types[] = {
 	 "The connection to the sandbox broke before the exit status came. What was received is in the answer; it is charged for what it "
 	 "really used.",
 	 "See what the command may have changed.", "Only a command that may run twice."},
+	{"source-failed", 502, NULL, "Datasette did not give what the command was to read",
+	 "`source_status` is the status of its answer, null when there was none; `detail` says more. With `may_have_run` false the command "
+	 "was not started; otherwise the source broke in the middle and the command was killed before its input looked complete.",
+	 "See that Datasette answers the source's path, with the caller's own `X-Datasette-Authorization` or cookie, with 200.", AFTER_FIX},
 	{"not-started", 503, NULL, "The command was not started", "No sandbox could be had, or it was lost before the command was sent.",
 	 "`detail` says what failed.", RETRY_AFTER},
 	{"temporary-reduced-capacity", 503, DRAFT "temporary-reduced-capacity",

@@ -13,15 +13,15 @@ static const char *const outcomes[] = {"exited", "signaled", "timed_out", "cance
 static const char *const tiers[] = {"hot", "warm", "cold", "none"};
 static const char *const kept_tiers[] = {"hot", "warm"};
 static const char *const decisions[] = {"allow", "deny", "error"};
-static const char *const decision_reasons[] = {"granted",     "missing_token", "invalid_token", "invalid_request", "scope",
-					       "command",     "rate",          "concurrency",   "budget",          "unavailable",
-					       "capacity",    "draining",      "body_limit",    "abnormal_usage",  "network",
-					       "environment", "idempotency",   "replayed",      "canceled",        "other"};
+static const char *const decision_reasons[] = {
+	"granted",     "missing_token", "invalid_token", "invalid_request", "scope",    "command",    "rate",
+	"concurrency", "budget",        "unavailable",   "capacity",        "draining", "body_limit", "abnormal_usage",
+	"network",     "environment",   "idempotency",   "replayed",        "canceled", "source",     "other"};
 static const char *const shadow_policies[] = {"rate",        "actor-rate",    "concurrency", "actor-concurrency",
 					      "budget",      "output-budget", "network",     "command",
 					      "environment", "input",         "other"};
 static const char *const check_results[] = {"none", "unverified", "counted", "verified", "recovered", "incomplete", "failed", "other"};
-static const char *const kill_reasons[] = {"timeout", "client_gone", "drain", "operator", "request"};
+static const char *const kill_reasons[] = {"timeout", "client_gone", "drain", "operator", "request", "source"};
 static const char *const auth_failures[] = {"missing", "malformed", "checksum",  "unknown",       "bad-mac",       "other-pepper",
 					    "expired", "revoked",   "suspended", "not-yet-valid", "broken-record", "other"};
 static const char *const redis_errors[] = {"timeout", "error", "lost", "other"};

@@ -230,7 +230,7 @@ local function report(code, granted_ms, day, granted_out, what)
   local actor_left, actor_reset = state(actor_rate)
   return {
     code, record.actor, record.pol or '', tonumber((policy or record).ver or 0), granted_ms, day, table.concat(violated, ','), wait, reaped,
-    granted_out, number('max_in'),
+    granted_out, code == 'granted' and listed(rule('shadow') or '', 'input') and 0 or number('max_in'),
     number('rate_n'), number('rate_per_ms'), number('burst'), left, reset,
     number('arate_n'), number('arate_per_ms'), number('aburst'), actor_left, actor_reset,
     number('conc'), running, number('aconc'), actor_running,

@@ -320,7 +320,8 @@ class Model:
         states = [self.left(now, *self.bucket(key, now, count, per_ms, burst)) for _, key, count, per_ms, burst in limits]
         states.append((0, 0))
         version = self.policies[own["pol"]]["ver"] if "pol" in own else own["ver"]
-        return [code, actor, own.get("pol", ""), version, granted, granted_day, ",".join(violated), wait, reaped, granted_out, r["max_in"],
+        max_in = 0 if code == "granted" and "input" in shadow else r["max_in"]
+        return [code, actor, own.get("pol", ""), version, granted, granted_day, ",".join(violated), wait, reaped, granted_out, max_in,
                 r["rate_n"], r["rate_per_ms"], r["burst"], *states[0],
                 r["arate_n"], r["arate_per_ms"], r["aburst"], *states[1],
                 r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day,

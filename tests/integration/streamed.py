@@ -100,8 +100,10 @@ class Streamed:
         if found["ok"]:
             assert not extra, extra
         else:
-            assert OF_A_PROBLEM <= extra <= OF_A_PROBLEM | {"retry_after", "violated-policies"}, extra
-            assert found["outcome"] == ("unknown" if found["may_have_run"] else "not_started"), found
+            source = {"pointer", "source_status"} if found["code"] == "source-failed" else set()
+            assert OF_A_PROBLEM <= extra <= OF_A_PROBLEM | {"retry_after", "violated-policies"} | source, extra
+            ran = "canceled" if source else "unknown"
+            assert found["outcome"] == (ran if found["may_have_run"] else "not_started"), found
         assert (type(found["exit_code"]) is int) == (found["outcome"] == "exited"), found
         for stream, data in self.output.items():
             told = len(data)

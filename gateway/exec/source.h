@@ -1,0 +1,21 @@
+/*
+ * source - what a command may ask Datasette for, by path and query
+ *
+ * Pure: borrows.
+ */
+#pragma once
+
+#include "gateway/base/buf.h"
+
+/* How a source failed. */
+struct source_failure {
+	unsigned status;  /* of Datasette's answer; 0 = it gave none */
+	char detail[200]; /* a plain sentence */
+};
+
+/* Members of a problem: "source_status" and "pointer". */
+MUST_CHECK int source_put_failure(const struct source_failure *failure, struct buf *out);
+
+/* NULL when Datasette may be asked for it, else what is wrong with it: it leads to another host or to the gateway, or Datasette and the
+ * gateway might read it in two ways. */
+const char *source_fault(struct slice target);
