@@ -61,6 +61,21 @@ static void test_buf(void **state UNUSED)
 	free(text);
 }
 
+static void test_buf_number(void **state UNUSED)
+{
+	CLEANUP(buf_deinit) struct buf buf = BUF_MAX(64);
+	static const struct {
+		uint64_t value;
+		unsigned width;
+		const char *text;
+	} rows[] = {{0, 1, "0"}, {7, 3, "007"}, {1000, 3, "1000"}, {UINT64_MAX, 1, "18446744073709551615"}};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		assert_int_equal(buf_append_number(&buf, rows[i].value, rows[i].width), 0);
+		assert_true(slice_equal(buf_peek(&buf), slice_str(rows[i].text)));
+		buf_consume(&buf, buf.len);
+	}
+}
+
 static void test_utf8(void **state UNUSED)
 {
 	static const struct {
@@ -213,6 +228,10 @@ static void test_tokens_in_text(void **state UNUSED)
 		{"/sgt_" KID, ""},
 		{"", ""},
 		{"sgt", ""},
+		{"_sgt_" KID "_" SECRET, SECRET},
+		{"/a_b_sgt__sgt_" KID "_" SECRET, SECRET},
+		{"sgt_", ""},
+		{"___", ""},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct slice found = redact_find(slice_str(cases[i].text));
@@ -225,18 +244,18 @@ static void test_clock(void **state UNUSED)
 	char text[25];
 	clock_format(1769855293366, text);
 	assert_string_equal(text, "2026-01-31T10:28:13.366Z");
+	clock_format(0, text);
+	assert_string_equal(text, "1970-01-01T00:00:00.000Z");
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_slices),    cmocka_unit_test(test_numbers),
-		cmocka_unit_test(test_buf),       cmocka_unit_test(test_utf8),
-		cmocka_unit_test(test_json_text), cmocka_unit_test(test_json_text_len),
-		cmocka_unit_test(test_base64),    cmocka_unit_test(test_base64_is_whole_over_pieces),
-		cmocka_unit_test(test_hmac),      cmocka_unit_test(test_ids),
-		cmocka_unit_test(test_sha256),    cmocka_unit_test(test_secret),
-		cmocka_unit_test(test_clock),     cmocka_unit_test(test_tokens_in_text),
+		cmocka_unit_test(test_slices),        cmocka_unit_test(test_numbers), cmocka_unit_test(test_buf),
+		cmocka_unit_test(test_buf_number),    cmocka_unit_test(test_utf8),    cmocka_unit_test(test_json_text),
+		cmocka_unit_test(test_json_text_len), cmocka_unit_test(test_base64),  cmocka_unit_test(test_base64_is_whole_over_pieces),
+		cmocka_unit_test(test_hmac),          cmocka_unit_test(test_ids),     cmocka_unit_test(test_sha256),
+		cmocka_unit_test(test_secret),        cmocka_unit_test(test_clock),   cmocka_unit_test(test_tokens_in_text),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

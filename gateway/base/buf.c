@@ -75,6 +75,16 @@ int buf_append_char(struct buf *buf, char c)
 	return buf_append(buf, slice_of(&c, 1));
 }
 
+int buf_append_number(struct buf *buf, uint64_t value, unsigned width)
+{
+	char digits[20];
+	size_t at = sizeof digits;
+	do
+		digits[--at] = (char)('0' + value % 10);
+	while ((value /= 10) || sizeof digits - at < width);
+	return buf_append(buf, slice_of(digits + at, sizeof digits - at));
+}
+
 int buf_vprintf(struct buf *buf, const char *format, va_list args)
 {
 	va_list again;

@@ -34,6 +34,8 @@ static inline struct slice buf_peek(const struct buf *buf)
 
 MUST_CHECK int buf_append(struct buf *buf, struct slice bytes);
 MUST_CHECK int buf_append_char(struct buf *buf, char c);
+/* Decimal, with zeroes in front up to `width` digits; where buf_printf would be most of the work. */
+MUST_CHECK int buf_append_number(struct buf *buf, uint64_t value, unsigned width);
 MUST_CHECK int buf_printf(struct buf *buf, const char *format, ...) PRINTF(2, 3);
 MUST_CHECK int buf_vprintf(struct buf *buf, const char *format, va_list args) PRINTF(2, 0);
 

@@ -45,8 +45,35 @@ static int append_valid(struct buf *buf, struct slice text)
 	return buf_append(buf, slice_from(text, start));
 }
 
+static bool is_plain(struct slice text)
+{
+	for (size_t i = 0; i < text.len; i++) {
+		unsigned char c = (unsigned char)text.data[i];
+		if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\')
+			return false;
+	}
+	return true;
+}
+
+static int put_plain(struct buf *buf, struct slice text)
+{
+	char *to;
+	int r = buf_reserve(buf, text.len + 2, &to);
+	if (r < 0)
+		return r;
+	*to++ = '"';
+	if (text.len)
+		memcpy(to, text.data, text.len);
+	to[text.len] = '"';
+	buf_commit(buf, text.len + 2);
+	return 0;
+}
+
 int json_text_string(struct buf *buf, struct slice text)
 {
+	/* Nearly every string is. */
+	if (is_plain(text))
+		return put_plain(buf, text);
 	int r = buf_append_char(buf, '"');
 	while (r == 0 && text.len) {
 		size_t valid = utf8_valid_prefix(text);

@@ -19,9 +19,15 @@ static size_t run_of_base62(struct slice text)
 /* Where the next sgt_ is, at `from` or later; text.len when there is none. */
 static size_t next_prefix(struct slice text, size_t from)
 {
-	while (from < text.len && !slice_has_prefix_nocase(slice_from(text, from), SLICE("sgt_")))
-		from++;
-	return from;
+	for (size_t at = from + PREFIX_LEN - 1; at < text.len; at++) {
+		const char *mark = memchr(text.data + at, '_', text.len - at);
+		if (!mark)
+			break;
+		at = (size_t)(mark - text.data);
+		if (slice_has_prefix_nocase(slice_from(text, at - (PREFIX_LEN - 1)), SLICE("sgt_")))
+			return at - (PREFIX_LEN - 1);
+	}
+	return text.len;
 }
 
 struct slice redact_find(struct slice text)

@@ -50,16 +50,33 @@ void access_log_deinit(struct access_log *log)
 	buf_deinit(&log->lines);
 }
 
-static int put_text(struct buf *out, const char *key, struct slice value)
+/* Formatting by printf would cost more than all else that is ours of a request. */
+#define KEY(name) SLICE(",\"" name "\":")
+
+static int put_text(struct buf *out, struct slice key, struct slice value)
 {
 	if (!value.len)
 		return 0;
-	int r = buf_printf(out, ",\"%s\":", key);
+	int r = buf_append(out, key);
 	return r < 0 ? r : json_text_string(out, value);
 }
 
+static int put_number(struct buf *out, struct slice key, uint64_t value)
+{
+	int r = buf_append(out, key);
+	return r < 0 ? r : buf_append_number(out, value, 1);
+}
+
+static int put_ms(struct buf *out, struct slice key, uint64_t us)
+{
+	int r = put_number(out, key, us / 1000);
+	if (r == 0)
+		r = buf_append_char(out, '.');
+	return r < 0 ? r : buf_append_number(out, us % 1000, 3);
+}
+
 /* What strangers wrote, without the secrets of tokens that they put where none belongs. */
-static int put_redacted(struct buf *out, const char *key, struct slice value)
+static int put_redacted(struct buf *out, struct slice key, struct slice value)
 {
 	CLEANUP(buf_deinit) struct buf shown = BUF_MAX(2 * MAX_PATH);
 	struct slice secret = redact_find(value);
@@ -78,20 +95,20 @@ static int put_redacted(struct buf *out, const char *key, struct slice value)
 
 static int put_exec(struct buf *out, const struct access_record *record)
 {
-	int r = put_text(out, "exec_id", record->exec_id);
+	int r = put_text(out, KEY("exec_id"), record->exec_id);
 	if (r == 0)
-		r = put_text(out, "kid", record->kid);
+		r = put_text(out, KEY("kid"), record->kid);
 	if (r == 0)
-		r = put_text(out, "actor", record->actor);
+		r = put_text(out, KEY("actor"), record->actor);
 	if (r == 0)
-		r = put_text(out, "policy", record->policy);
+		r = put_text(out, KEY("policy"), record->policy);
 	if (r == 0 && record->policy_version)
-		r = buf_printf(out, ",\"policy_version\":%llu", (unsigned long long)record->policy_version);
+		r = put_number(out, KEY("policy_version"), record->policy_version);
 	if (r == 0 && record->shadowed.len > 2)
 		r = buf_printf(out, ",\"shadow\":%.*s", SLICE_FMT(record->shadowed));
 	if (r == 0)
-		r = put_text(out, "outcome", slice_str(record->outcome));
-	return r < 0 ? r : put_text(out, "tier", slice_str(record->tier));
+		r = put_text(out, KEY("outcome"), slice_str(record->outcome));
+	return r < 0 ? r : put_text(out, KEY("tier"), slice_str(record->tier));
 }
 
 /* A target that was refused has not been taken apart: its query and anything that is no path stay out, they may hold secrets. */
@@ -109,24 +126,33 @@ static int put_record(struct buf *out, const struct access_record *record)
 {
 	char time[25];
 	clock_format(record->wall_ms, time);
-	int r = buf_printf(
-		out, "{\"time\":\"%s\",\"status\":%u,\"duration_ms\":%.3f,\"first_byte_ms\":%.3f,\"bytes_in\":%llu,\"bytes_out\":%llu",
-		time, record->status, (double)record->duration_us / 1000, (double)record->first_byte_us / 1000,
-		(unsigned long long)record->bytes_in, (unsigned long long)record->bytes_out);
+	int r = buf_append(out, SLICE("{\"time\":\""));
 	if (r == 0)
-		r = put_text(out, "request_id", record->request_id);
+		r = buf_append(out, slice_of(time, sizeof time - 1));
 	if (r == 0)
-		r = put_text(out, "client", record->client);
+		r = put_number(out, SLICE("\",\"status\":"), record->status);
 	if (r == 0)
-		r = put_redacted(out, "method", record->method);
+		r = put_ms(out, KEY("duration_ms"), record->duration_us);
 	if (r == 0)
-		r = put_redacted(out, "path", path_of(record->path));
+		r = put_ms(out, KEY("first_byte_ms"), record->first_byte_us);
 	if (r == 0)
-		r = put_text(out, "route", slice_str(record->route));
+		r = put_number(out, KEY("bytes_in"), record->bytes_in);
 	if (r == 0)
-		r = put_text(out, "aborted", slice_str(record->aborted));
+		r = put_number(out, KEY("bytes_out"), record->bytes_out);
 	if (r == 0)
-		r = put_text(out, "code", slice_str(record->code));
+		r = put_text(out, KEY("request_id"), record->request_id);
+	if (r == 0)
+		r = put_text(out, KEY("client"), record->client);
+	if (r == 0)
+		r = put_redacted(out, KEY("method"), record->method);
+	if (r == 0)
+		r = put_redacted(out, KEY("path"), path_of(record->path));
+	if (r == 0)
+		r = put_text(out, KEY("route"), slice_str(record->route));
+	if (r == 0)
+		r = put_text(out, KEY("aborted"), slice_str(record->aborted));
+	if (r == 0)
+		r = put_text(out, KEY("code"), slice_str(record->code));
 	if (r == 0)
 		r = put_exec(out, record);
 	return r < 0 ? r : buf_append(out, SLICE("}\n"));
