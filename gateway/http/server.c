@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/http/connection_events.h"
 #include "gateway/http/internal.h"
 #include "gateway/http/listener.h"
 #include "gateway/http/refusal.h"
@@ -152,6 +153,7 @@ static void connection_started(struct http_server *server, struct MHD_Connection
 	format_peer(connection);
 	DL_APPEND(server->connections, connection);
 	server->connection_count++;
+	connection_events_begin(connection->fd);
 	/* Suspended connections are not looked at by libmicrohttpd: this tells of a client that leaves meanwhile. */
 	struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
 	if (epoll_ctl(server->gone_fd, EPOLL_CTL_ADD, connection->fd, &event) < 0)
@@ -167,6 +169,7 @@ static void connection_closed(struct http_server *server, void **socket_ctx)
 	/* libmicrohttpd 1.0.1 says nothing of a request whose chunk line outgrew its buffer: it refuses it twice and then forgets it. */
 	if (connection->request)
 		request_lost(connection->request);
+	connection_events_end(connection->fd);
 	DL_DELETE(server->connections, connection);
 	server->connection_count--;
 	free(connection);

@@ -5,6 +5,7 @@
  * connections, committed answers and calls of the sink.
  */
 #include "gateway/base/log.h"
+#include "gateway/http/connection_events.h"
 #include "gateway/http/internal.h"
 
 #include <errno.h>
@@ -22,8 +23,10 @@ void request_touch(struct http_request *request)
 
 void request_suspend(struct http_request *request)
 {
-	if (!request->suspended)
+	if (!request->suspended) {
+		connection_events_suspend(request->connection->fd);
 		MHD_suspend_connection(request->connection->mhd);
+	}
 	request->suspended = true;
 }
 
