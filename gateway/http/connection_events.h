@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/types.h>
 
@@ -19,6 +20,8 @@
 void connection_events_begin(int fd);
 /* libmicrohttpd is about to suspend it. */
 void connection_events_suspend(int fd);
+/* Whether the epoll set may have something to tell: while not, libmicrohttpd is told so without a system call. */
+void connection_events_expect(bool any);
 /* It is about to be closed. */
 void connection_events_end(int fd);
 

@@ -118,6 +118,17 @@ static void test_no_read_before_an_event(void **state)
 	assert_reads(rig, "one");
 }
 
+static void test_nothing_is_asked_when_nothing_is_expected(void **state)
+{
+	struct rig *rig = *state;
+	begin(rig);
+	say(rig, "one");
+	connection_events_expect(false);
+	assert_false(told(rig));
+	connection_events_expect(true);
+	assert_true(told(rig));
+}
+
 static void test_a_full_read_may_be_followed_by_more(void **state)
 {
 	struct rig *rig = *state;
@@ -236,6 +247,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_bytes_are_told_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_no_read_before_an_event, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_nothing_is_asked_when_nothing_is_expected, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_full_read_may_be_followed_by_more, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_suspended_it_is_not_told_and_nothing_is_lost, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_resumed_it_may_read_before_it_is_watched, set_up, tear_down),

@@ -17,6 +17,7 @@
 #define SWEEP_MS 1000
 /* After the listening socket is closed: until when a first request is waited for. */
 #define FIRST_REQUEST_US 3000000
+#define RUNS_PER_TURN    4 /* then others on the loop get their turn */
 
 /* What libmicrohttpd's pool of a connection needs beside the heads: its records of up to 100 fields, and the framing. */
 #define POOL_RECORDS (16 * 1024)
@@ -250,6 +251,20 @@ static void stop_now(struct http_server *server)
 	close_handles(server);
 }
 
+/* Is there more to do at once? */
+static bool run(struct http_server *server)
+{
+	uint64_t wait_ms;
+	settle_all(server);
+	connection_events_expect(server->readable);
+	server->readable = false;
+	MHD_run(server->daemon);
+	if (server->sweep_due)
+		sweep_connections(server, clock_mono_us());
+	server->sweep_due = false;
+	return server->ready || (MHD_get_timeout64(server->daemon, &wait_ms) == MHD_YES && wait_ms == 0);
+}
+
 static void on_check(uv_check_t *check)
 {
 	struct http_server *server = check->data;
@@ -259,14 +274,9 @@ static void on_check(uv_check_t *check)
 	}
 	if (!server->readable && !server->ready && !uv_is_active((uv_handle_t *)&server->idle))
 		return;
-	server->readable = false;
-	settle_all(server);
-	MHD_run(server->daemon);
-	if (server->sweep_due)
-		sweep_connections(server, clock_mono_us());
-	server->sweep_due = false;
-	uint64_t wait_ms;
-	bool pending = server->ready || (MHD_get_timeout64(server->daemon, &wait_ms) == MHD_YES && wait_ms == 0);
+	bool pending = true;
+	for (int i = 0; pending && i < RUNS_PER_TURN; i++)
+		pending = run(server);
 	if (!pending && !server->stopping)
 		uv_idle_stop(&server->idle);
 	else
