@@ -14,6 +14,8 @@
 #define HEAD_MAX       (256 * 1024) /* a request head is bounded where it comes in */
 #define KEEP_MAX       (16 * 1024)
 #define READS_PER_TURN 8            /* then others get their turn */
+/* A read this large is probably followed by more at once. */
+#define READ_AGAIN (32 * 1024)
 /* So much unsent body is not left lying until the end of the loop turn. */
 #define FLUSH_AT (16 * 1024)
 
@@ -41,6 +43,10 @@ struct exchange {
 	bool want_writable;
 	bool writable_watch;
 	bool asked, flush_asked, read_asked;
+	bool pulls;         /* the body leaves by exchange_pull() */
+	bool hungry;        /* which has found nothing */
+	char *into;         /* during exchange_pull(): where body bytes go */
+	size_t pulled;
 };
 
 struct exchange_pool {
@@ -209,8 +215,15 @@ static void on_head(void *ctx, const struct response_head *head)
 static void on_body(void *ctx, struct slice bytes)
 {
 	struct exchange *exchange = ctx;
-	if (!ended(exchange))
-		exchange->events->on_body(exchange->ctx, bytes);
+	if (ended(exchange))
+		return;
+	if (exchange->into) {
+		/* They are there already, but for the frames of chunks between them. */
+		memmove(exchange->into + exchange->pulled, bytes.data, bytes.len);
+		exchange->pulled += bytes.len;
+		return;
+	}
+	exchange->events->on_body(exchange->ctx, bytes);
 }
 
 static const struct response_events response_events = {.on_interim = on_interim, .on_head = on_head, .on_body = on_body};
@@ -293,12 +306,47 @@ static void receive(struct exchange *exchange)
 			return;
 		}
 		take_bytes(exchange, slice_of(pool->receive, got));
-		if (ended(exchange) || !more)
+		if (ended(exchange) || (!more && got < READ_AGAIN))
 			return;
 	}
 	/* TLS keeps bytes that no event announces. */
 	exchange->read_asked = true;
 	ask_turn(exchange);
+}
+
+static void on_pullable(struct exchange *exchange)
+{
+	/* Who is not hungry will look when there is room again. */
+	if (!exchange->hungry) {
+		set_paused(exchange, true);
+		return;
+	}
+	exchange->hungry = false;
+	exchange->events->on_more(exchange->ctx);
+}
+
+size_t exchange_pull(struct exchange *exchange, char *into, size_t room)
+{
+	exchange->pulls = true;
+	exchange->pulled = 0;
+	while (!ended(exchange) && exchange->connection && !exchange->pulled) {
+		size_t got;
+		bool more, reset;
+		int r = connection_recv(exchange->connection, into, room, &got, &more, &reset);
+		if (r == CONNECTION_E_AGAIN) {
+			exchange->hungry = true;
+			set_paused(exchange, false);
+			return 0;
+		}
+		if (r == CONNECTION_E_CLOSED) {
+			on_closed(exchange, reset);
+			return 0;
+		}
+		exchange->into = into;
+		take_bytes(exchange, slice_of(into, got));
+		exchange->into = NULL;
+	}
+	return exchange->pulled;
 }
 
 static void on_ready(void *ctx, bool readable, bool writable)
@@ -308,7 +356,11 @@ static void on_ready(void *ctx, bool readable, bool writable)
 		flush(exchange);
 		tell_writable(exchange);
 	}
-	if (readable && !ended(exchange) && exchange->connection)
+	if (!readable || ended(exchange) || !exchange->connection)
+		return;
+	if (exchange->pulls)
+		on_pullable(exchange);
+	else
 		receive(exchange);
 }
 
@@ -410,6 +462,7 @@ static void reset(struct exchange *exchange, const struct exchange_request *requ
 	exchange->to_head = request->to_head;
 	exchange->may_retry = request->may_retry && request->body == EXCHANGE_BODY_NONE;
 	exchange->reused = exchange->retried = exchange->deaf = exchange->paused = false;
+	exchange->pulls = exchange->hungry = false;
 	exchange->want_writable = exchange->writable_watch = exchange->flush_asked = exchange->read_asked = exchange->asked = false;
 	exchange->body_ended = request->body == EXCHANGE_BODY_NONE;
 }
@@ -503,7 +556,7 @@ void exchange_end(struct exchange *exchange)
 
 void exchange_resume(struct exchange *exchange)
 {
-	if (ended(exchange) || !exchange->paused)
+	if (ended(exchange) || exchange->pulls || !exchange->paused)
 		return;
 	set_paused(exchange, false);
 	/* TLS may hold bytes already. */
@@ -548,7 +601,7 @@ static void settle(struct exchange *exchange)
 	if (exchange->flush_asked)
 		flush(exchange);
 	tell_writable(exchange);
-	if (!ended(exchange) && exchange->read_asked && exchange->connection && !exchange->paused)
+	if (!ended(exchange) && exchange->read_asked && exchange->connection && !exchange->paused && !exchange->pulls)
 		receive(exchange);
 }
 

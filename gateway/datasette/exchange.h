@@ -4,7 +4,7 @@
  * Owns:       its connection while it lasts, unsent bytes, the parser. Exchanges are kept on a free list of their pool.
  * Lifetime:   exchange_start … on_end or on_failed (the last call, the exchange is gone after it), or exchange_cancel.
  * Runs on:    the loop of its pool.
- * Re-entry:   no callback runs inside a call; exchange_cancel() may be called from any callback.
+ * Re-entry:   no callback runs inside a call but exchange_pull(); exchange_cancel() may be called from any callback.
  * Results:    exchange_start: 0, EXCHANGE_E_BUSY, -ENOMEM, -EINVAL.
  * Bounds:     EXCHANGE_BUFFER bytes of unsent body; of the response only the head is kept; reads are as large as on_room allows.
  * Invariants: at most one retry, only when `may_retry`, on a reused connection that died before the first response byte; an answer that
@@ -56,6 +56,8 @@ struct exchange_events {
 	/* How many body bytes on_body may get right now; 0 = none until exchange_resume(). */
 	size_t (*on_room)(void *ctx);
 	void (*on_body)(void *ctx, struct slice bytes);
+	/* exchange_pull() gave 0 and may give something now; NULL when it is not used. */
+	void (*on_more)(void *ctx);
 	/* exchange_write() took less than it was given and has room again; may be NULL without a body. */
 	void (*on_writable)(void *ctx);
 	void (*on_end)(void *ctx);
@@ -83,6 +85,11 @@ void exchange_end(struct exchange *exchange);
 
 /* on_room would give more than 0 again. */
 void exchange_resume(struct exchange *exchange);
+
+/* Reads what has come of the response's body straight into `into`, at most `room` bytes, and says how many. 0: nothing now and on_more
+ * follows, or on_end or on_failed was called. From the first time on, on_body is not called any more; all that it has been given comes
+ * before. Only after on_head. */
+MUST_CHECK size_t exchange_pull(struct exchange *exchange, char *into, size_t room);
 
 void exchange_set_idle(struct exchange *exchange, unsigned idle_ms);
 

@@ -38,6 +38,7 @@ struct user {
 	bool ended, failed;
 	enum exchange_error error;
 	size_t upload_left; /* written as room allows, then the end */
+	unsigned more;      /* how often on_more was called */
 };
 
 static void on_head(void *ctx, const struct response_head *head)
@@ -72,6 +73,11 @@ static void upload(struct user *user)
 	exchange_end(user->exchange);
 }
 
+static void on_more(void *ctx)
+{
+	((struct user *)ctx)->more++;
+}
+
 static void on_writable(void *ctx)
 {
 	upload(ctx);
@@ -97,6 +103,7 @@ static const struct exchange_events events = {
 	.on_head = on_head,
 	.on_room = on_room,
 	.on_body = on_body,
+	.on_more = on_more,
 	.on_writable = on_writable,
 	.on_end = on_end,
 	.on_failed = on_failed,
@@ -379,6 +386,94 @@ static void test_no_room_holds_the_answer_back(void **state UNUSED)
 	close_world(&world);
 }
 
+static size_t pull(struct user *user, size_t room)
+{
+	assert_true(user->len + room <= sizeof user->body);
+	size_t n = exchange_pull(user->exchange, user->body + user->len, room);
+	assert_true(n <= room);
+	user->len += n;
+	return n;
+}
+
+/* The head and `bytes` have come, and nothing is left to pull. */
+static int begin_pulling(struct world *world, struct user *user, const char *head, const char *bytes)
+{
+	get(world, user);
+	int fd = accept_one(world);
+	hear(world, fd, "\r\n\r\n");
+	say(fd, head);
+	UNTIL(world, user->status == 200);
+	assert_int_equal(pull(user, 64), 0);
+	say(fd, bytes);
+	UNTIL(world, user->more == 1);
+	return fd;
+}
+
+static void test_a_body_is_pulled(void **state UNUSED)
+{
+	struct world world;
+	struct user user;
+	open_world(&world, 4, 1000);
+	int fd = begin_pulling(&world, &user, OK "Content-Length: 10\r\n\r\n", "hello");
+	assert_int_equal(pull(&user, 64), 5);
+	assert_int_equal(pull(&user, 64), 0);
+	say(fd, "world");
+	UNTIL(&world, user.more == 2);
+	assert_int_equal(pull(&user, 64), 5);
+	assert_true(user.ended);
+	assert_memory_equal(user.body, "helloworld", 10);
+	assert_int_equal(connection_pool_counts(world.connections).idle, 1);
+	close(fd);
+	close_world(&world);
+}
+
+static void test_chunks_are_pulled_without_their_frames(void **state UNUSED)
+{
+	struct world world;
+	struct user user;
+	open_world(&world, 4, 1000);
+	int fd = begin_pulling(&world, &user, OK "Transfer-Encoding: chunked\r\n\r\n", "5\r\nhello\r\n5;x=y\r\nworld\r\n0\r\n\r\n");
+	assert_int_equal(pull(&user, 64), 10);
+	assert_true(user.ended);
+	assert_memory_equal(user.body, "helloworld", 10);
+	close(fd);
+	close_world(&world);
+}
+
+static void test_who_has_not_pulled_everything_is_not_told_of_more(void **state UNUSED)
+{
+	struct world world;
+	struct user user;
+	open_world(&world, 4, 1000);
+	int fd = begin_pulling(&world, &user, OK "Content-Length: 10\r\n\r\n", "hello");
+	assert_int_equal(pull(&user, 4), 4);
+	say(fd, "world");
+	for (int i = 0; i < 20; i++)
+		turn(&world);
+	assert_int_equal(user.more, 1);
+	assert_int_equal(user.len, 4);
+	assert_int_equal(pull(&user, 4), 4);
+	assert_int_equal(pull(&user, 4), 2);
+	assert_true(user.ended);
+	assert_memory_equal(user.body, "helloworld", 10);
+	close(fd);
+	close_world(&world);
+}
+
+static void test_a_cut_shows_when_pulling(void **state UNUSED)
+{
+	struct world world;
+	struct user user;
+	open_world(&world, 4, 1000);
+	int fd = begin_pulling(&world, &user, OK "Content-Length: 10\r\n\r\n", "hello");
+	close(fd);
+	assert_int_equal(pull(&user, 64), 5);
+	assert_int_equal(pull(&user, 64), 0);
+	assert_true(user.failed && !user.ended);
+	assert_int_equal(user.error, EXCHANGE_TRUNCATED);
+	close_world(&world);
+}
+
 static void test_a_large_body_goes_out_whole(void **state UNUSED)
 {
 	static const struct {
@@ -544,6 +639,10 @@ int main(void)
 		cmocka_unit_test(test_a_cut_is_a_failure),
 		cmocka_unit_test(test_bytes_nobody_asked_for_end_the_connection),
 		cmocka_unit_test(test_no_room_holds_the_answer_back),
+		cmocka_unit_test(test_a_body_is_pulled),
+		cmocka_unit_test(test_chunks_are_pulled_without_their_frames),
+		cmocka_unit_test(test_who_has_not_pulled_everything_is_not_told_of_more),
+		cmocka_unit_test(test_a_cut_shows_when_pulling),
 		cmocka_unit_test(test_a_large_body_goes_out_whole),
 		cmocka_unit_test(test_a_body_of_the_wrong_length_is_a_failure),
 		cmocka_unit_test(test_an_early_answer_ends_the_connection),

@@ -3,8 +3,8 @@
 
 #include <errno.h>
 
-/* How much libmicrohttpd asks for at once when the length is known. */
-#define BLOCK_SIZE (32 * 1024)
+/* How much libmicrohttpd asks for at once when the length is known, or the end of the connection is the end of the answer. */
+#define BLOCK_SIZE (128 * 1024)
 
 /* libmicrohttpd closes a connection that its reader ends, but gives it back only when it looks at it again: at once for those with a
  * time-out of their own, and for the others when no older connection is left. */
@@ -20,9 +20,23 @@ static ssize_t end_with(struct http_request *request, ssize_t result)
 	return result;
 }
 
+/* Straight from where the bytes come, when nothing waits that came before them. */
+static size_t pull(struct http_request *request, char *into, size_t room)
+{
+	request->more = false;
+	if (request->aborted || request->ended || request->out.len || !request->sink || !request->sink->on_pull)
+		return 0;
+	size_t n = request->sink->on_pull(request->ctx, into, room);
+	request->bytes_out += n;
+	return n;
+}
+
 static ssize_t on_read(void *ctx, uint64_t position UNUSED, char *into, size_t room)
 {
 	struct http_request *request = ctx;
+	size_t pulled = pull(request, into, room);
+	if (pulled)
+		return (ssize_t)pulled;
 	if (request->aborted)
 		return end_with(request, MHD_CONTENT_READER_END_WITH_ERROR);
 	if (!request->out.len) {
@@ -63,7 +77,9 @@ static struct MHD_Response *create(struct http_request *request)
 		return from_memory(body);
 	}
 	uint64_t size = request->length == HTTP_LENGTH_UNKNOWN ? MHD_SIZE_UNKNOWN : request->length;
-	return MHD_create_response_from_callback(size, BLOCK_SIZE, on_read, request, NULL);
+	/* Chunks are made in the memory of the connection. */
+	bool chunked = size == MHD_SIZE_UNKNOWN && request->head.version_minor > 0;
+	return MHD_create_response_from_callback(size, chunked ? 1 : size < BLOCK_SIZE ? size : BLOCK_SIZE, on_read, request, NULL);
 }
 
 static int add_field(struct MHD_Response *response, const char *name, const char *value)

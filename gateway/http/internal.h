@@ -72,6 +72,7 @@ struct http_request {
 	bool answered, ended, committed;
 	bool bodyless;               /* the answer has no body whatever is written */
 	bool want_writable;
+	bool more;		   /* on_pull has something */
 	bool gone;
 	bool aborted;                /* close the connection at the next opportunity */
 	bool aborted_by_user;

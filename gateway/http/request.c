@@ -215,6 +215,12 @@ size_t http_request_write(struct http_request *request, struct slice bytes)
 	return n;
 }
 
+void http_request_more(struct http_request *request)
+{
+	request->more = true;
+	request_touch(request);
+}
+
 void http_request_end(struct http_request *request)
 {
 	if (!request->answered || request->ended)

@@ -86,6 +86,10 @@ struct http_sink {
 	void (*on_body_end)(void *ctx);
 	/* After http_request_write() took less than it was given, or http_request_room() gave 0: half of the buffer is free again. */
 	void (*on_writable)(void *ctx);
+	/* The client can take more of a streamed answer and all that was written is sent: puts at most `room` body bytes that are there
+	 * now into `into` and says how many; 0 when there are none, and http_request_more() or http_request_end() follows. NULL:
+	 * everything is written. Never called for an answer that began before the end of the request's body. */
+	size_t (*on_pull)(void *ctx, char *into, size_t room);
 	/* The client left, or was too slow, or the server stops: the answer can no longer be given. Not called after the whole answer was
 	 * handed over (http_request_respond, http_request_end). */
 	void (*on_gone)(void *ctx);
@@ -130,6 +134,9 @@ MUST_CHECK size_t http_request_write(struct http_request *request, struct slice 
 
 /* Bytes that the next write takes for certain: 0 (on_writable follows) or at least HTTP_REQUEST_ROOM_MIN. */
 size_t http_request_room(struct http_request *request);
+
+/* on_pull has something to give again. */
+void http_request_more(struct http_request *request);
 
 /* The streamed answer is complete. With a `length` that is not reached the client sees a cut. */
 void http_request_end(struct http_request *request);

@@ -161,7 +161,7 @@ void request_settle(struct http_request *request)
 		settle_bypassed(request);
 	else if (request->answered && !request->committed)
 		settle_answer(request);
-	else if (request->committed && (request->out.len || request->ended))
+	else if (request->committed && (request->out.len || request->ended || request->more))
 		resume(request);
 	else if (request->phase == PHASE_HEAD && request->reading)
 		resume(request);

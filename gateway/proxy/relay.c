@@ -182,11 +182,18 @@ static void on_response_failed(void *ctx, const struct exchange_failure *failure
 		answer_failure(carry, failure);
 }
 
+static void on_more(void *ctx)
+{
+	struct carry *carry = ctx;
+	http_request_more(carry->request);
+}
+
 static const struct exchange_events exchange_events = {
 	.on_interim = on_interim,
 	.on_head = on_head,
 	.on_room = on_room,
 	.on_body = on_response_body,
+	.on_more = on_more,
 	.on_writable = on_upstream_writable,
 	.on_end = on_response_end,
 	.on_failed = on_response_failed,
@@ -214,6 +221,12 @@ static void on_client_writable(void *ctx)
 		exchange_resume(carry->exchange);
 }
 
+static size_t on_client_pull(void *ctx, char *into, size_t room)
+{
+	struct carry *carry = ctx;
+	return carry->exchange ? exchange_pull(carry->exchange, into, room) : 0;
+}
+
 static void on_client_gone(void *ctx)
 {
 	cancel(ctx);
@@ -236,6 +249,7 @@ static const struct http_sink sink = {
 	.on_body = on_request_body,
 	.on_body_end = on_request_end,
 	.on_writable = on_client_writable,
+	.on_pull = on_client_pull,
 	.on_gone = on_client_gone,
 	.on_finished = on_finished,
 };
