@@ -85,7 +85,7 @@ MUTANTS = [
     Mutant("a restored Sprite serves anybody", "gateway/pool/machine_claims.c",
            "if (!member->owned && !fresh)", "if (!fresh)", ("unit:pool_machine_model_test",)),
     Mutant("what another gateway took is used", "gateway/pool/machine_leases.c",
-           "if (event->answer != LEASE_OK || member->foreign || twice) {", "if (false) {", ("unit:pool_machine_fleet_test",)),
+           "if (event->answer != LEASE_OK || member->foreign || set_back) {", "if (false) {", ("unit:pool_machine_fleet_test",)),
     Mutant("what another gateway woke before is used", "gateway/sprites/sprites_provider.c",
            "if (work->fence.parking && exit_code == FENCE_EXIT) {", "exit_code = 0;\n\tif (false) {", integration("sprites_client")),
     Mutant("a refused creation is made", "gateway/pool/machine_leases.c",

@@ -50,8 +50,7 @@ struct lease_record {
 	unsigned uses;         /* commands it has run */
 	uint64_t age_ms;       /* since it was created, or since it was reserved */
 	uint64_t idle_ms;      /* warm: since it was parked. Only told, never written: the record's own clock decides */
-	uint64_t parking;      /* which time of being parked was its last; 0 = it never was. Only told: no two are the same number, later
-				* ones are higher */
+	uint64_t parking;      /* which time of being parked was its last, higher than any before; 0 = it never was. Only told */
 	/* Leased only: */
 	uint64_t lease_ms;     /* it will have been given back in this time at the latest; 0 = not known */
 	char exec_id[LEASE_EXEC_ID_MAX + 1]; /* "" = not known */

@@ -239,10 +239,12 @@ static size_t total(struct store *store)
 	return n;
 }
 
+/* One whose wake came to nothing has the number that it had. */
 static void park(struct world *world, struct record *record)
 {
 	record->parked_us = world->now_us;
-	record->parking = ++world->store.parkings;
+	if (record->state != POOL_PREPARING || !record->parking)
+		record->parking = ++world->store.parkings;
 }
 
 static void record_add(struct world *world, const char *name, enum pool_state state, uint64_t session)

@@ -175,10 +175,11 @@ static void fill_in(struct pool_member *member, const struct lease_record *recor
 	member->created_us = now_us - age_us;
 }
 
-/* Our records were set back: what we have under this name is the truth, and says so with its next note. */
-static bool is_known_already(const struct machine *machine, const struct machine_event *event)
+/* The records were set back. What we have under this name already is the truth and says so with its next note; one that by its record was
+ * never parked was parked by us since, and who has it is not known. */
+static bool was_set_back(const struct machine *machine, const struct machine_event *event, bool stolen)
 {
-	return event->answer == LEASE_OK && roster_find(&machine->roster, event->record->name);
+	return event->answer == LEASE_OK && (!event->record->parking || (stolen && roster_find(&machine->roster, event->record->name)));
 }
 
 static uint64_t parked_us(const struct lease_record *record, uint64_t now_us)
@@ -219,13 +220,13 @@ static void put_back(struct machine *machine, uint64_t now_us, struct pool_membe
 void machine_taken(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	struct pool_member *member = event->member;
-	bool stolen = !member->name[0], twice = stolen && is_known_already(machine, event);
+	bool stolen = !member->name[0], set_back = was_set_back(machine, event, stolen);
 	if (!machine_finish(machine, member, POOL_WARM) || !take_ended(machine, now_us, member, event))
 		return;
 	enum pool_state to = member->to;
 	member->asked = false;
 	member->attempts = 0;
-	if (event->answer != LEASE_OK || member->foreign || twice) {
+	if (event->answer != LEASE_OK || member->foreign || set_back) {
 		machine->lease.orphans |= event->answer == LEASE_OK;
 		member->foreign = true;
 		machine_move(machine, member, POOL_GONE, now_us);

@@ -112,8 +112,10 @@ static void ready(struct machine *machine, uint64_t now_us, struct pool_member *
 	machine->short_us = 0;
 	member->strikes = 0;
 	member->woken = member->waking;
-	/* Its channel is open now: a wake that has become superfluous is kept for a while all the same. */
-	enum pool_state to = member->waking && !machine_is_doomed(machine, member) ? POOL_HOT : place(machine, member);
+	/* Its channel is open now: a wake that has become superfluous is kept for a while all the same. What is parked again without having
+	 * been hot would have the number that its wake has used. */
+	bool woken = member->waking || member->fence.parking;
+	enum pool_state to = woken && !machine_is_doomed(machine, member) ? POOL_HOT : place(machine, member);
 	member->waking = member->late = false;
 	machine_move(machine, member, to, now_us);
 }

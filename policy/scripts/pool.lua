@@ -54,7 +54,7 @@ local function read(name)
   local f = {}
   for field in string.gmatch(text .. ':', '([^:]*):') do f[#f + 1] = field end
   return {state = f[1], session = f[2], turn = tonumber(f[3]), since = tonumber(f[4]), created = tonumber(f[5]), owned = f[6],
-          tenant = f[7], uses = f[8], exec = f[9], till = tonumber(f[10]), parked = tonumber(f[11] or 0)}
+          tenant = f[7], uses = f[8], exec = f[9], till = tonumber(f[10]), parked = tonumber(f[11] or f[4])}
 end
 
 local function new_record(state)
@@ -74,7 +74,9 @@ end
 
 local function write(name, r, old)
   if old then unlist(name, old) end
-  if r.state == 'warm' and not (old and old.state == 'warm') then r.parked = math.max(now, r.parked + 1) end
+  -- One whose wake came to nothing is parked as it was: who it was taken from may have been somebody else's, too.
+  local as_it_was = old and (old.state == 'warm' or (old.state == 'preparing' and old.parked > 0))
+  if r.state == 'warm' and not as_it_was then r.parked = math.max(now, r.parked + 1) end
   redis.call('HSET', MEMBERS, name, table.concat({
     r.state, r.session, int(r.turn), int(r.since), int(r.created), r.owned, r.tenant, r.uses, r.exec, int(r.till), int(r.parked)}, ':'))
   redis.call('HINCRBY', COUNT, r.state, 1)

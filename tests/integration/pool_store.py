@@ -113,7 +113,8 @@ class PoolModel:
 
     def put(self, name, record):
         old = self.members.get(name)
-        if record.state == "warm" and not (old and old.state == "warm"):
+        as_it_was = old and (old.state == "warm" or (old.state == "preparing" and old.parked))
+        if record.state == "warm" and not as_it_was:
             record = dataclasses.replace(record, parked=max(self.now, record.parked + 1))
         self.members[name] = record
         self.strange.pop(name, None)
