@@ -54,6 +54,14 @@ static const struct setting settings[] = {
 	 "Longest wait for the beginning of Datasette's answer, and longest silence within it (of event streams: at least 15 minutes)."},
 	{"client_idle_seconds", NUMBER, AT(client_idle_seconds), "75", 1, 3600, 0,
 	 "Longest time that a client's connection stays open between two requests, or without taking any of its answer."},
+	{"max_connections", NUMBER, AT(max_connections), "16384", 64, 1000000, 0,
+	 "Connections of clients that may be open, divided among the workers, fewer when the limit of descriptors demands it. Beyond, those that "
+	 "are idle for longest are closed; when none is idle a new one is answered 503. Each takes up to 160 KiB, more with a larger "
+	 "`max_head_bytes`, mostly far less."},
+	{"max_connections_per_address", NUMBER, AT(max_connections_per_address), "0", 0, 1000000, 0,
+	 "Connections of one client address (IPv6: of one /64), 0 = no limit. Beyond: 429. Those of `trusted_proxies` are not counted."},
+	{"max_requests", NUMBER, AT(max_requests), "4096", 16, 1000000, 0,
+	 "Requests that may be under way, divided among the workers. Beyond: 503. Each holds at most 128 KiB of its answer and 64 KiB of its body."},
 	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, LIVE, "Largest body of POST /-/agent/exec."},
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
 	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, LIVE,

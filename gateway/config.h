@@ -34,6 +34,9 @@ struct config {
 	uint64_t max_body_bytes;
 	uint64_t datasette_timeout_ms;
 	uint64_t client_idle_seconds;
+	uint64_t max_connections;
+	uint64_t max_connections_per_address;
+	uint64_t max_requests;
 	uint64_t exec_max_body_bytes;
 	uint64_t redis_timeout_ms;
 	uint64_t pool_hot;

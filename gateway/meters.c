@@ -82,6 +82,12 @@ void meters_rejected(struct meters *meters)
 	metrics_add(meters->shard, METRIC_HTTP_REJECTED, one(METRIC_HTTP_REJECTED, "parser"), 1);
 }
 
+void meters_crowded(struct meters *meters, enum http_crowd crowd)
+{
+	static const char *const reasons[] = {[HTTP_CROWD_IDLE] = "idle", [HTTP_CROWD_TOTAL] = "total", [HTTP_CROWD_ADDRESS] = "address"};
+	metrics_add(meters->shard, METRIC_CONNECTIONS_CROWDED, one(METRIC_CONNECTIONS_CROWDED, reasons[crowd]), 1);
+}
+
 void meters_relay(struct meters *meters, const struct relay_summary *summary)
 {
 	if (summary->upstream_status) {

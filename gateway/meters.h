@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "gateway/http/server.h"
 #include "gateway/proxy/relay.h"
 #include "gateway/sprites/observer.h"
 #include "gateway/telemetry/metrics.h"
@@ -39,6 +40,7 @@ void meters_request(struct meters *meters, const struct http_head *head, const s
 		    enum http_guard_reason refusal);
 /* libmicrohttpd refused bytes that never became a request. */
 void meters_rejected(struct meters *meters);
+void meters_crowded(struct meters *meters, enum http_crowd crowd);
 void meters_relay(struct meters *meters, const struct relay_summary *summary);
 /* Datasette answered, or failed. meters_relay() says so for its requests. */
 void meters_datasette(struct meters *meters, bool up);

@@ -5,7 +5,9 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/exec/agent.h"
+#include "gateway/http/census.h"
 #include "gateway/http/listener.h"
+#include "gateway/limits.h"
 #include "gateway/reload.h"
 #include "gateway/sprites/sprites_provider.h"
 #include "gateway/telemetry/process.h"
@@ -16,7 +18,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define MAX_WORKERS       64
@@ -47,6 +48,8 @@ struct gateway {
 	struct curl_driver *curl;
 	struct sprites_provider *provider;
 	char pool_label[64];
+	struct census *census; /* NULL = not limited */
+	unsigned max_connections; /* of a worker */
 	struct audit *audit;
 	struct audit_table *audit_table;
 	struct exec_agent *agent;
@@ -485,6 +488,9 @@ static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const
 		.access_fd = gateway->access_fd,
 		.audit = gateway->audit,
 		.trusted = *trusted,
+		.census = gateway->census,
+		.max_connections = gateway->max_connections,
+		.max_requests = limits_share(gateway->config->max_requests, gateway->workers),
 		.on_idle = on_worker_idle,
 		.on_stopped = on_worker_stopped,
 		.ctx = slot,
@@ -510,25 +516,28 @@ static int make_workers(struct gateway *gateway, const int *listen_fds)
 	return 0;
 }
 
-/* As many descriptors as we may have; a process that may not is served by what it has. */
-static void raise_limits(void)
+static int limit_clients(struct gateway *gateway)
 {
-	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &limit);
-	}
+	uint64_t wanted = gateway->config->max_connections, fit = limits_connections(wanted, limits_raise());
+	if (fit < wanted)
+		log_info("max_connections: the limit of descriptors leaves room for %llu", (unsigned long long)fit);
+	gateway->max_connections = limits_share(fit, gateway->workers);
+	if (!gateway->config->max_connections_per_address)
+		return 0;
+	gateway->census = census_new((unsigned)gateway->config->max_connections_per_address);
+	return gateway->census ? 0 : fail("max_connections_per_address", "out of memory");
 }
 
 static int build(struct gateway *gateway, const struct metrics_build *identity)
 {
 	signal(SIGPIPE, SIG_IGN);
-	raise_limits();
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return fail("curl", "could not be initialised");
 	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
 		return fail("access_log", "cannot be opened for writing");
 	gateway->workers = worker_count(gateway->config);
+	if (limit_clients(gateway) < 0)
+		return -1;
 	gateway->metrics = metrics_new(gateway->workers + 1, identity);
 	if (!gateway->metrics)
 		return fail("metrics", "out of memory");
@@ -556,6 +565,7 @@ int serve(const struct config *config, const char *file, const struct metrics_bu
 	uv_run(&gateway.loop, UV_RUN_DEFAULT);
 	reload_free(gateway.live, config);
 	metrics_free(gateway.metrics);
+	census_free(gateway.census);
 	if (uv_loop_close(&gateway.loop) != 0)
 		log_error("serve: the loop still has handles");
 	curl_global_cleanup();

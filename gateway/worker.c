@@ -168,6 +168,12 @@ static void on_rejected(void *ctx, const char *reason)
 	log_debug("http: refused before it was a request: %s", reason);
 }
 
+static void on_crowded(void *ctx, enum http_crowd crowd)
+{
+	struct worker *worker = ctx;
+	meters_crowded(&worker->meters, crowd);
+}
+
 static void on_turn(uv_prepare_t *turn)
 {
 	struct worker *worker = turn->data;
@@ -398,10 +404,14 @@ static int make_server(struct worker *worker)
 	options.max_head = config->max_head_bytes;
 	options.idle_timeout_ms = (unsigned)config->client_idle_seconds * 1000;
 	options.max_body = limits_of(config).max_body;
+	options.max_connections = worker->options.max_connections;
+	options.max_in_flight = worker->options.max_requests;
+	options.census = worker->options.census;
+	options.exempt = &worker->options.trusted;
 	options.on_request = on_request;
 	options.ctx = worker;
-	options.observer =
-		(struct http_observer){.ctx = worker, .on_begun = on_begun, .on_finished = on_finished, .on_rejected = on_rejected};
+	options.observer = (struct http_observer){
+		.ctx = worker, .on_begun = on_begun, .on_finished = on_finished, .on_rejected = on_rejected, .on_crowded = on_crowded};
 	worker->server = http_server_new(&options);
 	return worker->server ? 0 : -1;
 }

@@ -25,6 +25,8 @@ struct worker_options {
 	struct audit *audit;         /* borrowed; NULL = none */
 	int access_fd;               /* -1 = no access log; borrowed */
 	struct peer_set trusted;
+	struct census *census;       /* borrowed; NULL = connections of an address are not limited */
+	unsigned max_connections, max_requests; /* of this worker */
 	/* Run on the worker's thread: nothing is under way after worker_quiesce(); everything is given back, the thread may be joined. */
 	void (*on_idle)(void *ctx);
 	void (*on_stopped)(void *ctx);

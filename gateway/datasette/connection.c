@@ -51,7 +51,7 @@ void connection_pool_defaults(struct connection_pool_options *options)
 		.connect_timeout_ms = 3000,
 		.idle_ms = 4000,
 		.wait_ms = 10000,
-		.max_connections = 256,
+		.max_connections = 1024,
 		.max_waiting = 1024,
 	};
 }

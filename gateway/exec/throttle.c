@@ -1,5 +1,7 @@
 #include "gateway/exec/throttle.h"
 
+#include "gateway/http/peer.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -12,15 +14,6 @@ struct throttle_slot {
 	unsigned char address[16];
 	uint64_t tat_ms; /* theoretical arrival time: when it is forgotten */
 };
-
-/* An address of IPv6 is a whole network of one subscriber. */
-static void network_of(const unsigned char address[16], unsigned char network[16])
-{
-	static const unsigned char v4[12] = {[10] = 0xff, [11] = 0xff};
-	memcpy(network, address, 16);
-	if (memcmp(address, v4, sizeof v4) != 0)
-		memset(network + 8, 0, 8);
-}
 
 /* FNV-1a. Whoever finds addresses of one set gains nothing: see the header. */
 static struct throttle_slot *set_of(const struct throttle *throttle, const unsigned char network[16])
@@ -49,7 +42,7 @@ uint64_t throttle_charge(struct throttle *throttle, const unsigned char address[
 	unsigned char network[16];
 	if (!throttle->tolerance_ms)
 		return 0;
-	network_of(address, network);
+	peer_network_of(address, network);
 	struct throttle_slot *set = set_of(throttle, network), *slot = set;
 	for (size_t i = 0; i < WAYS; i++) {
 		if (memcmp(set[i].address, network, sizeof network) == 0) {

@@ -14,7 +14,7 @@ static ssize_t end_with(struct http_request *request, ssize_t result)
 	if (result == MHD_CONTENT_READER_END_WITH_ERROR)
 		request_show_cut(request);
 	unsigned other = server->options.idle_timeout_ms / 1000 == 1 ? 2 : 1;
-	MHD_set_connection_option(request->connection->mhd, MHD_CONNECTION_OPTION_TIMEOUT, other);
+	connection_time_out(request->connection, other);
 	server->readable = true;
 	server_kick(server);
 	return result;

@@ -4,7 +4,6 @@
  * libmicrohttpd takes an answer before the body or after it, never in between. Until the body has ended it only reads from the socket, so
  * the other direction is ours: head and body are framed here and sent directly, and the connection closes afterwards.
  */
-#include "gateway/base/clock.h"
 #include "gateway/http/internal.h"
 #include "gateway/http/status.h"
 
@@ -38,7 +37,6 @@ int bypass_start(struct http_request *request)
 {
 	buf_init(&request->wire, HTTP_REQUEST_BUFFER + request->server->pool_size);
 	request->bypassed = request->committed = true;
-	request->wire_us = clock_mono_us();
 	request->wire_chunked = request->length == HTTP_LENGTH_UNKNOWN && request->head.version_minor > 0 && !request->bodyless;
 	return write_head(request);
 }
@@ -102,7 +100,6 @@ void bypass_pump(struct http_request *request)
 			return;
 		}
 		buf_consume(&request->wire, (size_t)sent);
-		request->wire_us = clock_mono_us();
 		if (!request->wire.len && request->wire_ended)
 			finish(request);
 	}

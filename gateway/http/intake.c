@@ -157,7 +157,7 @@ static enum MHD_Result begin(struct http_request *request, const char *method, c
 	struct http_guard_limits limits = {.max_head = server->options.max_head};
 	struct http_guard_verdict verdict;
 	request->begun = true;
-	request->connection->head_deadline_us = 0;
+	connection_expect_head(request->connection, 0);
 	server->in_flight++;
 	MHD_get_connection_values_n(request->connection->mhd, MHD_HEADER_KIND, collect_field, request);
 	struct http_guard_input input = {.method = slice_str(method),
@@ -284,7 +284,10 @@ void request_complete(struct http_request *request, enum MHD_RequestTerminationC
 {
 	struct http_server *server = request->server;
 	uint64_t now = clock_mono_us();
-	request->connection->head_deadline_us = now + (uint64_t)(server->options.idle_timeout_ms + server->options.head_timeout_ms) * 1000;
+	connection_expect_head(request->connection,
+			       now + (uint64_t)(server->options.idle_timeout_ms + server->options.head_timeout_ms) * 1000);
+	if (request->stuck_seconds)
+		connection_time_out(request->connection, server->options.idle_timeout_ms / 1000);
 	if (!request->begun) {
 		give_back(request);
 		return;

@@ -20,13 +20,16 @@
 
 struct http_connection {
 	struct http_connection *prev, *next;
+	struct http_connection *rest_prev, *rest_next; /* in the list of those that rest */
 	struct http_server *server;
 	struct MHD_Connection *mhd;
 	struct http_request *request; /* NULL between requests */
-	uint64_t head_deadline_us;    /* when the next head must be complete; 0 = a request is under way */
+	uint64_t head_deadline_us;    /* when the next head must be complete; 0 = a request is under way, or it is being closed */
 	int fd;
 	bool gone;
-	bool used;      /* there was a request on it */
+	bool used;		    /* there was a request on it */
+	bool counted;                 /* in the census */
+	unsigned char address[16];
 	char peer[INET6_ADDRSTRLEN];
 };
 
@@ -55,6 +58,9 @@ struct http_request {
 	uint64_t max_body, bytes_in, bytes_out, first_byte_us;
 	uint64_t body_seen_us;       /* last time that body bytes came */
 	unsigned slow_seconds;       /* seconds spent waiting for body bytes */
+	unsigned stuck_seconds;      /* seconds in which the client did not take all of the answer that was there */
+	uint64_t acked_before;       /* bytes that it had taken on this connection when the first of them began */
+	uint64_t acked_last, acked_us; /* and at the last look; when that changed last */
 
 	unsigned status;
 	uint64_t length;             /* of the answer; HTTP_LENGTH_UNKNOWN until it has ended */
@@ -86,7 +92,6 @@ struct http_request {
 	bool wire_ended;             /* all of it is in `wire` */
 	bool wire_done;              /* all of it is sent */
 	struct buf wire;             /* framed and not yet sent */
-	uint64_t wire_us;            /* when some of it was sent last */
 	uint64_t answered_us;
 	bool impatient;              /* the answer waited for the end of the body for long enough */
 	uint64_t lingered;
@@ -103,6 +108,7 @@ struct http_server {
 	int gone_fd; /* epoll of all connections, edge-triggered, for EPOLLRDHUP only */
 	unsigned open_handles;
 	struct http_connection *connections;
+	struct http_connection *resting; /* those with a head deadline; the one that is idle for longest first */
 	struct http_request *ready, *free;
 	size_t connection_count, in_flight, free_count;
 	struct request_id_source ids;
@@ -117,7 +123,19 @@ void server_rejected(struct http_server *server, const char *reason);
 
 /* sweep.c */
 void sweep_connections(struct http_server *server, uint64_t now);
+/* From now on idle, with this deadline; 0 = not idle. */
+void connection_expect_head(struct http_connection *connection, uint64_t deadline_us);
+/* By libmicrohttpd, after so long without a byte; 0 = never. */
+void connection_time_out(struct http_connection *connection, unsigned seconds);
+/* Dissolves the association: a reset leaves at once, and nothing that is queued for the client. */
+void connection_reset(struct http_connection *connection);
 void connection_hang_up(struct http_connection *connection);
+/* Tells a client without a request that one is not taken; connection_hang_up() follows. */
+void connection_say(struct http_connection *connection, const struct http_problem *problem);
+
+/* crowd.c: a new connection, which may cost another one its place, or be turned away itself. */
+void crowd_enter(struct http_connection *connection);
+void crowd_leave(struct http_connection *connection);
 
 /* intake.c: called by server.c from libmicrohttpd's callbacks */
 struct http_request *request_take(struct http_connection *connection, struct slice target);

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/filter.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -73,6 +74,14 @@ static int share(int fd)
 	return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
 }
 
+/* Of an answer no more than this is queued for a client that does not take it: otherwise the kernel keeps megabytes for each. Connections
+ * have it from the socket that accepts them. */
+static int bound_queue(int fd)
+{
+	const int unsent_max = 128 * 1024;
+	return setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_max, sizeof unsent_max);
+}
+
 static int open_one(struct sockaddr_storage *address, socklen_t len, bool first, int *fd, char error[LISTENER_ERROR_LEN])
 {
 	const int on = 1, off = 0;
@@ -86,6 +95,8 @@ static int open_one(struct sockaddr_storage *address, socklen_t len, bool first,
 		return give_up(s, "SO_REUSEADDR", error);
 	if (!first && share(s) < 0)
 		return give_up(s, "SO_REUSEPORT", error);
+	if (bound_queue(s) < 0)
+		return give_up(s, "TCP_NOTSENT_LOWAT", error);
 	if (bind(s, (struct sockaddr *)address, len) < 0)
 		return give_up(s, "bind", error);
 	if (listen(s, SOMAXCONN) < 0)

@@ -80,3 +80,11 @@ bool peer_is_address(struct slice text)
 	unsigned char bytes[16];
 	return peer_parse(text, bytes);
 }
+
+void peer_network_of(const unsigned char address[16], unsigned char network[16])
+{
+	static const unsigned char v4[12] = {[10] = 0xff, [11] = 0xff};
+	memcpy(network, address, 16);
+	if (memcmp(address, v4, sizeof v4) != 0)
+		memset(network + 8, 0, 8);
+}

@@ -30,3 +30,6 @@ bool peer_is_address(struct slice text);
 
 /* The address as 16 bytes, IPv4 as ::ffff:a.b.c.d; false when it is none. */
 bool peer_parse(struct slice text, unsigned char address[16]);
+
+/* What limits count as one address: of IPv6 the whole /64, which one subscriber has. */
+void peer_network_of(const unsigned char address[16], unsigned char network[16]);

@@ -19,6 +19,9 @@
 #define FIRST_REQUEST_US 3000000
 #define RUNS_PER_TURN    4 /* then others on the loop get their turn */
 
+/* Connections beyond max_connections that may be on their way out, so that it is crowd.c who chooses. */
+#define CROWD_SPARE 64
+
 /* What libmicrohttpd's pool of a connection needs beside the heads: its records of up to 100 fields, and the framing. */
 #define POOL_RECORDS (16 * 1024)
 /* Datasette repeats the target in Link and Location, there percent-encoded, and may set cookies of its own. */
@@ -150,11 +153,12 @@ static void connection_started(struct http_server *server, struct MHD_Connection
 	connection->server = server;
 	connection->mhd = mhd;
 	connection->fd = info->connect_fd;
-	connection->head_deadline_us = clock_mono_us() + (uint64_t)server->options.head_timeout_ms * 1000;
+	connection_expect_head(connection, clock_mono_us() + (uint64_t)server->options.head_timeout_ms * 1000);
 	format_peer(connection);
 	DL_APPEND(server->connections, connection);
 	server->connection_count++;
 	connection_events_begin(connection->fd);
+	crowd_enter(connection);
 	/* Suspended connections are not looked at by libmicrohttpd: this tells of a client that leaves meanwhile. */
 	struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
 	if (epoll_ctl(server->gone_fd, EPOLL_CTL_ADD, connection->fd, &event) < 0)
@@ -171,6 +175,8 @@ static void connection_closed(struct http_server *server, void **socket_ctx)
 	if (connection->request)
 		request_lost(connection->request);
 	connection_events_end(connection->fd);
+	connection_expect_head(connection, 0);
+	crowd_leave(connection);
 	DL_DELETE(server->connections, connection);
 	server->connection_count--;
 	free(connection);
@@ -322,7 +328,7 @@ static struct MHD_Daemon *start_daemon(struct http_server *server)
 	const struct http_server_options *options = &server->options;
 	return MHD_start_daemon(SUSPEND_WITHOUT_ITC | MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, server,
 				MHD_OPTION_LISTEN_SOCKET, options->listen_fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, server->pool_size,
-				MHD_OPTION_CONNECTION_LIMIT, options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+				MHD_OPTION_CONNECTION_LIMIT, options->max_connections + CROWD_SPARE, MHD_OPTION_CONNECTION_TIMEOUT,
 				options->idle_timeout_ms / 1000, MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, MHD_OPTION_EXTERNAL_LOGGER,
 				on_message, server, MHD_OPTION_URI_LOG_CALLBACK, on_target, server, MHD_OPTION_UNESCAPE_CALLBACK,
 				leave_escaped, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION,

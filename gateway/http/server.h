@@ -6,16 +6,30 @@
  * Runs on:    the loop given to it.
  * Re-entry:   on_request and all sinks run from the loop, never inside a call.
  * Results:    NULL / negative = no memory or libmicrohttpd refused to start.
- * Bounds:     options.max_connections connections, options.max_in_flight requests under way (then 503), max_head bytes of head.
+ * Bounds:     options.max_connections connections (beyond, the one that is idle for longest makes room), options.max_in_flight requests
+ *             under way (then 503), max_head bytes of head; a client that sends a body or takes an answer at less than
+ *             HTTP_SLOW_BYTES_PER_SECOND is cut.
  * Invariants: on_request sees only requests that the guard passed; every request ends in exactly one on_finished of the observer.
  */
 #pragma once
 
+#include "gateway/http/census.h"
+#include "gateway/http/peer.h"
 #include "gateway/http/request.h"
 
 #include <uv.h>
 
 struct http_server;
+
+/* The rate that a client must keep up once its body has been waited for so long in all, or its taking the answer for the idle time. */
+#define HTTP_SLOW_BYTES_PER_SECOND 1024
+#define HTTP_SLOW_SECONDS          10
+
+enum http_crowd {
+	HTTP_CROWD_IDLE,    /* the one that was idle for longest, to make room */
+	HTTP_CROWD_TOTAL,   /* a new one, since none is idle: it was told 503 */
+	HTTP_CROWD_ADDRESS, /* a new one of an address that has as many as it may have: it was told 429 */
+};
 
 /* Everything here may be NULL. Runs on the loop, for logs and metrics. */
 struct http_observer {
@@ -26,6 +40,8 @@ struct http_observer {
 	void (*on_finished)(void *ctx, const struct http_head *head, const struct http_summary *summary, enum http_guard_reason refusal);
 	/* libmicrohttpd refused bytes that never became a request (or a connection was closed for being slow). */
 	void (*on_rejected)(void *ctx, const char *reason);
+	/* A connection was closed because there are too many. */
+	void (*on_crowded)(void *ctx, enum http_crowd crowd);
 };
 
 struct http_server_options {
@@ -34,6 +50,8 @@ struct http_server_options {
 	size_t max_head;            /* 32 KiB; up to 128 KiB */
 	uint64_t max_body;          /* ceiling of every http_request_read() */
 	unsigned max_connections;
+	struct census *census;         /* of all servers; borrowed; NULL = no limit of one address */
+	const struct peer_set *exempt; /* peers that are not counted in it; borrowed */
 	unsigned max_in_flight;
 	unsigned head_timeout_ms;   /* 10 s for a whole head */
 	unsigned idle_timeout_ms;   /* 75 s between requests, and for a client that does not read */

@@ -4,11 +4,9 @@
  * Users' calls only set flags and touch the request. Here, outside of libmicrohttpd and of every callback, they become resumed
  * connections, committed answers and calls of the sink.
  */
-#include "gateway/base/log.h"
 #include "gateway/http/connection_events.h"
 #include "gateway/http/internal.h"
 
-#include <errno.h>
 #include <sys/socket.h>
 #include <utlist.h>
 
@@ -107,10 +105,7 @@ void request_show_cut(struct http_request *request)
 	bool framed = request->head.version_minor > 0 || request->length != HTTP_LENGTH_UNKNOWN || request->bodyless;
 	if (!request->committed || framed)
 		return;
-	/* Dissolving the association sends a reset at once; libmicrohttpd would end the connection in order before it closes it. */
-	static const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
-	if (connect(request->connection->fd, &nobody, sizeof nobody) < 0)
-		log_warning("http: a cut could not be shown: %s", strerror(errno));
+	connection_reset(request->connection);
 }
 
 /* libmicrohttpd closes a connection when one of its callbacks says so, or when it sees the end of the socket. */
