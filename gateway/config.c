@@ -97,7 +97,8 @@ static const struct setting settings[] = {
 	 "Requests with a wrong token that one address may make at once and per worker before it gets 429; 5 a minute come back. 0 = no limit."},
 	{"drain_seconds", NUMBER, AT(drain_seconds), "55", 0, 600, LIVE, "Longest time from the first SIGTERM to the exit."},
 	{"drain_accept_seconds", NUMBER, AT(drain_accept_seconds), "2", 0, 600, LIVE,
-	 "So long after the first SIGTERM connections are still accepted, while the health page says 503: what a load balancer needs to notice."},
+	 "So long after the first SIGTERM everything is still served, while the health page says 503: what a load balancer needs to notice. At most half of "
+	 "`drain_seconds`."},
 	{"access_log", TEXT, AT(access_log), "stdout", 1, 1024, 0, "`stdout`, `stderr`, `off` or a file, which SIGHUP opens anew."},
 	{"audit_log", TEXT, AT(audit_log), "off", 1, 1024, 0,
 	 "A record of every decision on a command and of every run: `stdout`, `stderr`, `off` or a file, which SIGHUP opens anew."},

@@ -157,15 +157,27 @@ static uint64_t drain_ms(const struct gateway *gateway)
 	return all > STOP_RESERVE_MS ? all - STOP_RESERVE_MS : all / 2;
 }
 
+static uint64_t min_ms(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 static uint64_t accept_ms(const struct gateway *gateway)
 {
-	const struct config *config = gateway->live;
-	return 1000 * (config->drain_accept_seconds < config->drain_seconds ? config->drain_accept_seconds : config->drain_seconds);
+	return min_ms(1000 * gateway->live->drain_accept_seconds, 1000 * gateway->live->drain_seconds / 2);
+}
+
+static void refuse_commands(struct gateway *gateway)
+{
+	for (unsigned i = 0; i < gateway->workers; i++)
+		worker_refuse(gateway->slots[i].worker);
+	exec_agent_drain(gateway->agent, drain_ms(gateway) - min_ms(accept_ms(gateway), drain_ms(gateway)), on_agent_drained, gateway);
 }
 
 static void on_accepted_long_enough(uv_timer_t *timer)
 {
 	struct gateway *gateway = timer->data;
+	refuse_commands(gateway);
 	for (unsigned i = 0; i < gateway->workers; i++)
 		worker_quiesce(gateway->slots[i].worker);
 	uv_timer_start(timer, on_drain_deadline, gateway->live->drain_seconds * 1000 - accept_ms(gateway), 0);
@@ -177,7 +189,6 @@ static void begin_drain(struct gateway *gateway)
 	gateway->draining = true;
 	for (unsigned i = 0; i < gateway->workers; i++)
 		worker_drain(gateway->slots[i].worker);
-	exec_agent_drain(gateway->agent, drain_ms(gateway), on_agent_drained, gateway);
 	uv_timer_start(&gateway->timer, on_accepted_long_enough, accept_ms(gateway), 0);
 }
 
@@ -394,8 +405,10 @@ static int make_audit(struct gateway *gateway)
 static void on_superseded(void *ctx)
 {
 	struct gateway *gateway = ctx;
-	if (!gateway->draining)
-		begin_drain(gateway);
+	if (gateway->draining)
+		return;
+	begin_drain(gateway);
+	refuse_commands(gateway); /* its Sprites are another's */
 }
 
 static int make_agent(struct gateway *gateway)

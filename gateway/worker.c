@@ -15,7 +15,7 @@
 #define HANDSHAKE_MS        500 /* longer than a client's last packet of a TCP handshake is on its way */
 #define INTENT_EVERY_MS     1000
 
-enum wish { WISH_DRAIN, WISH_QUIESCE, WISH_STOP, WISH_LIMITS };
+enum wish { WISH_DRAIN, WISH_REFUSE, WISH_QUIESCE, WISH_STOP, WISH_LIMITS };
 
 /* What other threads ask for; there is one of each, so asking needs no memory. */
 struct wish_item {
@@ -45,7 +45,7 @@ struct worker {
 	bool started;
 	uv_loop_t loop;
 	struct mailbox mailbox;
-	struct wish_item wishes[3];
+	struct wish_item wishes[4];
 	uv_prepare_t turn;       /* end of each loop turn: flush the log, set the gauges */
 	uv_timer_t idle_timer;
 	struct curl_driver *curl;
@@ -232,8 +232,13 @@ static void on_handshakes_over(uv_timer_t *timer)
 static void begin_drain(struct worker *worker)
 {
 	worker->draining = true;
-	exec_endpoint_drain(worker->endpoint);
 	http_server_drain(worker->server);
+}
+
+static void refuse(struct worker *worker)
+{
+	begin_drain(worker);
+	exec_endpoint_drain(worker->endpoint);
 }
 
 static struct limits limits_of(const struct config *config)
@@ -276,8 +281,11 @@ static void on_wish(void *ctx, struct mailbox_item *item)
 	case WISH_DRAIN:
 		begin_drain(worker);
 		break;
+	case WISH_REFUSE:
+		refuse(worker);
+		break;
 	case WISH_QUIESCE:
-		begin_drain(worker);
+		refuse(worker);
 		http_server_refuse(worker->server);
 		uv_timer_start(&worker->idle_timer, on_handshakes_over, HANDSHAKE_MS, IDLE_POLL_MS);
 		break;
@@ -486,6 +494,11 @@ bool worker_reload(struct worker *worker, const struct config *config)
 void worker_drain(struct worker *worker)
 {
 	ask(worker, WISH_DRAIN);
+}
+
+void worker_refuse(struct worker *worker)
+{
+	ask(worker, WISH_REFUSE);
 }
 
 void worker_quiesce(struct worker *worker)

@@ -41,10 +41,13 @@ MUST_CHECK int worker_start(struct worker *worker);
 /* Takes over the live settings of `config`, which is not kept. False when out of memory: nothing has changed. */
 MUST_CHECK bool worker_reload(struct worker *worker, const struct config *config);
 
-/* New commands are refused, answers say `Connection: close`, the health check says 503. */
+/* Answers say `Connection: close`, the health check says 503; everything is still served. */
 void worker_drain(struct worker *worker);
 
-/* Accepts no more connections; on_idle runs once when the last request has ended. */
+/* New commands are refused. Implies worker_drain(). */
+void worker_refuse(struct worker *worker);
+
+/* Implies worker_refuse(). Accepts no more connections; on_idle runs once when the last request has ended. */
 void worker_quiesce(struct worker *worker);
 
 /* Cuts what is left and ends the thread. */
