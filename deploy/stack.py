@@ -441,7 +441,8 @@ def mint_token(stack):
     """A token for the demo, unless an earlier start's is still known."""
     if stack["token"] and program(stack, "token", "show", stack["token"][4:20]).returncode == 0:
         return
-    result = program(stack, "token", "create", "--actor", "demo", "--rate", "60/1m", "--burst", "20", "--conc", "5", "--json")
+    result = program(stack, "token", "create", "--actor", "demo", "--rate", "60/1m", "--burst", "20", "--conc", "5", "--sessions", "3",
+                     "--json")
     try:
         stack["token"] = json.loads(result.stdout)["token"]
     except (ValueError, KeyError, TypeError):

@@ -439,6 +439,8 @@ static int make_agent(struct gateway *gateway)
 		.usd_per_day = config->pool_usd_per_day,
 		.recycle = config->pool_recycle,
 		.pool_name = config->pool_shared ? config->pool_name : NULL,
+		.session_idle_ms = config->session_idle_seconds * 1000,
+		.session_age_ms = config->session_max_age_seconds * 1000,
 		.pool_wait_ms = config->pool_wait_seconds * 1000,
 		.verify_bytes = config->exec_verify_bytes,
 		.result_bytes = config->exec_result_bytes,

@@ -389,6 +389,8 @@ static int make_endpoint(struct worker *worker)
 		.audit = worker->options.audit,
 		.limits = limits_of(config).exec,
 		.wait_ms = config->pool_wait_seconds * 1000,
+		.session_idle_ms = config->session_idle_seconds * 1000,
+		.session_age_ms = config->session_max_age_seconds * 1000,
 		.wrong_token_burst = config->wrong_token_burst,
 		.client = client_address,
 		.on_fetched = on_fetched,

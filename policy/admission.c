@@ -42,6 +42,8 @@ struct admission_call {
 	char exec_id[EXEC_ID_LEN + 1]; /* with an idempotency key */
 	char key[DIGEST_LEN + 1], fingerprint[DIGEST_LEN + 1];
 	char *variables;
+	char session[ADMISSION_SESSION_MAX + 1];
+	uint64_t session_idle_ms, session_age_ms;
 	/* Of a call that was never sent: what it will be told in the next loop turn. */
 	enum admission_code refusal;
 	const char *reason;
@@ -156,13 +158,15 @@ static void give_back(struct admission *admission, const struct admission_lease 
 
 static int send_call(struct admission_call *call, bool by_text)
 {
-	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN], want[24], wait[24], input[24], usual[24], most[24];
+	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN], want[24], wait[24], input[24], usual[24], most[24], idle[24], age[24];
 	snprintf(key, sizeof key, KEY_RECORD "%s", call->kid);
 	snprintf(want, sizeof want, "%" PRIu64, call->want_ms);
 	snprintf(wait, sizeof wait, "%" PRIu64, call->wait_ms);
 	snprintf(input, sizeof input, "%" PRIu64, call->input_bytes);
 	snprintf(usual, sizeof usual, "%" PRIu64, call->usual_output_bytes);
 	snprintf(most, sizeof most, "%" PRIu64, call->most_output_bytes);
+	snprintf(idle, sizeof idle, "%" PRIu64, call->session_idle_ms);
+	snprintf(age, sizeof age, "%" PRIu64, call->session_age_ms);
 	struct slice args[] = {
 		slice_str(key),
 		slice_str(call->kid),
@@ -183,6 +187,9 @@ static int send_call(struct admission_call *call, bool by_text)
 		slice_str(call->key),
 		slice_str(call->fingerprint),
 		slice_str(call->exec_id),
+		slice_str(call->session),
+		slice_str(idle),
+		slice_str(age),
 	};
 	return script_send(call->admission->link, &call->command, &script_admit, by_text, args, ARRAY_LEN(args));
 }
@@ -290,6 +297,11 @@ static int prepare(struct admission_call *call, const struct admission_request *
 	call->input_bytes = request->input_bytes;
 	call->usual_output_bytes = request->usual_output_bytes;
 	call->most_output_bytes = request->most_output_bytes;
+	if (request->session.len > ADMISSION_SESSION_MAX)
+		return -EINVAL;
+	snprintf(call->session, sizeof call->session, "%.*s", SLICE_FMT(request->session));
+	call->session_idle_ms = request->session_idle_ms;
+	call->session_age_ms = request->session_age_ms;
 	if (request->address)
 		hex_encode(request->address, 16, call->address);
 	call->command.event = on_event;

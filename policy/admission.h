@@ -18,10 +18,11 @@
 
 #include <uv.h>
 
-#define ADMISSION_KID_LEN    16
-#define ADMISSION_LEASE_LEN  24 /* 96 random bits as hexadecimal text */
-#define ADMISSION_NAMES_MAX  8192
-#define ADMISSION_EGRESS_MAX 1000
+#define ADMISSION_KID_LEN     16
+#define ADMISSION_LEASE_LEN   24 /* 96 random bits as hexadecimal text */
+#define ADMISSION_NAMES_MAX   8192
+#define ADMISSION_EGRESS_MAX  1000
+#define ADMISSION_SESSION_MAX 64 /* [A-Za-z0-9._-] */
 
 enum admission_code {
 	ADMISSION_GRANTED,
@@ -42,6 +43,13 @@ enum admission_code {
 	ADMISSION_IN_PROGRESS,
 	ADMISSION_FORGOTTEN,          /* how it ended is not known any more */
 	ADMISSION_OTHER_BODY,         /* it was sent with another body */
+	/* Of a request with a session: */
+	ADMISSION_SESSION_DENIED,     /* the token may have none */
+	ADMISSION_SESSION_LIMIT,      /* `max_sessions` are there, and this is none of them */
+	ADMISSION_SESSION_BUSY,       /* a command runs in it */
+	/* Of a question about sessions: */
+	ADMISSION_SESSIONS,           /* `result` lists them, as in admit.lua */
+	ADMISSION_SESSION_CLOSED,
 };
 
 struct admission_request {
@@ -57,6 +65,8 @@ struct admission_request {
 	uint64_t input_bytes;    /* length of standard input; the token may allow less */
 	const unsigned char *address; /* the client's, 16 bytes, IPv4 as ::ffff:a.b.c.d; NULL when not known: in no network */
 	struct slice variables;  /* names of its environment, separated by blanks; more than ADMISSION_NAMES_MAX bytes are in no list */
+	struct slice session;    /* its name; empty = none. With `look`, and "session" as exec_id: which is asked about, or ends */
+	uint64_t session_idle_ms, session_age_ms; /* when it ends: so long after its last command, and after it began */
 	/* Output of each stream: for a token without a limit of its own, and the most for any. */
 	uint64_t usual_output_bytes, most_output_bytes;
 };
@@ -71,6 +81,12 @@ struct admission_lease {
 	char exec_id[37];        /* of a command with an idempotency key: what did not run may be tried again with it; else "" */
 };
 
+/* What a command in a session was granted. */
+struct admission_session {
+	char sprite[64]; /* the session's; "" = it has none yet */
+	bool fresh;      /* no command has been started in it */
+};
+
 struct admission_answer {
 	enum admission_code code;
 	const char *log_reason;  /* a word for our log only, never for the caller: "expired", "revoked", "bad-mac", "timeout" … */
@@ -81,12 +97,14 @@ struct admission_answer {
 	struct admission_lease lease; /* when granted */
 	uint64_t output_bytes;        /* granted for each stream */
 	uint64_t max_input_bytes;     /* 0 = none of its own, or one in shadow that did not refuse */
+	uint64_t max_sessions;        /* 0 = the token may have none */
+	struct admission_session session; /* when granted with one */
 	char egress[ADMISSION_EGRESS_MAX + 1]; /* what the command may reach: domains and `defaults`, separated by blanks; "" = nothing */
 	uint64_t retry_after_ms;      /* for ADMISSION_QUOTA and ADMISSION_UNAVAILABLE */
 	char violated[128];           /* JSON array of policy names, e.g. ["rate","concurrency"]; "[]" when none */
 	char shadowed[160];           /* the same of limits that would have refused, but only are looked at so far */
 	char variable[129];           /* ADMISSION_VARIABLE_DENIED: which; cut to fit */
-	struct slice result;          /* ADMISSION_FINISHED, ADMISSION_REPLAY; valid during the call */
+	struct slice result;          /* ADMISSION_FINISHED, ADMISSION_REPLAY, ADMISSION_SESSIONS; valid during the call */
 	char prior[37];
 	struct fields_state state;    /* limits and what is left, all 0 when the token is not known */
 	/* Ready-made field values (fields.h), "" when the token is not known: no header is sent then. */

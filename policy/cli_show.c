@@ -36,6 +36,7 @@ static const struct rule {
 	{"ip", "networks", RECORD_IP_ALLOW, FORM_NETWORKS},
 	{"shadow", "shadow", RECORD_SHADOW, FORM_TEXT},
 	{"egress", "egress", RECORD_EGRESS, FORM_TEXT},
+	{"sessions", "sessions", RECORD_SESSIONS, FORM_COUNT},
 };
 
 static uint64_t number_of(const struct record *record, enum record_field field)
@@ -63,6 +64,8 @@ static uint64_t number_of(const struct record *record, enum record_field field)
 		return record->max_out;
 	case RECORD_MAX_IN:
 		return record->max_in;
+	case RECORD_SESSIONS:
+		return record->sessions;
 	default:
 		return 0;
 	}

@@ -9,14 +9,15 @@
 #include <errno.h>
 #include <stdarg.h>
 
-#define COUNT_MAX   1000000
-#define CONC_MAX    1000
-#define RUN_MIN_MS  1000
-#define RUN_MAX_MS  LIMITS_DAY_MS
-#define BYTES_MAX   (UINT64_C(1) << 40)
-#define BUDGET_MAX  (UINT64_C(1000000000) * LIMITS_SECOND_MS)
-#define EXPIRES_MAX (3650 * LIMITS_DAY_MS)
-#define ECHO_MAX    60
+#define COUNT_MAX    1000000
+#define CONC_MAX     1000
+#define SESSIONS_MAX 100
+#define RUN_MIN_MS   1000
+#define RUN_MAX_MS   LIMITS_DAY_MS
+#define BYTES_MAX    (UINT64_C(1) << 40)
+#define BUDGET_MAX   (UINT64_C(1000000000) * LIMITS_SECOND_MS)
+#define EXPIRES_MAX  (3650 * LIMITS_DAY_MS)
+#define ECHO_MAX     60
 
 #define ALL       (FLAGS_TOKEN_CREATE | FLAGS_TOKEN_SET | FLAGS_POLICY_SET)
 #define OF_TOKEN  (FLAGS_TOKEN_CREATE | FLAGS_TOKEN_SET)
@@ -240,6 +241,11 @@ static int read_egress(struct slice text, struct flags *flags)
 	return read_list(text, flags->record.egress, sizeof flags->record.egress, is_reachable);
 }
 
+static int read_sessions(struct slice text, struct flags *flags)
+{
+	return limits_count(text, 1, SESSIONS_MAX, &flags->record.sessions);
+}
+
 static int read_policy(struct slice text, struct flags *flags)
 {
 	if (!record_policy_name_is_valid(text))
@@ -315,6 +321,8 @@ static const struct flag known[] = {
 	 "defaults (the list of the Sprites service) or names of domains in lower case, such as pypi.org or *.pythonhosted.org, separated by "
 	 "commas, 1000 bytes in all",
 	 "what commands may reach in the network (none: nothing)", read_egress, BITS1(EGRESS), ALL | REMOVABLE},
+	{"--sessions", "N", "a number from 1 to 100", "named sessions at the same time (none: no sessions)", read_sessions, BITS1(SESSIONS),
+	 ALL | REMOVABLE},
 	{"--scope", "A,B,...", "exec:run", "what it may be used for (exec:run)", read_scope, BITS1(SCOPES), ALL},
 	{"--shadow", "A,B,...",
 	 "of rate, actor-rate, concurrency, actor-concurrency, budget, output-budget, network, command, environment and input",

@@ -135,6 +135,8 @@ static void test_lists(void **state UNUSED)
 	assert_string_equal(good("--actor a --shadow rate,budget").shadow, "rate budget");
 	assert_string_equal(good("--actor a --egress defaults,pypi.org,*.pythonhosted.org").egress, "defaults pypi.org *.pythonhosted.org");
 	assert_string_equal(good("--actor a --egress none").egress, "");
+	assert_int_equal(good("--actor a --sessions 3").sessions, 3);
+	assert_int_equal(good("--actor a --sessions none").sessions, 0);
 	bad("--actor a --env A*B",
 	    "--env \"A*B\": must be names of variables, separated by commas, 1000 bytes in all; B_* is all that begin so, - is no variable");
 	bad("--actor a --scope all", "--scope \"all\": must be exec:run");

@@ -20,4 +20,7 @@
 #define KEY_KILL         KEY_PREFIX "kill:"      /* + kid or lease: what runs under it is to end; its value is that name again */
 #define KEY_AUDIT        KEY_PREFIX "audit"      /* what operators did */
 #define KEY_EVENTS       KEY_PREFIX "ev"         /* channel: "revoke <kid>" */
+#define KEY_SESSIONS     KEY_PREFIX "s:"         /* + kid: its sessions, by name */
+#define KEY_SESSION_ENDS KEY_PREFIX "ss"         /* Sprites of sessions, by when they end */
+#define KEY_SESSION_OF   KEY_PREFIX "sn"         /* Sprite -> whose it is (scripts/session.lua) */
 #define KEY_POOL         KEY_PREFIX "pool:"      /* + pool: + …: the records of a shared pool (scripts/pool.lua) */

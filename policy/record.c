@@ -51,6 +51,7 @@ static const struct field fields[RECORD_FIELDS] = {
 	[RECORD_IP_ALLOW] = TEXT(ip_allow),
 	[RECORD_SHADOW] = TEXT(shadow),
 	[RECORD_EGRESS] = TEXT(egress),
+	[RECORD_SESSIONS] = NUMBER(sessions),
 };
 
 static bool is_present(const struct record *record, size_t field)

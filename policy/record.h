@@ -54,6 +54,7 @@ enum record_field {
 	RECORD_IP_ALLOW,
 	RECORD_SHADOW,
 	RECORD_EGRESS,
+	RECORD_SESSIONS,
 	RECORD_FIELDS,
 };
 
@@ -86,6 +87,7 @@ struct record {
 	char ip_allow[RECORD_NETS_MAX + 1];  /* networks: <32 hexadecimal digits>/<bits>; empty = from anywhere */
 	char shadow[RECORD_TEXT_MAX + 1];    /* limits that only are looked at */
 	char egress[RECORD_CMDS_MAX + 1];    /* domains that commands may reach, *.suffix, `defaults`; empty = no network */
+	uint64_t sessions;                   /* at the same time; 0 = none */
 };
 
 /* Names and values as HSET wants them, alternating, of all fields that are present; the count is returned. Numbers live in `numbers`. */

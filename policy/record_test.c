@@ -20,6 +20,7 @@ static const struct record full = {
 	.ip_allow = "n",
 	.shadow = "rate",
 	.egress = "pypi.org",
+	.sessions = 16,
 	.status = "active",
 	.actor = "ann",
 	.name = "a b",

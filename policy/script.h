@@ -16,6 +16,7 @@ extern const struct script script_admit;
 extern const struct script script_settle;
 extern const struct script script_renew;
 extern const struct script script_pool;
+extern const struct script script_session;
 
 #define SCRIPT_ARGS_MAX 64
 

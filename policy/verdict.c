@@ -28,6 +28,7 @@ enum slot {
 	SLOT_SHADOWED = SLOT_OUTPUT_BUDGET + 3,
 	SLOT_WHAT,
 	SLOT_EGRESS,
+	SLOT_SESSIONS,
 	SLOT_COUNT,
 };
 
@@ -52,6 +53,11 @@ static const struct outcome outcomes[] = {
 	{"running", ADMISSION_RUNNING, true},
 	{"finished", ADMISSION_FINISHED, true},
 	{"absent", ADMISSION_NO_COMMAND, true},
+	{"session-denied", ADMISSION_SESSION_DENIED, true},
+	{"session-limit", ADMISSION_SESSION_LIMIT, true},
+	{"session-busy", ADMISSION_SESSION_BUSY, true},
+	{"sessions", ADMISSION_SESSIONS, true},
+	{"session-closed", ADMISSION_SESSION_CLOSED, true},
 	{"unknown", ADMISSION_INVALID_TOKEN, false},
 	{"bad-mac", ADMISSION_INVALID_TOKEN, false},
 	{"other-pepper", ADMISSION_INVALID_TOKEN, false},
@@ -143,7 +149,14 @@ static void read_what(struct slice what, struct admission_answer *answer)
 {
 	struct slice prior = {0};
 	switch (answer->code) {
+	case ADMISSION_GRANTED:
+		/* The Sprite of its session, empty = none yet, and 1 = it is fresh. */
+		(void)slice_next(&what, ' ', &prior);
+		snprintf(answer->session.sprite, sizeof answer->session.sprite, "%.*s", SLICE_FMT(prior));
+		answer->session.fresh = slice_equal(what, SLICE("1"));
+		break;
 	case ADMISSION_FINISHED:
+	case ADMISSION_SESSIONS:
 		answer->result = what;
 		break;
 	case ADMISSION_REPLAY:
@@ -174,6 +187,7 @@ static int read_full(const redisReply *array, struct admission_answer *answer, u
 	answer->policy_version = number_at(array, SLOT_VERSION);
 	answer->output_bytes = number_at(array, SLOT_OUTPUT);
 	answer->max_input_bytes = number_at(array, SLOT_MAX_IN);
+	answer->max_sessions = number_at(array, SLOT_SESSIONS);
 	answer->retry_after_ms = (number_at(array, SLOT_WAIT_US) + 999) / 1000;
 	*reaped = number_at(array, SLOT_REAPED);
 	write_fields(array, answer);

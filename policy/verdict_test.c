@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <hiredis/hiredis.h>
 
-#define SLOTS 35
+#define SLOTS 36
 
 /* An answer of the script as hiredis would hand it over. */
 struct fake {
@@ -46,6 +46,7 @@ static void fill(struct fake *fake, const char *code)
 	set_text(fake, 32, "");
 	set_text(fake, 33, "");
 	set_text(fake, 34, "pypi.org");
+	set_number(fake, 35, 4);
 	fake->reply = (redisReply){.type = REDIS_REPLY_ARRAY, .elements = SLOTS, .element = fake->pointer};
 }
 
@@ -58,6 +59,9 @@ static void test_granted(void **state UNUSED)
 	assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
 	assert_int_equal(answer.code, ADMISSION_GRANTED);
 	assert_string_equal(answer.egress, "pypi.org");
+	assert_int_equal(answer.max_sessions, 4);
+	assert_string_equal(answer.session.sprite, "");
+	assert_false(answer.session.fresh);
 	assert_string_equal(answer.actor, "ann");
 	assert_string_equal(answer.policy, "batch");
 	assert_int_equal(answer.policy_version, 7);
@@ -74,6 +78,24 @@ static void test_granted(void **state UNUSED)
 			    "limit=600000, used=1000, held=30000, out_limit=5000, out_used=200, out_held=3000, reset=1");
 	assert_string_equal(answer.shadowed, "[]");
 	assert_string_equal(answer.variable, "");
+}
+
+static void test_session(void **state UNUSED)
+{
+	static const struct {
+		const char *what, *sprite;
+		bool fresh;
+	} rows[] = {{" 1", "", true}, {"sg-a-1 0", "sg-a-1", false}, {"sg-a-1 1", "sg-a-1", true}};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct fake fake;
+		struct admission_answer answer;
+		uint64_t reaped;
+		fill(&fake, "granted");
+		set_text(&fake, 33, rows[i].what);
+		assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
+		assert_string_equal(answer.session.sprite, rows[i].sprite);
+		assert_int_equal(answer.session.fresh, rows[i].fresh);
+	}
 }
 
 static void test_quota(void **state UNUSED)
@@ -189,6 +211,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_granted),
+		cmocka_unit_test(test_session),
 		cmocka_unit_test(test_quota),
 		cmocka_unit_test(test_words),
 		cmocka_unit_test(test_finished),

@@ -5,6 +5,7 @@
 #include "gateway/exec/intent.h"
 #include "gateway/exec/leases.h"
 #include "gateway/exec/run.h"
+#include "gateway/pool/member_name.h"
 
 #include <stdlib.h>
 #include <utlist.h>
@@ -26,6 +27,7 @@ struct exec_agent {
 	uv_loop_t *loop;
 	struct mailbox mailbox;
 	struct pool *pool;
+	struct sessions *sessions;
 	struct leases *leases; /* NULL = the pool is not shared */
 	struct admission *settlement;
 	struct metrics_shard *metrics;
@@ -320,6 +322,35 @@ static void on_superseded(void *ctx)
 	agent->on_superseded(agent->superseded_ctx);
 }
 
+/* Of a pool that is not shared nothing is removed before. */
+static void on_known(void *ctx)
+{
+	struct exec_agent *agent = ctx;
+	if (!agent->leases && !agent->draining)
+		pool_start(agent->pool);
+}
+
+static struct sessions *make_sessions(struct exec_agent *agent, const struct exec_agent_options *options)
+{
+	char instance[MEMBER_NAME_INSTANCE_MAX + 1], scope[80];
+	if (member_name_instance(instance, slice_str(options->instance)) < 0)
+		return NULL;
+	/* No shared pool is called so. */
+	snprintf(scope, sizeof scope, "%s%s", options->pool_name ? "" : "~", options->pool_name ? options->pool_name : instance);
+	const struct sessions_options sessions = {.loop = options->loop,
+						  .provider = options->provider,
+						  .redis_url = options->settlement.redis_url,
+						  .timeout_ms = options->settlement.timeout_ms,
+						  .scope = scope,
+						  .idle_ms = options->session_idle_ms,
+						  .age_ms = options->session_age_ms,
+						  .on_known = on_known,
+						  .ctx = agent,
+						  .on_command = options->settlement.observer.on_command,
+						  .command_ctx = options->settlement.observer.ctx};
+	return sessions_new(&sessions);
+}
+
 static struct pool *make_pool(struct exec_agent *agent, const struct exec_agent_options *options)
 {
 	const struct leases_options leases = {.loop = options->loop,
@@ -342,6 +373,8 @@ static struct pool *make_pool(struct exec_agent *agent, const struct exec_agent_
 		.recycle = options->recycle,
 		.max_waiters = POOL_MAX_WAITERS_DEFAULT,
 		.leases = agent->leases ? leases_table(agent->leases) : (struct lease_table){0},
+		.is_kept = sessions_is_kept,
+		.kept_ctx = agent->sessions,
 		.observer = {.on_claim = on_claim,
 			     .on_create = on_create,
 			     .on_prepare = on_prepare,
@@ -377,7 +410,8 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 	struct admission_options settlement = options->settlement;
 	settlement.loop = options->loop;
 	agent->settlement = admission_new(&settlement);
-	agent->pool = agent->settlement ? make_pool(agent, options) : NULL;
+	agent->sessions = agent->settlement ? make_sessions(agent, options) : NULL;
+	agent->pool = agent->sessions ? make_pool(agent, options) : NULL;
 	if (!agent->pool) {
 		/* Start-up fails and ends the process: the mailbox's handle is left to that. */
 		if (agent->settlement)
@@ -386,6 +420,7 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 	}
 	agent->owner = (struct run_owner){.loop = options->loop,
 					  .pool = agent->pool,
+					  .sessions = agent->sessions,
 					  .settlement = agent->settlement,
 					  .wait_ms = options->pool_wait_ms,
 					  .verify_bytes = options->verify_bytes,
@@ -395,7 +430,9 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 					  .ctx = agent};
 	uv_timer_init(options->loop, &agent->drain_timer);
 	agent->drain_timer.data = agent;
-	pool_start(agent->pool);
+	sessions_start(agent->sessions, agent->pool);
+	if (agent->leases)
+		pool_start(agent->pool);
 	return agent;
 }
 
@@ -423,6 +460,16 @@ static void collect_leases(struct exec_agent *agent)
 	metrics_set(agent->metrics, METRIC_POOL_RECOVERING, METRICS_NONE, counts.recovering);
 }
 
+static void collect_sessions(struct exec_agent *agent)
+{
+	struct sessions_counts counts;
+	sessions_counts(agent->sessions, &counts);
+	metrics_set(agent->metrics, METRIC_SESSION_SPRITES, METRICS_NONE, counts.kept);
+	const uint64_t events[] = {counts.created, counts.resumed, counts.lost, counts.destroyed};
+	for (unsigned i = 0; i < ARRAY_LEN(events); i++)
+		metrics_set(agent->metrics, METRIC_SESSION_EVENTS, (struct metrics_labels){{i}}, events[i]);
+}
+
 void exec_agent_collect(struct exec_agent *agent)
 {
 	static const enum pool_state shown[] = {POOL_INTENT, POOL_CREATING,  POOL_PREPARING,  POOL_WARM,      POOL_HOT,
@@ -442,6 +489,7 @@ void exec_agent_collect(struct exec_agent *agent)
 	metrics_set(agent->metrics, METRIC_POOL_WAIT_OLDEST_SECONDS, METRICS_NONE, counts.oldest_wait_us);
 	if (agent->leases)
 		collect_leases(agent);
+	collect_sessions(agent);
 	metrics_set(agent->metrics, METRIC_EXEC_RUNNING, METRICS_NONE, agent->run_count);
 	metrics_set(agent->metrics, METRIC_EXEC_UNSETTLED, METRICS_NONE, admission_unsettled(agent->settlement));
 }
@@ -483,6 +531,7 @@ void exec_agent_drain(struct exec_agent *agent, uint64_t deadline_ms, void (*on_
 	if (agent->draining && deadline >= agent->drain_deadline_ms)
 		return;
 	agent->drain_deadline_ms = deadline;
+	sessions_stop(agent->sessions);
 	pool_stop(agent->pool, deadline_ms + DRAIN_SLACK_MS / 2, on_pool_stopped, agent);
 	if (agent->draining)
 		return;
@@ -510,7 +559,8 @@ void exec_agent_free(struct exec_agent *agent, void (*on_freed)(void *ctx), void
 {
 	agent->on_freed = on_freed;
 	agent->freed_ctx = ctx;
-	agent->closing = agent->leases ? 5 : 4;
+	agent->closing = agent->leases ? 6 : 5;
+	sessions_free(agent->sessions, on_part_freed, agent);
 	mailbox_close(&agent->mailbox, on_part_freed);
 	uv_close((uv_handle_t *)&agent->drain_timer, on_timer_closed);
 	pool_free(agent->pool, on_part_freed, agent);

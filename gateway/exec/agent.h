@@ -26,6 +26,7 @@ struct exec_agent_options {
 	struct sizing_options sizing;
 	uint64_t usd_per_day;
 	bool recycle;
+	uint64_t session_idle_ms, session_age_ms; /* admission.h */
 	const char *pool_name; /* shared with other gateways under this name; NULL = not */
 	uint64_t pool_wait_ms;
 	uint64_t verify_bytes, result_bytes; /* as in struct run_owner */

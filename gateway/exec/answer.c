@@ -55,13 +55,24 @@ static int put_check(const struct exec_result *result, struct buf *body)
 			  (unsigned long long)result->streams[0].lost, (unsigned long long)result->streams[1].lost);
 }
 
+static int put_sandbox(const struct exec_result *result, struct buf *body)
+{
+	int r = buf_printf(body, ",\"sandbox\":{\"tier\":\"%s\",\"session\":", result->tier);
+	if (r < 0)
+		return r;
+	return result->session
+		       ? buf_printf(body, "{\"name\":\"%s\",\"created\":%s}}", result->session, result->session_created ? "true" : "false")
+		       : buf_append(body, SLICE("null}"));
+}
+
 static int put_timing(const struct exec_result *result, struct buf *body)
 {
-	return buf_printf(body,
-			  ",\"duration_ms\":%llu,\"sandbox\":{\"tier\":\"%s\",\"session\":null},"
-			  "\"timing_ms\":{\"admit\":%.1f,\"claim\":%.1f,\"exec\":%.1f}",
-			  (unsigned long long)((result->run_us + 500) / 1000), result->tier, (double)result->admit_us / 1000,
-			  (double)result->claim_us / 1000, (double)result->run_us / 1000);
+	int r = buf_printf(body, ",\"duration_ms\":%llu", (unsigned long long)((result->run_us + 500) / 1000));
+	if (r == 0)
+		r = put_sandbox(result, body);
+	return r < 0 ? r
+		     : buf_printf(body, ",\"timing_ms\":{\"admit\":%.1f,\"claim\":%.1f,\"exec\":%.1f}", (double)result->admit_us / 1000,
+				  (double)result->claim_us / 1000, (double)result->run_us / 1000);
 }
 
 static int put_members(struct exec_result *result, const char *exec_id, bool ok, bool texts, struct buf *body)
@@ -101,6 +112,8 @@ static int put_refusal(const struct exec_result *result, struct buf *body)
 		int r = buf_append_char(body, ',');
 		return r < 0 ? r : source_put_failure(&result->source, body);
 	}
+	if (result->refusal == EXEC_REFUSED_SESSION_LOST)
+		return buf_printf(body, ",\"session\":\"%s\"", result->session);
 	int r = buf_printf(body, ",\"retry_after\":%llu", (unsigned long long)((result->retry_after_ms + 999) / 1000));
 	if (r == 0 && result->refusal != EXEC_REFUSED_BY_PROVIDER)
 		r = buf_append(body, SLICE(",\"violated-policies\":[\"fleet\"]"));
@@ -138,6 +151,9 @@ static void classify(struct exec_result *result, struct exec_answer *answer)
 	} else if (result->outcome == EXEC_NOT_STARTED && result->refusal == EXEC_REFUSED_TOO_LONG) {
 		answer->status = 422;
 		answer->code = "invalid-request";
+	} else if (result->outcome == EXEC_NOT_STARTED && result->refusal == EXEC_REFUSED_SESSION_LOST) {
+		answer->status = 410;
+		answer->code = "session-lost";
 	} else if (result->outcome == EXEC_NOT_STARTED) {
 		answer->status = 503;
 		answer->code = result->refusal != EXEC_REFUSED_BY_PROVIDER ? "temporary-reduced-capacity" : "not-started";

@@ -31,6 +31,7 @@ enum exec_refusal {
 	EXEC_REFUSED_DRAINING,
 	EXEC_REFUSED_TOO_LONG,    /* it does not fit the sandbox's API: no retry helps (422) */
 	EXEC_REFUSED_SOURCE,      /* Datasette did not give all of its input: also of EXEC_CANCELED */
+	EXEC_REFUSED_SESSION_LOST, /* the session's sandbox does not exist any more (410) */
 };
 
 struct exec_result {
@@ -41,6 +42,8 @@ struct exec_result {
 	uint64_t retry_after_ms;    /* of EXEC_NOT_STARTED */
 	char sandbox[64];           /* the Sprite's name; "" = it had none */
 	const char *tier;           /* "hot", "warm", "cold" or "none" */
+	const char *session;        /* its name, which needs no escape; NULL = none. Outlives the result */
+	bool session_created;       /* no command was started in it before */
 	struct output streams[2];   /* stdout, stderr */
 	const char *encoding[2];    /* of their text once it was told: "utf-8" or "base64" */
 	enum check_verdict check;

@@ -160,7 +160,7 @@ void call_answer(struct call *call, struct exec_job *job)
 static void handle(struct call *call, const struct http_head *head)
 {
 	struct http_request *request = call->request;
-	struct slice method = head->method, exec_id;
+	struct slice method = head->method, exec_id, name;
 	if (head->route == HTTP_ROUTE_EXEC && slice_equal(method, SLICE("POST"))) {
 		call_post(call, head);
 		return;
@@ -172,6 +172,14 @@ static void handle(struct call *call, const struct http_head *head)
 	}
 	if (gets && exec_path_is_quota(head)) {
 		call_quota(call);
+		return;
+	}
+	if (gets && exec_path_is_sessions(head)) {
+		call_list_sessions(call);
+		return;
+	}
+	if (exec_path_session(head, &name) && slice_equal(method, SLICE("DELETE"))) {
+		call_close_session(call, name);
 		return;
 	}
 	call->request = NULL;

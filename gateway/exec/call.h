@@ -1,6 +1,6 @@
 /*
- * call - one request of /-/agent/exec on its worker; shared by the files of the endpoint (endpoint, call, call_admit, call_fetch, call_look,
- * call_stream), nobody else includes it
+ * call - one request of /-/agent/exec on its worker; shared by the files of the endpoint (endpoint, call and call_*), nobody else
+ * includes it
  *
  * Owns:       its body, its parsed command, a question under way in Redis or to Datasette, pieces of its answer that the client has not
  *             taken yet.
@@ -43,6 +43,7 @@ struct call {
 	/* Of a question about another command: */
 	char looked_for[ID_UUID_LEN + 1];
 	bool cancels;
+	struct slice session;         /* named by the path, which lives as long as the request */
 	/* Of a streamed answer: */
 	enum stream_format format;
 	struct exec_piece *pieces;    /* not yet taken by http */
@@ -106,6 +107,12 @@ void call_look(struct call *call, struct slice exec_id, bool cancels);
 /* The token's own limits. */
 void call_quota(struct call *call);
 
+/* --- call_sessions.c --- */
+
+/* The token's sessions; or the end of one. */
+void call_list_sessions(struct call *call);
+void call_close_session(struct call *call, struct slice name);
+
 /* --- call_stream.c: a streamed answer, as fast as the client takes it --- */
 
 /* Takes a piece; the first begins the answer. */
@@ -115,6 +122,12 @@ void call_piece(struct call *call, struct exec_piece *piece);
 void call_end_stream(struct call *call, const struct exec_job *job);
 void call_on_writable(void *ctx);
 void call_drop_pieces(struct call *call);
+
+/* --- call_look.c, for questions about something else than a new command --- */
+
+/* `what`: an exec id, or a word of admit.lua. */
+void call_ask(struct call *call, struct slice what, bool ends, admission_done done);
+void call_respond(struct call *call, unsigned status, struct slice body);
 
 /* The agent is told to end a command. */
 void call_cancel(const struct call *call, const char *exec_id);

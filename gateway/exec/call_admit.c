@@ -99,6 +99,7 @@ static void make_job(struct call *call, const struct admission_answer *answer)
 	job->admit_us = call->reply.admit_us;
 	job->budget = answer->state.budget;
 	job->format = call->format;
+	job->session = answer->session;
 	memcpy(job->egress, answer->egress, sizeof job->egress);
 	memcpy(job->command_sha256, call->trail.sha256, sizeof job->command_sha256);
 	if (job->request->input_from)
@@ -182,6 +183,17 @@ void call_refuse_decision(struct call *call, const struct admission_answer *answ
 	case ADMISSION_OTHER_BODY:
 		call_refuse(call, exec_problem_other_body);
 		break;
+	case ADMISSION_SESSION_DENIED:
+		call_refuse(call, exec_problem_session_denied(answer));
+		break;
+	case ADMISSION_SESSION_LIMIT:
+		call_refuse(call, exec_problem_session_limit(answer));
+		break;
+	case ADMISSION_SESSION_BUSY:
+		call_refuse(call, exec_problem_session_busy(call->command->session));
+		break;
+	case ADMISSION_SESSIONS:
+	case ADMISSION_SESSION_CLOSED:
 	case ADMISSION_GRANTED:
 	case ADMISSION_REPLAY:
 	case ADMISSION_RUNNING:
@@ -250,6 +262,9 @@ static void admit(struct call *call)
 					    .input_bytes = call->command->input.len,
 					    .address = known ? address : NULL,
 					    .variables = buf_peek(&variables),
+					    .session = slice_str(call->command->session ? call->command->session : ""),
+					    .session_idle_ms = call->endpoint->options.session_idle_ms,
+					    .session_age_ms = call->endpoint->options.session_age_ms,
 					    .usual_output_bytes = usual,
 					    .most_output_bytes = most};
 	call->admit_start_us = clock_mono_us();

@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-static void respond(struct call *call, unsigned status, struct slice body)
+void call_respond(struct call *call, unsigned status, struct slice body)
 {
 	struct http_request *request = TAKE(call->request);
 	if (request && exec_reply_json(request, &call->reply, status, body) < 0)
@@ -18,7 +18,7 @@ static void respond_state(struct call *call, unsigned status, const char *state)
 {
 	char body[128];
 	int len = snprintf(body, sizeof body, "{\"ok\":true,\"exec_id\":\"%s\",\"state\":\"%s\"}\n", call->looked_for, state);
-	respond(call, status, slice_of(body, (size_t)len));
+	call_respond(call, status, slice_of(body, (size_t)len));
 }
 
 static void respond_finished(struct call *call, struct slice stored)
@@ -31,7 +31,7 @@ static void respond_finished(struct call *call, struct slice stored)
 		call_refuse(call, exec_problem_internal);
 		return;
 	}
-	respond(call, 200, buf_peek(&body));
+	call_respond(call, 200, buf_peek(&body));
 }
 
 void call_replay(struct call *call, const struct admission_answer *answer)
@@ -85,18 +85,19 @@ static void on_quota(void *ctx, const struct admission_answer *answer)
 	else if (quota_write(answer, &body) < 0)
 		call_refuse(call, exec_problem_internal);
 	else
-		respond(call, 200, buf_peek(&body));
+		call_respond(call, 200, buf_peek(&body));
 }
 
-static void ask(struct call *call, struct slice exec_id, bool cancels, admission_done done)
+void call_ask(struct call *call, struct slice what, bool ends, admission_done done)
 {
 	if (call_token(call, call->reply.head) < 0)
 		return;
 	unsigned char address[16];
 	struct admission_request request = {.token = call->token,
-					    .exec_id = exec_id,
+					    .exec_id = what,
 					    .look = true,
-					    .kill = cancels,
+					    .kill = ends,
+					    .session = call->session,
 					    .address = call_address(call, address) ? address : NULL};
 	call->admit_start_us = clock_mono_us();
 	if (admission_decide(call->endpoint->admission, &request, done, call, &call->admission) < 0)
@@ -108,11 +109,11 @@ void call_look(struct call *call, struct slice exec_id, bool cancels)
 	snprintf(call->looked_for, sizeof call->looked_for, "%.*s", SLICE_FMT(exec_id));
 	call->reply.exec_id = call->looked_for;
 	call->cancels = cancels;
-	ask(call, slice_str(call->looked_for), cancels, on_known);
+	call_ask(call, slice_str(call->looked_for), cancels, on_known);
 }
 
 /* As a look at a command that there is not: every answer tells the limits, and this one uses up nothing. */
 void call_quota(struct call *call)
 {
-	ask(call, SLICE("-"), false, on_quota);
+	call_ask(call, SLICE("-"), false, on_quota);
 }

@@ -39,6 +39,7 @@ struct exec_endpoint_options {
 	struct access_log *log;             /* exec requests are logged here, with who and how */
 	struct exec_endpoint_limits limits;
 	uint64_t wait_ms;                   /* longest wait for a sandbox, as the agent has it */
+	uint64_t session_idle_ms, session_age_ms; /* as the agent has them */
 	uint64_t wrong_token_burst;         /* per address, see throttle.h; 0 = no limit */
 	/* Whose failures are counted together: the client's address, after what trusted proxies say. */
 	struct slice (*client)(void *ctx, const struct http_head *head);

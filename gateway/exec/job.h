@@ -42,6 +42,7 @@ struct exec_job {
 	struct fields_budget budget;     /* of its token, with what this job reserves */
 	enum stream_format format;
 	bool feeds;        /* more standard input follows that of the request, in pieces (EXEC_INPUT) */
+	struct admission_session session; /* of a request with one */
 	char egress[ADMISSION_EGRESS_MAX + 1]; /* what it may reach; "" = nothing */
 	char command_sha256[SHA256_HEX + 1]; /* "" = not audited */
 

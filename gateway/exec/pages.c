@@ -13,11 +13,13 @@ static const char usage[] =
 	"  {\"command\": \"echo hello\"}             a shell line, run as bash -lc\n"
 	"  {\"argv\": [\"python3\", \"-c\", \"…\"]}     or a program and its arguments\n"
 	"\n"
-	"Optional: stdin (text, {\"base64\": \"…\"} or {\"datasette\": \"/path?query\"}), env (object), cwd (path), timeout_seconds, max_output_bytes.\n"
+	"Optional: stdin (text, {\"base64\": \"…\"} or {\"datasette\": \"/path?query\"}), env (object), cwd (path), timeout_seconds, max_output_bytes,\n"
+	"session (a name: the same sandbox for the next command with it).\n"
 	"The answer is JSON: outcome, exit_code, stdout, stderr and how long it took.\n"
 	"With an Idempotency-Key it may be sent again without running again.\n"
 	"With Accept: application/x-ndjson or text/event-stream it comes while the command runs.\n"
 	"GET and DELETE /-/agent/exec/<exec_id> tell of a command and cancel it.\n"
+	"GET /-/agent/exec/sessions lists sessions, DELETE /-/agent/exec/sessions/<name> closes one.\n"
 	"GET /-/agent/exec/quota tells of a token's limits and what is left of them.\n"
 	"All of it for programs: GET /-/agent/exec/openapi.json\n";
 
@@ -98,14 +100,29 @@ bool exec_path_id(const struct http_head *head, struct slice *exec_id)
 	return head->route == HTTP_ROUTE_EXEC_SUB && is_uuid(*exec_id);
 }
 
+bool exec_path_is_sessions(const struct http_head *head)
+{
+	return slice_equal(head->path, SLICE(PATH "sessions"));
+}
+
+bool exec_path_session(const struct http_head *head, struct slice *name)
+{
+	if (!slice_has_prefix(head->path, SLICE(PATH "sessions/")))
+		return false;
+	*name = slice_from(head->path, sizeof PATH "sessions/" - 1);
+	return exec_session_name_is_valid(*name);
+}
+
 /* NULL when there is nothing at the path. */
 static const char *methods_of(const struct http_head *head)
 {
-	struct slice exec_id;
+	struct slice exec_id, name;
 	if (head->route == HTTP_ROUTE_EXEC)
 		return "POST, GET, HEAD, OPTIONS";
-	if (is_openapi(head) || exec_path_is_quota(head))
+	if (is_openapi(head) || exec_path_is_quota(head) || exec_path_is_sessions(head))
 		return "GET, HEAD, OPTIONS";
+	if (exec_path_session(head, &name))
+		return "DELETE, OPTIONS";
 	return exec_path_id(head, &exec_id) ? "GET, HEAD, DELETE, OPTIONS" : NULL;
 }
 

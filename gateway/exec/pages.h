@@ -14,7 +14,13 @@ bool exec_path_id(const struct http_head *head, struct slice *exec_id);
 /* /-/agent/exec/quota */
 bool exec_path_is_quota(const struct http_head *head);
 
-/* Everything that call_post(), call_look() and call_quota() do not take. *code gets the problem's code, or stays as it is. */
+/* /-/agent/exec/sessions */
+bool exec_path_is_sessions(const struct http_head *head);
+
+/* The name in /-/agent/exec/sessions/<name>, a valid one; false when the path is another. */
+bool exec_path_session(const struct http_head *head, struct slice *name);
+
+/* Everything that the other files of the endpoint do not take. *code gets the problem's code, or stays as it is. */
 MUST_CHECK int exec_page_reply(struct http_request *request, const struct exec_reply *reply, const char **code);
 
 /* Generated from openapi.json. */

@@ -73,6 +73,14 @@ const struct exec_problem exec_problem_no_command = {
 	.detail = "There is no command with this id, or nothing is known of it any more.",
 };
 
+const struct exec_problem exec_problem_no_session = {
+	.status = 404,
+	.code = "session-not-found",
+	.outcome = "deny",
+	.reason = "invalid_request",
+	.detail = "There is no session with this name.",
+};
+
 const struct exec_problem exec_problem_bad_key = {
 	.status = 400,
 	.code = "malformed-request",
@@ -299,6 +307,45 @@ struct exec_problem exec_problem_source(const struct source_failure *failure, co
 	snprintf(problem.detail, sizeof problem.detail, "%s", failure->detail);
 	int r = buf_printf(&problem.extra, "\"outcome\":\"not_started\",\"exec_id\":\"%s\",\"may_have_run\":false,", exec_id);
 	return whole(problem, r < 0 ? r : source_put_failure(failure, &problem.extra));
+}
+
+struct exec_problem exec_problem_session_denied(const struct admission_answer *answer)
+{
+	struct exec_problem problem = {.status = 403,
+				       .code = "session-denied",
+				       .outcome = "deny",
+				       .reason = "session",
+				       .detail = "The token may have no sessions.",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	return whole(problem, put_policy(&problem.extra, answer));
+}
+
+struct exec_problem exec_problem_session_busy(const char *session)
+{
+	struct exec_problem problem = {.status = 409,
+				       .code = "session-busy",
+				       .outcome = "deny",
+				       .reason = "session",
+				       .retry_after_s = 1,
+				       .detail = "A command runs in this session; it runs one at a time.",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	return whole(problem, buf_printf(&problem.extra, "\"session\":\"%s\",\"retry_after\":1", session));
+}
+
+struct exec_problem exec_problem_session_limit(const struct admission_answer *answer)
+{
+	struct exec_problem problem = {.status = 429,
+				       .code = "session-limit",
+				       .outcome = "deny",
+				       .reason = "session",
+				       .retry_after_s = 60,
+				       .detail = "The token has as many sessions as it may have.",
+				       .extra = BUF_MAX(EXTRA_MAX)};
+	int r = buf_printf(&problem.extra, "\"violated-policies\":[\"sessions\"],\"max_sessions\":%" PRIu64 ",\"retry_after\":60",
+			   answer->max_sessions);
+	if (r == 0)
+		r = put_policy(&problem.extra, answer);
+	return whole(problem, r);
 }
 
 struct exec_problem exec_problem_unavailable(const struct admission_answer *answer)

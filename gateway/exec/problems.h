@@ -29,6 +29,7 @@ extern const struct exec_problem exec_problem_media_type;
 extern const struct exec_problem exec_problem_internal;
 extern const struct exec_problem exec_problem_no_command;
 extern const struct exec_problem exec_problem_bad_key;
+extern const struct exec_problem exec_problem_no_session;
 extern const struct exec_problem exec_problem_other_body;
 extern const struct exec_problem exec_problem_datasette_twice;
 
@@ -44,6 +45,9 @@ struct exec_problem exec_problem_network(const struct admission_answer *answer);
 struct exec_problem exec_problem_quota(const struct admission_answer *answer);
 struct exec_problem exec_problem_in_progress(const struct admission_answer *answer);
 struct exec_problem exec_problem_forgotten(const struct admission_answer *answer);
+struct exec_problem exec_problem_session_denied(const struct admission_answer *answer);
+struct exec_problem exec_problem_session_busy(const char *session);
+struct exec_problem exec_problem_session_limit(const struct admission_answer *answer);
 struct exec_problem exec_problem_unavailable(const struct admission_answer *answer);
 /* A source whose command was not started; `status` 0 = Datasette did not answer. */
 struct exec_problem exec_problem_source(const struct source_failure *failure, const char *exec_id);

@@ -83,6 +83,8 @@ int quota_write(const struct admission_answer *answer, struct buf *out)
 		r = answer->max_input_bytes ? buf_printf(out, ",\"max_input_bytes\":%" PRIu64, answer->max_input_bytes)
 					    : buf_append(out, SLICE(",\"max_input_bytes\":null"));
 	if (r == 0)
+		r = buf_printf(out, ",\"max_sessions\":%" PRIu64, answer->max_sessions);
+	if (r == 0)
 		r = put_egress(out, slice_str(answer->egress));
 	return r < 0 ? r : buf_append(out, SLICE("}\n"));
 }

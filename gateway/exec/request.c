@@ -267,6 +267,27 @@ static void read_max_output(struct reading *reading, const json_t *value)
 	}
 }
 
+bool exec_session_name_is_valid(struct slice name)
+{
+	static const char allowed[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-.";
+	if (name.len == 0 || name.len > EXEC_MAX_SESSION || name.data[0] == '.')
+		return false;
+	for (size_t i = 0; i < name.len; i++)
+		if (!memchr(allowed, name.data[i], sizeof allowed - 1))
+			return false;
+	return true;
+}
+
+static void read_session(struct reading *reading, const json_t *value)
+{
+	if (!json_is_string(value))
+		fault(reading, "/session", "must be a string, is %s", type_name(value));
+	else if (!exec_session_name_is_valid(slice_of(json_string_value(value), json_string_length(value))))
+		fault(reading, "/session", "must be 1 to %d of letters, digits, dot, dash and underscore, no dot first", EXEC_MAX_SESSION);
+	else
+		reading->request->session = json_string_value(value);
+}
+
 static void read_member(struct reading *reading, const char *key, json_t *value)
 {
 	if (strcmp(key, "command") == 0)
@@ -283,6 +304,8 @@ static void read_member(struct reading *reading, const char *key, json_t *value)
 		read_timeout(reading, value);
 	else if (strcmp(key, "max_output_bytes") == 0)
 		read_max_output(reading, value);
+	else if (strcmp(key, "session") == 0)
+		read_session(reading, value);
 	else {
 		char pointer[JSON_POINTER_LEN];
 		point(pointer, "", key);

@@ -22,6 +22,7 @@
 #define EXEC_MAX_ARGV_BYTES (500 * 1024) /* command or argv, env and cwd together, as JSON strings with commas */
 #define EXEC_MAX_ENV        256
 #define EXEC_MAX_CWD_BYTES  4096
+#define EXEC_MAX_SESSION    64
 
 struct exec_request {
 	json_t *root;
@@ -36,12 +37,16 @@ struct exec_request {
 	uint64_t timeout_ms;     /* 0 = not asked for */
 	bool has_max_output;
 	uint64_t max_output_bytes;
+	const char *session;     /* borrowed from root; NULL = none. [A-Za-z0-9._-]{1,64}, no dot first */
 };
 
 /* `faults` gets a JSON array [{"pointer", "detail"}] of at most 32; 48 KiB are enough. */
 MUST_CHECK int exec_request_parse(struct slice body, struct exec_request **request, struct buf *faults, struct json_failure *failure);
 void exec_request_free(struct exec_request *request);
 void exec_request_free_ptr(struct exec_request **request);
+
+/* Can this be the name of a session? */
+bool exec_session_name_is_valid(struct slice name);
 
 /* What the command allow list of a token is asked about. */
 const char *exec_request_program(const struct exec_request *request);

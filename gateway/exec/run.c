@@ -8,6 +8,7 @@
 #include "gateway/exec/stored.h"
 #include "gateway/exec/verify.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -27,6 +28,10 @@ struct run {
 	struct exec_job *job;        /* NULL once answered */
 	struct pool_claim *claim;
 	struct pool_member *member;
+	struct session_use *use;     /* of a job with a session, instead of claim and member */
+	struct session_ref session;  /* name "" = none */
+	struct admission_session kept; /* as the next use finds it */
+	bool idle;     /* nothing of the command runs on the channel any more */
 	struct sandbox *sandbox;
 	struct launch launch;
 	struct feed feed;            /* of a job that feeds */
@@ -64,6 +69,11 @@ static void release(struct run *run)
 	if (run->member)
 		pool_release(run->owner->pool, run->member);
 	run->member = NULL;
+	if (run->use)
+		session_use_end(run->use, run->idle);
+	run->use = NULL;
+	if (run->session.name[0])
+		sessions_release(run->owner->sessions, &run->session, run->kept.fresh && !run->run_start_us);
 	run->sandbox = NULL;
 	run->state = FREED;
 	if (uv_is_closing((uv_handle_t *)&run->timer))
@@ -254,12 +264,14 @@ static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 static void on_compared(void *ctx)
 {
 	struct run *run = ctx;
+	run->idle = true;
 	finish(run, run->outcome);
 }
 
 static void start_check(struct run *run)
 {
 	run->result.run_us = clock_mono_us() - run->run_start_us;
+	run->idle = false;
 	enter(run, CHECKING, CHECK_MS);
 	verify_compare(&run->verify, run->sandbox, on_compared, run);
 }
@@ -267,6 +279,7 @@ static void start_check(struct run *run)
 static void on_exited(void *ctx, unsigned exit_code)
 {
 	struct run *run = ctx;
+	run->idle = true;
 	if (run->state == LINGERING) {
 		release(run);
 		return;
@@ -284,7 +297,11 @@ static void on_exited(void *ctx, unsigned exit_code)
 /* Gives the Sprite back and, when nothing was started, tries another one. */
 static void try_again(struct run *run, const char *reason)
 {
-	pool_release(run->owner->pool, run->member);
+	if (run->use)
+		session_use_end(run->use, false);
+	else
+		pool_release(run->owner->pool, run->member);
+	run->use = NULL;
 	run->member = NULL;
 	run->sandbox = NULL;
 	run->run_start_us = 0;
@@ -373,6 +390,39 @@ static void open_network(struct run *run)
 		try_again(run, "The sandbox's network could not be opened as the token says.");
 }
 
+/* `code` is POOL_E_*. */
+static void refuse_claim(struct run *run, int code, uint64_t retry_after_ms, const char *detail)
+{
+	bool late = code == POOL_E_UNAVAILABLE || code == POOL_E_DEADLINE, stopping = code == POOL_E_STOPPING;
+	refuse(run, late ? EXEC_REFUSED_BY_PROVIDER : stopping ? EXEC_REFUSED_DRAINING : EXEC_REFUSED_CAPACITY, retry_after_ms, detail);
+}
+
+/* Its session's Sprite, with its network open as the token says. */
+static void on_session(void *ctx, const struct session_use_result *result)
+{
+	struct run *run = ctx;
+	run->result.claim_us = clock_mono_us() - run->claim_start_us;
+	switch (result->code) {
+	case SESSION_USE_READY:
+		run->sandbox = result->sandbox;
+		run->result.tier = result->tier;
+		run->result.session_created = result->created;
+		snprintf(run->result.sandbox, sizeof run->result.sandbox, "%s", result->sprite);
+		snprintf(run->kept.sprite, sizeof run->kept.sprite, "%s", result->sprite);
+		launch(run);
+		break;
+	case SESSION_USE_LOST:
+		refuse(run, EXEC_REFUSED_SESSION_LOST, 0, result->detail);
+		break;
+	case SESSION_USE_REFUSED:
+		refuse_claim(run, result->refusal, result->retry_after_ms, result->detail);
+		break;
+	case SESSION_USE_FAILED:
+		refuse(run, EXEC_REFUSED_BY_PROVIDER, result->retry_after_ms, result->detail);
+		break;
+	}
+}
+
 static void on_granted(void *ctx, const struct pool_grant *grant)
 {
 	struct run *run = ctx;
@@ -389,12 +439,7 @@ static void on_granted(void *ctx, const struct pool_grant *grant)
 			launch(run);
 		return;
 	}
-	bool late = grant->code == POOL_E_UNAVAILABLE || grant->code == POOL_E_DEADLINE, stopping = grant->code == POOL_E_STOPPING;
-	refuse(run,
-	       late       ? EXEC_REFUSED_BY_PROVIDER
-	       : stopping ? EXEC_REFUSED_DRAINING
-			  : EXEC_REFUSED_CAPACITY,
-	       grant->retry_after_ms, grant->detail);
+	refuse_claim(run, grant->code, grant->retry_after_ms, grant->detail);
 }
 
 /* Who claims, for the pool: FNV-1a of the token's public id, which is random and made by us. */
@@ -406,12 +451,26 @@ static uint64_t tenant_of(const struct exec_job *job)
 	return hash;
 }
 
+static int claim(struct run *run)
+{
+	const struct run_owner *owner = run->owner;
+	if (!run->session.name[0])
+		return pool_claim(owner->pool, tenant_of(run->job), wait_left_ms(run), on_granted, run, &run->claim);
+	const struct session_want want = {.ref = run->session,
+					  .session = run->kept,
+					  .egress = run->job->egress,
+					  .tenant = tenant_of(run->job),
+					  .wait_ms = wait_left_ms(run)};
+	run->use = session_use_start(owner->sessions, &want, on_session, run);
+	return run->use ? 0 : -ENOMEM;
+}
+
 /* Both tries share the wait: the lease has 15 s more than the command for it, for killing and for settling. */
 static void start_claim(struct run *run)
 {
 	run->state = CLAIMING;
 	run->tries++;
-	if (pool_claim(run->owner->pool, tenant_of(run->job), wait_left_ms(run), on_granted, run, &run->claim) < 0)
+	if (claim(run) < 0)
 		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, "The gateway is out of memory.");
 }
 
@@ -429,6 +488,13 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 		else
 			output_init(&run->result.streams[i], job->max_output_bytes);
 	}
+	if (job->request->session) {
+		snprintf(run->session.name, sizeof run->session.name, "%s", job->request->session);
+		memcpy(run->session.kid, job->lease.kid, sizeof run->session.kid);
+		memcpy(run->session.lease, job->lease.id, sizeof run->session.lease);
+		run->kept = job->session;
+		run->result.session = run->session.name;
+	}
 	run->result.tier = "none";
 	run->result.admit_us = job->admit_us;
 	run->claim_start_us = clock_mono_us();
@@ -443,7 +509,7 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 		return NULL;
 	}
 	run->tries = 1;
-	if (pool_claim(owner->pool, tenant_of(job), owner->wait_ms, on_granted, run, &run->claim) < 0) {
+	if (claim(run) < 0) {
 		launch_deinit(&run->launch);
 		verify_deinit(&run->verify);
 		free(run);
@@ -459,10 +525,8 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 /* Before the output is checked. `unrun` is the outcome when no command was sent. */
 static void stop(struct run *run, enum exec_outcome unrun)
 {
-	if (run->state == CLAIMING) {
-		pool_cancel(run->owner->pool, run->claim);
-		run->claim = NULL;
-	}
+	if (run->claim)
+		pool_cancel(run->owner->pool, TAKE(run->claim));
 	if (run->state == CLAIMING || run->state == OPENING) {
 		finish(run, unrun);
 		return;

@@ -3,7 +3,8 @@
  *
  *   CLAIMING → (OPENING →) RUNNING → (TERMINATING → KILLING →) (CHECKING →) answered → LINGERING → freed
  *
- * The job is answered exactly once and its lease settled exactly once, together. A Sprite that was used is never used again.
+ * The job is answered exactly once and its lease settled exactly once, together. A Sprite that was used is never used again, unless it is
+ * a session's (exec/sessions.h).
  * While a streamed answer is full the Sprite's output is not read; the timeout goes on.
  *
  * Owns:       its job until it is answered, its claim, its member.
@@ -16,6 +17,7 @@
 #pragma once
 
 #include "gateway/exec/job.h"
+#include "gateway/exec/sessions.h"
 #include "gateway/pool/pool.h"
 
 struct run;
@@ -23,6 +25,7 @@ struct run;
 struct run_owner {
 	uv_loop_t *loop;
 	struct pool *pool;
+	struct sessions *sessions;
 	struct admission *settlement;
 	uint64_t wait_ms;        /* longest wait for a Sprite, both tries together */
 	uint64_t verify_bytes;   /* output is compared with its record from so many bytes of a stream on; 0 = no record is kept */

@@ -170,7 +170,7 @@ size_t machine_running_limit(const struct machine *machine)
 size_t machine_room(const struct machine *machine)
 {
 	const struct lease_fleet *fleet = &machine->lease.fleet;
-	size_t total = roster_total(&machine->roster), max = machine->options.sizing.max;
+	size_t total = roster_total(&machine->roster) + machine->kept.total, max = machine->options.sizing.max;
 	total += fleet->total > fleet->own ? fleet->total - fleet->own : 0;
 	return max > total ? max - total : 0;
 }
@@ -185,7 +185,7 @@ static void review_sizes(struct machine *machine, uint64_t now_us)
 		.demand = &machine->demand,
 		.wake_s = (double)wake_us / SECOND,
 		.supply_s = (double)supply_us / SECOND,
-		.leased = machine->roster.counts[POOL_LEASED],
+		.leased = machine_running_used(machine),
 		.level = spend_level(&machine->spend),
 	};
 	struct sizing_options sizing = machine->options.sizing;
@@ -335,6 +335,13 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 	case MACHINE_LOST:
 		machine_lost(machine, now_us, event->member, event->waiter);
 		break;
+	case MACHINE_KEEP:
+		machine_keep(machine, now_us, event->member);
+		break;
+	case MACHINE_KEPT:
+		machine->kept.total = event->kept;
+		machine->kept.running = event->running;
+		break;
 	case MACHINE_CREATED:
 		machine_created(machine, now_us, event);
 		break;
@@ -393,7 +400,7 @@ static void pass(struct machine *machine, uint64_t now_us)
 		machine->begun = true;
 	}
 	uint64_t idle_us = machine_idle_us(machine, machine->spend.at_us, now_us);
-	spend_pass(&machine->spend, now_us, idle_us, machine->roster.counts[POOL_LEASED]);
+	spend_pass(&machine->spend, now_us, idle_us, machine_running_used(machine));
 	machine->now_us = now_us;
 }
 

@@ -70,12 +70,14 @@ enum machine_event_type {
 	MACHINE_RETURN,    /* member: granted, but never handed over */
 	MACHINE_RELEASE,   /* member: used */
 	MACHINE_LOST,      /* member: the channel of an idle one broke; waiter: it was granted to it, but not handed over yet */
+	MACHINE_KEEP,      /* member: granted, and not the pool's any more */
 	MACHINE_CREATED,   /* member, code, retry_after_ms, limit, unsent, unanswered */
 	MACHINE_PREPARED,  /* member, code, retry_after_ms: of a preparation or a wake */
 	MACHINE_RESTORED,  /* member, code */
 	MACHINE_DESTROYED, /* member, code, retry_after_ms */
 	MACHINE_FOUND,     /* name: a Sprite of this instance's */
 	MACHINE_LISTED,    /* code */
+	MACHINE_KEPT,      /* kept, running: see `kept` of the machine */
 	/* Of a shared pool only: */
 	MACHINE_FLEET,     /* fleet, sent_us: a join or beat that was begun then has been acknowledged */
 	MACHINE_RESERVED,  /* member, answer, refusal, retry_after_ms */
@@ -102,6 +104,7 @@ struct machine_event {
 	enum lease_refusal refusal;
 	const struct lease_fleet *fleet;
 	const struct lease_record *record;
+	size_t kept, running;
 	bool opened;   /* of a release: its network was open, it is for nobody else */
 	bool outdated; /* prepared in another way than now */
 	uint64_t sent_us;
@@ -189,6 +192,10 @@ struct machine {
 		bool adopting;
 		bool orphans;     /* there may be records of ours that we do not know */
 	} lease;
+	struct {
+		size_t total; /* Sprites that are not the pool's but count against its maximum; of a shared pool 0, since its records count them */
+		size_t running; /* Sprites of that kind that run here and now */
+	} kept;
 	size_t destroys;
 	uint64_t claims, hedges, restores;
 	uint64_t random;
@@ -222,6 +229,9 @@ bool machine_is_stalled(const struct machine *machine, uint64_t now_us);
 
 /* Sprites that may run at once, by the settings or the provider's word, whichever is less; 0 = not known. */
 size_t machine_running_limit(const struct machine *machine);
+
+/* Sprites that run with a claim, or are kept and run. */
+size_t machine_running_used(const struct machine *machine);
 
 /* Sprites that run without a claim: on their way, hot, or parked so recently that the provider may not have paused them yet. */
 size_t machine_running_idle(const struct machine *machine, uint64_t now_us);

@@ -157,6 +157,20 @@ static void other_calls_wait_too(void **state)
 	    {"created a ok", "prepare a"}, {"prepared a ok", ""}, {"wait 399999", ""}, {"wait 1", "destroy x"});
 }
 
+/* What is kept for sessions is out of the pool's hands, but takes room and runs. */
+static void what_is_kept_takes_room(void **state)
+{
+	(void)state;
+	RUN(1, 3, 8, {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},
+	    {"claim 1 0", "grant 1 a hot, create b"}, {"kept 1", ""}, {"keep a", "close a"}, {"created b ok", "prepare b"},
+	    {"prepared b ok", ""}, {"counts", "hot 1"}, {"claim 2 0", "grant 2 b hot, create c"}, {"kept 2", ""}, {"keep b", "close b"},
+	    {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"claim 3 0", "grant 3 c hot"}, {"release c", "close c, destroy c"},
+	    {"destroyed c ok", "create d"}, {"kept 3", ""}, {"created d unavailable", "destroy d"}, {"destroyed d ok", ""},
+	    {"wait 60000", ""}, {"counts", ""}, {"kept 2", "create e"});
+	PLAY(false, SIZES(.hot = 2, .max = 10, .running_limit = 3), {"kept 2 2", ""}, {"start", "list"}, {"listed ok", "create a"},
+	     {"created a ok", "prepare a"}, {"prepared a ok", ""}, {"kept 2 1", "create b"});
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -164,6 +178,7 @@ int main(void)
 		cmocka_unit_test(a_refused_preparation_waits),    cmocka_unit_test(a_channel_that_breaks_while_nothing_may_be_woken),
 		cmocka_unit_test(waiters_in_vain_are_told),       cmocka_unit_test(the_running_limit_is_learnt),
 		cmocka_unit_test(a_burst_comes_before_the_stock), cmocka_unit_test(other_calls_wait_too),
+		cmocka_unit_test(what_is_kept_takes_room),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

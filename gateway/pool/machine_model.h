@@ -77,6 +77,7 @@ struct model {
 	uint64_t creations[CREATIONS]; /* when the last ones began; a ring */
 	size_t created;
 	uint64_t create_told_us, wake_told_us, restore_told_us; /* the provider said: not before */
+	size_t kept; /* Sprites that have left the pool and still exist */
 	uint64_t hedges, claims;
 	uint64_t wakes; /* begun in this step */
 	unsigned names;

@@ -199,9 +199,9 @@ static void check_it_does_its_work(struct model *model)
 	size_t needed = needed_by_waiters(model);
 	size_t may_run = machine_running_limit(machine);
 	bool limited = gate_wakes_open_us(&machine->gate, false) ||
-		       (may_run && machine_running_idle(machine, model->now_us) + machine->roster.counts[POOL_LEASED] >= may_run);
+		       (may_run && machine_running_idle(machine, model->now_us) + machine_running_used(machine) >= may_run);
 	bool held_back = !model->listed || model->stopping || !gate_is_open(&machine->gate) || limited ||
-			 roster_total(&machine->roster) >= sizing->max || machine->gate.failures > 1 ||
+			 roster_total(&machine->roster) + model->kept >= sizing->max || machine->gate.failures > 1 ||
 			 machine->roster.counts[POOL_CREATING] >= machine->gate.window ||
 			 budget_opens_us(&machine->gate.budget, 2, false) > model->now_us ||
 			 (may_run && (demand_bursts(&machine->demand) || demand_begins(&machine->demand)));
@@ -417,7 +417,7 @@ static void on_operation(struct model *model, const struct machine_action *actio
 	CHECK(model, !model->stopping && roster_total(&model->machine.roster) <= model->options.sizing.max);
 	snprintf(action->member->name, sizeof action->member->name, "m%u", model->names++);
 	*mine = (struct member){.operation = CREATE};
-	CHECK(model, model->listed && alive(model) <= model->options.sizing.max);
+	CHECK(model, model->listed && alive(model) + model->kept <= model->options.sizing.max);
 	model->creations[model->created++ % CREATIONS] = model->now_us;
 }
 
@@ -551,6 +551,34 @@ static void release(struct model *model)
 	mine->clean &= back;
 	model->tenants[mine->tenant].held--;
 	send(model, (struct machine_event){.type = back ? MACHINE_RETURN : MACHINE_RELEASE, .member = member});
+}
+
+static void tell_kept(struct model *model)
+{
+	send(model, (struct machine_event){.type = MACHINE_KEPT, .kept = model->kept});
+}
+
+/* It becomes a session's: it is no Sprite of the pool any more. */
+static void keep(struct model *model)
+{
+	struct pool_member *member = any_of(model, POOL_LEASED);
+	if (!member || !exists(model, member->name))
+		return;
+	model->kept++;
+	tell_kept(model);
+	struct member *mine = member_of(model, member);
+	mine->leased = mine->used = false;
+	model->tenants[mine->tenant].held--;
+	sprite_forget(sprite_find(model, member->name));
+	send(model, (struct machine_event){.type = MACHINE_KEEP, .member = member});
+}
+
+static void end_kept(struct model *model)
+{
+	if (!model->kept)
+		return;
+	model->kept--;
+	tell_kept(model);
 }
 
 /* Before it was handed over. */
@@ -780,9 +808,9 @@ static void random_event(struct model *model)
 	else if (dice < 26)
 		cancel(model);
 	else if (dice < 42)
-		release(model);
+		chance(model, 5) ? keep(model) : release(model);
 	else if (dice < 44)
-		lose(model);
+		chance(model, 80) ? lose(model) : end_kept(model);
 	else if (dice < 80)
 		finish_any(model);
 	else if (dice < 82 && model->listing)

@@ -121,6 +121,9 @@ void machine_lost(struct machine *machine, uint64_t now_us, struct pool_member *
 enum machine_use { MACHINE_UNUSED, MACHINE_USED, MACHINE_OPENED };
 void machine_release(struct machine *machine, uint64_t now_us, struct pool_member *member, enum machine_use use);
 
+/* A granted member leaves the pool for good. */
+void machine_keep(struct machine *machine, uint64_t now_us, struct pool_member *member);
+
 /* The warm tier has a place for it. */
 bool machine_may_park(const struct machine *machine, const struct pool_member *member, const struct stock *stock);
 

@@ -294,3 +294,14 @@ void machine_release(struct machine *machine, uint64_t now_us, struct pool_membe
 		machine_move(machine, member, machine_is_doomed(machine, member) ? POOL_DESTROYING : POOL_HOT, now_us);
 	fair_unhold(&machine->fair, tenant);
 }
+
+void machine_keep(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	if (member->state != POOL_LEASED) {
+		roster_impossible(&machine->roster);
+		return;
+	}
+	struct fair_tenant *tenant = TAKE(member->tenant);
+	machine_move(machine, member, POOL_GONE, now_us);
+	fair_unhold(&machine->fair, tenant);
+}

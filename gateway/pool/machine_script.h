@@ -178,7 +178,7 @@ static bool send_outcome(struct script *script, const char *verb, const char *wh
 
 static bool send_member(struct script *script, const char *verb, const char *who, const char *waiter)
 {
-	static const char *const verbs[] = {"return", "release", "lost"};
+	static const char *const verbs[] = {"return", "release", "lost", "keep"};
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (strcmp(verbs[i], verb) == 0) {
 			send(script, (struct machine_event){.type = MACHINE_RETURN + i,
@@ -237,6 +237,8 @@ static void play(struct script *script, const char *text)
 		send(script, (struct machine_event){.type = MACHINE_INTENT, .deadline_us = script->now_us + ms * 1000});
 	} else if (strcmp(verb, "cancel") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_CANCEL, .waiter = &script->waiters[atoi(a)]});
+	} else if (strcmp(verb, "kept") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_KEPT, .kept = (size_t)atoi(a), .running = (size_t)atoi(b)});
 	} else if (strcmp(verb, "found") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_FOUND, .name = a});
 	} else if (strcmp(verb, "listed") == 0) {

@@ -51,6 +51,11 @@ static size_t running(const struct machine *machine)
 	       counts[POOL_QUARANTINE];
 }
 
+size_t machine_running_used(const struct machine *machine)
+{
+	return machine->roster.counts[POOL_LEASED] + machine->kept.running;
+}
+
 size_t machine_running_idle(const struct machine *machine, uint64_t now_us)
 {
 	return running(machine) + lingering(machine, POOL_WARM, now_us) + lingering(machine, POOL_DESTROYING, now_us);
@@ -82,7 +87,7 @@ static void block(struct machine *machine, uint64_t until_us)
 static bool may_run_another(struct machine *machine, uint64_t now_us)
 {
 	size_t limit = machine_running_limit(machine);
-	if (!limit || machine_running_idle(machine, now_us) + machine->roster.counts[POOL_LEASED] < limit)
+	if (!limit || machine_running_idle(machine, now_us) + machine_running_used(machine) < limit)
 		return true;
 	static const enum pool_state states[] = {POOL_WARM, POOL_DESTROYING};
 	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
@@ -155,7 +160,7 @@ void machine_begin(struct machine *machine, uint64_t now_us, struct pool_member 
 /* In a burst, and as soon as one may have begun, what may run is for those whom a wake serves. */
 static bool leaves_to_wakes(const struct machine *machine, uint64_t now_us)
 {
-	size_t limit = machine_running_limit(machine), taken = machine_running_idle(machine, now_us) + machine->roster.counts[POOL_LEASED];
+	size_t limit = machine_running_limit(machine), taken = machine_running_idle(machine, now_us) + machine_running_used(machine);
 	if (!limit)
 		return false;
 	return demand_bursts(&machine->demand) || (demand_begins(&machine->demand) && taken + machine_take_stock(machine).warm >= limit);

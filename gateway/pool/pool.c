@@ -257,6 +257,8 @@ struct pool *pool_new(const struct pool_options *options)
 	}
 	pool->provider = options->provider;
 	pool->observer = options->observer;
+	pool->is_kept = options->is_kept;
+	pool->kept_ctx = options->kept_ctx;
 	pool->leases.table = options->leases;
 	pool->now_us = options->now_us;
 	pool->now_ctx = options->now_ctx;
@@ -316,6 +318,36 @@ void pool_release(struct pool *pool, struct pool_member *member)
 {
 	pool_forget_openings(pool, member);
 	pool_step(pool, (struct machine_event){.type = MACHINE_RELEASE, .member = member, .opened = member->opened});
+}
+
+struct sandbox *pool_keep(struct pool *pool, struct pool_member *member)
+{
+	if (member->foreign || !member->sandbox)
+		return NULL;
+	pool_forget_openings(pool, member);
+	struct sandbox *sandbox = TAKE(member->sandbox);
+	sandbox_on_lost(sandbox, NULL, NULL);
+	pool_step(pool, (struct machine_event){.type = MACHINE_KEEP, .member = member});
+	return sandbox;
+}
+
+void pool_kept(struct pool *pool, size_t total, size_t running)
+{
+	bool shared = pool->machine.options.shared;
+	pool_step(pool, (struct machine_event){.type = MACHINE_KEPT, .kept = shared ? 0 : total, .running = running});
+}
+
+void pool_found(struct pool *pool, const char *name)
+{
+	if (!pool->leases.table.ops && member_name_belongs(name, pool->instance))
+		pool_step(pool, (struct machine_event){.type = MACHINE_FOUND, .name = name});
+}
+
+int pool_admits(const struct pool *pool)
+{
+	if (pool->machine.stopping)
+		return POOL_E_STOPPING;
+	return spend_level(&pool->machine.spend) == SPEND_NOTHING ? POOL_E_BUDGET : 0;
 }
 
 const char *pool_member_name(const struct pool_member *member)

@@ -74,6 +74,9 @@ struct pool_options {
 	bool recycle; /* when creations are short, restore a member for the tenant that used it; the provider can restore */
 	struct lease_table leases; /* shared with others through these; ops NULL = alone. Outlives the pool */
 	uint64_t max_age_ms; /* idle members older than this are replaced; 0 = 6 hours */
+	/* Is the Sprite with this name somebody else's to destroy? NULL = none is. Not of a shared pool. */
+	bool (*is_kept)(void *ctx, const char *name);
+	void *kept_ctx;
 	struct pool_observer observer;
 	/* Tests only: their own clock (microseconds); the pool then sets no timer and the test calls pool_tick(). */
 	uint64_t (*now_us)(void *ctx);
@@ -112,6 +115,20 @@ MUST_CHECK int pool_open_network(struct pool *pool, struct pool_member *member, 
 /* Gives a member back. It and its sandbox (closed at once, also with a command running) must not be touched any more; the
  * Sprite is destroyed in the background. */
 void pool_release(struct pool *pool, struct pool_member *member);
+
+/* A granted member leaves the pool: the caller has its sandbox, and its Sprite to destroy, from now on. Whoever keeps it has told so
+ * (pool_kept) before. NULL: it is not ours any more, whoever has it destroys it; the member must be released. */
+struct sandbox *pool_keep(struct pool *pool, struct pool_member *member);
+
+/* So many Sprites that are not the pool's any more exist, `total`, and count against the maximum; `running` of them run. Of a shared pool
+ * only the second counts: its records have the first. */
+void pool_kept(struct pool *pool, size_t total, size_t running);
+
+/* A Sprite with this instance's form of name belongs to nobody: it is destroyed. Not of a shared pool. */
+void pool_found(struct pool *pool, const char *name);
+
+/* May a Sprite that is kept be woken? 0, POOL_E_STOPPING or POOL_E_BUDGET. */
+int pool_admits(const struct pool *pool);
 
 /* The Sprite's name; valid until pool_release(). */
 const char *pool_member_name(const struct pool_member *member);

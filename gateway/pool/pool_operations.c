@@ -128,8 +128,8 @@ static void on_found(void *ctx, const char *name, bool ours)
 	struct pool *pool = ((struct pool_operation *)ctx)->pool;
 	if (pool && pool->leases.table.ops)
 		pool_leases_found(pool, name, ours);
-	else if (pool && member_name_belongs(name, pool->instance))
-		pool_step(pool, (struct machine_event){.type = MACHINE_FOUND, .name = name});
+	else if (pool && !(pool->is_kept && pool->is_kept(pool->kept_ctx, name)))
+		pool_found(pool, name);
 }
 
 static int begin(struct pool *pool, struct pool_operation *operation)

@@ -48,6 +48,8 @@ struct pool_claim {
 struct pool {
 	struct provider provider;
 	struct pool_observer observer;
+	bool (*is_kept)(void *ctx, const char *name);
+	void *kept_ctx;
 	uint64_t (*now_us)(void *ctx);
 	void *now_ctx;
 	char instance[MEMBER_NAME_INSTANCE_MAX + 1];

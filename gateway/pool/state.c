@@ -18,8 +18,8 @@ static const struct state_row rows[POOL_STATES] = {
 	[POOL_WARM]       = {"warm",       TO(POOL_PREPARING) | TO(POOL_DESTROYING) | TO(POOL_GONE),
 					   TO(POOL_PREPARING) | TO(POOL_DESTROYING) | TO(POOL_GONE)},
 	[POOL_HOT]        = {"hot",        TO(POOL_LEASED) | TO(POOL_WARM) | TO(POOL_PREPARING) | TO(POOL_DESTROYING), 0},
-	/* Back to hot only when it was never handed over: the claim was canceled before its answer went out. */
-	[POOL_LEASED]     = {"leased",     TO(POOL_HOT) | TO(POOL_RECYCLING) | TO(POOL_DESTROYING), 0},
+	/* Back to hot only when it was never handed over: the claim was canceled before its answer went out. Gone: to a session. */
+	[POOL_LEASED]     = {"leased",     TO(POOL_HOT) | TO(POOL_RECYCLING) | TO(POOL_DESTROYING) | TO(POOL_GONE), 0},
 	/* Restored and found clean, or destroyed. */
 	[POOL_RECYCLING]  = {"recycling",  TO(POOL_HOT) | TO(POOL_WARM) | TO(POOL_DESTROYING), 0},
 	[POOL_QUARANTINE] = {"quarantine", TO(POOL_PREPARING) | TO(POOL_DESTROYING), 0},

@@ -43,7 +43,7 @@ struct provider_result {
 	enum provider_code code;
 	uint64_t retry_after_ms; /* 0 = the provider did not say; of a create with PROVIDER_OK: none is left until then */
 	struct provider_limit limit;
-	struct sandbox *sandbox; /* of prepare, wake and restore, when code is PROVIDER_OK; ownership moves to the receiver */
+	struct sandbox *sandbox; /* of prepare, wake, resume and restore, when code is PROVIDER_OK; ownership moves to the receiver */
 	/* Of a create that failed: no answer came, or one of those in between answered (502, 503, 504). It may take effect long after. */
 	bool unanswered;
 	const char *detail;      /* a plain sentence for the log, valid during the call; never NULL */
@@ -77,12 +77,16 @@ struct provider_ops {
 	 * this provider cannot. */
 	int (*restore)(void *self, const char *name, struct provider_fence fence, provider_done done, void *ctx);
 
+	/* Opens the channel of a Sprite that commands have run in and which may be paused; closes its network first, whatever it was. Hands
+	 * over a sandbox. PROVIDER_GONE: the list does not have it either. */
+	int (*resume)(void *self, const char *name, provider_done done, void *ctx);
+
 	/* Opens the network of a Sprite that was claimed, for the command that is about to run there: names of domains (also *.suffix),
 	 * separated by blanks, and `defaults`, the provider's own list. Set and read back; all else stays closed. PROVIDER_POLICY: it
 	 * could not be done, or it is not certain that it was. -EINVAL: not such a profile. Nobody else may have this Sprite. */
 	int (*open_network)(void *self, const char *name, const char *profile, provider_done done, void *ctx);
 
-	/* Ends every prepare, wake and restore that is under way: each `done` comes soon, but not during this call, with
+	/* Ends every prepare, wake, resume and restore that is under way: each `done` comes soon, but not during this call, with
 	 * PROVIDER_UNAVAILABLE unless it was known how it ended. NULL: they end by themselves. */
 	void (*abandon)(void *self);
 

@@ -589,6 +589,12 @@ static int wake(void *self, const char *name, struct provider_fence fence, provi
 	return prepare_as(self, PREPARATION_WAKE, name, fence, done, ctx);
 }
 
+/* As a new one: what ran in it may have opened its network, and has no right to a checkpoint. */
+static int resume(void *self, const char *name, provider_done done, void *ctx)
+{
+	return prepare_as(self, PREPARATION_NEW, name, (struct provider_fence){0}, done, ctx);
+}
+
 static int restore(void *self, const char *name, struct provider_fence fence, provider_done done, void *ctx)
 {
 	return prepare_as(self, PREPARATION_RESTORED, name, fence, done, ctx);
@@ -638,6 +644,7 @@ static void abandon_preparations(void *self)
 static const struct provider_ops ops = {.create = create,
 					.prepare = prepare,
 					.wake = wake,
+					.resume = resume,
 					.restore = restore,
 					.open_network = open_network,
 					.abandon = abandon_preparations,

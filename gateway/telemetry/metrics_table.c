@@ -15,9 +15,9 @@ static const char *const tiers[] = {"hot", "warm", "cold", "none"};
 static const char *const kept_tiers[] = {"hot", "warm"};
 static const char *const decisions[] = {"allow", "deny", "error"};
 static const char *const decision_reasons[] = {
-	"granted",     "missing_token", "invalid_token", "invalid_request", "scope",    "command",    "rate",
-	"concurrency", "budget",        "unavailable",   "capacity",        "draining", "body_limit", "abnormal_usage",
-	"network",     "environment",   "idempotency",   "replayed",        "canceled", "source",     "other"};
+	"granted",     "missing_token", "invalid_token", "invalid_request", "scope",      "command",        "rate",    "concurrency",
+	"budget",      "unavailable",   "capacity",      "draining",        "body_limit", "abnormal_usage", "network", "environment",
+	"idempotency", "replayed",      "canceled",      "source",          "session",    "other"};
 static const char *const shadow_policies[] = {"rate",        "actor-rate",    "concurrency", "actor-concurrency",
 					      "budget",      "output-budget", "network",     "command",
 					      "environment", "input",         "other"};
@@ -36,6 +36,7 @@ static const char *const sprites_calls[] = {"create", "get",        "delete",  "
 static const char *const sprites_results[] = {"ok",           "gone",        "rate_limit", "capacity", "throttled",
 					      "unauthorized", "unavailable", "policy",     "invalid",  "other"};
 
+static const char *const session_events[] = {"created", "resumed", "lost", "destroyed"};
 static const char *const session_ends[] = {"fenced", "flushed"};
 static const char *const audit_sinks[] = {"log", "table"};
 
@@ -132,6 +133,9 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_POOL_PREPARE_SECONDS] = SECONDS("pool_prepare_seconds", "Time to prepare a Sprite.", fast_seconds),
 	[METRIC_POOL_WAKES] = COUNTER("pool_wakes", "Paused Sprites woken.", {"result", VALUES(provider_codes)}),
 	[METRIC_POOL_WAKE_SECONDS] = SECONDS("pool_wake_seconds", "Time to wake and verify a Sprite.", fast_seconds),
+	[METRIC_SESSION_SPRITES] =
+		GAUGE("session_sprites", "Sprites kept for named sessions of this pool, ended ones until they are gone."),
+	[METRIC_SESSION_EVENTS] = COUNTER("session_events", "What became of Sprites of named sessions.", {"event", VALUES(session_events)}),
 	[METRIC_POOL_RESTORES] = COUNTER("pool_restores", "Used Sprites restored for the same token.", {"result", VALUES(provider_codes)}),
 	[METRIC_POOL_RESTORE_SECONDS] = SECONDS("pool_restore_seconds", "Time to restore and verify a Sprite.", fast_seconds),
 	[METRIC_POOL_HEDGES] = COUNTER("pool_hedges", "Wakes begun beside one that took too long."),

@@ -8,6 +8,9 @@
 --          14 id of a command: nothing is run, what is known of it is told; else empty
 --          15 1 when that command is to end, else 0
 --          16 digest of the request's idempotency key, empty = none  17 digest of its body  18 id of the command that it would start
+--          19 name of the session that the command is to run in, empty = none  20 a session ends so long after its last command, ms
+--          21 … and so long after it began, ms
+--          As 14, 'sessions' asks for the token's sessions, and 'session' for the one of 19, which ends if 15 is 1.
 -- Returns  {reason} when the token is not accepted, else the array at the end of report()
 --
 -- The other keys are made of the kid and the record's actor and policy; the constant tag {g} keeps them in one slot.
@@ -19,6 +22,8 @@ local DAY_US = 86400 * 1000000
 local YEAR_US = 365 * DAY_US
 local KILL_MS = 7200000      -- no lease lasts so long
 local KEY_MS = DAY_US / 1000 -- an idempotency key is remembered
+local CLOSED_MS = 3000       -- a command is killed before its session's Sprite goes
+local SESSIONS_MS = 30 * DAY_US / 1000 -- longer than any session lasts
 local LEASE_GRACE_MS = 15000 -- time to kill what runs over and to settle
 local UNRENEWED_MS = 60000   -- so much of a run is covered without renewal (renew.lua), three times the time between two
 local RETRY_US = 1000000     -- when only the end of a running command can help
@@ -28,6 +33,7 @@ local asked_ms, lease, wait_ms, input = tonumber(ARGV[6]), ARGV[7], tonumber(ARG
 local address, variables, usual_out, most_out = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
 local looked_for, ends = ARGV[14], ARGV[15] == '1'
 local key, fingerprint, command = ARGV[16], ARGV[17], ARGV[18]
+local session, idle_ms, age_ms = ARGV[19], tonumber(ARGV[20]), tonumber(ARGV[21])
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -43,6 +49,7 @@ local OF_BOTH = {
   scopes = TEXT, cmds = TEXT, env_allow = TEXT, ip_allow = TEXT, shadow = TEXT, egress = TEXT,
   rate_n = NUMBER, rate_per_ms = NUMBER, burst = NUMBER, arate_n = NUMBER, arate_per_ms = NUMBER, aburst = NUMBER,
   conc = NUMBER, aconc = NUMBER, bud_ms = NUMBER, bud_out = NUMBER, max_ms = NUMBER, max_out = NUMBER, max_in = NUMBER,
+  sessions = NUMBER,
 }
 local SHADOWS = ' rate actor-rate concurrency actor-concurrency budget output-budget network command environment input '
 
@@ -235,15 +242,36 @@ local function report(code, granted_ms, day, granted_out, what)
     number('arate_n'), number('arate_per_ms'), number('aburst'), actor_left, actor_reset,
     number('conc'), running, number('aconc'), actor_running,
     number('bud_ms'), used, held, day_left, number('bud_out'), out_used, out_held,
-    table.concat(shadowed, ','), what or '', rule('egress') or '',
+    table.concat(shadowed, ','), what or '', rule('egress') or '', number('sessions'),
   }
+end
+
+local function is_held(id)
+  for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+    if string.sub(member, 1, #id + 1) == id .. ':' then return true end
+  end
+  return false
+end
+
+-- The token's sessions (session.lua): name -> Sprite, empty until it has one:lease of its command:last used:created:1 = no command has
+-- been started in it yet. A command runs in it as long as that lease is there.
+local sessions, ENDS, SPRITES = PREFIX .. 's:' .. kid, PREFIX .. 'ss', PREFIX .. 'sn'
+
+local function session_of(text)
+  local sprite, holder, last, created, fresh = string.match(text or '', '^([^:]*):([^:]*):(%d+):(%d+):([01])$')
+  if not sprite then return nil end
+  local s = {sprite = sprite, lease = holder, used = tonumber(last), created = tonumber(created), fresh = fresh, busy = is_held(holder)}
+  s.ends = tonumber(sprite ~= '' and redis.call('ZSCORE', ENDS, sprite) or 0) or 0
+  return (s.busy or s.ends > now_ms) and s or nil
 end
 
 -- A call that is repeated after a time-out gets its first answer and takes nothing more.
 for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
   if string.sub(member, 1, #lease + 1) == lease .. ':' then
     local granted, day = string.match(member, '^[^:]*:(%d+):(%d+)')
-    return report('granted', tonumber(granted), day, tonumber(string.match(member, ':out=(%d+)$') or out) / 2)
+    local s = session ~= '' and session_of(redis.call('HGET', sessions, session))
+    return report('granted', tonumber(granted), day, tonumber(string.match(member, ':out=(%d+)$') or out) / 2,
+                  s and s.sprite .. ' ' .. (s.sprite == '' and '1' or '0'))
   end
 end
 
@@ -272,6 +300,35 @@ end
 if not listed(rule('scopes') or '', scope) then return report('scope', 0, '', 0) end
 local networks = rule('ip_allow') or ''
 if string.find(networks, '%S') and not in_networks(networks) and refuses('network') then return report('network', 0, '', 0) end
+
+-- name:busy:age ms:idle ms:ends in ms, of each; ends 0 = it is being made
+local function list_sessions()
+  local told, flat = {}, redis.call('HGETALL', sessions)
+  for i = 1, #flat, 2 do
+    local s = session_of(flat[i + 1])
+    if s then
+      told[#told + 1] = table.concat({flat[i], s.busy and 1 or 0, int(math.max(0, now_ms - s.created)), int(math.max(0, now_ms - s.used)),
+                                      int(math.max(0, s.ends - now_ms))}, ':')
+    end
+  end
+  return told
+end
+
+-- Its name is free at once, its Sprite is destroyed by whichever gateway looks first (session.lua).
+local function close_session(s)
+  redis.call('HDEL', sessions, session)
+  if s.busy then redis.call('SET', PREFIX .. 'kill:' .. s.lease, s.lease, 'PX', KILL_MS) end
+  if s.sprite == '' then return end
+  redis.call('HSET', SPRITES, s.sprite, string.match(redis.call('HGET', SPRITES, s.sprite) or '', '^%S*'))
+  redis.call('ZADD', ENDS, int(s.busy and now_ms + CLOSED_MS or now_ms), s.sprite)
+end
+
+if looked_for == 'sessions' then return report('sessions', 0, '', 0, table.concat(list_sessions(), ' ')) end
+if looked_for == 'session' then
+  local s = session_of(redis.call('HGET', sessions, session))
+  if s and ends then close_session(s) end
+  return report(s and 'session-closed' or 'absent', 0, '', 0)
+end
 
 -- The lease of a running command bears the end of its id; what a finished one ended with begins with the token it belongs to.
 local function lease_of(id)
@@ -323,6 +380,13 @@ if key ~= '' then
   if ended and not string.find(ended, '^%d+ unrun\n') then return report('replay', 0, '', 0, id .. ' ' .. ended) end
 end
 
+local kept = session ~= '' and session_of(redis.call('HGET', sessions, session)) or nil
+if session ~= '' then
+  if number('sessions') < 1 then return report('session-denied', 0, '', 0) end
+  if kept and kept.busy then return report('session-busy', 0, '', 0) end
+  if not kept and #list_sessions() >= number('sessions') then return report('session-limit', 0, '', 0) end
+end
+
 if rate.wait > 0 then violate('rate', rate.wait) end
 if actor_rate and actor_rate.wait > 0 then violate('actor-rate', actor_rate.wait) end
 if running >= number('conc') then violate('concurrency', RETRY_US) end
@@ -348,10 +412,16 @@ for _, key in ipairs({leases, actor_leases}) do
   redis.call('ZADD', key, int(now_ms + lease_ms), member)
   redis.call('PEXPIRE', key, int(lease_ms + DAY_US / 1000))
 end
+if session ~= '' then
+  local created = kept and kept.created or now_ms
+  redis.call('HSET', sessions, session, table.concat({kept and kept.sprite or '', lease, int(now_ms), int(created), '0'}, ':'))
+  redis.call('PEXPIRE', sessions, int(SESSIONS_MS))
+  if kept then redis.call('ZADD', ENDS, int(math.min(now_ms + idle_ms, created + age_ms)), kept.sprite) end
+end
 if key ~= '' then redis.call('SET', key_of_token, fingerprint .. ' ' .. command, 'PX', KEY_MS) end
 redis.call('HINCRBY', spent, 'held', int(want))
 redis.call('HINCRBY', spent, 'out_held', int(out))
 redis.call('HINCRBY', spent, 'reqs', 1)
 redis.call('PEXPIRE', spent, int(math.ceil((day_left + 2 * DAY_US) / 1000)))
 running, actor_running, held, out_held = running + 1, actor_running + 1, held + want, out_held + out
-return report('granted', want, today, out_each)
+return report('granted', want, today, out_each, session ~= '' and (kept and kept.sprite .. ' ' .. kept.fresh or ' 1') or nil)

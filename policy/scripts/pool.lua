@@ -15,6 +15,7 @@ local INC, REC, LISTED, SWEEP = KEYS[1], PREFIX .. 'rec', PREFIX .. 'listed', PR
 local INS, SES, SAID, TURN, LISTERS = PREFIX .. 'ins', PREFIX .. 'ses', PREFIX .. 'said', PREFIX .. 'turn', PREFIX .. 'listers'
 local MEMBERS, COUNT, WARM, MADE, LIM = PREFIX .. 'm', PREFIX .. 'n', PREFIX .. 'warm', PREFIX .. 'made', PREFIX .. 'lim'
 local STRANGE, MISSING, GONE = PREFIX .. 's1', PREFIX .. 's2', PREFIX .. 'gone'
+local KEPT = PREFIX .. 'kept' -- Sprites of named sessions (session.lua): no records, but they count
 
 local BEAT_MS = 5000
 local SESSION_MS = 15000  -- a session ends so long after its last beat
@@ -90,6 +91,11 @@ local function forget(name, r)
   unlist(name, r)
   redis.call('ZREM', MISSING, name)
   redis.call('ZADD', GONE, int(now), name)
+end
+
+-- What counts against the maximum. One that is just becoming a session's counts twice.
+local function total()
+  return redis.call('HLEN', MEMBERS) + redis.call('ZCARD', STRANGE) + redis.call('SCARD', KEPT)
 end
 
 -- Ours from now on.
@@ -243,7 +249,7 @@ local function renew(said)
   for _, dead in ipairs(ended()) do abandoned = abandoned + redis.call('SCARD', PREFIX .. 'of:' .. dead) end
   local instance, epoch = string.match(session, '^(.*)/(%d+)$')
   local answer = {
-    redis.call('HLEN', MEMBERS) + redis.call('ZCARD', STRANGE), redis.call('SCARD', PREFIX .. 'of:' .. session), others_warm(),
+    total(), redis.call('SCARD', PREFIX .. 'of:' .. session), others_warm(),
     abandoned, #sessions, made_lately(window_ms), money, closed_ms, count, window_ms, recovering() > 0 and 1 or 0,
     may_list(sessions) and 1 or 0, redis.call('HGET', INS, instance) ~= epoch and 1 or 0}
   for _, sum in ipairs(others(sessions)) do answer[#answer + 1] = sum end
@@ -299,7 +305,7 @@ function operations.reserve()
   if r then return r.session == session and {'ok'} or {'taken', 0} end
   if again then return {'stale'} end
   if recovering() > 0 then return {'recovering', recovering()} end
-  if redis.call('HLEN', MEMBERS) + redis.call('ZCARD', STRANGE) >= most then return {'full', 0} end
+  if total() >= most then return {'full', 0} end
   local stock = redis.call('ZCARD', WARM)
   for _, number in ipairs(redis.call('HMGET', COUNT, 'intent', 'creating', 'preparing', 'quarantine', 'hot')) do
     stock = stock + tonumber(number or 0)
@@ -407,7 +413,12 @@ function operations.adopt()
     for _, dead in ipairs(ended()) do
       for _, name in ipairs(most > 0 and redis.call('SRANDMEMBER', PREFIX .. 'of:' .. dead, most) or {}) do
         local r = read(name)
-        hand_over(name, r, r.state == 'warm' and 'warm' or 'destroying')
+        -- Its owner died before it could say that it had become a session's.
+        if redis.call('SISMEMBER', KEPT, name) == 1 then
+          forget(name, r)
+        else
+          hand_over(name, r, r.state == 'warm' and 'warm' or 'destroying')
+        end
         most = most - 1
       end
       if redis.call('EXISTS', PREFIX .. 'of:' .. dead) == 0 then bury(dead) end
@@ -427,7 +438,8 @@ local function strike_strangers(seen, began, answer)
   end
   local room = MEMBERS_MAX
   for _, name in ipairs(redis.call('SMEMBERS', seen)) do
-    if redis.call('HEXISTS', MEMBERS, name) == 0 and tonumber(redis.call('ZSCORE', GONE, name) or 0) < began then
+    local known = redis.call('HEXISTS', MEMBERS, name) == 1 or redis.call('SISMEMBER', KEPT, name) == 1
+    if not known and tonumber(redis.call('ZSCORE', GONE, name) or 0) < began then
       local first = math.min(now, tonumber(redis.call('ZSCORE', STRANGE, name) or now))
       if first <= now - STRIKE_MS and room > 0 then
         room = room - 1

@@ -51,7 +51,7 @@ def stack():
                             capture_output=True, text=True, timeout=900, check=False)
         assert up.returncode == 0, f"./deploy/up: exit {up.returncode}\n{up.stdout}{up.stderr}"
         stack = Stack(folder, env)
-        stack.minted = stack.mint()
+        stack.minted = stack.mint(sessions=3)
         stack.token, stack.kid = stack.minted["token"], stack.minted["kid"]
         stack.until_ready()
         yield stack

@@ -17,12 +17,13 @@ DAY_US = 86_400_000_000
 GRACE_MS = 15_000
 UNRENEWED_MS = 60_000
 USUAL_OUT, MOST_OUT = 1 << 20, 64 << 20
+IDLE_MS, AGE_MS = 900_000, 21_600_000
 HERE = "00000000000000000000ffff7f000001"       # 127.0.0.1
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 REPLY = ("code actor pol ver granted_ms day violated wait_us reaped granted_out max_in "
          "rate_n rate_per_ms burst left reset_us arate_n arate_per_ms aburst actor_left actor_reset_us "
-         "conc running aconc actor_running bud_ms used held day_left_us bud_out out_used out_held shadowed what egress").split()
+         "conc running aconc actor_running bud_ms used held day_left_us bud_out out_used out_held shadowed what egress max_sessions").split()
 
 LIMITS = {"rate_n": 600, "rate_per_ms": 1000, "burst": 1000, "conc": 1000, "max_ms": 300_000}
 
@@ -105,9 +106,9 @@ class Store:
         self.renew_text = self.text("renew")
         if clock is not None:
             assert self.admit_text.count(CLOCK) == self.settle_text.count(CLOCK) == self.renew_text.count(CLOCK) == 1
-            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[20], ARGV[21]}")
-            self.settle_text = self.settle_text.replace(CLOCK, "{ARGV[20], ARGV[21]}")
-            self.renew_text = self.renew_text.replace(CLOCK, "{ARGV[20], ARGV[21]}")
+            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[23], ARGV[24]}")
+            self.settle_text = self.settle_text.replace(CLOCK, "{ARGV[23], ARGV[24]}")
+            self.renew_text = self.renew_text.replace(CLOCK, "{ARGV[23], ARGV[24]}")
         self.run_admit = redis.register_script(self.admit_text)
         self.run_settle = redis.register_script(self.settle_text)
         self.run_renew = redis.register_script(self.renew_text)
@@ -119,14 +120,15 @@ class Store:
     def args(self, *args):
         """With the time, when the scripts are told it, where they look for it."""
         times = [] if self.clock is None else [self.clock // 1_000_000, self.clock % 1_000_000]
-        return [*args, *[""] * (19 - len(args)), *times]
+        return [*args, *[""] * (22 - len(args)), *times]
 
     def admit(self, token, lease=None, want=1000, program="bash", scope="exec:run", mac=None, pepper=None, client=None,
               wait=0, size=0, address=HERE, variables="", usual_out=USUAL_OUT, most_out=MOST_OUT, look="", kill=False,
-              key="", fingerprint="", command=""):
+              key="", fingerprint="", command="", session="", idle=IDLE_MS, age=AGE_MS):
         reply = self.run_admit(keys=[token.key], client=client, args=self.args(
             token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), wait, size,
-            address, variables, usual_out, most_out, look, int(kill), key, fingerprint, command))
+            address, variables, usual_out, most_out, look, int(kill), key, fingerprint, command,
+            session, idle, age))
         return Answer(reply)
 
     def settle(self, token, lease, granted=None, used=0, out=0, refund=False, client=None, command="", result="", keep_ms=3_600_000):
@@ -325,7 +327,7 @@ class Model:
                 r["rate_n"], r["rate_per_ms"], r["burst"], *states[0],
                 r["arate_n"], r["arate_per_ms"], r["aburst"], *states[1],
                 r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day,
-                r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else "", r["egress"] or ""]
+                r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else "", r["egress"] or "", 0]
 
     def put_back(self, key, now, since, interval, tau):
         tat, written_with = self.tat.get(key, (now, 0))

@@ -91,13 +91,13 @@ def test_words():
 
 def test_methods(stack):
     for path, operations in PAGE["paths"].items():
-        answer = stack.http.request("PATCH", path.replace("{exec_id}", str(uuid.uuid4())))
+        answer = stack.http.request("PATCH", path.replace("{exec_id}", str(uuid.uuid4())).replace("{name}", "work"))
         assert answer.status_code == 405, path
         allowed = set(answer.headers["Allow"].split(", "))
         assert allowed - {"HEAD", "OPTIONS"} == {method.upper() for method in operations if method != "parameters"} - {"OPTIONS"}, path
 
 
-WRONG = {"command": 1, "argv": "x", "stdin": 1, "env": [], "cwd": "relative", "timeout_seconds": "1", "max_output_bytes": -1}
+WRONG = {"command": 1, "argv": "x", "stdin": 1, "env": [], "cwd": "relative", "timeout_seconds": "1", "max_output_bytes": -1, "session": "a/b"}
 
 
 def test_fields_of_the_request(stack):
@@ -144,6 +144,19 @@ def test_answers(stack):
         as_documented(stack.exec(body, token=token), EXEC, "post")
     one = stack.mint(rate="1/1h", burst=1)["token"]
     assert [as_documented(stack.exec(token=one, command="true"), EXEC, "post")["description"][:5] for _ in range(2)][1] == "quota"
+
+
+def test_answers_about_sessions(stack):
+    few = stack.mint(sessions=1)["token"]
+    headers = {"Authorization": f"Bearer {few}"}
+    as_documented(stack.exec(command="true", session="work"), EXEC, "post")
+    for name in "work", "work", "other":
+        as_documented(stack.exec(token=few, command="true", session=name), EXEC, "post")
+    assert as_documented(stack.exec(token=stack.mint()["token"], command="true", session="work"), EXEC, "post")["description"].endswith("session-denied")
+    as_documented(stack.get(f"{EXEC}/sessions", headers=headers), f"{EXEC}/sessions", "get")
+    for _ in range(2):
+        as_documented(stack.http.delete(f"{EXEC}/sessions/work", headers=headers), f"{EXEC}/sessions/{{name}}", "delete")
+    stack.http.delete(f"{EXEC}/sessions/work", headers={"Authorization": f"Bearer {stack.token}"})
 
 
 def test_answers_about_a_command(stack):
@@ -198,5 +211,6 @@ def test_requests_made_up(stack, path, method, mode):
             as_documented(response, path, method)
         if mode is GenerationMode.POSITIVE and path == EXEC:
             allowed = response.status_code in (200, 409, 422) or response.status_code == 400 and "u0000" in response.text
-            assert allowed or response.json()["code"] == "source-failed" and response.json()["source_status"], response.text
+            refused = response.status_code == 403 and response.json()["code"] == "session-denied"
+            assert allowed or refused or response.json()["code"] == "source-failed" and response.json()["source_status"], response.text
     asked()

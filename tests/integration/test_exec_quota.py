@@ -43,7 +43,7 @@ def test_limits_and_what_is_left(gateway, store):
         "actor_rate": {"limit": 10, "window_seconds": 3600, "burst": 10, "remaining": 10, "reset_seconds": 0},
         "concurrency": {"limit": 3, "running": 0}, "actor_concurrency": {"limit": 7, "running": 0},
         "budget": {"limit_ms": 600_000, "used_ms": 0, "held_ms": 0}, "output_budget": {"limit_bytes": 10 << 20, "used_bytes": 0, "held_bytes": 0},
-        "max_input_bytes": 1024, "egress": ["defaults", "a.test"]}
+        "max_input_bytes": 1024, "max_sessions": 0, "egress": ["defaults", "a.test"]}
     assert made["token"].rpartition("_")[2] not in first.text and "mac" not in first.text
 
 

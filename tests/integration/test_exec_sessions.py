@@ -1,0 +1,267 @@
+"""Named sessions: the same token and name have the same Sprite, until it ends, and nobody else ever has it."""
+import concurrent.futures
+import signal
+
+import pytest
+
+from rig import until
+
+ENDED = 60      # seconds for what Redis' clock, the janitor and a Sprite's destruction take together
+
+
+@pytest.fixture
+def redis(rig):
+    return rig.redis()
+
+
+@pytest.fixture
+def emulator(rig):
+    return rig.emulator("--idle-pause", "500ms")
+
+
+@pytest.fixture
+def start(rig, redis, emulator):
+    """A gateway whose token may have four sessions."""
+    def start_one(token=True, **settings):
+        settings = {"pool_hot": 1, "pool_max": 8, "pool_wait_seconds": 30, "instance": "sessions", **settings}
+        return rig.gateway(redis=redis, emulator=emulator, token=token and {"sessions": 4}, **settings)
+    return start_one
+
+
+@pytest.fixture
+def gateway(start):
+    started = start()
+    started.until_ready()
+    return started
+
+
+def listed(gateway, token=None):
+    answer = gateway.get("/-/agent/exec/sessions", headers={"Authorization": f"Bearer {token or gateway.token}"})
+    assert answer.status_code == 200, answer.text
+    return {session["name"]: session for session in answer.json()["sessions"]}
+
+
+def close(gateway, name, token=None):
+    return gateway.http.delete(f"/-/agent/exec/sessions/{name}", headers={"Authorization": f"Bearer {token or gateway.token}"})
+
+
+def kept(redis):
+    """Sprite → whose it is, as Redis has it."""
+    return redis.client.hgetall("sg:{g}:sn")
+
+
+def until_nothing_is_kept(redis, emulator, hot):
+    until(lambda: not kept(redis), lambda: f"no Sprite is kept; there are {kept(redis)}", ENDED)
+    emulator.view.until_alive(hot, ENDED)
+    assert not redis.client.zcard("sg:{g}:ss")
+    assert not [key for key in redis.client.scan_iter("sg:{g}:pool:*:kept")]
+
+
+def sprite_of(redis, name):
+    [sprite] = [sprite for sprite, whose in kept(redis).items() if whose.split()[2:] == [name]]
+    return sprite
+
+
+def test_files_and_processes_are_kept(gateway, emulator, redis):
+    first = gateway.run("echo one >note; (setsid sleep 1000 </dev/null >/dev/null 2>&1 &) ; hostname", session="work")
+    assert first.sandbox == {"tier": "hot", "session": {"name": "work", "created": True}}
+    second = gateway.run("cat note; pgrep -c sleep; hostname", session="work")
+    assert second.sandbox == {"tier": "hot", "session": {"name": "work", "created": False}}
+    assert second.stdout == "one\n1\n" + first.stdout
+    assert gateway.run("cat note; :", session="other").stdout == ""
+    assert gateway.run("cat note; :").sandbox["session"] is None
+    assert set(listed(gateway)) == {"work", "other"}
+    metrics = gateway.metrics()
+    assert metrics.get("spritegate_session_sprites") == 2
+    assert metrics.get("spritegate_session_events_total", event="created") == 2
+
+
+def test_it_is_woken_when_the_provider_has_paused_it(gateway, emulator, redis):
+    gateway.run("echo one >note", session="work")
+    emulator.view.pause(sprite_of(redis, "work"))
+    again = gateway.run("cat note", session="work")
+    assert again.stdout == "one\n" and again.sandbox["session"]["created"] is False
+
+
+def test_output_is_complete_each_time(gateway):
+    for count in 300_000, 10, 400_000:
+        ran = gateway.run(f"head -c {count} /dev/zero | tr '\\0' x", session="work", max_output_bytes=1_000_000)
+        assert len(ran.stdout) == count and ran.output_check in ("verified", "counted"), ran.output_check
+
+
+def test_the_same_name_of_another_token_is_another_session(gateway, rig, redis):
+    other = rig.mint(redis, actor="tester", sessions=1)["token"]
+    mine = gateway.run("echo mine >note; hostname", session="work").stdout
+    theirs = gateway.run("cat note; hostname", token=other, session="work")
+    assert theirs.sandbox["session"] == {"name": "work", "created": True}
+    assert theirs.stdout != mine and "mine" not in theirs.stdout
+    assert len(set(kept(redis))) == 2
+    assert close(gateway, "unknown", other).json()["code"] == "session-not-found"
+    assert close(gateway, "work", other).status_code == 200
+    assert set(listed(gateway)) == {"work"} and not listed(gateway, other)
+    assert gateway.run("cat note", session="work").stdout == "mine\n"
+
+
+def test_what_is_refused(gateway, rig, redis):
+    none = rig.mint(redis)["token"]
+    refused = gateway.exec(token=none, command="true", session="work")
+    assert refused.status_code == 403 and refused.json()["code"] == "session-denied"
+    for name in "", ".hidden", "a/b", "a b", "x" * 65, "ä", 7, None, ["a"]:
+        refused = gateway.exec(command="true", session=name)
+        assert refused.status_code == 422, name
+        [error] = refused.json()["errors"]
+        assert error["pointer"] == "/session" and ("64" in error["detail"] or "string" in error["detail"])
+    assert gateway.run("true", session="A-z_0." + "x" * 58).exit_code == 0
+    few = rig.mint(redis, sessions=1)["token"]
+    gateway.run("true", token=few, session="one")
+    refused = gateway.exec(token=few, command="true", session="two")
+    assert refused.status_code == 429 and refused.json()["code"] == "session-limit" and refused.json()["max_sessions"] == 1
+    assert int(refused.headers["Retry-After"]) > 0
+    assert close(gateway, "one", few).status_code == 200
+    assert gateway.run("true", token=few, session="two").sandbox["session"]["created"] is True
+    assert gateway.get("/-/agent/exec/quota", headers={"Authorization": f"Bearer {few}"}).json()["max_sessions"] == 1
+
+
+def test_one_command_at_a_time(gateway, emulator):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(gateway.run, "until test -e go; do sleep 0.05; done; echo done", session="work", timeout_seconds=120)
+        until(lambda: listed(gateway).get("work", {}).get("busy"), "the session is busy")
+        emulator.view.until_started(1)
+        refused = gateway.exec(command="true", session="work")
+        assert refused.status_code == 409 and refused.json()["code"] == "session-busy" and int(refused.headers["Retry-After"]) >= 1
+        assert gateway.run("echo fast", session="other").stdout == "fast\n"
+        [exec_id] = [name for name, count in emulator.view.state()["starts"].items() if name not in refused.text][:1]
+        assert gateway.http.delete(f"/-/agent/exec/{exec_id}", headers={"Authorization": f"Bearer {gateway.token}"}).status_code == 202
+        assert slow.result().outcome == "canceled"
+    assert gateway.run("echo next", session="work").stdout == "next\n"
+
+
+def test_it_outlives_a_timeout(gateway):
+    assert gateway.run("echo one >note; sleep 1000", session="work", timeout_seconds=1).outcome == "timed_out"
+    assert gateway.run("cat note", session="work").stdout == "one\n"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_it_outlives_its_gateway(start, emulator, redis, how):
+    first = start()
+    first.until_ready()
+    host = first.run("echo one >note; hostname", session="work").stdout
+    first.signal(how)
+    first.wait(60)
+    again = start(token=False)
+    again.token = first.token
+    again.until_ready()
+    assert sprite_of(redis, "work") in emulator.view.names()
+    ran = again.run("cat note; hostname", session="work")
+    assert ran.stdout == "one\n" + host and ran.sandbox["session"]["created"] is False
+    assert close(again, "work").status_code == 200
+    until_nothing_is_kept(redis, emulator, hot=1)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_every_gateway_serves_it(start, emulator, redis, shared):
+    settings = {"pool_shared": shared, "pool_name": "together"}
+    # As if a list had been made and no flush were near: else nothing would be created for 20 s.
+    redis.client.mset({"sg:{g}:pool:together:inc": "made-by-the-test", "sg:{g}:pool:together:listed": "1"})
+    first, second = start(instance="first", **settings), start(instance="second", token=False, **settings)
+    second.token = first.token
+    first.until_ready(ENDED)
+    host = first.run("echo 0 >note; hostname", session="work").stdout
+    for number, gateway in enumerate((second, first, second)):
+        ran = gateway.run(f"cat note; echo {number + 1} >note; hostname", session="work")
+        assert ran.stdout == f"{number}\n" + host and ran.sandbox["session"]["created"] is False
+    first.kill()
+    assert second.run("cat note", session="work").stdout == "3\n"
+    assert close(second, "work").status_code == 200
+    until(lambda: not kept(redis), lambda: f"no Sprite is kept; there are {kept(redis)}", ENDED)
+    assert host.strip() not in emulator.view.names()
+
+
+def test_a_lost_sandbox_is_told_once(gateway, emulator, redis):
+    gateway.run("echo one >note", session="work")
+    answer = emulator.view.http.delete(f"/v1/sprites/{sprite_of(redis, 'work')}", headers={"Authorization": f"Bearer {emulator.token}"})
+    assert answer.status_code == 204, answer.text
+    lost = until(lambda: (lambda a: a if a.status_code == 410 else None)(gateway.exec(command="cat note", session="work")), "it is told", ENDED)
+    assert lost.json()["code"] == "session-lost" and lost.json()["may_have_run"] is False and lost.json()["session"] == "work"
+    again = gateway.run("cat note; :", session="work")
+    assert again.stdout == "" and again.sandbox["session"]["created"] is True
+
+
+def test_a_false_404_loses_nothing(gateway, emulator, redis, start):
+    gateway.run("echo one >note", session="work")
+    sprite = sprite_of(redis, "work")
+    emulator.view.pause(sprite)
+    with emulator.view.faulty("false_404", count=4, match={"sprite": sprite}):
+        ran = until(lambda: (lambda a: a if a.status_code == 200 else None)(gateway.exec(command="cat note", session="work")), "it runs", ENDED)
+    assert ran.json()["stdout"] == "one\n" and ran.json()["sandbox"]["session"]["created"] is False
+
+
+def test_a_wake_that_takes_long_is_waited_for(rig, redis):
+    emulator = rig.emulator("--create-delay", "50ms", "--wake-delay", "3s", "--cold-wake-delay", "3s", quick=False)
+    gateway = rig.gateway(redis=redis, emulator=emulator, token={"sessions": 1}, pool_hot=0, pool_wait_seconds=1)
+    until(lambda: gateway.exec(command="echo one >note", session="work").status_code == 200, "it begins", 120)
+    emulator.view.pause(sprite_of(redis, "work"))
+    late = until(lambda: (lambda a: a if a.status_code == 200 else None)(gateway.exec(command="cat note", session="work")), "it wakes", 120)
+    assert late.json()["stdout"] == "one\n" and late.json()["sandbox"]["session"]["created"] is False
+
+
+def test_it_ends_when_it_is_idle(start, emulator, redis):
+    gateway = start(session_idle_seconds=3)
+    gateway.until_ready()
+    gateway.run("echo one >note", session="work")
+    gateway.run("sleep 5", session="busy", timeout_seconds=60)
+    until(lambda: "work" not in listed(gateway), "it has idled out", ENDED)
+    until_nothing_is_kept(redis, emulator, hot=1)
+    again = gateway.run("cat note; :", session="work")
+    assert again.stdout == "" and again.sandbox["session"]["created"] is True
+
+
+def test_it_ends_when_it_is_old(start, emulator, redis):
+    gateway = start(session_max_age_seconds=3)
+    gateway.until_ready()
+    sprites = set()
+
+    def began_anew():
+        ran = gateway.run("hostname", session="work")
+        sprites.add(ran.stdout)
+        return len(sprites) > 1 and ran.sandbox["session"]["created"]
+    until(began_anew, "a new one has begun though it was never idle", ENDED)
+    until_nothing_is_kept(redis, emulator, hot=1)
+
+
+def test_what_is_kept_counts_against_the_maximum(start, emulator, redis):
+    gateway = start(pool_hot=1, pool_max=2, pool_wait_seconds=1)
+    gateway.until_ready()
+    for name in "one", "two":
+        until(lambda name=name: gateway.exec(command="true", session=name).status_code == 200, "it runs")
+    refused = gateway.exec(command="true", session="three")
+    assert refused.status_code == 503 and emulator.view.state()["max_alive"] == 2
+    assert "three" not in listed(gateway)
+    assert gateway.run("echo on", session="two").stdout == "on\n"
+    assert close(gateway, "one").status_code == 200
+    until(lambda: gateway.exec(command="true", session="three").status_code == 200, "there is room again", ENDED)
+    assert emulator.view.state()["max_alive"] == 2
+
+
+def test_closing_ends_what_runs_in_it(gateway, emulator, redis):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(gateway.exec, command="sleep 1000", session="work", timeout_seconds=250)
+        emulator.view.until_started(1)
+        assert close(gateway, "work").json() == {"ok": True, "session": "work", "state": "closed"}
+        assert close(gateway, "work").status_code == 404
+        assert gateway.run("echo new", session="work").sandbox["session"]["created"] is True
+        ended = slow.result()
+    assert ended.status_code in (200, 502) and ended.json()["outcome"] in ("canceled", "unknown")
+    assert close(gateway, "work").status_code == 200
+    until_nothing_is_kept(redis, emulator, hot=1)
+
+
+def test_a_flush_ends_sessions_and_leaks_nothing(gateway, emulator, redis, rig):
+    gateway.run("echo one >note", session="work")
+    sprite = sprite_of(redis, "work")
+    redis.client.flushall()
+    token = rig.mint(redis, sessions=1)["token"]
+    again = gateway.run("cat note; :", token=token, session="work")
+    assert again.sandbox["session"]["created"] is True and again.stdout == ""
+    until(lambda: sprite not in emulator.view.names(), "the old one is gone", ENDED)
+    assert gateway.run("echo on", token=token, session="work").stdout == "on\n"
