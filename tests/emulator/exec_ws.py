@@ -21,7 +21,7 @@ from wire import cut_when_sent
 STDIN, EXIT, EOF = 0, 3, 4
 NOT_STARTED = 127
 MAX_MESSAGE = 16 << 20
-CLOSE_TIMEOUT = 5
+CLOSE_TIMEOUT = 120      # for what a slow client has not read yet
 INBOX = 2 << 20            # bytes of frames that wait for the process
 LOOK_FOR_CLIENT = 0.25
 
