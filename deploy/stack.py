@@ -236,20 +236,27 @@ def port_is_free(port):
     return True
 
 
+def take_port(port):
+    """Whether it is free. Other runs that are choosing are kept off by a named socket."""
+    lock = socket.socket(socket.AF_UNIX)
+    try:
+        lock.bind(f"\0spritegate-port-{port}")
+    except OSError:
+        lock.close()
+        return False
+    if port_is_free(port):
+        HELD.append(lock)
+        return True
+    lock.close()
+    return False
+
+
 def free_port():
-    """A port below the ephemeral range. Other runs that are choosing are kept off by a named socket."""
+    """A port below the ephemeral range."""
     for _ in range(1000):
         port = random.randint(20000, 32000)
-        lock = socket.socket(socket.AF_UNIX)
-        try:
-            lock.bind(f"\0spritegate-port-{port}")
-        except OSError:
-            lock.close()
-            continue
-        if port_is_free(port):
-            HELD.append(lock)
+        if take_port(port):
             return port
-        lock.close()
     raise Failed("no free port on 127.0.0.1")
 
 
@@ -269,7 +276,7 @@ def choose_ports(stack):
             stack["ports"][name] = int(preset)
             if name not in stack["external"] and not (mine and had == int(preset)) and not port_is_free(int(preset)):
                 raise Failed(f"{name}: port {preset} ({variable}) is in use")
-        elif not had or not (mine or port_is_free(had)):
+        elif not had or not (mine or take_port(had)):
             stack["ports"][name] = free_port()
     # A caller's own listen address is where we have to look for the gateway.
     for name, variable in (("gateway", "SPRITEGATE_LISTEN"), ("admin", "SPRITEGATE_ADMIN_LISTEN")):
