@@ -62,7 +62,7 @@ def live_at(address):
 
 def page():
     try:
-        with urllib.request.urlopen(f"http://[{HOMES[0]}]:8080/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://[{HOMES[0]}]:8080/", timeout=60) as answer:
             return json.load(answer)
     except (urllib.error.URLError, OSError):
         return None
@@ -79,7 +79,7 @@ def until_page(seconds=20):
 
 for command in (["ip", "link", "set", "lo", "up"], *(["ip", "-6", "address", "add", f"{home}/128", "dev", "lo", "nodad"] for home in HOMES),
                 ["mount", "--bind", str(HOSTS), "/etc/hosts"]):
-    subprocess.run(command, check=True, timeout=10)
+    subprocess.run(command, check=True, timeout=60)
 first = live_at(HOMES[0])
 gateway = subprocess.Popen([BINARY, "serve"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={
     **os.environ, "SPRITEGATE_LISTEN": "[::]:8080", "SPRITEGATE_ADMIN_LISTEN": "[::]:9091", "SPRITEGATE_PEPPER": "0" * 32,

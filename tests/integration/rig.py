@@ -162,7 +162,7 @@ class Redis(Part):
         self.folder = folder or tempfile.mkdtemp(dir=LOGS)
         super().__init__("redis", ["redis-server", TOP / "deploy/redis.conf", "--port", self.port, "--dir", self.folder])
         self.url = f"redis://127.0.0.1:{self.port}"
-        self.client = redis.Redis(port=self.port, decode_responses=True, socket_timeout=10)
+        self.client = redis.Redis(port=self.port, decode_responses=True, socket_timeout=60)
         self.until_up(self.answers)
 
     def answers(self):

@@ -15,7 +15,7 @@ GOOD = {"SPRITEGATE_PEPPER": PEPPER, "SPRITEGATE_SPRITES_TOKEN": "secret-api-tok
 def spritegate(*words, **settings):
     env = {**GOOD, **{f"SPRITEGATE_{name}": value for name, value in settings.items()}}
     return subprocess.run([BINARY, *words], env=clean_environment({name: value for name, value in env.items() if value is not None}),
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.smoke
@@ -116,7 +116,7 @@ def test_a_second_gateway_on_the_same_address(rig, own):
     first.until_ready()
     sprites = emulator.view.names()
     env = clean_environment({**first.settings, f"SPRITEGATE_{own}": f"127.0.0.1:{free_port()}"})
-    second = subprocess.run([BINARY, "serve"], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    second = subprocess.run([BINARY, "serve"], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
     same = "SPRITEGATE_LISTEN" if own == "ADMIN_LISTEN" else "SPRITEGATE_ADMIN_LISTEN"
     assert second.returncode == 1 and "in use" in second.stderr and env[same] in second.stderr, second.stderr
     assert first.ready() and emulator.view.names() == sprites
@@ -206,6 +206,6 @@ COMPLETION = TOP / "deploy/spritegate.bash-completion"
 def test_completion_in_bash(line, wanted):
     words = ["spritegate", *line.split(" ")]
     script = f"""source {shlex.quote(str(COMPLETION))}; COMP_WORDS=("$@"); COMP_WORDS[0]={shlex.quote(str(BINARY))}; COMP_CWORD=$(($# - 1)); _spritegate; printf '%s\\n' "${{COMPREPLY[@]}}" """
-    done = subprocess.run(["bash", "-uc", script, "bash", *words], env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["bash", "-uc", script, "bash", *words], env=clean_environment(), capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(done.stdout.split()) == wanted

@@ -15,7 +15,7 @@ def services():
 
 def test_the_gateway_takes_its_settings(services):
     env = {name: re.sub(r"\$\{\w+:\?[^}]*\}", "0" * 32, value) for name, value in services["gateway"]["environment"].items()}
-    done = subprocess.run([BINARY, "check-config"], env=clean_environment(env), capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([BINARY, "check-config"], env=clean_environment(env), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     secret = [name for name, value in services["gateway"]["environment"].items() if ":?" in value]
     assert secret == ["SPRITEGATE_SPRITES_TOKEN", "SPRITEGATE_PEPPER"], "secrets are not in the file, and it does not start without them"

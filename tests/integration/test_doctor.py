@@ -11,7 +11,7 @@ import pytest
 from rig import BINARY, SLOWER, clean_environment, free_port
 
 LINES = ["settings", "redis", "redis-version", "redis-eviction", "redis-clock", "redis-latency", "redis-scripts", "sprites", "datasette"]
-SECONDS = 12 * SLOWER      # 10 and the start of the program
+SECONDS = 60 * SLOWER      # 10 and the start of the program, on a machine that is slow
 
 
 class Report:
@@ -41,7 +41,7 @@ def settings(stack, **changed):
 def run(stack, *words, **changed):
     began = time.monotonic()
     done = subprocess.run([BINARY, "doctor", *words], env=settings(stack, **changed), stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=60, check=False)
+                          text=True, timeout=2 * SECONDS, check=False)
     assert time.monotonic() - began < SECONDS, "a check hangs"
     for secret in (stack.pepper, stack.sprites.token, "pass-word"):
         assert secret not in done.stdout + done.stderr, "a secret is shown"
@@ -151,10 +151,10 @@ def test_redis_that_evicts(rig, stack):
 
 def test_redis_that_is_slower_than_the_gateway_waits(rig, stack):
     redis = rig.redis()
-    with Between(redis.port, 0.15) as late:
+    with Between(redis.port, 0.3) as late:
         url = f"redis://127.0.0.1:{late.port}"
-        assert doctor(stack, redis_url=url, redis_timeout_ms=50).status("redis-latency") == "fail"
-        assert doctor(stack, redis_url=url, redis_timeout_ms=200).status("redis-latency") == "warn"
+        assert doctor(stack, redis_url=url, redis_timeout_ms=100).status("redis-latency") == "fail"
+        assert doctor(stack, redis_url=url, redis_timeout_ms=590).status("redis-latency") == "warn"
 
 
 def test_redis_whose_clock_is_off(rig, stack):
@@ -207,7 +207,7 @@ def test_sprites_refuses_the_token(stack):
 
 
 def test_something_else_in_place_of_sprites(stack):
-    report = doctor(stack, sprites_url=stack.datasette)
+    report = doctor(stack, sprites_url=stack.admin)
     assert report.bad() == {"sprites"} and "not the Sprites API" in report.checks["sprites"]["advice"], report.json
 
 

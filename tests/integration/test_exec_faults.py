@@ -5,7 +5,7 @@ import answers
 from faulty import COMMAND, calls, check_course, gateway, sprites  # noqa: F401
 from rig import SLOWER, until
 
-pytestmark = pytest.mark.timeout(120 * max(1, SLOWER // 2))
+pytestmark = pytest.mark.timeout(300 * max(1, SLOWER // 2))
 
 ALWAYS = {
     # what strikes every command, and its outcome

@@ -274,11 +274,11 @@ def test_a_sprite_without_a_control_socket(rig):
     assert emulator.hits("false_404"), "it has a control socket"
     size = 20_000_000
     with Streamed(gateway, receive_buffer=65536, command=f"head -c {size} /dev/zero | tr '\\0' x; echo end >&2; exit 4",
-                  max_output_bytes=size, timeout_seconds=60) as streamed:
+                  max_output_bytes=size, timeout_seconds=250) as streamed:
         streamed.head()
         time.sleep(0.5)
         streamed.all()
-    assert (streamed.outcome, streamed.exit_code, len(streamed.stdout), streamed.stderr) == ("exited", 4, size, b"end\n")
+    assert (streamed.outcome, streamed.exit_code, len(streamed.stdout), streamed.stderr) == ("exited", 4, size, b"end\n"), streamed.result
     gateway.until_ready()
     with emulator.faulty("cut_before_exit", rate=1):
         assert stream(gateway, "echo output").outcome == "unknown"

@@ -6,7 +6,7 @@ import pytest
 from fault_mix import CHECKS, mix
 from rig import SLOWER
 
-pytestmark = pytest.mark.timeout(300 * max(1, SLOWER // 2))
+pytestmark = pytest.mark.timeout(900 * max(1, SLOWER // 2))
 
 
 @pytest.mark.parametrize("settings", CHECKS.values(), ids=CHECKS)

@@ -12,7 +12,7 @@ from streamed import Streamed
 sys.path.append(str(TOP / "tests/emulator"))
 from faults import KNOWN  # noqa: E402
 
-pytestmark = pytest.mark.timeout(120 * max(1, SLOWER // 2))
+pytestmark = pytest.mark.timeout(300 * max(1, SLOWER // 2))
 
 
 def test_every_fault_has_a_row():

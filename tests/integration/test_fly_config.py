@@ -53,7 +53,7 @@ def fly(request):
 @pytest.fixture(scope="module")
 def settings():
     """{name: (default, whether it is a secret)} as the program tells them."""
-    table = subprocess.run([BINARY, "help", "config"], capture_output=True, text=True, timeout=20, check=True).stdout
+    table = subprocess.run([BINARY, "help", "config"], capture_output=True, text=True, timeout=120, check=True).stdout
     return {name: (default, kind == "secret") for name, kind, default in re.findall(r"^\| `(\w+)` \| (\w+) \| `?([^|`]*)`? \|", table, re.MULTILINE)}
 
 
@@ -68,7 +68,7 @@ def test_settings_exist_and_secrets_are_not_in_the_file(fly, settings):
         assert not settings[name][1] and "URL" not in name, f"{name} belongs into `fly secrets`"
     env = {**fly["env"], "SPRITEGATE_PEPPER": "0" * 32, "SPRITEGATE_SPRITES_TOKEN": "token", "SPRITEGATE_REDIS_URL": "redis://default:x@fly-y.upstash.io:6379",
            "SPRITEGATE_DATASETTE_URL": "http://my-datasette.internal:8001", "FLY_MACHINE_ID": "148e272fe67d89"}
-    done = subprocess.run([BINARY, "check-config"], env=clean_environment(env), capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([BINARY, "check-config"], env=clean_environment(env), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0 and "instance = 148e272fe67d89" in done.stdout, done.stdout + done.stderr
 
 

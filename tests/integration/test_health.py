@@ -113,7 +113,7 @@ def test_health_command(stack):
     from rig import BINARY, clean_environment
 
     def health(where):
-        return subprocess.run([BINARY, "health", where], env=clean_environment(), capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run([BINARY, "health", where], env=clean_environment(), capture_output=True, text=True, timeout=120, check=False)
 
     assert health(f"127.0.0.1:{stack.port}").returncode == 0
     away = health("127.0.0.1:1")

@@ -9,7 +9,7 @@ from storm import MIB, seen, storm, until_quiet
 REQUESTS = 1000
 HOT = 3
 
-pytestmark = pytest.mark.timeout(400 * max(1, SLOWER // 2))
+pytestmark = pytest.mark.timeout(900 * max(1, SLOWER // 2))
 
 
 def test_nothing_is_left_behind(rig, stack):

@@ -8,10 +8,11 @@ import pytest
 
 import rig as rigs
 from answers import problem
-from processes import running
-from rig import SLOWER, leases, until
+from processes import new_mark, running
+from rig import SLOWER, leases, slowness, until
+from streamed import Streamed
 
-WITHIN = 1.0 * SLOWER       # seconds
+WITHIN = 1.0 * SLOWER       # seconds, on a machine that is not slow
 
 
 class Sleeper(threading.Thread):
@@ -19,22 +20,21 @@ class Sleeper(threading.Thread):
 
     def __init__(self, gateway, token, mark):
         super().__init__(daemon=True)
-        self.gateway, self.token, self.mark, self.answer = gateway, token, mark, None
+        self.mark = mark
+        self.streamed = Streamed(gateway, token=token, command=f"echo begun; exec sleep {mark}", timeout_seconds=250)
         self.start()
-        until(lambda: running(mark), f"{mark} runs")
+        until(lambda: running(mark) and self.streamed.output["stdout"], f"{mark} runs")
 
     def run(self):
-        with rigs.client(base_url=self.gateway.url) as http:
-            answer = self.gateway.exec(http=http, token=self.token, command=f"echo begun; exec sleep {self.mark}", timeout_seconds=120)
-            self.at, self.answer = time.monotonic(), answer
+        self.streamed.all()
 
     def check_killed(self):
-        self.join(2 * rigs.PATIENCE)
-        told = self.answer.json()
-        assert (self.answer.status_code, told["outcome"], told["exit_code"], told["stdout"]) == (200, "canceled", None, "begun\n")
+        self.join(rigs.PATIENCE)
+        told = self.streamed
+        assert (told.outcome, told.exit_code, told.stdout) == ("canceled", None, b"begun\n")
 
 
-marks = (f"77{number}.5" for number in range(10_000, 99_999))
+marks = iter(new_mark, None)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def cli(three, stack):
 
     def run(*words):
         env = rigs.clean_environment({"SPRITEGATE_REDIS_URL": redis.url, "SPRITEGATE_PEPPER": stack.pepper})
-        return subprocess.run([rigs.BINARY, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+        return subprocess.run([rigs.BINARY, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
                               check=False)
     return run
 
@@ -63,17 +63,19 @@ def test_revoke_kill_ends_the_commands_of_a_token_on_every_gateway(rig, three, c
     doomed, other = rig.mint(redis), rig.mint(redis)
     sleepers = [Sleeper(gateway, doomed["token"], next(marks)) for gateway in gateways]
     bystander = Sleeper(gateways[0], other["token"], next(marks))
+    factor = slowness()
     begun = time.monotonic()
     done = cli("token", "revoke", "--kill", doomed["kid"], "--json")
     assert (done.returncode, done.stderr) == (0, "")
     until(lambda: not any(running(sleeper.mark) for sleeper in sleepers), "no process of it is left")
-    assert time.monotonic() - begun < WITHIN
+    took = time.monotonic() - begun
+    assert took < WITHIN * 3 * max(factor, slowness()), f"{took:.1f} s"
     assert lines(done)[0] == {"kid": doomed["kid"], "status": "revoked"}
     assert len(lines(done)) == 4 and all(line["gone"] and line["kid"] == doomed["kid"] for line in lines(done)[1:])
     for sleeper in sleepers:
         sleeper.check_killed()
     problem(gateways[1].exec(token=doomed["token"], command="true"), 401, "invalid-token")
-    assert leases(redis.client) == 1 and running(bystander.mark) and bystander.answer is None
+    assert leases(redis.client) == 1 and running(bystander.mark) and bystander.streamed.result is None
     assert sum(gateway.metrics().get("spritegate_exec_killed_total", reason="operator") for gateway in gateways) == 3
     assert cli("lease", "kill", "--all", "--yes").returncode == 0
     bystander.check_killed()

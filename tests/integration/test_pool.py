@@ -25,7 +25,7 @@ def test_default_pool_is_two(rig):
     import subprocess
     import rig as rigs
     shown = subprocess.run([rigs.BINARY, "check-config"], env=rigs.clean_environment(settings), capture_output=True, text=True,
-                           timeout=20, check=True).stdout
+                           timeout=120, check=True).stdout
     assert "pool_hot = 2\n" in shown and "pool_max = 10\n" in shown, shown
 
 

@@ -287,7 +287,7 @@ def test_an_answer_that_is_no_answer(world):
 
 
 def listed(world, *words):
-    return subprocess.run([rig.BINARY, "pool", "list", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+    return subprocess.run([rig.BINARY, "pool", "list", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
                           env=rig.clean_environment({"SPRITEGATE_REDIS_URL": world.redis.url, "SPRITEGATE_PEPPER": "p" * 32,
                                                      "SPRITEGATE_POOL_NAME": "p"}))
 

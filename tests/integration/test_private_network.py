@@ -14,7 +14,7 @@ def test_a_name_is_resolved_anew():
     script = pathlib.Path(__file__).resolve().parent / "private_network.py"
     with tempfile.NamedTemporaryFile("w", suffix=".hosts") as hosts:
         done = subprocess.run(["unshare", "--net", "--mount", PYTHON, script, BINARY, hosts.name], env=clean_environment(),
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=80, check=False)
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     seen = json.loads(done.stdout)
     assert seen["before"]["home"] == "fdaa:0:1::2" and seen["after"]["home"] == "fdaa:0:1::3", seen

@@ -83,7 +83,7 @@ def test_pieces_arrive_as_they_are_sent(gateway, upstream, framing):
     def answer(exchange):
         exchange.reply("200 OK", "Transfer-Encoding: chunked" if framing == "chunked" else "Content-Length: 50", length=False)
         for i in range(10):
-            assert go.acquire(timeout=10)
+            assert go.acquire(timeout=60)
             data = b"%05d" % i
             exchange.chunk(data) if framing == "chunked" else exchange.send(data)
         if framing == "chunked":

@@ -7,7 +7,7 @@ import answers
 from faulty import COMMAND, calls, check_starts, explicit, gateway, recovers, sprites  # noqa: F401
 from rig import SLOWER, until
 
-pytestmark = pytest.mark.timeout(120 * max(1, SLOWER // 2))
+pytestmark = pytest.mark.timeout(300 * max(1, SLOWER // 2))
 
 
 @pytest.mark.parametrize(("name", "more"), [("create_500", {}), ("create_429", {}), ("create_500", {"created": True}), ("starting_503", {})],

@@ -13,7 +13,7 @@ from rig import PATIENT_REDIS_MS, PRESET, QUICK, TOP, Gateway, Sprites, clean_en
 
 PARTS = {"gateway", "datasette", "sprites", "redis"}
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 
 class Deploy:
@@ -28,7 +28,7 @@ class Deploy:
 
     def call(self, program, *words, cwd=TOP, code=0, **env):
         done = subprocess.run([str(TOP / "deploy" / program), *words], cwd=cwd, env={**self.env, **env}, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=200, check=False)
+                              capture_output=True, text=True, timeout=400, check=False)
         assert code is None or done.returncode == code, f"{program} {words}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 

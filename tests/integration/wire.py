@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 
-LIMIT = 30
+LIMIT = 60
 
 
 class Broken(AssertionError):

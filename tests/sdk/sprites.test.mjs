@@ -10,7 +10,7 @@ const { APIError, ExecError, FilesystemError, SpritesClient } = await import(SDK
 
 const client = new SpritesClient(TOKEN, { baseURL: PLAIN + '/' });
 const controlled = new SpritesClient(TOKEN, { baseURL: PLAIN, controlMode: true });
-const PATIENCE = 20_000;
+const PATIENCE = 60_000;
 let made = 0;
 
 const fresh = (from = client) => from.createSprite(`js-${made++}`);

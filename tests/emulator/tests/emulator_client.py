@@ -17,7 +17,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent.parent
 TOKEN = "org/1/secret"
 QUICK = ("--create-delay", "20ms", "--wake-delay", "30ms", "--cold-wake-delay", "60ms", "--idle-pause", "30s",
          "--checkpoint-delay", "20ms", "--restore-delay", "20ms", "--offline")
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Emulator:

@@ -13,7 +13,7 @@ import aiohttp
 
 FAMILY = "conformance-"         # of all runs
 CREATES = 10                    # at most, in one run
-PATIENCE = 30                   # seconds for one call or frame
+PATIENCE = 60                   # seconds for one call or frame
 CLEANING = 25                   # less than whoever interrupts a run waits for its end
 WAKING = 60                     # seconds for a Sprite that says it is not ready
 MAX_MESSAGE = 32 << 20
