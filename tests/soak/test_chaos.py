@@ -21,14 +21,15 @@ ROUNDS = int(os.environ.get("SG_CHAOS_ROUNDS", "24"))
 SEED = int(os.environ.get("SG_SEED", "1"))
 MOST = 8
 CLIENTS = 6
-FLAGS = ("--checkpoint-delay", "50ms", "--restore-delay", "200ms", "--create-limit", "1000/1s", "--seed", str(SEED))
-SETTINGS = {"pool_max": MOST, "pool_hot": 1, "pool_warm": 2, "pool_recycle": 1, "pool_wait_seconds": 4}
+CALM = 2 * CLIENTS      # so many commands run between two rounds, so that each finds something to disturb
+FLAGS = ("--checkpoint-delay", "50ms", "--restore-delay", "500ms", "--create-limit", "1000/1s", "--seed", str(SEED))
+SETTINGS = {"pool_max": MOST, "pool_hot": 1, "pool_warm": 2, "pool_recycle": 1, "pool_wait_seconds": 20}
 
-# In each of these states a gateway is killed, the fault makes it last.
+# In each of these states a gateway is killed; the fault makes it last, or begin.
 EDGES = [
     ("intent", "latency", {"ms": 300}), ("creating", "create_hang", {"delay_ms": 3000}), ("creating", "create_429", {}),
     ("preparing", "latency", {"ms": 500}), ("warm", None, {}), ("hot", None, {}), ("leased", "cut_before_exit", {}),
-    ("leased", "kill_vm", {"delay_ms": 50}), ("recycling", "create_429", {}), ("destroying", "delete_500", {}),
+    ("leased", "kill_vm", {"delay_ms": 50}), ("recycling", "create_429", {"rate": 1.0}), ("destroying", "delete_500", {}),
     ("destroying", "latency", {"ms": 500}),
 ]
 # What else happens, alone or while one is killed.
@@ -92,7 +93,7 @@ class Chaos:
     def __init__(self, rig):
         self.fleet = Fleet(rig, *FLAGS, tokens=3, **SETTINGS)
         self.random = random.Random(f"{SEED} chaos")
-        self.done = []
+        self.done, self.kills, self.clients = [], collections.Counter(), []
 
     def arm(self):
         self.fleet.sprites.clear_faults()
@@ -105,15 +106,34 @@ class Chaos:
         self.fleet.gateways[self.fleet.gateways.index(victim)] = self.fleet.start(victim.instance)
 
     def edge(self, state, fault, more):
-        victim = self.random.choice(self.fleet.gateways)
         if fault:
             self.fleet.sprites.fault(fault, **{"rate": 0.5, **more})
-        end = time.monotonic() + 45     # a recovery and a list may be under way
-        while not (met := self.fleet.states(self.fleet.session_of(victim.instance))[state] > 0) and time.monotonic() < end:
-            time.sleep(0.002)
-        victim.signal(signal.SIGKILL)
-        self.done.append(f"killed in {state}" + ("" if met else ", which it had none in"))
-        self.again(victim)
+        victim, end = None, time.monotonic() + 90     # a recovery and a list may be under way
+        while not victim and time.monotonic() < end:
+            victim = self.one_in(state)
+        if victim:
+            victim.signal(signal.SIGKILL)
+            self.kills[state] += 1
+            self.done.append(f"killed in {state}")
+            self.again(victim)
+        else:
+            self.done.append(f"nothing is {state}")
+
+    def one_in(self, state):
+        """A gateway that has something in this state."""
+        time.sleep(0.002)
+        owners = {owner.partition("/")[0] for now, owner in self.fleet.records().values() if now == state}
+        having = [gateway for gateway in self.fleet.gateways if gateway.instance in owners]
+        return self.random.choice(having) if having else None
+
+    def calm(self):
+        """Without faults, until commands run again."""
+        self.fleet.sprites.clear_faults()
+
+        def ran():
+            return sum(outcome == "exited" for client in self.clients for outcome, *_ in list(client.seen))
+        before = ran()
+        until(lambda: ran() >= before + CALM, "commands run again", 240)
 
     def freeze(self, seconds):
         victim = self.random.choice(self.fleet.gateways)
@@ -149,6 +169,7 @@ class Chaos:
         self.random.choices([self.cut, self.redis_frozen, self.redis_again, self.flush, lambda: self.freeze(self.random.choice([3, 12, 20])),
                              lambda: time.sleep(2)], [3, 2, 1, 1, 2, 3])[0]()
         time.sleep(self.random.uniform(0, 2))
+        self.calm()
 
 
 def test_chaos(rig):
@@ -156,7 +177,7 @@ def test_chaos(rig):
     chaos = Chaos(rig)
     fleet, began = chaos.fleet, time.monotonic()
     fleet.until_ready()
-    clients = [Client(fleet, number) for number in range(CLIENTS)]
+    clients = chaos.clients = [Client(fleet, number) for number in range(CLIENTS)]
     for client in clients:
         client.start()
     try:
@@ -185,8 +206,12 @@ def test_chaos(rig):
     print(f"{len(seen)} commands {dict(outcomes)}, {fleet.sprites.state()['created']} Sprites, at rest {time.monotonic() - ended:.0f} s after the last fault")
     for what, count in table.items():
         print(f"  {what:28} {count}")
+    edges = collections.Counter(state for state, *_ in (EDGES[number % len(EDGES)] for number in range(ROUNDS)))
+    for state, rounds in edges.items():
+        print(f"  killed in {state:18} {chaos.kills[state]} of {rounds}")
     assert not any(table.values()), (table, wrong[:3], check_starts(seen, starts)[:3], foreign[:3], fleet.leaked(), fleet.stuck(), fleet.orphans())
-    assert outcomes["exited"] > ROUNDS
+    assert not [state for state in edges if not chaos.kills[state]], "nobody was killed there"
+    assert outcomes["exited"] > len(seen) / 2, outcomes
     for gateway in fleet.gateways:
         gateway.signal(signal.SIGTERM)
     for gateway in fleet.gateways:
