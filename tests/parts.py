@@ -12,6 +12,9 @@ The parts of `bench` are those of tests/bench/run.py.
   --asleep SECONDS  leave a paused Sprite so long before it is woken (at most 3600)
   --burst           create until the service refuses, 10 Sprites at most (always against the emulator)
 
+`soak --minutes MINUTES` is the mixed traffic alone, with a table of what may not grow: requests that are left, faults of Sprites, Redis
+standing still, settings read again.
+
 `chaos`, which is part of soak, kills gateways that share a pool: SG_CHAOS_ROUNDS says how often, SG_SEED in which course.
 
 The Python tests find in SG_PRESET the build under test (build/$SG_PRESET/spritegate);
@@ -212,6 +215,18 @@ def sprites_options():
     return given
 
 
+def soak():
+    """Everything that takes long, or the mixed traffic alone for so many minutes."""
+    parser = argparse.ArgumentParser(prog="tests/run soak", allow_abbrev=False)
+    parser.add_argument("--minutes", type=int, metavar="MINUTES")
+    minutes = parser.parse_args(sys.argv[2:] if sys.argv[1:2] == ["soak"] else []).minutes
+    if minutes is None:
+        python_tests("release", "tests/soak", parallel=False, seconds=7200)
+    else:
+        python_tests("release", "tests/soak/test_soak.py", "-s", parallel=False, seconds=minutes * 120 + 900,
+                     env={"SG_SOAK_SECONDS": str(minutes * 60)})
+
+
 def announce_sprites():
     """What a live run will create, or why there is none. The token is never shown."""
     given = sprites_options()
@@ -254,7 +269,7 @@ IMAGE = ("image", lambda: script("tests/image.py", 1800))
 PACKAGE = ("package", lambda: python_tests("release", "tests/package", parallel=False))
 SCORECARD = ("scorecard", lambda: script("tests/scorecard/run.py", 600, "release"))
 CHAOS = ("chaos", lambda: python_tests("release", "tests/soak/test_chaos.py", "-s", parallel=False, seconds=7200))
-SOAK = ("soak", lambda: python_tests("release", "tests/soak", parallel=False, seconds=7200))
+SOAK = ("soak", soak)
 MUTANTS_FIT = ("mutants fit the code", lambda: script("tests/mutants.py", 60, arguments=["--fit"]))
 MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 
@@ -289,7 +304,7 @@ def run_part(function):
 
 def main():
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in PARTS or (len(sys.argv) > 2 and name not in ("bench", "sprites")):
+    if name not in PARTS or (len(sys.argv) > 2 and name not in ("bench", "sprites", "soak")):
         sys.exit(__doc__)
     if name == "sprites":
         announce_sprites()
