@@ -38,8 +38,8 @@ CASES = (
     Case("2 KB chunked, 64 connections", "/chunked", 64),
     Case("2 KB after 2 ms, 64 connections", "/slow", 64),
     Case("64 KB, 64 connections", "/64k", 64),
-    Case("5 MiB, 16 connections", "/5m", 16),
-    Case("1 MiB up, 2 KB down, 16 connections", "/2k", 16, upload=True),
+    Case("5 MiB, 4 connections", "/5m", 4),
+    Case("1 MiB up, 2 KB down, 4 connections", "/2k", 4, upload=True),
     Case("2 KB, 16 connections, each request on a new one", "/2k", 16, keep=False),
 )
 
