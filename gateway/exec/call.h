@@ -17,13 +17,25 @@
 #include "gateway/exec/throttle.h"
 #include "gateway/exec/trail.h"
 
-/* What Datasette is asked for, on its way to the command's standard input. */
+/* One thing that Datasette is asked for. */
+struct fetch_source {
+	char *target;
+	char pointer[JSON_POINTER_LEN]; /* in the request */
+	struct buf before;              /* what the shim is to read before it */
+	bool file;		      /* … and it is sent in the shim's pieces */
+};
+
+/* What Datasette is asked for, one after the other, on its way to the command's files and standard input. */
 struct fetch {
 	struct exec_job *held;        /* until Datasette has answered: owned, and its lease is ours to give back */
-	struct exchange *exchange;    /* NULL before and after */
+	struct fetch_source *sources;
+	size_t count, at;
+	struct buf after;             /* what the shim and the command are to read after all of them */
+	bool begun;                   /* the command may run: the shim got all files */
+	struct exchange *exchange;    /* NULL before, between and after */
 	unsigned status;              /* of Datasette's answer; 0 = none yet */
-	uint64_t bytes, max;          /* read; 0 = no limit */
-	struct buf read;              /* and not sent to the agent */
+	uint64_t bytes, max;          /* of input, known or read; 0 = no limit */
+	struct buf read, out;         /* not sent to the agent: as it came, and as it is sent */
 	size_t under_way;             /* sent, and no credit for it yet */
 	struct call *prev, *next;     /* of endpoint->fetching, while there is an exchange */
 };

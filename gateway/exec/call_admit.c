@@ -102,7 +102,7 @@ static void make_job(struct call *call, const struct admission_answer *answer)
 	job->session = answer->session;
 	memcpy(job->egress, answer->egress, sizeof job->egress);
 	memcpy(job->command_sha256, call->trail.sha256, sizeof job->command_sha256);
-	if (job->request->input_from)
+	if (exec_request_fetches(job->request))
 		call_fetch(call, job, answer->max_input_bytes);
 	else
 		call_send_job(call, job);
@@ -151,7 +151,7 @@ void call_refuse_decision(struct call *call, const struct admission_answer *answ
 {
 	switch (answer->code) {
 	case ADMISSION_INPUT_TOO_LARGE:
-		call_refuse(call, exec_problem_too_large("standard input", answer->max_input_bytes));
+		call_refuse(call, exec_problem_too_large("standard input, with files,", answer->max_input_bytes));
 		break;
 	case ADMISSION_INVALID_TOKEN:
 		refuse_token(call, answer->log_reason);
@@ -258,8 +258,8 @@ static void admit(struct call *call)
 					    .program = slice_str(exec_request_program(call->command)),
 					    .want_ms = wanted_ms(call),
 					    .wait_ms = call->endpoint->options.wait_ms +
-						       (call->command->input_from ? endpoint->options.datasette_ms : 0),
-					    .input_bytes = call->command->input.len,
+						       (exec_request_fetches(call->command) ? endpoint->options.datasette_ms : 0),
+					    .input_bytes = exec_request_input(call->command),
 					    .address = known ? address : NULL,
 					    .variables = buf_peek(&variables),
 					    .session = slice_str(call->command->session ? call->command->session : ""),

@@ -23,18 +23,64 @@ _Static_assert(2 * sizeof script + 512 + EXEC_MAX_ARGV_BYTES <= SANDBOX_ARGS_MAX
 
 static const char default_cwd[] = "/home/sprite";
 
+int launch_put_file(struct buf *out, const struct exec_file *file)
+{
+	int r = buf_printf(out, "%o %zu\n", file->mode, strlen(file->path));
+	return r < 0 ? r : buf_append(out, slice_str(file->path));
+}
+
+int launch_put_piece(struct buf *out, struct slice bytes)
+{
+	if (!bytes.len)
+		return 0;
+	int r = buf_printf(out, "%zu\n", bytes.len);
+	return r < 0 ? r : buf_append(out, bytes);
+}
+
+int launch_put_end(struct buf *out)
+{
+	return buf_append(out, SLICE("0\n"));
+}
+
+/* Two copies of a large input for the length of a run are one too many. */
+static int move(struct buf *out, struct buf *bytes)
+{
+	int r = buf_append(out, buf_peek(bytes));
+	buf_deinit(bytes);
+	return r;
+}
+
+static int put_files(struct buf *out, struct exec_request *request)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < request->file_count; i++) {
+		struct exec_file *file = &request->files[i];
+		if (file->from)
+			continue;
+		r = launch_put_file(out, file);
+		if (r == 0)
+			r = launch_put_piece(out, buf_peek(&file->bytes));
+		buf_deinit(&file->bytes);
+		if (r == 0)
+			r = launch_put_end(out);
+	}
+	return r;
+}
+
 static int build_input(struct launch *launch, struct exec_request *request, struct slice nonce)
 {
-	buf_init(&launch->input, nonce.len + 1 + request->input.len);
+	bool files = request->file_count, waits = exec_request_fetches_files(request);
+	buf_init(&launch->input, nonce.len + 8 + exec_request_input(request) + request->file_count * (EXEC_MAX_PATH_BYTES + 64));
 	launch->nonce_len = nonce.len;
+	launch->files = files;
 	int r = buf_append(&launch->input, nonce);
 	if (r == 0)
-		r = buf_append_char(&launch->input, '\n');
+		r = buf_append(&launch->input, files ? SLICE("+\n") : SLICE("\n"));
 	if (r == 0)
-		r = buf_append(&launch->input, buf_peek(&request->input));
-	/* Two copies of a large input for the length of a run are one too many. */
-	buf_deinit(&request->input);
-	return r;
+		r = put_files(&launch->input, request);
+	if (r == 0 && files && !waits)
+		r = buf_append(&launch->input, LAUNCH_FILES_END);
+	return r < 0 ? r : move(&launch->input, &request->input);
 }
 
 #define SCRIPT_ARGC 3 /* bash -c script; then the shim, or a name that the script is given */

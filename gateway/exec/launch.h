@@ -7,7 +7,10 @@
  * whole environment; then it becomes the command, so signals and the exit code are the command's own. A nonce in the line makes
  * it keep a record and report instead (sprites/record.h), for which it waits for the command.
  *
- * In a Sprite where the shim cannot be run a small bash script does the same, without a record.
+ * Files come between the line and the command's own input, so that they cost no round trip and nothing runs before all of them are
+ * there. Those that Datasette is asked for come after the others, from the worker, and then the end of them all as well.
+ *
+ * In a Sprite where the shim cannot be run a small bash script does the same, without a record and without files.
  *
  * Owns:       the argument array and the input; the strings are borrowed from the request.
  * Lifetime:   launch_init … launch_deinit, within the life of the request and the exec id.
@@ -27,6 +30,7 @@ struct launch {
 	size_t argc;
 	struct buf input;         /* the line that starts the command, then its standard input */
 	size_t nonce_len;
+	bool files;               /* only with the shim */
 	char exec_id[64];         /* "SPRITEGATE_EXEC_ID=…" */
 	char env_count[24];
 };
@@ -34,6 +38,13 @@ struct launch {
 /* An empty nonce: no record is kept. */
 MUST_CHECK int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, struct slice nonce);
 void launch_deinit(struct launch *launch);
+
+/* The beginning of a file, a piece of it, and its end, as the shim reads them. Results: those of buf. */
+MUST_CHECK int launch_put_file(struct buf *out, const struct exec_file *file);
+MUST_CHECK int launch_put_piece(struct buf *out, struct slice bytes);
+MUST_CHECK int launch_put_end(struct buf *out);
+/* … and of all files. */
+#define LAUNCH_FILES_END SLICE("\n")
 
 /* What to run; valid until the next launch_command() or launch_deinit(). */
 struct sandbox_command launch_command(struct launch *launch, bool shim);

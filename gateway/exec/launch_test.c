@@ -53,6 +53,7 @@ static int spawn(struct launch *launch, int in, int out)
 
 static struct slice nonce;
 static int out_to = -1;      /* its standard output, when that is not collected */
+static size_t cut;           /* so many bytes of the input do not come */
 static useconds_t read_late; /* nothing is read before */
 
 static int run(const char *body, bool with_input, char *text, size_t size)
@@ -71,8 +72,8 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	close(in[0]);
 	close(out[1]);
 	struct slice input = launch_command(&launch, folder[0]).input;
-	if (with_input)
-		assert_int_equal(write(in[1], input.data, input.len), input.len);
+	if (with_input && cut < input.len)
+		assert_int_equal(write(in[1], input.data, input.len - cut), input.len - cut);
 	close(in[1]);
 	usleep(read_late);
 	size_t len = 0;
@@ -108,6 +109,29 @@ static void test_names(void **state UNUSED)
 	assert_int_equal(run("{\"argv\":[\"env\"],\"cwd\":\"/\"}", true, text, sizeof text), 0);
 	assert_null(strstr(text, "SPRITEGATE_LEFT"));
 	assert_null(strstr(text, "REPLY="));
+}
+
+/* Nothing runs before all files are there. */
+static void test_files(void **state UNUSED)
+{
+	char text[1024];
+	static const char body[] =
+		"{\"command\":\"cat /tmp/sg-launch/d/a; stat -c %a /tmp/sg-launch/d/a; cat; rm -r /tmp/sg-launch\",\"cwd\":\"/tmp\","
+		"\"stdin\":\"in\\n\",\"files\":{\"sg-launch/d/a\":{\"text\":\"one\\n\",\"mode\":\"751\"},\"/tmp/sg-launch/b\":\"\"}}";
+	nonce = SLICE("");
+	assert_int_equal(run(body, true, text, sizeof text), 0);
+	assert_string_equal(text, "one\n751\nin\n");
+	for (cut = 1; cut < 200; cut++) {
+		int status = run(body, true, text, sizeof text);
+		if (strstr(text, "one"))
+			assert_true(cut <= 3); /* of its own input */
+		else
+			assert_int_equal(status, LAUNCH_EXIT_NO_INPUT);
+	}
+	cut = 0;
+	assert_int_equal(run("{\"command\":\"echo no\",\"cwd\":\"/\",\"files\":{\"/dev/null/x\":\"\"}}", true, text, sizeof text),
+			 LAUNCH_EXIT_SETUP);
+	assert_string_equal(text, "");
 }
 
 static void test_failures(void **state UNUSED)
@@ -308,6 +332,7 @@ int main(void)
 					   cmocka_unit_test(test_names),
 					   cmocka_unit_test(test_failures),
 					   cmocka_unit_test_setup_teardown(test_shim, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_files, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_record, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_children, copy_shim, leave_folder),

@@ -5,12 +5,13 @@
 #include "gateway/exec/source.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define MAX_DEPTH   32
-#define MAX_INPUT   (256UL * 1024 * 1024)
+#define INPUT_BYTES (256UL * 1024 * 1024)
 #define MAX_SECONDS 1e9
 #define MAX_BYTES   1e18 /* far above every ceiling */
 #define MAX_FAULTS  32 /* told; a body can have thousands */
@@ -136,43 +137,114 @@ static void read_argv(struct reading *reading, const json_t *value)
 
 #define SOURCES "a string, {\"base64\": \"…\"} or {\"datasette\": \"/…\"}"
 
-static void read_base64(struct reading *reading, const json_t *text)
+static void read_base64(struct reading *reading, const char *pointer, const json_t *text, struct buf *bytes)
 {
-	int r = base64_decode(&reading->request->input, slice_of(json_string_value(text), json_string_length(text)));
+	char below[JSON_POINTER_LEN];
+	point(below, pointer, "base64");
+	int r = base64_decode(bytes, slice_of(json_string_value(text), json_string_length(text)));
 	if (r == -EINVAL)
-		fault(reading, "/stdin/base64", "is not canonical base64 (RFC 4648 section 4, with padding, no line ends)");
+		fault(reading, below, "is not canonical base64 (RFC 4648 section 4, with padding, no line ends)");
 	else if (r < 0)
 		reading->error = r;
 }
 
-static void read_datasette(struct reading *reading, const json_t *target)
+static void read_datasette(struct reading *reading, const char *pointer, const json_t *target, const char **from)
 {
+	char below[JSON_POINTER_LEN];
 	const char *wrong = source_fault(slice_str(json_string_value(target)));
+	point(below, pointer, "datasette");
 	if (wrong)
-		fault(reading, "/stdin/datasette", "%s", wrong);
+		fault(reading, below, "%s", wrong);
 	else
-		reading->request->input_from = json_string_value(target);
+		*from = json_string_value(target);
+}
+
+/* That of a file may have a mode, too, and is a text under a name then. */
+static void read_source(struct reading *reading, const char *pointer, const json_t *value, bool file, struct buf *bytes, const char **from)
+{
+	const json_t *base64 = json_object_get(value, "base64"), *datasette = json_object_get(value, "datasette");
+	const json_t *text = file && json_is_object(value) ? json_object_get(value, "text") : value;
+	size_t others = file && json_object_get(value, "mode") ? 1 : 0;
+	bool one = !json_is_object(value) || json_object_size(value) == 1 + others;
+	if (one && json_is_string(base64)) {
+		read_base64(reading, pointer, base64, bytes);
+	} else if (one && json_is_string(datasette)) {
+		read_datasette(reading, pointer, datasette, from);
+	} else if (one && json_is_string(text)) {
+		int r = buf_append(bytes, slice_of(json_string_value(text), json_string_length(text)));
+		if (r < 0)
+			reading->error = r;
+	} else {
+		bool object = json_is_object(value);
+		fault(reading, pointer, "must be " SOURCES "%s%s", object ? "" : ", is ", object ? "" : type_name(value));
+	}
 }
 
 static void read_stdin(struct reading *reading, const json_t *value)
 {
-	const json_t *base64 = json_object_get(value, "base64"), *datasette = json_object_get(value, "datasette");
-	if (json_object_size(value) == 1 && json_is_string(base64)) {
-		read_base64(reading, base64);
+	read_source(reading, "/stdin", value, false, &reading->request->input, &reading->request->input_from);
+}
+
+/* NULL, or what is wrong with it. */
+static const char *path_fault(const char *path)
+{
+	struct slice rest = slice_str(path[0] == '/' ? path + 1 : path), part;
+	if (rest.len >= EXEC_MAX_PATH_BYTES)
+		return "the path is longer than 4094 bytes";
+	while (slice_next(&rest, '/', &part)) {
+		if (!part.len || slice_equal(part, SLICE(".")) || slice_equal(part, SLICE("..")))
+			return "the path must not have an empty part, . or ..";
+		if (part.len > NAME_MAX)
+			return "the path has a part of more than 255 bytes";
+	}
+	return NULL;
+}
+
+static void read_mode(struct reading *reading, const char *pointer, const json_t *value, unsigned *mode)
+{
+	char below[JSON_POINTER_LEN], *end = NULL;
+	const char *text = json_string_value(value);
+	point(below, pointer, "mode");
+	unsigned long number = text && strspn(text, "01234567") == strlen(text) && *text ? strtoul(text, &end, 8) : 01000;
+	if (number > 0777)
+		fault(reading, below, "must be a string of octal digits, at most \"0777\"");
+	else
+		*mode = (unsigned)number;
+}
+
+static void read_file(struct reading *reading, const char *path, const json_t *value)
+{
+	char pointer[JSON_POINTER_LEN];
+	struct exec_file *file = &reading->request->files[reading->request->file_count++];
+	const json_t *mode = json_object_get(value, "mode");
+	const char *wrong = path_fault(path);
+	*file = (struct exec_file){.path = path, .mode = 0644, .bytes = BUF_MAX(INPUT_BYTES)};
+	point(pointer, "/files", path);
+	if (wrong)
+		fault(reading, pointer, "%s", wrong);
+	if (mode)
+		read_mode(reading, pointer, mode, &file->mode);
+	read_source(reading, pointer, value, true, &file->bytes, &file->from);
+}
+
+static void read_files(struct reading *reading, json_t *value)
+{
+	const char *path;
+	json_t *member;
+	if (!json_is_object(value)) {
+		fault(reading, "/files", "must be an object of sources, is %s", type_name(value));
 		return;
 	}
-	if (json_object_size(value) == 1 && json_is_string(datasette)) {
-		read_datasette(reading, datasette);
+	if (json_object_size(value) > EXEC_MAX_FILES) {
+		fault(reading, "/files", "has %zu entries, the limit is %d", json_object_size(value), EXEC_MAX_FILES);
 		return;
 	}
-	if (!json_is_string(value)) {
-		fault(reading, "/stdin", "must be " SOURCES "%s%s", json_is_object(value) ? "" : ", is ",
-		      json_is_object(value) ? "" : type_name(value));
+	reading->request->files = calloc(json_object_size(value) + 1, sizeof *reading->request->files);
+	if (!reading->request->files) {
+		reading->error = -ENOMEM;
 		return;
 	}
-	int r = buf_append(&reading->request->input, slice_of(json_string_value(value), json_string_length(value)));
-	if (r < 0)
-		reading->error = r;
+	json_object_foreach(value, path, member) read_file(reading, path, member);
 }
 
 /* POSIX 8.1: letters, digits, underscore, no digit first. */
@@ -296,6 +368,8 @@ static void read_member(struct reading *reading, const char *key, json_t *value)
 		read_argv(reading, value);
 	else if (strcmp(key, "stdin") == 0)
 		read_stdin(reading, value);
+	else if (strcmp(key, "files") == 0)
+		read_files(reading, value);
 	else if (strcmp(key, "env") == 0)
 		read_env(reading, value);
 	else if (strcmp(key, "cwd") == 0)
@@ -335,7 +409,7 @@ int exec_request_parse(struct slice body, struct exec_request **out, struct buf 
 	CLEANUP(exec_request_free_ptr) struct exec_request *request = calloc(1, sizeof *request);
 	if (!request)
 		return -ENOMEM;
-	buf_init(&request->input, MAX_INPUT);
+	buf_init(&request->input, INPUT_BYTES);
 	request->root = json_parse_reals(body, MAX_DEPTH, failure);
 	if (!request->root)
 		return EXEC_REQUEST_MALFORMED;
@@ -357,6 +431,9 @@ void exec_request_free(struct exec_request *request)
 		return;
 	for (size_t i = 0; i < request->env_count; i++)
 		free((char *)(uintptr_t)request->env[i]);
+	for (size_t i = 0; i < request->file_count; i++)
+		buf_deinit(&request->files[i].bytes);
+	free(request->files);
 	free(request->env);
 	free(request->argv);
 	buf_deinit(&request->input);
@@ -372,4 +449,25 @@ void exec_request_free_ptr(struct exec_request **request)
 const char *exec_request_program(const struct exec_request *request)
 {
 	return request->command ? "bash" : request->argv[0];
+}
+
+uint64_t exec_request_input(const struct exec_request *request)
+{
+	uint64_t bytes = request->input.len;
+	for (size_t i = 0; i < request->file_count; i++)
+		bytes += request->files[i].bytes.len;
+	return bytes;
+}
+
+bool exec_request_fetches_files(const struct exec_request *request)
+{
+	for (size_t i = 0; i < request->file_count; i++)
+		if (request->files[i].from)
+			return true;
+	return false;
+}
+
+bool exec_request_fetches(const struct exec_request *request)
+{
+	return request->input_from || exec_request_fetches_files(request);
 }

@@ -24,6 +24,17 @@
 #define EXEC_MAX_CWD_BYTES  4096
 #define EXEC_MAX_SESSION    64
 
+#define EXEC_MAX_FILES      256
+#define EXEC_MAX_PATH_BYTES 4095
+
+/* Written before the command runs. */
+struct exec_file {
+	const char *path;  /* borrowed from root; absolute, or from cwd on */
+	unsigned mode;
+	struct buf bytes;
+	const char *from;  /* … or what Datasette is asked for it, borrowed from root */
+};
+
 struct exec_request {
 	json_t *root;
 	const char *command;     /* borrowed from root, NULL when argv is used */
@@ -34,6 +45,8 @@ struct exec_request {
 	size_t env_count;
 	struct buf input;        /* standard input, decoded */
 	const char *input_from;  /* … or what Datasette is asked for it: path and query, borrowed from root */
+	struct exec_file *files; /* owned */
+	size_t file_count;
 	uint64_t timeout_ms;     /* 0 = not asked for */
 	bool has_max_output;
 	uint64_t max_output_bytes;
@@ -47,6 +60,13 @@ void exec_request_free_ptr(struct exec_request **request);
 
 /* Can this be the name of a session? */
 bool exec_session_name_is_valid(struct slice name);
+
+/* Bytes of standard input and files, as far as they are known. */
+uint64_t exec_request_input(const struct exec_request *request);
+
+/* Whether Datasette is asked for a file, or for anything. */
+bool exec_request_fetches_files(const struct exec_request *request);
+bool exec_request_fetches(const struct exec_request *request);
 
 /* What the command allow list of a token is asked about. */
 const char *exec_request_program(const struct exec_request *request);

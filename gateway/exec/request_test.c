@@ -69,6 +69,24 @@ static void test_argv_and_base64(void **state UNUSED)
 	exec_request_free(request);
 }
 
+static void test_files(void **state UNUSED)
+{
+	struct exec_request *request =
+		parse("{\"command\":\"a\",\"stdin\":\"in\",\"files\":{\"a/b\":\"text\",\"/c\":{\"base64\":\"AAH/\",\"mode\":\"755\"},"
+		      "\"d\":{\"datasette\":\"/x\"},\"e\":{\"text\":\"\",\"mode\":\"0600\"},\"f\":{\"text\":\"f\"}}}",
+		      0, NULL);
+	assert_int_equal(request->file_count, 5);
+	assert_int_equal(exec_request_input(request), 2 + 4 + 3 + 1);
+	assert_true(exec_request_fetches(request) && exec_request_fetches_files(request) && !request->input_from);
+	assert_string_equal(request->files[0].path, "a/b");
+	assert_int_equal(request->files[0].mode, 0644);
+	assert_int_equal(request->files[1].mode, 0755);
+	assert_true(slice_equal(buf_peek(&request->files[1].bytes), slice_of("\x00\x01\xff", 3)));
+	assert_string_equal(request->files[2].from, "/x");
+	assert_int_equal(request->files[3].mode, 0600);
+	exec_request_free(request);
+}
+
 static void test_malformed(void **state UNUSED)
 {
 	static const char *const bodies[] = {"",
@@ -106,6 +124,24 @@ static void test_invalid(void **state UNUSED)
 		{"{\"command\":\"a\",\"stdin\":{\"datasette\":1}}", "/stdin"},
 		{"{\"command\":\"a\",\"stdin\":{\"datasette\":\"/x\",\"base64\":\"\"}}", "/stdin"},
 		{"{\"command\":\"a\",\"stdin\":{\"datasette\":\"x\"}}", "/stdin/datasette"},
+		{"{\"command\":\"a\",\"files\":[]}", "/files"},
+		{"{\"command\":\"a\",\"files\":{\"\":\"x\"}}", "/files/"},
+		{"{\"command\":\"a\",\"files\":{\"/\":\"x\"}}", "/files/~1"},
+		{"{\"command\":\"a\",\"files\":{\"a/\":\"x\"}}", "/files/a~1"},
+		{"{\"command\":\"a\",\"files\":{\"a/../b\":\"x\"}}", "/files/a~1..~1b"},
+		{"{\"command\":\"a\",\"files\":{\"..\":\"x\"}}", "/files/.."},
+		{"{\"command\":\"a\",\"files\":{\"//a\":\"x\"}}", "empty part"},
+		{"{\"command\":\"a\",\"files\":{\"a\":1}}", "\"/files/a\",\"detail\":\"must be a string"},
+		{"{\"command\":\"a\",\"files\":{\"a\":{}}}", "/files/a"},
+		{"{\"command\":\"a\",\"files\":{\"a\":{\"text\":\"x\",\"base64\":\"\"}}}", "/files/a"},
+		{"{\"command\":\"a\",\"stdin\":{\"text\":\"x\"}}", "/stdin"},
+		{"{\"command\":\"a\",\"files\":{\"a\":{\"mode\":\"644\"}}}", "/files/a"},
+		{"{\"command\":\"a\",\"files\":{\"a\":{\"base64\":\"?\"}}}", "/files/a/base64"},
+		{"{\"command\":\"a\",\"files\":{\"a\":{\"datasette\":\"x\"}}}", "/files/a/datasette"},
+		{"{\"command\":\"a\",\"files\":{\"a\":{\"text\":\"\",\"mode\":\"1000\"}}}", "/files/a/mode"},
+		{"{\"command\":\"a\",\"files\":{\"a\":{\"text\":\"\",\"mode\":\"\"}}}", "/files/a/mode"},
+		{"{\"command\":\"a\",\"files\":{\"a\":{\"text\":\"\",\"mode\":\"9\"}}}", "/files/a/mode"},
+		{"{\"command\":\"a\",\"files\":{\"a\":{\"text\":\"\",\"mode\":644}}}", "/files/a/mode"},
 		{"{\"command\":\"a\",\"env\":[]}", "/env"},
 		{"{\"command\":\"a\",\"env\":{\"1A\":\"x\"}}", "/env/1A"},
 		{"{\"command\":\"a\",\"env\":{\"A=B\":\"x\"}}", "/env/A=B"},
@@ -193,9 +229,10 @@ static void test_launch(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fields),    cmocka_unit_test(test_large_numbers), cmocka_unit_test(test_argv_and_base64),
-		cmocka_unit_test(test_malformed), cmocka_unit_test(test_invalid),       cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_launch),    cmocka_unit_test(test_many_faults),   cmocka_unit_test(test_sum),
+		cmocka_unit_test(test_fields), cmocka_unit_test(test_large_numbers), cmocka_unit_test(test_argv_and_base64),
+		cmocka_unit_test(test_files),  cmocka_unit_test(test_malformed),     cmocka_unit_test(test_invalid),
+		cmocka_unit_test(test_limits), cmocka_unit_test(test_launch),        cmocka_unit_test(test_many_faults),
+		cmocka_unit_test(test_sum),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -347,6 +347,11 @@ static void refuse_length(struct run *run)
 static void launch(struct run *run)
 {
 	bool shim = sandbox_has_shim(run->sandbox);
+	if (run->launch.files && !shim) {
+		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000,
+		       "This sandbox takes no files: the program that writes them cannot be run there.");
+		return;
+	}
 	struct sandbox_command command = launch_command(&run->launch, shim);
 	command.more_input = run->job->feeds;
 	verify_begin(&run->verify, run->owner->verify_bytes && shim);
@@ -522,18 +527,18 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	return run;
 }
 
-/* Before the output is checked. `unrun` is the outcome when no command was sent. */
-static void stop(struct run *run, enum exec_outcome unrun)
+/* Before the output is checked. */
+static void stop(struct run *run, enum exec_outcome outcome)
 {
 	if (run->claim)
 		pool_cancel(run->owner->pool, TAKE(run->claim));
 	if (run->state == CLAIMING || run->state == OPENING) {
-		finish(run, unrun);
+		finish(run, outcome);
 		return;
 	}
 	if (sandbox_signal(run->sandbox, "KILL") != 0)
 		log_info("exec %s: KILL could not be sent", run->job->message.exec_id);
-	answer(run, EXEC_CANCELED);
+	answer(run, outcome);
 	/* The Sprite is destroyed anyway: this only lets the KILL leave before the channel closes. */
 	enter(run, LINGERING, LINGER_MS);
 }
@@ -558,7 +563,11 @@ static void break_source(struct run *run, const struct source_failure *failure)
 	run->result.refusal = EXEC_REFUSED_SOURCE;
 	run->result.source = *failure;
 	snprintf(run->result.detail, sizeof run->result.detail, "%s", failure->detail);
-	stop(run, EXEC_NOT_STARTED);
+	/* The shim still waits for files: nothing was started, and nothing will be. */
+	bool unrun = failure->unrun || run->state != RUNNING;
+	if (unrun)
+		run->run_start_us = 0;
+	stop(run, unrun ? EXEC_NOT_STARTED : EXEC_CANCELED);
 }
 
 void run_input(struct run *run, struct exec_piece *piece)

@@ -1,5 +1,6 @@
 #include "gateway/exec/source.h"
 
+#include "gateway/base/json_text.h"
 #include "gateway/http/router.h"
 #include "gateway/http/target.h"
 
@@ -69,7 +70,11 @@ const char *source_fault(struct slice target)
 
 int source_put_failure(const struct source_failure *failure, struct buf *out)
 {
-	int r = buf_append(out, SLICE("\"pointer\":\"/stdin\",\"source_status\":"));
+	int r = buf_append(out, SLICE("\"pointer\":"));
+	if (r == 0)
+		r = json_text_string(out, slice_str(failure->pointer));
+	if (r == 0)
+		r = buf_append(out, SLICE(",\"source_status\":"));
 	if (r < 0)
 		return r;
 	return failure->status ? buf_printf(out, "%u", failure->status) : buf_append(out, SLICE("null"));

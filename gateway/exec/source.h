@@ -6,9 +6,12 @@
 #pragma once
 
 #include "gateway/base/buf.h"
+#include "gateway/json/pointer.h"
 
 /* How a source failed. */
 struct source_failure {
+	char pointer[JSON_POINTER_LEN]; /* which */
+	bool unrun;       /* the command has certainly not run */
 	unsigned status;  /* of Datasette's answer; 0 = it gave none */
 	char detail[200]; /* a plain sentence */
 };

@@ -5,8 +5,12 @@
  *
  * A program of its own, static and small, which a Sprite's preparation leaves there (sprites/record.h). It waits for one line of
  * standard input, so that nothing runs before the Sprite forwards our bytes, and nothing at all when the connection breaks before
- * that; the rest is the command's. It changes the directory, adds the variables and becomes the program: an empty line asks for no
- * more.
+ * that; the rest is the command's, after the files. It changes the directory, writes the files, adds the variables and becomes the
+ * program: an empty line asks for no more.
+ *
+ * A plus sign at the end of the line announces files. Each is a line "MODE LENGTH" (octal, decimal), a path of so many bytes, then
+ * pieces: a line with a length above 0 and so many bytes; the line "0" ends it, an empty one ends all. Input that ends before that ends
+ * this program.
  *
  * With a nonce in the line it stays, and three processes are at work:
  *
@@ -23,6 +27,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -30,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -40,6 +46,7 @@
 #define EXIT_MISSING  127
 #define EXIT_SIGNAL   128
 
+#define LINE_BYTES 64
 #define LINGER_MS  100
 #define COPY_BYTES 65536
 
@@ -55,19 +62,46 @@ static _Noreturn void fail(int status, const char *what, const char *about)
 	_exit(status);
 }
 
-/* A nonce or nothing. Byte by byte: what follows is not ours. */
-static bool read_nonce(char nonce[RECORD_NONCE_LEN])
+static void read_all(char *to, size_t len)
+{
+	while (len) {
+		ssize_t n = read(STDIN_FILENO, to, len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			_exit(EXIT_NO_INPUT);
+		to += n;
+		len -= (size_t)n;
+	}
+}
+
+/* Without its end. Byte by byte: what follows is not ours. */
+static size_t read_line(char line[LINE_BYTES])
 {
 	size_t len = 0;
 	for (char c;;) {
-		if (read(STDIN_FILENO, &c, 1) != 1)
-			_exit(EXIT_NO_INPUT);
-		if (c == '\n' && (len == 0 || len == RECORD_NONCE_LEN))
-			return len > 0;
-		if (c == '\n' || len == RECORD_NONCE_LEN)
+		read_all(&c, 1);
+		if (c == '\n')
+			break;
+		if (len == LINE_BYTES - 1)
 			_exit(EXIT_SETUP);
-		nonce[len++] = c;
+		line[len++] = c;
 	}
+	line[len] = '\0';
+	return len;
+}
+
+/* A nonce or nothing, and whether files follow. */
+static bool read_nonce(char nonce[RECORD_NONCE_LEN], bool *files)
+{
+	char line[LINE_BYTES];
+	size_t len = read_line(line);
+	*files = len && line[len - 1] == '+';
+	len -= *files;
+	if (len && len != RECORD_NONCE_LEN)
+		_exit(EXIT_SETUP);
+	memcpy(nonce, line, len);
+	return len > 0;
 }
 
 static _Noreturn void become(char **argv)
@@ -80,14 +114,6 @@ static _Noreturn void become(char **argv)
 	}
 	fail(errno == ENOENT ? EXIT_MISSING : EXIT_SETUP, "exec", argv[0]);
 }
-
-/* --- the recorder --- */
-
-struct stream {
-	int from, to, record;
-	uint64_t size;
-	int64_t owed; /* of what was in the pipe when the command ended */
-};
 
 static char bytes[COPY_BYTES];
 
@@ -104,6 +130,69 @@ static bool write_all(int fd, const char *from, size_t len)
 	}
 	return true;
 }
+
+/* --- files --- */
+
+static void make_parents(char *path)
+{
+	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		if (mkdir(path, 0755) < 0 && errno != EEXIST)
+			fail(EXIT_SETUP, "mkdir", path);
+		*slash = '/';
+	}
+}
+
+static void copy_pieces(int fd, const char *path)
+{
+	char line[LINE_BYTES];
+	for (;;) {
+		read_line(line);
+		unsigned long long left = strtoull(line, NULL, 10);
+		if (!left)
+			return;
+		while (left) {
+			size_t len = left < sizeof bytes ? (size_t)left : sizeof bytes;
+			read_all(bytes, len);
+			if (!write_all(fd, bytes, len))
+				fail(EXIT_SETUP, "write", path);
+			left -= len;
+		}
+	}
+}
+
+static void write_file(const char *line)
+{
+	char path[PATH_MAX], *rest;
+	mode_t mode = (mode_t)strtoul(line, &rest, 8);
+	size_t len = strtoul(rest, NULL, 10);
+	if (!len || len >= sizeof path)
+		_exit(EXIT_SETUP);
+	read_all(path, len);
+	path[len] = '\0';
+	make_parents(path);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		fail(EXIT_SETUP, "open", path);
+	copy_pieces(fd, path);
+	if (fchmod(fd, mode) < 0 || close(fd) < 0)
+		fail(EXIT_SETUP, "write", path);
+}
+
+static void write_files(void)
+{
+	char line[LINE_BYTES];
+	while (read_line(line))
+		write_file(line);
+}
+
+/* --- the recorder --- */
+
+struct stream {
+	int from, to, record;
+	uint64_t size;
+	int64_t owed; /* of what was in the pipe when the command ended */
+};
 
 /* A record of which something could not be written stays unfinished; one that would be too long must not fill the disk. */
 static void keep(struct stream *stream, size_t len)
@@ -216,12 +305,14 @@ static _Noreturn void ignore_what_comes(int out, int err)
 	_exit(0);
 }
 
-/* `ended` reads as ended when the first process is gone or closes its side; closing `done` lets that one go. */
+/* `ended` reads as ended when the first process is gone or closes its side. A byte in `done` says that this one is out of its group, closing
+ * it lets that one go. */
 static _Noreturn void record(const char *nonce, int folder, int out, int err, int ended, int done)
 {
 	struct stream streams[] = {{.from = out, .to = STDOUT_FILENO, .record = open_record(folder, RECORD_STDOUT)},
 				   {.from = err, .to = STDERR_FILENO, .record = open_record(folder, RECORD_STDERR)}};
 	setsid();
+	(void)!write(done, "", 1);
 	close(STDIN_FILENO);
 	pass_all_on(streams, ended);
 	finish_record(streams, folder, nonce);
@@ -258,6 +349,14 @@ static int wait_for(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_SIGNAL + WTERMSIG(status);
 }
 
+/* A byte or the end. */
+static void hear(int fd)
+{
+	char byte;
+	while (read(fd, &byte, 1) < 0 && errno == EINTR)
+		continue;
+}
+
 static _Noreturn void run_recorded(const char *nonce, int folder, char **argv)
 {
 	int out[2], err[2], ended[2], done[2];
@@ -276,6 +375,8 @@ static _Noreturn void run_recorded(const char *nonce, int folder, char **argv)
 		record(nonce, folder, out[0], err[0], ended[0], done[1]);
 	}
 	close(done[1]);
+	/* A KILL of the group must not find the recorder in it. */
+	hear(done[0]);
 	pid_t command = fork_or_fail();
 	if (command == 0) {
 		sigprocmask(SIG_SETMASK, &before, NULL);
@@ -290,9 +391,7 @@ static _Noreturn void run_recorded(const char *nonce, int folder, char **argv)
 	close(err[1]);
 	int status = wait_for(command);
 	close(ended[1]);
-	char byte;
-	while (read(done[0], &byte, 1) < 0 && errno == EINTR)
-		continue;
+	hear(done[0]);
 	_exit(status);
 }
 
@@ -311,12 +410,14 @@ int main(int argc, char **argv)
 	char nonce[RECORD_NONCE_LEN];
 	if (argc < 4)
 		return argc == 1 && write_all(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0 : EXIT_SETUP;
-	bool records = read_nonce(nonce);
+	bool files, records = read_nonce(nonce, &files);
 	int folder = open_own_folder(argv[0]);
 	if (chdir(argv[1]) < 0)
 		fail(EXIT_SETUP, "cd", argv[1]);
 	if (setenv("PWD", argv[1], 1) < 0)
 		fail(EXIT_SETUP, "PWD", argv[1]);
+	if (files)
+		write_files();
 	int next = 3;
 	for (long left = strtol(argv[2], NULL, 10); left > 0 && next < argc - 1; left--, next++)
 		if (putenv(argv[next]) != 0)

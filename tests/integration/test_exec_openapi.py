@@ -97,7 +97,7 @@ def test_methods(stack):
         assert allowed - {"HEAD", "OPTIONS"} == {method.upper() for method in operations if method != "parameters"} - {"OPTIONS"}, path
 
 
-WRONG = {"command": 1, "argv": "x", "stdin": 1, "env": [], "cwd": "relative", "timeout_seconds": "1", "max_output_bytes": -1, "session": "a/b"}
+WRONG = {"command": 1, "argv": "x", "stdin": 1, "files": [], "env": [], "cwd": "relative", "timeout_seconds": "1", "max_output_bytes": -1, "session": "a/b"}
 
 
 def test_fields_of_the_request(stack):
