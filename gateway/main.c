@@ -1,3 +1,4 @@
+#include "gateway/confine.h"
 #include "gateway/doctor.h"
 #include "gateway/http/problem_types.h"
 #include "gateway/http/request.h"
@@ -239,6 +240,11 @@ int main(int argc, char **argv)
 		{"--version", command_version}, {"doctor", command_doctor},      {"policy", command_policy}, {"lease", command_lease},
 		{"pool", command_pool},
 	};
+	int r = confine_self();
+	if (r < 0) {
+		fprintf(stderr, "spritegate: the process cannot be confined: %s\n", strerror(-r));
+		return EXIT_FAILURE;
+	}
 	bool own_help = argc > 1 && (strcmp(argv[1], "token") == 0 || strcmp(argv[1], "policy") == 0 || strcmp(argv[1], "lease") == 0 ||
 				     strcmp(argv[1], "pool") == 0);
 	if (argc == 3 && strcmp(argv[2], "--help") == 0 && !own_help)

@@ -1,0 +1,51 @@
+"""What other processes of the same user can get of a gateway: nothing."""
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from rig import BINARY, OwnGateway, until
+
+# The tests' root may look into everything: without its capabilities it is a user like any other.
+PLAIN_USER = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+
+
+@pytest.fixture(scope="module")
+def gateway(stack, shared_rig):
+    gateway = OwnGateway({"datasette_url": stack.datasette, "redis_url": stack.redis_url, "sprites_url": stack.sprites.url,
+                          "sprites_token": stack.sprites.token, "pepper": stack.pepper, "pool_hot": 0}, argv=[*PLAIN_USER, BINARY, "serve"])
+    return shared_rig.add(gateway, gateway.stop_at_once)
+
+
+def read(path):
+    return subprocess.run([*PLAIN_USER, "cat", path], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+
+
+def test_another_process_can_be_read(tmp_path):
+    """Or the next tests would show nothing."""
+    with subprocess.Popen([*PLAIN_USER, "sleep", "600"], env={**os.environ, "SECRET": "of-the-test"}) as other:
+        try:
+            until(lambda: b"SECRET=of-the-test" in read(f"/proc/{other.pid}/environ").stdout, "another process is read")
+        finally:
+            other.kill()
+
+
+@pytest.mark.parametrize("file", ["environ", "mem", "maps"])
+def test_its_memory_and_secrets_are_closed(gateway, stack, file):
+    done = read(f"/proc/{gateway.pid}/{file}")
+    assert done.returncode != 0 and b"denied" in done.stderr, done
+    assert stack.pepper.encode() not in done.stdout
+
+
+def test_nothing_of_it_is_dumped_and_nothing_gains_rights(gateway):
+    limits = pathlib.Path(f"/proc/{gateway.pid}/limits").read_text(encoding="utf-8")
+    core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+    assert core.split()[4:6] == ["0", "0"], core
+    assert gateway.status("NoNewPrivs") == "1"
+
+
+def test_no_secret_is_among_its_arguments(gateway, stack):
+    arguments = pathlib.Path(f"/proc/{gateway.pid}/cmdline").read_bytes()
+    for secret in (stack.pepper, stack.sprites.token, stack.redis_url):
+        assert secret.encode() not in arguments
