@@ -21,7 +21,7 @@ def gateway(stack, rig, sprites):
     sprites.clear_faults()
     until(lambda: leases(stack.redis) == 0, "every lease is given back")
     gateway.signal(15)
-    assert gateway.wait(40) == 0, gateway.log[-3000:]
+    assert gateway.wait() == 0, gateway.log[-3000:]
     assert sprites.names() == [], "Sprites are left behind"
     check_starts(sprites)
 
@@ -57,7 +57,7 @@ def explicit(response, code=7, output="output\n"):
 
 
 def calls(gateway, count, **fields):
-    fields = {"command": COMMAND, "timeout_seconds": 10, **fields}
+    fields = {"command": COMMAND, "timeout_seconds": 20, **fields}
     return [explicit(gateway.exec(**fields)) for _ in range(count)]
 
 

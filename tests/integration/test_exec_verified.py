@@ -158,9 +158,9 @@ def test_the_command_sees_its_own_streams(verifying):
 
 
 def test_children_that_keep_the_streams_open(verifying):
-    ran = verifying.run("(sleep 30; echo late) & echo now")
+    ran = verifying.run("(sleep 300; echo late) & echo now", timeout_seconds=200)
     assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 0, "now\n")
-    assert ran.duration_ms < 5000
+    assert ran.duration_ms < 100_000
 
 
 def test_term_reaches_the_command(verifying):

@@ -114,7 +114,7 @@ def one_hot(stack, rig, sprites, kind):
     gateway = rig.gateway(emulator=sprites, pool_hot=1, pool_max=8, instance=instance)
     gateway.used = set()
     yield gateway
-    until(lambda: not gateway.used & set(sprites.names()), "every Sprite that was used is destroyed", 40)
+    until(lambda: not gateway.used & set(sprites.names()), "every Sprite that was used is destroyed")
     gateway.signal(15)
     assert gateway.wait(40) == 0, gateway.log[-3000:]
     assert [name for name in sprites.names() if gateway.instance in name] == [], "Sprites are left behind"

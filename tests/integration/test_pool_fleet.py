@@ -62,7 +62,7 @@ def test_a_killed_gateway_leaves_nothing(rig):
     victim.kill()
     died = time.monotonic()
     running.join()
-    until(lambda: not any(owner == session for _, owner in fleet.records().values()), "others have adopted all", SESSION + 30)
+    until(lambda: not any(owner == session for _, owner in fleet.records().values()), "others have adopted all", SESSION + 90)
     adopted = time.monotonic() - died
     assert adopted > SESSION - 6, "as long as its session may live nobody touches what it had"
     for name, state in before.items():
@@ -94,7 +94,7 @@ def test_a_flush_deletes_nothing_in_use_and_creates_nothing_before_a_list(rig):
         until(lambda: fleet.states()["leased"], "commands run")
         fleet.store.flushall()
         flushed = time.monotonic()
-        until(lambda: fleet.store.exists(PREFIX + "inc"), "somebody has joined again", 20)
+        until(lambda: fleet.store.exists(PREFIX + "inc"), "somebody has joined again")
         # What was reserved before may still be created.
         until(lambda: not any(gateway.metrics().get("spritegate_pool_members", state=state) for gateway in fleet.gateways
                               for state in ("intent", "creating")), "nothing is being created")
@@ -142,8 +142,8 @@ def test_a_gateway_that_stood_still_finds_its_members_gone(rig):
     sleeper, other = fleet.gateways
     session = fleet.session_of(sleeper.instance)
     with sleeper.frozen():
-        until(lambda: not any(owner == session for _, owner in fleet.records().values()), "the other has adopted all", SESSION + 30)
-    until(lambda: sleeper.metrics().get("spritegate_pool_sessions_lost_total", reason="fenced") >= 1, "it is told", 30)
+        until(lambda: not any(owner == session for _, owner in fleet.records().values()), "the other has adopted all", SESSION + 90)
+    until(lambda: sleeper.metrics().get("spritegate_pool_sessions_lost_total", reason="fenced") >= 1, "it is told")
     until(lambda: sleeper.exec(command="true").status_code == 200, "it begins a new session", 60)
     assert other.exec(command="true").status_code == 200
     fleet.until_ready()

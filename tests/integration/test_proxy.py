@@ -456,14 +456,14 @@ def test_a_slow_head_is_not_waited_for_for_ever(gateway):
     with Wire(gateway.port) as wire:
         wire.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         began = time.monotonic()
-        while time.monotonic() - began < 20:
+        while time.monotonic() - began < 60:
             try:
                 wire.send(b"x")
             except (OSError, CutOff):
                 break
             if not wire.silent(0.25):
                 break
-        assert time.monotonic() - began < 16, "a head that never ends holds the connection"
+        assert time.monotonic() - began < 40, "a head that never ends holds the connection"
 
 
 def test_many_connections_at_once(upstream, gateway):

@@ -184,15 +184,15 @@ def test_answer_that_does_not_come(shared_rig, upstream):
 
     @upstream.on("/never")
     def answer(exchange):
-        left.append(exchange.left_within(30))
+        left.append(exchange.left_within(60))
         exchange.hang_up()
 
-    with Wire(gateway.port, limit=30) as wire:
+    with Wire(gateway.port) as wire:
         began = time.monotonic()
         wire.ask("GET", "/never")
         body = problem(wire.answer(), 504, "upstream-timeout")
         assert "Datasette" in body["detail"], body
-        assert 1.9 < time.monotonic() - began < 5 * SLOWER
+        assert 1.9 < time.monotonic() - began < 50
     until(lambda: left and left[0] is not None, "the connection to Datasette is closed")
 
 

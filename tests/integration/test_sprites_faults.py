@@ -43,7 +43,7 @@ def test_a_few_failures_are_overcome(gateway, sprites, name, more):
 def test_deletion_that_fails_is_repeated(gateway, sprites, more):
     sprites.fault("delete_500", count=3, **more)
     assert {outcome for outcome, _ in calls(gateway, 3)} == {"exited"}
-    sprites.until_alive(1, 40)
+    sprites.until_alive(1)
 
 
 def test_deletion_that_is_answered_404_wrongly(gateway, sprites):
@@ -51,7 +51,7 @@ def test_deletion_that_is_answered_404_wrongly(gateway, sprites):
     sprites.fault("false_404", count=1, match={"method": "DELETE"})
     assert gateway.run("exit 7").exit_code == 7
     until(lambda: sprites.hits("false_404") == 1, "the deletion was answered 404")
-    sprites.until_alive(1, 40)
+    sprites.until_alive(1)
 
 
 def test_wrong_404_of_the_agent(gateway, sprites):
@@ -77,10 +77,10 @@ def test_creation_that_hangs(rig):
     emulator.view.fault("create_hang", count=1, delay_ms=4000)
     gateway = rig.gateway(emulator=emulator, pool_hot=0, pool_max=2, pool_wait_seconds=1)
     answers.not_started(gateway.exec(command="true"))
-    until(lambda: emulator.view.state()["created"] >= 1, "the creation succeeded after all", 15)
+    until(lambda: emulator.view.state()["created"] >= 1, "the creation succeeded after all")
     until(lambda: gateway.metrics().get("spritegate_exec_running") == 0, "nothing waits")
     gateway.signal(15)
-    assert gateway.wait(40) == 0
+    assert gateway.wait() == 0
     assert emulator.view.names() == [], "a Sprite was left behind"
 
 

@@ -98,7 +98,7 @@ def test_second_up_keeps_what_runs(deploy):
     first = deploy.record
     began = time.monotonic()
     deploy.up("--no-demo")
-    assert time.monotonic() - began < 10, f"a second up took {time.monotonic() - began:.1f} s"
+    assert time.monotonic() - began < 60, f"a second up took {time.monotonic() - began:.1f} s"
     assert {**deploy.record, "token": None} == {**first, "token": None}
     assert deploy.gateway().run("echo ok", token=first["token"]).stdout == "ok\n", "the first token is of no use any more"
 
