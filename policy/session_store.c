@@ -20,6 +20,7 @@ struct call {
 	struct call *prev, *next;
 	char words[WORDS_MAX][WORD_MAX];
 	size_t count;
+	bool hurries;            /* it is not answered later than the link's time-out */
 	session_store_done done; /* at most one of the two */
 	session_store_listed listed;
 	void *ctx;
@@ -101,8 +102,12 @@ static int send_call(struct call *call, bool by_text)
 static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply)
 {
 	struct call *call = CONTAINER_OF(command, struct call, command);
-	if (event == LINK_TIMEOUT)
+	if (event == LINK_TIMEOUT) {
+		session_store_done done = call->hurries ? TAKE(call->done) : NULL;
+		if (done)
+			done(call->ctx, SESSION_STORE_LOST);
 		return;
+	}
 	if (event == LINK_REPLY && script_is_missing(reply) && send_call(call, true) == 0)
 		return;
 	if (event == LINK_REPLY && reply->type == REDIS_REPLY_ERROR)
@@ -176,15 +181,18 @@ static void say(struct call *call)
 		log_warning("sessions: Redis could not be told: what it does not know ends by itself");
 }
 
-void session_store_release(struct session_store *store, const struct session_ref *ref, bool fresh)
+int session_store_release(struct session_store *store, const struct session_ref *ref, bool fresh, session_store_done done, void *ctx)
 {
 	struct call *call = new_call(store, "release", ref);
-	if (call) {
-		add(call, fresh ? "1" : "0");
-		add(call, store->idle);
-		add(call, store->age);
-	}
-	say(call);
+	if (!call)
+		return -ENOMEM;
+	call->hurries = true;
+	call->done = done;
+	call->ctx = ctx;
+	add(call, fresh ? "1" : "0");
+	add(call, store->idle);
+	add(call, store->age);
+	return ask(call);
 }
 
 static void say_of(struct session_store *store, const char *op, const char *sprite)
@@ -250,7 +258,8 @@ void session_store_free(struct session_store *store, void (*on_freed)(void *ctx)
 	store->on_freed = on_freed;
 	store->freed_ctx = ctx;
 	DL_FOREACH (store->calls, call) {
-		call->done = NULL;
+		if (!call->hurries)
+			call->done = NULL;
 		call->listed = NULL;
 	}
 	link_free(store->link, on_link_freed, store);

@@ -55,7 +55,7 @@ typedef void (*session_store_listed)(void *ctx, const struct session_store_due *
 /* NULL: a URL that is not usable (logged), or no memory. */
 struct session_store *session_store_new(const struct session_store_options *options);
 
-/* No callback runs after it. */
+/* Callbacks of releases run inside it, no other does, and none after it. */
 void session_store_free(struct session_store *store, void (*on_freed)(void *ctx), void *ctx);
 
 /* The session has this Sprite from now on. Negative: `done` will not run. SESSION_STORE_E_DOWN: nor has anything been asked. */
@@ -66,7 +66,10 @@ MUST_CHECK int session_store_bind(struct session_store *store, const struct sess
 /* Which Sprites are kept, and which must go. The latter are told to nobody else for lock_ms. */
 MUST_CHECK int session_store_look(struct session_store *store, uint64_t lock_ms, session_store_listed listed, void *ctx);
 
+/* The command has ended. `done` runs when the session may be used again, as far as can be known: answered, not in time, or never. */
+MUST_CHECK int session_store_release(struct session_store *store, const struct session_ref *ref, bool fresh, session_store_done done,
+				     void *ctx);
+
 /* Never awaited, and not repeated: what is lost heals by the times that are in Redis. */
-void session_store_release(struct session_store *store, const struct session_ref *ref, bool fresh);
 void session_store_lost(struct session_store *store, const char *sprite);
 void session_store_gone(struct session_store *store, const char *sprite);

@@ -28,6 +28,7 @@ struct exec_agent {
 	struct mailbox mailbox;
 	struct pool *pool;
 	struct sessions *sessions;
+	size_t held_replies; /* of sessions, until Redis has them free */
 	struct leases *leases; /* NULL = the pool is not shared */
 	struct admission *settlement;
 	struct metrics_shard *metrics;
@@ -113,6 +114,36 @@ static void reply(struct exec_job *job)
 		exec_job_free(job); /* the worker is gone, and its client with it */
 }
 
+struct held_reply {
+	struct exec_agent *agent;
+	struct exec_job *job;
+};
+
+static void on_session_free(void *ctx, enum session_store_code code UNUSED)
+{
+	CLEANUP(free_ptr) struct held_reply *held = ctx;
+	held->agent->held_replies--;
+	reply(held->job);
+}
+
+/* Whoever has the answer may send the session's next command at once: it must not find the session busy. */
+static void reply_of_session(struct exec_agent *agent, struct exec_job *job)
+{
+	struct session_ref ref = {0};
+	snprintf(ref.name, sizeof ref.name, "%s", job->request->session);
+	memcpy(ref.kid, job->lease.kid, sizeof ref.kid);
+	memcpy(ref.lease, job->lease.id, sizeof ref.lease);
+	CLEANUP(free_ptr) struct held_reply *held = malloc(sizeof *held);
+	if (held)
+		*held = (struct held_reply){.agent = agent, .job = job};
+	if (!held || sessions_release(agent->sessions, &ref, job->session.fresh, on_session_free, held) != 0) {
+		reply(job);
+		return;
+	}
+	agent->held_replies++;
+	held = NULL;
+}
+
 static struct entry *find_entry(struct exec_agent *agent, const char *exec_id)
 {
 	struct entry *entry;
@@ -139,7 +170,10 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 	count_end(agent, job, result, killer_of(entry));
 	audit_run(agent, job, result, entry && (entry->hold.killed || entry->by_operator));
 	remember(agent, job, result);
-	reply(job);
+	if (job->request->session)
+		reply_of_session(agent, job);
+	else
+		reply(job);
 }
 
 /* An operator wants it ended, or its owner through another gateway. */
@@ -507,7 +541,7 @@ static void on_drain_timer(uv_timer_t *timer)
 	uint64_t now = uv_now(agent->loop);
 	if (now >= agent->drain_deadline_ms)
 		cancel_all(agent);
-	bool done = agent->pool_stopped && !agent->runs && !admission_unsettled(agent->settlement);
+	bool done = agent->pool_stopped && !agent->runs && !agent->held_replies && !admission_unsettled(agent->settlement);
 	if (!done && now < agent->drain_deadline_ms + DRAIN_SLACK_MS)
 		return;
 	if (!done)

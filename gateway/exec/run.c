@@ -72,8 +72,6 @@ static void release(struct run *run)
 	if (run->use)
 		session_use_end(run->use, run->idle);
 	run->use = NULL;
-	if (run->session.name[0])
-		sessions_release(run->owner->sessions, &run->session, run->kept.fresh && !run->run_start_us);
 	run->sandbox = NULL;
 	run->state = FREED;
 	if (uv_is_closing((uv_handle_t *)&run->timer))
@@ -179,6 +177,7 @@ static void answer(struct run *run, enum exec_outcome outcome)
 	int r = write_answer(run, run->job);
 	settle(run, r < 0);
 	uv_timer_stop(&run->ping);
+	run->job->session.fresh = run->kept.fresh && !run->run_start_us;
 	struct exec_job *job = TAKE(run->job);
 	job->outcome = outcome;
 	job->tier = result->tier;

@@ -287,9 +287,9 @@ static void on_tick(uv_timer_t *timer)
 	close_channels(sessions, now > CHANNEL_MS ? now - CHANNEL_MS : 0);
 }
 
-void sessions_release(struct sessions *sessions, const struct session_ref *ref, bool fresh)
+int sessions_release(struct sessions *sessions, const struct session_ref *ref, bool fresh, session_store_done done, void *ctx)
 {
-	session_store_release(sessions->store, ref, fresh);
+	return session_store_release(sessions->store, ref, fresh, done, ctx);
 }
 
 /* --- life --------------------------------------------------------------------- */

@@ -91,5 +91,5 @@ struct session_use *session_use_start(struct sessions *sessions, const struct se
 /* At any time, once. `idle`: nothing runs on the channel any more, so it may stay open. The command may begin another use. */
 void session_use_end(struct session_use *use, bool idle);
 
-/* The command has ended, and all uses of its have. `fresh`: nothing was ever started in the session. */
-void sessions_release(struct sessions *sessions, const struct session_ref *ref, bool fresh);
+/* The command has ended. `fresh`: nothing was ever started in the session. As session_store_release(). */
+MUST_CHECK int sessions_release(struct sessions *sessions, const struct session_ref *ref, bool fresh, session_store_done done, void *ctx);

@@ -265,3 +265,21 @@ def test_a_flush_ends_sessions_and_leaks_nothing(gateway, emulator, redis, rig):
     assert again.sandbox["session"]["created"] is True and again.stdout == ""
     until(lambda: sprite not in emulator.view.names(), "the old one is gone", ENDED)
     assert gateway.run("echo on", token=token, session="work").stdout == "on\n"
+
+
+def test_commands_follow_each_other_at_once(gateway):
+    """The answer comes when the session is free again."""
+    for number in range(60):
+        assert gateway.run(f"echo {number}", session="work").stdout == f"{number}\n"
+
+
+def test_a_revoked_token_has_no_sessions(gateway, emulator, redis):
+    gateway.run("true", session="work")
+    redis.client.hset(f"sg:{{g}}:k:{gateway.kid}", "status", "revoked")
+    until_nothing_is_kept(redis, emulator, hot=1)
+
+
+def test_an_egress_profile_is_each_commands_own(gateway, rig, redis):
+    token = rig.mint(redis, sessions=1, egress="example.com")["token"]
+    assert gateway.run("echo 1 >note", token=token, session="work").sandbox["session"]["created"] is True
+    assert gateway.run("cat note", token=token, session="work").stdout == "1\n"
