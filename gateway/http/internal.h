@@ -27,7 +27,7 @@ struct http_connection {
 	uint64_t head_deadline_us;    /* when the next head must be complete; 0 = a request is under way, or it is being closed */
 	int fd;
 	bool gone;
-	bool used;		    /* there was a request on it */
+	bool used;      /* there was a request on it */
 	bool counted;                 /* in the census */
 	unsigned char address[16];
 	char peer[INET6_ADDRSTRLEN];
@@ -78,7 +78,7 @@ struct http_request {
 	bool answered, ended, committed;
 	bool bodyless;               /* the answer has no body whatever is written */
 	bool want_writable;
-	bool more;		   /* on_pull has something */
+	bool more;     /* on_pull has something */
 	bool gone;
 	bool aborted;                /* close the connection at the next opportunity */
 	bool aborted_by_user;
