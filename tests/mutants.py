@@ -202,7 +202,7 @@ def tests_pass(tests):
         program = COPY / "build" / PRESET / "bin" / tests[0].removeprefix("unit:")
         done = subprocess.run([program], cwd=COPY, timeout=120, capture_output=True, text=True)
         return done.returncode == 0 or next((line for line in done.stderr.splitlines() if "FAILED" in line), "a test failed")
-    done = subprocess.run([PYTHON, "-m", "pytest", "-q", "-x", *tests], cwd=COPY, timeout=600,
+    done = subprocess.run([PYTHON, "-m", "pytest", "-q", "-x", "-m", "not alone", *tests], cwd=COPY, timeout=600,
                           capture_output=True, text=True, env={**os.environ, "SG_PRESET": PRESET})
     if done.returncode == 0:
         return True
