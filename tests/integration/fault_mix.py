@@ -33,6 +33,7 @@ SUSPECT = 256 << 10     # bytes; that much of a stream that was not compared is 
 # Refused creations name a limit that leaves enough of them.
 FLAGS = ("--checkpoint-delay", "50ms", "--restore-delay", "50ms", "--create-limit", "1000/1s")
 WITHOUT_OCCASION = {"merged_frames"}        # the gateway never runs a command by POST
+BY_CHANCE = {"restore_error", "restore_nothing"}        # few Sprites are restored while creations are not refused
 
 # What one strike takes is kept short; the rest is as the emulator has it. One of several at random.
 VARIANTS = {

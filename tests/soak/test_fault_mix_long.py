@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from fault_mix import CHECKS, WITHOUT_OCCASION, mix
+from fault_mix import BY_CHANCE, CHECKS, WITHOUT_OCCASION, mix
 
 COMMANDS = int(os.environ.get("SG_FAULT_COMMANDS", "2000"))
 
@@ -14,4 +14,4 @@ pytestmark = pytest.mark.timeout(COMMANDS * 2 + 600)
 def test_no_answer_is_wrong(rig, settings):
     outcomes, struck = mix(rig, COMMANDS, int(os.environ.get("SG_SEED", "1")), settings)
     assert {"exited", "unknown", "not_started", "timed_out"} <= set(outcomes), outcomes
-    assert {name for name, count in struck.items() if not count} <= WITHOUT_OCCASION, f"these did not strike: {struck}"
+    assert {name for name, count in struck.items() if not count} <= WITHOUT_OCCASION | BY_CHANCE, f"these did not strike: {struck}"
