@@ -272,7 +272,7 @@ def test_a_sprite_without_a_control_socket(rig):
     gateway = rig.gateway(emulator=emulator, pool_hot=1, pool_max=4)
     gateway.until_ready()
     assert emulator.hits("false_404"), "it has a control socket"
-    size = 20_000_000
+    size = 5_000_000
     with Streamed(gateway, receive_buffer=65536, command=f"head -c {size} /dev/zero | tr '\\0' x; echo end >&2; exit 4",
                   max_output_bytes=size, timeout_seconds=250) as streamed:
         streamed.head()

@@ -1,10 +1,14 @@
 """Large output is compared with the record in the Sprite: what the platform loses is fetched, or missed in plain words."""
 import pytest
 
+from rig import SLOWER
 from test_exec_output import check_cut, numbered
 
 KIB, MIB = 1024, 1024 * 1024
-SIZES = [256 * KIB, MIB, 4 * MIB, 16 * MIB]
+SIZES = [pytest.param(256 * KIB, id="256 KiB"), pytest.param(MIB, id="1 MiB"), pytest.param(4 * MIB, id="4 MiB")]
+if SLOWER == 1:
+    # A gateway has ten seconds to compare and fetch: for so much too few with sanitizers, or when much else runs.
+    SIZES.append(pytest.param(16 * MIB, id="16 MiB", marks=pytest.mark.alone))
 PRINT = "import sys; sys.{}.write(''.join(f'{{i:09}}\\n' for i in range({}))[:{}])"
 
 
@@ -27,7 +31,7 @@ def verifying(shared_rig):
     return gateway
 
 
-@pytest.mark.parametrize("size", SIZES, ids=["256 KiB", "1 MiB", "4 MiB", "16 MiB"])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_lost_bytes_are_recovered(verifying, stream, size):
     ran = verifying.run(argv=printer(stream, size), max_output_bytes=16 * MIB, timeout_seconds=60)
