@@ -52,6 +52,7 @@ struct pool_store {
 	char incarnation[POOL_REPLY_TEXT_MAX + 1];
 	char session[POOL_REPLY_TEXT_MAX + 1];
 	uint64_t turn;
+	uint64_t sessions;   /* that the last beat knew of, one more when some had ended and left something; 0 = there was none */
 	uint64_t known;      /* turn of the last beat whose answer was read */
 	struct item *queue;  /* oldest first */
 	struct item *flight; /* one operation, or notes: asked, or to be asked again, with `turn` */
@@ -368,6 +369,8 @@ static void on_answer(struct pool_store *store, struct item *item, const redisRe
 			break;
 		}
 	}
+	if (r == 0 && result.fleet)
+		store->sessions = fleet.instances + (fleet.ended != 0);
 	if (r < 0) {
 		log_error("pool: the answer of Redis to `%s` makes no sense", op_names[item->op]);
 		result = (struct pool_store_result){.reply = {.code = POOL_REPLY_LOST, .word = "no-sense"}};
@@ -486,7 +489,7 @@ static int ask(struct pool_store *store, struct item *item, pool_store_done done
 	return 0;
 }
 
-int pool_store_join(struct pool_store *store, pool_store_done done, void *ctx)
+int pool_store_join(struct pool_store *store, bool whole, pool_store_done done, void *ctx)
 {
 	unsigned char random[16];
 	char incarnation[2 * sizeof random + 1];
@@ -498,6 +501,8 @@ int pool_store_join(struct pool_store *store, pool_store_done done, void *ctx)
 	drop_notes(store);
 	add_word(item, store->instance);
 	add_word(item, incarnation);
+	/* One that has given up what it had is not back for those who wait until all are. */
+	add_number(item, store->sessions ? store->sessions + !whole : 0);
 	return ask(store, item, done, ctx);
 }
 

@@ -68,8 +68,8 @@ struct pool_store_wish {
 struct pool_store *pool_store_new(const struct pool_store_options *options);
 void pool_store_free(struct pool_store *store, void (*on_freed)(void *ctx), void *ctx);
 
-/* Notes that were not sent are dropped. */
-MUST_CHECK int pool_store_join(struct pool_store *store, pool_store_done done, void *ctx);
+/* Notes that were not sent are dropped. `whole`: what the last session had is still held, and will be written again if it must be. */
+MUST_CHECK int pool_store_join(struct pool_store *store, bool whole, pool_store_done done, void *ctx);
 MUST_CHECK int pool_store_beat(struct pool_store *store, const struct pool_store_report *report, pool_store_done done, void *ctx);
 MUST_CHECK int pool_store_reserve(struct pool_store *store, const struct pool_store_wish *wish, pool_store_done done, void *ctx);
 

@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/pool/machine.h"
 #include "gateway/pool/member_name.h"
 #include "policy/pool_store.h"
 
@@ -11,6 +12,8 @@
 #include <utlist.h>
 
 _Static_assert(LEASE_EXEC_ID_MAX == POOL_REPLY_EXEC_ID_MAX && PROVIDER_NAME_MAX == POOL_REPLY_NAME_MAX, "the same records");
+
+#define SLACK_US UINT64_C(1000000) /* the machine may look at its clock a moment later */
 
 struct call {
 	struct call *prev, *next;
@@ -241,7 +244,8 @@ static int join(void *self, lease_done done, void *ctx)
 		return -ENOMEM;
 	call->beats = true;
 	leases->counts.joins++;
-	return asked(call, pool_store_join(leases->store, on_done, call));
+	bool whole = leases->beat_us && call->asked_us < leases->beat_us + LEASE_GRANT_US - SLACK_US;
+	return asked(call, pool_store_join(leases->store, whole, on_done, call));
 }
 
 static int beat(void *self, const struct lease_report *report, lease_done done, void *ctx)

@@ -31,8 +31,10 @@
 #define SECOND_US      UINT64_C(1000000)
 #define SESSION_US     (15 * SECOND_US)
 #define BEAT_US        (5 * SECOND_US)
+#define RELIST_US      (10 * SECOND_US)
 #define ANSWER_US      (9 * SECOND_US) /* an operation that was not answered until then is lost */
 #define RECOVERY_US    (20 * SECOND_US)
+#define UNKNOWN_US     (90 * SECOND_US)
 #define STRIKE_US      (60 * SECOND_US)
 #define LATE_US        (85 * SECOND_US) /* a creation that nobody answered takes effect this late at most */
 
@@ -71,7 +73,9 @@ struct session {
 
 struct store {
 	uint64_t inc, recovers_us; /* inc 0 = nothing is there */
-	bool listed;
+	uint64_t listed_us;        /* when the last list was begun; 0 = there was none */
+	size_t known[NODES];       /* sessions of which this node knew before a flush */
+	bool back[NODES];
 	struct record records[RECORDS];
 	struct stray strays[SPRITES];
 	struct session sessions[SESSIONS];
@@ -83,6 +87,8 @@ enum command_type { JOIN, BEAT, RESERVE, NOTE, FORGET, TAKE, ADOPT, SWEEP, RESTO
 struct command {
 	enum command_type type;
 	uint64_t session, inc, sent_us;
+	size_t known; /* join */
+	uint64_t began_us; /* sweep */
 	unsigned run;
 	struct pool_member *member;
 	char name[NAME];
@@ -132,6 +138,7 @@ struct node {
 	unsigned run;
 	uint64_t stopped_us; /* stands still until then */
 	uint64_t session, inc, fresh_us, beat_us;
+	size_t known;     /* sessions that the last answer told of */
 	uint64_t told_us; /* the provider said: no other Sprite before */
 	bool told_fenced, told_flushed;
 	struct command outbox[QUEUE];
@@ -148,6 +155,7 @@ struct figures {
 struct world {
 	uint64_t seed, random, now_us;
 	size_t events, max, slack;
+	size_t unknown; /* that a flush may have made so, until something is created again */
 	unsigned trouble; /* percent of what goes wrong */
 	unsigned demand;  /* of 1000 events: somebody claims */
 	unsigned upsets;  /* of 10000 events: a machine crashes, stands still, begins, ends, or the store is flushed */
@@ -226,7 +234,14 @@ static bool has_ended(const struct world *world, uint64_t session)
 
 static bool is_recovering(const struct world *world)
 {
-	return world->now_us < world->store.recovers_us || !world->store.listed;
+	const struct store *store = &world->store;
+	size_t most = 0, back = 0;
+	for (size_t i = 0; i < NODES; i++) {
+		most = store->known[i] > most ? store->known[i] : most;
+		back += store->known[i] && store->back[i];
+	}
+	bool complete = back >= most || store->listed_us >= store->recovers_us + UNKNOWN_US;
+	return world->now_us < store->recovers_us || !store->listed_us || !complete;
 }
 
 static size_t total(struct store *store)
@@ -285,19 +300,24 @@ static struct lease_fleet fleet_of(struct world *world, uint64_t session)
 		fleet.instances += !has_ended(world, i);
 	fleet.list = world->now_us >= store->turn_us;
 	if (fleet.list)
-		store->turn_us = world->now_us + STRIKE_US;
+		store->turn_us = world->now_us + (is_recovering(world) ? RELIST_US : STRIKE_US);
 	return fleet;
 }
 
 static void store_join(struct world *world, const struct command *command, int node, struct message *answer)
 {
 	struct store *store = &world->store;
-	(void)command;
 	if (!store->inc) {
 		store->inc = ++world->incarnation;
 		store->recovers_us = world->now_us + RECOVERY_US;
-		store->listed = false;
+		store->listed_us = 0;
+		memset(store->known, 0, sizeof store->known);
+		memset(store->back, 0, sizeof store->back);
 		store->turn_us = world->now_us;
+	}
+	if (command->known && command->inc != store->inc) {
+		store->known[node] = command->known;
+		store->back[node] = false;
 	}
 	CHECK(world, store->latest + 1 < SESSIONS);
 	store->sessions[++store->latest] = (struct session){.end_us = world->now_us + SESSION_US, .node = node};
@@ -330,8 +350,15 @@ static void store_reserve(struct world *world, const struct command *command, st
 		answer->refusal = LEASE_STOCK;
 	else
 		answer->code = LEASE_OK;
-	if (answer->code == LEASE_OK)
-		record_add(world, command->name, POOL_INTENT, command->session);
+	if (answer->code != LEASE_OK)
+		return;
+	bool known = false;
+	for (size_t i = 0; i < NODES; i++)
+		known |= world->store.known[i] != 0;
+	if (!known)
+		world->slack += world->unknown;
+	world->unknown = 0;
+	record_add(world, command->name, POOL_INTENT, command->session);
 }
 
 static void store_note(struct world *world, const struct command *command, struct message *answer)
@@ -421,5 +448,5 @@ static void store_sweep(struct world *world, const struct command *command, stru
 			struck(world, said, name);
 		}
 	}
-	store->listed |= world->now_us >= store->recovers_us;
+	store->listed_us = command->began_us;
 }

@@ -124,7 +124,7 @@ static void join(struct world *world, struct node *node)
 			node->outbox[kept++] = node->outbox[i];
 	node->sent = kept;
 	node->joining = true;
-	post(world, node, (struct command){.type = JOIN});
+	post(world, node, (struct command){.type = JOIN, .known = node->known ? node->known + !is_fresh(world, node) : 0});
 }
 
 static void operate(struct world *world, struct node *node, const struct machine_action *action, enum operation_type type)
@@ -308,6 +308,7 @@ static void carry_out(struct world *world, const struct command *command, struct
 	switch (command->type) {
 	case BEAT:
 		store->sessions[command->session].end_us = world->now_us + SESSION_US;
+		store->back[answer->node] = true;
 		answer->fleet = fleet_of(world, command->session);
 		break;
 	case RESERVE:
@@ -392,6 +393,7 @@ static void joined(struct world *world, struct node *node, const struct message 
 	node->inc = message->inc;
 	node->told_fenced = node->told_flushed = false;
 	node->fresh_us = message->command.sent_us;
+	node->known = message->fleet.instances + (message->fleet.ended != 0);
 	restore_all(world, node);
 	send(world, node, (struct machine_event){.type = MACHINE_FLEET, .fleet = &message->fleet, .sent_us = message->command.sent_us});
 }
@@ -435,6 +437,7 @@ static void hear(struct world *world, struct node *node, const struct message *m
 		node->beating = false;
 		if (message->code == LEASE_OK && message->session == node->session && !node->joining) {
 			node->fresh_us = message->command.sent_us;
+			node->known = message->fleet.instances + (message->fleet.ended != 0);
 			send(world, node,
 			     (struct machine_event){.type = MACHINE_FLEET, .fleet = &message->fleet, .sent_us = message->command.sent_us});
 		}
@@ -489,7 +492,7 @@ static void list_all(struct world *world, struct node *node, struct operation *o
 	operation->event.type = MACHINE_LISTED;
 	if (operation->event.code != PROVIDER_OK || !node->up || node->run != operation->run)
 		return;
-	struct command sweep = {.type = SWEEP, .names = calloc(SPRITES, NAME)};
+	struct command sweep = {.type = SWEEP, .began_us = operation->asked_us, .names = calloc(SPRITES, NAME)};
 	for (size_t i = 0; i < SPRITES; i++)
 		if (world->sprites[i].exists)
 			strcpy(sweep.names[sweep.count++], world->sprites[i].name);
@@ -608,7 +611,7 @@ static void begin(struct world *world, struct node *node)
 	node->up = true;
 	node->run++;
 	node->stopping = node->joining = node->beating = node->told_fenced = node->told_flushed = false;
-	node->stopped_us = node->fresh_us = node->session = node->told_us = 0;
+	node->stopped_us = node->fresh_us = node->session = node->told_us = node->inc = node->known = 0;
 	memset(node->waiters, 0, sizeof node->waiters);
 	drop_inbox(node);
 	send(world, node, (struct machine_event){.type = MACHINE_START});
@@ -634,16 +637,16 @@ static void crash(struct world *world, struct node *node)
 	machine_deinit(&node->machine);
 }
 
-/* What may yet appear and will not be written again is beyond the maximum, should it do so after the first list. */
+/* What may yet appear and will not be written again is beyond the maximum only if nobody is left who knows of it. */
 static void flush(struct world *world)
 {
 	struct store *store = &world->store;
 	for (size_t i = 0; i < SPRITES; i++)
-		world->slack += world->sprites[i].appears_us != 0;
+		world->unknown += world->sprites[i].appears_us != 0;
 	for (size_t i = 0; i < NODES; i++) {
 		const struct node *node = &world->nodes[i];
 		if (node->up)
-			world->slack += node->machine.roster.counts[POOL_INTENT] + node->machine.roster.counts[POOL_CREATING];
+			world->unknown += node->machine.roster.counts[POOL_INTENT] + node->machine.roster.counts[POOL_CREATING];
 	}
 	world->flush_next = false;
 	world->figures.flushes++;

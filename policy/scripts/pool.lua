@@ -14,12 +14,14 @@ local PREFIX = string.sub(KEYS[1], 1, -4)
 local INC, REC, LISTED, SWEEP = KEYS[1], PREFIX .. 'rec', PREFIX .. 'listed', PREFIX .. 'sweep'
 local INS, SES, SAID, TURN, LISTERS = PREFIX .. 'ins', PREFIX .. 'ses', PREFIX .. 'said', PREFIX .. 'turn', PREFIX .. 'listers'
 local MEMBERS, COUNT, WARM, MADE, LIM = PREFIX .. 'm', PREFIX .. 'n', PREFIX .. 'warm', PREFIX .. 'made', PREFIX .. 'lim'
+local BACK = PREFIX .. 'back'
 local STRANGE, MISSING, GONE = PREFIX .. 's1', PREFIX .. 's2', PREFIX .. 'gone'
 local KEPT = PREFIX .. 'kept' -- Sprites of named sessions (session.lua): no records, but they count
 
 local BEAT_MS = 5000
 local SESSION_MS = 15000  -- a session ends so long after its last beat
 local RECOVERY_MS = 20000 -- after a flush every living gateway has written its members again by then
+local LATE_MS = 90000     -- and after that every creation that nobody knows of has taken effect, or never will
 local STRIKE_MS = 60000   -- between two strikes, and between two lists
 local RELIST_MS = 10000   -- between two lists while there has been none
 local KEPT_MS = 300000    -- what is remembered of members that are gone, and the longest that creations can be closed
@@ -117,10 +119,24 @@ end
 
 -- --- sessions ---
 
+-- Whoever had a session before the flush has one again, and has written again what it asked for. Instance -> how many sessions it had
+-- known of, negative until it beats.
+local function all_are_back()
+  local known, most, back = redis.call('HGETALL', BACK), 0, 0
+  for i = 2, #known, 2 do
+    most = math.max(most, math.abs(tonumber(known[i])))
+    if tonumber(known[i]) > 0 then back = back + 1 end
+  end
+  return back >= most
+end
+
 -- 0: not. So long nothing is created or taken: whoever owned something may not have said so yet.
 local function recovering()
-  local ms = left(redis.call('GET', REC), RECOVERY_MS)
-  return (ms == 0 and redis.call('EXISTS', LISTED) == 0) and BEAT_MS or ms
+  local rec, listed = tonumber(redis.call('GET', REC) or 0), tonumber(redis.call('GET', LISTED) or 0)
+  if left(rec, RECOVERY_MS) > 0 then return left(rec, RECOVERY_MS) end
+  if listed == 0 then return BEAT_MS end
+  if all_are_back() or listed >= rec + LATE_MS then return 0 end
+  return math.max(BEAT_MS, left(rec + LATE_MS, LATE_MS))
 end
 
 -- Takes the turn; false when it was taken before.
@@ -204,7 +220,7 @@ end
 local function may_list(sessions)
   local who, at, since = string.match(redis.call('GET', SWEEP) or '', '^(.*) (%d+) (%d+)$')
   if who == session and tonumber(at) == turn then return true end
-  local every = redis.call('EXISTS', LISTED) == 1 and STRIKE_MS or RELIST_MS
+  local every = (redis.call('EXISTS', LISTED) == 1 and recovering() == 0) and STRIKE_MS or RELIST_MS
   local late = who and now - tonumber(since) - every or every
   if late < 0 and who and tonumber(since) <= now then return false end
   if late >= 0 and late < 2 * BEAT_MS then
@@ -265,6 +281,9 @@ local operations = {}
 -- creations of the window, money of the day, closed ms, limit, its window ms, recovering, list, superseded, the four of others(),
 -- then names that are not ours any more
 function operations.beat()
+  local instance = string.match(session, '^(.*)/')
+  local known = tonumber(redis.call('HGET', BACK, instance) or 0)
+  if known < 0 then redis.call('HSET', BACK, instance, int(-known)) end
   local said = {}
   for i = 1, 9 do said[i] = tonumber(ARGV[4 + i]) end
   local answer = {'ok'}
@@ -272,15 +291,16 @@ function operations.beat()
   return answer
 end
 
--- 5 instance  6 the incarnation if there is none yet -> 'ok', incarnation, session, 1 = there was no incarnation, and as beat
+-- 5 instance  6 the incarnation if there is none yet  7 sessions, its own too, that it knew of in its last one; 0 = it had none -> 'ok', incarnation, session, 1 = there was no incarnation, and as beat
 function operations.join()
-  local instance, fresh = ARGV[5], false
+  local instance, former, known, fresh = ARGV[5], incarnation, tonumber(ARGV[7] or 0), false
   incarnation = redis.call('GET', INC)
   if not incarnation then
     incarnation, fresh = ARGV[6], true
     redis.call('SET', INC, incarnation)
     redis.call('SET', REC, int(now + RECOVERY_MS))
   end
+  if known > 0 and former ~= incarnation then redis.call('HSET', BACK, instance, int(-known)) end
   local epoch = int(math.max(tonumber(redis.call('HGET', INS, instance) or 0) + 1, now))
   session = instance .. '/' .. epoch
   redis.call('HSET', INS, instance, epoch)
@@ -492,7 +512,7 @@ function operations.sweep()
     end
   end
   strike_missing(seen, tonumber(began), answer)
-  redis.call('SET', LISTED, int(now))
+  redis.call('SET', LISTED, began)
   return answer
 end
 

@@ -7,6 +7,7 @@ TEXT = (pathlib.Path(__file__).resolve().parent.parent.parent / "policy/scripts/
 START = 1_795_003_200_000       # ms
 SECOND = 1000
 BEAT, SESSION, RECOVERY, STRIKE, RELIST, KEPT = 5 * SECOND, 15 * SECOND, 20 * SECOND, 60 * SECOND, 10 * SECOND, 300 * SECOND
+LATE = 90 * SECOND
 DAY = 86_400 * SECOND
 HANDED, MADE = 25, 2000
 
@@ -41,7 +42,7 @@ class PoolStore:
     def state(self):
         """Everything that the model has, as it has it."""
         redis, prefix = self.redis, self.prefix
-        hashes = {key: redis.hgetall(prefix + key) for key in ("m", "n", "ins", "said", "turn", "lim")}
+        hashes = {key: redis.hgetall(prefix + key) for key in ("m", "n", "ins", "said", "turn", "lim", "back")}
         sets = {key: dict(redis.zrange(prefix + key, 0, -1, withscores=True)) for key in ("ses", "listers", "warm", "made", "s1", "s2", "gone")}
         members = {key.removeprefix(prefix): redis.smembers(key) for key in redis.scan_iter(f"{prefix}of:*")}
         members |= {key.removeprefix(prefix): redis.hgetall(key) for key in redis.scan_iter(f"{prefix}lost:*")}
@@ -80,11 +81,11 @@ class PoolModel:
         self.inc = self.rec = self.listed = self.sweep_by = None
         self.instances, self.sessions, self.said, self.turns, self.listers = {}, {}, {}, {}, {}
         self.members, self.made, self.strange, self.missing, self.gone = {}, {}, {}, {}, {}
-        self.lost, self.seen, self.money = {}, {}, {}
+        self.lost, self.seen, self.money, self.back = {}, {}, {}, {}
         self.limit, self.window, self.till = 0, 0, 0
 
     def call(self, now, op, incarnation, session, turn, *args, told):
-        self.now, self.session, self.turn, self.told = now, session, turn, told
+        self.now, self.session, self.turn, self.told, self.former = now, session, turn, told, incarnation
         if op != "join":
             if self.inc != incarnation:
                 return ["flushed"]
@@ -102,8 +103,15 @@ class PoolModel:
         return {name for name, record in self.members.items() if record.session == session}
 
     def recovering(self):
-        left = self.bounded((self.rec or 0) - self.now, RECOVERY)
-        return left or (0 if self.listed else BEAT)
+        rec = self.rec or 0
+        if left := self.bounded(rec - self.now, RECOVERY):
+            return left
+        if not self.listed:
+            return BEAT
+        back = sum(known > 0 for known in self.back.values())
+        if back >= max(map(abs, self.back.values()), default=0) or self.listed >= rec + LATE:
+            return 0
+        return max(BEAT, self.bounded(rec + LATE - self.now, LATE))
 
     def first(self):
         if self.turn <= self.turns.get(self.session, 0):
@@ -150,7 +158,7 @@ class PoolModel:
             who, at, since = self.sweep_by
             if (who, at) == (self.session, self.turn):
                 return 1
-            over = self.now - since - (STRIKE if self.listed else RELIST)
+            over = self.now - since - (STRIKE if self.listed and not self.recovering() else RELIST)
             if since <= self.now:
                 if over < 0:
                     return 0
@@ -194,12 +202,17 @@ class PoolModel:
         self.made = {name: at for name, at in latest if at <= self.now}
 
     def beat(self, *said):
+        instance = self.session.partition("/")[0]
+        if instance in self.back:
+            self.back[instance] = abs(self.back[instance])
         return ["ok", *self.renew(*said)]
 
-    def join(self, instance, incarnation):
+    def join(self, instance, incarnation, known=0):
         fresh = self.inc is None
         if fresh:
             self.inc, self.rec = incarnation, self.now + RECOVERY
+        if known and self.former != self.inc:
+            self.back[instance] = -known
         epoch = max(self.instances.get(instance, 0) + 1, self.now)
         self.instances[instance] = epoch
         self.session = f"{instance}/{epoch}"
@@ -339,7 +352,7 @@ class PoolModel:
             first = self.missing[name] = min(now, self.missing.get(name, now))
             if first <= now - STRIKE and record.session == self.session:
                 rows.append([name, 1])
-        self.listed = now
+        self.listed = began
         return self.in_order(rows)
 
     def state(self):
@@ -349,6 +362,7 @@ class PoolModel:
             counts[record.state] = counts.get(record.state, 0) + 1
         return {
             "m": {name: record.text() for name, record in self.members.items()}, "n": counts,
+            "back": {name: str(known) for name, known in self.back.items()},
             "ins": {name: str(epoch) for name, epoch in self.instances.items()},
             "said": {session: ":".join(map(str, said)) for session, said in self.said.items()},
             "turn": {session: str(turn) for session, turn in self.turns.items()},

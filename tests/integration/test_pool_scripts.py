@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from policy_store import documented_acl
-from pool_store import BEAT, FLEET, MEMBER, RECOVERY, SECOND, SESSION, START, STRIKE, PoolModel, PoolStore, name_of
+from pool_store import BEAT, FLEET, LATE, MEMBER, RECOVERY, SECOND, SESSION, START, STRIKE, PoolModel, PoolStore, name_of
 from rig import Redis
 
 MOST = 12
@@ -75,6 +75,33 @@ def test_nothing_is_created_or_taken_before_a_list_and_the_recovery(timed):
     assert timed.call("reserve", *who, 12, name_of("a", 12), 10, 0, 0, 0) == ["recovering", BEAT], "no list yet"
     listed(timed, who, 13)
     assert timed.call("reserve", *who, 14, name_of("a", 14), 10, 0, 0, 0) == ["ok"]
+
+
+def rejoined(timed, instance, turn, known):
+    """As after a flush; it beats."""
+    who = tuple(timed.call("join", "that was before", f"{instance}/1", turn, instance, "i", known)[1:3])
+    timed.call("beat", *who, turn + 1, *[0] * 9)
+    return who
+
+
+def test_after_a_flush_those_who_were_there_are_waited_for(timed):
+    a = rejoined(timed, "a", 1, 2)
+    timed.clock += RECOVERY
+    a = joined(timed, "a", 5)
+    listed(timed, a, 6)
+    assert timed.call("reserve", *a, 7, name_of("a", 7), 10, 0, 0, 0)[0] == "recovering", "b may have asked for something"
+    b = rejoined(timed, "b", 8, 2)
+    assert timed.call("reserve", *b, 10, name_of("b", 10), 10, 0, 0, 0) == ["ok"]
+
+
+def test_after_a_flush_those_who_stay_away_are_waited_for_in_vain(timed):
+    a = rejoined(timed, "a", 1, 2)
+    listed(timed, a, 3)
+    timed.clock += RECOVERY + LATE
+    a = joined(timed, "a", 5)
+    assert timed.call("reserve", *a, 6, name_of("a", 6), 10, 0, 0, 0) == ["recovering", BEAT], "no list since"
+    listed(timed, a, 7)
+    assert timed.call("reserve", *a, 8, name_of("a", 8), 10, 0, 0, 0) == ["ok"]
 
 
 def test_a_session_ends_and_is_never_renewed(timed):
@@ -241,7 +268,7 @@ class Process:
         if self.unanswered:
             done = self.ask(None)
         elif not self.session:
-            done = self.ask("join", self.instance, f"inc-{rnd.getrandbits(40):x}")
+            done = self.ask("join", self.instance, f"inc-{rnd.getrandbits(40):x}", rnd.randrange(5) if self.incarnation else 0)
         elif self.beat_at is None or now - self.beat_at >= BEAT:
             self.money += rnd.randrange(10**9)
             self.beat_sent = now
