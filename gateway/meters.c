@@ -90,6 +90,8 @@ void meters_crowded(struct meters *meters, enum http_crowd crowd)
 
 void meters_relay(struct meters *meters, const struct relay_summary *summary)
 {
+	if (summary->cache != RELAY_CACHE_OFF)
+		metrics_add(meters->shard, METRIC_CACHE_REQUESTS, (struct metrics_labels){{summary->cache - RELAY_CACHE_HIT}}, 1);
 	if (summary->upstream_status) {
 		struct metrics_labels labels = {{summary->upstream_status / 100 - 1}};
 		metrics_add(meters->shard, METRIC_UPSTREAM_REQUESTS, labels, 1);

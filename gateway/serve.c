@@ -48,6 +48,7 @@ struct gateway {
 	struct curl_driver *curl;
 	struct sprites_provider *provider;
 	char pool_label[64];
+	struct cache *cache;   /* NULL = off */
 	struct census *census; /* NULL = not limited */
 	unsigned max_connections; /* of a worker */
 	struct audit *audit;
@@ -303,6 +304,8 @@ static void collect(void *ctx)
 	struct metrics_shard *shard = gateway->meters.shard;
 	process_collect(shard);
 	metrics_set(shard, METRIC_BUILD_INFO, METRICS_NONE, 1);
+	if (gateway->cache)
+		metrics_set(shard, METRIC_CACHE_BYTES, METRICS_NONE, cache_bytes(gateway->cache));
 	const uint64_t dropped[] = {gateway->audit ? audit_dropped(gateway->audit) : 0, audit_table_dropped(gateway->audit_table)};
 	for (unsigned i = 0; i < ARRAY_LEN(dropped); i++)
 		metrics_set(shard, METRIC_AUDIT_DROPPED, (struct metrics_labels){{i}}, dropped[i]);
@@ -503,6 +506,7 @@ static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const
 		.access_fd = gateway->access_fd,
 		.audit = gateway->audit,
 		.trusted = *trusted,
+		.cache = gateway->cache,
 		.census = gateway->census,
 		.max_connections = gateway->max_connections,
 		.max_requests = limits_share(gateway->config->max_requests, gateway->workers),
@@ -543,6 +547,14 @@ static int limit_clients(struct gateway *gateway)
 	return gateway->census ? 0 : fail("max_connections_per_address", "out of memory");
 }
 
+static int make_cache(struct gateway *gateway)
+{
+	if (!gateway->config->cache_bytes)
+		return 0;
+	gateway->cache = cache_new(gateway->config->cache_bytes);
+	return gateway->cache ? 0 : fail("cache_bytes", "out of memory");
+}
+
 static int build(struct gateway *gateway, const struct metrics_build *identity)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -551,7 +563,7 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
 		return fail("access_log", "cannot be opened for writing");
 	gateway->workers = worker_count(gateway->config);
-	if (limit_clients(gateway) < 0)
+	if (limit_clients(gateway) < 0 || make_cache(gateway) < 0)
 		return -1;
 	gateway->metrics = metrics_new(gateway->workers + 1, identity);
 	if (!gateway->metrics)
@@ -581,6 +593,7 @@ int serve(const struct config *config, const char *file, const struct metrics_bu
 	reload_free(gateway.live, config);
 	metrics_free(gateway.metrics);
 	census_free(gateway.census);
+	cache_free(gateway.cache);
 	if (uv_loop_close(&gateway.loop) != 0)
 		log_error("serve: the loop still has handles");
 	curl_global_cleanup();

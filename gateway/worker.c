@@ -319,6 +319,8 @@ static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 	struct relay_options relay;
 	relay_defaults(&relay);
 	relay.exchanges = worker->exchanges;
+	relay.cache = worker->options.cache;
+	relay.loop = &worker->loop;
 	relay.forward.trusted = worker->options.trusted;
 	relay.on_finished = on_relayed;
 	relay.ctx = worker;

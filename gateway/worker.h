@@ -25,6 +25,7 @@ struct worker_options {
 	struct audit *audit;         /* borrowed; NULL = none */
 	int access_fd;               /* -1 = no access log; borrowed */
 	struct peer_set trusted;
+	struct cache *cache;         /* borrowed; NULL = none */
 	struct census *census;       /* borrowed; NULL = connections of an address are not limited */
 	unsigned max_connections, max_requests; /* of this worker */
 	/* Run on the worker's thread: nothing is under way after worker_quiesce(); everything is given back, the thread may be joined. */

@@ -36,6 +36,10 @@ def integration(*names):
 MUTANTS = [
     Mutant("the request guard lets everything through", "gateway/http/intake.c",
            "if (verdict.reason != HTTP_GUARD_OK)", "if (0)", integration("strict_requests")),
+    Mutant("answers to cookies are kept for all", "gateway/cache/rules.c",
+           "return CACHE_BYPASS_COOKIE;", "continue;", integration("cache")),
+    Mutant("an answer from before a change is kept", "gateway/cache/cache.c",
+           "fill->epoch == epoch_of(fill) &&", "", integration("cache")),
     Mutant("the rate limit is off", "policy/scripts/admit.lua",
            "if rate.wait > 0 then violate('rate', rate.wait) end", "", integration("policy_limits")),
     Mutant("a network that could not be opened as asked is used", "gateway/exec/run.c",

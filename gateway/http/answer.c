@@ -65,6 +65,11 @@ static struct MHD_Response *from_memory(struct slice bytes)
 	return MHD_create_response_from_buffer(bytes.len, bytes.len ? (void *)(uintptr_t)bytes.data : none, MHD_RESPMEM_PERSISTENT);
 }
 
+static struct slice whole_body(const struct http_request *request)
+{
+	return request->lent.len ? request->lent : buf_peek(&request->out);
+}
+
 static struct MHD_Response *create(struct http_request *request)
 {
 	if (request->bodyless && request->status != 204)
@@ -72,7 +77,7 @@ static struct MHD_Response *create(struct http_request *request)
 	if (request->bodyless)
 		return from_memory((struct slice){0});
 	if (request->ended && !request->short_answer) {
-		struct slice body = buf_peek(&request->out);
+		struct slice body = whole_body(request);
 		request->bytes_out = body.len;
 		return from_memory(body);
 	}
@@ -113,7 +118,7 @@ static int add_fields(struct http_request *request, struct MHD_Response *respons
 int answer_commit(struct http_request *request)
 {
 	request->committed = true;
-	if (request->ended && !request->bodyless && request->length != request->out.len)
+	if (request->ended && !request->bodyless && request->length != whole_body(request).len)
 		request->short_answer = true;
 	struct MHD_Response *response = create(request);
 	if (!response)

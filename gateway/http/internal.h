@@ -67,6 +67,7 @@ struct http_request {
 	struct buf answer;           /* the answer's fields: name NUL value NUL … */
 	size_t answer_count;
 	struct buf out;              /* body bytes not yet taken by libmicrohttpd */
+	struct slice lent;           /* the whole body, instead */
 
 	bool begun;                  /* the guard has seen it */
 	bool queued;                 /* in the ready list */

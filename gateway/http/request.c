@@ -154,6 +154,18 @@ int http_request_respond(struct http_request *request, unsigned status, const st
 	return r;
 }
 
+int http_request_respond_lent(struct http_request *request, unsigned status, const struct http_fields *fields, struct slice body)
+{
+	/* With a body of its own the request may be answered in the middle of that, from `out`. */
+	if (request->head.body != HTTP_BODY_NONE)
+		return http_request_respond(request, status, fields, body);
+	int r = start_answer(request, status, fields, body.len);
+	request->ended |= r == 0;
+	if (r == 0 && !request->bodyless)
+		request->lent = body;
+	return r;
+}
+
 int http_request_respond_buf(struct http_request *request, unsigned status, const struct http_fields *fields, struct buf *body)
 {
 	int r = start_answer(request, status, fields, body->len);

@@ -120,6 +120,10 @@ MUST_CHECK int http_request_respond(struct http_request *request, unsigned statu
 /* The same, taking the memory of *body, which is empty afterwards: for large answers. */
 MUST_CHECK int http_request_respond_buf(struct http_request *request, unsigned status, const struct http_fields *fields, struct buf *body);
 
+/* The same without a copy: the body stays valid until on_finished. */
+MUST_CHECK int http_request_respond_lent(struct http_request *request, unsigned status, const struct http_fields *fields,
+					 struct slice body);
+
 /* Answers with a problem; request_id is filled in. `extra_fields` (may be NULL): further fields such as Retry-After. */
 MUST_CHECK int http_request_respond_problem(struct http_request *request, const struct http_problem *problem,
 					    const struct http_fields *extra_fields);

@@ -1,29 +1,12 @@
 #include "gateway/proxy/relay.h"
 
+#include "gateway/proxy/internal.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define HEAD_MAX (256 * 1024)
-
-/* One request on its way. It lives until the request has finished; the exchange is always over by then. */
-struct carry {
-	struct carry *next; /* in the free list */
-	struct relay *relay;
-	struct http_request *request;
-	struct exchange *exchange; /* NULL when it has ended */
-	struct relay_summary summary;
-	bool passes_body;
-	bool head_passed;
-};
-
-struct relay {
-	struct relay_options options;
-	struct carry *free;
-	size_t active;
-	struct buf head;           /* reused for every request */
-	struct http_fields fields; /* reused for every response */
-};
 
 void relay_defaults(struct relay_options *options)
 {
@@ -111,7 +94,7 @@ static void cancel(struct carry *carry)
 	exchange_cancel(exchange);
 }
 
-static void refuse_head(struct carry *carry)
+void relay_refuse_head(struct carry *carry)
 {
 	struct http_problem problem = {
 		.status = 502,
@@ -130,13 +113,16 @@ static void on_head(void *ctx, const struct response_head *head)
 	if (forward_is_event_stream(head))
 		exchange_set_idle(carry->exchange, carry->relay->options.event_stream_idle_ms);
 	int r = forward_response(head, fields);
-	if (r == 0)
+	if (r == 0) {
+		cached_head(carry, head->status, fields, head->length != RESPONSE_LENGTH_UNKNOWN);
 		r = http_request_respond_stream(carry->request, head->status, fields, head->length);
+	}
 	carry->head_passed = r == 0;
 	if (r == HTTP_REQUEST_E_HEAD)
-		refuse_head(carry);
+		relay_refuse_head(carry);
 	else if (r < 0)
 		http_request_abort(carry->request);
+	cached_begun(carry);
 }
 
 static size_t on_room(void *ctx)
@@ -151,6 +137,7 @@ static void on_response_body(void *ctx, struct slice bytes)
 	/* Never more than on_room has promised. */
 	if (http_request_write(carry->request, bytes) < bytes.len)
 		http_request_abort(carry->request);
+	cached_body(carry, bytes);
 }
 
 static void on_upstream_writable(void *ctx)
@@ -164,14 +151,16 @@ static void on_response_end(void *ctx)
 	struct carry *carry = ctx;
 	note_timing(carry);
 	http_request_end(carry->request);
+	cached_end(carry);
 }
 
 static void on_response_failed(void *ctx, const struct exchange_failure *failure)
 {
 	struct carry *carry = ctx;
 	note_timing(carry);
+	cached_quit(carry);
 	if (failure->error == EXCHANGE_HEAD && !carry->head_passed) {
-		refuse_head(carry);
+		relay_refuse_head(carry);
 		return;
 	}
 	carry->summary.failed = true;
@@ -224,12 +213,13 @@ static void on_client_writable(void *ctx)
 static size_t on_client_pull(void *ctx, char *into, size_t room)
 {
 	struct carry *carry = ctx;
-	return carry->exchange ? exchange_pull(carry->exchange, into, room) : 0;
+	return carry->exchange && !cached_keeps(carry) ? exchange_pull(carry->exchange, into, room) : 0;
 }
 
 static void on_client_gone(void *ctx)
 {
 	cancel(ctx);
+	cached_quit(ctx);
 }
 
 static void on_finished(void *ctx, const struct http_summary *summary)
@@ -237,6 +227,7 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 	struct carry *carry = ctx;
 	struct relay *relay = carry->relay;
 	cancel(carry);
+	cached_finished(carry);
 	carry->summary.http = *summary;
 	if (relay->options.on_finished)
 		relay->options.on_finished(relay->options.ctx, http_request_head(carry->request), &carry->summary);
@@ -305,16 +296,10 @@ static int take_body(struct carry *carry)
 									  : http_request_read(carry->request, max_body);
 }
 
-void relay_handle(struct relay *relay, struct http_request *request)
+void relay_pass_on(struct carry *carry)
 {
-	struct carry *carry = new_carry(relay, request);
-	if (!carry) {
-		http_request_abort(request);
-		return;
-	}
-	relay->active++;
-	carry->passes_body = forward_passes_body(http_request_head(request));
-	http_request_attach(request, &sink, carry);
+	struct relay *relay = carry->relay;
+	struct http_request *request = carry->request;
 	buf_consume(&relay->head, relay->head.len);
 	int r = forward_request(http_request_head(request), &relay->options.forward, &relay->head);
 	if (r == FORWARD_E_LOOP) {
@@ -336,6 +321,20 @@ void relay_handle(struct relay *relay, struct http_request *request)
 		answer_internal(carry);
 }
 
+void relay_handle(struct relay *relay, struct http_request *request)
+{
+	struct carry *carry = new_carry(relay, request);
+	if (!carry) {
+		http_request_abort(request);
+		return;
+	}
+	relay->active++;
+	carry->passes_body = forward_passes_body(http_request_head(request));
+	http_request_attach(request, &sink, carry);
+	if (!cached_answer(carry))
+		relay_pass_on(carry);
+}
+
 /* --- life ------------------------------------------------------------------------------------------------------------------------- */
 
 struct relay *relay_new(const struct relay_options *options)
@@ -345,7 +344,10 @@ struct relay *relay_new(const struct relay_options *options)
 		return NULL;
 	relay->options = *options;
 	buf_init(&relay->head, HEAD_MAX);
-	return relay;
+	if (cached_init(relay) == 0)
+		return relay;
+	relay_free(relay);
+	return NULL;
 }
 
 void relay_set_limits(struct relay *relay, uint64_t max_body, unsigned silence_ms)
@@ -366,6 +368,7 @@ void relay_free(struct relay *relay)
 		relay->free = carry->next;
 		free(carry);
 	}
+	cached_deinit(relay);
 	buf_deinit(&relay->head);
 	free(relay);
 }

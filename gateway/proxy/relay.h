@@ -11,10 +11,19 @@
  */
 #pragma once
 
+#include "gateway/cache/cache.h"
 #include "gateway/datasette/exchange.h"
 #include "gateway/proxy/forward.h"
 
 struct relay;
+
+enum relay_cache {
+	RELAY_CACHE_OFF,
+	RELAY_CACHE_HIT,
+	RELAY_CACHE_COLLAPSED, /* answered with what another one had asked for a moment before */
+	RELAY_CACHE_MISS,
+	RELAY_CACHE_BYPASS,
+};
 
 /* How a proxied request went, for access log and metrics; `head` is valid during the call. */
 struct relay_summary {
@@ -23,11 +32,14 @@ struct relay_summary {
 	bool failed;                  /* Datasette failed: `error` says how */
 	enum exchange_error error;
 	bool head_refused;            /* Datasette answered with a head beyond what the server sends */
+	enum relay_cache cache;
 	unsigned upstream_status;     /* 0 when Datasette did not answer */
 };
 
 struct relay_options {
 	struct exchange_pool *exchanges; /* borrowed */
+	struct cache *cache;             /* of all relays; borrowed; NULL = none */
+	uv_loop_t *loop;                 /* only needed with a cache */
 	struct forward_options forward;
 	uint64_t max_body;               /* MAX_BODY_BYTES */
 	unsigned first_byte_ms, idle_ms, event_stream_idle_ms; /* 60 s, 60 s, 15 min */

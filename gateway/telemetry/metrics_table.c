@@ -8,6 +8,7 @@ static const char *const abort_sides[] = {"client", "upstream", "gateway"};
 static const char *const rejections[] = {"framing", "target",       "ambiguous_path", "host",       "field",  "method", "version",
 					 "expect",  "header_limit", "target_limit",   "body_limit", "parser", "other"};
 static const char *const crowds[] = {"idle", "total", "address"};
+static const char *const cache_results[] = {"hit", "collapsed", "miss", "bypass"};
 static const char *const code_classes[] = {"1xx", "2xx", "3xx", "4xx", "5xx"};
 static const char *const upstream_errors[] = {"connect", "timeout", "closed", "truncated", "protocol", "internal", "other"};
 static const char *const outcomes[] = {"exited", "signaled", "timed_out", "canceled", "unknown", "not_started"};
@@ -82,6 +83,9 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_CONNECTIONS] = GAUGE("connections", "Open client connections."),
 	[METRIC_CONNECTIONS_CROWDED] =
 		COUNTER("connections_crowded", "Client connections closed because there were too many.", {"reason", VALUES(crowds)}),
+	[METRIC_CACHE_REQUESTS] = COUNTER("cache_requests", "Requests to Datasette by what the response cache could do for them.",
+					  {"result", VALUES(cache_results)}),
+	[METRIC_CACHE_BYTES] = GAUGE("cache_bytes", "Memory of the answers in the response cache."),
 	[METRIC_UPSTREAM_REQUESTS] = COUNTER("upstream_requests", "Answers of Datasette.", {"code_class", VALUES(code_classes)}),
 	[METRIC_UPSTREAM_ERRORS] =
 		COUNTER("upstream_errors", "Requests that Datasette did not answer properly.", {"kind", VALUES(upstream_errors)}),

@@ -1,7 +1,8 @@
 """Proxied requests: the gateway, nginx and HAProxy before the same upstream, one after another in every round.
 
 Every proxy writes an access log to a file and keeps its counters: the gateway its metrics, nginx those of stub_status, HAProxy those of
-its statistics. nginx collects lines as the gateway does; HAProxy has no such setting.
+its statistics. nginx collects lines as the gateway does; HAProxy has no such setting. Varnish keeps its log in shared memory and nobody
+writes it out.
 """
 import dataclasses
 import http.client
@@ -27,6 +28,7 @@ class Case:
     proxies: tuple = ALL
     keep: bool = True
     upload: bool = False
+    anonymous: bool = False
 
 
 CASES = (
@@ -40,6 +42,7 @@ CASES = (
     Case("64 KB, 64 connections", "/64k", 64),
     Case("5 MiB, 4 connections", "/5m", 4),
     Case("1 MiB up, 2 KB down, 4 connections", "/2k", 4, upload=True),
+    Case("2 KB from a cache, 64 connections", "/2k", 64, ("gateway-cache", "nginx-cache", "varnish"), anonymous=True),
     Case("2 KB, 16 connections, each request on a new one", "/2k", 16, keep=False),
 )
 
@@ -72,6 +75,10 @@ def start_proxies(bench, programs, port, wanted):
                                                binary=bench.beside, **common),
         "nginx": lambda name: servers.nginx(programs, name, port, cpu, f"{folder / name}.access combined buffer=64k flush=1s"),
         "haproxy": lambda name: servers.haproxy(programs, name, port, cpu, logs=True),
+        "gateway-cache": lambda name: servers.gateway(programs, name, bench.base, port, access_log=folder / f"{name}.access",
+                                                      cache_bytes="64MiB", **common),
+        "nginx-cache": lambda name: servers.nginx(programs, name, port, cpu, f"{folder / name}.access combined buffer=64k flush=1s", cache=True),
+        "varnish": lambda name: servers.varnish(programs, name, port, cpu),
         "gateway-unlogged": lambda name: servers.gateway(programs, name, bench.base, port, **common),
         "nginx-unlogged": lambda name: servers.nginx(programs, name, port, cpu),
         "haproxy-unlogged": lambda name: servers.haproxy(programs, name, port, cpu)}
@@ -107,7 +114,10 @@ def one_round(bench, proxies, cases, rounds, index):
 
 
 def one_run(bench, proxy, case):
-    options = {"cpu": bench.load_cpu, "headers": BROWSER if case.keep else {**BROWSER, "Connection": "close"}}
+    headers = BROWSER if case.keep else {**BROWSER, "Connection": "close"}
+    if case.anonymous:
+        headers = {name: value for name, value in headers.items() if name != "Cookie"}
+    options = {"cpu": bench.load_cpu, "headers": headers}
     if case.upload:
         options["script"] = bench.folder / "upload.lua"
         options["script"].write_text(UPLOAD_SCRIPT.format(UPLOAD, servers.TOP / "tests/bench/wrk.lua"), encoding="utf-8")

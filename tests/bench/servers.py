@@ -3,6 +3,7 @@ import http.client
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ daemon off; pid {folder}/nginx-{port}.pid; error_log {folder}/nginx-{port}.error
 user root; worker_processes 1; worker_rlimit_nofile 16384;
 events {{ worker_connections 8192; }}
 http {{
-  access_log {access_log};
+  access_log {access_log}; {cache_zone}
   client_body_temp_path {folder}/nginx-body; proxy_temp_path {folder}/nginx-proxy;
   fastcgi_temp_path {folder}/nginx-unused; uwsgi_temp_path {folder}/nginx-unused; scgi_temp_path {folder}/nginx-unused;
   keepalive_requests 1000000000;
@@ -37,7 +38,7 @@ http {{
     location / {{
       proxy_pass http://datasette; proxy_http_version 1.1; proxy_buffers 20 8k; proxy_busy_buffers_size 64k;
       proxy_max_temp_file_size 0; proxy_request_buffering off; client_max_body_size 0;
-      proxy_set_header Connection "";
+      proxy_set_header Connection ""; {cache}
       proxy_set_header Host $http_host;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
       proxy_set_header X-Forwarded-Host $http_host;
@@ -112,11 +113,23 @@ def emulator(programs, *flags):
     return started(programs, "sprites", argv, port, lambda: status(port, "/_emulator/state") == 200)
 
 
-def nginx(programs, name, upstream_port, cpu, access_log="off"):
+def nginx(programs, name, upstream_port, cpu, access_log="off", cache=False):
     port, folder = free_port(), programs.folder
     config = folder / f"{name}.conf"
-    config.write_text(NGINX.format(port=port, upstream=upstream_port, folder=folder, access_log=access_log), encoding="utf-8")
+    config.write_text(NGINX.format(port=port, upstream=upstream_port, folder=folder, access_log=access_log,
+                                   cache_zone=f"proxy_cache_path {folder}/{name} keys_zone=one:10m;" if cache else "",
+                                   cache="proxy_cache one;" if cache else ""), encoding="utf-8")
     return started(programs, name, ["nginx", "-p", folder, "-c", config, "-e", folder / f"{name}.error"], port, cpu=cpu)
+
+
+def varnish(programs, name, upstream_port, cpu):
+    """With its own defaults but for the address: requests without a cookie are answered from memory."""
+    if not shutil.which("varnishd"):
+        raise NotMeasured("varnish is not installed; ./tests/run bench installs it")
+    port = free_port()
+    argv = ["varnishd", "-F", "-a", f"127.0.0.1:{port}", "-b", f"127.0.0.1:{upstream_port}", "-n", programs.folder / name, "-s", "malloc,64m",
+            "-j", "none"]
+    return started(programs, name, argv, port, cpu=cpu)
 
 
 def haproxy(programs, name, upstream_port, cpu, logs=False):

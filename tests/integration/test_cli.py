@@ -41,7 +41,7 @@ WRONG = {
     "REDIS_TIMEOUT_MS": [("0", "1 to")],
     "WORKERS": [("65", "64")],
     "PEPPER": [("short", "32")],
-    "CACHE_BYTES": [("1", "0")],
+    "CACHE_BYTES": [("17GiB", "17179869184"), ("off", "bytes")],
     "POOL_WARM": [("1001", "1000"), ("some", "auto")],
     "INSTANCE": [("x" * 64, "63")],
     "LISTEN": [("a\x01b", "control")],

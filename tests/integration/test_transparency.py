@@ -30,6 +30,21 @@ def test_answers(twins, name):
     assert not found, "\n".join(found)
 
 
+def test_answers_with_the_cache(twins):
+    """Twice each, so that the second one may come from the cache: nothing differs but Age and Cache-Status. A part of the table, for time."""
+    cached, hits = twins.another(cache_bytes="16MiB").port, 0
+    asked = [(name, data) for name, data in ROWS.items() if method_of(data) in ("GET", "HEAD") and b"/-/wire/" not in data]
+    for name, data in asked[::6]:
+        direct = twins.ask(twins.direct, data, method_of(data))
+        for _ in range(2):
+            through = twins.ask(cached, data, method_of(data))
+            hits += any(value.startswith("spritegate; hit") for value in through.all("Cache-Status"))
+            through.head.fields = through.fields = [field for field in through.fields if field[0] not in ("Age", "Cache-Status")]
+            found = differences(direct, through, method_of(data))
+            assert not found, name + "\n" + "\n".join(found)
+    assert hits >= 3
+
+
 def test_the_table_is_worth_something(twins):
     """It has many real pages, of many kinds."""
     assert len(ROWS) >= 350

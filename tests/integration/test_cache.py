@@ -1,0 +1,265 @@
+"""The response cache: what it may keep and for whom, and that nobody gets what is another's or out of date."""
+import concurrent.futures
+import itertools
+import threading
+
+import pytest
+
+from rig import until
+from wire import Wire
+
+VARY = "Vary: Cookie, Authorization"
+
+
+class Origin:
+    """An upstream whose answers are numbered, so that one shows which request it was made for."""
+
+    def __init__(self, upstream):
+        self.upstream, self.numbers = upstream, itertools.count(1)
+        upstream.routes[None] = self.plain
+
+    def plain(self, exchange):
+        exchange.reply("200 OK", "Cache-Control: max-age=300", VARY, "Content-Type: text/plain", body=b"%d" % next(self.numbers))
+
+    def on(self, path, *fields, status="200 OK"):
+        self.upstream.routes[path] = lambda exchange: exchange.reply(status, *fields, body=b"%d" % next(self.numbers))
+
+
+@pytest.fixture(scope="module")
+def origin(shared_rig):
+    return Origin(shared_rig.upstream())
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_rig, origin):
+    """Two workers share what one of them has stored."""
+    return shared_rig.gateway(datasette_url=origin.upstream.url, workers=2, cache_bytes="4MiB", token=False)
+
+
+def ask(gateway, path, *fields, method="GET", host="gateway.test", body=b""):
+    with Wire(gateway.port) as wire:
+        wire.ask(method, path, *fields, host=host, body=body)
+        answer = wire.answer(to=method)
+        assert len(answer.all("Cache-Status")) == 1, answer.fields
+        return answer
+
+
+def is_hit(answer):
+    return answer["Cache-Status"].startswith("spritegate; hit")
+
+
+def test_an_answer_is_kept_and_given_again(gateway, origin):
+    first = ask(gateway, "/db/kept")
+    assert first["Cache-Status"] == "spritegate; fwd=uri-miss; stored" and first["Age"] is None
+    for _ in range(8):      # by either worker
+        again = ask(gateway, "/db/kept")
+        assert is_hit(again) and again.body == first.body
+        assert 0 <= int(again["Age"]) < 300
+        kept = [field for field in again.fields if field[0] not in ("Age", "Cache-Status", "X-Request-Id")]
+        assert kept == [field for field in first.fields if field[0] not in ("Cache-Status", "X-Request-Id")]
+        assert again["X-Request-Id"] != first["X-Request-Id"]
+    assert len(origin.upstream.asked("/db/kept")) == 1
+    head = ask(gateway, "/db/kept", method="HEAD")
+    assert is_hit(head) and head["Content-Length"] == str(len(first.body)) and not head.body
+
+
+@pytest.mark.parametrize("field", ["Cookie: a=b", "Cookie: ", "Authorization: Basic eDp5", "Authorization: Bearer x", "Range: bytes=0-1",
+                                   "If-None-Match: \"x\"", "If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT", "Cache-Control: no-cache",
+                                   "Cache-Control: max-age=0", "Pragma: no-cache", "X-Datasette-Authorization: Bearer x"])
+def test_requests_that_go_past_it(gateway, origin, field):
+    path = f"/db/past-{abs(hash(field))}"
+    stored = ask(gateway, path)
+    other = ask(gateway, path, field)
+    assert other.body != stored.body and "fwd=" in other["Cache-Status"] and "stored" not in other["Cache-Status"]
+    assert ask(gateway, path).body == stored.body, "and what is stored stays"
+    fresh = path + "-first"
+    one = ask(gateway, fresh, field)
+    assert ask(gateway, fresh).body != one.body, "what such a request got is not kept"
+
+
+NEVER = {
+    "no lifetime": [VARY], "private": ["Cache-Control: private, max-age=60"], "no-store": ["Cache-Control: no-store, max-age=60"],
+    "no-cache": ["Cache-Control: no-cache"], "no-cache of a field": ['Cache-Control: max-age=60, no-cache="x"'],
+    "max-age 0": ["Cache-Control: max-age=0"], "not a number": ["Cache-Control: max-age=6O"], "quoted open": ['Cache-Control: max-age="60'],
+    "two lifetimes": ["Cache-Control: max-age=60", "Cache-Control: max-age=61"], "a cookie": ["Cache-Control: max-age=60", "Set-Cookie: a=b"],
+    "varies by everything": ["Cache-Control: max-age=60", "Vary: *"], "varies by Accept": ["Cache-Control: max-age=60", "Vary: Cookie, Accept"],
+    "s-maxage 0": ["Cache-Control: max-age=60, s-maxage=0"], "as old as it may be": ["Cache-Control: max-age=60", "Age: 60"],
+    "a part": ["Cache-Control: max-age=60", "Content-Range: bytes 0-0/1"],
+}
+
+
+@pytest.mark.parametrize("why", NEVER)
+def test_answers_that_are_not_kept(gateway, origin, why):
+    path = "/db/never-" + why.replace(" ", "-").replace("*", "")
+    origin.on(path, *NEVER[why])
+    first = ask(gateway, path)
+    assert first["Cache-Status"] == "spritegate; fwd=uri-miss"
+    assert ask(gateway, path).body != first.body
+
+
+@pytest.mark.parametrize("status,kept", [("301 Moved Permanently", True), ("404 Not Found", True), ("410 Gone", True), ("302 Found", False),
+                                         ("500 Internal Server Error", False), ("403 Forbidden", False), ("206 Partial Content", False)])
+def test_statuses(gateway, origin, status, kept):
+    path = "/db/status-" + status[:3]
+    origin.on(path, "Cache-Control: max-age=60", status=status)
+    first = ask(gateway, path)
+    again = ask(gateway, path)
+    assert first.status == again.status == int(status[:3])
+    assert is_hit(again) is kept and (again.body == first.body) is kept
+
+
+def test_what_tells_requests_apart(gateway, origin):
+    variants = [ask(gateway, "/db/apart"), ask(gateway, "/db/apart?"), ask(gateway, "/db/apart?a=1"), ask(gateway, "/db/Apart"),
+                ask(gateway, "/db/apart", host="other.test"), ask(gateway, "/db/apart", host="gateway.test:81"),
+                ask(gateway, "/db/apart", "Accept-Encoding: gzip"), ask(gateway, "/db/apart", "Accept-Encoding: identity")]
+    assert len({one.body for one in variants}) == len(variants)
+
+
+def test_two_users_never_see_each_other(gateway, origin):
+    """An old Datasette says max-age to logged-in users, too, and nothing of Vary."""
+    origin.upstream.routes["/db/mine"] = lambda exchange: exchange.reply(
+        "200 OK", "Cache-Control: max-age=60", body=(exchange["Cookie"] or exchange["Authorization"] or "nobody").encode())
+    who = [(("Cookie: user=1",), b"user=1"), (("Cookie: user=2",), b"user=2"), (("Authorization: Bearer 3",), b"Bearer 3"), ((), b"nobody")]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda i: ask(gateway, "/db/mine", *who[i % 4][0]).body, range(200)))
+    assert answers == [who[i % 4][1] for i in range(200)]
+
+
+def test_a_lifetime_that_the_client_chose_is_capped(gateway, origin):
+    for query in ("_ttl=31536000", "%5Fttl=31536000"):
+        ask(gateway, "/db/ttl?" + query)
+        ttl = ask(gateway, "/db/ttl?" + query)["Cache-Status"]
+        assert ttl.startswith("spritegate; hit; ttl=") and int(ttl.rpartition("=")[2]) <= 60
+
+
+def test_what_is_over_is_asked_for_again(gateway, origin):
+    origin.on("/db/short", "Cache-Control: max-age=1")
+    first = ask(gateway, "/db/short").body
+    until(lambda: ask(gateway, "/db/short").body != first, "it is over")
+
+
+@pytest.mark.parametrize("method,status,drops", [("POST", "200 OK", True), ("PUT", "201 Created", True), ("DELETE", "302 Found", True),
+                                                 ("POST", "403 Forbidden", False), ("OPTIONS", "200 OK", False)])
+def test_a_change_drops_what_it_may_have_changed(gateway, origin, method, status, drops):
+    name = f"w{method}{status[:3]}"
+    origin.upstream.routes[f"/{name}/t/-/insert"] = lambda exchange: exchange.reply(status, body=b"done")
+    page, other = ask(gateway, f"/{name}/t"), ask(gateway, f"/{name}x/t")
+    assert ask(gateway, f"/{name}/t/-/insert", method=method, body=b"{}").status == int(status[:3])
+    assert (ask(gateway, f"/{name}/t").body != page.body) is drops
+    assert ask(gateway, f"/{name}x/t").body == other.body, "another database is not affected"
+
+
+def test_an_answer_from_before_a_change_is_not_kept(gateway, origin):
+    asked, go_on = threading.Event(), threading.Event()
+
+    @origin.upstream.on("/late/t")
+    def late(exchange):
+        asked.set()
+        assert go_on.wait(60)
+        origin.plain(exchange)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        old = pool.submit(ask, gateway, "/late/t")
+        assert asked.wait(60)
+        ask(gateway, "/late/t/-/insert", method="POST", body=b"{}")
+        go_on.set()
+        assert ask(gateway, "/late/t").body != old.result(60).body
+
+
+@pytest.fixture
+def alone(rig):
+    """One worker, whose requests for one thing wait for the first of them: (gateway, origin, held) with held(path, *fields)."""
+    origin = Origin(rig.upstream())
+    go_on = threading.Event()
+    rig.parts.callback(go_on.set)
+
+    def hold(path, *fields):
+        @origin.upstream.on(path)
+        def held(exchange):
+            assert go_on.wait(60)
+            exchange.reply("200 OK", *fields, body=b"%d" % next(origin.numbers))
+    return rig.gateway(datasette_url=origin.upstream.url, workers=1, cache_bytes="4MiB", token=False), origin, hold, go_on
+
+
+def begin(gateway, path, count):
+    wires = [Wire(gateway.port).ask("GET", path) for _ in range(count)]
+    until(lambda: gateway.metrics().get("spritegate_http_requests_in_flight") >= count, "all are under way")
+    return wires
+
+
+def test_requests_for_one_thing_are_one(alone):
+    gateway, origin, hold, go_on = alone
+    hold("/db/t", "Cache-Control: max-age=60")
+    wires = begin(gateway, "/db/t", 20)
+    go_on.set()
+    answers = [wire.answer() for wire in wires]
+    # On a slow machine some may have waited for too long and asked by themselves.
+    asked = len(origin.upstream.asked("/db/t"))
+    assert asked < 20 and len({answer.body for answer in answers}) == asked
+    assert sum(answer["Cache-Status"].endswith("collapsed") for answer in answers) == 20 - asked
+    metrics = gateway.metrics()
+    assert metrics.get("spritegate_cache_requests_total", result="collapsed") == 20 - asked
+    assert 0 < metrics.get("spritegate_cache_bytes") <= 4 << 20
+    for wire in wires:
+        wire.close()
+
+
+def test_nobody_inherits_an_answer_that_is_not_kept(alone):
+    gateway, origin, hold, go_on = alone
+    hold("/db/t", "Cache-Control: private")
+    wires = begin(gateway, "/db/t", 10)
+    go_on.set()
+    assert len({wire.answer().body for wire in wires}) == 10 == len(origin.upstream.asked("/db/t"))
+
+
+def test_when_the_first_one_leaves_another_one_asks(alone):
+    gateway, origin, hold, go_on = alone
+    hold("/db/t", "Cache-Control: max-age=60")
+    wires = begin(gateway, "/db/t", 5)
+    leader = next(wire for wire in wires if wire is wires[0])
+    leader.reset()
+    go_on.set()
+    assert all(wire.answer().status == 200 for wire in wires[1:])
+
+
+def test_an_answer_that_is_cut_is_not_kept(alone):
+    gateway, origin, _, _ = alone
+    cut = threading.Event()
+
+    @origin.upstream.on("/db/t")
+    def once(exchange):
+        if cut.is_set():
+            origin.plain(exchange)
+            return
+        cut.set()
+        exchange.reply("200 OK", "Cache-Control: max-age=60", "Content-Length: 10", length=False)
+        exchange.send(b"half")
+        exchange.hang_up()
+    with Wire(gateway.port) as wire:
+        wire.ask("GET", "/db/t")
+        assert wire.body_until_cut(wire.head()) == b"half"
+    assert ask(gateway, "/db/t").body.isdigit()
+
+
+def test_large_answers_go_through(alone):
+    gateway, origin, _, _ = alone
+    size = 3 << 20
+    origin.upstream.routes["/db/t"] = lambda exchange: exchange.reply("200 OK", "Cache-Control: max-age=60", body=b"x" * size)
+    for _ in range(2):
+        answer = ask(gateway, "/db/t")
+        assert len(answer.body) == size and not is_hit(answer)
+    origin.upstream.routes["/db/u"] = lambda exchange: exchange.reply("200 OK", "Cache-Control: max-age=60", body=b"y" * (900 << 10))
+    assert ask(gateway, "/db/u").body == ask(gateway, "/db/u").body == b"y" * (900 << 10)
+    assert len(origin.upstream.asked("/db/u")) == 1
+
+
+def test_it_is_off_unless_asked_for(rig):
+    origin = Origin(rig.upstream())
+    gateway = rig.gateway(datasette_url=origin.upstream.url, token=False)
+    bodies = set()
+    for _ in range(2):
+        with Wire(gateway.port) as wire:
+            wire.ask("GET", "/db/t")
+            answer = wire.answer()
+            assert answer["Cache-Status"] is None and answer["Age"] is None
+            bodies.add(answer.body)
+    assert len(bodies) == 2
