@@ -61,7 +61,7 @@ static const struct setting settings[] = {
 	{"max_connections_per_address", NUMBER, AT(max_connections_per_address), "0", 0, 1000000, 0,
 	 "Connections of one client address (IPv6: of one /64), 0 = no limit. Beyond: 429. Those of `trusted_proxies` are not counted."},
 	{"max_requests", NUMBER, AT(max_requests), "4096", 16, 1000000, 0,
-	 "Requests that may be under way, divided among the workers. Beyond: 503. Each holds at most 128 KiB of its answer and 64 KiB of its body."},
+	 "Requests that may be under way, divided among the workers. Beyond: 503. Each holds at most 256 KiB of its answer and 64 KiB of its body."},
 	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, LIVE, "Largest body of POST /-/agent/exec."},
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
 	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, LIVE,

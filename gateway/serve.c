@@ -186,10 +186,10 @@ static void on_accepted_long_enough(uv_timer_t *timer)
 
 static void begin_drain(struct gateway *gateway)
 {
-	log_info("drain: begun; a second signal ends it at once");
 	gateway->draining = true;
 	for (unsigned i = 0; i < gateway->workers; i++)
 		worker_drain(gateway->slots[i].worker);
+	log_info("drain: begun; a second signal ends it at once");
 	uv_timer_start(&gateway->timer, on_accepted_long_enough, accept_ms(gateway), 0);
 }
 

@@ -22,7 +22,7 @@ struct fetch_source {
 	char *target;
 	char pointer[JSON_POINTER_LEN]; /* in the request */
 	struct buf before;              /* what the shim is to read before it */
-	bool file;		      /* … and it is sent in the shim's pieces */
+	bool file;        /* … and it is sent in the shim's pieces */
 };
 
 /* What Datasette is asked for, one after the other, on its way to the command's files and standard input. */

@@ -5,7 +5,7 @@
  * Lifetime:   relay_new … relay_free; relay_free only when relay_active() is 0 (http_server_stop ends all requests).
  * Runs on:    the loop of its pools.
  * Re-entry:   relay_handle() is called inside on_request and answers at once only with problems; no callback runs inside a call.
- * Bounds:     HTTP_REQUEST_BUFFER + EXCHANGE_BUFFER bytes a request.
+ * Bounds:     2 * HTTP_REQUEST_BUFFER of the answer and EXCHANGE_BUFFER of the body, a request.
  * Invariants: what Datasette cuts is cut for the client; a client that leaves cancels its exchange; our own 502, 503 and 504 say whose
  *             fault it is, and how.
  */

@@ -45,8 +45,8 @@ def test_running_command_finishes(rig, stack, number):
     late.send(request[:-1])
     until(lambda: gateway.metrics().get("spritegate_http_requests_in_flight", route="exec") == 2, "a second request has begun")
     drain(gateway, number)
-    health = gateway.health()
-    assert health.status_code == 503 and health.json()["ok"] is False, health.text
+    until(lambda: gateway.health().status_code == 503, "who asks can know")
+    assert gateway.health().json()["ok"] is False
     assert gateway.admin_http.get("/health/ready").status_code == 503
     until(lambda: emulator.view.alive() == 1, "idle Sprites are destroyed while the command runs")
     late.send(request[-1:])
@@ -67,8 +67,12 @@ def test_pages_go_on_for_a_moment(rig):
     """Whoever routes here needs time to notice; then the port is closed."""
     gateway = rig.gateway(token=False, drain_accept_seconds=6)
     drain(gateway)
-    answer = gateway.get("/-/versions.json")
-    assert answer.status_code == 200 and answer.headers["Connection"].lower() == "close"
+    asked = []
+    def is_last():
+        asked.append(gateway.get("/-/versions.json"))
+        return asked[-1].headers.get("Connection", "").lower() == "close"
+    until(is_last, "answers say that the connection ends")
+    assert all(answer.status_code == 200 for answer in asked)
     assert gateway.wait() == 0
     with pytest.raises(ConnectionRefusedError):
         Wire(gateway.port)

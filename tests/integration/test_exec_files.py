@@ -1,18 +1,17 @@
 """Files that are there before the command runs: from strings, base64 and Datasette, whole or nothing runs."""
 import base64
 import hashlib
-import itertools
 
 import pytest
 
 from answers import problem
-from processes import running
+from processes import new_mark, running
 from rig import leases, until
 from sources import shared, upstream  # noqa: F401
 from streamed import Streamed
 
 MIB = 1024 * 1024
-marks = (f"31340.{i}" for i in itertools.count(1000))
+marks = iter(new_mark, None)
 BYTES = bytes(range(256)) * 16
 
 

@@ -42,9 +42,9 @@ def test_waiting_for_a_child(stack):
 
 
 def test_fractions_of_a_second(stack):
-    ran = stack.run("sleep 30", timeout_seconds=0.2)
+    ran = stack.run("sleep 300", timeout_seconds=1.2)
     assert ran.outcome == "timed_out"
-    assert 200 <= ran.duration_ms <= 20_000 * SLOWER
+    assert 1200 <= ran.duration_ms <= 20_000 * SLOWER
 
 
 def test_not_reached(stack):
@@ -65,7 +65,7 @@ def test_nothing_is_left_of_it(stack):
     from processes import new_mark, running
     from rig import leases, until
     mark = new_mark()
-    assert stack.run(f"trap '' TERM; sleep {mark} & wait", timeout_seconds=0.5).outcome == "timed_out"
+    assert stack.run(f"trap '' TERM; sleep {mark} & wait", timeout_seconds=2).outcome == "timed_out"
     until(lambda: not running(mark), "the process is gone")
     until(lambda: leases(stack.redis) == 0, "its lease is given back")
 

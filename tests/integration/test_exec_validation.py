@@ -162,7 +162,17 @@ def test_options(stack):
         "Access-Control-Request-Headers": "authorization,content-type"})
     assert preflight.status_code == 204
     assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
-    assert "Access-Control-Allow-Credentials" not in preflight.headers
+
+
+def test_no_credentials_of_other_origins(stack):
+    """A command may read Datasette by the caller's cookie, so no page elsewhere may have a browser send it along."""
+    origin = {"Origin": "https://evil.example"}
+    answers = [stack.http.options("/-/agent/exec", headers={**origin, "Access-Control-Request-Method": "POST"}),
+               stack.http.post("/-/agent/exec", headers={**origin, "Cookie": "ds_actor=x", "Content-Type": "application/json"}, data=b"{}"),
+               stack.exec(headers=origin, command="true"), stack.http.get("/-/agent/exec", headers=origin)]
+    for answer in answers:
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+        assert answer.headers.get("Access-Control-Allow-Origin") in ("*", None), answer.headers
 
 
 @pytest.mark.parametrize("path", ["/-/agent/exec/", "/-/agent/exec/x", "/-/agent/exec/quota/x", "/-/agent/exec/../exec/y"])

@@ -81,7 +81,7 @@ def test_limits_change(gateway):
     # Workers take it over each in its own time.
     until(lambda: all(post(gateway, 2000).status_code == 413 for _ in range(20)), "every worker has the new limit", 30)
     until(lambda: gateway.exec(command="sleep 20").json()["outcome"] == "timed_out", "commands have the new time", 30)
-    assert gateway.run("echo 12345").json["stdout_truncated"] is True
+    assert gateway.run("echo 12345", timeout_seconds=60).json["stdout_truncated"] is True
     problem(gateway.exec(command="true", stdin="x" * 2000), 413, "body-too-large")
     changed = "reload: changed: max_body_bytes, exec_max_body_bytes, exec_timeout_seconds, exec_max_output_bytes"
     assert changed in gateway.messages(), gateway.log

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rig import free_port, until
-from wire import Wire, exec_request
+from wire import CutOff, Wire, exec_request
 
 # How long a health page is believed, and, longer than that and than a loaded machine stops a thread, how long a gateway that has to go serves on.
 BELIEVED_S = 0.5
@@ -32,7 +32,7 @@ class Balancer:
             with Wire(port) as wire:
                 wire.ask("GET", "/-/gateway/health")
                 healthy = wire.answer().status == 200
-        except ConnectionRefusedError:
+        except (CutOff, ConnectionError):
             healthy = False
         self.known[port] = now + BELIEVED_S, healthy
         return healthy
