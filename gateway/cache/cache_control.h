@@ -1,5 +1,5 @@
 /*
- * cache_control - what Cache-Control says to a shared cache (RFC 9111 section 5.2, RFC 5861)
+ * cache_control - what Cache-Control says to a shared cache (RFC 9111 section 5.2)
  *
  * Pure. What cannot be read is no permission: `broken`.
  */
@@ -13,8 +13,7 @@ struct cache_control {
 	bool present;  /* there is such a field */
 	bool broken;   /* a line that cannot be read, or two lifetimes that differ */
 	bool forbids;  /* no-store, no-cache or private, with fields named or without */
-	bool strict;   /* must-revalidate, proxy-revalidate or s-maxage: never stale */
-	uint64_t max_age, s_maxage, stale_while_revalidate; /* seconds, CACHE_CONTROL_NONE = not said */
+	uint64_t max_age, s_maxage; /* seconds, CACHE_CONTROL_NONE = not said */
 };
 
 void cache_control_parse(const struct http_fields *fields, struct cache_control *control);
