@@ -156,6 +156,8 @@ static enum MHD_Result begin(struct http_request *request, const char *method, c
 	struct http_server *server = request->server;
 	struct http_guard_limits limits = {.max_head = server->options.max_head};
 	struct http_guard_verdict verdict;
+	if (request->connection->closing)
+		return MHD_NO;
 	request->begun = true;
 	connection_expect_head(request->connection, 0);
 	server->in_flight++;

@@ -28,6 +28,7 @@ struct http_connection {
 	int fd;
 	bool gone;
 	bool used;      /* there was a request on it */
+	bool closing;                 /* hung up: what it had sent before is not carried out */
 	bool counted;                 /* in the census */
 	unsigned char address[16];
 	char peer[INET6_ADDRSTRLEN];

@@ -67,6 +67,7 @@ void connection_expect_head(struct http_connection *connection, uint64_t deadlin
 /* libmicrohttpd sees the end of the connection and cleans up. */
 void connection_hang_up(struct http_connection *connection)
 {
+	connection->closing = true;
 	shutdown(connection->fd, SHUT_RDWR);
 	connection_expect_head(connection, 0);
 }
