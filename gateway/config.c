@@ -89,7 +89,7 @@ static const struct setting settings[] = {
 	 "A named session ends so long after it began."},
 	{"cache_bytes", BYTES, AT(cache_bytes), "0", 0, 16 * GIB, 0,
 	 "Response cache, of all workers together: answers to anonymous GET and HEAD, for as long as Cache-Control lets a shared cache keep "
-	 "them, at most 60 s when the target has a query. 0 = off."},
+	 "them, at most 60 s when the target has a query. Not when such answers depend on the client's address. 0 = off."},
 	{"exec_timeout_seconds", SECONDS, AT(exec_timeout_ms), "30", 1, HOUR_MS, LIVE,
 	 "Wall time of a command that asks for none, at most `exec_max_timeout_seconds`."},
 	{"exec_max_timeout_seconds", SECONDS, AT(exec_max_timeout_ms), "300", 1, HOUR_MS, LIVE, "Longest `timeout_seconds` of a command."},

@@ -38,6 +38,8 @@ MUTANTS = [
            "if (verdict.reason != HTTP_GUARD_OK)", "if (0)", integration("strict_requests")),
     Mutant("answers to cookies are kept for all", "gateway/cache/rules.c",
            "return CACHE_BYPASS_COOKIE;", "continue;", integration("cache")),
+    Mutant("fields of any name are taken to say nothing of who asks", "gateway/cache/rules.c",
+           "unknown = true;", "unknown = false;", integration("cache")),
     Mutant("an answer from before a change is kept", "gateway/cache/cache.c",
            "fill->epoch == epoch_of(fill) &&", "", integration("cache")),
     Mutant("the rate limit is off", "policy/scripts/admit.lua",

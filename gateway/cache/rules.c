@@ -9,6 +9,37 @@ static bool is_get(const struct http_head *head)
 	return slice_equal(head->method, SLICE("GET"));
 }
 
+/* Does it say nothing of who asks? An answer that depends on such a field says so in Vary, and is not kept. */
+static bool is_harmless(struct slice name)
+{
+	static const struct slice names[] = {
+		SLICE("accept"),
+		SLICE("accept-charset"),
+		SLICE("accept-language"),
+		SLICE("accept-encoding"),
+		SLICE("host"),
+		SLICE("via"),
+		SLICE("user-agent"),
+		SLICE("referer"),
+		SLICE("date"),
+		SLICE("dnt"),
+		SLICE("priority"),
+		SLICE("save-data"),
+		SLICE("sec-gpc"),
+		SLICE("sec-purpose"),
+		SLICE("traceparent"),
+		SLICE("tracestate"),
+		SLICE("upgrade-insecure-requests"),
+	};
+	if (slice_has_prefix_nocase(name, SLICE("sec-ch-")) || slice_has_prefix_nocase(name, SLICE("sec-fetch-")))
+		return true;
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (slice_equal_nocase(name, names[i]))
+			return true;
+	/* The others do not reach it, but for what Fly says of the connection. */
+	return http_known_find(name)->flags & (HTTP_HOP | HTTP_IDENTITY | HTTP_DROP_REQUEST);
+}
+
 enum cache_use cache_use_of(const struct http_head *head)
 {
 	static const struct slice conditions[] = {
@@ -25,6 +56,7 @@ enum cache_use cache_use_of(const struct http_head *head)
 	if (head->body != HTTP_BODY_NONE || (!is_get(head) && !slice_equal(head->method, SLICE("HEAD"))))
 		return CACHE_BYPASS_METHOD;
 	enum cache_use use = CACHE_USE;
+	bool unknown = false;
 	for (size_t i = 0; i < head->fields->count; i++) {
 		struct slice name = head->fields->at[i].name;
 		/* What says who asks goes before everything else. */
@@ -32,11 +64,15 @@ enum cache_use cache_use_of(const struct http_head *head)
 			return CACHE_BYPASS_COOKIE;
 		if (slice_equal_nocase(name, SLICE("authorization")) || slice_equal_nocase(name, SLICE("x-datasette-authorization")))
 			return CACHE_BYPASS_AUTHORIZATION;
+		bool condition = false;
 		for (size_t j = 0; j < ARRAY_LEN(conditions); j++)
-			if (slice_equal_nocase(name, conditions[j]))
-				use = CACHE_BYPASS_REQUEST;
+			condition |= slice_equal_nocase(name, conditions[j]);
+		if (condition)
+			use = CACHE_BYPASS_REQUEST;
+		else if (!is_harmless(name))
+			unknown = true;
 	}
-	return use;
+	return unknown ? CACHE_BYPASS_FIELD : use;
 }
 
 const char *cache_use_status(enum cache_use use, bool stored)
@@ -46,6 +82,7 @@ const char *cache_use_status(enum cache_use use, bool stored)
 		[CACHE_BYPASS_METHOD] = "spritegate; fwd=method",
 		[CACHE_BYPASS_COOKIE] = "spritegate; fwd=bypass; detail=cookie",
 		[CACHE_BYPASS_AUTHORIZATION] = "spritegate; fwd=bypass; detail=authorization",
+		[CACHE_BYPASS_FIELD] = "spritegate; fwd=bypass; detail=field",
 		[CACHE_BYPASS_REQUEST] = "spritegate; fwd=request",
 	};
 	return stored ? "spritegate; fwd=uri-miss; stored" : texts[use];

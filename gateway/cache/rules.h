@@ -1,7 +1,8 @@
 /*
  * rules - what a shared cache may keep and for how long, and what it may answer (RFC 9111 sections 3 and 4)
  *
- * Only requests that are anonymous beyond doubt: no Cookie, no Authorization, whatever Vary says (RFC 9111 knows no rule for cookies).
+ * Only requests that are anonymous beyond doubt, whatever Vary says (RFC 9111 knows no rule for cookies): no Cookie, no Authorization and
+ * no field that is not known to say nothing of who asks.
  *
  * Pure.
  */
@@ -19,6 +20,7 @@ enum cache_use {
 	CACHE_BYPASS_METHOD,     /* not GET or HEAD, or with a body */
 	CACHE_BYPASS_COOKIE,
 	CACHE_BYPASS_AUTHORIZATION,
+	CACHE_BYPASS_FIELD,      /* has a field that may say who asks, or change the answer in another way */
 	CACHE_BYPASS_REQUEST,    /* asks for a part, has a condition, or says Cache-Control or Pragma */
 	CACHE_USES,
 };

@@ -65,7 +65,8 @@ def test_an_answer_is_kept_and_given_again(gateway, origin):
 
 @pytest.mark.parametrize("field", ["Cookie: a=b", "Cookie: ", "Authorization: Basic eDp5", "Authorization: Bearer x", "Range: bytes=0-1",
                                    "If-None-Match: \"x\"", "If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT", "Cache-Control: no-cache",
-                                   "Cache-Control: max-age=0", "Pragma: no-cache", "X-Datasette-Authorization: Bearer x"])
+                                   "Cache-Control: max-age=0", "Pragma: no-cache", "X-Datasette-Authorization: Bearer x",
+                                   "Tailscale-User-Login: a@b.test", "Remote-User: a", "X-Api-Key: 1", "Origin: https://a.test"])
 def test_requests_that_go_past_it(gateway, origin, field):
     path = f"/db/past-{abs(hash(field))}"
     stored = ask(gateway, path)
@@ -75,6 +76,17 @@ def test_requests_that_go_past_it(gateway, origin, field):
     fresh = path + "-first"
     one = ask(gateway, fresh, field)
     assert ask(gateway, fresh).body != one.body, "what such a request got is not kept"
+
+
+@pytest.mark.parametrize("field", ["User-Agent: a", "Referer: http://gateway.test/", "Accept: text/html", "Accept-Language: de", "DNT: 1",
+                                   "Sec-Fetch-Mode: navigate", "Sec-CH-UA: \"a\"", "Upgrade-Insecure-Requests: 1", "Priority: u=1",
+                                   "TE: trailers", "X-Forwarded-For: 192.0.2.1", "X-Forwarded-User: a", "Fly-Client-IP: 192.0.2.1",
+                                   "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Via: 1.1 another"])
+def test_what_every_browser_and_proxy_sends_is_no_reason_to(gateway, origin, field):
+    path = "/db/usual-" + field.partition(":")[0]
+    first = ask(gateway, path)
+    again = ask(gateway, path, field)
+    assert is_hit(again) and again.body == first.body
 
 
 NEVER = {
@@ -118,11 +130,13 @@ def test_what_tells_requests_apart(gateway, origin):
 def test_two_users_never_see_each_other(gateway, origin):
     """An old Datasette says max-age to logged-in users, too, and nothing of Vary."""
     origin.upstream.routes["/db/mine"] = lambda exchange: exchange.reply(
-        "200 OK", "Cache-Control: max-age=60", body=(exchange["Cookie"] or exchange["Authorization"] or "nobody").encode())
-    who = [(("Cookie: user=1",), b"user=1"), (("Cookie: user=2",), b"user=2"), (("Authorization: Bearer 3",), b"Bearer 3"), ((), b"nobody")]
+        "200 OK", "Cache-Control: max-age=60",
+        body=(exchange["Cookie"] or exchange["Authorization"] or exchange["Cf-Access-Jwt-Assertion"] or "nobody").encode())
+    who = [(("Cookie: user=1",), b"user=1"), (("Cookie: user=2",), b"user=2"), (("Authorization: Bearer 3",), b"Bearer 3"), ((), b"nobody"),
+           (("Cf-Access-Jwt-Assertion: 4",), b"4"), (("Cf-Access-Jwt-Assertion: 5",), b"5")]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda i: ask(gateway, "/db/mine", *who[i % 4][0]).body, range(200)))
-    assert answers == [who[i % 4][1] for i in range(200)]
+        answers = list(pool.map(lambda i: ask(gateway, "/db/mine", *who[i % len(who)][0]).body, range(204)))
+    assert answers == [who[i % len(who)][1] for i in range(204)]
 
 
 def test_a_lifetime_that_the_client_chose_is_capped(gateway, origin):
