@@ -228,7 +228,7 @@ void cached_finished(struct carry *carry)
 	cached_quit(carry);
 	cache_unref(TAKE(carry->answer));
 	/* What changes things may have done so after the head of its answer, or without one. */
-	if (cache && carry->passes_body && carry->summary.upstream_status < 400)
+	if (cache && carry->passes_body && carry->asked && carry->summary.upstream_status < 400)
 		cache_invalidate(cache, http_request_head(carry->request)->path);
 }
 

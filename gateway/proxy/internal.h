@@ -16,6 +16,7 @@ struct carry {
 	struct relay_summary summary;
 	bool passes_body;
 	bool head_passed;
+	bool asked;     /* something may have been sent to Datasette */
 
 	enum cache_use use;
 	struct flight *leads, *waits;              /* the one it fetches for, or waits for; at most one of them */

@@ -315,6 +315,7 @@ void relay_pass_on(struct carry *carry)
 		return;
 	if (r == 0)
 		r = start_exchange(carry);
+	carry->asked = r == 0;
 	if (r == EXCHANGE_E_BUSY)
 		answer_busy(carry);
 	else if (r != 0)

@@ -163,6 +163,14 @@ def test_a_change_drops_what_it_may_have_changed(gateway, origin, method, status
     assert ask(gateway, f"/{name}x/t").body == other.body, "another database is not affected"
 
 
+def test_a_change_that_never_went_to_datasette_drops_nothing(gateway, origin):
+    page = ask(gateway, "/unsent/t")
+    with Wire(gateway.port) as wire:
+        wire.ask("POST", "/unsent/t/-/insert", f"Content-Length: {1 << 40}", length=False)
+        assert wire.answer().status == 413
+    assert ask(gateway, "/unsent/t").body == page.body
+
+
 def test_an_answer_from_before_a_change_is_not_kept(gateway, origin):
     asked, go_on = threading.Event(), threading.Event()
 
