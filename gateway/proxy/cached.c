@@ -22,7 +22,8 @@ struct flight {
 	struct flight *prev, *next;
 	struct buf key;
 	struct cache_fill *fill; /* NULL once it is not to be kept */
-	struct carry *waiting;
+	uint64_t started_us;
+	struct carry *waiting;   /* longest first */
 };
 
 static struct flight *find_flight(struct relay *relay, struct slice key)
@@ -49,6 +50,7 @@ static void start_flight(struct carry *carry, struct slice key)
 		free(flight);
 		return;
 	}
+	flight->started_us = clock_mono_us();
 	DL_APPEND(relay->flights, flight);
 	carry->leads = flight;
 }
@@ -105,7 +107,9 @@ static void answer_from(struct carry *carry, const struct cache_answer *answer, 
 static void wait_for(struct carry *carry, struct flight *flight)
 {
 	carry->waits = flight;
-	carry->waiting_since_us = clock_mono_us();
+	/* However many it has waited for. */
+	if (!carry->waiting_since_us)
+		carry->waiting_since_us = clock_mono_us();
 	DL_APPEND2(flight->waiting, carry, waiting_prev, waiting_next);
 }
 
@@ -133,11 +137,14 @@ bool cached_answer(struct carry *carry)
 	if (!slice_equal(head->method, SLICE("GET")))
 		return false;
 	struct flight *flight = find_flight(relay, key);
-	if (flight)
-		wait_for(carry, flight);
-	else
+	if (!flight) {
 		start_flight(carry, key);
-	return flight;
+		return false;
+	}
+	carry->alone = clock_mono_us() - flight->started_us >= WAIT_US;
+	if (!carry->alone)
+		wait_for(carry, flight);
+	return !carry->alone;
 }
 
 /* --- landing --------------------------------------------------------------------------------------------------------------- */
@@ -211,7 +218,7 @@ void cached_end(struct carry *carry)
 	if (!carry->leads)
 		return;
 	const struct cache_answer *answer = cache_fill_end(TAKE(carry->leads->fill), clock_mono_us());
-	land(carry, answer, false);
+	land(carry, answer, !answer);
 	cache_unref(answer);
 }
 

@@ -233,6 +233,37 @@ def test_nobody_inherits_an_answer_that_is_not_kept(alone):
     assert len({wire.answer().body for wire in wires}) == 10 == len(origin.upstream.asked("/db/t"))
 
 
+def test_after_an_answer_that_a_change_made_useless_all_ask_by_themselves(alone):
+    gateway, origin, hold, go_on = alone
+    hold("/db/t", "Cache-Control: max-age=60")
+    wires = begin(gateway, "/db/t", 10)
+    ask(gateway, "/db/t/-/insert", method="POST", body=b"{}")
+    go_on.set()
+    assert len({wire.answer().body for wire in wires}) == 10 == len(origin.upstream.asked("/db/t"))
+
+
+def test_nobody_waits_for_one_that_others_gave_up_on(alone):
+    gateway, origin, _, go_on = alone
+    first = threading.Event()
+
+    @origin.upstream.on("/db/t")
+    def slow_once(exchange):
+        if not first.is_set():
+            first.set()
+            assert go_on.wait(60)
+        origin.plain(exchange)
+    asked = origin.upstream.asked
+    with Wire(gateway.port) as slow, Wire(gateway.port) as patient, Wire(gateway.port) as newcomer:
+        slow.ask("GET", "/db/t")
+        until(lambda: asked("/db/t"), "the first one is at Datasette")
+        assert patient.ask("GET", "/db/t").answer()["Cache-Status"] == "spritegate; fwd=uri-miss"
+        newcomer.ask("GET", "/db/t")
+        until(lambda: len(asked("/db/t")) == 3 or gateway.metrics().get("spritegate_http_requests_in_flight") >= 2, "the newcomer is here")
+        go_on.set()
+        assert newcomer.answer()["Cache-Status"] == "spritegate; fwd=uri-miss"
+        assert slow.answer()["Cache-Status"].endswith("stored")
+
+
 def test_when_the_first_one_leaves_another_one_asks(alone):
     gateway, origin, hold, go_on = alone
     hold("/db/t", "Cache-Control: max-age=60")
