@@ -39,6 +39,7 @@ struct cache_fill {
 	size_t count, charged;
 	unsigned status, epoch, epoch_of_all;
 	bool with_length;
+	uint64_t asked_us;
 	struct cache_lifetime lifetime;
 };
 
@@ -192,12 +193,13 @@ static unsigned epoch_of(const struct cache_fill *fill)
 	return atomic_load(epoch_at(fill->cache, cache_scope_of(buf_peek(&fill->path)).database));
 }
 
-struct cache_fill *cache_fill_new(struct cache *cache, struct slice key, struct slice path)
+struct cache_fill *cache_fill_new(struct cache *cache, struct slice key, struct slice path, uint64_t now_us)
 {
 	struct cache_fill *fill = calloc(1, sizeof *fill);
 	if (!fill)
 		return NULL;
 	fill->cache = cache;
+	fill->asked_us = now_us;
 	buf_init(&fill->key, CACHE_ANSWER_MAX);
 	buf_init(&fill->path, CACHE_ANSWER_MAX);
 	buf_init(&fill->head, HEAD_MAX);
@@ -270,7 +272,7 @@ static void put_fields(struct http_field *fields, size_t count, struct slice hea
 	}
 }
 
-static struct entry *new_entry(const struct cache_fill *fill, uint64_t now_us)
+static struct entry *new_entry(const struct cache_fill *fill)
 {
 	size_t table = fill->count * sizeof(struct http_field);
 	size_t len = table + fill->head.len + fill->key.len + fill->body.len;
@@ -294,8 +296,8 @@ static struct entry *new_entry(const struct cache_fill *fill, uint64_t now_us)
 		.body = put_bytes(&to, buf_peek(&fill->body)),
 		.count = fill->count,
 		.fields = fields,
-		.stored_us = now_us,
-		.fresh_us = now_us + fill->lifetime.fresh_ms * 1000,
+		.asked_us = fill->asked_us,
+		.fresh_us = fill->asked_us + fill->lifetime.fresh_ms * 1000,
 		.age_us = fill->lifetime.age_ms * 1000,
 	};
 	return entry;
@@ -304,11 +306,11 @@ static struct entry *new_entry(const struct cache_fill *fill, uint64_t now_us)
 const struct cache_answer *cache_fill_end(struct cache_fill *fill, uint64_t now_us)
 {
 	struct cache *cache = fill->cache;
-	struct entry *entry = new_entry(fill, now_us);
+	struct entry *entry = new_entry(fill);
 	bool kept = false;
 	if (entry) {
 		uv_mutex_lock(&cache->lock);
-		kept = entry->charge <= cache->max_bytes / 4 && fill->epoch == epoch_of(fill) &&
+		kept = now_us < entry->answer.fresh_us && entry->charge <= cache->max_bytes / 4 && fill->epoch == epoch_of(fill) &&
 		       fill->epoch_of_all == atomic_load(&cache->epoch_of_all);
 		if (kept)
 			insert(cache, entry);

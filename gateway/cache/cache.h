@@ -24,7 +24,7 @@ struct cache_answer {
 	struct slice body;
 	size_t count;
 	const struct http_field *fields;
-	uint64_t stored_us, fresh_us, age_us; /* when it came; until when it is fresh; how old it was when it came */
+	uint64_t asked_us, fresh_us, age_us; /* when it was asked for; until when it is fresh; how old it said it was when it came */
 };
 
 struct cache *cache_new(uint64_t max_bytes);
@@ -41,8 +41,8 @@ void cache_invalidate(struct cache *cache, struct slice path);
 /* An answer that is arriving. One that is never ended is freed by cache_fill_free(). */
 struct cache_fill;
 
-/* When the request is sent; key and path are copied. NULL: no memory. */
-struct cache_fill *cache_fill_new(struct cache *cache, struct slice key, struct slice path);
+/* When the request is sent, from which its lifetime counts (RFC 9111 section 4.2.3); key and path are copied. NULL: no memory. */
+struct cache_fill *cache_fill_new(struct cache *cache, struct slice key, struct slice path, uint64_t now_us);
 /* Copies the fields. */
 MUST_CHECK bool cache_fill_head(struct cache_fill *fill, unsigned status, const struct http_fields *fields, bool with_length,
 				const struct cache_lifetime *lifetime);

@@ -13,9 +13,9 @@
 
 static const struct cache_lifetime five_seconds = {.fresh_ms = 5000, .age_ms = 1000};
 
-static struct cache_fill *begin(struct cache *cache, const char *path)
+static struct cache_fill *begin(struct cache *cache, const char *path, uint64_t now)
 {
-	struct cache_fill *fill = cache_fill_new(cache, slice_str(path), slice_str(path));
+	struct cache_fill *fill = cache_fill_new(cache, slice_str(path), slice_str(path), now);
 	struct http_fields fields;
 	http_fields_clear(&fields);
 	assert_int_equal(http_fields_add(&fields, SLICE("Content-Type"), SLICE("text/plain")), 0);
@@ -28,7 +28,7 @@ static struct cache_fill *begin(struct cache *cache, const char *path)
 
 static bool store(struct cache *cache, const char *path, const char *body, uint64_t now)
 {
-	struct cache_fill *fill = begin(cache, path);
+	struct cache_fill *fill = begin(cache, path, now);
 	if (!cache_fill_body(fill, slice_str(body))) {
 		cache_fill_free(fill);
 		return false;
@@ -78,6 +78,19 @@ static void test_nothing_outlives_its_freshness(void **state UNUSED)
 	cache_free(cache);
 }
 
+static void test_a_lifetime_counts_from_when_it_was_asked_for(void **state UNUSED)
+{
+	struct cache *cache = cache_new(1 << 20);
+	const struct cache_answer *answer = cache_fill_end(begin(cache, "/db/t", SECOND), 4 * SECOND);
+	assert_non_null(answer);
+	assert_int_equal(answer->asked_us, SECOND);
+	cache_unref(answer);
+	assert_true(has(cache, "/db/t", 6 * SECOND - 1));
+	assert_false(has(cache, "/db/t", 6 * SECOND));
+	assert_null(cache_fill_end(begin(cache, "/db/t", SECOND), 6 * SECOND));
+	cache_free(cache);
+}
+
 static void test_a_change_drops_its_database(void **state UNUSED)
 {
 	static const struct {
@@ -111,8 +124,8 @@ static void test_what_was_asked_before_a_change_is_not_kept(void **state UNUSED)
 	static const char *const changes[] = {"/db/t/-/insert", "/-/anything", "/~64b/t"};
 	for (size_t i = 0; i < ARRAY_LEN(changes); i++) {
 		struct cache *cache = cache_new(1 << 20);
-		struct cache_fill *fill = begin(cache, "/db/t");
-		struct cache_fill *page = begin(cache, "/");
+		struct cache_fill *fill = begin(cache, "/db/t", SECOND);
+		struct cache_fill *page = begin(cache, "/", SECOND);
 		cache_invalidate(cache, slice_str(changes[i]));
 		assert_null(cache_fill_end(fill, SECOND));
 		assert_null(cache_fill_end(page, SECOND));
@@ -143,7 +156,7 @@ static void test_what_is_arriving_is_bounded(void **state UNUSED)
 {
 	struct cache *cache = cache_new(64 * 1024);
 	static char body[9000];
-	struct cache_fill *first = begin(cache, "/db/1"), *second = begin(cache, "/db/2");
+	struct cache_fill *first = begin(cache, "/db/1", SECOND), *second = begin(cache, "/db/2", SECOND);
 	assert_true(cache_fill_body(first, slice_of(body, sizeof body)));
 	assert_false(cache_fill_body(second, slice_of(body, sizeof body)));
 	cache_fill_free(second);
@@ -156,9 +169,13 @@ static void test_what_is_arriving_is_bounded(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_what_is_stored_is_found),       cmocka_unit_test(test_nothing_outlives_its_freshness),
-		cmocka_unit_test(test_a_change_drops_its_database),   cmocka_unit_test(test_what_was_asked_before_a_change_is_not_kept),
-		cmocka_unit_test(test_the_one_used_longest_ago_goes), cmocka_unit_test(test_what_is_arriving_is_bounded),
+		cmocka_unit_test(test_what_is_stored_is_found),
+		cmocka_unit_test(test_nothing_outlives_its_freshness),
+		cmocka_unit_test(test_a_change_drops_its_database),
+		cmocka_unit_test(test_what_was_asked_before_a_change_is_not_kept),
+		cmocka_unit_test(test_a_lifetime_counts_from_when_it_was_asked_for),
+		cmocka_unit_test(test_the_one_used_longest_ago_goes),
+		cmocka_unit_test(test_what_is_arriving_is_bounded),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

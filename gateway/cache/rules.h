@@ -34,7 +34,7 @@ const char *cache_use_status(enum cache_use use, bool stored);
 MUST_CHECK int cache_key(const struct http_head *head, struct slice scheme, struct buf *key);
 
 struct cache_lifetime {
-	uint64_t fresh_ms; /* from now on, its age on arrival taken off */
+	uint64_t fresh_ms; /* from when it was asked for, its age on arrival taken off */
 	uint64_t age_ms;   /* on arrival */
 };
 

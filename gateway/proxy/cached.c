@@ -43,14 +43,14 @@ static void start_flight(struct carry *carry, struct slice key)
 	if (!flight)
 		return;
 	buf_init(&flight->key, KEY_MAX);
-	flight->fill = cache_fill_new(relay->options.cache, key, http_request_head(carry->request)->path);
+	flight->started_us = clock_mono_us();
+	flight->fill = cache_fill_new(relay->options.cache, key, http_request_head(carry->request)->path, flight->started_us);
 	if (!flight->fill || buf_append(&flight->key, key) < 0) {
 		cache_fill_free(flight->fill);
 		buf_deinit(&flight->key);
 		free(flight);
 		return;
 	}
-	flight->started_us = clock_mono_us();
 	DL_APPEND(relay->flights, flight);
 	carry->leads = flight;
 }
@@ -75,7 +75,7 @@ static void answer_from(struct carry *carry, const struct cache_answer *answer, 
 {
 	struct http_request *request = carry->request;
 	struct http_fields *fields = &carry->relay->fields;
-	uint64_t now = clock_mono_us(), age = (now - answer->stored_us + answer->age_us) / 1000000;
+	uint64_t now = clock_mono_us(), age = (now - answer->asked_us + answer->age_us) / 1000000;
 	uint64_t left = answer->fresh_us > now ? (answer->fresh_us - now) / 1000000 : 0;
 	char age_text[24], status[64];
 	carry->answer = answer;
