@@ -15,6 +15,7 @@
 
 struct entry {
 	struct cache_answer answer; /* first: callers have it, and give it back */
+	struct cache *cache;
 	struct entry *next;         /* in its bucket */
 	struct entry *newer, *older;
 	_Atomic unsigned refs;
@@ -26,7 +27,8 @@ struct entry {
 
 struct cache {
 	uv_mutex_t lock;
-	uint64_t max_bytes, bytes, seed;
+	uint64_t max_bytes, seed;
+	_Atomic uint64_t bytes; /* grows with the lock held only */
 	_Atomic uint64_t arriving;
 	struct entry *newest, *oldest;
 	_Atomic unsigned epochs[EPOCHS], epoch_of_all;
@@ -77,8 +79,10 @@ const struct cache_answer *cache_ref(const struct cache_answer *answer)
 void cache_unref(const struct cache_answer *answer)
 {
 	struct entry *entry = (struct entry *)(uintptr_t)answer;
-	if (entry && atomic_fetch_sub(&entry->refs, 1) == 1)
-		free(entry);
+	if (!entry || atomic_fetch_sub(&entry->refs, 1) != 1)
+		return;
+	atomic_fetch_sub(&entry->cache->bytes, entry->charge);
+	free(entry);
 }
 
 /* --- with the lock held ------------------------------------------------------------------------------------------------- */
@@ -110,22 +114,25 @@ static void drop(struct cache *cache, struct entry **at)
 	struct entry *entry = *at;
 	*at = entry->next;
 	unlink_from_age(cache, entry);
-	cache->bytes -= entry->charge;
 	cache_unref(&entry->answer);
 }
 
-static void insert(struct cache *cache, struct entry *entry)
+/* False: too much is in use by those who had it from here. */
+static bool insert(struct cache *cache, struct entry *entry)
 {
 	struct entry **at = place_of(cache, entry->key, entry->hash);
 	if (*at)
 		drop(cache, at);
-	while (cache->oldest && cache->bytes + entry->charge > cache->max_bytes)
+	while (cache->oldest && atomic_load(&cache->bytes) + entry->charge > cache->max_bytes)
 		drop(cache, place_of(cache, cache->oldest->key, cache->oldest->hash));
+	if (atomic_load(&cache->bytes) + entry->charge > cache->max_bytes)
+		return false;
 	at = &cache->buckets[entry->hash % BUCKETS];
 	entry->next = *at;
 	*at = entry;
 	make_newest(cache, entry);
-	cache->bytes += entry->charge;
+	atomic_fetch_add(&cache->bytes, entry->charge);
+	return true;
 }
 
 /* --- what callers see ---------------------------------------------------------------------------------------------------- */
@@ -170,10 +177,7 @@ void cache_invalidate(struct cache *cache, struct slice path)
 
 uint64_t cache_bytes(struct cache *cache)
 {
-	uv_mutex_lock(&cache->lock);
-	uint64_t bytes = cache->bytes;
-	uv_mutex_unlock(&cache->lock);
-	return bytes;
+	return atomic_load(&cache->bytes);
 }
 
 void cache_free(struct cache *cache)
@@ -279,7 +283,7 @@ static struct entry *new_entry(const struct cache_fill *fill)
 	struct entry *entry = malloc(sizeof *entry + len);
 	if (!entry)
 		return NULL;
-	*entry = (struct entry){.charge = FIXED_BYTES + len, .hash = hash_of(fill->cache, buf_peek(&fill->key))};
+	*entry = (struct entry){.cache = fill->cache, .charge = FIXED_BYTES + len, .hash = hash_of(fill->cache, buf_peek(&fill->key))};
 	atomic_init(&entry->refs, 2);
 	struct http_field *fields = (struct http_field *)(void *)entry->bytes;
 	char *to = entry->bytes + table;
@@ -312,8 +316,7 @@ const struct cache_answer *cache_fill_end(struct cache_fill *fill, uint64_t now_
 		uv_mutex_lock(&cache->lock);
 		kept = now_us < entry->answer.fresh_us && entry->charge <= cache->max_bytes / 4 && fill->epoch == epoch_of(fill) &&
 		       fill->epoch_of_all == atomic_load(&cache->epoch_of_all);
-		if (kept)
-			insert(cache, entry);
+		kept = kept && insert(cache, entry);
 		uv_mutex_unlock(&cache->lock);
 	}
 	cache_fill_free(fill);

@@ -5,7 +5,8 @@
  * Lifetime:   cache_new … cache_free, when no answer is in use any more.
  * Runs on:    any thread: one lock, held for a look-up, never for a copy. Answers do not change once they are in.
  * Results:    cache_fill_*: false = this one is not kept; NULL = nothing there, or no memory.
- * Bounds:     max_bytes with all that an answer takes, a quarter of that for those which are still arriving; CACHE_ANSWER_MAX each.
+ * Bounds:     max_bytes with all that an answer takes, as long as anybody has it; a quarter of that for those which are still arriving;
+ *             CACHE_ANSWER_MAX each.
  * Invariants: what was asked for before an invalidation of its database is not kept after it; the one that was used longest ago goes
  *             first.
  */
@@ -51,4 +52,5 @@ MUST_CHECK bool cache_fill_body(struct cache_fill *fill, struct slice bytes);
 const struct cache_answer *cache_fill_end(struct cache_fill *fill, uint64_t now_us);
 void cache_fill_free(struct cache_fill *fill);
 
+/* Of the answers that are in it, and of those that are not any more but in use. */
 uint64_t cache_bytes(struct cache *cache);

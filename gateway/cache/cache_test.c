@@ -152,6 +152,28 @@ static void test_the_one_used_longest_ago_goes(void **state UNUSED)
 	cache_free(cache);
 }
 
+static void test_what_is_in_use_counts_until_it_is_given_back(void **state UNUSED)
+{
+	struct cache *cache = cache_new(64 * 1024);
+	const struct cache_answer *held[16];
+	static char body[8001];
+	unsigned count = 0;
+	memset(body, 'x', sizeof body - 1);
+	while (count < 16 && store(cache, "/db/t", body, SECOND)) {
+		held[count++] = cache_find(cache, SLICE("/db/t"), SECOND);
+		cache_invalidate(cache, SLICE("/db/t"));
+	}
+	assert_in_range(count, 4, 8);
+	assert_in_range(cache_bytes(cache), count * 8000, 64 * 1024);
+	cache_unref(held[0]);
+	assert_true(store(cache, "/db/t", body, SECOND));
+	for (unsigned i = 1; i < count; i++)
+		cache_unref(held[i]);
+	cache_invalidate(cache, SLICE("/"));
+	assert_int_equal(cache_bytes(cache), 0);
+	cache_free(cache);
+}
+
 static void test_what_is_arriving_is_bounded(void **state UNUSED)
 {
 	struct cache *cache = cache_new(64 * 1024);
@@ -174,6 +196,7 @@ int main(void)
 		cmocka_unit_test(test_a_change_drops_its_database),
 		cmocka_unit_test(test_what_was_asked_before_a_change_is_not_kept),
 		cmocka_unit_test(test_a_lifetime_counts_from_when_it_was_asked_for),
+		cmocka_unit_test(test_what_is_in_use_counts_until_it_is_given_back),
 		cmocka_unit_test(test_the_one_used_longest_ago_goes),
 		cmocka_unit_test(test_what_is_arriving_is_bounded),
 	};
