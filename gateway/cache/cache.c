@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <uv.h>
 
-#define BUCKETS 4096 /* a power of 2 */
+/* About one bucket for so many bytes, but no fewer than that. */
+#define BUCKET_BYTES 8192
+#define BUCKETS_MIN  1024
 /* Invalidations are counted by a hash of the database: that two share a counter costs an answer that is not kept. */
 #define EPOCHS 64
 /* Of an entry beside its bytes, with what malloc takes. */
@@ -32,7 +34,8 @@ struct cache {
 	_Atomic uint64_t arriving;
 	struct entry *newest, *oldest;
 	_Atomic unsigned epochs[EPOCHS], epoch_of_all;
-	struct entry *buckets[BUCKETS];
+	size_t mask;
+	struct entry **buckets; /* mask + 1, a power of 2 */
 };
 
 struct cache_fill {
@@ -62,8 +65,14 @@ struct cache *cache_new(uint64_t max_bytes)
 	struct cache *cache = calloc(1, sizeof *cache);
 	if (!cache)
 		return NULL;
+	size_t buckets = BUCKETS_MIN;
+	while (buckets < max_bytes / BUCKET_BYTES)
+		buckets *= 2;
 	cache->max_bytes = max_bytes;
-	if (id_random(&cache->seed, sizeof cache->seed) < 0 || uv_mutex_init(&cache->lock) < 0) {
+	cache->mask = buckets - 1;
+	cache->buckets = calloc(buckets, sizeof *cache->buckets);
+	if (!cache->buckets || id_random(&cache->seed, sizeof cache->seed) < 0 || uv_mutex_init(&cache->lock) < 0) {
+		free(cache->buckets);
 		free(cache);
 		return NULL;
 	}
@@ -89,7 +98,7 @@ void cache_unref(const struct cache_answer *answer)
 
 static struct entry **place_of(struct cache *cache, struct slice key, uint64_t hash)
 {
-	struct entry **at = &cache->buckets[hash % BUCKETS];
+	struct entry **at = &cache->buckets[hash & cache->mask];
 	while (*at && ((*at)->hash != hash || !slice_equal((*at)->key, key)))
 		at = &(*at)->next;
 	return at;
@@ -127,7 +136,7 @@ static bool insert(struct cache *cache, struct entry *entry)
 		drop(cache, place_of(cache, cache->oldest->key, cache->oldest->hash));
 	if (atomic_load(&cache->bytes) + entry->charge > cache->max_bytes)
 		return false;
-	at = &cache->buckets[entry->hash % BUCKETS];
+	at = &cache->buckets[entry->hash & cache->mask];
 	entry->next = *at;
 	*at = entry;
 	make_newest(cache, entry);
@@ -187,6 +196,7 @@ void cache_free(struct cache *cache)
 	while (cache->oldest)
 		drop(cache, place_of(cache, cache->oldest->key, cache->oldest->hash));
 	uv_mutex_destroy(&cache->lock);
+	free(cache->buckets);
 	free(cache);
 }
 
