@@ -15,7 +15,7 @@
 #define TERM_GRACE_MS 2000
 #define KILL_GRACE_MS 1000
 #define LINGER_MS     250
-#define CHECK_MS      10000 /* the lease lasts 15 s longer than the command may, killing takes 3 */
+#define CHECK_MS      10000 /* silent; the lease lasts 15 s longer than the command may, killing takes 3 */
 #define PING_MS       15000 /* a stream that is silent so long says that it is alive */
 #define OPEN_LEAST_MS 1000 /* the lease's 15 s have this left, after killing and checking */
 #define TRIES         2
@@ -210,6 +210,25 @@ static void enter(struct run *run, enum run_state state, uint64_t timeout_ms)
 	uv_timer_start(&run->timer, on_timer, timeout_ms, 0);
 }
 
+/* What a command leaves of its time its check may have. */
+static uint64_t check_left_ms(const struct run *run)
+{
+	uint64_t most_ms = run->job->timeout_ms + TERM_GRACE_MS + KILL_GRACE_MS + CHECK_MS;
+	uint64_t used_ms = (clock_mono_us() - run->run_start_us) / 1000;
+	return used_ms < most_ms ? most_ms - used_ms : 0;
+}
+
+static void on_check_time(struct run *run)
+{
+	uint64_t left_ms = check_left_ms(run);
+	if (left_ms && verify_went_on(&run->verify)) {
+		enter(run, CHECKING, left_ms < CHECK_MS ? left_ms : CHECK_MS);
+		return;
+	}
+	verify_give_up(&run->verify);
+	finish(run, run->outcome);
+}
+
 /* 200 is for commands that are known to have run. */
 static void finish_late(struct run *run)
 {
@@ -238,8 +257,7 @@ static void on_timer(uv_timer_t *timer)
 		finish_late(run);
 		break;
 	case CHECKING:
-		verify_give_up(&run->verify);
-		finish(run, run->outcome);
+		on_check_time(run);
 		break;
 	case LINGERING:
 		release(run);

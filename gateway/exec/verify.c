@@ -69,6 +69,7 @@ static void give_up_and_tell(struct verify *verify)
 static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 {
 	struct verify *verify = ctx;
+	verify->went_on = true;
 	if (check_reply(&verify->check, stream, bytes) < 0)
 		give_up_and_tell(verify);
 }
@@ -76,6 +77,7 @@ static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 static void on_exited(void *ctx, unsigned exit_code)
 {
 	struct verify *verify = ctx;
+	verify->went_on = true;
 	if (check_replied(&verify->check, exit_code) < 0)
 		check_give_up(&verify->check);
 	go_on(verify);
@@ -106,6 +108,13 @@ void verify_compare(struct verify *verify, struct sandbox *sandbox, void (*done)
 	verify->done = done;
 	verify->ctx = ctx;
 	go_on(verify);
+}
+
+bool verify_went_on(struct verify *verify)
+{
+	bool went_on = verify->went_on;
+	verify->went_on = false;
+	return went_on;
 }
 
 void verify_give_up(struct verify *verify)

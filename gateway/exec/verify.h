@@ -24,6 +24,7 @@ struct verify {
 	struct report report;
 	struct check check;
 	struct check_command command; /* of the comparison */
+	bool went_on;
 	struct sandbox *sandbox;
 	void (*done)(void *ctx);
 	void *ctx;
@@ -45,6 +46,9 @@ MUST_CHECK int verify_end(struct verify *verify);
 /* After the end of a command that was seen to end: false when its verdict stands. `least` as in check_ended(). */
 bool verify_has_to_compare(struct verify *verify, uint64_t least);
 void verify_compare(struct verify *verify, struct sandbox *sandbox, void (*done)(void *ctx), void *ctx);
+
+/* Whether anything came of the comparison since this was last asked. */
+bool verify_went_on(struct verify *verify);
 
 /* The comparison takes too long, or is not wanted any more. */
 void verify_give_up(struct verify *verify);
