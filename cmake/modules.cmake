@@ -28,7 +28,7 @@ function(sg_module name folder)
       target_link_libraries(${test} PRIVATE ${name} PkgConfig::CMOCKA)
       sg_compile_options(${test})
       add_test(NAME ${test} COMMAND ${test})
-      set_tests_properties(${test} PROPERTIES TIMEOUT 120)
+      set_tests_properties(${test} PROPERTIES TIMEOUT 300)
     endforeach()
   endif()
 
