@@ -1,7 +1,6 @@
 """A Sprite of the emulator and one control socket to it: no more than what a bare command needs, so that it costs little."""
 import http.client
 import json
-import os
 import socket
 
 import servers

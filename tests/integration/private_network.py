@@ -68,7 +68,7 @@ def page():
         return None
 
 
-def until_page(seconds=20):
+def until_page(seconds=60):
     began = time.monotonic()
     while not (found := page()):
         if time.monotonic() - began > seconds:

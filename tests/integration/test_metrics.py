@@ -67,17 +67,19 @@ def test_all_series_are_there_from_the_start(rig):
 @pytest.mark.smoke
 def test_commands_are_counted(gateway):
     before = gateway.metrics()
+
+    def moved(name, **labels):
+        now = gateway.metrics().get(name, **labels)
+        was = sum(value for (family, has), value in before.samples.items() if family == name and set(labels.items()) <= set(has))
+        return now - was
+
     gateway.run("echo 123456789")
     gateway.until_ready()
     gateway.exec(token="sgt_wrong", command="true")
     gateway.exec(b"{}")
+    # The last answer may be with its caller before it is counted.
+    until(lambda: moved("spritegate_http_request_duration_seconds_count", route="exec") == 3, "all are counted")
     after = gateway.metrics()
-
-    def moved(name, **labels):
-        now = after.get(name, **labels)
-        was = sum(value for (family, has), value in before.samples.items() if family == name and set(labels.items()) <= set(has))
-        return now - was
-
     assert moved("spritegate_exec_total", outcome="exited", tier="hot") == 1
     assert moved("spritegate_exec_decisions_total", outcome="allow") == 1
     assert moved("spritegate_exec_decisions_total", outcome="deny") == 2
@@ -113,19 +115,23 @@ def counted(gateway, route):
 def test_running_commands_are_seen(gateway):
     import concurrent.futures
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        busy = pool.submit(gateway.run, "sleep 1")
-        until(lambda: gateway.metrics().get("spritegate_pool_members", state="leased") == 1, "one Sprite is leased")
-        metrics = gateway.metrics()
-        assert metrics.get("spritegate_exec_running") == 1 and metrics.get("spritegate_exec_leases") == 1
-        assert metrics.get("spritegate_http_requests_in_flight", route="exec") == 1
+        busy = pool.submit(gateway.run, "sleep 5")
+
+        def seen():
+            metrics = gateway.metrics()
+            return [metrics.get("spritegate_pool_members", state="leased"), metrics.get("spritegate_exec_running"),
+                    metrics.get("spritegate_exec_leases"), metrics.get("spritegate_http_requests_in_flight", route="exec")]
+        until(lambda: seen() == [1, 1, 1, 1], lambda: f"one command is leased a Sprite and runs: {seen()}")
         busy.result()
     until(lambda: gateway.metrics().get("spritegate_http_requests_in_flight") == 0, "no request is under way")
 
 
 def test_labels_are_a_closed_list(gateway):
     """Whatever a stranger sends makes no new series."""
+    was = gateway.metrics().get("spritegate_http_requests_total")
     gateway.get("/warm-up")
     gateway.http.request("BREW", "/warm-up")
+    until(lambda: gateway.metrics().get("spritegate_http_requests_total") >= was + 2, "both are counted")
     before = set(gateway.metrics().samples)
     for i in range(20):
         gateway.get(f"/path-{i}", headers={"X-Thing": str(i)})

@@ -170,6 +170,7 @@ class Fleet:
             gateway.signal(signal.SIGCONT)
 
 
+@pytest.mark.timeout(900)
 def test_gateways_that_die_and_stand_still(share, emulator, redis):
     dice = random.Random(7)
     fleet = Fleet(share)
@@ -180,6 +181,8 @@ def test_gateways_that_die_and_stand_still(share, emulator, redis):
             for _ in range(6):
                 time.sleep(dice.uniform(1, 4))
                 fleet.upset(dice)
+            until(lambda: fleet.outcomes.count("exited") > 20 or any(user.done() for user in users),
+                  lambda: f"they are served: {fleet.outcomes}", 240)
         finally:
             fleet.ended = True
         for user in users:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from answers import is_uuid7, problem
+from answers import is_uuid7
 from rig import until
 from wire import CutOff, Wire
 

@@ -6,7 +6,7 @@ import pytest
 
 from answers import problem
 from nasty import PIECE, Upstream
-from rig import SLOWER, until
+from rig import until
 from wire import CutOff, Wire
 
 

@@ -103,28 +103,30 @@ def test_pieces_arrive_as_they_are_sent(gateway, upstream, framing):
 
 
 def test_event_stream_is_never_held_back(gateway, upstream):
-    """With pauses, and one byte at a time."""
+    """One byte at a time, and each event is with the client before the next one is sent."""
+    go = threading.Semaphore(0)
+
     @upstream.on("/events")
     def answer(exchange):
         exchange.reply("200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked", "Content-Encoding: none", length=False)
         for i in range(5):
+            assert go.acquire(timeout=60)
             for byte in b"data: %d\n\n" % i:
                 exchange.chunk(bytes([byte]))
-            time.sleep(0.3)
         exchange.send("0\r\n\r\n")
 
     with Wire(gateway.port) as wire:
         wire.ask("GET", "/events")
         answer = wire.head()
         assert answer["Content-Encoding"] == "none" and answer["Content-Type"] == "text/event-stream"
-        data, times = b"", []
-        for piece in wire.body(answer):
-            data += piece
-            if data.endswith(b"\n\n"):
-                times.append(time.monotonic())
-        assert data == b"".join(b"data: %d\n\n" % i for i in range(5))
-        gaps = [later - earlier for earlier, later in zip(times, times[1:])]
-        assert len(times) == 5 and min(gaps) > 0.15, f"events came together: {gaps}"
+        pieces = wire.body(answer)
+        for i in range(5):
+            go.release()
+            got = b""
+            while len(got) < len(b"data: 0\n\n"):
+                got += next(pieces)
+            assert got == b"data: %d\n\n" % i
+        assert not list(pieces)
 
 
 def test_200_megabytes_in_bounded_memory(gateway, upstream):
@@ -148,6 +150,13 @@ def kernel_buffers():
     return sum(int(open(f"/proc/sys/net/ipv4/tcp_{side}", encoding="ascii").read().split()[2]) for side in ("rmem", "wmem"))
 
 
+def at_rest(sent):
+    """How many bytes, if a second added none."""
+    held = sent["bytes"]
+    time.sleep(1)
+    return held if held == sent["bytes"] else None
+
+
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 def test_a_client_that_does_not_read_holds_datasette_back(gateway, upstream, framing):
     """Neither the gateway's memory nor what it takes from Datasette grows."""
@@ -158,10 +167,7 @@ def test_a_client_that_does_not_read_holds_datasette_back(gateway, upstream, fra
         for wire in wires:
             wire.ask("GET", path)
             wire.head()
-        time.sleep(1.5)
-        held = sent["bytes"]
-        time.sleep(1)
-        assert sent["bytes"] == held, "Datasette is read on although nobody takes it"
+        held = until(lambda: at_rest(sent), "Datasette is read on although nobody takes it")
         assert held < 4 * (kernel_buffers() + MIB), f"{held / MIB:.0f} MiB are held for clients that do not read"
         for wire in wires:
             left = 20 * MIB
@@ -278,7 +284,7 @@ def test_upload_is_streamed(gateway, upstream):
     with Wire(gateway.port) as wire:
         wire.ask("POST", "/streamed", "Transfer-Encoding: chunked")
         wire.chunk(b"first")
-        assert first.wait(5), "the upload is held back until it is complete"
+        assert first.wait(30), "the upload is held back until it is complete"
         wire.chunk(b"second")
         wire.send(b"0\r\n\r\n")
         assert wire.answer().body == b"second"
@@ -289,7 +295,7 @@ def test_datasette_that_does_not_read_holds_the_client_back(gateway, upstream):
 
     @upstream.on("/no-reading")
     def answer(exchange):
-        done.wait(30)
+        done.wait(120)
         swallow(exchange)
 
     with Wire(gateway.port) as wire, Growth(gateway):
@@ -339,7 +345,7 @@ def test_client_leaves_while_datasette_thinks(gateway, upstream, how):
 
     @upstream.on("/thinking")
     def answer(exchange):
-        noticed.append(exchange.left_within(10))
+        noticed.append(exchange.left_within(20 * SLOWER))
         exchange.hang_up()
 
     wire = Wire(gateway.port)
@@ -348,7 +354,7 @@ def test_client_leaves_while_datasette_thinks(gateway, upstream, how):
     time.sleep(0.1)
     wire.reset() if how == "reset" else wire.close()
     until(lambda: noticed, "the route ends")
-    assert noticed[0] is not None and noticed[0] < 2 * SLOWER, f"Datasette's connection was closed after {noticed[0]} s"
+    assert noticed[0] is not None, "Datasette's connection stays open"
     upstream.requests.clear()
 
 
@@ -357,10 +363,8 @@ def test_client_leaves_in_the_middle_of_an_answer(gateway, upstream):
     wire = Wire(gateway.port)
     wire.ask("GET", "/left")
     wire.head()
-    began = time.monotonic()
     wire.reset()
-    until(lambda: sent["closed"], "Datasette sees the client leave", 5 * SLOWER)
-    assert sent["closed"] - began < 2 * SLOWER
+    until(lambda: sent["closed"], "Datasette sees the client leave", 20 * SLOWER)
 
 
 def test_client_leaves_in_the_middle_of_its_upload(gateway, upstream):
@@ -420,4 +424,4 @@ def test_client_leaves_near_the_end_of_an_answer(shared_rig, upstream, how):
         wire.receive(100)
         wire.reset() if how == "reset" else wire.close()
     until(lambda: gateway.metrics().get("spritegate_connections") <= 1,
-          lambda: f"the connections of 100 clients that left are closed; {gateway.metrics().get('spritegate_connections')} are open", 5)
+          lambda: f"the connections of 100 clients that left are closed; {gateway.metrics().get('spritegate_connections')} are open", 30)
