@@ -1,7 +1,6 @@
 """Too many clients, or too slow ones: who waits, who is refused, and that the others do not notice."""
 import concurrent.futures
 import contextlib
-import signal
 import socket
 import threading
 import time
@@ -93,24 +92,6 @@ def test_when_nobody_is_idle_a_new_one_is_refused(gateway_of):
         go_on.set()
         assert [wire.answer().body for wire in wires] == [b"held"] * MANY
     until(gateway.serves, "there is room again")
-
-
-def test_what_a_refused_one_had_sent_already_is_not_carried_out(gateway_of):
-    gateway, go_on, upstream = gateway_of(max_connections=MANY)
-    with closing([Wire(gateway.port) for _ in range(MANY)]) as wires:
-        for wire in wires:
-            wire.ask("GET", "/held")
-        until(lambda: len(upstream.asked("/held")) == MANY, "all have a request under way")
-        gateway.signal(signal.SIGSTOP)
-        try:
-            wires += [Wire(gateway.port).ask("POST", "/late", body=b"x") for _ in range(8)]
-        finally:
-            gateway.signal(signal.SIGCONT)
-        for late in wires[MANY:]:
-            late.everything(30)
-        assert not upstream.asked("/late")
-        go_on.set()
-        assert [wire.answer().body for wire in wires[:MANY]] == [b"held"] * MANY
 
 
 def test_an_address_has_as_many_as_it_may_have(gateway_of):
