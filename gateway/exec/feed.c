@@ -7,7 +7,8 @@
 
 void feed_init(struct feed *feed, const struct exec_job *job)
 {
-	*feed = (struct feed){.to = job->reply_to, .exec_id = job->message.exec_id};
+	*feed = (struct feed){.to = job->reply_to};
+	memcpy(feed->exec_id, job->message.exec_id, sizeof feed->exec_id);
 }
 
 static void free_first(struct feed *feed)

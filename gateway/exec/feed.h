@@ -16,7 +16,7 @@
 
 struct feed {
 	struct mailbox *to;
-	const char *exec_id;
+	char exec_id[ID_UUID_LEN + 1];
 	struct exec_piece *pieces, *next; /* oldest first; the first that is not wholly given */
 	size_t given;                     /* of `next` */
 	size_t kept;        /* bytes of pieces before `next` */
@@ -24,7 +24,6 @@ struct feed {
 	bool begun;         /* its beginning is gone */
 };
 
-/* `job` outlives it. */
 void feed_init(struct feed *feed, const struct exec_job *job);
 void feed_deinit(struct feed *feed);
 

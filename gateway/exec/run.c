@@ -347,7 +347,9 @@ static void on_broken(void *ctx, enum sandbox_doubt doubt, const char *reason)
 static void on_input(void *ctx)
 {
 	struct run *run = ctx;
-	feed_pump(&run->feed, run->sandbox);
+	/* Whom it would give credit may be gone. */
+	if (run->state != LINGERING)
+		feed_pump(&run->feed, run->sandbox);
 }
 
 static const struct sandbox_events events = {.on_output = on_output, .on_exit = on_exited, .on_input = on_input, .on_broken = on_broken};
@@ -556,7 +558,8 @@ static void stop(struct run *run, enum exec_outcome outcome)
 	if (sandbox_signal(run->sandbox, "KILL") != 0)
 		log_info("exec %s: KILL could not be sent", run->job->message.exec_id);
 	answer(run, outcome);
-	/* The Sprite is destroyed anyway: this only lets the KILL leave before the channel closes. */
+	/* Lets the KILL leave before the channel closes. A session's Sprite stays, and in it a command that the KILL does
+	 * not reach. */
 	enter(run, LINGERING, LINGER_MS);
 }
 

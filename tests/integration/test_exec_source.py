@@ -305,6 +305,35 @@ def test_leaving_while_datasette_thinks(upstream):
     assert gone[0] is not None
 
 
+@pytest.mark.parametrize("how", ["delete", "leave"])
+def test_canceled_while_it_still_reads(rig, how):
+    """What is read after the answer is nobody's: the command's exit is late, and what it has left behind goes on reading."""
+    emulator = rig.emulator().view
+    fake = rig.upstream()
+
+    @fake.on("/x")
+    def answer(exchange):
+        exchange.reply("200 OK", "Transfer-Encoding: chunked", length=False)
+        while True:
+            exchange.chunk(PIECE)
+    gateway = rig.gateway(emulator=emulator, datasette_url=fake.url, pool_hot=2)
+    read = "import os, time\nwhile os.read(0, 4096): time.sleep(0.001)"
+    for _ in range(4):
+        gateway.until_ready()
+        mark = next(marks)
+        with emulator.faulty("stall", on="exit", delay_ms=1000), \
+                Streamed(gateway, command=f"exec 3<&0; setsid python3 -c '{read}' <&3 & sleep {mark}", stdin={"datasette": "/x"}) as streamed:
+            streamed.head()
+            until(lambda: running(mark), "the command runs")
+            if how == "delete":
+                gateway.http.delete(f"/-/agent/exec/{streamed.answer['X-Exec-Id']}", headers={"Authorization": f"Bearer {gateway.token}"})
+                streamed.all()
+                assert streamed.outcome == "canceled", streamed.result
+        until(lambda: gateway.metrics().get("spritegate_exec_running") == 0, "it is over")
+        until(lambda: not running(mark), "nothing of it is left")
+    assert gateway.run("echo on").stdout == "on\n"
+
+
 def test_the_timeout_holds_while_the_source_goes_on(upstream):
     @upstream.on("/x")
     def answer(exchange):
