@@ -14,7 +14,7 @@
 -- Returns  {reason} when the token is not accepted, else the array at the end of report()
 --
 -- The other keys are made of the kid and the record's actor and policy; the constant tag {g} keeps them in one slot.
--- Nothing is written unless everything passes, except that leases past their end are removed.
+-- Nothing is written unless everything passes, except that leases past their end are removed, and names of sessions that never began.
 -- Times are whole microseconds of Redis' own clock: below 2^53, so exact in a double.
 
 local PREFIX = 'sg:{g}:'
@@ -301,7 +301,8 @@ if not listed(rule('scopes') or '', scope) then return report('scope', 0, '', 0)
 local networks = rule('ip_allow') or ''
 if string.find(networks, '%S') and not in_networks(networks) and refuses('network') then return report('network', 0, '', 0) end
 
--- name:busy:age ms:idle ms:ends in ms, of each; ends 0 = it is being made
+-- name:busy:age ms:idle ms:ends in ms, of each; ends 0 = it is being made. One without a Sprite whose command has no lease any more was
+-- never begun: nobody else forgets it.
 local function list_sessions()
   local told, flat = {}, redis.call('HGETALL', sessions)
   for i = 1, #flat, 2 do
@@ -309,6 +310,8 @@ local function list_sessions()
     if s then
       told[#told + 1] = table.concat({flat[i], s.busy and 1 or 0, int(math.max(0, now_ms - s.created)), int(math.max(0, now_ms - s.used)),
                                       int(math.max(0, s.ends - now_ms))}, ':')
+    elseif string.sub(flat[i + 1], 1, 1) == ':' then
+      redis.call('HDEL', sessions, flat[i])
     end
   end
   return told

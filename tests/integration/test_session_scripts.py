@@ -101,6 +101,20 @@ def test_without_a_sprite_it_is_forgotten(store):
     assert store.use(token, "two") == " 1"
 
 
+@pytest.mark.parametrize("look", [{"look": "sessions"}, {"session": "next"}])
+def test_names_that_never_began_do_not_pile_up(store, look):
+    """Their lease is gone and nobody has said that the session is free."""
+    token, names = Token(store, sessions=2), f"sg:{{g}}:s:%s"
+    store.use(token)
+    lease = lease_id()
+    granted = store.admit(token, lease, session="lost")
+    store.settle(token, lease, granted, refund=True)
+    assert set(store.redis.hkeys(names % token.kid)) == {"work", "lost"}
+    assert store.admit(token, **look).code in ("sessions", "granted")
+    assert set(store.redis.hkeys(names % token.kid)) == {"work", look.get("session", "work")}
+    assert store.bind(token, "lost", lease) == store.release(token, "lost", lease) == ["ended"]
+
+
 @pytest.mark.parametrize("idle, age", [(5000, 600_000), (600_000, 5000)])
 def test_it_ends_by_its_times(store, idle, age):
     token = Token(store, sessions=1)
