@@ -256,11 +256,12 @@ static void go_on(struct session_use *use)
 
 static void give_back(struct session_use *use)
 {
-	pool_release(use->sessions->options.pool, TAKE(use->member));
+	pool_discard(use->sessions->options.pool, TAKE(use->member));
 }
 
 /* It is written down as the session's. */
 static void keep(struct session_use *use)
+/* It may be written down as the session's. */
 {
 	struct sessions *sessions = use->sessions;
 	bool kept = sessions_keep(sessions, use->sprite) == 0;

@@ -320,6 +320,12 @@ void pool_release(struct pool *pool, struct pool_member *member)
 	pool_step(pool, (struct machine_event){.type = MACHINE_RELEASE, .member = member, .opened = member->opened});
 }
 
+void pool_discard(struct pool *pool, struct pool_member *member)
+{
+	member->opened = true; /* as good as: what was made of it is not known */
+	pool_release(pool, member);
+}
+
 struct sandbox *pool_keep(struct pool *pool, struct pool_member *member)
 {
 	if (member->foreign || !member->sandbox)

@@ -116,6 +116,9 @@ MUST_CHECK int pool_open_network(struct pool *pool, struct pool_member *member, 
  * Sprite is destroyed in the background. */
 void pool_release(struct pool *pool, struct pool_member *member);
 
+/* The same of one that somebody else may take for his own: it is destroyed, never restored. */
+void pool_discard(struct pool *pool, struct pool_member *member);
+
 /* A granted member leaves the pool: the caller has its sandbox, and its Sprite to destroy, from now on. Whoever keeps it has told so
  * (pool_kept) before. NULL: it is not ours any more, whoever has it destroys it; the member must be released. */
 struct sandbox *pool_keep(struct pool *pool, struct pool_member *member);

@@ -50,6 +50,17 @@ def test_never_for_another_token(rig, emulator):
     assert names[gateway.token] and not names[gateway.token] & names.get(other, set()), names
 
 
+def test_what_may_be_a_sessions_is_never_restored(rig):
+    """Its record could not be read back: a session may have the Sprite by now."""
+    redis, emulator = rig.redis(), rig.emulator(*LIMITED)
+    gateway = recycling(rig, emulator, redis=redis, token={"sessions": 3})
+    redis.client.set("sg:{g}:sn", "not a hash")
+    for name in "one", "two", "three":
+        assert gateway.exec(command="true", session=name).status_code == 503
+        until(lambda: members(gateway, "leased") + members(gateway, "recycling") == 0, "it was given back")
+    assert [restores(gateway, result) for result in ("ok", "invalid", "unavailable")] == [0, 0, 0]
+
+
 @pytest.mark.parametrize("command, restart", [("true", False), ("true", True), ("rm -f ~/.spritegate-used", False)])
 def test_a_restore_that_only_says_so(rig, emulator, command, restart):
     """The mark that is still there gives it away, and without the mark the first process, which is still the same."""
