@@ -28,7 +28,7 @@ struct session_use {
 	struct pool_member *member;     /* until it is the session's */
 	struct session_errand *errand;
 	uint64_t deadline_ms;           /* in loop time */
-	bool counted;                   /* in sessions->uses */
+	struct session_holder holder;   /* in sessions->holders while `sprite` is set there */
 	bool absent;                    /* the provider has said once that the Sprite does not exist */
 	session_use_done done;
 	void *ctx;
@@ -49,12 +49,19 @@ static void enter(struct session_use *use, enum state state, uint64_t timeout_ms
 	uv_timer_start(&use->timer, on_timer, timeout_ms, 0);
 }
 
-static void count(struct session_use *use, bool uses)
+static void hold(struct session_use *use)
 {
-	if (use->counted == uses)
+	use->holder.sprite = use->sprite;
+	DL_APPEND(use->sessions->holders, &use->holder);
+	sessions_tell_pool(use->sessions);
+}
+
+static void let_go(struct session_use *use)
+{
+	if (!use->holder.sprite)
 		return;
-	use->counted = uses;
-	use->sessions->uses += uses ? 1 : -1;
+	DL_DELETE(use->sessions->holders, &use->holder);
+	use->holder.sprite = NULL;
 	sessions_tell_pool(use->sessions);
 }
 
@@ -240,7 +247,7 @@ static void go_on(struct session_use *use)
 			     .code = SESSION_USE_REFUSED, .refusal = refusal, .retry_after_ms = RETRY_MS, .detail = "The pool refuses."});
 		return;
 	}
-	count(use, true);
+	hold(use);
 	use->channel = sessions_take_channel(use->sessions, use->sprite);
 	use->tier = use->channel ? "hot" : "warm";
 	/* What was opened for nothing any more is closed again with a new channel. */
@@ -254,6 +261,7 @@ static void go_on(struct session_use *use)
 
 /* --- a session that begins ------------------------------------------------------ */
 
+/* It may be written down as the session's. */
 static void give_back(struct session_use *use)
 {
 	pool_discard(use->sessions->options.pool, TAKE(use->member));
@@ -261,7 +269,6 @@ static void give_back(struct session_use *use)
 
 /* It is written down as the session's. */
 static void keep(struct session_use *use)
-/* It may be written down as the session's. */
 {
 	struct sessions *sessions = use->sessions;
 	bool kept = sessions_keep(sessions, use->sprite) == 0;
@@ -277,7 +284,7 @@ static void keep(struct session_use *use)
 	use->member = NULL;
 	sessions->counts.created++;
 	use->channel = session_channel_new(use->sprite, sandbox);
-	count(use, true);
+	hold(use);
 	if (use->channel)
 		open_network(use);
 	else
@@ -398,6 +405,6 @@ void session_use_end(struct session_use *use, bool idle)
 	if (use->channel && idle)
 		sessions_put_channel(sessions, TAKE(use->channel));
 	session_channel_free(TAKE(use->channel));
-	count(use, false);
+	let_go(use);
 	uv_close((uv_handle_t *)&use->timer, on_closed);
 }

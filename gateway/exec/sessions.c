@@ -66,7 +66,10 @@ static void drop_kept(struct sessions *sessions, size_t i)
 void sessions_tell_pool(struct sessions *sessions)
 {
 	const struct session_channel *channel;
-	size_t running = sessions->uses;
+	const struct session_holder *holder;
+	size_t running = 0;
+	DL_FOREACH (sessions->holders, holder)
+		running++;
 	DL_FOREACH (sessions->channels, channel)
 		running++;
 	pool_kept(sessions->options.pool, sessions->kept_count, running);
@@ -80,13 +83,23 @@ static bool is_among(const struct slice *names, size_t count, const char *sprite
 	return false;
 }
 
-/* What has gone from the records without our doing was destroyed by another gateway, or Redis has lost it. */
+static bool is_held(const struct sessions *sessions, const char *sprite)
+{
+	const struct session_holder *holder;
+	DL_FOREACH (sessions->holders, holder)
+		if (strcmp(holder->sprite, sprite) == 0)
+			return true;
+	return false;
+}
+
+/* What has gone from the records without our doing was destroyed by another gateway, or Redis has lost it: then a command may still run in
+ * it, which ends first. */
 static void replace_kept(struct sessions *sessions, const struct session_store_due *due)
 {
 	for (size_t i = sessions->kept_count; i-- > 0;) {
 		char sprite[PROVIDER_NAME_MAX + 1];
 		memcpy(sprite, sessions->kept[i], sizeof sprite);
-		if (is_among(due->kept, due->kept_count, sprite))
+		if (is_among(due->kept, due->kept_count, sprite) || is_held(sessions, sprite))
 			continue;
 		drop_kept(sessions, i);
 		session_channel_free(sessions_take_channel(sessions, sprite));

@@ -27,6 +27,12 @@ struct session_errand {
 	char sprite[PROVIDER_NAME_MAX + 1];
 };
 
+/* A Sprite that a use has a channel to, or is getting one. */
+struct session_holder {
+	struct session_holder *prev, *next;
+	const char *sprite;
+};
+
 struct session_removal;
 
 struct sessions {
@@ -37,7 +43,7 @@ struct sessions {
 	struct session_channel *channels;
 	struct session_removal *removals;
 	struct session_errand *errands;
-	size_t uses; /* that have a channel or are getting one */
+	struct session_holder *holders;
 	uint64_t look_ms; /* in loop time: the next look is due */
 	bool known, looking, stopped;
 	struct sessions_counts counts;

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from processes import go_on, new_mark, running
 from rig import until
 
 ENDED = 60      # seconds for what Redis' clock, the janitor and a Sprite's destruction take together
@@ -291,6 +292,25 @@ def test_a_flush_ends_sessions_and_leaks_nothing(start, emulator, redis, rig):
     assert again.sandbox["session"]["created"] is True and again.stdout == ""
     until(lambda: sprite not in emulator.view.names(), "the old one is gone", ENDED)
     assert gateway.run("echo on", token=token, session="work").stdout == "on\n"
+
+
+def test_lost_records_do_not_end_the_command_that_runs(start, emulator, redis):
+    """Its Sprite is nobody's afterwards, and goes when the command has ended."""
+    gateway = start(pool_shared=0)
+    gateway.until_ready()
+    gateway.run("true", session="work")
+    sprite = sprite_of(redis, "work")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        mark = new_mark()
+        slow = pool.submit(gateway.run, f"sleep {mark}; echo done", session="work", timeout_seconds=120)
+        until(lambda: running(mark), "it was started")
+        redis.client.delete("sg:{g}:sn", "sg:{g}:ss", *redis.client.scan_iter("sg:{g}:s:*"), *redis.client.scan_iter("sg:{g}:pool:*:kept"))
+        looks = redis.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        until(lambda: redis.client.info("commandstats")["cmdstat_evalsha"]["calls"] > looks + 3, "the records were looked at")
+        assert sprite in emulator.view.names() and not slow.done()
+        go_on(mark)
+        assert slow.result().stdout == "done\n"
+    until(lambda: sprite not in emulator.view.names(), "it is gone", ENDED)
 
 
 def test_commands_follow_each_other_at_once(gateway):
