@@ -42,7 +42,8 @@ void call_decide(struct call *call, const char *outcome, const char *reason, con
 
 void call_drop_body(struct call *call)
 {
-	call->endpoint->buffered -= call->body.len;
+	call->endpoint->buffered -= call->buffered;
+	call->buffered = 0;
 	buf_deinit(&call->body);
 }
 

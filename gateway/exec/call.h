@@ -45,6 +45,7 @@ struct call {
 	struct http_request *request; /* NULL when it can no longer be answered */
 	char exec_id[ID_UUID_LEN + 1];
 	struct buf body;
+	uint64_t buffered;            /* of endpoint->buffered: the body, then what was read from it, until the agent has that */
 	struct slice token;           /* in the request's head */
 	struct exec_request *command;
 	struct admission_call *admission;
@@ -84,7 +85,7 @@ struct exec_endpoint {
 	size_t jobs_out;
 	struct call *fetching;
 	struct turn fetch_turn;
-	uint64_t buffered;            /* bytes of all bodies under way */
+	uint64_t buffered;            /* bytes of all bodies under way or held back */
 	uint64_t asked_until_ms;      /* in loop time: until then Redis may still grant what nobody waits for any more */
 	bool draining, freeing;
 	uint64_t free_deadline_ms;

@@ -284,7 +284,7 @@ void call_on_body_end(void *ctx)
 	}
 	struct json_failure failure;
 	int r = exec_request_parse(buf_peek(&call->body), &call->command, &faults, &failure);
-	call_drop_body(call);
+	buf_deinit(&call->body);
 	if (r == EXEC_REQUEST_MALFORMED)
 		call_refuse(call, exec_problem_malformed(&failure));
 	else if (r == EXEC_REQUEST_INVALID)
@@ -310,6 +310,7 @@ size_t call_on_body(void *ctx, struct slice bytes)
 		return bytes.len;
 	}
 	endpoint->buffered += bytes.len;
+	call->buffered += bytes.len;
 	return bytes.len;
 }
 

@@ -6,7 +6,7 @@
  *             for Redis to take back what was granted to clients that have left.
  * Runs on:    its worker's loop.
  * Re-entry:   none of ours; http's rules for requests apply.
- * Bounds:     bodies being received: max_body each, max_buffered in all (503 beyond); one job a request.
+ * Bounds:     bodies that no agent has yet: max_body each, max_buffered in all (503 beyond); one job a request.
  * Invariants: every granted admission is settled: by the agent once the job was posted, here before that.
  */
 #pragma once
@@ -23,7 +23,7 @@ struct exec_endpoint;
 /* What may change while it runs, for requests that come from then on. */
 struct exec_endpoint_limits {
 	uint64_t max_body;         /* of one request */
-	uint64_t max_buffered;     /* of all that are being received */
+	uint64_t max_buffered;     /* of all that no agent has yet */
 	uint64_t timeout_ms, max_timeout_ms;
 	uint64_t max_output_bytes; /* ceiling per stream */
 	bool audit_commands;       /* the audit has the text of commands */

@@ -1,10 +1,12 @@
 """Standard input from Datasette: with the caller's own credentials, as fast as the command reads, and never short without notice."""
+import concurrent.futures
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -332,6 +334,30 @@ def test_canceled_while_it_still_reads(rig, how):
         until(lambda: gateway.metrics().get("spritegate_exec_running") == 0, "it is over")
         until(lambda: not running(mark), "nothing of it is left")
     assert gateway.run("echo on").stdout == "on\n"
+
+
+def test_what_waits_for_datasette_counts_as_buffered(rig):
+    """Sixteen of the largest bodies: more are refused, not kept."""
+    go = threading.Event()
+    fake = rig.upstream()
+
+    @fake.on("/x")
+    def answer(exchange):
+        go.wait(60)
+        exchange.reply(body=b"here")
+    gateway = rig.gateway(datasette_url=fake.url, workers=1, exec_max_body_bytes="64KiB", pool_hot=1, token={"conc": 40})
+    body = {"command": "cat", "stdin": {"datasette": "/x"}, "files": {"f": "x" * 60_000}}
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        try:
+            waiting = [pool.submit(gateway.exec, **body) for _ in range(16)]
+            until(lambda: leases(rig.stack.redis) == 16, "sixteen wait")
+            more = [pool.submit(gateway.exec, **body) for _ in range(4)]
+            until(lambda: sum(one.done() for one in more) >= 3, "what would be too much is refused")
+            assert {one.result().status_code for one in more if one.done()} == {503}
+        finally:
+            go.set()
+        assert sum(one.result().status_code == 200 for one in waiting) >= 1
+    assert gateway.run(**body).stdout == "here"
 
 
 def test_the_timeout_holds_while_the_source_goes_on(upstream):
