@@ -217,3 +217,14 @@ def test_answers_of_simultaneous_commands_are_not_mixed_up(stack):
     for i, ran in rans:
         assert (ran.exit_code, ran.stdout, ran.stderr) == (i, f"{i}\n", f"e{i}\n")
     assert len({ran.exec_id for _, ran in rans}) == len(rans), "an exec id was used twice"
+
+
+def test_no_credentials_of_other_origins(stack):
+    """A command may read Datasette by the caller's cookie, so no page elsewhere may have a browser send it along."""
+    origin = {"Origin": "https://evil.example"}
+    answers = [stack.http.options("/-/agent/exec", headers={**origin, "Access-Control-Request-Method": "POST"}),
+               stack.http.post("/-/agent/exec", headers={**origin, "Cookie": "ds_actor=x", "Content-Type": "application/json"}, content=b"{}"),
+               stack.exec(headers=origin, command="true"), stack.http.get("/-/agent/exec", headers=origin)]
+    for answer in answers:
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+        assert answer.headers.get("Access-Control-Allow-Origin") in ("*", None), answer.headers
