@@ -65,7 +65,9 @@ class Sandbox:
         self.died = died
         self.loop = asyncio.get_running_loop()
         self.process = None
+        self.spawning = None
         self.socket = None
+        self.info = None            # descriptor of what bwrap tells
         self.init = None            # pid of the agent as this machine sees it
         self.namespace = None       # number of its network namespace
         self.network = None
@@ -84,40 +86,36 @@ class Sandbox:
 
     async def start(self):
         write_accounts(self.disk, self.hostname)
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.setblocking(False)
-        info_read, info_write = os.pipe()
-        with open(info_read, "rb") as info:
-            try:
-                await self.spawn(theirs, info_write)
-            finally:
-                theirs.close()
-                os.close(info_write)
-            self.loop.add_reader(self.socket, self.receive)
-            self.loop.create_task(self.watch())
-            try:
-                await asyncio.wait_for(asyncio.shield(self.ready), START_TIMEOUT)
-            except (TimeoutError, SandboxError):
-                await self.kill()
-                reason = (self.disk.path / "log").read_text(errors="replace").strip()[-500:]
-                raise SandboxError(f"sandbox did not start: {reason or 'no reason given'}") from None
-            info = json.loads(info.read())
-            self.init, self.namespace = info["child-pid"], info["net-namespace"]
+        self.spawning = self.loop.create_task(self.spawn())
+        await asyncio.shield(self.spawning)     # whoever kills must know the process
+        try:
+            await asyncio.wait_for(asyncio.shield(self.ready), START_TIMEOUT)
+        except (TimeoutError, SandboxError):
+            await self.kill()
+            reason = (self.disk.path / "log").read_text(errors="replace").strip()[-500:]
+            raise SandboxError(f"sandbox did not start: {reason or 'no reason given'}") from None
 
-    async def spawn(self, channel, info):
+    async def spawn(self):
+        """bwrap must not die alone, since its child would wait for it for ever. So nothing ends it with the emulator: it starts the agent,
+        which finds its socket closed and leaves. What it tells goes to a file, since a pipe without a reader would kill it."""
+        self.socket, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.setblocking(False)
+        self.info = os.memfd_create("info")
         log = os.open(self.disk.path / "log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            # Started from the main thread: --die-with-parent follows the thread that forks.
             self.process = await asyncio.create_subprocess_exec(
-                *self.arguments(channel.fileno(), info),
+                *self.arguments(channel.fileno(), self.info),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, cwd="/",
-                pass_fds=(channel.fileno(), info), start_new_session=True)
+                pass_fds=(channel.fileno(), self.info), start_new_session=True)
         except OSError as error:
+            self.socket.close()
+            os.close(self.info)
             raise SandboxError(f"bwrap could not be started: {error}") from None
         finally:
-            if self.process is None:
-                self.socket.close()
+            channel.close()
             os.close(log)
+        self.loop.add_reader(self.socket, self.receive)
+        self.loop.create_task(self.watch())
 
     def arguments(self, channel, info):
         d = self.disk.path
@@ -125,7 +123,7 @@ class Sandbox:
         if self.disk.user is not None:
             user = str(self.disk.user)
             command += ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"]
-        command += ["bwrap", "--die-with-parent", "--as-pid-1", "--unshare-user", "--unshare-pid", "--unshare-ipc",
+        command += ["bwrap", "--as-pid-1", "--unshare-user", "--unshare-pid", "--unshare-ipc",
                     "--unshare-uts", "--unshare-net", "--unshare-cgroup-try", "--cap-drop", "ALL", "--clearenv",
                     "--uid", str(USER_ID), "--gid", str(USER_ID), "--hostname", self.hostname,
                     "--info-fd", str(info)]
@@ -156,6 +154,7 @@ class Sandbox:
     def close(self):
         self.loop.remove_reader(self.socket)
         self.socket.close()
+        os.close(self.info)
         if self.network:
             self.network.close()
         if self.memory:
@@ -173,17 +172,16 @@ class Sandbox:
     async def kill(self):
         """End every process of the sandbox; returns when the kernel has taken them all."""
         self.killed = True
+        if self.spawning:
+            await asyncio.wait([self.spawning])
         if self.process is None:
             return
-        # The namespace's init first: its end waits for all others', and bwrap's for its.
-        if self.init is not None and self.process.returncode is None:
+        if self.process.returncode is None:
             try:
-                os.kill(self.init, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        else:
-            try:
-                self.process.kill()
+                if self.init is None:
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                else:
+                    os.kill(self.init, signal.SIGKILL)      # its end waits for all others', and bwrap's for its
             except ProcessLookupError:
                 pass
         await self.gone.wait()
@@ -225,6 +223,8 @@ class Sandbox:
                     future.set_exception(StartError(text))
             case {"ready": True}:
                 if not self.ready.done():
+                    facts = json.loads(os.pread(self.info, PACKET, 0))
+                    self.init, self.namespace = facts["child-pid"], facts["net-namespace"]
                     self.ready.set_result(None)
             case {"frozen": count} | {"thawed": count}:
                 future = self.replies.pop(next(iter(message)), None)

@@ -2,6 +2,7 @@
 import asyncio
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,49 @@ async def test_it_may_be_killed(monkeypatch):
                 assert len(os.listdir(folder)) == 2
                 assert second.url != emulator.url
         assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, "DELETE"])
+async def test_a_sprite_that_is_being_started_leaves_nothing(how, monkeypatch):
+    """It is held where bwrap has a child that waits for it."""
+    with folder_for_sprites(monkeypatch) as folder, open(gate_before_bwrap(folder, monkeypatch), "r+b", buffering=0) as gate:
+        with Emulator() as emulator:
+            async with emulator.client() as client:
+                name = await client.create()
+                starting = asyncio.ensure_future(client.run(name, "true"))
+                await until(lambda: are_left(2, folder))
+                if how == "DELETE":
+                    assert (await client.call("DELETE", f"/v1/sprites/{name}")).status == 204
+                else:
+                    emulator.process.send_signal(how)
+                    emulator.process.wait(PATIENCE)
+                await asyncio.gather(starting, return_exceptions=True)
+            if how == signal.SIGKILL:
+                gate.write(b"go on")        # without the emulator nobody else ends it
+            await until(lambda: are_left(0, folder))
+
+
+def gate_before_bwrap(folder, monkeypatch):
+    """A FIFO that bwrap reads from once it has forked."""
+    gate, program = pathlib.Path(folder, "gate"), pathlib.Path(folder, "bwrap")
+    os.mkfifo(gate)
+    gate.chmod(0o644)
+    program.write_text(f'#!/bin/sh\nexec 9<{gate}\nexec {shutil.which("bwrap")} --userns-block-fd 9 "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return gate
+
+
+async def are_left(count, folder):
+    """Of the processes that make a machine out of this folder."""
+    return sum(name.isdigit() and is_bwrap(pathlib.Path("/proc", name), os.fsencode(folder)) for name in os.listdir("/proc")) == count
+
+
+def is_bwrap(process, folder):
+    try:
+        return (process / "comm").read_text() == "bwrap\n" and folder in (process / "cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def folder_for_sprites(monkeypatch):
