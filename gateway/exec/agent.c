@@ -456,6 +456,7 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 					  .pool = agent->pool,
 					  .sessions = agent->sessions,
 					  .settlement = agent->settlement,
+					  .session_idle_ms = options->session_idle_ms,
 					  .wait_ms = options->pool_wait_ms,
 					  .verify_bytes = options->verify_bytes,
 					  .result_bytes = options->result_bytes,

@@ -4,6 +4,7 @@
 #include "gateway/sprites/sandbox.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -67,15 +68,16 @@ static int put_files(struct buf *out, struct exec_request *request)
 	return r;
 }
 
-static int build_input(struct launch *launch, struct exec_request *request, struct slice nonce)
+static int build_input(struct launch *launch, struct exec_request *request, struct slice nonce, uint64_t lasts_s)
 {
 	bool files = request->file_count, waits = exec_request_fetches_files(request);
-	buf_init(&launch->input, nonce.len + 8 + exec_request_input(request) + request->file_count * (EXEC_MAX_PATH_BYTES + 64));
+	buf_init(&launch->input, nonce.len + 32 + exec_request_input(request) + request->file_count * (EXEC_MAX_PATH_BYTES + 64));
 	launch->nonce_len = nonce.len;
 	launch->files = files;
 	int r = buf_append(&launch->input, nonce);
 	if (r == 0)
-		r = buf_append(&launch->input, files ? SLICE("+\n") : SLICE("\n"));
+		r = lasts_s ? buf_printf(&launch->input, "%s %" PRIu64 "\n", files ? "+" : "", lasts_s)
+			    : buf_append(&launch->input, files ? SLICE("+\n") : SLICE("\n"));
 	if (r == 0)
 		r = put_files(&launch->input, request);
 	if (r == 0 && files && !waits)
@@ -85,7 +87,7 @@ static int build_input(struct launch *launch, struct exec_request *request, stru
 
 #define SCRIPT_ARGC 3 /* bash -c script; then the shim, or a name that the script is given */
 
-int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, struct slice nonce)
+int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, struct slice nonce, uint64_t lasts_s)
 {
 	*launch = (struct launch){0};
 	/* bash -c script, name cwd count, the variables with ours, then bash -lc command or argv */
@@ -105,7 +107,7 @@ int launch_init(struct launch *launch, struct exec_request *request, const char 
 		launch->argv[launch->argc++] = shell[i];
 	for (size_t i = 0; i < request->argc; i++)
 		launch->argv[launch->argc++] = request->argv[i];
-	int r = build_input(launch, request, nonce);
+	int r = build_input(launch, request, nonce, lasts_s);
 	if (r < 0)
 		launch_deinit(launch);
 	return r;

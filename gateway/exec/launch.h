@@ -5,7 +5,8 @@
  * bytes, and nothing at all when the connection breaks before that (sprites contract 3.9, the fast-command race). It changes
  * the directory, since the API ignores one that does not exist; it adds the variables, since the API's own `env` replaces the
  * whole environment; then it becomes the command, so signals and the exit code are the command's own. A nonce in the line makes
- * it keep a record and report instead (sprites/record.h), for which it waits for the command.
+ * it keep a record and report instead (sprites/record.h), for which it waits for the command. A session's says for how long its processes
+ * may go on without another command.
  *
  * Files come between the line and the command's own input, so that they cost no round trip and nothing runs before all of them are
  * there. Those that Datasette is asked for come after the others, from the worker, and then the end of them all as well.
@@ -35,8 +36,8 @@ struct launch {
 	char env_count[24];
 };
 
-/* An empty nonce: no record is kept. */
-MUST_CHECK int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, struct slice nonce);
+/* An empty nonce: no record is kept. lasts_s 0: nothing ends by itself. */
+MUST_CHECK int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, struct slice nonce, uint64_t lasts_s);
 void launch_deinit(struct launch *launch);
 
 /* The beginning of a file, a piece of it, and its end, as the shim reads them. Results: those of buf. */

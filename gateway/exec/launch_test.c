@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -52,6 +53,7 @@ static int spawn(struct launch *launch, int in, int out)
 }
 
 static struct slice nonce;
+static uint64_t lasts_s;
 static int out_to = -1;      /* its standard output, when that is not collected */
 static size_t cut;           /* so many bytes of the input do not come */
 static useconds_t read_late; /* nothing is read before */
@@ -64,7 +66,7 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	int in[2], out[2], status;
 	struct json_failure failure;
 	assert_int_equal(exec_request_parse(slice_str(body), &request, &faults, &failure), 0);
-	assert_int_equal(launch_init(&launch, request, "id-1", nonce), 0);
+	assert_int_equal(launch_init(&launch, request, "id-1", nonce, lasts_s), 0);
 	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
 	int pid = spawn(&launch, in[0], out_to >= 0 ? out_to : out[1]);
@@ -206,6 +208,31 @@ static void test_shim(void **state UNUSED)
 	assert_int_equal(run("{\"argv\":[\"true\"],\"cwd\":\"/\"}", true, text, sizeof text), LAUNCH_EXIT_SETUP);
 }
 
+/* On a machine that is no Sprite nothing is ended. Each command says anew until when, and there is one guard. */
+static void test_guard(void **state UNUSED)
+{
+	char text[256], until[2][32] = {"", ""};
+	snprintf(text, sizeof text, "%s/" RECORD_UNTIL, folder);
+	for (size_t i = 0; i < 2; i++) {
+		lasts_s = i ? 2 : 1;
+		nonce = i ? SLICE(NONCE) : SLICE("");
+		char printed[256], path[64];
+		assert_int_equal(run("{\"command\":\"cat\",\"cwd\":\"/\",\"stdin\":\"in\"}", true, printed, sizeof printed), 0);
+		assert_memory_equal(printed, "in", 2);
+		snprintf(path, sizeof path, "%s/" RECORD_UNTIL, folder);
+		FILE *file = fopen(path, "r");
+		assert_non_null(file);
+		assert_non_null(fgets(until[i], sizeof until[i], file));
+		fclose(file);
+	}
+	assert_true(strtoull(until[1], NULL, 16) >= strtoull(until[0], NULL, 16) + 1000);
+	/* The lock goes with the guard. */
+	int fd = open(text, O_RDWR | O_CLOEXEC);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	close(fd);
+	lasts_s = 0;
+}
+
 /* What `text` holds: the output, and these sizes after it. */
 static void check_reported(const char *text, struct slice output, unsigned out, unsigned err)
 {
@@ -334,6 +361,7 @@ int main(void)
 					   cmocka_unit_test_setup_teardown(test_shim, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_files, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_record, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_guard, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_children, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_too_long, copy_shim, leave_folder),

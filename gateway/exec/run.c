@@ -12,13 +12,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TERM_GRACE_MS 2000
-#define KILL_GRACE_MS 1000
-#define LINGER_MS     250
-#define CHECK_MS      10000 /* silent; the lease lasts 15 s longer than the command may, killing takes 3 */
-#define PING_MS       15000 /* a stream that is silent so long says that it is alive */
-#define OPEN_LEAST_MS 1000 /* the lease's 15 s have this left, after killing and checking */
-#define TRIES         2
+#define TERM_GRACE_MS  2000
+#define KILL_GRACE_MS  1000
+#define LINGER_MS      250
+#define CHECK_MS       10000 /* silent; the lease lasts 15 s longer than the command may, killing takes 3 */
+#define PING_MS        15000 /* a stream that is silent so long says that it is alive */
+#define OPEN_LEAST_MS  1000 /* the lease's 15 s have this left, after killing and checking */
+#define TRIES          2
+#define GUARD_SLACK_MS 600000 /* longer than any command and its answer need beyond its time */
 
 enum run_state { CLAIMING, OPENING, RUNNING, TERMINATING, KILLING, CHECKING, LINGERING, FREED };
 
@@ -498,6 +499,13 @@ static void start_claim(struct run *run)
 		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, "The gateway is out of memory.");
 }
 
+/* No longer than a session can be without a command does anything that was left in it go on, whatever becomes of us. */
+static uint64_t lasts_s(const struct run *run)
+{
+	uint64_t idle_ms = run->session.name[0] ? run->owner->session_idle_ms : 0;
+	return idle_ms ? (run->job->timeout_ms + idle_ms + GUARD_SLACK_MS) / 1000 : 0;
+}
+
 struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 {
 	struct run *run = calloc(1, sizeof *run);
@@ -527,7 +535,7 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 		return NULL;
 	}
 	struct slice nonce = owner->verify_bytes ? verify_nonce(&run->verify) : (struct slice){0};
-	if (launch_init(&run->launch, job->request, job->message.exec_id, nonce) < 0) {
+	if (launch_init(&run->launch, job->request, job->message.exec_id, nonce, lasts_s(run)) < 0) {
 		verify_deinit(&run->verify);
 		free(run);
 		return NULL;

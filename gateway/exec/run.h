@@ -27,6 +27,7 @@ struct run_owner {
 	struct pool *pool;
 	struct sessions *sessions;
 	struct admission *settlement;
+	uint64_t session_idle_ms;
 	uint64_t wait_ms;        /* longest wait for a Sprite, both tries together */
 	uint64_t verify_bytes;   /* output is compared with its record from so many bytes of a stream on; 0 = no record is kept */
 	size_t result_bytes;     /* what a command ended with is kept up to this size, and beyond without its output; 0 = not at all */

@@ -21,6 +21,9 @@
  *              keep them open) says in the record that it is whole, if it is, and ends standard output with the report: mark,
  *              nonce and the sizes of both. Then it only keeps the pipes readable.
  *
+ * A blank and a number at the very end of the line is how many seconds everything in this Sprite may go on without another such line. One
+ * process, the guard, sees to that, whoever else is dead: it then ends all processes, and so all that keeps the Sprite awake.
+ *
  * Without arguments it says that it can be run here.
  */
 #include "gateway/sprites/record.h"
@@ -34,8 +37,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -49,6 +54,8 @@
 #define LINE_BYTES 64
 #define LINGER_MS  100
 #define COPY_BYTES 65536
+#define GUARD_MS   5000 /* between two looks */
+#define UNTIL_LEN  17
 
 static struct iovec text(const char *string)
 {
@@ -91,11 +98,14 @@ static size_t read_line(char line[LINE_BYTES])
 	return len;
 }
 
-/* A nonce or nothing, and whether files follow. */
-static bool read_nonce(char nonce[RECORD_NONCE_LEN], bool *files)
+/* A nonce or nothing, whether files follow, and how long all may go on; 0 = for ever. */
+static bool read_nonce(char nonce[RECORD_NONCE_LEN], bool *files, unsigned long *lasts_s)
 {
 	char line[LINE_BYTES];
 	size_t len = read_line(line);
+	char *blank = strchr(line, ' ');
+	*lasts_s = blank ? strtoul(blank + 1, NULL, 10) : 0;
+	len = blank ? (size_t)(blank - line) : len;
 	*files = len && line[len - 1] == '+';
 	len -= *files;
 	if (len && len != RECORD_NONCE_LEN)
@@ -129,6 +139,12 @@ static bool write_all(int fd, const char *from, size_t len)
 		len -= (size_t)n;
 	}
 	return true;
+}
+
+static void put_hex(char *to, uint64_t number)
+{
+	for (int i = 15; i >= 0; i--, number >>= 4)
+		to[i] = "0123456789abcdef"[number & 15];
 }
 
 /* --- files --- */
@@ -230,6 +246,74 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* --- the guard --- */
+
+/* When all ends, in milliseconds of this machine's time awake. */
+static int64_t read_until(int fd)
+{
+	char text[UNTIL_LEN] = "";
+	(void)!pread(fd, text, UNTIL_LEN - 1, 0);
+	return (int64_t)strtoull(text, NULL, 16);
+}
+
+static bool write_until(int fd, int64_t until_ms)
+{
+	char text[UNTIL_LEN];
+	put_hex(text, (uint64_t)until_ms);
+	text[UNTIL_LEN - 1] = '\n';
+	return pwrite(fd, text, sizeof text, 0) == (ssize_t)sizeof text;
+}
+
+/* Another file of that name has a guard of its own. */
+static bool is_replaced(int folder, int fd)
+{
+	struct stat here, there;
+	return fstat(fd, &here) == 0 && fstatat(folder, RECORD_UNTIL, &there, AT_SYMLINK_NOFOLLOW) == 0 && here.st_ino != there.st_ino;
+}
+
+static _Noreturn void guard(int folder, int fd)
+{
+	setsid();
+	for (int64_t left_ms; (left_ms = read_until(fd) - now_ms()) > 0;)
+		poll(NULL, 0, left_ms < GUARD_MS ? (int)left_ms : GUARD_MS);
+	/* On any other machine there is more than what a session left. */
+	if (!is_replaced(folder, fd) && access(RECORD_INSIDE, F_OK) == 0)
+		kill(-1, SIGKILL);
+	_exit(0);
+}
+
+/* Of what keeps a descriptor somebody may wait for the end. */
+static void keep_only(int folder, int fd)
+{
+	unsigned low = (unsigned)(folder < fd ? folder : fd), high = (unsigned)(folder < fd ? fd : folder);
+	if (low > 0)
+		syscall(SYS_close_range, 0, low - 1, 0);
+	if (high > low + 1)
+		syscall(SYS_close_range, low + 1, high - 1, 0);
+	syscall(SYS_close_range, high + 1, UINT_MAX, 0);
+}
+
+/* There is one guard at a time, whose file is locked. Without it the command runs all the same. */
+static void go_on_for(unsigned long lasts_s, int folder)
+{
+	int fd = openat(folder, RECORD_UNTIL, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return;
+	bool alone = write_until(fd, now_ms() + (int64_t)lasts_s * 1000) && flock(fd, LOCK_EX | LOCK_NB) == 0;
+	pid_t child = alone ? fork() : -1;
+	if (child == 0) {
+		if (fork() != 0)
+			_exit(0);
+		keep_only(folder, fd);
+		guard(folder, fd);
+	}
+	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		continue;
+	close(fd);
+}
+
+/* --- passing on --- */
+
 static void note_owed(struct stream *stream)
 {
 	int waiting = 0;
@@ -276,12 +360,6 @@ static void finish_record(const struct stream streams[2], int folder, const char
 	memcpy(line, nonce, RECORD_NONCE_LEN);
 	line[RECORD_NONCE_LEN] = '\n';
 	(void)!write_all(open_record(folder, RECORD_END), line, sizeof line);
-}
-
-static void put_hex(char *to, uint64_t number)
-{
-	for (int i = 15; i >= 0; i--, number >>= 4)
-		to[i] = "0123456789abcdef"[number & 15];
 }
 
 static void report(const struct stream streams[2], const char *nonce)
@@ -410,8 +488,11 @@ int main(int argc, char **argv)
 	char nonce[RECORD_NONCE_LEN];
 	if (argc < 4)
 		return argc == 1 && write_all(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0 : EXIT_SETUP;
-	bool files, records = read_nonce(nonce, &files);
+	unsigned long lasts_s;
+	bool files, records = read_nonce(nonce, &files, &lasts_s);
 	int folder = open_own_folder(argv[0]);
+	if (lasts_s)
+		go_on_for(lasts_s, folder);
 	if (chdir(argv[1]) < 0)
 		fail(EXIT_SETUP, "cd", argv[1]);
 	if (setenv("PWD", argv[1], 1) < 0)

@@ -7,6 +7,8 @@
  * (exec/check.c). They count only when a third one says that they are whole, by a line with the command's nonce: a full disk or a
  * recorder that was killed leaves none, or that of an earlier command. Of a stream that has more than RECORD_MAX bytes nothing is
  * kept, and then the record is not whole. A Sprite records one command at a time.
+ *
+ * Beside them is until when the processes of a session may live, unless another command comes.
  */
 #pragma once
 
@@ -15,6 +17,8 @@
 #define RECORD_STDOUT "stdout" /* in the folder */
 #define RECORD_STDERR "stderr"
 #define RECORD_END    "end"
+#define RECORD_UNTIL  "until"
+#define RECORD_INSIDE "/.sprite/api.sock" /* nothing but a Sprite has it */
 
 #define RECORD_MAX ((uint64_t)64 * 1024 * 1024)
 

@@ -1,5 +1,6 @@
 """Named sessions: the same token and name have the same Sprite, until it ends, and nobody else ever has it."""
 import concurrent.futures
+import shlex
 import signal
 
 import pytest
@@ -180,6 +181,30 @@ def test_it_outlives_its_gateway(start, emulator, redis, how):
     assert ran.stdout == "one\n" + host and ran.sandbox["session"]["created"] is False
     assert close(again, "work").status_code == 200
     until_nothing_is_kept(redis, emulator, hot=1)
+
+
+# Says until when what is left goes on, and what says so: the only other way to a near end is to wait for a quarter of an hour.
+UNTIL = "/tmp/.spritegate/until"
+HOLDS = "while :; do sprite-env curl -X PUT -d '{\"expire\":\"5s\"}' /v1/tasks/work; sleep 1; done"
+
+
+def test_what_it_left_ends_though_nobody_is_there_to_end_it(start, emulator, redis):
+    """A process that keeps its Sprite awake for ever, while every gateway and Redis are dead for good."""
+    gateway, mark = start(session_idle_seconds=40), new_mark()
+    gateway.until_ready()
+    left = shlex.quote(f"sleep {mark} & {HOLDS}")
+    gateway.run(f"(setsid bash -c {left} </dev/null >/dev/null 2>&1 &)", session="work", timeout_seconds=20)
+    said = [gateway.run(f"cat {UNTIL}; cut -d. -f1 /proc/uptime", session="work", timeout_seconds=20).stdout.split() for _ in range(2)]
+    ends = [int(end, 16) / 1000 - int(now) for end, now in said]
+    assert int(said[0][0], 16) < int(said[1][0], 16), f"each command says it anew: {said}"
+    assert all(20 + 40 < end <= 20 + 40 + 601 for end in ends), f"after any command, and any idle time: {ends}"
+    sprite = sprite_of(redis, "work")
+    gateway.run(f"printf '%016x' $(( ($(cut -d. -f1 /proc/uptime) + 1) * 1000 )) 1<>{UNTIL}", session="work")
+    gateway.kill()
+    redis.kill()
+    until(lambda: not running(mark), "what the session left has ended", ENDED)
+    until(lambda: [(sprite, "warm")] == [(one["name"], one["status"]) for one in emulator.view.state()["sprites"] if one["name"] == sprite],
+          lambda: f"its Sprite is paused: {emulator.view.state()}", ENDED)
 
 
 @pytest.mark.parametrize("shared", [0, 1])
