@@ -2,7 +2,7 @@
 
 Every proxy writes an access log to a file and keeps its counters: the gateway its metrics, nginx those of stub_status, HAProxy those of
 its statistics. nginx collects lines as the gateway does; HAProxy has no such setting. Varnish keeps its log in shared memory and nobody
-writes it out.
+writes it out. "nginx-unset" has the buffers that it has by itself; the other nginx has five times as many bytes of them.
 """
 import dataclasses
 import http.client
@@ -40,7 +40,7 @@ CASES = (
     Case("2 KB chunked, 64 connections", "/chunked", 64),
     Case("2 KB after 2 ms, 64 connections", "/slow", 64),
     Case("64 KB, 64 connections", "/64k", 64),
-    Case("5 MiB, 4 connections", "/5m", 4),
+    Case("5 MiB, 4 connections", "/5m", 4, (*ALL, "nginx-unset")),
     Case("1 MiB up, 2 KB down, 4 connections", "/2k", 4, upload=True),
     Case("2 KB from a cache, 64 connections", "/2k", 64, ("gateway-cache", "nginx-cache", "varnish"), anonymous=True),
     Case("2 KB, 16 connections, each request on a new one", "/2k", 16, keep=False),
@@ -68,16 +68,21 @@ def measure(bench):
 def start_proxies(bench, programs, port, wanted):
     """One that is to be compared with the others is a line here and its name in the cases."""
     cpu, folder = bench.proxy_cpu, bench.folder
+
+    def nginx(name, **options):
+        return servers.nginx(programs, name, port, cpu, f"{folder / name}.access combined buffer=64k flush=1s", **options)
+
     common = {"workers": 1, "pool_hot": 0, "cpu": cpu}
     found = {
         "gateway": lambda name: servers.gateway(programs, name, bench.base, port, access_log=folder / f"{name}.access", **common),
         "beside": lambda name: servers.gateway(programs, name, bench.base, port, access_log=folder / f"{name}.access",
                                                binary=bench.beside, **common),
-        "nginx": lambda name: servers.nginx(programs, name, port, cpu, f"{folder / name}.access combined buffer=64k flush=1s"),
+        "nginx": nginx,
+        "nginx-unset": lambda name: nginx(name, buffers=""),
         "haproxy": lambda name: servers.haproxy(programs, name, port, cpu, logs=True),
         "gateway-cache": lambda name: servers.gateway(programs, name, bench.base, port, access_log=folder / f"{name}.access",
                                                       cache_bytes="64MiB", **common),
-        "nginx-cache": lambda name: servers.nginx(programs, name, port, cpu, f"{folder / name}.access combined buffer=64k flush=1s", cache=True),
+        "nginx-cache": lambda name: nginx(name, cache=True),
         "varnish": lambda name: servers.varnish(programs, name, port, cpu),
         "gateway-unlogged": lambda name: servers.gateway(programs, name, bench.base, port, **common),
         "nginx-unlogged": lambda name: servers.nginx(programs, name, port, cpu),

@@ -36,7 +36,7 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{
-      proxy_pass http://datasette; proxy_http_version 1.1; proxy_buffers 20 8k; proxy_busy_buffers_size 64k;
+      proxy_pass http://datasette; proxy_http_version 1.1; {buffers}
       proxy_max_temp_file_size 0; proxy_request_buffering off; client_max_body_size 0;
       proxy_set_header Connection ""; {cache}
       proxy_set_header Host $http_host;
@@ -113,10 +113,14 @@ def emulator(programs, *flags):
     return started(programs, "sprites", argv, port, lambda: status(port, "/_emulator/state") == 200)
 
 
-def nginx(programs, name, upstream_port, cpu, access_log="off", cache=False):
+NGINX_LARGE = "proxy_buffers 20 8k; proxy_busy_buffers_size 64k;"
+
+
+def nginx(programs, name, upstream_port, cpu, access_log="off", cache=False, buffers=NGINX_LARGE):
+    """Without `buffers` those that nginx has when nobody sets them: 8 of 4 KiB."""
     port, folder = free_port(), programs.folder
     config = folder / f"{name}.conf"
-    config.write_text(NGINX.format(port=port, upstream=upstream_port, folder=folder, access_log=access_log,
+    config.write_text(NGINX.format(port=port, upstream=upstream_port, folder=folder, access_log=access_log, buffers=buffers,
                                    cache_zone=f"proxy_cache_path {folder}/{name} keys_zone=one:10m;" if cache else "",
                                    cache="proxy_cache one;" if cache else ""), encoding="utf-8")
     return started(programs, name, ["nginx", "-p", folder, "-c", config, "-e", folder / f"{name}.error"], port, cpu=cpu)
