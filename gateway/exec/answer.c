@@ -75,6 +75,14 @@ static int put_timing(const struct exec_result *result, struct buf *body)
 				  (double)result->claim_us / 1000, (double)result->run_us / 1000);
 }
 
+static int put_files(const struct exec_result *result, bool texts, struct buf *body)
+{
+	int r = buf_append(body, SLICE(",\"files\":"));
+	if (r < 0)
+		return r;
+	return result->files ? outfiles_put(result->files, texts, body) : buf_append(body, SLICE("{}"));
+}
+
 static int put_members(struct exec_result *result, const char *exec_id, bool ok, bool texts, struct buf *body)
 {
 	int r = buf_printf(body, "\"ok\":%s,\"exec_id\":\"%s\",\"outcome\":\"%s\",\"exit_code\":", ok ? "true" : "false", exec_id,
@@ -88,7 +96,7 @@ static int put_members(struct exec_result *result, const char *exec_id, bool ok,
 	if (r == 0)
 		r = put_check(result, body);
 	if (r == 0)
-		r = buf_append(body, SLICE(",\"files\":{}"));
+		r = put_files(result, texts, body);
 	return r < 0 ? r : put_timing(result, body);
 }
 
@@ -134,6 +142,8 @@ static int put_not_run(struct exec_result *result, const char *exec_id, struct b
 		r = buf_append_char(body, ',');
 	if (r == 0 && ran)
 		r = put_streams(result, true, body);
+	if (r == 0 && ran && result->files)
+		r = put_files(result, true, body);
 	return r < 0 || result->outcome == EXEC_UNKNOWN ? r : put_refusal(result, body);
 }
 

@@ -10,6 +10,7 @@
 #include "gateway/base/buf.h"
 #include "gateway/base/id.h"
 #include "gateway/exec/check.h"
+#include "gateway/exec/outfiles.h"
 #include "gateway/exec/source.h"
 
 #define EXEC_ANSWER_MAX (1024UL * 1024 * 1024)
@@ -47,6 +48,7 @@ struct exec_result {
 	struct output streams[2];   /* stdout, stderr */
 	const char *encoding[2];    /* of their text once it was told: "utf-8" or "base64" */
 	enum check_verdict check;
+	const struct outfiles *files; /* borrowed; NULL = none were asked for */
 	uint64_t admit_us, claim_us, run_us;
 	char detail[200];           /* a plain sentence for EXEC_UNKNOWN and EXEC_NOT_STARTED */
 };
@@ -63,7 +65,7 @@ const char *exec_outcome_name(enum exec_outcome outcome);
 
 MUST_CHECK int exec_answer_write(struct exec_result *result, const char *exec_id, struct exec_answer *answer);
 
-/* Without the output's text (of a stream, which has told it already): every other member, without braces, into `text`; of a command that
+/* Without the text of output and files (of a stream, which has told it already): every other member, without braces, into `text`; of a command that
  * may not have run also those of the problem. answer->body stays empty. */
 MUST_CHECK int exec_answer_result(struct exec_result *result, const char *exec_id, struct exec_answer *answer, struct buf *text);
 void exec_answer_deinit(struct exec_answer *answer);

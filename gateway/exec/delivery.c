@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Six bytes for each of a piece when all of them are escaped, and the members around them; a result is smaller. */
-#define TEXT_MAX    (8 * STREAM_PIECE)
+/* Six bytes for each of a piece when all of them are escaped, and of a path, and the members around them. */
+#define TEXT_MAX (8 * STREAM_PIECE)
+/* Members of a result but its files. */
+#define RESULT_MAX  ((size_t)64 * 1024)
 #define PIECE_FRAME ((size_t)256)
 
 void delivery_init(struct delivery *delivery, const struct exec_job *job)
@@ -63,6 +65,22 @@ int delivery_output(struct delivery *delivery, unsigned which, struct slice byte
 	return r;
 }
 
+static int tell_file(struct delivery *delivery, const char *path, struct slice bytes, bool last)
+{
+	struct buf text = BUF_MAX(TEXT_MAX);
+	return tell(delivery, &text, stream_file(&delivery->stream, path, bytes, last, &text));
+}
+
+int delivery_file(struct delivery *delivery, const char *path, struct slice bytes, bool last)
+{
+	int r = 0;
+	while (r == 0 && bytes.len > STREAM_PIECE) {
+		r = tell_file(delivery, path, slice_of(bytes.data, STREAM_PIECE), false);
+		bytes = slice_from(bytes, STREAM_PIECE);
+	}
+	return r < 0 ? r : tell_file(delivery, path, bytes, last);
+}
+
 int delivery_ping(struct delivery *delivery)
 {
 	struct buf text = BUF_MAX(TEXT_MAX);
@@ -71,7 +89,7 @@ int delivery_ping(struct delivery *delivery)
 
 int delivery_result(struct delivery *delivery, struct exec_result *result, struct exec_answer *answer)
 {
-	struct buf text = BUF_MAX(TEXT_MAX);
+	struct buf text = BUF_MAX(RESULT_MAX + (result->files ? outfiles_put_max(result->files) : 0));
 	return tell(delivery, &text, stream_result(&delivery->stream, result, delivery->exec_id, answer, &text));
 }
 

@@ -22,8 +22,6 @@ static const char script[] = "IFS= read -r REPLY || exit 125\n"
 /* What a request may hold never turns out to be too long once a Sprite is claimed. */
 _Static_assert(2 * sizeof script + 512 + EXEC_MAX_ARGV_BYTES <= SANDBOX_ARGS_MAX, "the largest request fits a control socket");
 
-static const char default_cwd[] = "/home/sprite";
-
 int launch_put_file(struct buf *out, const struct exec_file *file)
 {
 	int r = buf_printf(out, "%o %zu\n", file->mode, strlen(file->path));
@@ -96,8 +94,8 @@ int launch_init(struct launch *launch, struct exec_request *request, const char 
 		return -ENOMEM;
 	snprintf(launch->exec_id, sizeof launch->exec_id, "SPRITEGATE_EXEC_ID=%s", exec_id);
 	snprintf(launch->env_count, sizeof launch->env_count, "%zu", request->env_count + 1);
-	const char *const head[] = {"bash",         "-c", script, RECORD_SHIM, request->cwd ? request->cwd : default_cwd, launch->env_count,
-				    launch->exec_id};
+	const char *const head[] = {
+		"bash", "-c", script, RECORD_SHIM, request->cwd ? request->cwd : EXEC_DEFAULT_CWD, launch->env_count, launch->exec_id};
 	const char *const shell[] = {"bash", "-lc", request->command};
 	for (size_t i = 0; i < ARRAY_LEN(head); i++)
 		launch->argv[launch->argc++] = head[i];

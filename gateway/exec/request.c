@@ -247,6 +247,48 @@ static void read_files(struct reading *reading, json_t *value)
 	json_object_foreach(value, path, member) read_file(reading, path, member);
 }
 
+static bool has_output(const struct exec_request *request, const char *path)
+{
+	for (size_t i = 0; i < request->output_count; i++)
+		if (strcmp(request->outputs[i], path) == 0)
+			return true;
+	return false;
+}
+
+static void read_output(struct reading *reading, const json_t *value, size_t i)
+{
+	char pointer[32];
+	const char *path = json_string_value(value), *wrong = path ? path_fault(path) : NULL;
+	snprintf(pointer, sizeof pointer, "/outputs/%zu", i);
+	if (!path)
+		fault(reading, pointer, "must be a string, is %s", type_name(value));
+	else if (wrong)
+		fault(reading, pointer, "%s", wrong);
+	else if (has_output(reading->request, path))
+		fault(reading, pointer, "is there twice");
+	else
+		reading->request->outputs[reading->request->output_count++] = path;
+}
+
+static void read_outputs(struct reading *reading, const json_t *value)
+{
+	if (!json_is_array(value)) {
+		fault(reading, "/outputs", "must be an array of paths, is %s", type_name(value));
+		return;
+	}
+	if (json_array_size(value) > EXEC_MAX_OUTPUTS) {
+		fault(reading, "/outputs", "has %zu entries, the limit is %d", json_array_size(value), EXEC_MAX_OUTPUTS);
+		return;
+	}
+	reading->request->outputs = calloc(json_array_size(value) + 1, sizeof *reading->request->outputs);
+	if (!reading->request->outputs) {
+		reading->error = -ENOMEM;
+		return;
+	}
+	for (size_t i = 0; i < json_array_size(value); i++)
+		read_output(reading, json_array_get(value, i), i);
+}
+
 /* POSIX 8.1: letters, digits, underscore, no digit first. */
 static bool is_name(const char *name)
 {
@@ -370,6 +412,8 @@ static void read_member(struct reading *reading, const char *key, json_t *value)
 		read_stdin(reading, value);
 	else if (strcmp(key, "files") == 0)
 		read_files(reading, value);
+	else if (strcmp(key, "outputs") == 0)
+		read_outputs(reading, value);
 	else if (strcmp(key, "env") == 0)
 		read_env(reading, value);
 	else if (strcmp(key, "cwd") == 0)
@@ -434,6 +478,7 @@ void exec_request_free(struct exec_request *request)
 	for (size_t i = 0; i < request->file_count; i++)
 		buf_deinit(&request->files[i].bytes);
 	free(request->files);
+	free(request->outputs);
 	free(request->env);
 	free(request->argv);
 	buf_deinit(&request->input);

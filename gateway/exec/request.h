@@ -22,9 +22,11 @@
 #define EXEC_MAX_ARGV_BYTES (500 * 1024) /* command or argv, env and cwd together, as JSON strings with commas */
 #define EXEC_MAX_ENV        256
 #define EXEC_MAX_CWD_BYTES  4096
+#define EXEC_DEFAULT_CWD    "/home/sprite"
 #define EXEC_MAX_SESSION    64
 
 #define EXEC_MAX_FILES      256
+#define EXEC_MAX_OUTPUTS    64
 #define EXEC_MAX_PATH_BYTES 4095
 
 /* Written before the command runs. */
@@ -47,6 +49,8 @@ struct exec_request {
 	const char *input_from;  /* … or what Datasette is asked for it: path and query, borrowed from root */
 	struct exec_file *files; /* owned */
 	size_t file_count;
+	const char **outputs;    /* owned array of paths borrowed from root, no two the same: to be read back */
+	size_t output_count;
 	uint64_t timeout_ms;     /* 0 = not asked for */
 	bool has_max_output;
 	uint64_t max_output_bytes;

@@ -2,6 +2,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/exec/collect.h"
 #include "gateway/exec/delivery.h"
 #include "gateway/exec/feed.h"
 #include "gateway/exec/launch.h"
@@ -38,6 +39,7 @@ struct run {
 	struct feed feed;            /* of a job that feeds */
 	struct delivery delivery;    /* of a job that wants its answer streamed */
 	struct verify verify;
+	struct collect collect;      /* of a job that wants files back */
 	enum exec_outcome outcome;          /* of the command whose output is being checked */
 	bool started; /* known at the timeout or later */
 	unsigned tries;
@@ -50,6 +52,17 @@ struct run {
 static void start_claim(struct run *run);
 static void try_again(struct run *run, const char *reason);
 
+static void free_run(struct run *run)
+{
+	launch_deinit(&run->launch);
+	feed_deinit(&run->feed);
+	verify_deinit(&run->verify);
+	collect_deinit(&run->collect);
+	output_deinit(&run->result.streams[0]);
+	output_deinit(&run->result.streams[1]);
+	free(run);
+}
+
 static void on_closed(uv_handle_t *handle)
 {
 	struct run *run = handle->data;
@@ -57,12 +70,7 @@ static void on_closed(uv_handle_t *handle)
 	if (--run->handles)
 		return;
 	owner->on_freed(owner->ctx, run);
-	launch_deinit(&run->launch);
-	feed_deinit(&run->feed);
-	verify_deinit(&run->verify);
-	output_deinit(&run->result.streams[0]);
-	output_deinit(&run->result.streams[1]);
-	free(run);
+	free_run(run);
 }
 
 static void release(struct run *run)
@@ -84,7 +92,7 @@ static void release(struct run *run)
 static uint64_t output_bytes(const struct run *run)
 {
 	const struct output *streams = run->result.streams;
-	return output_written(&streams[0]) + output_written(&streams[1]);
+	return output_written(&streams[0]) + output_written(&streams[1]) + outfiles_bytes(&run->collect.outfiles);
 }
 
 /* The answer has been written, unless `failed`. */
@@ -93,7 +101,8 @@ static void settle(struct run *run, bool failed)
 	const struct run_owner *owner = run->owner;
 	const struct exec_job *job = run->job;
 	bool refund = !run->run_start_us; /* not started, or canceled while it waited for a Sprite */
-	CLEANUP(buf_deinit) struct buf stored = BUF_MAX(owner->result_bytes + STORED_HEAD_MAX);
+	size_t head = STORED_HEAD_MAX + outfiles_put_max(&run->collect.outfiles);
+	CLEANUP(buf_deinit) struct buf stored = BUF_MAX(owner->result_bytes + head);
 	bool keeps = owner->result_bytes && !failed && stored_write(job, &run->result, refund, owner->result_bytes, &stored) == 0;
 	struct admission_result ended = {.exec_id = slice_str(job->message.exec_id), .text = buf_peek(&stored), .keep_ms = STORED_KEEP_MS};
 	int r = admission_settle(owner->settlement, &job->lease, run->result.run_us / 1000, output_bytes(run), refund,
@@ -139,8 +148,10 @@ static int begin_stream(struct run *run)
 void run_credit(struct run *run, size_t bytes)
 {
 	delivery_credit(&run->delivery, bytes);
-	if (run->sandbox && delivery_has_room(&run->delivery))
-		sandbox_resume(run->sandbox);
+	if (!run->sandbox || !delivery_has_room(&run->delivery))
+		return;
+	sandbox_resume(run->sandbox);
+	collect_resume(&run->collect);
 }
 
 /* What is refused before the stream has begun is a problem, like any other. */
@@ -219,15 +230,22 @@ static uint64_t check_left_ms(const struct run *run)
 	return used_ms < most_ms ? most_ms - used_ms : 0;
 }
 
+/* What is known by now. */
+static void finish_check(struct run *run)
+{
+	verify_give_up(&run->verify);
+	collect_give_up(&run->collect);
+	finish(run, run->outcome);
+}
+
 static void on_check_time(struct run *run)
 {
 	uint64_t left_ms = check_left_ms(run);
-	if (left_ms && verify_went_on(&run->verify)) {
+	if (left_ms && (verify_went_on(&run->verify) || collect_went_on(&run->collect))) {
 		enter(run, CHECKING, left_ms < CHECK_MS ? left_ms : CHECK_MS);
 		return;
 	}
-	verify_give_up(&run->verify);
-	finish(run, run->outcome);
+	finish_check(run);
 }
 
 /* 200 is for commands that are known to have run. */
@@ -279,18 +297,66 @@ static void on_output(void *ctx, enum sandbox_stream stream, struct slice bytes)
 		finish(run, without_memory(run));
 }
 
+static bool has_room_for_file(void *ctx)
+{
+	const struct run *run = ctx;
+	return !run->job->format || delivery_has_room(&run->delivery);
+}
+
+static int pass_file_on(void *ctx, const struct outfile *file, struct slice bytes)
+{
+	struct run *run = ctx;
+	int r = delivery_file(&run->delivery, file->path, bytes, file->done);
+	uv_timer_again(&run->ping);
+	return r;
+}
+
+static void on_collected(void *ctx, bool channel_is_free)
+{
+	struct run *run = ctx;
+	run->idle = channel_is_free;
+	finish(run, run->outcome);
+}
+
+/* Each has what a stream may have, and all of them what the streams have left: so much was reserved. */
+static void start_collecting(struct run *run)
+{
+	struct collect *collect = &run->collect;
+	uint64_t each = run->job->max_output_bytes, left = 0;
+	for (size_t i = 0; i < 2; i++) {
+		uint64_t written = output_written(&run->result.streams[i]);
+		left += written < each ? each - written : 0;
+	}
+	collect->has_room = has_room_for_file;
+	collect->done = on_collected;
+	collect->ctx = collect->outfiles.pass_ctx = run;
+	if (run->job->format)
+		collect->outfiles.pass = pass_file_on;
+	outfiles_begin(&collect->outfiles, each, left);
+	run->idle = false;
+	collect_start(collect, run->sandbox);
+}
+
 static void on_compared(void *ctx)
 {
 	struct run *run = ctx;
 	run->idle = true;
-	finish(run, run->outcome);
+	if (run->job->request->output_count)
+		start_collecting(run);
+	else
+		finish(run, run->outcome);
 }
 
-static void start_check(struct run *run)
+/* Of its output, and reading its files. */
+static void start_check(struct run *run, bool compare)
 {
 	run->result.run_us = clock_mono_us() - run->run_start_us;
-	run->idle = false;
 	enter(run, CHECKING, CHECK_MS);
+	if (!compare) {
+		on_compared(run);
+		return;
+	}
+	run->idle = false;
 	verify_compare(&run->verify, run->sandbox, on_compared, run);
 }
 
@@ -304,10 +370,13 @@ static void on_exited(void *ctx, unsigned exit_code)
 	}
 	run->result.exit_code = exit_code;
 	run->outcome = run->state == RUNNING ? EXEC_EXITED : EXEC_TIMED_OUT;
-	if (verify_end(&run->verify) < 0)
+	if (verify_end(&run->verify) < 0) {
 		finish(run, without_memory(run));
-	else if (verify_has_to_compare(&run->verify, run->owner->verify_bytes))
-		start_check(run);
+		return;
+	}
+	bool compare = verify_has_to_compare(&run->verify, run->owner->verify_bytes);
+	if (compare || run->job->request->output_count)
+		start_check(run, compare);
 	else
 		finish(run, run->outcome);
 }
@@ -367,9 +436,9 @@ static void refuse_length(struct run *run)
 static void launch(struct run *run)
 {
 	bool shim = sandbox_has_shim(run->sandbox);
-	if (run->launch.files && !shim) {
+	if ((run->launch.files || run->job->request->output_count) && !shim) {
 		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000,
-		       "This sandbox takes no files: the program that writes them cannot be run there.");
+		       "This sandbox takes and gives no files: the program that writes and reads them cannot be run there.");
 		return;
 	}
 	struct sandbox_command command = launch_command(&run->launch, shim);
@@ -506,6 +575,20 @@ static uint64_t lasts_s(const struct run *run)
 	return idle_ms ? (run->job->timeout_ms + idle_ms + GUARD_SLACK_MS) / 1000 : 0;
 }
 
+static int init_parts(struct run *run)
+{
+	const struct exec_job *job = run->job;
+	int r = verify_init(&run->verify, run->result.streams);
+	if (r == 0)
+		r = collect_init(&run->collect, job->request);
+	if (r < 0)
+		return r;
+	if (job->request->output_count)
+		run->result.files = &run->collect.outfiles;
+	struct slice nonce = run->owner->verify_bytes ? verify_nonce(&run->verify) : (struct slice){0};
+	return launch_init(&run->launch, job->request, job->message.exec_id, nonce, lasts_s(run));
+}
+
 struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 {
 	struct run *run = calloc(1, sizeof *run);
@@ -530,21 +613,9 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	run->result.tier = "none";
 	run->result.admit_us = job->admit_us;
 	run->claim_start_us = clock_mono_us();
-	if (verify_init(&run->verify, run->result.streams) < 0) {
-		free(run);
-		return NULL;
-	}
-	struct slice nonce = owner->verify_bytes ? verify_nonce(&run->verify) : (struct slice){0};
-	if (launch_init(&run->launch, job->request, job->message.exec_id, nonce, lasts_s(run)) < 0) {
-		verify_deinit(&run->verify);
-		free(run);
-		return NULL;
-	}
 	run->tries = 1;
-	if (claim(run) < 0) {
-		launch_deinit(&run->launch);
-		verify_deinit(&run->verify);
-		free(run);
+	if (init_parts(run) < 0 || claim(run) < 0) {
+		free_run(run);
 		return NULL;
 	}
 	uv_timer_init(owner->loop, &run->timer);
@@ -576,8 +647,7 @@ void run_cancel(struct run *run)
 	if (run->state == LINGERING || run->state == FREED)
 		return;
 	if (run->state == CHECKING) {
-		verify_give_up(&run->verify);
-		finish(run, run->outcome);
+		finish_check(run);
 		return;
 	}
 	stop(run, EXEC_CANCELED);

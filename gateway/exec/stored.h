@@ -9,10 +9,10 @@
 #include "gateway/exec/job.h"
 
 #define STORED_KEEP_MS UINT64_C(3600000)
-/* What comes with the text of the output, and always fits. */
+/* What comes with the text of output and files, and always fits. */
 #define STORED_HEAD_MAX ((size_t)4096)
 
-/* After the answer was written. What is longer than `max`, and what was streamed, is kept without the output's text. */
+/* After the answer was written. What is longer than `max`, and what was streamed, is kept without the text of output and files. */
 MUST_CHECK int stored_write(const struct exec_job *job, struct exec_result *result, bool unrun, size_t max, struct buf *out);
 
 /* False when it cannot be read. `object` is borrowed and begins with its brace. */

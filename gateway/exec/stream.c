@@ -38,12 +38,19 @@ static int put_base64(struct slice bytes, struct buf *text)
 	return r < 0 ? r : buf_append_char(text, '"');
 }
 
-static int put_piece(struct stream *stream, unsigned which, struct slice bytes, struct buf *text)
+#define FILE_OUTPUT 2
+
+/* `path` is that of a file. */
+static int put_piece(struct stream *stream, unsigned which, const char *path, struct slice bytes, struct buf *text)
 {
-	static const char *const names[] = {"stdout", "stderr"};
+	static const char *const names[] = {"stdout", "stderr", "file"};
 	bool valid = utf8_is_valid(bytes);
 	stream->outputs[which].binary |= !valid;
 	int r = begin(stream, names[which], text);
+	if (r == 0 && path)
+		r = buf_append(text, SLICE(",\"path\":"));
+	if (r == 0 && path)
+		r = json_text_string(text, slice_str(path));
 	if (r == 0)
 		r = buf_append(text, SLICE(",\"data\":"));
 	if (r == 0)
@@ -54,7 +61,7 @@ static int put_piece(struct stream *stream, unsigned which, struct slice bytes, 
 }
 
 /* What was held, and as much of `bytes` as makes a piece: a character that is not whole yet is held for the next one. */
-static int put_next(struct stream *stream, unsigned which, struct slice *bytes, struct buf *text)
+static int put_next(struct stream *stream, unsigned which, const char *path, struct slice *bytes, struct buf *text)
 {
 	struct stream_output *output = &stream->outputs[which];
 	char piece[STREAM_PIECE];
@@ -66,31 +73,39 @@ static int put_next(struct stream *stream, unsigned which, struct slice *bytes, 
 	output->held_len = utf8_unfinished_tail(all);
 	all.len -= output->held_len;
 	memcpy(output->held, piece + all.len, output->held_len);
-	return all.len ? put_piece(stream, which, all, text) : 0;
+	return all.len ? put_piece(stream, which, path, all, text) : 0;
 }
 
 int stream_output(struct stream *stream, unsigned which, struct slice bytes, struct buf *text)
 {
 	int r = 0;
 	while (r == 0 && bytes.len)
-		r = put_next(stream, which, &bytes, text);
+		r = put_next(stream, which, NULL, &bytes, text);
 	return r;
 }
 
 /* A character that the cap has cut is dropped, one that the command never finished is told. */
-static int put_held(struct stream *stream, unsigned which, bool cut, struct buf *text)
+static int put_held(struct stream *stream, unsigned which, const char *path, bool cut, struct buf *text)
 {
 	struct stream_output *output = &stream->outputs[which];
 	struct slice held = slice_of(output->held, output->held_len);
 	output->held_len = 0;
-	return held.len && !cut ? put_piece(stream, which, held, text) : 0;
+	return held.len && !cut ? put_piece(stream, which, path, held, text) : 0;
+}
+
+int stream_file(struct stream *stream, const char *path, struct slice bytes, bool last, struct buf *text)
+{
+	int r = 0;
+	while (r == 0 && bytes.len)
+		r = put_next(stream, FILE_OUTPUT, path, &bytes, text);
+	return r == 0 && last ? put_held(stream, FILE_OUTPUT, path, false, text) : r;
 }
 
 int stream_result(struct stream *stream, struct exec_result *result, const char *exec_id, struct exec_answer *answer, struct buf *text)
 {
 	int r = 0;
 	for (unsigned i = 0; r == 0 && i < 2; i++)
-		r = put_held(stream, i, result->streams[i].total > result->streams[i].cap, text);
+		r = put_held(stream, i, NULL, result->streams[i].total > result->streams[i].cap, text);
 	for (unsigned i = 0; i < 2; i++)
 		result->encoding[i] = stream->outputs[i].binary ? "base64" : "utf-8";
 	if (r == 0)

@@ -1,9 +1,9 @@
 /*
  * stream - a command's answer while it runs: one JSON object a line (NDJSON), or the same objects as server-sent events
  *
- *   accepted, then stdout, stderr and ping in any order, then one result
+ *   accepted, then stdout, stderr and ping in any order, then the files that were asked for, then one result
  *
- * Owns:       the unfinished character at the end of what came on each stream, at most 3 bytes.
+ * Owns:       the unfinished character at the end of what came on each stream and of a file, at most 3 bytes.
  * Results:    those of buf.
  * Invariants: a piece that is UTF-8 is told as text, and no character is split between two; other pieces are base64.
  */
@@ -26,7 +26,7 @@ struct stream {
 		char held[4];
 		size_t held_len;
 		bool binary; /* some of it was not UTF-8 */
-	} outputs[2];
+	} outputs[3]; /* stdout, stderr, and the file that is being told */
 };
 
 static inline void stream_init(struct stream *stream, enum stream_format format)
@@ -37,6 +37,8 @@ static inline void stream_init(struct stream *stream, enum stream_format format)
 /* Each appends to `text`. */
 MUST_CHECK int stream_accepted(const struct stream *stream, const char *exec_id, struct buf *text);
 MUST_CHECK int stream_output(struct stream *stream, unsigned which, struct slice bytes, struct buf *text);
+/* A part of a file, or with `last` its end. */
+MUST_CHECK int stream_file(struct stream *stream, const char *path, struct slice bytes, bool last, struct buf *text);
 MUST_CHECK int stream_ping(const struct stream *stream, struct buf *text);
 
 /* What was still held, and the result. `answer` gets what the logs say of it; its body stays empty. */

@@ -62,7 +62,7 @@ static void go_on(struct verify *verify);
 
 static void give_up_and_tell(struct verify *verify)
 {
-	check_give_up(&verify->check);
+	verify_give_up(verify);
 	verify->done(verify->ctx);
 }
 
@@ -94,6 +94,7 @@ static void go_on(struct verify *verify)
 {
 	struct check_command *next = &verify->command;
 	if (!check_next(&verify->check, next)) {
+		verify->comparing = false;
 		verify->done(verify->ctx);
 		return;
 	}
@@ -104,6 +105,7 @@ static void go_on(struct verify *verify)
 
 void verify_compare(struct verify *verify, struct sandbox *sandbox, void (*done)(void *ctx), void *ctx)
 {
+	verify->comparing = true;
 	verify->sandbox = sandbox;
 	verify->done = done;
 	verify->ctx = ctx;
@@ -119,7 +121,9 @@ bool verify_went_on(struct verify *verify)
 
 void verify_give_up(struct verify *verify)
 {
-	check_give_up(&verify->check);
+	if (verify->comparing)
+		check_give_up(&verify->check);
+	verify->comparing = false;
 }
 
 enum check_verdict verify_verdict(struct verify *verify)

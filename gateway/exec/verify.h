@@ -19,7 +19,7 @@
 struct verify {
 	struct output *streams; /* stdout, stderr */
 	bool records;           /* the command has the shim keep a record, and report */
-	bool ended, reported;
+	bool ended, reported, comparing;
 	uint64_t sizes[2];      /* as reported */
 	struct report report;
 	struct check check;
@@ -50,7 +50,7 @@ void verify_compare(struct verify *verify, struct sandbox *sandbox, void (*done)
 /* Whether anything came of the comparison since this was last asked. */
 bool verify_went_on(struct verify *verify);
 
-/* The comparison takes too long, or is not wanted any more. */
+/* The comparison takes too long, or is not wanted any more. Nothing when it is not under way. */
 void verify_give_up(struct verify *verify);
 
 enum check_verdict verify_verdict(struct verify *verify);

@@ -26,6 +26,24 @@
 #define RECORD_REPORT_MARK '\x1e'
 #define RECORD_REPORT_LEN  (1 + RECORD_NONCE_LEN + 16 + 16)
 
+/* The shim also reads files back (exec/outfiles.h): "shim read CWD NONCE BYTES" answers one line per file that it was told on standard
+ * input, in order, until it has given BYTES of them: the nonce, a letter, and as 16 hexadecimal digits each the file's size, how many bytes of
+ * it follow the line, device, inode, and when contents and inode last changed (ns). RECORD_READ_END ends the answer, which is not whole
+ * without. */
+#define RECORD_READ          "read"
+#define RECORD_READ_MAX      ((size_t)256 * 1024)
+#define RECORD_READ_ID_LEN   (4 * 16)
+#define RECORD_READ_LINE_LEN (RECORD_NONCE_LEN + 1 + 2 * 16 + RECORD_READ_ID_LEN + 1)
+
+#define RECORD_READ_FILE        'f'
+#define RECORD_READ_NOT_FOUND   'n'
+#define RECORD_READ_DIRECTORY   'd'
+#define RECORD_READ_NOT_REGULAR 's'
+#define RECORD_READ_DENIED      'p'
+#define RECORD_READ_CHANGED     'c' /* while it was read */
+#define RECORD_READ_FAILED      'x'
+#define RECORD_READ_END         'e'
+
 /* bash: leaves the shim that comes as standard input, with the SHA-256 "$1", and prints RECORD_SHIM_SAYS if it can be run. Otherwise
  * the Sprite works all the same, but keeps no record. An earlier one that was cut off may still be at it. */
 #define RECORD_PREPARE                                                                                     \

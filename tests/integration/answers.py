@@ -7,6 +7,7 @@ import uuid
 OUTCOMES_THAT_RAN = {"exited", "signaled", "timed_out", "canceled"}
 MEMBERS = {"ok", "exec_id", "outcome", "exit_code", "signal", "stdout", "stderr", "encoding", "stdout_bytes", "stderr_bytes",
            "stdout_truncated", "stderr_truncated", "output_check", "recovered", "stdout_lost_bytes", "stderr_lost_bytes", "files", "duration_ms", "sandbox", "timing_ms"}
+FILE_ERRORS = {"not_found", "is_directory", "not_regular", "denied", "changed", "not_read"}
 
 KEY = r"[a-z*][a-z0-9_.*-]*"
 PARAMETERS = rf"(?:;{KEY}(?:=(?:-?\d+|\"[^\"\\]*\"|:[A-Za-z0-9+/=]*:))?)*"
@@ -63,6 +64,20 @@ def check_limits(headers):
     return policies, state
 
 
+def check_files(files, contents=True):
+    """Those that were asked for: whole, or with a reason."""
+    for path, found in files.items():
+        if set(found) == {"error"}:
+            assert found["error"] in FILE_ERRORS, (path, found)
+        elif "error" in found:
+            assert set(found) == {"error", "bytes"} and found["error"] == "too_large" and found["bytes"] > 0, (path, found)
+        elif "text" in found or "base64" in found:
+            data = found["text"].encode() if "text" in found else base64.b64decode(found["base64"], validate=True)
+            assert contents and len(found) == 2 and found["bytes"] == len(data), (path, found["bytes"], len(data))
+        else:
+            assert not contents and set(found) == {"bytes"}, (path, found)
+
+
 class Ran:
     """The answer of a command that ran, checked as a whole."""
 
@@ -93,7 +108,7 @@ class Ran:
         assert session is None or (set(session) == {"name", "created"} and type(session["created"]) is bool), self.json["sandbox"]
         assert set(self.json["timing_ms"]) == {"admit", "claim", "exec"}, self.json["timing_ms"]
         assert all(value >= 0 for value in self.json["timing_ms"].values()), self.json["timing_ms"]
-        assert self.json["files"] == {}, self.json["files"]
+        check_files(self.json["files"])
 
     def check_outcome(self):
         outcome, code, signal = self.json["outcome"], self.json["exit_code"], self.json["signal"]
@@ -125,7 +140,8 @@ class Ran:
         assert is_uuid7(headers["X-Request-Id"]), headers["X-Request-Id"]
         assert re.fullmatch(r"[a-z]+;dur=[\d.]+(, [a-z]+;dur=[\d.]+)*", headers["Server-Timing"]), headers["Server-Timing"]
         usage = dictionary_of_integers(headers["Exec-Usage"])
-        assert usage["out_bytes"] == self.json["stdout_bytes"] + self.json["stderr_bytes"], usage
+        files = sum(found["bytes"] for found in self.json["files"].values() if "error" not in found)
+        assert usage["out_bytes"] == self.json["stdout_bytes"] + self.json["stderr_bytes"] + files, usage
         check_limits(headers)
 
     def bytes(self, stream):

@@ -3,7 +3,7 @@ import base64
 import json
 import time
 
-from answers import MEMBERS, check_limits, is_uuid7
+from answers import MEMBERS, check_files, check_limits, is_uuid7
 from wire import Wire, exec_request
 
 NDJSON, SSE = "application/x-ndjson", "text/event-stream"
@@ -46,6 +46,7 @@ class Streamed:
         self.answer = None
         self.objects, self.result, self.exec_id = [], None, None
         self.output = {"stdout": b"", "stderr": b""}
+        self.files = {}
 
     def __enter__(self):
         return self
@@ -85,7 +86,14 @@ class Streamed:
             assert members == {"type", "data", "encoding"}, found
             data = base64.b64decode(found["data"], validate=True) if found["encoding"] == "base64" else found["data"].encode()
             assert found["encoding"] in ("utf-8", "base64") and 0 < len(data) <= PIECE_MAX, (found["encoding"], len(data))
+            assert not self.files, f"{found} after a file"
             self.output[found["type"]] += data
+        elif found["type"] == "file":
+            assert members == {"type", "path", "data", "encoding"}, found
+            data = base64.b64decode(found["data"], validate=True) if found["encoding"] == "base64" else found["data"].encode()
+            assert 0 < len(data) <= PIECE_MAX, len(data)
+            assert list(self.files)[-1:] == [found["path"]] or found["path"] not in self.files, f"{found['path']} is not in one go"
+            self.files[found["path"]] = self.files.get(found["path"], b"") + data
         elif found["type"] == "result":
             self.check_result(found)
         else:
@@ -105,6 +113,9 @@ class Streamed:
             ran = "canceled" if source else "unknown"
             assert found["outcome"] == (ran if found["may_have_run"] else "not_started"), found
         assert (type(found["exit_code"]) is int) == (found["outcome"] == "exited"), found
+        check_files(found["files"], contents=False)
+        for path, file in found["files"].items():
+            assert "error" in file or len(self.files.get(path, b"")) == file["bytes"], (path, file)
         for stream, data in self.output.items():
             told = len(data)
             assert told <= found[f"{stream}_bytes"], f"{stream}: {told} bytes came of {found[f'{stream}_bytes']}"

@@ -97,7 +97,7 @@ def test_methods(stack):
         assert allowed - {"HEAD", "OPTIONS"} == {method.upper() for method in operations if method != "parameters"} - {"OPTIONS"}, path
 
 
-WRONG = {"command": 1, "argv": "x", "stdin": 1, "files": [], "env": [], "cwd": "relative", "timeout_seconds": "1", "max_output_bytes": -1, "session": "a/b"}
+WRONG = {"command": 1, "argv": "x", "stdin": 1, "files": [], "outputs": {}, "env": [], "cwd": "relative", "timeout_seconds": "1", "max_output_bytes": -1, "session": "a/b"}
 
 
 def test_fields_of_the_request(stack):
@@ -112,6 +112,7 @@ def test_fields_of_the_request(stack):
         assert refused.status_code == 422 and refused.json()["errors"][0]["pointer"] == f"/{name}", refused.text
     for body in ({}, {"command": "true", "argv": ["true"]}, {"command": "true", "other": 1}, {"command": ""}, {"argv": []},
                  {"command": "true", "env": {"SPRITEGATE_X": "1"}}, {"command": "true", "env": {"1": "1"}}, {"command": "true", "stdin": {}}, {"command": "true", "stdin": {"datasette": "x"}},
+                 {"command": "true", "outputs": ["a", "a"]}, {"command": "true", "outputs": [1]}, {"command": "true", "outputs": ["a"] * 65},
                  {"command": "true", "stdin": {"datasette": "//x"}}):
         assert not schema.is_valid(body), body
         assert stack.exec(**body).status_code == 422, body
@@ -133,6 +134,8 @@ def test_answers(stack):
         ({"command": "echo out; exit 3"}, {}), ({"argv": ["/no/such"]}, {}), ({"command": "sleep 9", "timeout_seconds": 0.2}, {}),
         ({"command": "printf '\\377'"}, {}), ({"command": "yes | head -c 3000000", "max_output_bytes": 2_000_000}, {}),
         ({"command": "echo x; printf '\\377' >&2"}, {"Accept": NDJSON}), ({"command": "echo x"}, {"Accept": SSE}),
+        ({"command": "echo x >a", "outputs": ["a", "b", "/bin"]}, {}), ({"command": "echo x >a", "outputs": ["a", "b"]}, {"Accept": NDJSON}),
+        ({"command": "head -c 99 /dev/zero >a", "outputs": ["a"], "max_output_bytes": 9}, {}),
         ({"command": "echo again"}, {"Idempotency-Key": "openapi"}), ({"command": "other"}, {"Idempotency-Key": "openapi"}),
         ({}, {}), ({"command": "true", "stdin": {"datasette": "/no/such"}}, {}), ({"command": "true"}, {"Idempotency-Key": '"'}), ({"command": "true"}, {"Content-Type": "text/plain"}),
     ]:
