@@ -62,6 +62,13 @@ static const struct setting settings[] = {
 	 "Connections of one client address (IPv6: of one /64), 0 = no limit. Beyond: 429. Those of `trusted_proxies` are not counted."},
 	{"max_requests", NUMBER, AT(max_requests), "4096", 16, 1000000, 0,
 	 "Requests that may be under way, divided among the workers. Beyond: 503. Each holds at most 256 KiB of its answer and 64 KiB of its body."},
+	{"max_websockets", NUMBER, AT(max_websockets), "0", 0, 1000000, 0,
+	 "WebSockets to Datasette that may be open, divided among the workers. Beyond: 503. Each counts as a connection and as a request under way, too. "
+	 "0 = none: Upgrade is dropped. Otherwise every request costs a little more."},
+	{"websocket_idle_seconds", NUMBER, AT(websocket_idle_seconds), "300", 1, 86400, 0,
+	 "A WebSocket is closed when for so long nothing has come from either side."},
+	{"websocket_drain_seconds", NUMBER, AT(websocket_drain_seconds), "10", 0, 600, 0,
+	 "What WebSockets have left after the first SIGTERM, within `drain_seconds`."},
 	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, LIVE, "Largest body of POST /-/agent/exec."},
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
 	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, LIVE,

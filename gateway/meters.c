@@ -67,11 +67,14 @@ void meters_request(struct meters *meters, const struct http_head *head, const s
 	struct metrics_labels labels = {{by_route.at[0], method_label(head->method), metrics_code(status)}};
 	metrics_sub(meters->shard, METRIC_HTTP_IN_FLIGHT, by_route, 1);
 	metrics_add(meters->shard, METRIC_HTTP_REQUESTS, labels, 1);
-	metrics_observe(meters->shard, METRIC_HTTP_REQUEST_SECONDS, by_route, summary->duration_us);
+	/* A WebSocket takes as long, and as much, as it is wanted. */
+	if (status != 101) {
+		metrics_observe(meters->shard, METRIC_HTTP_REQUEST_SECONDS, by_route, summary->duration_us);
+		metrics_observe(meters->shard, METRIC_HTTP_REQUEST_BYTES, METRICS_NONE, summary->bytes_in);
+		metrics_observe(meters->shard, METRIC_HTTP_RESPONSE_BYTES, METRICS_NONE, summary->bytes_out);
+	}
 	if (summary->first_byte_us)
 		metrics_observe(meters->shard, METRIC_HTTP_FIRST_BYTE_SECONDS, by_route, summary->first_byte_us);
-	metrics_observe(meters->shard, METRIC_HTTP_REQUEST_BYTES, METRICS_NONE, summary->bytes_in);
-	metrics_observe(meters->shard, METRIC_HTTP_RESPONSE_BYTES, METRICS_NONE, summary->bytes_out);
 	count_abort(meters, summary->end);
 	if (refusal != HTTP_GUARD_OK)
 		metrics_add(meters->shard, METRIC_HTTP_REJECTED, one(METRIC_HTTP_REJECTED, http_guard_reason_name(refusal)), 1);
@@ -88,8 +91,17 @@ void meters_crowded(struct meters *meters, enum http_crowd crowd)
 	metrics_add(meters->shard, METRIC_CONNECTIONS_CROWDED, one(METRIC_CONNECTIONS_CROWDED, reasons[crowd]), 1);
 }
 
+static void count_tunnel(struct meters *meters, const struct relay_summary *summary)
+{
+	metrics_add(meters->shard, METRIC_WEBSOCKET_ENDS, one(METRIC_WEBSOCKET_ENDS, tunnel_end_name(summary->tunnel_end)), 1);
+	metrics_add(meters->shard, METRIC_WEBSOCKET_BYTES, one(METRIC_WEBSOCKET_BYTES, "to_datasette"), summary->http.bytes_in);
+	metrics_add(meters->shard, METRIC_WEBSOCKET_BYTES, one(METRIC_WEBSOCKET_BYTES, "to_client"), summary->http.bytes_out);
+}
+
 void meters_relay(struct meters *meters, const struct relay_summary *summary)
 {
+	if (summary->tunneled)
+		count_tunnel(meters, summary);
 	if (summary->cache != RELAY_CACHE_OFF)
 		metrics_add(meters->shard, METRIC_CACHE_REQUESTS, (struct metrics_labels){{summary->cache - RELAY_CACHE_HIT}}, 1);
 	if (summary->upstream_status) {

@@ -510,6 +510,7 @@ static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const
 		.census = gateway->census,
 		.max_connections = gateway->max_connections,
 		.max_requests = limits_share(gateway->config->max_requests, gateway->workers),
+		.max_websockets = limits_share(gateway->config->max_websockets, gateway->workers),
 		.on_idle = on_worker_idle,
 		.on_stopped = on_worker_stopped,
 		.ctx = slot,

@@ -51,6 +51,7 @@ struct worker {
 	struct curl_driver *curl;
 	struct connection_pool *connections;
 	struct exchange_pool *exchanges;
+	struct tunnels *tunnels; /* NULL when there may be none */
 	struct relay *relay;
 	struct probe *probe;     /* NULL when another worker has it */
 	struct exec_endpoint *endpoint;
@@ -151,6 +152,14 @@ static void on_finished(void *ctx, const struct http_head *head, const struct ht
 		log_request(worker, head, summary, NULL, refusal == HTTP_GUARD_OK ? NULL : http_guard_reason_name(refusal));
 }
 
+/* Why it was not the client or Datasette who ended it. */
+static const char *websocket_code(enum tunnel_end end)
+{
+	static const char *const codes[TUNNEL_ENDS] = {
+		[TUNNEL_IDLE] = "websocket_idle", [TUNNEL_DRAIN] = "websocket_drain", [TUNNEL_GATEWAY] = "websocket_gateway"};
+	return codes[end];
+}
+
 static void on_relayed(void *ctx, const struct http_head *head, const struct relay_summary *summary)
 {
 	struct worker *worker = ctx;
@@ -158,6 +167,7 @@ static void on_relayed(void *ctx, const struct http_head *head, const struct rel
 	log_request(worker, head, &summary->http, summary->failed && summary->upstream_status ? "upstream" : NULL,
 		    summary->failed         ? exchange_error_name(summary->error)
 		    : summary->head_refused ? "answer_head_limit"
+		    : summary->tunneled     ? websocket_code(summary->tunnel_end)
 					    : NULL);
 }
 
@@ -180,6 +190,8 @@ static void on_turn(uv_prepare_t *turn)
 	access_log_flush(&worker->log);
 	metrics_set(worker->meters.shard, METRIC_CONNECTIONS, METRICS_NONE, http_server_connections(worker->server));
 	metrics_set(worker->meters.shard, METRIC_UPSTREAM_CONNECTIONS, METRICS_NONE, connection_pool_counts(worker->connections).open);
+	if (worker->tunnels)
+		metrics_set(worker->meters.shard, METRIC_WEBSOCKETS, METRICS_NONE, tunnels_open(worker->tunnels));
 	metrics_set(worker->meters.shard, METRIC_LOG_DROPPED, METRICS_NONE, worker->log.dropped);
 }
 
@@ -197,6 +209,7 @@ static void on_endpoint_freed(void *ctx)
 	struct worker *worker = ctx;
 	probe_free(worker->probe);
 	relay_free(worker->relay);
+	tunnels_free(worker->tunnels);
 	exchange_pool_free(worker->exchanges);
 	connection_pool_free(worker->connections);
 	curl_driver_free(worker->curl);
@@ -233,6 +246,8 @@ static void begin_drain(struct worker *worker)
 {
 	worker->draining = true;
 	http_server_drain(worker->server);
+	if (worker->tunnels)
+		tunnels_drain(worker->tunnels);
 }
 
 static void refuse(struct worker *worker)
@@ -297,6 +312,21 @@ static void on_wish(void *ctx, struct mailbox_item *item)
 	}
 }
 
+static int make_tunnels(struct worker *worker)
+{
+	const struct config *config = worker->options.config;
+	struct tunnels_options options = {
+		.loop = &worker->loop,
+		.max = worker->options.max_websockets,
+		.idle_ms = (unsigned)config->websocket_idle_seconds * 1000,
+		.drain_ms = (unsigned)config->websocket_drain_seconds * 1000,
+	};
+	if (!options.max)
+		return 0;
+	worker->tunnels = tunnels_new(&options);
+	return worker->tunnels ? 0 : -1;
+}
+
 static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 {
 	worker->curl = curl_driver_new(&worker->loop);
@@ -314,13 +344,14 @@ static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 		return -1;
 	}
 	worker->exchanges = exchange_pool_new(worker->connections, &worker->loop);
-	if (!worker->exchanges)
+	if (!worker->exchanges || make_tunnels(worker) < 0)
 		return -1;
 	struct relay_options relay;
 	relay_defaults(&relay);
 	relay.exchanges = worker->exchanges;
 	relay.cache = worker->options.cache;
 	relay.loop = &worker->loop;
+	relay.tunnels = worker->tunnels;
 	relay.forward.trusted = worker->options.trusted;
 	relay.on_finished = on_relayed;
 	relay.ctx = worker;
@@ -418,6 +449,7 @@ static int make_server(struct worker *worker)
 	options.max_body = limits_of(config).max_body;
 	options.max_connections = worker->options.max_connections;
 	options.max_in_flight = worker->options.max_requests;
+	options.upgrades = worker->tunnels;
 	options.census = worker->options.census;
 	options.exempt = &worker->options.trusted;
 	options.on_request = on_request;

@@ -24,6 +24,7 @@ struct connection {
 	int watched;
 	bool polled;  /* `poll` is a live handle */
 	bool idle;
+	bool detached; /* not counted */
 	uint64_t idle_since_us;
 	void (*on_ready)(void *ctx, bool readable, bool writable);
 	void *ctx;
@@ -71,7 +72,7 @@ static void destroy(struct connection *connection)
 		DL_DELETE(pool->idle, connection);
 		pool->counts.idle--;
 	}
-	pool->counts.open--;
+	pool->counts.open -= !connection->detached;
 	if (connection->polled)
 		uv_close((uv_handle_t *)&connection->poll, on_poll_closed);
 	curl_transfer_stop(pool->options.driver, &connection->transfer);
@@ -353,6 +354,19 @@ static void on_sweep(uv_timer_t *timer)
 		waiter->queued = false;
 		waiter->on_failed(waiter->ctx, CONNECTION_WAITED, "all connections to it stayed busy");
 	}
+}
+
+void connection_detach(struct connection *connection)
+{
+	struct connection_pool *pool = connection->pool;
+	connection->detached = true;
+	pool->counts.open--;
+	turn_ask(&pool->turn);
+}
+
+bool connection_end(struct connection *connection)
+{
+	return !connection->pool->tls && shutdown(connection->fd, SHUT_WR) == 0;
 }
 
 /* --- bytes ----------------------------------------------------------------------------------------------------------------- */

@@ -9,7 +9,7 @@
  * Results:    0, CONNECTION_E_AGAIN, CONNECTION_E_CLOSED, CONNECTION_E_BUSY; negative = no memory.
  * Bounds:     max_connections connections, max_waiting waiters; an idle one lives at most idle_ms.
  * Invariants: idle list newest first; waiters oldest first; an idle connection that becomes readable is closed, never used;
- *             our side is never half-closed (uvicorn would drop the answer).
+ *             our side is never half-closed while there is an exchange (uvicorn would drop the answer); a detached one does not count.
  */
 #pragma once
 
@@ -81,6 +81,12 @@ void connection_cancel(struct connection_pool *pool, struct connection_waiter *w
 
 /* Gives it back for reuse, or closes it. NULL is allowed. */
 void connection_release(struct connection *connection, bool reusable);
+
+/* It will carry no other exchange: from now on it takes nobody's place. connection_release() closes it. */
+void connection_detach(struct connection *connection);
+
+/* Of a detached one: nothing more will be sent. False when that cannot be told without ending both directions (TLS). */
+MUST_CHECK bool connection_end(struct connection *connection);
 
 /* 0 and *sent > 0, CONNECTION_E_AGAIN, CONNECTION_E_CLOSED. */
 MUST_CHECK int connection_send(struct connection *connection, const struct iovec *pieces, size_t count, size_t *sent);

@@ -36,7 +36,7 @@ struct exchange {
 	unsigned first_byte_ms, idle_ms;
 	uint64_t started_us, connected_us, first_us, progress_ms;
 	const char *later; /* why it fails at the end of the turn */
-	bool to_head, may_retry, reused, retried;
+	bool to_head, may_retry, switches, reused, retried;
 	bool body_ended;    /* the user has given all of it */
 	bool deaf;          /* the other side does not take any more of the request */
 	bool paused;        /* on_room gave 0 */
@@ -130,6 +130,20 @@ static void finish(struct exchange *exchange, bool clean)
 	void *ctx = exchange->ctx;
 	bury(exchange, clean && request_is_sent(exchange) && !exchange->deaf && response_keep_alive(&exchange->response));
 	events->on_end(ctx);
+}
+
+/* The connection is not ours any more. */
+static void hand_over(struct exchange *exchange, struct slice early)
+{
+	if (!request_is_sent(exchange)) {
+		fail(exchange, EXCHANGE_PROTOCOL, "it switched protocols before it had the whole request");
+		return;
+	}
+	const struct exchange_events *events = exchange->events;
+	void *ctx = exchange->ctx;
+	struct connection *connection = TAKE(exchange->connection);
+	bury(exchange, false);
+	events->on_switched(ctx, &exchange->response.head, connection, early);
 }
 
 /* --- sending ------------------------------------------------------------------------------------------------------------- */
@@ -269,7 +283,9 @@ static void take_bytes(struct exchange *exchange, struct slice bytes)
 	int r = response_feed(&exchange->response, bytes, &used);
 	if (ended(exchange))
 		return;
-	if (r == RESPONSE_DONE)
+	if (r == RESPONSE_DONE && exchange->response.head.status == 101)
+		hand_over(exchange, slice_from(bytes, used));
+	else if (r == RESPONSE_DONE)
 		finish(exchange, used == bytes.len);
 	else if (r < 0)
 		fail(exchange, response_head_too_large(&exchange->response) ? EXCHANGE_HEAD : EXCHANGE_PROTOCOL, exchange->response.error);
@@ -374,6 +390,8 @@ static void use_connection(struct exchange *exchange, struct connection *connect
 	exchange->progress_ms = now_ms(exchange);
 	connection_set_handler(connection, on_ready, exchange);
 	response_begin(&exchange->response, exchange->to_head);
+	if (exchange->switches)
+		response_allow_switch(&exchange->response);
 }
 
 static void on_connection(void *ctx, struct connection *connection, bool reused)
@@ -460,6 +478,7 @@ static void reset(struct exchange *exchange, const struct exchange_request *requ
 	exchange->connected_us = exchange->first_us = 0;
 	exchange->later = NULL;
 	exchange->to_head = request->to_head;
+	exchange->switches = request->switches && request->body == EXCHANGE_BODY_NONE;
 	exchange->may_retry = request->may_retry && request->body == EXCHANGE_BODY_NONE;
 	exchange->reused = exchange->retried = exchange->deaf = exchange->paused = false;
 	exchange->pulls = exchange->hungry = false;

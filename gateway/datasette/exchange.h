@@ -2,7 +2,7 @@
  * exchange - one request to Datasette and its response, on a pooled connection
  *
  * Owns:       its connection while it lasts, unsent bytes, the parser. Exchanges are kept on a free list of their pool.
- * Lifetime:   exchange_start … on_end or on_failed (the last call, the exchange is gone after it), or exchange_cancel.
+ * Lifetime:   exchange_start … on_end, on_switched or on_failed (the last call, the exchange is gone after it), or exchange_cancel.
  * Runs on:    the loop of its pool.
  * Re-entry:   no callback runs inside a call but exchange_pull(); exchange_cancel() may be called from any callback.
  * Results:    exchange_start: 0, EXCHANGE_E_BUSY, -ENOMEM, -EINVAL.
@@ -46,6 +46,7 @@ struct exchange_request {
 	uint64_t length;          /* of EXCHANGE_BODY_LENGTH */
 	bool to_head;             /* the method is HEAD */
 	bool may_retry;           /* safe to send twice; ignored with a body */
+	bool switches;            /* the head asks for another protocol; without a body */
 	unsigned first_byte_ms;   /* from the end of the request; 0 = 60 s */
 	unsigned idle_ms;         /* silence in the middle; 0 = 60 s; exchange_set_idle() changes it */
 };
@@ -61,6 +62,9 @@ struct exchange_events {
 	/* exchange_write() took less than it was given and has room again; may be NULL without a body. */
 	void (*on_writable)(void *ctx);
 	void (*on_end)(void *ctx);
+	/* In place of on_head and on_end, when `switches`: a 101, after which the connection is the user's. `early`: what came after it;
+	 * both are valid during the call. */
+	void (*on_switched)(void *ctx, const struct response_head *head, struct connection *connection, struct slice early);
 	void (*on_failed)(void *ctx, const struct exchange_failure *failure);
 };
 

@@ -117,13 +117,15 @@ static int check_head(struct response *response)
 		return fail(response, "it is not HTTP/1.1");
 	if (parser->status_code < 100 || parser->status_code > 599)
 		return fail(response, "its status is outside 100 to 599");
-	if (parser->status_code == 101)
+	if (parser->status_code == 101 && !response->may_switch)
 		return fail(response, "it switched protocols, which nobody asked for");
+	if (parser->status_code == 101 && (!parser->upgrade || response->codings || response->content_lengths))
+		return fail(response, "it switched protocols, but not in order");
 	if (response->codings && response->content_lengths)
 		return fail(response, "it has both Content-Length and Transfer-Encoding");
 	if (response->codings && parser->http_minor == 0)
 		return fail(response, "it has a Transfer-Encoding in HTTP/1.0");
-	if (parser->status_code < 200 && ++response->interim > RESPONSE_INTERIM_MAX)
+	if (parser->status_code < 200 && parser->status_code != 101 && ++response->interim > RESPONSE_INTERIM_MAX)
 		return fail(response, "it sent more than 10 interim answers");
 	return 0;
 }
@@ -137,7 +139,7 @@ static int on_headers_complete(llhttp_t *parser)
 	fill_head(response);
 	if (response->head.status >= 200)
 		response->events->on_head(response->ctx, &response->head);
-	else if (response->events->on_interim)
+	else if (response->head.status != 101 && response->events->on_interim)
 		response->events->on_interim(response->ctx, &response->head);
 	/* 1: no body follows, whatever the fields say (RFC 9112 section 6.3). */
 	unsigned status = response->head.status;
@@ -175,11 +177,11 @@ static void begin_head(struct response *response)
 static int on_message_complete(llhttp_t *parser)
 {
 	struct response *response = of(parser);
-	if (response->head.status < 200) {
+	if (response->head.status < 200 && response->head.status != 101) {
 		begin_head(response);
 		return 0;
 	}
-	response->keep_alive = llhttp_should_keep_alive(parser) == 1;
+	response->keep_alive = response->head.status >= 200 && llhttp_should_keep_alive(parser) == 1;
 	return HPE_PAUSED;
 }
 
@@ -216,9 +218,14 @@ void response_begin(struct response *response, bool to_head)
 	response->parser.data = response;
 	response->to_head = to_head;
 	response->interim = 0;
-	response->started = response->keep_alive = response->dead = false;
+	response->started = response->may_switch = response->keep_alive = response->dead = false;
 	response->error = NULL;
 	begin_head(response);
+}
+
+void response_allow_switch(struct response *response)
+{
+	response->may_switch = true;
 }
 
 static int broken(struct response *response, enum llhttp_errno code)

@@ -9,6 +9,7 @@
  * Lifetime:   response_init … response_deinit; response_begin before each response.
  * Re-entry:   the callbacks run inside response_feed() and response_eof(); they may not call back into the parser.
  * Results:    0 = wants more, RESPONSE_DONE, negative = broken: `error` says why, and the parser is dead until response_begin.
+ *             RESPONSE_DONE with status 101: what follows is another protocol; no callback has told of it.
  * Bounds:     RESPONSE_HEAD_MAX bytes and RESPONSE_FIELDS_MAX fields a head; no body byte is kept.
  */
 #pragma once
@@ -58,7 +59,7 @@ struct response {
 	size_t count, head_bytes, extension_bytes;
 	uint64_t content_length;
 	unsigned interim, content_lengths, codings;
-	bool to_head, started, head_done, head_too_large, keep_alive, dead;
+	bool to_head, may_switch, started, head_done, head_too_large, keep_alive, dead;
 	const char *error; /* a plain sentence, static */
 };
 
@@ -68,7 +69,11 @@ void response_deinit(struct response *response);
 /* `to_head`: the request was HEAD, so no body follows. */
 void response_begin(struct response *response, bool to_head);
 
-/* *used is less than bytes.len only with RESPONSE_DONE: what follows was not asked for, the connection must not be used again. */
+/* After response_begin(): the request asked for another protocol, so that a 101 which names one is an answer (RFC 9110 section 7.8). */
+void response_allow_switch(struct response *response);
+
+/* *used is less than bytes.len only with RESPONSE_DONE: what follows was not asked for, the connection must not be used again; unless it is
+ * another protocol. */
 MUST_CHECK int response_feed(struct response *response, struct slice bytes, size_t *used);
 
 /* The connection was closed by the other side. RESPONSE_DONE for a body that ends so (RFC 9112 section 6.3, 8), else -EPROTO. */

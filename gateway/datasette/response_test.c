@@ -98,6 +98,57 @@ static struct outcome run(const char *text, bool to_head)
 	return whole;
 }
 
+/* How many bytes belong to the answer; negative when it is refused. Whole and byte by byte. */
+static int switched(const char *text, const char *fields)
+{
+	int used_of[2] = {0};
+	for (int i = 0; i < 2; i++) {
+		struct outcome outcome = {0};
+		size_t len = strlen(text), at = 0;
+		struct response response;
+		response_init(&response, &events, &outcome);
+		response_begin(&response, false);
+		response_allow_switch(&response);
+		while (outcome.result == 0 && at < len) {
+			size_t used;
+			outcome.result = response_feed(&response, slice_of(text + at, i ? 1 : len - at), &used);
+			at += used;
+		}
+		used_of[i] = outcome.result == RESPONSE_DONE && response.head.status == 101 ? (int)at : -1;
+		if (used_of[i] >= 0) {
+			assert_int_equal(outcome.status, 0);
+			on_head(&outcome, &response.head);
+			assert_string_equal(outcome.text, fields);
+			assert_false(response_keep_alive(&response));
+		}
+		response_deinit(&response);
+	}
+	assert_int_equal(used_of[0], used_of[1]);
+	return used_of[0];
+}
+
+static void test_switching(void **state UNUSED)
+{
+	static const char head[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX: y\r\n\r\n";
+	static const char fields[] = "Upgrade=websocket;Connection=Upgrade;X=y;|";
+	char text[512];
+	assert_int_equal(switched(head, fields), sizeof head - 1);
+	snprintf(text, sizeof text, "%sHTTP/1.1 200 OK\r\n\r\n", head);
+	assert_int_equal(switched(text, fields), sizeof head - 1);
+	snprintf(text, sizeof text, "HTTP/1.1 103 Early Hints\r\n\r\n%s\x81", head);
+	assert_int_equal(switched(text, fields), strlen(text) - 1);
+	static const char *const bad[] = {
+		"HTTP/1.1 101 X\r\n\r\n",
+		"HTTP/1.1 101 X\r\nUpgrade: websocket\r\n\r\n",
+		"HTTP/1.1 101 X\r\nConnection: Upgrade\r\n\r\n",
+		"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 3\r\n\r\nabc",
+		"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",
+	};
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		assert_int_equal(switched(bad[i], ""), -1);
+}
+
 static void complete(const char *text, unsigned status, const char *expected)
 {
 	struct outcome outcome = run(text, false);
@@ -294,11 +345,17 @@ static void test_reuse_after_failure(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_complete), cmocka_unit_test(test_interims_are_told),
-		cmocka_unit_test(test_to_head),  cmocka_unit_test(test_until_the_end),
-		cmocka_unit_test(test_cut),      cmocka_unit_test(test_more_than_asked),
-		cmocka_unit_test(test_refused),  cmocka_unit_test(test_endless_interims),
-		cmocka_unit_test(test_bounds),   cmocka_unit_test(test_reuse_after_failure),
+		cmocka_unit_test(test_complete),
+		cmocka_unit_test(test_interims_are_told),
+		cmocka_unit_test(test_to_head),
+		cmocka_unit_test(test_until_the_end),
+		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_more_than_asked),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_endless_interims),
+		cmocka_unit_test(test_switching),
+		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_reuse_after_failure),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

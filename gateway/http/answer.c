@@ -72,6 +72,8 @@ static struct slice whole_body(const struct http_request *request)
 
 static struct MHD_Response *create(struct http_request *request)
 {
+	if (request->protocol)
+		return MHD_create_response_for_upgrade(upgraded_begin, request);
 	if (request->bodyless && request->status != 204)
 		return MHD_create_response_empty(MHD_RF_HEAD_ONLY_RESPONSE);
 	if (request->bodyless)
@@ -105,6 +107,8 @@ static int add_fields(struct http_request *request, struct MHD_Response *respons
 		rest = slice_from(rest, (size_t)(value - name) + strlen(value) + 1);
 	}
 	int r = add_field(response, "X-Request-Id", request->id);
+	if (r == 0 && request->protocol)
+		return add_field(response, "Upgrade", request->protocol);
 	if (r == 0 && (request->close || request->server->draining))
 		r = add_field(response, "Connection", "close");
 	if (r == 0 && request->bodyless && request->status != 204 && request->length != HTTP_LENGTH_UNKNOWN) {

@@ -271,6 +271,8 @@ enum MHD_Result request_step(struct http_request *request, const char *method, c
 static enum http_end end_of(const struct http_request *request, enum MHD_RequestTerminationCode code)
 {
 	bool handed_over = request->bypassed ? request->wire_done : request->committed && code == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+	/* To libmicrohttpd an upgraded connection always ends well. */
+	handed_over &= !(request->protocol && request->aborted);
 	if (handed_over && !request->short_answer)
 		return HTTP_END_OK;
 	if (request->slow || code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED)

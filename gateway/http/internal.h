@@ -1,5 +1,5 @@
 /*
- * internal - what the files of the front end share (server, sweep, intake, settle, request, answer, bypass); nobody else includes it
+ * internal - what the files of the front end share (server, sweep, intake, settle, request, answer, bypass, upgraded); nobody else includes it
  *
  * A connection lives from libmicrohttpd's STARTED to its CLOSED notice. A request is taken from the server's free list when the request
  * line is known and goes back when libmicrohttpd says that it has completed; libmicrohttpd never has two at once on a connection.
@@ -88,6 +88,9 @@ struct http_request {
 	bool slow;     /* aborted because the client was too slow */
 	bool close;                  /* answer with Connection: close */
 
+	const char *protocol;        /* the answer is 101 and names this one */
+	struct upgraded *upgraded;   /* and it has left (upgraded.c) */
+
 	/* An answer past libmicrohttpd (bypass.c): */
 	bool bypassed;
 	bool wire_chunked;
@@ -167,6 +170,14 @@ void request_refuse(struct http_request *request, const struct http_problem *pro
 
 /* answer.c: from what the user said to what libmicrohttpd sends */
 MUST_CHECK int answer_commit(struct http_request *request);
+
+/* upgraded.c: what MHD_create_response_for_upgrade() needs, with the request as its context */
+void upgraded_begin(void *ctx, struct MHD_Connection *mhd, void *request_ctx, const char *extra, size_t extra_len, MHD_socket fd,
+		    struct MHD_UpgradeResponseHandle *handle);
+/* Gives the connection back when it has ended, or is to. */
+void upgraded_settle(struct http_request *request);
+/* Now. */
+void upgraded_close(struct http_request *request);
 
 /* bypass.c */
 MUST_CHECK int bypass_start(struct http_request *request);

@@ -139,6 +139,14 @@ int http_request_respond_stream(struct http_request *request, unsigned status, c
 	return start_answer(request, status, fields, length);
 }
 
+int http_request_upgrade(struct http_request *request, const char *protocol, const struct http_fields *fields)
+{
+	int r = start_answer(request, 101, fields, HTTP_LENGTH_UNKNOWN);
+	if (r == 0)
+		request->protocol = protocol;
+	return r;
+}
+
 int http_request_respond(struct http_request *request, unsigned status, const struct http_fields *fields, struct slice body)
 {
 	int r = start_answer(request, status, fields, body.len);

@@ -6,6 +6,7 @@
  *   on_request → attach → read → on_body… → on_body_end → respond                  → on_finished
  *   on_request → attach → respond_stream → write… (on_writable) → end              → on_finished
  *   on_request → attach → … on_gone (nothing more is sent, but wait for)           → on_finished
+ *   on_request → attach → upgrade → on_upgraded (upgraded.h) → end or abort         → on_finished
  *
  * Owns:       the request belongs to the server, which gives it back to its free list right after on_finished (without a sink: right
  *             after it is answered). Everything in http_head is valid until then.
@@ -90,6 +91,11 @@ struct http_sink {
 	 * now into `into` and says how many; 0 when there are none, and http_request_more() or http_request_end() follows. NULL:
 	 * everything is written. Never called for an answer that began before the end of the request's body. */
 	size_t (*on_pull)(void *ctx, char *into, size_t room);
+	/* The 101 of http_request_upgrade() is on its way, and the connection the sink's. `early`: what the client had sent after its request,
+	 * valid during the call. */
+	void (*on_upgraded)(void *ctx, struct slice early);
+	/* An upgraded connection can be read or written, as http_upgraded_watch() asked. */
+	void (*on_ready)(void *ctx, bool readable, bool writable);
 	/* The client left, or was too slow, or the server stops: the answer can no longer be given. Not called after the whole answer was
 	 * handed over (http_request_respond, http_request_end). */
 	void (*on_gone)(void *ctx);
@@ -132,6 +138,10 @@ MUST_CHECK int http_request_respond_problem(struct http_request *request, const 
  * HTTP/1.0). To a HEAD request, or with 204 and 304, the body that is written is dropped and `length` tells Content-Length (HEAD, 304). */
 MUST_CHECK int http_request_respond_stream(struct http_request *request, unsigned status, const struct http_fields *fields,
 					   uint64_t length);
+
+/* Answers 101 with `Upgrade: protocol` to a request without a body (RFC 9110 section 7.8); on_upgraded follows, or on_gone. Only when the
+ * server allows it (http_server_options.upgrades) and the request is HTTP/1.1. `protocol` is static. */
+MUST_CHECK int http_request_upgrade(struct http_request *request, const char *protocol, const struct http_fields *fields);
 
 /* How many bytes were taken; fewer than bytes.len: full, on_writable follows. All are taken (and dropped) once the client is gone. */
 MUST_CHECK size_t http_request_write(struct http_request *request, struct slice bytes);

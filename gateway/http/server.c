@@ -27,7 +27,8 @@
 /* Datasette repeats the target in Link and Location, there percent-encoded, and may set cookies of its own. */
 #define ANSWER_HEAD_MIN (64 * 1024)
 
-/* Inside one thread a resumed connection needs no wake-up through a descriptor, which would cost two system calls a request. */
+/* Inside one thread a resumed connection needs no wake-up through a descriptor, which would cost two system calls a request.
+ * MHD_ALLOW_UPGRADE brings it along. */
 #define SUSPEND_WITHOUT_ITC (MHD_ALLOW_SUSPEND_RESUME & ~MHD_USE_ITC)
 
 void http_server_defaults(struct http_server_options *options)
@@ -246,7 +247,11 @@ static void stop_now(struct http_server *server)
 	struct http_connection *connection;
 	DL_FOREACH (server->connections, connection) {
 		struct http_request *request = connection->request;
-		if (request && request->suspended) {
+		if (request && request->upgraded) {
+			request_tell_gone(request);
+			request->aborted = true;
+			upgraded_close(request);
+		} else if (request && request->suspended) {
 			request->suspended = false;
 			MHD_resume_connection(connection->mhd);
 		}
@@ -326,13 +331,14 @@ static void on_sweep(uv_timer_t *timer)
 static struct MHD_Daemon *start_daemon(struct http_server *server)
 {
 	const struct http_server_options *options = &server->options;
-	return MHD_start_daemon(SUSPEND_WITHOUT_ITC | MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, server,
-				MHD_OPTION_LISTEN_SOCKET, options->listen_fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, server->pool_size,
-				MHD_OPTION_CONNECTION_LIMIT, options->max_connections + CROWD_SPARE, MHD_OPTION_CONNECTION_TIMEOUT,
-				options->idle_timeout_ms / 1000, MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, MHD_OPTION_EXTERNAL_LOGGER,
-				on_message, server, MHD_OPTION_URI_LOG_CALLBACK, on_target, server, MHD_OPTION_UNESCAPE_CALLBACK,
-				leave_escaped, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION,
-				on_connection, server, MHD_OPTION_END);
+	unsigned suspend = options->upgrades ? (unsigned)MHD_ALLOW_UPGRADE : (unsigned)SUSPEND_WITHOUT_ITC;
+	return MHD_start_daemon(suspend | MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, server, MHD_OPTION_LISTEN_SOCKET,
+				options->listen_fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, server->pool_size, MHD_OPTION_CONNECTION_LIMIT,
+				options->max_connections + CROWD_SPARE, MHD_OPTION_CONNECTION_TIMEOUT, options->idle_timeout_ms / 1000,
+				MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, MHD_OPTION_EXTERNAL_LOGGER, on_message, server,
+				MHD_OPTION_URI_LOG_CALLBACK, on_target, server, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, server,
+				MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
+				MHD_OPTION_END);
 }
 
 static int start_handles(struct http_server *server)

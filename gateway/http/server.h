@@ -53,6 +53,7 @@ struct http_server_options {
 	struct census *census;         /* of all servers; borrowed; NULL = no limit of one address */
 	const struct peer_set *exempt; /* peers that are not counted in it; borrowed */
 	unsigned max_in_flight;
+	bool upgrades;              /* http_request_upgrade() may be used; costs two system calls a request */
 	unsigned head_timeout_ms;   /* 10 s for a whole head */
 	unsigned idle_timeout_ms;   /* 75 s between requests, and for a client that does not read */
 	unsigned body_timeout_ms;   /* 30 s without a byte of an unfinished body */

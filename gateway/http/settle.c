@@ -146,6 +146,10 @@ void request_settle(struct http_request *request)
 		request_tell_gone(request);
 		request->aborted = true;
 	}
+	if (request->upgraded) {
+		upgraded_settle(request);
+		return;
+	}
 	if (request->aborted) {
 		end_connection(request);
 		return;

@@ -186,6 +186,8 @@ static void sweep_early_answer(struct http_request *request, uint64_t now)
 
 static void sweep_request(struct http_request *request, uint64_t now)
 {
+	if (request->upgraded)
+		return;
 	if (request->held && !request->answered && now - request->head.start_us >= (uint64_t)HTTP_HOLD_MS * 1000)
 		http_request_go_on(request);
 	sweep_body(request, now);

@@ -16,6 +16,7 @@ struct carry {
 	struct relay_summary summary;
 	bool passes_body;
 	bool head_passed;
+	struct tunnel *tunnel; /* it asks for WebSocket */
 	bool asked;     /* something may have been sent to Datasette */
 
 	enum cache_use use;

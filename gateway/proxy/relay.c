@@ -1,6 +1,7 @@
 #include "gateway/proxy/relay.h"
 
 #include "gateway/proxy/internal.h"
+#include "gateway/proxy/upgrade.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -40,6 +41,13 @@ static void answer_busy(struct carry *carry)
 {
 	struct http_problem problem = {
 		.status = 503, .code = "temporary-reduced-capacity", .detail = SLICE("Too many requests wait for Datasette.")};
+	answer_problem(carry, &problem, true);
+}
+
+static void answer_crowded(struct carry *carry)
+{
+	struct http_problem problem = {
+		.status = 503, .code = "temporary-reduced-capacity", .detail = SLICE("Too many WebSockets are open.")};
 	answer_problem(carry, &problem, true);
 }
 
@@ -171,6 +179,38 @@ static void on_response_failed(void *ctx, const struct exchange_failure *failure
 		answer_failure(carry, failure);
 }
 
+static void fail_switch(struct carry *carry)
+{
+	struct exchange_failure failure = {.error = EXCHANGE_PROTOCOL, .detail = "it switched protocols, but not as it was asked to"};
+	carry->summary.failed = true;
+	carry->summary.error = failure.error;
+	answer_failure(carry, &failure);
+}
+
+static void on_switched(void *ctx, const struct response_head *head, struct connection *connection, struct slice early)
+{
+	struct carry *carry = ctx;
+	struct http_fields *fields = &carry->relay->fields;
+	note_timing(carry);
+	carry->summary.upstream_status = head->status;
+	if (!upgrade_is_granted(http_request_head(carry->request), head)) {
+		connection_release(connection, false);
+		fail_switch(carry);
+		return;
+	}
+	int r = forward_response(head, fields);
+	if (r == 0)
+		r = tunnel_take(carry->tunnel, connection, early);
+	else
+		connection_release(connection, false);
+	if (r == 0)
+		r = http_request_upgrade(carry->request, UPGRADE_PROTOCOL, fields);
+	if (r == HTTP_REQUEST_E_HEAD)
+		relay_refuse_head(carry);
+	else if (r < 0)
+		http_request_abort(carry->request);
+}
+
 static void on_more(void *ctx)
 {
 	struct carry *carry = ctx;
@@ -185,6 +225,7 @@ static const struct exchange_events exchange_events = {
 	.on_more = on_more,
 	.on_writable = on_upstream_writable,
 	.on_end = on_response_end,
+	.on_switched = on_switched,
 	.on_failed = on_response_failed,
 };
 
@@ -216,10 +257,25 @@ static size_t on_client_pull(void *ctx, char *into, size_t room)
 	return carry->exchange && !cached_keeps(carry) ? exchange_pull(carry->exchange, into, room) : 0;
 }
 
+static void on_client_upgraded(void *ctx, struct slice early)
+{
+	struct carry *carry = ctx;
+	tunnel_open(carry->tunnel, early);
+}
+
+static void on_client_ready(void *ctx, bool readable, bool writable)
+{
+	struct carry *carry = ctx;
+	tunnel_ready(carry->tunnel, readable, writable);
+}
+
 static void on_client_gone(void *ctx)
 {
-	cancel(ctx);
-	cached_quit(ctx);
+	struct carry *carry = ctx;
+	cancel(carry);
+	cached_quit(carry);
+	if (carry->tunnel)
+		tunnel_stop(carry->tunnel);
 }
 
 static void on_finished(void *ctx, const struct http_summary *summary)
@@ -228,6 +284,8 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 	struct relay *relay = carry->relay;
 	cancel(carry);
 	cached_finished(carry);
+	carry->summary.tunneled = carry->tunnel && tunnel_ended(carry->tunnel, &carry->summary.tunnel_end);
+	tunnel_free(TAKE(carry->tunnel));
 	carry->summary.http = *summary;
 	if (relay->options.on_finished)
 		relay->options.on_finished(relay->options.ctx, http_request_head(carry->request), &carry->summary);
@@ -241,6 +299,8 @@ static const struct http_sink sink = {
 	.on_body_end = on_request_end,
 	.on_writable = on_client_writable,
 	.on_pull = on_client_pull,
+	.on_upgraded = on_client_upgraded,
+	.on_ready = on_client_ready,
 	.on_gone = on_client_gone,
 	.on_finished = on_finished,
 };
@@ -274,6 +334,7 @@ static int start_exchange(struct carry *carry)
 		.length = head->content_length,
 		.to_head = slice_equal(head->method, SLICE("HEAD")),
 		.may_retry = forward_may_retry(head),
+		.switches = carry->tunnel,
 		.first_byte_ms = relay->options.first_byte_ms,
 		.idle_ms = relay->options.idle_ms,
 	};
@@ -310,6 +371,8 @@ void relay_pass_on(struct carry *carry)
 		answer_options(carry);
 		return;
 	}
+	if (r == 0 && carry->tunnel)
+		r = buf_append(&relay->head, SLICE("Connection: Upgrade\r\nUpgrade: " UPGRADE_PROTOCOL "\r\n"));
 	/* Nothing is asked of Datasette for a body that is refused anyway. */
 	if (r == 0 && take_body(carry) != 0)
 		return;
@@ -332,6 +395,13 @@ void relay_handle(struct relay *relay, struct http_request *request)
 	relay->active++;
 	carry->passes_body = forward_passes_body(http_request_head(request));
 	http_request_attach(request, &sink, carry);
+	if (relay->options.tunnels && upgrade_is_asked(http_request_head(request))) {
+		carry->tunnel = tunnel_new(relay->options.tunnels, request);
+		if (!carry->tunnel) {
+			answer_crowded(carry);
+			return;
+		}
+	}
 	if (!cached_answer(carry))
 		relay_pass_on(carry);
 }

@@ -6,6 +6,7 @@
  * Runs on:    the loop of its pools.
  * Re-entry:   relay_handle() is called inside on_request and answers at once only with problems; no callback runs inside a call.
  * Bounds:     2 * HTTP_REQUEST_BUFFER of the answer and EXCHANGE_BUFFER of the body, a request.
+ *             A WebSocket is the bytes of a tunnel.
  * Invariants: what Datasette cuts is cut for the client; a client that leaves cancels its exchange; our own 502, 503 and 504 say whose
  *             fault it is, and how.
  */
@@ -14,6 +15,7 @@
 #include "gateway/cache/cache.h"
 #include "gateway/datasette/exchange.h"
 #include "gateway/proxy/forward.h"
+#include "gateway/proxy/tunnel.h"
 
 struct relay;
 
@@ -34,12 +36,15 @@ struct relay_summary {
 	bool head_refused;            /* Datasette answered with a head beyond what the server sends */
 	enum relay_cache cache;
 	unsigned upstream_status;     /* 0 when Datasette did not answer */
+	bool tunneled;                /* it became a WebSocket: */
+	enum tunnel_end tunnel_end;
 };
 
 struct relay_options {
 	struct exchange_pool *exchanges; /* borrowed */
 	struct cache *cache;             /* of all relays; borrowed; NULL = none */
 	uv_loop_t *loop;                 /* only needed with a cache */
+	struct tunnels *tunnels;         /* borrowed; NULL: Upgrade is dropped, as of any request that asks for another protocol */
 	struct forward_options forward;
 	uint64_t max_body;               /* MAX_BODY_BYTES */
 	unsigned first_byte_ms, idle_ms, event_stream_idle_ms; /* 60 s, 60 s, 15 min */

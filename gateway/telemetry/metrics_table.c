@@ -8,6 +8,8 @@ static const char *const abort_sides[] = {"client", "upstream", "gateway"};
 static const char *const rejections[] = {"framing", "target",       "ambiguous_path", "host",       "field",  "method", "version",
 					 "expect",  "header_limit", "target_limit",   "body_limit", "parser", "other"};
 static const char *const crowds[] = {"idle", "total", "address"};
+static const char *const websocket_ends[] = {"client", "datasette", "idle", "drain", "gateway"};
+static const char *const websocket_ways[] = {"to_datasette", "to_client"};
 static const char *const cache_results[] = {"hit", "collapsed", "miss", "bypass"};
 static const char *const code_classes[] = {"1xx", "2xx", "3xx", "4xx", "5xx"};
 static const char *const upstream_errors[] = {"connect", "timeout", "closed", "truncated", "protocol", "internal", "other"};
@@ -83,6 +85,11 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_CONNECTIONS] = GAUGE("connections", "Open client connections."),
 	[METRIC_CONNECTIONS_CROWDED] =
 		COUNTER("connections_crowded", "Client connections closed because there were too many.", {"reason", VALUES(crowds)}),
+	[METRIC_WEBSOCKETS] = GAUGE("websockets", "Open WebSockets to Datasette."),
+	[METRIC_WEBSOCKET_ENDS] =
+		COUNTER("websocket_ends", "WebSockets that have ended, by what ended them.", {"reason", VALUES(websocket_ends)}),
+	[METRIC_WEBSOCKET_BYTES] =
+		COUNTER("websocket_bytes", "Bytes of WebSockets that have ended.", {"direction", VALUES(websocket_ways)}),
 	[METRIC_CACHE_REQUESTS] = COUNTER("cache_requests", "Requests to Datasette by what the response cache could do for them.",
 					  {"result", VALUES(cache_results)}),
 	[METRIC_CACHE_BYTES] = GAUGE("cache_bytes", "Memory of the answers in the response cache."),
