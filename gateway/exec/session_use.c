@@ -171,13 +171,15 @@ static void open_network(struct session_use *use)
 
 static void resume(struct session_use *use);
 
-/* Too late for its use, but the Sprite is awake now: the next one need not wake it. */
+/* Too late for its use, but the Sprite is awake now: the next one need not wake it. One that has begun makes a channel of its own, and opens
+ * the network for itself. */
 static void keep_late(struct sessions *sessions, const char *sprite, struct sandbox *sandbox)
 {
-	struct session_channel *channel = sessions ? session_channel_new(sprite, sandbox) : NULL;
+	bool wanted = sessions && !sessions_is_held(sessions, sprite);
+	struct session_channel *channel = wanted ? session_channel_new(sprite, sandbox) : NULL;
 	if (channel)
 		sessions_put_channel(sessions, channel);
-	else if (!sessions)
+	else if (!wanted)
 		sandbox_close(sandbox);
 }
 

@@ -83,7 +83,7 @@ static bool is_among(const struct slice *names, size_t count, const char *sprite
 	return false;
 }
 
-static bool is_held(const struct sessions *sessions, const char *sprite)
+bool sessions_is_held(const struct sessions *sessions, const char *sprite)
 {
 	const struct session_holder *holder;
 	DL_FOREACH (sessions->holders, holder)
@@ -99,7 +99,7 @@ static void replace_kept(struct sessions *sessions, const struct session_store_d
 	for (size_t i = sessions->kept_count; i-- > 0;) {
 		char sprite[PROVIDER_NAME_MAX + 1];
 		memcpy(sprite, sessions->kept[i], sizeof sprite);
-		if (is_among(due->kept, due->kept_count, sprite) || is_held(sessions, sprite))
+		if (is_among(due->kept, due->kept_count, sprite) || sessions_is_held(sessions, sprite))
 			continue;
 		drop_kept(sessions, i);
 		session_channel_free(sessions_take_channel(sessions, sprite));

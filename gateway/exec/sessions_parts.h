@@ -56,6 +56,9 @@ struct sessions {
 /* -ENOMEM: it is not known as kept here until the next look. */
 MUST_CHECK int sessions_keep(struct sessions *sessions, const char *sprite);
 
+/* A use has a channel to it, or is getting one. */
+bool sessions_is_held(const struct sessions *sessions, const char *sprite);
+
 /* Tells the pool what is kept and what runs. */
 void sessions_tell_pool(struct sessions *sessions);
 

@@ -5,6 +5,8 @@
  *
  * Runs on:    the agent loop.
  * Re-entry:   `done` never runs inside the call that started the operation.
+ * Order:      prepare, wake, resume, restore and open_network of one Sprite take effect in the order in which they were asked for, also when
+ *             `done` has run before the call of an earlier one was answered. The others wait for nothing.
  * Ownership:  names are copied. A started operation calls `done` exactly once, also after a time-out of its own; the receiver
  *             tells late answers apart by its own bookkeeping (an operation cannot be taken back once it is on the wire).
  */

@@ -303,16 +303,6 @@ static void step_done(struct work *work, const struct verdict *verdict)
 	}
 }
 
-static void on_timeout(uv_timer_t *timer)
-{
-	struct work *work = timer->data;
-	uv_timer_stop(&work->pause);
-	uv_timer_stop(&work->timeout);
-	if (work->verdict.code == PROVIDER_OK)
-		answers_fail(&work->verdict, PROVIDER_UNAVAILABLE, "prepare: it took too long");
-	work_tell(work, PROVIDER_UNAVAILABLE);
-}
-
 int work_prepare(struct sprites_provider *provider, enum preparation_kind kind, const char *name, struct provider_fence fence,
 		 provider_done done, void *ctx)
 {
@@ -322,19 +312,8 @@ int work_prepare(struct sprites_provider *provider, enum preparation_kind kind, 
 	uint64_t budget_ms = provider->options.prepare_timeout_ms;
 	work->fence = fence;
 	preparation_init(&work->preparation, kind, budget_ms * 1000, clock_mono_us());
+	if (!work_take_turn(work, on_pause, budget_ms))
+		return 0;
 	int r = call_step(work);
-	if (r < 0)
-		return work_started(work, r);
-	uv_timer_init(provider->loop, &work->pause);
-	uv_timer_init(provider->loop, &work->timeout);
-	work->pause.data = work->timeout.data = work;
-	work->handles = 2;
-	uv_timer_start(&work->timeout, on_timeout, budget_ms, 0);
-	return 0;
-}
-
-void work_abandon(struct work *work)
-{
-	if (work->handles && !work->told)
-		uv_timer_start(&work->timeout, on_timeout, 0, 0);
+	return r < 0 ? work_started(work, r) : 0;
 }

@@ -145,6 +145,19 @@ static void on_opened(void *ctx, const struct verdict *verdict)
 		work_fail(work, "open: the network policy could not be read back", 0);
 }
 
+static int begin_opening(struct work *work)
+{
+	uv_timer_stop(&work->timeout);
+	return client_open_network(work->provider->client, work->name, work->policy, on_opened, work);
+}
+
+static void on_turn_to_open(uv_timer_t *timer)
+{
+	struct work *work = timer->data;
+	if (begin_opening(work) < 0)
+		work_fail(work, "open: the network policy could not be set", 0);
+}
+
 static int open_network(void *self, const char *name, const char *profile, provider_done done, void *ctx)
 {
 	struct sprites_provider *provider = self;
@@ -156,7 +169,9 @@ static int open_network(void *self, const char *name, const char *profile, provi
 	if (!work)
 		return -ENOMEM;
 	work->policy = buf_take_string(&policy);
-	return work_started(work, work->policy ? client_open_network(provider->client, name, work->policy, on_opened, work) : -ENOMEM);
+	if (!work->policy)
+		return work_started(work, -ENOMEM);
+	return work_take_turn(work, on_turn_to_open, provider->options.prepare_timeout_ms) ? work_started(work, begin_opening(work)) : 0;
 }
 
 static void abandon_preparations(void *self)

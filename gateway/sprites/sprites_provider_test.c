@@ -247,6 +247,53 @@ static void test_prepare_takes_too_long(void **state UNUSED)
 	assert_int_equal(seen.done, 0);
 }
 
+#define OPEN   "{\"rules\":[{\"domain\":\"example.com\",\"action\":\"allow\"},{\"domain\":\"*\",\"action\":\"deny\"}]}"
+#define OPENED "POST /v1/sprites/sg-1/policy/network\n"
+#define MANY   200
+
+/* What was to be asked by then has been. */
+static void turn(void)
+{
+	while (!server.asked.len)
+		uv_run(&loop, UV_RUN_ONCE);
+	for (int i = 0; i < MANY; i++)
+		uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+/* A preparation that nobody waits for any more may yet close the network: what opens it comes after that, and so does not lose it. */
+static void test_what_is_late_comes_first(void **state UNUSED)
+{
+	SCRIPT({"", 0}, {NO_CONTENT, 0}, {"HTTP/1.1 200 OK\r\n\r\n" OPEN, 0});
+	assert_int_equal(interface.ops->prepare(interface.self, "sg-1", (struct provider_fence){0}, on_done, NULL), 0);
+	turn();
+	interface.ops->abandon(interface.self);
+	assert_int_equal(wait_done(), PROVIDER_UNAVAILABLE);
+	assert_int_equal(interface.ops->open_network(interface.self, "sg-1", "example.com", on_done, NULL), 0);
+	turn();
+	assert_true(asked(CLOSED));
+	static const struct test_answer late = {NO_CONTENT, 0};
+	test_server_answer(&server.connections[0], &late);
+	assert_int_equal(wait_done(), PROVIDER_OK);
+	assert_true(asked(CLOSED OPENED CHECKED));
+}
+
+/* In the order in which they were asked for; another Sprite's do not wait, nor does a deletion. */
+static void test_one_after_the_other(void **state UNUSED)
+{
+	SCRIPT({"", 0}, {NO_CONTENT, 0}, {NO_CONTENT, 0}, {"HTTP/1.1 200 OK\r\n\r\n{\"rules\":[]}", 0});
+	assert_int_equal(interface.ops->open_network(interface.self, "sg-1", "example.com", on_done, NULL), 0);
+	assert_int_equal(interface.ops->resume(interface.self, "sg-1", on_done, NULL), 0);
+	turn();
+	assert_true(asked(OPENED));
+	assert_int_equal(destroy(), PROVIDER_OK);
+	assert_true(asked(OPENED DELETED));
+	interface.ops->abandon(interface.self);
+	assert_int_equal(wait_done(), PROVIDER_UNAVAILABLE);
+	assert_true(asked(OPENED DELETED));
+	assert_int_equal(interface.ops->prepare(interface.self, "sg-2", (struct provider_fence){0}, on_done, NULL), 0);
+	assert_int_equal(wait_done(), PROVIDER_POLICY);
+}
+
 static void test_abandon_ends_a_preparation_at_once(void **state UNUSED)
 {
 	SCRIPT({"", 0});
@@ -331,6 +378,8 @@ int main(void)
 		TEST(test_limits),
 		TEST(test_prepare_of_what_is_not_there),
 		TEST(test_prepare_takes_too_long),
+		TEST(test_what_is_late_comes_first),
+		TEST(test_one_after_the_other),
 		TEST(test_abandon_ends_a_preparation_at_once),
 		TEST(test_abandon_leaves_a_deletion_alone),
 		TEST(test_free_with_work_under_way),

@@ -33,6 +33,25 @@ static void on_handle_closed(uv_handle_t *handle)
 		dispose(work);
 }
 
+/* Older ones come after it. */
+static bool has_turn(const struct work *work)
+{
+	const struct work *older = work->next;
+	while (older && !(older->handles && strcmp(older->name, work->name) == 0))
+		older = older->next;
+	return !older;
+}
+
+/* Not at once: `done` of the one before comes first, and may free the provider. */
+static void pass_turn(struct sprites_provider *provider, const char *name)
+{
+	for (struct work *work = provider->works; work; work = work->next)
+		if (work->waiting && strcmp(work->name, name) == 0 && has_turn(work)) {
+			work->waiting = false;
+			uv_timer_start(&work->pause, work->on_turn, 0, 0);
+		}
+}
+
 void work_free(struct work *work)
 {
 	*work->link = work->next;
@@ -43,8 +62,37 @@ void work_free(struct work *work)
 		dispose(work);
 		return;
 	}
+	pass_turn(work->provider, work->name);
 	uv_close((uv_handle_t *)&work->pause, on_handle_closed);
 	uv_close((uv_handle_t *)&work->timeout, on_handle_closed);
+}
+
+static void on_timeout(uv_timer_t *timer)
+{
+	struct work *work = timer->data;
+	uv_timer_stop(&work->pause);
+	uv_timer_stop(&work->timeout);
+	if (work->verdict.code == PROVIDER_OK)
+		answers_fail(&work->verdict, PROVIDER_UNAVAILABLE, "prepare: it took too long");
+	work_tell(work, PROVIDER_UNAVAILABLE);
+}
+
+bool work_take_turn(struct work *work, uv_timer_cb on_turn, uint64_t timeout_ms)
+{
+	uv_timer_init(work->provider->loop, &work->pause);
+	uv_timer_init(work->provider->loop, &work->timeout);
+	work->pause.data = work->timeout.data = work;
+	work->handles = 2;
+	work->on_turn = on_turn;
+	work->waiting = !has_turn(work);
+	uv_timer_start(&work->timeout, on_timeout, timeout_ms, 0);
+	return !work->waiting;
+}
+
+void work_abandon(struct work *work)
+{
+	if (work->handles && !work->told && !work->policy)
+		uv_timer_start(&work->timeout, on_timeout, 0, 0);
 }
 
 void work_tell(struct work *work, enum provider_code code)

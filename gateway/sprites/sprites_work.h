@@ -5,6 +5,8 @@
  * Owns:       its copy of the name, the sandbox until it is handed over, its timers.
  * Lifetime:   work_new … work_tell or work_free; a REST call that is still out keeps it, unheard.
  * Re-entry:   `done` runs last in work_tell(), and may free the provider.
+ * Order:      what changes a Sprite, preparing it and opening its network, is done one after the other: the next one begins when no call of the
+ *             one before can take effect any more. Destroying does not wait.
  */
 #pragma once
 
@@ -47,9 +49,11 @@ struct work {
 	unsigned control_404s; /* of the API in front of the Sprite */
 	bool told;             /* `done` has run: only a REST call is still out */
 	bool calling;          /* … and will come back to us */
-	uv_timer_t pause;      /* the next attempt, or the end of the first command */
+	bool waiting;          /* for its turn */
+	uv_timer_cb on_turn;
+	uv_timer_t pause;      /* its turn, the next attempt, or the end of the first command */
 	uv_timer_t timeout;    /* of all of it */
-	unsigned handles;
+	unsigned handles;      /* of what changes a Sprite; else 0 */
 };
 
 bool work_valid_name(const char *name);
@@ -59,6 +63,9 @@ void work_free(struct work *work);
 
 /* Gives the work up when the call could not be made. */
 int work_started(struct work *work, int r);
+
+/* Of what changes a Sprite. True: it may begin now. Else on_turn runs when it is its turn, unless timeout_ms end before. */
+MUST_CHECK bool work_take_turn(struct work *work, uv_timer_cb on_turn, uint64_t timeout_ms);
 
 /* Tells the pool, once. The work lives on while a REST call is out. */
 void work_tell(struct work *work, enum provider_code code);
