@@ -34,6 +34,7 @@ struct admission_call {
 	char kid[ADMISSION_KID_LEN + 1];
 	char lease[ADMISSION_LEASE_LEN + 1];
 	char mac[TOKEN_MAC_LEN + 1];
+	struct admission_identity identity; /* "" = by its token */
 	char program[PROGRAM_MAX + 1];
 	uint64_t want_ms, wait_ms, input_bytes, usual_output_bytes, most_output_bytes;
 	char address[33]; /* hexadecimal, "" = not known */
@@ -190,6 +191,8 @@ static int send_call(struct admission_call *call, bool by_text)
 		slice_str(call->session),
 		slice_str(idle),
 		slice_str(age),
+		slice_str(call->identity.actor),
+		slice_str(call->identity.policy),
 	};
 	return script_send(call->admission->link, &call->command, &script_admit, by_text, args, ARRAY_LEN(args));
 }
@@ -202,8 +205,9 @@ static void on_no_answer(struct admission_call *call, const char *reason)
 	memcpy(lease.id, call->lease, sizeof lease.id);
 	memcpy(lease.kid, call->kid, sizeof lease.kid);
 	memcpy(lease.exec_id, call->exec_id, sizeof lease.exec_id);
+	memcpy(lease.actor, call->identity.actor, sizeof lease.actor);
 	if (!call->looked_for[0])
-		give_back(admission, &lease, false);
+		give_back(admission, &lease, lease.actor[0]);
 	finish_without_redis(call, ADMISSION_UNAVAILABLE, reason);
 	free_asked(call);
 }
@@ -288,9 +292,19 @@ static int make_lease_id(char out[ADMISSION_LEASE_LEN + 1])
 	return r;
 }
 
+static int take_caller(struct admission_call *call, const struct admission_request *request, const struct token_parts *token)
+{
+	if (!request->identity) {
+		memcpy(call->kid, token->kid.data, TOKEN_KID_LEN);
+		return token_mac(call->admission->options.pepper, token->secret, call->mac);
+	}
+	call->identity = *request->identity;
+	memcpy(call->kid, call->identity.kid, sizeof call->kid);
+	return 0;
+}
+
 static int prepare(struct admission_call *call, const struct admission_request *request, const struct token_parts *token)
 {
-	memcpy(call->kid, token->kid.data, TOKEN_KID_LEN);
 	copy_program(request->program, call->program);
 	call->want_ms = request->want_ms;
 	call->wait_ms = request->wait_ms;
@@ -323,9 +337,7 @@ static int prepare(struct admission_call *call, const struct admission_request *
 		lease_of(request->exec_id, call->lease);
 	else
 		r = make_lease_id(call->lease);
-	if (r == 0)
-		r = token_mac(call->admission->options.pepper, token->secret, call->mac);
-	return r;
+	return r < 0 ? r : take_caller(call, request, token);
 }
 
 int admission_decide(struct admission *admission, const struct admission_request *request, admission_done done, void *ctx,
@@ -337,8 +349,8 @@ int admission_decide(struct admission *admission, const struct admission_request
 	call->admission = admission;
 	call->done = done;
 	call->ctx = ctx;
-	struct token_parts token;
-	if (token_parse(request->token, &token) != 0) {
+	struct token_parts token = {0};
+	if (!request->identity && token_parse(request->token, &token) != 0) {
 		refuse_soon(call, ADMISSION_INVALID_TOKEN, "malformed");
 	} else {
 		int r = prepare(call, request, &token);

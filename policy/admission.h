@@ -52,8 +52,16 @@ enum admission_code {
 	ADMISSION_SESSION_CLOSED,
 };
 
+/* A caller that the gateway vouches for, without a token: what its policy says holds, for the rest what a token has without flags. */
+struct admission_identity {
+	char kid[ADMISSION_KID_LEN + 1]; /* always the same for the same caller, and nobody else's; begins with TOKEN_IDENTITY_MARK */
+	char actor[129];
+	char policy[65];
+};
+
 struct admission_request {
 	struct slice token;      /* as it stood in Authorization, without the scheme; its form is already checked (token.h) */
+	const struct admission_identity *identity; /* or this in place of a token; NULL = none. Copied */
 	struct slice exec_id;    /* a UUIDv7; the lease gets its random part as its id. Empty = a lease id is made */
 	/* Digests of its idempotency key, empty = none, and of its body; at most 64 bytes each. */
 	struct slice key, fingerprint;

@@ -44,21 +44,35 @@ static int add_leases(struct cli *cli, const char *kid, struct lease_list *list)
 	return 0;
 }
 
-/* Of all tokens; `actor` may be NULL. */
+static bool is_among(const struct found *found, const struct store_lease *leases, size_t count)
+{
+	while (count && strcmp(leases[count - 1].id, found->lease.id) != 0)
+		count--;
+	return count;
+}
+
+/* Callers that have no token have no record that names the actor either: its own list does. */
+static int keep_of_actor(struct cli *cli, const char *actor, struct lease_list *list)
+{
+	CLEANUP(free_ptr) struct store_lease *leases = calloc(STORE_LEASES_MAX, sizeof *leases);
+	size_t count = 0, kept = 0;
+	int r = leases ? store_actor_leases(cli->store, slice_str(actor), leases, &count) : STORE_E_REDIS;
+	for (size_t i = 0; r == 0 && i < list->count; i++)
+		if (is_among(&list->found[i], leases, count))
+			list->found[kept++] = list->found[i];
+	list->count = kept;
+	return r;
+}
+
+/* Of everybody; `actor` may be NULL. */
 static int find_leases(struct cli *cli, const char *actor, struct lease_list *list)
 {
 	CLEANUP(free_ptr) store_name *kids = NULL;
 	size_t count = 0;
 	int r = store_list(cli->store, STORE_LEASES, &kids, &count);
-	for (size_t i = 0; r == 0 && i < count; i++) {
-		struct record record;
-		int loaded = actor ? store_load(cli->store, slice_str(kids[i]), &record) : 0;
-		if (loaded == STORE_E_REDIS)
-			return loaded;
-		if (!actor || (loaded != STORE_E_MISSING && strcmp(record.actor, actor) == 0))
-			r = add_leases(cli, kids[i], list);
-	}
-	return r;
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = add_leases(cli, kids[i], list);
+	return r == 0 && actor ? keep_of_actor(cli, actor, list) : r;
 }
 
 /* --- list ------------------------------------------------------------------------- */
@@ -211,7 +225,7 @@ static bool read_words(int argc, char **argv, struct kill_words *words)
 			words->yes = true;
 		else if (strcmp(argv[i], "--all") == 0)
 			words->all = true;
-		else if (strcmp(argv[i], "--kid") == 0 && i + 1 < argc && !words->kid && token_kid_is_valid(slice_str(argv[i + 1])))
+		else if (strcmp(argv[i], "--kid") == 0 && i + 1 < argc && !words->kid && token_kid_or_identity(slice_str(argv[i + 1])))
 			words->kid = argv[++i];
 		else if (strcmp(argv[i], "--actor") == 0 && i + 1 < argc && !words->actor)
 			words->actor = argv[++i];

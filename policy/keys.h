@@ -11,6 +11,7 @@
 #define KEY_POLICY       KEY_PREFIX "p:"         /* + name: rules that tokens inherit */
 #define KEY_POLICY_PAST  KEY_PREFIX "pv:"        /* + name:version: every version there has been */
 #define KEY_LEASES       KEY_PREFIX "c:"         /* + kid: running commands */
+#define KEY_ACTOR_LEASES KEY_PREFIX "ac:"        /* + actor: the same of all its tokens */
 #define KEY_BUDGET       KEY_PREFIX "b:"         /* + kid:yyyymmdd: what was used that day */
 #define KEY_IDEMPOTENCY  KEY_PREFIX "i:"         /* + kid:digest of an idempotency key: of which body, and the id of its command */
 #define KEY_RESULT       KEY_PREFIX "x:"         /* + id of a command: whose it was, and what it ended with */

@@ -361,7 +361,7 @@ static const struct {
 } kinds[] = {
 	[STORE_TOKENS] = {KEY_RECORD, KEY_RECORD "*", token_kid_is_valid},
 	[STORE_POLICIES] = {KEY_POLICY, KEY_POLICY "*", record_policy_name_is_valid},
-	[STORE_LEASES] = {KEY_LEASES, KEY_LEASES "*", token_kid_is_valid},
+	[STORE_LEASES] = {KEY_LEASES, KEY_LEASES "*", token_kid_or_identity},
 };
 
 static int add_page(struct store *store, enum store_kind kind, const redisReply *page, store_name **names, size_t *count)
@@ -428,12 +428,13 @@ static bool read_lease(struct slice member, uint64_t end_ms, struct store_lease 
 	return true;
 }
 
-int store_leases(struct store *store, struct slice kid, struct store_lease leases[STORE_LEASES_MAX], size_t *count)
+static int read_leases(struct store *store, const char *prefix, struct slice name, struct store_lease leases[STORE_LEASES_MAX],
+		       size_t *count)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
 	char key[KEY_MAX], last[24];
 	snprintf(last, sizeof last, "%d", STORE_LEASES_MAX - 1);
-	struct slice args[] = {SLICE("ZRANGE"), make_key(key, KEY_LEASES, kid), SLICE("0"), slice_str(last), SLICE("WITHSCORES")};
+	struct slice args[] = {SLICE("ZRANGE"), make_key(key, prefix, name), SLICE("0"), slice_str(last), SLICE("WITHSCORES")};
 	int r = ask(store, args, ARRAY_LEN(args), &reply);
 	*count = 0;
 	if (r)
@@ -444,6 +445,16 @@ int store_leases(struct store *store, struct slice kid, struct store_lease lease
 		if (read_lease(text_of(reply->element[i]), number_of(reply->element[i + 1]), &leases[*count]))
 			(*count)++;
 	return 0;
+}
+
+int store_leases(struct store *store, struct slice kid, struct store_lease leases[STORE_LEASES_MAX], size_t *count)
+{
+	return read_leases(store, KEY_LEASES, kid, leases, count);
+}
+
+int store_actor_leases(struct store *store, struct slice actor, struct store_lease leases[STORE_LEASES_MAX], size_t *count)
+{
+	return read_leases(store, KEY_ACTOR_LEASES, actor, leases, count);
 }
 
 /* --- shared pools --------------------------------------------------------------- */

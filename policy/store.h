@@ -82,8 +82,9 @@ MUST_CHECK int store_put_policy(struct store *store, struct slice name, const st
 /* Sorted; *names is the caller's to free. At most STORE_NAMES_MAX. */
 MUST_CHECK int store_list(struct store *store, enum store_kind kind, store_name **names, size_t *count);
 
-/* Those of one token, ended ones too until somebody reaps them. */
+/* Those of one token or actor, ended ones too until somebody reaps them. */
 MUST_CHECK int store_leases(struct store *store, struct slice kid, struct store_lease leases[STORE_LEASES_MAX], size_t *count);
+MUST_CHECK int store_actor_leases(struct store *store, struct slice actor, struct store_lease leases[STORE_LEASES_MAX], size_t *count);
 
 /* Of the pool of this name, sorted; *members is the caller's to free. None if there is no such pool. */
 MUST_CHECK int store_pool(struct store *store, struct slice pool, struct store_member **members, size_t *count);

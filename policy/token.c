@@ -46,6 +46,12 @@ bool token_kid_is_valid(struct slice kid)
 	return kid.len == TOKEN_KID_LEN && is_base62(kid.data, kid.len);
 }
 
+bool token_kid_or_identity(struct slice kid)
+{
+	bool marked = kid.len == TOKEN_KID_LEN && kid.data[0] == TOKEN_IDENTITY_MARK;
+	return marked ? is_base62(kid.data + 1, kid.len - 1) : token_kid_is_valid(kid);
+}
+
 int token_parse(struct slice text, struct token_parts *parts)
 {
 	if (text.len != TOKEN_LEN || memcmp(text.data, PREFIX, PREFIX_LEN) != 0 || text.data[SECRET_AT - 1] != '_')

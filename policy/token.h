@@ -14,6 +14,7 @@
 #define TOKEN_KID_LEN       16
 #define TOKEN_SECRET_LEN    32
 #define TOKEN_CHECKSUM_LEN  6
+#define TOKEN_IDENTITY_MARK '@'
 #define TOKEN_LEN           (4 + TOKEN_KID_LEN + 1 + TOKEN_SECRET_LEN + TOKEN_CHECKSUM_LEN)
 #define TOKEN_MAC_LEN       (2 * HMAC_BYTES)
 #define TOKEN_PEPPER_ID_LEN 8
@@ -32,6 +33,9 @@ MUST_CHECK int token_parse(struct slice text, struct token_parts *parts);
 
 /* Sixteen of 0-9A-Za-z: may this stand in a key? */
 bool token_kid_is_valid(struct slice kid);
+
+/* The same, or what callers without a token have in its place: TOKEN_IDENTITY_MARK and fifteen of these. */
+bool token_kid_or_identity(struct slice kid);
 
 /* A new random token with NUL; the caller wipes it. */
 MUST_CHECK int token_mint(char out[TOKEN_LEN + 1]);

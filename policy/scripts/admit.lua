@@ -10,6 +10,7 @@
 --          16 digest of the request's idempotency key, empty = none  17 digest of its body  18 id of the command that it would start
 --          19 name of the session that the command is to run in, empty = none  20 a session ends so long after its last command, ms
 --          21 … and so long after it began, ms
+--          22 actor of a caller that the gateway vouches for, and that has no token; empty = by its token  23 the policy it follows
 --          As 14, 'sessions' asks for the token's sessions, and 'session' for the one of 19, which ends if 15 is 1.
 -- Returns  {reason} when the token is not accepted, else the array at the end of report()
 --
@@ -34,6 +35,7 @@ local address, variables, usual_out, most_out = ARGV[10], ARGV[11], tonumber(ARG
 local looked_for, ends = ARGV[14], ARGV[15] == '1'
 local key, fingerprint, command = ARGV[16], ARGV[17], ARGV[18]
 local session, idle_ms, age_ms = ARGV[19], tonumber(ARGV[20]), tonumber(ARGV[21])
+local identity, identity_policy = ARGV[22] or '', ARGV[23] or ''
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -115,7 +117,25 @@ local function sound()
   return (record.actor or '') ~= ''
 end
 
+-- What a token has without flags (record_fill), where the policy says nothing.
+local function filled(actor, name)
+  record = {actor = actor, pol = name, status = 'active'}
+  policy = read(PREFIX .. 'p:' .. name)
+  local usual = {scopes = 'exec:run', conc = '3', max_ms = '300000'}
+  if not policy.rate_n then usual.rate_n, usual.rate_per_ms = '60', '60000' end
+  usual.burst = int(math.min(10, tonumber(policy.rate_n or 60) or 0))
+  if policy.arate_n then usual.aburst = policy.burst or usual.burst end
+  if (tonumber(policy.bud_ms or 0) or 0) > 0 then usual.max_ms = int(math.min(300000, tonumber(policy.bud_ms))) end
+  local bytes = tonumber(policy.bud_out or 0) or 0
+  if bytes > 0 and bytes < 2097152 then usual.max_out = int(math.floor(bytes / 2)) end
+  for field, value in pairs(usual) do record[field] = policy[field] or value end
+end
+
 local function refusal()
+  if identity ~= '' then
+    filled(identity, identity_policy)
+    return not sound() and 'broken-record' or nil
+  end
   -- Only so much is read for a stranger, whether the kid is known or not.
   local present, made_with, past, past_until = unpack(redis.call('HMGET', KEYS[1], 'mac', 'pep', 'pmac', 'pmac_until'))
   if present ~= mac and not (past == mac and (tonumber(past_until or 0) or 0) > now_ms) then

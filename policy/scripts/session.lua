@@ -104,9 +104,9 @@ local function is_in_use(sprite)
   return s and s.sprite == sprite and is_held(kid, s.lease)
 end
 
--- Its token was revoked, or does not exist any more.
+-- Its token was revoked, or does not exist any more. Who has none (@) has no record.
 local function is_revoked(sprite)
-  local kid = string.match(redis.call('HGET', SPRITES, sprite) or '', '^%S+ (%S+) %S+$')
+  local kid = string.match(redis.call('HGET', SPRITES, sprite) or '', '^%S+ ([^@ ]%S*) %S+$')
   local status = kid and redis.call('HGET', PREFIX .. 'k:' .. kid, 'status')
   return kid and (not status or status == 'revoked')
 end

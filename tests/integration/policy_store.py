@@ -95,6 +95,14 @@ class Token:
             self.store.redis.hset(self.key, mapping=kept)
 
 
+class Caller:
+    """Somebody without a token, whom the gateway vouches for."""
+
+    def __init__(self, actor="ann"):
+        self.kid, self.actor, self.mac = f"@{next(numbers):015d}", actor, ""
+        self.key = f"sg:{{g}}:k:{self.kid}"
+
+
 class Store:
     """A Redis with both scripts. With `clock` set (µs) the scripts are told the time; the shipped text cannot be."""
 
@@ -106,9 +114,9 @@ class Store:
         self.renew_text = self.text("renew")
         if clock is not None:
             assert self.admit_text.count(CLOCK) == self.settle_text.count(CLOCK) == self.renew_text.count(CLOCK) == 1
-            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[23], ARGV[24]}")
-            self.settle_text = self.settle_text.replace(CLOCK, "{ARGV[23], ARGV[24]}")
-            self.renew_text = self.renew_text.replace(CLOCK, "{ARGV[23], ARGV[24]}")
+            self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[31], ARGV[32]}")
+            self.settle_text = self.settle_text.replace(CLOCK, "{ARGV[31], ARGV[32]}")
+            self.renew_text = self.renew_text.replace(CLOCK, "{ARGV[31], ARGV[32]}")
         self.run_admit = redis.register_script(self.admit_text)
         self.run_settle = redis.register_script(self.settle_text)
         self.run_renew = redis.register_script(self.renew_text)
@@ -120,15 +128,15 @@ class Store:
     def args(self, *args):
         """With the time, when the scripts are told it, where they look for it."""
         times = [] if self.clock is None else [self.clock // 1_000_000, self.clock % 1_000_000]
-        return [*args, *[""] * (22 - len(args)), *times]
+        return [*args, *[""] * (30 - len(args)), *times]
 
     def admit(self, token, lease=None, want=1000, program="bash", scope="exec:run", mac=None, pepper=None, client=None,
               wait=0, size=0, address=HERE, variables="", usual_out=USUAL_OUT, most_out=MOST_OUT, look="", kill=False,
-              key="", fingerprint="", command="", session="", idle=IDLE_MS, age=AGE_MS):
+              key="", fingerprint="", command="", session="", idle=IDLE_MS, age=AGE_MS, policy=""):
         reply = self.run_admit(keys=[token.key], client=client, args=self.args(
             token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), wait, size,
             address, variables, usual_out, most_out, look, int(kill), key, fingerprint, command,
-            session, idle, age))
+            session, idle, age, token.actor if policy else "", policy))
         return Answer(reply)
 
     def settle(self, token, lease, granted=None, used=0, out=0, refund=False, client=None, command="", result="", keep_ms=3_600_000):

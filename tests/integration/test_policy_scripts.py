@@ -13,8 +13,8 @@ import uuid
 import pytest
 import redis
 
-from policy_store import (DAY_US, GRACE_MS, HERE, LIMITS, USUAL_OUT, Model, Store, Token, date, documented_acl, lease_id, mac_of, UNRENEWED_MS,
-                          pepper_id)
+from policy_store import (DAY_US, GRACE_MS, HERE, LIMITS, USUAL_OUT, Caller, Model, Store, Token, date, documented_acl, lease_id, mac_of,
+                          UNRENEWED_MS, pepper_id)
 from rig import Redis
 
 NOON = 1_795_003_200_000_000        # 2026-11-18 12:00 UTC, µs
@@ -479,6 +479,49 @@ def test_a_policy_that_cannot_be_used_refuses(timed, change):
     before = timed.snapshot()
     assert timed.admit(token).reply == ["broken-record"]
     assert timed.snapshot() == before
+
+
+def test_a_caller_without_a_token_has_what_its_policy_says(timed):
+    caller = Caller()
+    timed.policy("staff", ver=3, rate_n=5, rate_per_ms=1000, conc=2, bud_ms=20_000, cmds="ls bash")
+    answer = timed.admit(caller, want=10**6, policy="staff")
+    assert (answer.code, answer.actor, answer.pol, answer.ver) == ("granted", "ann", "staff", 3)
+    assert (answer.rate_n, answer.burst, answer.conc, answer.granted_ms, answer.held) == (5, 5, 2, 20_000, 20_000)
+    assert timed.admit(caller, program="cat", policy="staff").code == "command"
+    assert timed.admit(caller, policy="staff").violated == "budget"
+    assert timed.admit(Caller("bob"), policy="staff").code == "granted"
+
+
+def test_what_its_policy_does_not_say_is_what_a_token_has_without_flags(timed):
+    timed.policy("bare", ver=1)
+    answer = timed.admit(Caller(), want=10**9, policy="bare")
+    assert (answer.rate_n, answer.rate_per_ms, answer.burst, answer.conc, answer.granted_ms) == (60, 60_000, 10, 3, 300_000)
+    assert (answer.granted_out, answer.max_in, answer.bud_ms, answer.bud_out, answer.arate_n, answer.aconc) == (USUAL_OUT, 0, 0, 0, 0, 0)
+    assert (answer.egress, answer.max_sessions) == ("", 0)
+    timed.policy("small", ver=1, bud_out=1 << 20)
+    assert timed.admit(Caller(), policy="small").granted_out == 1 << 19
+
+
+@pytest.mark.parametrize("fields", [
+    {}, {"conc": 1}, {"ver": 1, "conc": "x"}, {"ver": 1, "new": 1}, {"ver": 1, "rate_n": 0}, {"ver": 1, "rate_n": "x"}, {"ver": 1, "bud_ms": "x"},
+    {"ver": 1, "mac": "x"}, {"ver": 1, "max_ms": 0}])
+def test_a_caller_whose_policy_cannot_be_used_may_nothing(timed, fields):
+    timed.policy("staff", **fields)
+    before = timed.snapshot()
+    assert timed.admit(Caller(), policy="staff").code == "broken-record"
+    assert timed.snapshot() == before
+
+
+def test_a_caller_without_a_token_is_settled_like_others(timed):
+    caller = Caller()
+    timed.policy("staff", ver=1)
+    lease = lease_id()
+    granted = timed.admit(caller, lease, want=1000, policy="staff")
+    assert timed.renew(caller, lease) == 1
+    assert timed.settle(caller, lease, granted, used=300) == 1
+    assert timed.settle(caller, lease, granted, used=300) == 0
+    assert timed.budget(caller, granted.day) == {"held": 0, "used": 300, "out_held": 0, "out": 0, "reqs": 1}
+    assert timed.leases(caller) == [] and not timed.redis.exists("sg:{g}:ac:ann")
 
 
 def test_strangers_learn_nothing_of_policies(timed):

@@ -1,7 +1,7 @@
 """The scripts of named sessions on a real Redis, with the time told to them."""
 import pytest
 
-from policy_store import CLOCK, IDLE_MS, Store, Token, lease_id
+from policy_store import CLOCK, IDLE_MS, Caller, Store, Token, lease_id
 
 SCOPE, SPRITE = "pool", "sg-a-0000-1"
 
@@ -32,10 +32,10 @@ class Sessions(Store):
         assert word == "ok"
         return names[:count], names[count:]
 
-    def use(self, token, name="work", sprite=SPRITE):
+    def use(self, token, name="work", sprite=SPRITE, **more):
         """A command that begins and ends; what the session was before."""
         lease = lease_id()
-        granted = self.admit(token, lease, session=name)
+        granted = self.admit(token, lease, session=name, **more)
         assert granted.code == "granted", granted
         if granted.what.startswith(" "):
             assert self.bind(token, name, lease, sprite) == ["ok"]
@@ -169,4 +169,14 @@ def test_those_of_a_revoked_token_end(store):
     token.set(status="suspended")
     assert store.due() == ([SPRITE], [])
     token.set(status="revoked")
+    assert store.due() == ([SPRITE], [SPRITE])
+
+
+def test_who_has_no_token_has_none_that_could_be_revoked(store):
+    caller = Caller()
+    store.policy("staff", ver=1, sessions=1)
+    store.use(caller, policy="staff")
+    assert store.due() == ([SPRITE], [])
+    assert store.use(caller, policy="staff") == SPRITE + " 0"
+    store.pass_ms(IDLE_MS)
     assert store.due() == ([SPRITE], [SPRITE])
