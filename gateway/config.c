@@ -1,5 +1,7 @@
 #include "gateway/config.h"
 
+#include "gateway/exec/identity.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -108,6 +110,13 @@ static const struct setting settings[] = {
 	 "What a command ended with is kept in Redis for an hour up to this size, larger ones without their output; 0 = not at all."},
 	{"wrong_token_burst", NUMBER, AT(wrong_token_burst), "20", 0, 10000, 0,
 	 "Requests with a wrong token that one address may make at once and per worker before it gets 429; 5 a minute come back. 0 = no limit."},
+	{"identity_rules", TEXT, AT(identity_rules), "", 0, 4096, 0,
+	 "Who may run commands without a token, by what Datasette says of the request's cookies or `Authorization`: a JSON array of "
+	 "{\"policy\": NAME, \"allow\": BLOCK} with allow blocks like Datasette's; the first that matches counts. Empty = nobody."},
+	{"identity_action", TEXT, AT(identity_action), "spritegate-exec", 1, IDENTITY_ACTION_MAX, 0,
+	 "An API token of Datasette that is restricted to some actions counts for `identity_rules` only if this is one of them, for the whole instance."},
+	{"identity_cache_seconds", NUMBER, AT(identity_cache_seconds), "5", 0, 60, 0,
+	 "So long Datasette is not asked again who the same caller is."},
 	{"drain_seconds", NUMBER, AT(drain_seconds), "55", 0, 600, LIVE, "Longest time from the first SIGTERM to the exit."},
 	{"drain_accept_seconds", NUMBER, AT(drain_accept_seconds), "2", 0, 600, LIVE,
 	 "So long after the first SIGTERM everything is still served, while the health page says 503: what a load balancer needs to notice. At most half of "
@@ -380,6 +389,15 @@ static int check_pool_name(struct loading *loading)
 	return buf_printf(loading->faults, "pool_name: \"%s\" has other characters than a-z, 0-9 and hyphens\n", name);
 }
 
+static int check_identity_rules(struct loading *loading)
+{
+	struct identity_rules rules;
+	char problem[IDENTITY_PROBLEM];
+	int r = identity_init(&rules, &(struct identity_options){.rules = loading->config->identity_rules}, problem);
+	identity_deinit(&rules);
+	return r == -EINVAL ? buf_printf(loading->faults, "identity_rules: %s\n", problem) : r;
+}
+
 static int default_pool_name(struct config *config)
 {
 	const char *app = getenv("FLY_APP_NAME");
@@ -469,6 +487,8 @@ int config_load(struct config *config, const char *file, enum config_use use, st
 		r = check_ceilings(&loading);
 	if (r == 0)
 		r = check_pool_name(&loading);
+	if (r == 0)
+		r = check_identity_rules(&loading);
 	if (r < 0)
 		return r;
 	return faults->len ? -EINVAL : 0;
@@ -590,7 +610,9 @@ int config_manual(struct buf *out)
 /* A URL may carry a password: everything between "://" (or the start) and the last '@' is left out. */
 static int print_text(const char *name, const char *text, struct buf *out)
 {
-	const char *at = text ? strrchr(text, '@') : NULL, *authority = at ? strstr(text, "://") : NULL;
+	size_t len = strlen(name);
+	bool is_url = len > 4 && strcmp(name + len - 4, "_url") == 0;
+	const char *at = text && is_url ? strrchr(text, '@') : NULL, *authority = at ? strstr(text, "://") : NULL;
 	int scheme = authority && authority < at ? (int)(authority - text) + 3 : 0;
 	return buf_printf(out, "%s = %.*s%s\n", name, scheme, text ? text : "", at ? at + 1 : text ? text : "");
 }

@@ -59,6 +59,9 @@ struct config {
 	uint64_t exec_verify_bytes;
 	uint64_t exec_result_bytes;
 	uint64_t wrong_token_burst;
+	char *identity_rules;
+	char *identity_action;
+	uint64_t identity_cache_seconds;
 	uint64_t drain_seconds;
 	uint64_t drain_accept_seconds;
 	char *access_log;

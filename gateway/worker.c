@@ -430,6 +430,8 @@ static int make_endpoint(struct worker *worker)
 		.client_ctx = worker,
 		.exchanges = worker->exchanges,
 		.forward = relay.forward,
+		.identity = {.rules = config->identity_rules, .action = config->identity_action, .pepper = &config->pepper},
+		.identity_ms = config->identity_cache_seconds * 1000,
 		.datasette_ms = (unsigned)config->datasette_timeout_ms,
 	};
 	worker->endpoint = exec_endpoint_new(&options);

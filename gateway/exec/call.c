@@ -74,6 +74,7 @@ static void on_gone(void *ctx)
 {
 	struct call *call = ctx;
 	call->request = NULL;
+	call_identity_stop(call);
 	call_fetch_stop(call);
 	if (call->admission) {
 		struct exec_endpoint *endpoint = call->endpoint;
@@ -125,6 +126,7 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 		DL_DELETE(endpoint->calls, call);
 	call_drop_body(call);
 	call_drop_pieces(call);
+	call_identity_stop(call);
 	call_fetch_stop(call);
 	trail_deinit(&call->trail);
 	exec_request_free(call->command);

@@ -13,6 +13,7 @@
 
 #include "gateway/datasette/turn.h"
 #include "gateway/exec/endpoint.h"
+#include "gateway/exec/identity_cache.h"
 #include "gateway/exec/reply.h"
 #include "gateway/exec/throttle.h"
 #include "gateway/exec/trail.h"
@@ -40,6 +41,16 @@ struct fetch {
 	struct call *prev, *next;     /* of endpoint->fetching, while there is an exchange */
 };
 
+/* Who is the caller? Asked of Datasette. */
+struct inquiry {
+	void (*then)(struct call *call); /* when it is known */
+	struct exchange *exchange;       /* NULL before and after */
+	unsigned status;                 /* of Datasette's answer */
+	struct buf body;
+	uint64_t deadline_ms;            /* in loop time */
+	unsigned char key[IDENTITY_CACHE_KEY];
+};
+
 struct call {
 	struct exec_endpoint *endpoint;
 	struct http_request *request; /* NULL when it can no longer be answered */
@@ -47,6 +58,9 @@ struct call {
 	struct buf body;
 	uint64_t buffered;            /* of endpoint->buffered: the body, then what was read from it, until the agent has that */
 	struct slice token;           /* in the request's head */
+	bool by_identity;             /* or the caller is who Datasette says it is */
+	struct inquiry inquiry;
+	struct admission_identity identity;
 	struct exec_request *command;
 	struct admission_call *admission;
 	uint64_t admit_start_us;
@@ -57,6 +71,9 @@ struct call {
 	char looked_for[ID_UUID_LEN + 1];
 	bool cancels;
 	struct slice session;         /* named by the path, which lives as long as the request */
+	struct slice asked;           /* … in the words of admit.lua */
+	bool asked_ends;
+	admission_done asked_done;
 	/* Of a streamed answer: */
 	enum stream_format format;
 	struct exec_piece *pieces;    /* not yet taken by http */
@@ -80,6 +97,8 @@ struct exec_endpoint {
 	struct exec_endpoint_options options;
 	struct admission *admission;
 	struct throttle throttle;     /* of wrong tokens */
+	struct identity_rules identity_rules;
+	struct identity_cache identity_cache;
 	struct mailbox mailbox;
 	struct call *calls;           /* while the agent has their job */
 	size_t jobs_out;
@@ -156,6 +175,9 @@ void call_fetch_credit(struct call *call, size_t bytes);
 /* The command has ended, or its client has left. */
 void call_fetch_stop(struct call *call);
 
+/* For the metrics: how an exchange with Datasette went; `failure` NULL = in order. */
+void call_note_exchange(const struct call *call, const struct exchange *exchange, unsigned status, const struct exchange_failure *failure);
+
 /* At the end of a turn of the loop: what was read in it goes to the agent. `ctx` is the endpoint. */
 void call_fetch_flush(void *ctx);
 
@@ -169,8 +191,26 @@ void call_send_job(struct call *call, struct exec_job *job);
 /* Takes a job of which nothing has run. */
 void call_give_back(struct call *call, struct exec_job *job);
 
-/* 0: call->token is set. Otherwise the call was answered. */
+/* 0: call->token is set, or by_identity. Otherwise the call was answered. */
 MUST_CHECK int call_token(struct call *call, const struct http_head *head);
+
+/* Credentials that are wrong: counted against the client's address, and answered with `problem`, or 429 when they are too many. */
+void call_refuse_caller(struct call *call, const char *log_reason, struct exec_problem problem);
+
+/* --- call_identity.c: callers without a token, who are to Datasette somebody that may run commands --- */
+
+/* Are there credentials for Datasette, no token, and rules that say who may? */
+bool call_has_identity(const struct call *call, const struct http_head *head);
+
+/* 0: no page of another origin sent it, and its caller is to be identified. Otherwise the call was answered. */
+MUST_CHECK int call_check_origin(struct call *call, const struct http_head *head);
+
+/* Goes on with `then`, now or later, once it is known who calls, or answers the call. At once for one with a token. */
+void call_identify(struct call *call, void (*then)(struct call *call));
+void call_identity_stop(struct call *call);
+
+/* The field that holds the caller's own credentials for Datasette. */
+struct slice call_credentials(const struct call *call);
 
 /* The client's, when it is known. */
 bool call_address(const struct call *call, unsigned char address[16]);

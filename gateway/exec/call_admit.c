@@ -34,13 +34,30 @@ static uint64_t charge_failure(struct call *call)
 	return throttle_charge(&endpoint->throttle, address, uv_now(endpoint->options.loop));
 }
 
-static void refuse_token(struct call *call, const char *log_reason)
+void call_refuse_caller(struct call *call, const char *log_reason, struct exec_problem problem)
 {
 	count_auth_failure(call, log_reason);
 	uint64_t wait_ms = charge_failure(call);
 	if (wait_ms)
 		metrics_add(call->endpoint->options.metrics, METRIC_AUTH_THROTTLED, METRICS_NONE, 1);
-	call_refuse(call, wait_ms ? exec_problem_abuse(wait_ms) : exec_problem_invalid_token);
+	call_refuse(call, wait_ms ? exec_problem_abuse(wait_ms) : problem);
+}
+
+static void refuse_token(struct call *call, const char *log_reason)
+{
+	call_refuse_caller(call, log_reason, exec_problem_invalid_token);
+}
+
+/* Of a caller without a token only the rules of its policy can be wrong, which is none of its faults. */
+static void refuse_unknown(struct call *call, const char *log_reason)
+{
+	if (!call->by_identity) {
+		refuse_token(call, log_reason);
+		return;
+	}
+	log_warning("exec %s: the policy of its actor is not there or cannot be used (IDENTITY_RULES)", call->exec_id);
+	count_auth_failure(call, log_reason);
+	call_refuse(call, exec_problem_identity_denied);
 }
 
 static void refuse_draining(struct call *call)
@@ -139,7 +156,8 @@ void call_remember(struct call *call, const struct admission_answer *answer)
 	count_policy(call, answer);
 	count_shadowed(call, answer->shadowed);
 	snprintf(call->kid, sizeof call->kid, "%s", answer->kid);
-	snprintf(call->actor, sizeof call->actor, "%s", answer->actor);
+	if (!call->by_identity)
+		snprintf(call->actor, sizeof call->actor, "%s", answer->actor);
 	snprintf(call->policy, sizeof call->policy, "%s", answer->policy);
 	snprintf(call->shadowed, sizeof call->shadowed, "%s", answer->shadowed);
 	call->policy_version = answer->policy_version;
@@ -154,7 +172,7 @@ void call_refuse_decision(struct call *call, const struct admission_answer *answ
 		call_refuse(call, exec_problem_too_large("standard input, with files,", answer->max_input_bytes));
 		break;
 	case ADMISSION_INVALID_TOKEN:
-		refuse_token(call, answer->log_reason);
+		refuse_unknown(call, answer->log_reason);
 		break;
 	case ADMISSION_QUOTA:
 		call_refuse(call, exec_problem_quota(answer));
@@ -252,6 +270,7 @@ static void admit(struct call *call)
 	if (call->command->has_max_output)
 		usual = most = min_u64(call->command->max_output_bytes, most);
 	struct admission_request request = {.token = call->token,
+					    .identity = call->by_identity ? &call->identity : NULL,
 					    .exec_id = slice_str(call->exec_id),
 					    .key = slice_str(call->key),
 					    .fingerprint = slice_str(call->fingerprint),
@@ -292,7 +311,7 @@ void call_on_body_end(void *ctx)
 	else if (r < 0 || (call->key[0] && idempotency_fingerprint(call->command->root, call->fingerprint) < 0))
 		call_refuse(call, exec_problem_internal);
 	else
-		admit(call);
+		call_identify(call, admit);
 }
 
 size_t call_on_body(void *ctx, struct slice bytes)
@@ -331,6 +350,8 @@ int call_token(struct call *call, const struct http_head *head)
 		call_refuse(call, exec_problem_token_in_query);
 		return -EACCES;
 	}
+	if (call_has_identity(call, head))
+		return call_check_origin(call, head);
 	int r = exec_authorization(head->fields, &call->token);
 	if (r == 0 && token_parse(call->token, &parts) == 0)
 		return 0;
@@ -374,7 +395,7 @@ void call_post(struct call *call, const struct http_head *head)
 		call_refuse(call, exec_problem_too_large("body", call->endpoint->options.limits.max_body));
 		return;
 	}
-	if (call->endpoint->options.limits.announces)
+	if (call->endpoint->options.limits.announces && !call->by_identity)
 		exec_intent_send(call->endpoint->options.agent, EXEC_INTENT_HEAD_MS);
 	if (http_request_read(call->request, call->endpoint->options.limits.max_body) < 0)
 		call_refuse(call, exec_problem_internal);

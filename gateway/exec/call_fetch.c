@@ -100,17 +100,21 @@ static void fail(struct call *call, const struct source_failure *failure)
 
 /* --- from Datasette --- */
 
-static void note(struct call *call, const struct exchange_failure *failure)
+void call_note_exchange(const struct call *call, const struct exchange *exchange, unsigned status, const struct exchange_failure *failure)
 {
-	struct fetch *fetch = &call->fetch;
 	const struct exec_endpoint_options *options = &call->endpoint->options;
-	struct relay_summary summary = {.upstream = exchange_timing(fetch->exchange), .upstream_status = fetch->status};
+	struct relay_summary summary = {.upstream = exchange_timing(exchange), .upstream_status = status};
 	if (failure) {
 		summary.failed = failure->error != EXCHANGE_HEAD;
 		summary.head_refused = failure->error == EXCHANGE_HEAD;
 		summary.error = failure->error;
 	}
 	options->on_fetched(options->client_ctx, &summary);
+}
+
+static void note(const struct call *call, const struct exchange_failure *failure)
+{
+	call_note_exchange(call, call->fetch.exchange, call->fetch.status, failure);
 }
 
 static bool is_too_long(const struct fetch *fetch, uint64_t more)
@@ -226,7 +230,7 @@ static int start(struct call *call, const char *target)
 {
 	const struct exec_endpoint_options *options = &call->endpoint->options;
 	CLEANUP(buf_deinit) struct buf head = BUF_MAX(HEAD_MAX);
-	int r = forward_on_behalf(call->reply.head, &options->forward, SLICE("GET"), slice_str(target), &head);
+	int r = forward_on_behalf(call->reply.head, &options->forward, SLICE("GET"), slice_str(target), call_credentials(call), &head);
 	if (r != 0)
 		return r;
 	struct exchange_request request = {

@@ -88,20 +88,29 @@ static void on_quota(void *ctx, const struct admission_answer *answer)
 		call_respond(call, 200, buf_peek(&body));
 }
 
+static void ask(struct call *call)
+{
+	unsigned char address[16];
+	struct admission_request request = {.token = call->token,
+					    .identity = call->by_identity ? &call->identity : NULL,
+					    .exec_id = call->asked,
+					    .look = true,
+					    .kill = call->asked_ends,
+					    .session = call->session,
+					    .address = call_address(call, address) ? address : NULL};
+	call->admit_start_us = clock_mono_us();
+	if (admission_decide(call->endpoint->admission, &request, call->asked_done, call, &call->admission) < 0)
+		call_refuse(call, exec_problem_internal);
+}
+
 void call_ask(struct call *call, struct slice what, bool ends, admission_done done)
 {
 	if (call_token(call, call->reply.head) < 0)
 		return;
-	unsigned char address[16];
-	struct admission_request request = {.token = call->token,
-					    .exec_id = what,
-					    .look = true,
-					    .kill = ends,
-					    .session = call->session,
-					    .address = call_address(call, address) ? address : NULL};
-	call->admit_start_us = clock_mono_us();
-	if (admission_decide(call->endpoint->admission, &request, done, call, &call->admission) < 0)
-		call_refuse(call, exec_problem_internal);
+	call->asked = what;
+	call->asked_ends = ends;
+	call->asked_done = done;
+	call_identify(call, ask);
 }
 
 void call_look(struct call *call, struct slice exec_id, bool cancels)

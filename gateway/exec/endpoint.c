@@ -67,6 +67,13 @@ void exec_endpoint_handle(struct exec_endpoint *endpoint, struct http_request *r
 	call_start(endpoint, request);
 }
 
+static void deinit_parts(struct exec_endpoint *endpoint)
+{
+	throttle_deinit(&endpoint->throttle);
+	identity_deinit(&endpoint->identity_rules);
+	identity_cache_deinit(&endpoint->identity_cache);
+}
+
 struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *options)
 {
 	struct exec_endpoint *endpoint = calloc(1, sizeof *endpoint);
@@ -75,9 +82,12 @@ struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *opti
 	endpoint->options = *options;
 	struct admission_options admission = options->admission;
 	admission.loop = options->loop;
+	char problem[IDENTITY_PROBLEM];
 	if (throttle_init(&endpoint->throttle, options->wrong_token_burst) < 0 ||
+	    identity_init(&endpoint->identity_rules, &options->identity, problem) < 0 ||
+	    identity_cache_init(&endpoint->identity_cache, options->identity_ms) < 0 ||
 	    mailbox_init(&endpoint->mailbox, options->loop, 1, on_message, endpoint) < 0) {
-		throttle_deinit(&endpoint->throttle);
+		deinit_parts(endpoint);
 		free(endpoint);
 		return NULL;
 	}
@@ -105,7 +115,7 @@ static void on_part_freed(void *ctx)
 	if (--endpoint->closing > 0)
 		return;
 	endpoint->on_freed(endpoint->freed_ctx);
-	throttle_deinit(&endpoint->throttle);
+	deinit_parts(endpoint);
 	free(endpoint);
 }
 

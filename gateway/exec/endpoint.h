@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include "gateway/exec/identity.h"
 #include "gateway/exec/job.h"
 #include "gateway/http/request.h"
 #include "gateway/proxy/relay.h"
@@ -48,6 +49,8 @@ struct exec_endpoint_options {
 	void *client_ctx;
 	struct exchange_pool *exchanges;    /* with Datasette; borrowed */
 	struct forward_options forward;
+	struct identity_options identity;   /* whom Datasette knows may do without a token; borrowed */
+	uint64_t identity_ms;               /* so long is known who it is */
 	unsigned datasette_ms;              /* longest wait for Datasette's answer to begin, and longest silence in it */
 };
 

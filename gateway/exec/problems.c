@@ -105,6 +105,40 @@ const struct exec_problem exec_problem_datasette_twice = {
 	.detail = "X-Datasette-Authorization must not be there more than once.",
 };
 
+const struct exec_problem exec_problem_cross_origin = {
+	.status = 403,
+	.code = "cross-origin-denied",
+	.outcome = "deny",
+	.reason = "cross_origin",
+	.detail = "Without a token a page of another origin may not do this.",
+};
+
+const struct exec_problem exec_problem_anonymous = {
+	.status = 401,
+	.code = "missing-token",
+	.outcome = "deny",
+	.reason = "missing_token",
+	.detail = "Datasette does not know who you are: log in there, or send a token: Authorization: Bearer sgt_…",
+	.authenticate = "Bearer realm=\"exec\"",
+};
+
+const struct exec_problem exec_problem_identity_denied = {
+	.status = 403,
+	.code = "identity-denied",
+	.outcome = "deny",
+	.reason = "identity",
+	.detail = "Whom Datasette takes you for may not run commands here, or not with these credentials.",
+};
+
+const struct exec_problem exec_problem_identity_unavailable = {
+	.status = 503,
+	.code = "identity-unavailable",
+	.outcome = "error",
+	.reason = "identity",
+	.detail = "Datasette did not say who you are; nothing was run.",
+	.retry_after_s = 2,
+};
+
 void exec_problem_deinit(struct exec_problem *problem)
 {
 	buf_deinit(&problem->extra);

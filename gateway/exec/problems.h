@@ -32,6 +32,10 @@ extern const struct exec_problem exec_problem_bad_key;
 extern const struct exec_problem exec_problem_no_session;
 extern const struct exec_problem exec_problem_other_body;
 extern const struct exec_problem exec_problem_datasette_twice;
+extern const struct exec_problem exec_problem_cross_origin;
+extern const struct exec_problem exec_problem_anonymous;
+extern const struct exec_problem exec_problem_identity_denied;
+extern const struct exec_problem exec_problem_identity_unavailable;
 
 /* Each is the caller's: exec_problem_deinit(). */
 struct exec_problem exec_problem_malformed(const struct json_failure *failure);

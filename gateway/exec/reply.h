@@ -54,5 +54,5 @@ MUST_CHECK int exec_reply_stream(struct http_request *request, const struct exec
 /* For the answers of pages.c too: a field whose value is NULL or empty is left out. Results: those of http_fields_add. */
 MUST_CHECK int exec_reply_add(struct http_fields *fields, struct slice name, const char *value);
 
-/* A page of another origin may call us with a token it was given; there is no ambient authority to protect (no cookies here). */
+/* A page of another origin may call us with a token it was given. It can read no answer to a visitor's cookies: credentials are never allowed. */
 MUST_CHECK int exec_reply_add_cors(struct http_fields *fields, const struct http_head *head);

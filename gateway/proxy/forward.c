@@ -268,7 +268,7 @@ static bool names_caller(const struct http_known *known, struct slice name)
 }
 
 int forward_on_behalf(const struct http_head *head, const struct forward_options *options, struct slice method, struct slice target,
-		      struct buf *out)
+		      struct slice credentials, struct buf *out)
 {
 	struct http_fields fields;
 	struct http_head own = *head;
@@ -278,7 +278,7 @@ int forward_on_behalf(const struct http_head *head, const struct forward_options
 		const struct http_field *field = &head->fields->at[i];
 		if (names_caller(http_known_find(field->name), field->name))
 			r = http_fields_add(&fields, field->name, field->value);
-		else if (slice_equal_nocase(field->name, SLICE("X-Datasette-Authorization")))
+		else if (slice_equal_nocase(field->name, credentials))
 			r = http_fields_add(&fields, SLICE("Authorization"), field->value);
 	}
 	if (r != 0)

@@ -18,16 +18,18 @@ static const char *const tiers[] = {"hot", "warm", "cold", "none"};
 static const char *const kept_tiers[] = {"hot", "warm"};
 static const char *const decisions[] = {"allow", "deny", "error"};
 static const char *const decision_reasons[] = {
-	"granted",     "missing_token", "invalid_token", "invalid_request", "scope",      "command",        "rate",    "concurrency",
-	"budget",      "unavailable",   "capacity",      "draining",        "body_limit", "abnormal_usage", "network", "environment",
-	"idempotency", "replayed",      "canceled",      "source",          "session",    "other"};
+	"granted",     "missing_token", "invalid_token", "invalid_request", "scope",      "command",        "rate",         "concurrency",
+	"budget",      "unavailable",   "capacity",      "draining",        "body_limit", "abnormal_usage", "network",      "environment",
+	"idempotency", "replayed",      "canceled",      "source",          "session",    "identity",       "cross_origin", "other"};
 static const char *const shadow_policies[] = {"rate",        "actor-rate",    "concurrency", "actor-concurrency",
 					      "budget",      "output-budget", "network",     "command",
 					      "environment", "input",         "other"};
 static const char *const check_results[] = {"none", "unverified", "counted", "verified", "recovered", "incomplete", "failed", "other"};
 static const char *const kill_reasons[] = {"timeout", "client_gone", "drain", "operator", "request", "source"};
-static const char *const auth_failures[] = {"missing", "malformed", "checksum",  "unknown",       "bad-mac",       "other-pepper",
-					    "expired", "revoked",   "suspended", "not-yet-valid", "broken-record", "other"};
+static const char *const auth_failures[] = {"missing",       "malformed", "checksum",  "unknown",   "bad-mac",
+					    "other-pepper",  "expired",   "revoked",   "suspended", "not-yet-valid",
+					    "broken-record", "anonymous", "datasette", "other"};
+static const char *const identity_results[] = {"known", "anonymous", "invalid", "denied", "failed", "cached", "other"};
 static const char *const redis_errors[] = {"timeout", "error", "lost", "other"};
 static const char *const pool_states[] = {"intent", "creating",  "preparing",  "warm",      "hot",
 					  "leased", "recycling", "quarantine", "destroying"};
@@ -129,6 +131,8 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_AUTH_KNOWN_BAD] =
 		COUNTER("auth_known_bad", "Of those: refused without Redis, which had refused the same token a moment before."),
 	[METRIC_AUTH_THROTTLED] = COUNTER("auth_throttled", "Of those: answered 429, because too many came from one address."),
+	[METRIC_IDENTITY] = COUNTER("identity", "Answers to who a caller without a token is: of Datasette, or known from a moment before.",
+				    {"result", VALUES(identity_results)}),
 	[METRIC_REDIS_UP] = GAUGE("redis_up", "1 when every thread's Redis connection is up."),
 	[METRIC_REDIS_COMMAND_SECONDS] = SECONDS("redis_command_seconds", "Round trips to Redis.", fast_seconds),
 	[METRIC_REDIS_ERRORS] = COUNTER("redis_errors", "Redis commands that were not answered.", {"kind", VALUES(redis_errors)}),
