@@ -26,6 +26,7 @@ static const char help_text[] =
 	"  spritegate token COMMAND …                 make and manage tokens (spritegate token --help)\n"
 	"  spritegate policy COMMAND …                rules that tokens inherit (spritegate policy --help)\n"
 	"  spritegate lease COMMAND …                 commands that are running, and ending them (spritegate lease --help)\n"
+	"  spritegate session COMMAND …               named sessions that are kept, and closing them (spritegate session --help)\n"
 	"  spritegate pool list [POOL]                Sprites that several gateways share, and whose they are\n"
 	"  spritegate health [HOST:PORT]              exit 0 when the gateway there serves; default: the port of LISTEN\n"
 	"  spritegate help config                     every setting, as Markdown\n"
@@ -144,6 +145,11 @@ static int command_pool(int argc, char **argv)
 	return run_policy_cli("pool", argc, argv);
 }
 
+static int command_session(int argc, char **argv)
+{
+	return run_policy_cli("session", argc, argv);
+}
+
 static int command_lease(int argc, char **argv)
 {
 	return run_policy_cli("lease", argc, argv);
@@ -238,7 +244,7 @@ int main(int argc, char **argv)
 		{"serve", command_serve},       {"check-config", command_check}, {"token", command_token},   {"health", command_health},
 		{"help", command_help},         {"--help", command_help},        {"-h", command_help},       {"version", command_version},
 		{"--version", command_version}, {"doctor", command_doctor},      {"policy", command_policy}, {"lease", command_lease},
-		{"pool", command_pool},
+		{"pool", command_pool},         {"session", command_session},
 	};
 	int r = confine_self();
 	if (r < 0) {
@@ -246,7 +252,7 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	bool own_help = argc > 1 && (strcmp(argv[1], "token") == 0 || strcmp(argv[1], "policy") == 0 || strcmp(argv[1], "lease") == 0 ||
-				     strcmp(argv[1], "pool") == 0);
+				     strcmp(argv[1], "session") == 0 || strcmp(argv[1], "pool") == 0);
 	if (argc == 3 && strcmp(argv[2], "--help") == 0 && !own_help)
 		return command_help(0, NULL);
 	for (size_t i = 0; argc > 1 && i < ARRAY_LEN(commands); i++)

@@ -574,6 +574,8 @@ int policy_cli(const char *noun, int argc, char **argv, const struct policy_cli_
 		r = cli_policy(&cli, argc, argv);
 	else if (strcmp(noun, "lease") == 0)
 		r = cli_lease(&cli, argc, argv);
+	else if (strcmp(noun, "session") == 0)
+		r = cli_session(&cli, argc, argv);
 	else
 		r = cli_pool(&cli, argc, argv);
 	store_close(cli.store);

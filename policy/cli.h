@@ -1,5 +1,5 @@
 /*
- * cli - `spritegate token …`, `spritegate policy …`, `spritegate lease …`, `spritegate pool …`
+ * cli - `spritegate token …`, `spritegate policy …`, `spritegate lease …`, `spritegate session …`, `spritegate pool …`
  *
  * Blocks; for the command line only.
  *
@@ -19,5 +19,5 @@ struct policy_cli_options {
 	FILE *in, *out, *err;
 };
 
-/* noun: token, policy, lease or pool. argv[0] is the word after it; argc may be 0 (shows the usage). */
+/* noun: token, policy, lease, session or pool. argv[0] is the word after it; argc may be 0 (shows the usage). */
 int policy_cli(const char *noun, int argc, char **argv, const struct policy_cli_options *options);

@@ -41,3 +41,4 @@ int cli_token_import(struct cli *cli, int argc, char **argv);
 int cli_policy(struct cli *cli, int argc, char **argv);
 int cli_lease(struct cli *cli, int argc, char **argv);
 int cli_pool(struct cli *cli, int argc, char **argv);
+int cli_session(struct cli *cli, int argc, char **argv);

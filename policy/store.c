@@ -1,8 +1,7 @@
-#include "policy/store.h"
+#include "policy/store_parts.h"
 
 #include "policy/keys.h"
 #include "policy/limits.h"
-#include "policy/redis_blocking.h"
 
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
@@ -12,15 +11,9 @@
 
 #define KEEP_DAYS 30 /* a record stays this long after its expiry, for `show` */
 #define AUDIT_MAX "10000"
-#define KEY_MAX   200
-#define KILL_MS   "7200000" /* longer than a gateway lets a command wait and run */
 
 _Static_assert(STORE_E_REDIS == REDIS_BLOCKING_E_FAILED, "one code is passed on as the other");
 _Static_assert(REDIS_BLOCKING_ARGS_MAX >= 2 * RECORD_FIELDS + 2, "a whole record is one HSET");
-
-struct store {
-	struct redis_blocking redis;
-};
 
 struct store *store_open(struct slice url)
 {
@@ -43,40 +36,40 @@ const char *store_reason(const struct store *store)
 	return store->redis.reason;
 }
 
-static int ask(struct store *store, const struct slice *args, size_t count, redisReply **reply)
+int store_ask(struct store *store, const struct slice *args, size_t count, redisReply **reply)
 {
 	return redis_blocking_ask(&store->redis, args, count, reply);
 }
 
-static int tell(struct store *store, const struct slice *args, size_t count)
+int store_tell(struct store *store, const struct slice *args, size_t count)
 {
 	return redis_blocking_tell(&store->redis, args, count);
 }
 
-static int fail(struct store *store, const char *reason)
+int store_fail(struct store *store, const char *reason)
 {
 	return redis_blocking_fail(&store->redis, reason);
 }
 
 /* --- reading ---------------------------------------------------------------- */
 
-static struct slice text_of(const redisReply *reply)
+struct slice store_text(const redisReply *reply)
 {
 	bool text = reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS;
 	return text ? slice_of(reply->str, reply->len) : (struct slice){0};
 }
 
-static uint64_t number_of(const redisReply *reply)
+uint64_t store_number(const redisReply *reply)
 {
 	uint64_t number = 0;
 	if (reply->type == REDIS_REPLY_INTEGER)
 		return reply->integer > 0 ? (uint64_t)reply->integer : 0;
-	return slice_to_u64(text_of(reply), UINT64_MAX, &number) == 0 ? number : 0;
+	return slice_to_u64(store_text(reply), UINT64_MAX, &number) == 0 ? number : 0;
 }
 
-static struct slice make_key(char key[KEY_MAX], const char *prefix, struct slice name)
+struct slice store_key(char key[STORE_KEY_MAX], const char *prefix, struct slice name)
 {
-	int len = snprintf(key, KEY_MAX, "%s%.*s", prefix, SLICE_FMT(name));
+	int len = snprintf(key, STORE_KEY_MAX, "%s%.*s", prefix, SLICE_FMT(name));
 	return slice_of(key, len < 0 ? 0 : (size_t)len);
 }
 
@@ -84,12 +77,12 @@ int store_now(struct store *store, uint64_t *now_ms)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
 	struct slice args[] = {SLICE("TIME")};
-	int r = ask(store, args, 1, &reply);
+	int r = store_ask(store, args, 1, &reply);
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2)
-		return fail(store, "TIME has an unexpected answer");
-	*now_ms = number_of(reply->element[0]) * 1000 + number_of(reply->element[1]) / 1000;
+		return store_fail(store, "TIME has an unexpected answer");
+	*now_ms = store_number(reply->element[0]) * 1000 + store_number(reply->element[1]) / 1000;
 	return 0;
 }
 
@@ -98,19 +91,19 @@ static int load(struct store *store, struct slice key, struct record *record)
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
 	struct slice args[] = {SLICE("HGETALL"), key};
 	*record = (struct record){0};
-	int r = ask(store, args, 2, &reply);
+	int r = store_ask(store, args, 2, &reply);
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0)
 		return STORE_E_MISSING;
 	for (size_t i = 0; i + 1 < reply->elements; i += 2) {
-		struct slice name = text_of(reply->element[i]);
-		if (record_read_field(record, name, text_of(reply->element[i + 1])) == 0)
+		struct slice name = store_text(reply->element[i]);
+		if (record_read_field(record, name, store_text(reply->element[i + 1])) == 0)
 			continue;
 		char reason[120];
 		snprintf(reason, sizeof reason, "its field %.*s is not known or cannot be read", (int)(name.len < 40 ? name.len : 40),
 			 name.data);
-		(void)fail(store, reason);
+		(void)store_fail(store, reason);
 		r = STORE_E_BROKEN;
 	}
 	return r;
@@ -118,35 +111,35 @@ static int load(struct store *store, struct slice key, struct record *record)
 
 int store_load(struct store *store, struct slice kid, struct record *record)
 {
-	char key[KEY_MAX];
-	return load(store, make_key(key, KEY_RECORD, kid), record);
+	char key[STORE_KEY_MAX];
+	return load(store, store_key(key, KEY_RECORD, kid), record);
 }
 
 int store_load_policy(struct store *store, struct slice name, uint64_t version, struct record *policy)
 {
-	char key[KEY_MAX], past[RECORD_NAME_MAX + 24];
+	char key[STORE_KEY_MAX], past[RECORD_NAME_MAX + 24];
 	if (!version)
-		return load(store, make_key(key, KEY_POLICY, name), policy);
+		return load(store, store_key(key, KEY_POLICY, name), policy);
 	snprintf(past, sizeof past, "%.*s:%" PRIu64, SLICE_FMT(name), version);
-	return load(store, make_key(key, KEY_POLICY_PAST, slice_str(past)), policy);
+	return load(store, store_key(key, KEY_POLICY_PAST, slice_str(past)), policy);
 }
 
 static int load_running(struct store *store, struct slice kid, uint64_t now_ms, struct store_usage *usage)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
-	char key[KEY_MAX], now[24];
+	char key[STORE_KEY_MAX], now[24];
 	snprintf(now, sizeof now, "%" PRIu64, now_ms);
-	struct slice args[] = {SLICE("ZCOUNT"), make_key(key, KEY_LEASES, kid), slice_str(now), SLICE("+inf")};
-	int r = ask(store, args, 4, &reply);
+	struct slice args[] = {SLICE("ZCOUNT"), store_key(key, KEY_LEASES, kid), slice_str(now), SLICE("+inf")};
+	int r = store_ask(store, args, 4, &reply);
 	if (r == 0)
-		usage->running = number_of(reply);
+		usage->running = store_number(reply);
 	return r;
 }
 
 int store_usage(struct store *store, struct slice kid, struct store_usage *usage)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
-	char key[KEY_MAX], name[TOKEN_KID_LEN + 10];
+	char key[STORE_KEY_MAX], name[TOKEN_KID_LEN + 10];
 	uint64_t now_ms;
 	*usage = (struct store_usage){0};
 	int r = store_now(store, &now_ms);
@@ -159,92 +152,90 @@ int store_usage(struct store *store, struct slice kid, struct store_usage *usage
 	gmtime_r(&seconds, &utc);
 	snprintf(name, sizeof name, "%.*s:", SLICE_FMT(kid));
 	strftime(name + strlen(name), 9, "%Y%m%d", &utc);
-	struct slice args[] = {SLICE("HMGET"), make_key(key, KEY_BUDGET, slice_str(name)), SLICE("used"), SLICE("held"), SLICE("out"),
+	struct slice args[] = {SLICE("HMGET"), store_key(key, KEY_BUDGET, slice_str(name)), SLICE("used"), SLICE("held"), SLICE("out"),
 			       SLICE("reqs")};
-	r = ask(store, args, ARRAY_LEN(args), &reply);
+	r = store_ask(store, args, ARRAY_LEN(args), &reply);
 	if (r == 0 && reply->type == REDIS_REPLY_ARRAY && reply->elements == 4)
 		*usage = (struct store_usage){
 			.running = usage->running,
-			.used_ms = number_of(reply->element[0]),
-			.held_ms = number_of(reply->element[1]),
-			.out_bytes = number_of(reply->element[2]),
-			.requests = number_of(reply->element[3]),
+			.used_ms = store_number(reply->element[0]),
+			.held_ms = store_number(reply->element[1]),
+			.out_bytes = store_number(reply->element[2]),
+			.requests = store_number(reply->element[3]),
 		};
 	return r;
 }
 
 /* --- changing --------------------------------------------------------------- */
 
-/* `what` is "kid" or "policy", `who` the token's actor. */
-static int audit(struct store *store, const char *action, const char *what, struct slice name, struct slice who)
+int store_audit(struct store *store, const char *action, const char *what, struct slice name, struct slice who)
 {
 	struct slice args[] = {SLICE("XADD"),   SLICE(KEY_AUDIT),  SLICE("MAXLEN"), SLICE("~"), SLICE(AUDIT_MAX), SLICE("*"),
 			       SLICE("action"), slice_str(action), slice_str(what), name,       SLICE("actor"),   who};
-	return tell(store, args, ARRAY_LEN(args) - (who.len ? 0 : 2));
+	return store_tell(store, args, ARRAY_LEN(args) - (who.len ? 0 : 2));
 }
 
-static int begin(struct store *store)
+int store_begin(struct store *store)
 {
 	struct slice args[] = {SLICE("MULTI")};
-	return tell(store, args, 1);
+	return store_tell(store, args, 1);
 }
 
-/* Every command of the transaction must have worked. */
-static int commit(struct store *store)
+int store_commit(struct store *store)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
 	struct slice args[] = {SLICE("EXEC")};
-	int r = ask(store, args, 1, &reply);
+	int r = store_ask(store, args, 1, &reply);
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY)
-		return fail(store, "somebody else changed it at the same time; look, and try again");
+		return store_fail(store, "somebody else changed it at the same time; look, and try again");
 	for (size_t i = 0; i < reply->elements; i++)
 		if (reply->element[i]->type == REDIS_REPLY_ERROR)
-			return fail(store, reply->element[i]->str);
+			return store_fail(store, reply->element[i]->str);
 	return 0;
 }
 
 static int put_record(struct store *store, const char *prefix, struct slice name, const struct record *record)
 {
-	char key[KEY_MAX], numbers[RECORD_FIELDS][21];
-	struct slice args[REDIS_BLOCKING_ARGS_MAX] = {SLICE("HSET"), make_key(key, prefix, name)};
+	char key[STORE_KEY_MAX], numbers[RECORD_FIELDS][21];
+	struct slice args[REDIS_BLOCKING_ARGS_MAX] = {SLICE("HSET"), store_key(key, prefix, name)};
 	size_t count = record_write(record, args + 2, numbers);
-	return count ? tell(store, args, 2 + count) : 0;
+	return count ? store_tell(store, args, 2 + count) : 0;
 }
 
 static int remove_fields(struct store *store, struct slice kid, uint64_t fields)
 {
-	char key[KEY_MAX];
-	struct slice args[REDIS_BLOCKING_ARGS_MAX] = {SLICE("HDEL"), make_key(key, KEY_RECORD, kid)};
+	char key[STORE_KEY_MAX];
+	struct slice args[REDIS_BLOCKING_ARGS_MAX] = {SLICE("HDEL"), store_key(key, KEY_RECORD, kid)};
 	size_t count = 2;
 	for (size_t i = 0; i < RECORD_FIELDS; i++)
 		if (fields & RECORD_BIT(i))
 			args[count++] = slice_str(record_field_name((enum record_field)i));
-	return count > 2 ? tell(store, args, count) : 0;
+	return count > 2 ? store_tell(store, args, count) : 0;
 }
 
 static int put_expiry(struct store *store, struct slice kid, uint64_t exp_ms)
 {
-	char key[KEY_MAX], end[24];
+	char key[STORE_KEY_MAX], end[24];
 	if (!exp_ms)
 		return 0;
 	snprintf(end, sizeof end, "%" PRIu64, exp_ms + KEEP_DAYS * LIMITS_DAY_MS);
-	struct slice args[] = {SLICE("PEXPIREAT"), make_key(key, KEY_RECORD, kid), slice_str(end)};
-	return tell(store, args, 3);
+	struct slice args[] = {SLICE("PEXPIREAT"), store_key(key, KEY_RECORD, kid), slice_str(end)};
+	return store_tell(store, args, 3);
 }
 
 static int put_index(struct store *store, struct slice kid, struct slice actor)
 {
-	char key[KEY_MAX];
-	struct slice args[] = {SLICE("SADD"), make_key(key, KEY_ACTOR_INDEX, actor), kid};
-	return tell(store, args, 3);
+	char key[STORE_KEY_MAX];
+	struct slice args[] = {SLICE("SADD"), store_key(key, KEY_ACTOR_INDEX, actor), kid};
+	return store_tell(store, args, 3);
 }
 
 int store_create(struct store *store, struct slice kid, const struct record *record)
 {
 	struct slice actor = slice_str(record->actor);
-	int r = begin(store);
+	int r = store_begin(store);
 	if (r == 0)
 		r = put_record(store, KEY_RECORD, kid, record);
 	if (r == 0)
@@ -252,22 +243,22 @@ int store_create(struct store *store, struct slice kid, const struct record *rec
 	if (r == 0)
 		r = put_index(store, kid, actor);
 	if (r == 0)
-		r = audit(store, "create", "kid", kid, actor);
-	return r ? r : commit(store);
+		r = store_audit(store, "create", "kid", kid, actor);
+	return r ? r : store_commit(store);
 }
 
 static int put_no_expiry(struct store *store, struct slice kid)
 {
-	char key[KEY_MAX];
-	struct slice args[] = {SLICE("PERSIST"), make_key(key, KEY_RECORD, kid)};
-	return tell(store, args, 2);
+	char key[STORE_KEY_MAX];
+	struct slice args[] = {SLICE("PERSIST"), store_key(key, KEY_RECORD, kid)};
+	return store_tell(store, args, 2);
 }
 
 static int raise_version(struct store *store, struct slice kid)
 {
-	char key[KEY_MAX];
-	struct slice args[] = {SLICE("HINCRBY"), make_key(key, KEY_RECORD, kid), SLICE("ver"), SLICE("1")};
-	return tell(store, args, 4);
+	char key[STORE_KEY_MAX];
+	struct slice args[] = {SLICE("HINCRBY"), store_key(key, KEY_RECORD, kid), SLICE("ver"), SLICE("1")};
+	return store_tell(store, args, 4);
 }
 
 static int announce(struct store *store, const char *action, struct slice kid)
@@ -275,20 +266,20 @@ static int announce(struct store *store, const char *action, struct slice kid)
 	char text[TOKEN_KID_LEN + 20];
 	snprintf(text, sizeof text, "%s %.*s", action, SLICE_FMT(kid));
 	struct slice args[] = {SLICE("PUBLISH"), SLICE(KEY_EVENTS), slice_str(text)};
-	return tell(store, args, 3);
+	return store_tell(store, args, 3);
 }
 
 int store_watch(struct store *store, enum store_kind kind, struct slice name)
 {
-	char key[KEY_MAX];
-	struct slice args[] = {SLICE("WATCH"), make_key(key, kind == STORE_POLICIES ? KEY_POLICY : KEY_RECORD, name)};
-	return tell(store, args, 2);
+	char key[STORE_KEY_MAX];
+	struct slice args[] = {SLICE("WATCH"), store_key(key, kind == STORE_POLICIES ? KEY_POLICY : KEY_RECORD, name)};
+	return store_tell(store, args, 2);
 }
 
 int store_change(struct store *store, struct slice kid, const struct record *loaded, const struct record *changes, uint64_t removed,
 		 const char *action)
 {
-	int r = begin(store);
+	int r = store_begin(store);
 	if (r == 0)
 		r = put_record(store, KEY_RECORD, kid, changes);
 	if (r == 0)
@@ -302,37 +293,37 @@ int store_change(struct store *store, struct slice kid, const struct record *loa
 	if (r == 0)
 		r = announce(store, action, kid);
 	if (r == 0)
-		r = audit(store, action, "kid", kid, slice_str(loaded->actor));
-	return r ? r : commit(store);
+		r = store_audit(store, action, "kid", kid, slice_str(loaded->actor));
+	return r ? r : store_commit(store);
 }
 
 int store_kill(struct store *store, const char *what, struct slice name)
 {
-	char key[KEY_MAX];
-	struct slice args[] = {SLICE("SET"), make_key(key, KEY_KILL, name), name, SLICE("PX"), SLICE(KILL_MS)};
-	int r = begin(store);
+	char key[STORE_KEY_MAX];
+	struct slice args[] = {SLICE("SET"), store_key(key, KEY_KILL, name), name, SLICE("PX"), SLICE(STORE_KILL_MS)};
+	int r = store_begin(store);
 	if (r == 0)
-		r = tell(store, args, ARRAY_LEN(args));
+		r = store_tell(store, args, ARRAY_LEN(args));
 	if (r == 0)
-		r = audit(store, "kill", what, name, (struct slice){0});
-	return r ? r : commit(store);
+		r = store_audit(store, "kill", what, name, (struct slice){0});
+	return r ? r : store_commit(store);
 }
 
 int store_put_policy(struct store *store, struct slice name, const struct record *policy)
 {
-	char key[KEY_MAX], past[RECORD_NAME_MAX + 24];
+	char key[STORE_KEY_MAX], past[RECORD_NAME_MAX + 24];
 	snprintf(past, sizeof past, "%.*s:%" PRIu64, SLICE_FMT(name), policy->ver);
-	struct slice clear[] = {SLICE("DEL"), make_key(key, KEY_POLICY, name)};
-	int r = begin(store);
+	struct slice clear[] = {SLICE("DEL"), store_key(key, KEY_POLICY, name)};
+	int r = store_begin(store);
 	if (r == 0)
-		r = tell(store, clear, 2);
+		r = store_tell(store, clear, 2);
 	if (r == 0)
 		r = put_record(store, KEY_POLICY, name, policy);
 	if (r == 0)
 		r = put_record(store, KEY_POLICY_PAST, slice_str(past), policy);
 	if (r == 0)
-		r = audit(store, "policy-set", "policy", name, (struct slice){0});
-	return r ? r : commit(store);
+		r = store_audit(store, "policy-set", "policy", name, (struct slice){0});
+	return r ? r : store_commit(store);
 }
 
 /* --- listing ---------------------------------------------------------------- */
@@ -361,6 +352,7 @@ static const struct {
 } kinds[] = {
 	[STORE_TOKENS] = {KEY_RECORD, KEY_RECORD "*", token_kid_is_valid},
 	[STORE_POLICIES] = {KEY_POLICY, KEY_POLICY "*", record_policy_name_is_valid},
+	[STORE_SESSIONS] = {KEY_SESSIONS, KEY_SESSIONS "*", token_kid_or_identity},
 	[STORE_LEASES] = {KEY_LEASES, KEY_LEASES "*", token_kid_or_identity},
 };
 
@@ -368,13 +360,13 @@ static int add_page(struct store *store, enum store_kind kind, const redisReply 
 {
 	size_t prefix = strlen(kinds[kind].prefix);
 	if (*count + page->elements > STORE_NAMES_MAX)
-		return fail(store, "there are too many to list");
+		return store_fail(store, "there are too many to list");
 	store_name *grown = realloc(*names, (*count + page->elements + 1) * sizeof **names);
 	if (!grown)
-		return fail(store, "out of memory");
+		return store_fail(store, "out of memory");
 	*names = grown;
 	for (size_t i = 0; i < page->elements; i++) {
-		struct slice kid = slice_from(text_of(page->element[i]), prefix);
+		struct slice kid = slice_from(store_text(page->element[i]), prefix);
 		if (!kinds[kind].is_name(kid))
 			continue;
 		memcpy(grown[*count], kid.data, kid.len);
@@ -389,12 +381,12 @@ static int scan(struct store *store, enum store_kind kind, char cursor[24], stor
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
 	struct slice args[] = {SLICE("SCAN"),  slice_str(cursor), SLICE("MATCH"), slice_str(kinds[kind].pattern),
 			       SLICE("COUNT"), SLICE("1000")};
-	int r = ask(store, args, ARRAY_LEN(args), &reply);
+	int r = store_ask(store, args, ARRAY_LEN(args), &reply);
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 || reply->element[1]->type != REDIS_REPLY_ARRAY)
-		return fail(store, "SCAN has an unexpected answer");
-	snprintf(cursor, 24, "%.*s", SLICE_FMT(text_of(reply->element[0])));
+		return store_fail(store, "SCAN has an unexpected answer");
+	snprintf(cursor, 24, "%.*s", SLICE_FMT(store_text(reply->element[0])));
 	return add_page(store, kind, reply->element[1], names, count);
 }
 
@@ -432,17 +424,17 @@ static int read_leases(struct store *store, const char *prefix, struct slice nam
 		       size_t *count)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
-	char key[KEY_MAX], last[24];
+	char key[STORE_KEY_MAX], last[24];
 	snprintf(last, sizeof last, "%d", STORE_LEASES_MAX - 1);
-	struct slice args[] = {SLICE("ZRANGE"), make_key(key, prefix, name), SLICE("0"), slice_str(last), SLICE("WITHSCORES")};
-	int r = ask(store, args, ARRAY_LEN(args), &reply);
+	struct slice args[] = {SLICE("ZRANGE"), store_key(key, prefix, name), SLICE("0"), slice_str(last), SLICE("WITHSCORES")};
+	int r = store_ask(store, args, ARRAY_LEN(args), &reply);
 	*count = 0;
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY)
-		return fail(store, "ZRANGE has an unexpected answer");
+		return store_fail(store, "ZRANGE has an unexpected answer");
 	for (size_t i = 0; i + 1 < reply->elements && *count < STORE_LEASES_MAX; i += 2)
-		if (read_lease(text_of(reply->element[i]), number_of(reply->element[i + 1]), &leases[*count]))
+		if (read_lease(store_text(reply->element[i]), store_number(reply->element[i + 1]), &leases[*count]))
 			(*count)++;
 	return 0;
 }
@@ -457,9 +449,7 @@ int store_actor_leases(struct store *store, struct slice actor, struct store_lea
 	return read_leases(store, KEY_ACTOR_LEASES, actor, leases, count);
 }
 
-/* --- shared pools --------------------------------------------------------------- */
-
-static bool copy_text(struct slice from, char *to, size_t size)
+bool store_copy_text(struct slice from, char *to, size_t size)
 {
 	if (from.len >= size)
 		return false;
@@ -470,6 +460,8 @@ static bool copy_text(struct slice from, char *to, size_t size)
 	return true;
 }
 
+/* --- shared pools --------------------------------------------------------------- */
+
 /* state:session:turn:since:created:owned:tenant:uses:exec id:end of the lease */
 static bool read_member(struct slice name, struct slice text, struct store_member *member)
 {
@@ -478,29 +470,30 @@ static bool read_member(struct slice name, struct slice text, struct store_membe
 	while (n < ARRAY_LEN(f) && slice_next(&text, ':', &f[n]))
 		n++;
 	*member = (struct store_member){0};
-	return n == ARRAY_LEN(f) && copy_text(name, member->name, sizeof member->name) &&
-	       copy_text(f[0], member->state, sizeof member->state) && copy_text(f[1], member->session, sizeof member->session) &&
-	       slice_to_u64(f[3], UINT64_MAX, &member->since_ms) == 0 && slice_to_u64(f[4], UINT64_MAX, &member->created_ms) == 0 &&
-	       slice_to_u64(f[7], UINT64_MAX, &member->uses) == 0 && copy_text(f[8], member->exec_id, sizeof member->exec_id);
+	return n == ARRAY_LEN(f) && store_copy_text(name, member->name, sizeof member->name) &&
+	       store_copy_text(f[0], member->state, sizeof member->state) &&
+	       store_copy_text(f[1], member->session, sizeof member->session) && slice_to_u64(f[3], UINT64_MAX, &member->since_ms) == 0 &&
+	       slice_to_u64(f[4], UINT64_MAX, &member->created_ms) == 0 && slice_to_u64(f[7], UINT64_MAX, &member->uses) == 0 &&
+	       store_copy_text(f[8], member->exec_id, sizeof member->exec_id);
 }
 
 int store_pool(struct store *store, struct slice pool, struct store_member **members, size_t *count)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
-	char key[KEY_MAX];
+	char key[STORE_KEY_MAX];
 	snprintf(key, sizeof key, KEY_POOL "%.*s:m", SLICE_FMT(pool));
 	struct slice args[] = {SLICE("HGETALL"), slice_str(key)};
-	int r = ask(store, args, ARRAY_LEN(args), &reply);
+	int r = store_ask(store, args, ARRAY_LEN(args), &reply);
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY)
-		return fail(store, "HGETALL has an unexpected answer");
+		return store_fail(store, "HGETALL has an unexpected answer");
 	struct store_member *found = calloc(reply->elements / 2 + 1, sizeof *found);
 	if (!found)
-		return fail(store, "out of memory");
+		return store_fail(store, "out of memory");
 	*count = 0;
 	for (size_t i = 0; i + 1 < reply->elements; i += 2)
-		if (read_member(text_of(reply->element[i]), text_of(reply->element[i + 1]), &found[*count]))
+		if (read_member(store_text(reply->element[i]), store_text(reply->element[i + 1]), &found[*count]))
 			(*count)++;
 	qsort(found, *count, sizeof *found, by_name);
 	*members = found;

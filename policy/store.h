@@ -35,6 +35,15 @@ struct store_lease {
 	uint64_t since_ms, end_ms; /* since 1970 */
 };
 
+/* A named session that has not ended (scripts/admit.lua, session.lua). */
+struct store_session {
+	store_name kid;
+	char name[65], sprite[64]; /* sprite "" = it has none yet */
+	char lease[25];            /* of the command that runs in it; "" = none does */
+	uint64_t created_ms, used_ms;
+	uint64_t end_ms;           /* 0 = not before it has a Sprite */
+};
+
 /* A Sprite as a shared pool has it recorded (scripts/pool.lua). */
 struct store_member {
 	char name[64];
@@ -44,8 +53,8 @@ struct store_member {
 	uint64_t since_ms, created_ms, uses;
 };
 
-/* What to list: all tokens, all policies, the tokens that have leases. */
-enum store_kind { STORE_TOKENS, STORE_POLICIES, STORE_LEASES };
+/* What to list: all tokens, all policies, the tokens that have leases or sessions. */
+enum store_kind { STORE_TOKENS, STORE_POLICIES, STORE_LEASES, STORE_SESSIONS };
 
 /* Always gives a store unless memory is short (NULL); whether it can be used is the result of the first call. */
 struct store *store_open(struct slice url);
@@ -85,6 +94,11 @@ MUST_CHECK int store_list(struct store *store, enum store_kind kind, store_name 
 /* Those of one token or actor, ended ones too until somebody reaps them. */
 MUST_CHECK int store_leases(struct store *store, struct slice kid, struct store_lease leases[STORE_LEASES_MAX], size_t *count);
 MUST_CHECK int store_actor_leases(struct store *store, struct slice actor, struct store_lease leases[STORE_LEASES_MAX], size_t *count);
+
+/* Those of one token; *sessions is the caller's to free. */
+MUST_CHECK int store_sessions(struct store *store, struct slice kid, struct store_session **sessions, size_t *count);
+/* Frees its name, has its command killed and its Sprite destroyed. STORE_E_MISSING: there is none with this name any more. */
+MUST_CHECK int store_session_close(struct store *store, const struct store_session *session);
 
 /* Of the pool of this name, sorted; *members is the caller's to free. None if there is no such pool. */
 MUST_CHECK int store_pool(struct store *store, struct slice pool, struct store_member **members, size_t *count);

@@ -198,9 +198,9 @@ COMPLETION = TOP / "deploy/spritegate.bash-completion"
 
 
 @pytest.mark.parametrize("line, wanted", [
-    ("", {"serve", "doctor", "token", "policy", "lease", "pool", "health", "help", "version", "check-config"}), ("to", {"token"}),
+    ("", {"serve", "doctor", "token", "policy", "lease", "session", "pool", "health", "help", "version", "check-config"}), ("to", {"token"}),
     ("token re", {"revoke", "resume"}), ("token ", {"create", "list", "show", "set", "rotate", "suspend", "resume", "revoke", "export", "import"}),
-    ("lease ", {"list", "kill"}), ("pool ", {"list"}), ("pool list --", {"--json"}), ("policy ", {"set", "list", "show", "diff", "check"}), ("help ", {"config", "manual", "problems"}),
+    ("lease ", {"list", "kill"}), ("session ", {"list", "close"}), ("session close --", {"--kid", "--all", "--yes", "--json"}), ("pool ", {"list"}), ("pool list --", {"--json"}), ("policy ", {"set", "list", "show", "diff", "check"}), ("help ", {"config", "manual", "problems"}),
     ("token create --bu", {"--budget", "--budget-out", "--burst"}), ("policy set --eg", {"--egress"}),
     ("token revoke --", {"--actor", "--yes", "--kill"}), ("lease kill --", {"--kid", "--actor", "--all", "--yes", "--json"}), ("nonsense ", set())])
 def test_completion_in_bash(line, wanted):

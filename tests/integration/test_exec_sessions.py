@@ -1,12 +1,14 @@
 """Named sessions: the same token and name have the same Sprite, until it ends, and nobody else ever has it."""
 import concurrent.futures
+import json
 import shlex
 import signal
+import subprocess
 
 import pytest
 
 from processes import go_on, new_mark, running
-from rig import until
+from rig import BINARY, clean_environment, until
 
 ENDED = 60      # seconds for what Redis' clock, the janitor and a Sprite's destruction take together
 
@@ -356,3 +358,60 @@ def test_an_egress_profile_is_each_commands_own(gateway, rig, redis):
     assert gateway.run("echo 1 >note", token=token, session="work").sandbox["session"]["created"] is True
     assert gateway.run("cat note", token=token, session="work").stdout == "1\n"
     assert close(gateway, "work", token).status_code == 200
+
+
+@pytest.fixture
+def cli(redis, stack):
+    def run(*words):
+        env = clean_environment({"SPRITEGATE_REDIS_URL": redis.url, "SPRITEGATE_PEPPER": stack.pepper})
+        return subprocess.run([BINARY, "session", *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+                              check=False)
+    return run
+
+
+def test_operators_see_and_close_them(gateway, emulator, redis, cli):
+    gateway.run("true", session="work")
+    gateway.run("true", session="other")
+    both = {name: sprite_of(redis, name) for name in ("other", "work")}
+    until(lambda: not any(one["busy"] for one in listed(gateway).values()), "both are idle")
+    told = json.loads(cli("list", "--json").stdout)
+    assert {one["name"]: one["sprite"] for one in told if one["kid"] == gateway.kid} == both
+    mine = [one for one in told if one["kid"] == gateway.kid]
+    assert [one["busy"] for one in mine] == [False, False] and all(one["created"] <= one["used"] < one["ends"] for one in mine), mine
+    lines = cli("list").stdout.splitlines()
+    assert lines[0].split() == ["KID", "NAME", "STATE", "CREATED", "USED", "ENDS", "SPRITE"]
+    assert any(line.split()[:3] == [gateway.kid, "work", "idle"] for line in lines[1:]), lines
+    closed = cli("close", f"{gateway.kid}/work")
+    assert (closed.returncode, closed.stdout) == (0, f"{gateway.kid}/work is closed\n"), closed
+    assert set(listed(gateway)) == {"other"}
+    until(lambda: both["work"] not in emulator.view.names(), "its Sprite is destroyed", ENDED)
+    again = cli("close", f"{gateway.kid}/work")
+    assert again.returncode == 1 and "there is no session" in again.stderr
+    assert gateway.run("true", session="work").sandbox["session"]["created"] is True
+    assert cli("close", "--kid", gateway.kid).returncode == 2, "without a terminal it needs --yes"
+    assert set(listed(gateway)) == {"other", "work"}
+    closed = cli("close", "--kid", gateway.kid, "--yes", "--json")
+    assert [json.loads(line) for line in closed.stdout.splitlines()] == [
+        {"kid": gateway.kid, "name": name, "closed": True} for name in ("other", "work")]
+    assert listed(gateway) == {} and cli("close", "--kid", gateway.kid, "--yes").returncode == 1
+    assert redis.client.xrevrange("sg:{g}:audit", count=1)[0][1].items() >= {"action": "session-close", "kid": gateway.kid}.items()
+
+
+def test_operators_end_what_runs_in_one(gateway, redis, cli):
+    mark = new_mark()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(gateway.run, f"sleep {mark}", session="work", timeout_seconds=200)
+        until(lambda: running(mark), "it runs")
+        until(lambda: kept(redis), "its Sprite is written down")
+        assert [one["busy"] for one in json.loads(cli("list", "--json").stdout) if one["kid"] == gateway.kid] == [True]
+        closed = cli("close", f"{gateway.kid}/work")
+        assert closed.stdout == f"{gateway.kid}/work is closed; its command is being ended\n", closed
+        assert slow.result().outcome == "canceled"
+    until(lambda: not running(mark), "nothing of it is left")
+
+
+@pytest.mark.parametrize("words", [(), ("close",), ("list", "x"), ("close", "x"), ("close", "x/y"), ("close", "0" * 16), ("close", "0" * 16 + "/"),
+                                   ("close", "0" * 16 + "/a", "--all"), ("close", "--kid", "x"), ("close", "--all", "--nonsense"), ("end",)])
+def test_what_operators_may_not_write(cli, words):
+    refused = cli(*words)
+    assert refused.returncode == 2 and refused.stderr and not refused.stdout, refused

@@ -416,6 +416,10 @@ def test_the_documented_acl_is_enough_for_operators(cli, redis, server):
     made(cli("set", kid, "--policy", "agents", "--conc", "inherit", "--expires", "none", "--json", url=url))
     made(cli("rotate", kid, "--json", url=url))
     assert made(cli("list", "--json", url=url, noun="lease")) == []
+    redis.hset(f"sg:{{g}}:s:{kid}", "work", f"sg-x-1::{int(time.time() * 1000)}:1:0")
+    redis.zadd("sg:{g}:ss", {"sg-x-1": int(time.time() * 1000) + 900_000})
+    assert [session["name"] for session in made(cli("list", "--json", url=url, noun="session"))] == ["work"]
+    assert made(cli("close", f"{kid}/work", "--json", url=url, noun="session"))["closed"] is True
     made(cli("revoke", kid, "--json", url=url))
     assert [token["status"] for token in made(cli("list", "--json", url=url))] == ["revoked"]
 
