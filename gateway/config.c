@@ -99,6 +99,9 @@ static const struct setting settings[] = {
 	{"cache_bytes", BYTES, AT(cache_bytes), "0", 0, 16 * GIB, 0,
 	 "Response cache, of all workers together: answers to anonymous GET and HEAD, for as long as Cache-Control lets a shared cache keep "
 	 "them, at most 60 s when the target has a query. Not when such answers depend on the client's address. 0 = off."},
+	{"cache_stale_seconds", NUMBER, AT(cache_stale_seconds), "0", 0, 86400, 0,
+	 "So long after its lifetime an answer is still given while a newer one is fetched, unless it says must-revalidate or the like; longer "
+	 "when it says stale-while-revalidate itself. At most 60 s when the target has a query."},
 	{"exec_timeout_seconds", SECONDS, AT(exec_timeout_ms), "30", 1, HOUR_MS, LIVE,
 	 "Wall time of a command that asks for none, at most `exec_max_timeout_seconds`."},
 	{"exec_max_timeout_seconds", SECONDS, AT(exec_max_timeout_ms), "300", 1, HOUR_MS, LIVE, "Longest `timeout_seconds` of a command."},

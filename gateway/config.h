@@ -52,7 +52,7 @@ struct config {
 	char *pool_name;
 	uint64_t pool_wait_seconds;
 	uint64_t session_idle_seconds, session_max_age_seconds;
-	uint64_t cache_bytes;
+	uint64_t cache_bytes, cache_stale_seconds;
 	uint64_t exec_timeout_ms;
 	uint64_t exec_max_timeout_ms;
 	uint64_t exec_max_output_bytes;

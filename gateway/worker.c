@@ -171,6 +171,13 @@ static void on_relayed(void *ctx, const struct http_head *head, const struct rel
 					    : NULL);
 }
 
+/* Of what was asked of Datasette for no request of its own. */
+static void on_fetched(void *ctx, const struct relay_summary *summary)
+{
+	struct worker *worker = ctx;
+	meters_relay(&worker->meters, summary);
+}
+
 static void on_rejected(void *ctx, const char *reason)
 {
 	struct worker *worker = ctx;
@@ -350,10 +357,12 @@ static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 	relay_defaults(&relay);
 	relay.exchanges = worker->exchanges;
 	relay.cache = worker->options.cache;
+	relay.cache_stale_seconds = (unsigned)worker->options.config->cache_stale_seconds;
 	relay.loop = &worker->loop;
 	relay.tunnels = worker->tunnels;
 	relay.forward.trusted = worker->options.trusted;
 	relay.on_finished = on_relayed;
+	relay.on_renewed = on_fetched;
 	relay.ctx = worker;
 	worker->relay = relay_new(&relay);
 	if (!worker->relay)
@@ -394,12 +403,6 @@ static struct slice client_address(void *ctx, const struct http_head *head)
 	const struct worker *worker = ctx;
 	struct forward_options options = {.trusted = worker->options.trusted};
 	return forward_client_of(head, &options).address;
-}
-
-static void on_fetched(void *ctx, const struct relay_summary *summary)
-{
-	struct worker *worker = ctx;
-	meters_relay(&worker->meters, summary);
 }
 
 static int make_endpoint(struct worker *worker)

@@ -14,6 +14,7 @@
 /* Of an entry beside its bytes, with what malloc takes. */
 #define FIXED_BYTES (sizeof(struct entry) + 64)
 #define HEAD_MAX    (64 * 1024)
+#define NEVER       UINT64_MAX
 
 struct entry {
 	struct cache_answer answer; /* first: callers have it, and give it back */
@@ -21,6 +22,7 @@ struct entry {
 	struct entry *next;         /* in its bucket */
 	struct entry *newer, *older;
 	_Atomic unsigned refs;
+	_Atomic uint64_t renew_us; /* from when on it may be renewed; NEVER while it is */
 	uint64_t hash;
 	struct slice key, database;
 	size_t charge;
@@ -79,15 +81,20 @@ struct cache *cache_new(uint64_t max_bytes)
 	return cache;
 }
 
+static struct entry *entry_of(const struct cache_answer *answer)
+{
+	return (struct entry *)(uintptr_t)answer;
+}
+
 const struct cache_answer *cache_ref(const struct cache_answer *answer)
 {
-	atomic_fetch_add(&((struct entry *)(uintptr_t)answer)->refs, 1);
+	atomic_fetch_add(&entry_of(answer)->refs, 1);
 	return answer;
 }
 
 void cache_unref(const struct cache_answer *answer)
 {
-	struct entry *entry = (struct entry *)(uintptr_t)answer;
+	struct entry *entry = entry_of(answer);
 	if (!entry || atomic_fetch_sub(&entry->refs, 1) != 1)
 		return;
 	atomic_fetch_sub(&entry->cache->bytes, entry->charge);
@@ -151,7 +158,7 @@ const struct cache_answer *cache_find(struct cache *cache, struct slice key, uin
 	uint64_t hash = hash_of(cache, key);
 	uv_mutex_lock(&cache->lock);
 	struct entry **at = place_of(cache, key, hash), *entry = *at;
-	if (entry && now_us >= entry->answer.fresh_us) {
+	if (entry && now_us >= entry->answer.stale_us) {
 		drop(cache, at);
 		entry = NULL;
 	}
@@ -162,6 +169,30 @@ const struct cache_answer *cache_find(struct cache *cache, struct slice key, uin
 	}
 	uv_mutex_unlock(&cache->lock);
 	return entry ? &entry->answer : NULL;
+}
+
+bool cache_renew(const struct cache_answer *answer, uint64_t now_us)
+{
+	struct entry *entry = entry_of(answer);
+	uint64_t from = atomic_load(&entry->renew_us);
+	return now_us >= answer->fresh_us && now_us >= from && atomic_compare_exchange_strong(&entry->renew_us, &from, NEVER);
+}
+
+void cache_renew_failed(const struct cache_answer *answer, uint64_t retry_us)
+{
+	atomic_store(&entry_of(answer)->renew_us, retry_us);
+}
+
+void cache_drop(const struct cache_answer *answer)
+{
+	struct entry *entry = entry_of(answer);
+	struct cache *cache = entry->cache;
+	uv_mutex_lock(&cache->lock);
+	struct entry **at = place_of(cache, entry->key, entry->hash);
+	/* There may be a newer one. */
+	if (*at == entry)
+		drop(cache, at);
+	uv_mutex_unlock(&cache->lock);
 }
 
 static _Atomic unsigned *epoch_at(struct cache *cache, struct slice database)
@@ -313,6 +344,7 @@ static struct entry *new_entry(const struct cache_fill *fill)
 		.asked_us = fill->asked_us,
 		.fresh_us = fill->asked_us + fill->lifetime.fresh_ms * 1000,
 		.age_us = fill->lifetime.age_ms * 1000,
+		.stale_us = fill->asked_us + (fill->lifetime.fresh_ms + fill->lifetime.stale_ms) * 1000,
 	};
 	return entry;
 }
@@ -324,7 +356,7 @@ const struct cache_answer *cache_fill_end(struct cache_fill *fill, uint64_t now_
 	bool kept = false;
 	if (entry) {
 		uv_mutex_lock(&cache->lock);
-		kept = now_us < entry->answer.fresh_us && entry->charge <= cache->max_bytes / 4 && fill->epoch == epoch_of(fill) &&
+		kept = now_us < entry->answer.stale_us && entry->charge <= cache->max_bytes / 4 && fill->epoch == epoch_of(fill) &&
 		       fill->epoch_of_all == atomic_load(&cache->epoch_of_all);
 		kept = kept && insert(cache, entry);
 		uv_mutex_unlock(&cache->lock);

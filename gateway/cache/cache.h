@@ -7,7 +7,7 @@
  * Results:    cache_fill_*: false = this one is not kept; NULL = nothing there, or no memory.
  * Bounds:     max_bytes with all that an answer takes, as long as anybody has it; a quarter of that for those which are still arriving;
  *             CACHE_ANSWER_MAX each.
- * Invariants: what was asked for before an invalidation of its database is not kept after it; the one that was used longest ago goes
+ * Invariants: one that is stale is renewed by one at a time; what was asked for before an invalidation of its database is not kept after it; the one that was used longest ago goes
  *             first.
  */
 #pragma once
@@ -26,15 +26,23 @@ struct cache_answer {
 	size_t count;
 	const struct http_field *fields;
 	uint64_t asked_us, fresh_us, age_us; /* when it was asked for; until when it is fresh; how old it said it was when it came */
+	uint64_t stale_us;                   /* until when it may be given while a newer one is fetched */
 };
 
 struct cache *cache_new(uint64_t max_bytes);
 void cache_free(struct cache *cache);
 
-/* A fresh answer, or NULL. Clock: clock_mono_us(). */
+/* An answer that may be given, fresh or stale, or NULL. Clock: clock_mono_us(). */
 const struct cache_answer *cache_find(struct cache *cache, struct slice key, uint64_t now_us);
 const struct cache_answer *cache_ref(const struct cache_answer *answer);
 void cache_unref(const struct cache_answer *answer);
+
+/* Who gets true is to fetch a newer one of this stale answer, and tells how that went: nobody else gets true before. */
+MUST_CHECK bool cache_renew(const struct cache_answer *answer, uint64_t now_us);
+/* It could not be fetched: the next one may try from then on. */
+void cache_renew_failed(const struct cache_answer *answer, uint64_t retry_us);
+/* There is none that may be kept: this one is not given any more. */
+void cache_drop(const struct cache_answer *answer);
 
 /* Drops what may have been changed by a request to this path. */
 void cache_invalidate(struct cache *cache, struct slice path);

@@ -40,6 +40,10 @@ static void put(struct cache_control *control, struct slice name, struct slice v
 		put_seconds(control, &control->max_age, value);
 	else if (slice_equal_nocase(name, SLICE("s-maxage")))
 		put_seconds(control, &control->s_maxage, value);
+	else if (slice_equal_nocase(name, SLICE("stale-while-revalidate")))
+		put_seconds(control, &control->stale, value);
+	control->revalidates |= slice_equal_nocase(name, SLICE("must-revalidate")) || slice_equal_nocase(name, SLICE("proxy-revalidate")) ||
+				slice_equal_nocase(name, SLICE("s-maxage"));
 	control->forbids |= slice_equal_nocase(name, SLICE("no-store")) || slice_equal_nocase(name, SLICE("no-cache")) ||
 			    slice_equal_nocase(name, SLICE("private"));
 }
@@ -73,7 +77,7 @@ static bool parse_line(struct slice rest, struct cache_control *control)
 
 void cache_control_parse(const struct http_fields *fields, struct cache_control *control)
 {
-	*control = (struct cache_control){.max_age = CACHE_CONTROL_NONE, .s_maxage = CACHE_CONTROL_NONE};
+	*control = (struct cache_control){.max_age = CACHE_CONTROL_NONE, .s_maxage = CACHE_CONTROL_NONE, .stale = CACHE_CONTROL_NONE};
 	for (size_t i = 0; i < fields->count; i++) {
 		if (!slice_equal_nocase(fields->at[i].name, SLICE("cache-control")))
 			continue;

@@ -60,12 +60,25 @@ static void test_what_forbids(void **state UNUSED)
 	assert_false(parse("max-age=5, x=\"no-store\", no-stores", NULL).forbids);
 }
 
+static void test_what_may_be_stale(void **state UNUSED)
+{
+	assert_true(parse("max-age=5", NULL).stale == CACHE_CONTROL_NONE);
+	assert_true(parse("max-age=5, Stale-While-Revalidate=60", NULL).stale == 60);
+	assert_true(parse("max-age=5, stale-while-revalidate=x", NULL).broken);
+	assert_true(parse("max-age=5, stale-while-revalidate=6, stale-while-revalidate=7", NULL).broken);
+	assert_false(parse("max-age=5, stale-while-revalidate=60, stale-if-error=9", NULL).revalidates);
+	static const char *const rows[] = {"must-revalidate", "max-age=5, Proxy-Revalidate", "s-maxage=5"};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		assert_true(parse(rows[i], NULL).revalidates);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lifetimes),
 		cmocka_unit_test(test_what_cannot_be_read),
 		cmocka_unit_test(test_what_forbids),
+		cmocka_unit_test(test_what_may_be_stale),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

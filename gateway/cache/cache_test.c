@@ -13,7 +13,7 @@
 
 static const struct cache_lifetime five_seconds = {.fresh_ms = 5000, .age_ms = 1000};
 
-static struct cache_fill *begin(struct cache *cache, const char *path, uint64_t now)
+static struct cache_fill *begin_for(struct cache *cache, const char *path, uint64_t now, const struct cache_lifetime *lifetime)
 {
 	struct cache_fill *fill = cache_fill_new(cache, slice_str(path), slice_str(path), now);
 	struct http_fields fields;
@@ -22,8 +22,13 @@ static struct cache_fill *begin(struct cache *cache, const char *path, uint64_t 
 	assert_int_equal(http_fields_add(&fields, SLICE("Age"), SLICE("1")), 0);
 	assert_int_equal(http_fields_add(&fields, SLICE("X-Empty"), SLICE("")), 0);
 	assert_non_null(fill);
-	assert_true(cache_fill_head(fill, 200, &fields, true, &five_seconds));
+	assert_true(cache_fill_head(fill, 200, &fields, true, lifetime));
 	return fill;
+}
+
+static struct cache_fill *begin(struct cache *cache, const char *path, uint64_t now)
+{
+	return begin_for(cache, path, now, &five_seconds);
 }
 
 static bool store(struct cache *cache, const char *path, const char *body, uint64_t now)
@@ -65,6 +70,50 @@ static void test_what_is_stored_is_found(void **state UNUSED)
 	assert_true(slice_equal(answer->body, SLICE("one")));
 	cache_unref(answer);
 	assert_int_equal(cache_bytes(cache), 0);
+	cache_free(cache);
+}
+
+static const struct cache_answer *store_for(struct cache *cache, uint64_t now, const struct cache_lifetime *lifetime)
+{
+	return cache_fill_end(begin_for(cache, "/db/t", now, lifetime), now);
+}
+
+static void test_one_renews_what_is_stale(void **state UNUSED)
+{
+	static const struct cache_lifetime stale_later = {.fresh_ms = 5000, .stale_ms = 10000};
+	struct cache *cache = cache_new(1 << 20);
+	const struct cache_answer *old = store_for(cache, 0, &stale_later);
+	assert_non_null(old);
+	assert_false(cache_renew(old, 5 * SECOND - 1));
+	assert_true(has(cache, "/db/t", 15 * SECOND - 1));
+	assert_true(cache_renew(old, 5 * SECOND));
+	assert_false(cache_renew(old, 14 * SECOND));
+	cache_renew_failed(old, 8 * SECOND);
+	assert_false(cache_renew(old, 8 * SECOND - 1));
+	assert_true(cache_renew(old, 8 * SECOND));
+	const struct cache_answer *newer = store_for(cache, 8 * SECOND, &stale_later);
+	/* What was renewed is not there any more, and drops nothing. */
+	cache_drop(old);
+	assert_true(has(cache, "/db/t", 20 * SECOND));
+	cache_drop(newer);
+	assert_false(has(cache, "/db/t", 9 * SECOND));
+	cache_unref(old);
+	cache_unref(newer);
+	const struct cache_answer *last = store_for(cache, 30 * SECOND, &stale_later);
+	cache_unref(last);
+	assert_false(has(cache, "/db/t", 45 * SECOND));
+	assert_int_equal(cache_bytes(cache), 0);
+	cache_free(cache);
+}
+
+static void test_what_comes_late_is_kept_while_it_may_be_stale(void **state UNUSED)
+{
+	static const struct cache_lifetime stale_later = {.fresh_ms = 5000, .stale_ms = 10000};
+	struct cache *cache = cache_new(1 << 20);
+	cache_unref(cache_fill_end(begin_for(cache, "/db/t", 0, &stale_later), 6 * SECOND));
+	assert_true(has(cache, "/db/t", 6 * SECOND));
+	cache_unref(cache_fill_end(begin_for(cache, "/db/u", 0, &stale_later), 15 * SECOND));
+	assert_false(has(cache, "/db/u", 15 * SECOND));
 	cache_free(cache);
 }
 
@@ -193,6 +242,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_is_stored_is_found),
 		cmocka_unit_test(test_nothing_outlives_its_freshness),
+		cmocka_unit_test(test_one_renews_what_is_stale),
+		cmocka_unit_test(test_what_comes_late_is_kept_while_it_may_be_stale),
 		cmocka_unit_test(test_a_change_drops_its_database),
 		cmocka_unit_test(test_what_was_asked_before_a_change_is_not_kept),
 		cmocka_unit_test(test_a_lifetime_counts_from_when_it_was_asked_for),

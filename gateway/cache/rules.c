@@ -127,7 +127,20 @@ static bool is_kept_status(unsigned status)
 	return status == 200 || status == 301 || status == 404 || status == 410;
 }
 
-bool cache_may_keep(const struct http_head *head, unsigned status, const struct http_fields *fields, struct cache_lifetime *lifetime)
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t stale_of(const struct cache_control *control, uint64_t seconds)
+{
+	if (control->revalidates)
+		return 0;
+	return control->stale != CACHE_CONTROL_NONE && control->stale > seconds ? control->stale : seconds;
+}
+
+bool cache_may_keep(const struct http_head *head, unsigned status, const struct http_fields *fields, uint64_t stale_seconds,
+		    struct cache_lifetime *lifetime)
 {
 	struct cache_control control;
 	if (!is_get(head) || !is_kept_status(status) || http_fields_find(fields, SLICE("set-cookie")) ||
@@ -142,7 +155,9 @@ bool cache_may_keep(const struct http_head *head, unsigned status, const struct 
 		return false;
 	uint64_t most = head->query.data ? CACHE_QUERY_MAX_SECONDS : CACHE_MAX_SECONDS;
 	seconds = seconds > age ? seconds - age : 0;
-	*lifetime = (struct cache_lifetime){.fresh_ms = (seconds < most ? seconds : most) * 1000, .age_ms = age * 1000};
+	*lifetime = (struct cache_lifetime){.fresh_ms = smaller(seconds, most) * 1000,
+					    .age_ms = age * 1000,
+					    .stale_ms = smaller(stale_of(&control, stale_seconds), most) * 1000};
 	return seconds > 0;
 }
 

@@ -36,10 +36,13 @@ MUST_CHECK int cache_key(const struct http_head *head, struct slice scheme, stru
 struct cache_lifetime {
 	uint64_t fresh_ms; /* from when it was asked for, its age on arrival taken off */
 	uint64_t age_ms;   /* on arrival */
+	uint64_t stale_ms; /* how long it may be given after that while a newer one is fetched */
 };
 
-/* May this answer to a GET be kept? `fields` are those that go to the client. */
-bool cache_may_keep(const struct http_head *head, unsigned status, const struct http_fields *fields, struct cache_lifetime *lifetime);
+/* May this answer to a GET be kept? `fields` are those that go to the client. It may be stale for `stale_seconds`, or longer when it says so
+ * itself (RFC 5861 section 3), if it does not forbid it. */
+bool cache_may_keep(const struct http_head *head, unsigned status, const struct http_fields *fields, uint64_t stale_seconds,
+		    struct cache_lifetime *lifetime);
 
 /* Is it a field of one answer only, which is not kept? */
 bool cache_drops_field(struct slice name);

@@ -76,13 +76,15 @@ static void answer_from(struct carry *carry, const struct cache_answer *answer, 
 	struct http_request *request = carry->request;
 	struct http_fields *fields = &carry->relay->fields;
 	uint64_t now = clock_mono_us(), age = (now - answer->asked_us + answer->age_us) / 1000000;
-	uint64_t left = answer->fresh_us > now ? (answer->fresh_us - now) / 1000000 : 0;
+	bool stale = now >= answer->fresh_us;
+	/* Less than nothing when it is stale (RFC 9211 section 2.4). */
+	int64_t left = ((int64_t)answer->fresh_us - (int64_t)now) / 1000000;
 	char age_text[24], status[64];
 	carry->answer = answer;
-	carry->summary.cache = collapsed ? RELAY_CACHE_COLLAPSED : RELAY_CACHE_HIT;
+	carry->summary.cache = collapsed ? RELAY_CACHE_COLLAPSED : stale ? RELAY_CACHE_STALE : RELAY_CACHE_HIT;
 	snprintf(age_text, sizeof age_text, "%llu", (unsigned long long)age);
-	snprintf(status, sizeof status, collapsed ? "spritegate; fwd=uri-miss; collapsed" : "spritegate; hit; ttl=%llu",
-		 (unsigned long long)left);
+	snprintf(status, sizeof status, collapsed ? "spritegate; fwd=uri-miss; collapsed" : "spritegate; hit; ttl=%lld%s", (long long)left,
+		 stale ? "; detail=stale" : "");
 	http_fields_clear(fields);
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < answer->count; i++)
@@ -130,11 +132,19 @@ bool cached_answer(struct carry *carry)
 	}
 	struct slice key = buf_peek(&relay->key);
 	const struct cache_answer *answer = cache_find(relay->options.cache, key, clock_mono_us());
+	bool is_get = slice_equal(head->method, SLICE("GET")), is_stale = answer && clock_mono_us() >= answer->fresh_us;
+	/* HEAD does not tell what has changed. */
+	if (is_stale && !is_get) {
+		cache_unref(answer);
+		return false;
+	}
+	if (is_stale)
+		renewal_start(carry, answer, key);
 	if (answer) {
 		answer_from(carry, answer, false);
 		return true;
 	}
-	if (!slice_equal(head->method, SLICE("GET")))
+	if (!is_get)
 		return false;
 	struct flight *flight = find_flight(relay, key);
 	if (!flight) {
@@ -187,7 +197,7 @@ void cached_head(struct carry *carry, unsigned status, struct http_fields *field
 	if (carry->passes_body && status < 400)
 		cache_invalidate(relay->options.cache, head->path);
 	struct flight *flight = carry->leads;
-	bool kept = flight && flight->fill && cache_may_keep(head, status, fields, &lifetime) &&
+	bool kept = flight && flight->fill && cache_may_keep(head, status, fields, relay->options.cache_stale_seconds, &lifetime) &&
 		    cache_fill_head(flight->fill, status, fields, with_length, &lifetime);
 	if (flight && !kept)
 		cache_fill_free(TAKE(flight->fill));
@@ -279,6 +289,7 @@ static void on_timer_closed(uv_handle_t *timer)
 
 void cached_deinit(struct relay *relay)
 {
+	renewals_cancel(relay);
 	if (relay->timer)
 		uv_close((uv_handle_t *)relay->timer, on_timer_closed);
 	buf_deinit(&relay->key);

@@ -1,11 +1,12 @@
 /*
- * internal - what the files of the relay share (relay, cached); nobody else includes it
+ * internal - what the files of the relay share (relay, cached, renewal); nobody else includes it
  */
 #pragma once
 
 #include "gateway/proxy/relay.h"
 
 struct flight;
+struct renewal;
 
 /* One request on its way. It lives until the request has finished; the exchange is always over by then. */
 struct carry {
@@ -34,6 +35,8 @@ struct relay {
 	struct buf head, key;      /* reused for every request */
 	struct http_fields fields; /* reused for every response */
 	struct flight *flights;
+	struct renewal *renewals;
+	size_t renewal_count;
 	uv_timer_t *timer;         /* for those who wait; NULL without a cache */
 };
 
@@ -57,3 +60,7 @@ void cached_end(struct carry *carry);
 /* Whatever was under way is not: the exchange failed, the client left, the request has finished. */
 void cached_quit(struct carry *carry);
 void cached_finished(struct carry *carry);
+
+/* renewal.c: unless somebody does already. */
+void renewal_start(struct carry *carry, const struct cache_answer *stale, struct slice key);
+void renewals_cancel(struct relay *relay);

@@ -1,7 +1,7 @@
 /*
  * relay - carries a request to Datasette and the answer back, both ways at once, in bounded memory
  *
- * Owns:       the exchanges it starts. Not the requests, not the pools.
+ * Owns:       the exchanges it starts, also those that renew what is in the cache. Not the requests, not the pools.
  * Lifetime:   relay_new … relay_free; relay_free only when relay_active() is 0 (http_server_stop ends all requests).
  * Runs on:    the loop of its pools.
  * Re-entry:   relay_handle() is called inside on_request and answers at once only with problems; no callback runs inside a call.
@@ -25,6 +25,7 @@ enum relay_cache {
 	RELAY_CACHE_COLLAPSED, /* answered with what another one had asked for a moment before */
 	RELAY_CACHE_MISS,
 	RELAY_CACHE_BYPASS,
+	RELAY_CACHE_STALE,     /* answered from the cache while a newer answer is fetched */
 };
 
 /* How a proxied request went, for access log and metrics; `head` is valid during the call. */
@@ -43,12 +44,15 @@ struct relay_summary {
 struct relay_options {
 	struct exchange_pool *exchanges; /* borrowed */
 	struct cache *cache;             /* of all relays; borrowed; NULL = none */
+	unsigned cache_stale_seconds;    /* for so long stale answers may be given, or as they say themselves */
 	uv_loop_t *loop;                 /* only needed with a cache */
 	struct tunnels *tunnels;         /* borrowed; NULL: Upgrade is dropped, as of any request that asks for another protocol */
 	struct forward_options forward;
 	uint64_t max_body;               /* MAX_BODY_BYTES */
 	unsigned first_byte_ms, idle_ms, event_stream_idle_ms; /* 60 s, 60 s, 15 min */
 	/* May be NULL. */
+	void (*on_renewed)(void *ctx,
+			   const struct relay_summary *summary); /* what the cache asked for by itself: only what Datasette did */
 	void (*on_finished)(void *ctx, const struct http_head *head, const struct relay_summary *summary);
 	void *ctx;
 };

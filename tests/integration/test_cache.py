@@ -316,3 +316,138 @@ def test_it_is_off_unless_asked_for(rig):
             assert answer["Cache-Status"] is None and answer["Age"] is None
             bodies.add(answer.body)
     assert len(bodies) == 2
+
+
+# -- stale answers ------------------------------------------------------------------------
+
+
+SHORT = "Cache-Control: max-age=1, stale-while-revalidate=600"
+
+
+def ttl(answer):
+    return int(answer["Cache-Status"].partition("ttl=")[2].partition(";")[0])
+
+
+def is_stale(answer):
+    return answer["Cache-Status"].endswith("; detail=stale")
+
+
+def until_stale(gateway, path):
+    """The first stale answer; whoever gets it has a newer one fetched."""
+    return until(lambda: next((one for one in [ask(gateway, path)] if is_stale(one)), None), "it is stale")
+
+
+def test_a_stale_answer_is_given_while_one_request_fetches_a_newer_one(alone):
+    gateway, origin, _, go_on = alone
+    first = threading.Event()
+
+    @origin.upstream.on("/db/t")
+    def once_at_once(exchange):
+        if first.is_set():
+            assert go_on.wait(60)
+        first.set()
+        exchange.reply("200 OK", SHORT, VARY, body=b"%d" % next(origin.numbers))
+    old = ask(gateway, "/db/t")
+    assert old["Cache-Status"].endswith("stored")
+    stale = until_stale(gateway, "/db/t")
+    assert stale.body == old.body and ttl(stale) <= 0 and int(stale["Age"]) >= 1
+    until(lambda: len(origin.upstream.asked("/db/t")) == 2, "a newer one is asked for")
+    for _ in range(20):
+        again = ask(gateway, "/db/t")
+        assert is_stale(again) and again.body == old.body
+    assert len(origin.upstream.asked("/db/t")) == 2, "by one"
+    assert gateway.metrics().get("spritegate_cache_requests_total", result="stale") >= 21
+    go_on.set()
+    until(lambda: ask(gateway, "/db/t").body != old.body, "the newer one is there")
+
+
+def never_stale(gateway, path, first):
+    """It is a hit while it is fresh, and then asked for."""
+    while (again := ask(gateway, path)).body == first.body:
+        assert is_hit(again) and not is_stale(again), again["Cache-Status"]
+
+
+def test_a_setting_allows_it_unless_the_answer_does_not(rig):
+    origin = Origin(rig.upstream())
+    gateway = rig.gateway(datasette_url=origin.upstream.url, cache_bytes="4MiB", cache_stale_seconds=600, token=False)
+    origin.on("/db/plain", "Cache-Control: max-age=1")
+    first = {}
+    for i, control in enumerate(["max-age=1, must-revalidate", "max-age=1, proxy-revalidate, stale-while-revalidate=600", "s-maxage=1"]):
+        origin.on(f"/db/never-{i}", "Cache-Control: " + control)
+        first[f"/db/never-{i}"] = ask(gateway, f"/db/never-{i}")
+    ask(gateway, "/db/plain")
+    until_stale(gateway, "/db/plain")
+    for path, answer in first.items():
+        never_stale(gateway, path, answer)
+
+
+def test_without_permission_nothing_is_stale(gateway, origin):
+    origin.on("/db/strict", "Cache-Control: max-age=1")
+    never_stale(gateway, "/db/strict", ask(gateway, "/db/strict"))
+
+
+@pytest.mark.parametrize("status,fields", [("403 Forbidden", []), ("302 Found", ["Location: /-/login"]), ("200 OK", ["Cache-Control: private"]),
+                                           ("200 OK", ["Cache-Control: max-age=9", "Set-Cookie: a=b"]), ("200 OK", ["Vary: *"])])
+def test_what_is_nobody_elses_any_more_is_not_given_again(alone, status, fields):
+    """The table has become private, say."""
+    gateway, origin, _, _ = alone
+    origin.on("/db/t", SHORT)
+    old = ask(gateway, "/db/t")
+    origin.on("/db/t", *fields, status=status)
+    until_stale(gateway, "/db/t")
+    fresh = until(lambda: next((one for one in [ask(gateway, "/db/t")] if one.body != old.body), None), "the old one is gone")
+    assert fresh.status == int(status[:3]) and "fwd=" in fresh["Cache-Status"]
+    assert ask(gateway, "/db/t").body != fresh.body, "and each asks for itself"
+
+
+def test_a_datasette_that_fails_is_asked_again(alone):
+    gateway, origin, _, _ = alone
+    origin.on("/db/t", SHORT)
+    old = ask(gateway, "/db/t")
+    origin.on("/db/t", status="500 Internal Server Error")
+    until_stale(gateway, "/db/t")
+    until(lambda: len(origin.upstream.asked("/db/t")) > 2 or not ask(gateway, "/db/t"), "it is tried again", interval=0.1)
+    assert ask(gateway, "/db/t").body == old.body
+    origin.upstream.routes["/db/t"] = lambda exchange: exchange.hang_up()
+    tried = len(origin.upstream.asked("/db/t"))
+    until(lambda: len(origin.upstream.asked("/db/t")) > tried + 1 or not ask(gateway, "/db/t"), "and again", interval=0.1)
+    origin.on("/db/t", "Cache-Control: max-age=600")
+    until(lambda: ask(gateway, "/db/t").body != old.body, "and it comes back")
+    until(lambda: gateway.metrics().get("spritegate_upstream_healthy") == 1, "which is known")
+
+
+def test_a_change_drops_a_stale_answer_and_what_is_on_its_way(alone):
+    gateway, origin, hold, go_on = alone
+    origin.on("/db/t", SHORT)
+    old = ask(gateway, "/db/t")
+    hold("/db/t", SHORT)
+    until_stale(gateway, "/db/t")
+    until(lambda: len(origin.upstream.asked("/db/t")) == 2, "a newer one is asked for")
+    assert ask(gateway, "/db/t/-/insert", method="POST", body=b"{}").status == 200
+    go_on.set()
+    assert ask(gateway, "/db/t").body != old.body
+
+
+def test_who_asks_for_a_newer_one_leaves_nothing_of_anybody(alone):
+    """Users with cookies and tokens come while a stale answer is renewed: each sees their own, and strangers see a stranger's."""
+    gateway, origin, _, _ = alone
+
+    @origin.upstream.on("/db/mine")
+    def mine(exchange):
+        exchange.reply("200 OK", SHORT, body=(exchange["Cookie"] or exchange["Authorization"] or exchange["Remote-User"] or "nobody").encode())
+    who = [((), b"nobody"), (("Cookie: user=1",), b"user=1"), ((), b"nobody"), (("Authorization: Bearer 2",), b"Bearer 2"),
+           ((), b"nobody"), (("Remote-User: 3",), b"3")]
+    ask(gateway, "/db/mine")
+    until_stale(gateway, "/db/mine")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda i: ask(gateway, "/db/mine", *who[i % len(who)][0]).body, range(120)))
+    assert answers == [who[i % len(who)][1] for i in range(120)]
+    for exchange in origin.upstream.asked("/db/mine"):
+        assert exchange["X-Forwarded-For"] == "127.0.0.1"
+
+
+def test_head_does_not_get_what_is_stale(alone):
+    gateway, origin, _, _ = alone
+    origin.on("/db/t", SHORT)
+    ask(gateway, "/db/t")
+    until(lambda: not is_hit(ask(gateway, "/db/t", method="HEAD")), "it is stale")
