@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-/* Then they go on by themselves: the leader's client may be slow to take its answer. */
-#define WAIT_US  5000000
+/* Then they go on by themselves: Datasette may be slow to answer the leader. */
+#define WAIT_US 5000000
+/* And when the leader's client has not taken any of its answer for so long. */
+#define HELD_US  500000
 #define SWEEP_MS 250
 /* Targets are bounded by the head of the request. */
 #define KEY_MAX (256 * 1024)
@@ -23,6 +25,7 @@ struct flight {
 	struct buf key;
 	struct cache_fill *fill; /* NULL once it is not to be kept */
 	uint64_t started_us;
+	uint64_t held_us;        /* since when the leader's client holds it back; 0 = it does not */
 	struct carry *waiting;   /* longest first */
 };
 
@@ -53,6 +56,11 @@ static void start_flight(struct carry *carry, struct slice key)
 	}
 	DL_APPEND(relay->flights, flight);
 	carry->leads = flight;
+}
+
+static bool is_held(const struct flight *flight, uint64_t now)
+{
+	return flight->held_us && now - flight->held_us >= HELD_US;
 }
 
 static void stop_waiting(struct carry *carry)
@@ -151,7 +159,8 @@ bool cached_answer(struct carry *carry)
 		start_flight(carry, key);
 		return false;
 	}
-	carry->alone = clock_mono_us() - flight->started_us >= WAIT_US;
+	uint64_t now = clock_mono_us();
+	carry->alone = now - flight->started_us >= WAIT_US || is_held(flight, now);
 	if (!carry->alone)
 		wait_for(carry, flight);
 	return !carry->alone;
@@ -215,6 +224,15 @@ bool cached_keeps(const struct carry *carry)
 	return carry->leads != NULL;
 }
 
+void cached_room(struct carry *carry, bool any)
+{
+	struct flight *flight = carry->leads;
+	if (flight && any)
+		flight->held_us = 0;
+	else if (flight && !flight->held_us)
+		flight->held_us = clock_mono_us();
+}
+
 void cached_body(struct carry *carry, struct slice bytes)
 {
 	if (!carry->leads || cache_fill_body(carry->leads->fill, bytes))
@@ -260,7 +278,7 @@ static void on_sweep(uv_timer_t *timer)
 	DL_FOREACH (relay->flights, flight) {
 		for (carry = flight->waiting; carry; carry = next) {
 			next = carry->waiting_next;
-			if (now - carry->waiting_since_us < WAIT_US)
+			if (now - carry->waiting_since_us < WAIT_US && !is_held(flight, now))
 				break;
 			stop_waiting(carry);
 			carry->alone = true;

@@ -55,6 +55,8 @@ void cached_head(struct carry *carry, unsigned status, struct http_fields *field
 void cached_begun(struct carry *carry);
 /* The body must come by cached_body(). */
 bool cached_keeps(const struct carry *carry);
+/* Whether the client can take any. */
+void cached_room(struct carry *carry, bool any);
 void cached_body(struct carry *carry, struct slice bytes);
 void cached_end(struct carry *carry);
 /* Whatever was under way is not: the exchange failed, the client left, the request has finished. */

@@ -136,7 +136,9 @@ static void on_head(void *ctx, const struct response_head *head)
 static size_t on_room(void *ctx)
 {
 	struct carry *carry = ctx;
-	return http_request_room(carry->request);
+	size_t room = http_request_room(carry->request);
+	cached_room(carry, room);
+	return room;
 }
 
 static void on_response_body(void *ctx, struct slice bytes)

@@ -264,6 +264,20 @@ def test_nobody_waits_for_one_that_others_gave_up_on(alone):
         assert slow.answer()["Cache-Status"].endswith("stored")
 
 
+def test_nobody_waits_for_a_client_that_does_not_read(alone):
+    gateway, origin, _, _ = alone
+    whole = b"x" * 1000000
+    origin.upstream.routes["/db/t"] = lambda exchange: exchange.reply("200 OK", "Cache-Control: max-age=600", body=whole)
+    with Wire(gateway.port, receive_buffer=4096) as slow:
+        slow.ask("GET", "/db/t")
+        until(lambda: origin.upstream.asked("/db/t"), "the first one is at Datasette")
+        for _ in range(3):
+            other = ask(gateway, "/db/t")
+            assert other["Cache-Status"] == "spritegate; fwd=uri-miss" and other.body == whole
+        assert slow.answer().body == whole
+    until(lambda: is_hit(ask(gateway, "/db/t")), "and then it is there for all")
+
+
 def test_when_the_first_one_leaves_another_one_asks(alone):
     gateway, origin, hold, go_on = alone
     hold("/db/t", "Cache-Control: max-age=60")
