@@ -124,6 +124,9 @@ void machine_release(struct machine *machine, uint64_t now_us, struct pool_membe
 /* A granted member leaves the pool for good. */
 void machine_keep(struct machine *machine, uint64_t now_us, struct pool_member *member);
 
+/* As many are paused, by all machines together, as may be. */
+bool machine_warm_is_full(const struct machine *machine);
+
 /* The warm tier has a place for it. */
 bool machine_may_park(const struct machine *machine, const struct pool_member *member, const struct stock *stock);
 

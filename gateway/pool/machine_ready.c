@@ -74,11 +74,17 @@ void machine_created(struct machine *machine, uint64_t now_us, const struct mach
 	machine_move(machine, member, made ? POOL_DESTROYING : POOL_GONE, now_us);
 }
 
+bool machine_warm_is_full(const struct machine *machine)
+{
+	size_t limit = machine->options.sizing.warm_limit;
+	return limit && machine->roster.counts[POOL_WARM] + machine->lease.fleet.warm >= limit;
+}
+
 /* A warm tier has a place for it. */
 bool machine_may_park(const struct machine *machine, const struct pool_member *member, const struct stock *stock)
 {
 	bool wanted = machine->options.sizing.warm == SIZING_AUTO || stock->warm + machine->lease.fleet.warm < machine->target.warm;
-	return !member->aged && (member->owned || wanted);
+	return !member->aged && (member->owned || wanted) && !machine_warm_is_full(machine);
 }
 
 /* Where a member that has just become ready belongs. */

@@ -24,7 +24,8 @@ static void retire_aged(struct machine *machine, uint64_t now_us, enum pool_stat
 		struct stock stock = machine_take_stock(machine);
 		size_t target = state == POOL_HOT ? machine->target.hot : machine->target.warm;
 		bool replaced = (state == POOL_HOT ? stock.hot : stock.warm) >= target;
-		bool full = !machine_room(machine) && !machine->roster.counts[POOL_DESTROYING];
+		bool no_place = !machine_room(machine) || (state == POOL_WARM && machine_warm_is_full(machine));
+		bool full = no_place && !machine->roster.counts[POOL_DESTROYING];
 		bool coming = stock.coming || stock.waking || stock.late;
 		if (!member->owned && !replaced && !(full && !coming && gate_is_open(&machine->gate)))
 			return;
@@ -78,14 +79,17 @@ static uint64_t surplus_keep_us(const struct machine *machine)
 	return machine->options.sizing.hot == SIZING_AUTO ? SIZING_KEEP_US : SURPLUS_US;
 }
 
+static void end_idling(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	struct stock stock = machine_take_stock(machine);
+	machine_move(machine, member, machine_may_park(machine, member, &stock) ? POOL_WARM : POOL_DESTROYING, now_us);
+}
+
 static void end_surplus(struct machine *machine, uint64_t now_us)
 {
 	struct pool_member *oldest = NULL;
-	while (hot_of_nobody(machine, &oldest) > machine_hot_wanted(machine)) {
-		struct stock stock = machine_take_stock(machine);
-		bool park = machine_may_park(machine, oldest, &stock);
-		machine_move(machine, oldest, park ? POOL_WARM : POOL_DESTROYING, now_us);
-	}
+	while (hot_of_nobody(machine, &oldest) > machine_hot_wanted(machine))
+		end_idling(machine, now_us, oldest);
 }
 
 static void end_excess(struct machine *machine, uint64_t now_us)
@@ -105,7 +109,7 @@ static void end_ownership(struct machine *machine, uint64_t now_us)
 	struct pool_member *member, *next;
 	DL_FOREACH_SAFE (machine->roster.lists[POOL_HOT], member, next)
 		if (member->owned && member->since_us + surplus_keep_us(machine) <= now_us)
-			machine_move(machine, member, member->aged ? POOL_DESTROYING : POOL_WARM, now_us);
+			end_idling(machine, now_us, member);
 	DL_FOREACH_SAFE (machine->roster.lists[POOL_WARM], member, next)
 		if (member->owned && !member->asked && member->since_us + OWNED_IDLE_US <= now_us)
 			machine_take(machine, now_us, member, POOL_DESTROYING);

@@ -252,9 +252,9 @@ static void play(struct script *script, const char *text)
 	}
 }
 
-static void run(const struct machine_options *wanted, const struct row *rows, size_t count)
+static void begin(struct script *script, const struct machine_options *wanted)
 {
-	struct script script = {.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(4096)};
+	*script = (struct script){.now_us = 1000000000, .next_name = 'a', .out = BUF_MAX(4096)};
 	struct machine_options options = *wanted;
 	options.seed = 7;
 	if (!options.max_waiters)
@@ -262,17 +262,32 @@ static void run(const struct machine_options *wanted, const struct row *rows, si
 	if (!options.max_age_us)
 		options.max_age_us = UINT64_C(3600000000);
 	options.sizing.create_window_us = 60000000;
-	assert_int_equal(machine_init(&script.machine, &options), 0);
-	for (size_t i = 0; i < count; i++) {
-		play(&script, rows[i].event);
-		char *got = buf_take_string(&script.out);
-		if (strcmp(got ? got : "", rows[i].actions) != 0)
-			fail_msg("row %zu, \"%s\":\n  expected: %s\n  got:      %s", i, rows[i].event, rows[i].actions, got);
-		free(got);
-	}
-	assert_int_equal(script.machine.roster.impossible, 0);
-	buf_deinit(&script.out);
-	machine_deinit(&script.machine);
+	assert_int_equal(machine_init(&script->machine, &options), 0);
+}
+
+static void expect(struct script *script, const char *event, const char *actions)
+{
+	play(script, event);
+	char *got = buf_take_string(&script->out);
+	if (strcmp(got ? got : "", actions) != 0)
+		fail_msg("\"%s\":\n  expected: %s\n  got:      %s", event, actions, got);
+	free(got);
+}
+
+static void end(struct script *script)
+{
+	assert_int_equal(script->machine.roster.impossible, 0);
+	buf_deinit(&script->out);
+	machine_deinit(&script->machine);
+}
+
+static void run(const struct machine_options *options, const struct row *rows, size_t count)
+{
+	struct script script;
+	begin(&script, options);
+	for (size_t i = 0; i < count; i++)
+		expect(&script, rows[i].event, rows[i].actions);
+	end(&script);
 }
 
 #define RUN(h, m, waiters, ...)                                                                                          \

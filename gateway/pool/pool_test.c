@@ -324,6 +324,20 @@ static void a_hot_claim_is_answered_on_the_next_turn(void **state)
 	assert_int_equal(a.count, 1);
 }
 
+static void a_stalled_refill_is_told(void **state)
+{
+	struct fixture *f = *state;
+	struct pool_counts counts;
+	start(f);
+	answer(f, "list", PROVIDER_OK);
+	pass(f, 59999);
+	pool_counts(f->pool, &counts);
+	assert_false(counts.stalled);
+	pass(f, 1);
+	pool_counts(f->pool, &counts);
+	assert_true(counts.stalled);
+}
+
 static void on_guard(uv_timer_t *timer)
 {
 	*(bool *)timer->data = true;
@@ -805,6 +819,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(a_hot_claim_is_answered_on_the_next_turn),
+		TEST(a_stalled_refill_is_told),
 		TEST(the_answer_does_not_wait_for_an_event),
 		TEST(a_claim_from_the_poll_is_answered_in_the_same_turn),
 		TEST(cold_claims_wait),
