@@ -5,6 +5,10 @@
 #include "gateway/base/sha1.h"
 
 #include <errno.h>
+#include <stdio.h>
+
+#define CANDIDATES       "0.0.1-rc"
+#define OLDEST_CANDIDATE 33
 
 /* RFC 6455 section 1.3. */
 static const struct slice guid = SLICE("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
@@ -62,12 +66,27 @@ static struct slice without_line_end(struct slice line)
 	return line;
 }
 
+/* It may end up in a log. */
+static void take_version(struct handshake *handshake, struct slice value)
+{
+	static const char alphabet[] = "0123456789.-+ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+	handshake->from_agent = true;
+	handshake->version[0] = '\0';
+	if (value.len > HANDSHAKE_VERSION_MAX)
+		return;
+	for (size_t i = 0; i < value.len; i++)
+		if (!memchr(alphabet, value.data[i], sizeof alphabet - 1))
+			return;
+	snprintf(handshake->version, sizeof handshake->version, "%.*s", SLICE_FMT(value));
+}
+
 void handshake_header(struct handshake *handshake, struct slice line)
 {
 	line = without_line_end(line);
 	if (slice_has_prefix(line, SLICE("HTTP/"))) {
 		handshake->upgrade = handshake->connection = handshake->accepted = handshake->extra = false;
 		handshake->from_agent = false;
+		handshake->version[0] = '\0';
 		return;
 	}
 	struct slice value = line, name;
@@ -83,7 +102,18 @@ void handshake_header(struct handshake *handshake, struct slice line)
 	else if (slice_equal_nocase(name, SLICE("sec-websocket-extensions")) || slice_equal_nocase(name, SLICE("sec-websocket-protocol")))
 		handshake->extra |= value.len > 0;
 	else if (slice_equal_nocase(name, SLICE("sprite-version")))
-		handshake->from_agent = true;
+		take_version(handshake, value);
+}
+
+bool handshake_is_outdated(const char *version)
+{
+	struct slice rest = slice_str(version);
+	uint64_t candidate;
+	if (slice_has_prefix(rest, SLICE("v")))
+		rest = slice_from(rest, 1);
+	if (!slice_has_prefix(rest, SLICE(CANDIDATES)))
+		return false;
+	return slice_to_u64(slice_from(rest, strlen(CANDIDATES)), UINT64_MAX, &candidate) == 0 && candidate < OLDEST_CANDIDATE;
 }
 
 const char *handshake_check(const struct handshake *handshake)

@@ -17,6 +17,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	while (slice_next(&rest, '\n', &line))
 		handshake_header(&handshake, line);
+	if (handshake_is_outdated(handshake.version) && !handshake.from_agent)
+		abort();
 	bool has = size && memmem(data, size, handshake.accept, HANDSHAKE_ACCEPT_LEN);
 	if (!handshake_check(&handshake) && !has)
 		abort();

@@ -30,6 +30,42 @@ static void test_proper_answer(void **state UNUSED)
 	assert_false(handshake.from_agent);
 	assert_null(ANSWER(UPGRADE, "SEC-WEBSOCKET-ACCEPT:" ACCEPT "  \r\n", "Sprite-Version: v0.0.1-rc46\r\n"));
 	assert_true(handshake.from_agent);
+	assert_string_equal(handshake.version, "v0.0.1-rc46");
+}
+
+static void test_versions(void **state UNUSED)
+{
+	static const struct {
+		const char *line, *version;
+	} lines[] = {
+		{"sprite-version:dev\n", "dev"},
+		{"Sprite-Version: 1.2.3+build.4", "1.2.3+build.4"},
+		{"Sprite-Version:", ""},
+		{"Sprite-Version: 1.0\x1b[2J", ""},
+		{"Sprite-Version: 1 2", ""},
+		{"Sprite-Version: 1234567890123456789012345678901", "1234567890123456789012345678901"},
+		{"Sprite-Version: 12345678901234567890123456789012", ""},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		(void)ANSWER(UPGRADE, "Sprite-Version: v0.0.1-rc31", lines[i].line);
+		assert_true(handshake.from_agent);
+		assert_string_equal(handshake.version, lines[i].version);
+	}
+	(void)ANSWER("HTTP/1.1 103 Early Hints", "Sprite-Version: v0.0.1-rc31", UPGRADE);
+	assert_false(handshake.from_agent);
+	assert_string_equal(handshake.version, "");
+}
+
+static void test_outdated_versions(void **state UNUSED)
+{
+	static const char *const outdated[] = {"v0.0.1-rc32", "0.0.1-rc32", "v0.0.1-rc1", "v0.0.1-rc0"};
+	static const char *const others[] = {"v0.0.1-rc33", "0.0.1-rc46", "v0.0.1-rc100", "v0.0.1",
+					     "v0.1.0",      "1.0.0",      "dev",          "",
+					     "v",           "v0.0.1-rc",  "v0.0.1-rc3x",  "v0.0.1-rc99999999999999999999"};
+	for (size_t i = 0; i < ARRAY_LEN(outdated); i++)
+		assert_true(handshake_is_outdated(outdated[i]));
+	for (size_t i = 0; i < ARRAY_LEN(others); i++)
+		assert_false(handshake_is_outdated(others[i]));
 }
 
 static void test_improper_answers(void **state UNUSED)
@@ -62,9 +98,8 @@ static void test_keys_differ(void **state UNUSED)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_proper_answer),
-		cmocka_unit_test(test_improper_answers),
-		cmocka_unit_test(test_keys_differ),
+		cmocka_unit_test(test_proper_answer),    cmocka_unit_test(test_versions),    cmocka_unit_test(test_outdated_versions),
+		cmocka_unit_test(test_improper_answers), cmocka_unit_test(test_keys_differ),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 #include "gateway/sprites/sandbox_dial.h"
 
 #include "gateway/base/log.h"
+#include "gateway/sprites/handshake.h"
 #include "gateway/sprites/operation.h"
 
 #include <errno.h>
@@ -35,6 +36,7 @@ struct job {
 struct sandbox {
 	struct sandbox_options options;
 	char *name;
+	char version[HANDSHAKE_VERSION_MAX + 1];
 	char *base; /* "wss://…/v1/sprites/{name}" */
 	bool use_exec, dialling, believe_404, closed;
 	bool shim;
@@ -466,6 +468,11 @@ static void on_drained(void *ctx)
 	ask_for_input(sandbox);
 }
 
+static void note_version(struct sandbox *sandbox, const char *version)
+{
+	snprintf(sandbox->version, sizeof sandbox->version, "%s", version);
+}
+
 static void on_open(void *ctx)
 {
 	struct sandbox *sandbox = ctx;
@@ -478,6 +485,7 @@ static void on_open(void *ctx)
 		return;
 	}
 	sandbox->dialling = false;
+	note_version(sandbox, socket_version(sandbox->socket));
 	rest(sandbox);
 	sandbox->dialled(sandbox->dialled_ctx, sandbox, NULL);
 }
@@ -504,6 +512,7 @@ static void on_refused(void *ctx, const struct socket_refusal *refusal)
 	drop_socket(sandbox);
 	if (refusal->status == 404 && (refusal->from_agent || sandbox->believe_404)) {
 		sandbox->use_exec = true;
+		note_version(sandbox, refusal->version);
 		rest(sandbox);
 		refusal = NULL;
 	} else {
@@ -610,6 +619,11 @@ bool sandbox_has_shim(const struct sandbox *sandbox)
 const char *sandbox_name(const struct sandbox *sandbox)
 {
 	return sandbox->name;
+}
+
+const char *sandbox_version(const struct sandbox *sandbox)
+{
+	return sandbox->version;
 }
 
 bool sandbox_uses_exec(const struct sandbox *sandbox)

@@ -30,5 +30,8 @@ typedef void (*sandbox_dialled)(void *ctx, struct sandbox *sandbox, const struct
 MUST_CHECK int sandbox_dial(const struct sandbox_options *options, const char *name, bool believe_404, sandbox_dialled done, void *ctx,
 			    struct sandbox **sandbox);
 
+/* The version that the Sprite said when it was dialled; "" = none. */
+const char *sandbox_version(const struct sandbox *sandbox);
+
 /* True for a sandbox without a control socket. */
 bool sandbox_uses_exec(const struct sandbox *sandbox);

@@ -210,6 +210,11 @@ int socket_send(struct socket *socket, enum frame_message message, struct slice 
 	return 0;
 }
 
+const char *socket_version(const struct socket *socket)
+{
+	return socket->handshake.version;
+}
+
 uint64_t socket_queued(const struct socket *socket)
 {
 	return socket->outbox.pushed;
@@ -412,6 +417,7 @@ static void refuse(struct socket *socket, unsigned status, const char *reason)
 		.status = status,
 		.request_sent = sent > 0,
 		.from_agent = socket->handshake.from_agent,
+		.version = socket->handshake.version,
 		.retry_after_ms = retry_after > 0 ? (uint64_t)retry_after * 1000 : 0,
 		.reason = reason,
 	};

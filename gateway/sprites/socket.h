@@ -30,6 +30,7 @@ struct socket_refusal {
 	unsigned status;         /* 0 when there was no answer */
 	bool request_sent;       /* some of the request had gone to the network */
 	bool from_agent;         /* the Sprite itself answered */
+	const char *version;     /* … and says to be of this version; "" = not said. Valid during the call */
 	uint64_t retry_after_ms; /* 0 = not said */
 	const char *reason;      /* a plain sentence, valid during the call */
 };
@@ -60,6 +61,9 @@ struct socket_options {
 /* `url` begins with ws:// or wss://. The options are copied, `events` must outlive the socket. */
 MUST_CHECK int socket_open(const struct socket_options *options, const char *url, const struct socket_events *events, void *ctx,
 			   struct socket **socket);
+
+/* What the Sprite that answered says to be; "" = not said. Valid as long as the socket. */
+const char *socket_version(const struct socket *socket);
 
 /* Queues one message made of two parts (the second may be empty) and sends what the network takes at once. */
 MUST_CHECK int socket_send(struct socket *socket, enum frame_message message, struct slice first, struct slice second);

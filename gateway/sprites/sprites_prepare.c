@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/id.h"
 #include "gateway/base/log.h"
+#include "gateway/sprites/handshake.h"
 #include "gateway/sprites/record.h"
 #include "gateway/sprites/shim_image.h"
 
@@ -70,7 +71,13 @@ static void on_dialled(void *ctx, struct sandbox *sandbox, const struct socket_r
 		return;
 	}
 	struct verdict verdict;
+	const char *version = sandbox_version(sandbox);
 	answers_fail(&verdict, PROVIDER_OK, "prepare: the channel stands");
+	if (handshake_is_outdated(version)) {
+		verdict.code = PROVIDER_INVALID;
+		snprintf(verdict.detail, sizeof verdict.detail, "prepare: the Sprite runs %s, which loses output of short commands",
+			 version);
+	}
 	step_done(work, &verdict);
 }
 

@@ -189,6 +189,15 @@ static void test_prepare_dials_after_the_check(void **state UNUSED)
 	assert_true(asked(CLOSED CHECKED DIALLED));
 }
 
+/* Without a control socket, too: it is the one that says so. */
+static void test_outdated_sprites_are_not_prepared(void **state UNUSED)
+{
+	SCRIPT({NO_CONTENT, 0}, {OK_POLICY, 0}, {"HTTP/1.1 404 No\r\nSprite-Version: v0.0.1-rc31\r\n\r\n", 0});
+	assert_int_equal(prepare(), PROVIDER_INVALID);
+	assert_non_null(strstr(seen.detail, "v0.0.1-rc31"));
+	assert_true(asked(CLOSED CHECKED DIALLED));
+}
+
 #define FULL                                                       \
 	"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 9\r\n\r\n" \
 	"{\"error\":\"concurrent_sprite_limit_exceeded\",\"limit\":3,\"retry_after_seconds\":7}"
@@ -375,6 +384,7 @@ int main(void)
 		TEST(test_destroy_answered_with_the_recorded_500),
 		TEST(test_network_that_stays_open),
 		TEST(test_prepare_dials_after_the_check),
+		TEST(test_outdated_sprites_are_not_prepared),
 		TEST(test_limits),
 		TEST(test_prepare_of_what_is_not_there),
 		TEST(test_prepare_takes_too_long),

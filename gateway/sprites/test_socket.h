@@ -20,6 +20,7 @@ static struct {
 	struct socket *open; /* the one that is neither closed nor over */
 	int opened, closed;
 	char url[256];
+	char version[32];
 	struct buf sent;      /* "t:text\n", "b:id payload\n", long payloads as "b:id#length\n" */
 	bool paused, holding; /* holding: nothing is handed to the network */
 	int refuse_open, refuse_send;
@@ -65,6 +66,11 @@ int socket_send(struct socket *socket, enum frame_message message, struct slice 
 	else
 		net.handed = net.queued;
 	return 0;
+}
+
+const char *socket_version(const struct socket *socket UNUSED)
+{
+	return net.version;
 }
 
 uint64_t socket_queued(const struct socket *socket UNUSED)
@@ -149,6 +155,7 @@ static void drained(void)
 static void refuse(struct socket_refusal refusal)
 {
 	refusal.reason = "refused";
+	refusal.version = net.version;
 	net.open->events->on_refused(net.open->ctx, &refusal);
 }
 

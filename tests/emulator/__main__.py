@@ -67,6 +67,7 @@ def parse_flags(argv):
     add("--live-op-complete", action="store_true", help="op.complete without exitCode, as live (default with)")
     add("--has-more-always", action="store_true", help="lists say has_more true even at their end, as recorded live")
     add("--live-fs", action="store_true", help="empty lists of files are null and errors have no code, as live")
+    add("--sprite-version", default="v0.0.1-rc46", metavar="V", help="the version that Sprites say to be of (default v0.0.1-rc46)")
     add("--missing-500", action="store_true",
         help="GET and DELETE of a Sprite, and GET of a checkpoint, that does not exist answer 500, as recorded live (default 404)")
     add("--resolve", type=flag_resolve, action="append", default=[], metavar="NAME=ADDRESS:PORT",

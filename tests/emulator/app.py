@@ -26,7 +26,6 @@ from faults import BadFault
 from faults_http import clock_skew
 from policy import BadPolicy
 from sandbox import SandboxError
-from sprite import VERSION
 from world import World, check_settings
 
 WORLD = web.AppKey("world", World)
@@ -94,7 +93,7 @@ async def add_headers(request, response):
     if skew and "X-RateLimit-Reset" in headers:
         headers["X-RateLimit-Reset"] = str(int(headers["X-RateLimit-Reset"]) + int(skew))
     if request.get("agent"):
-        headers["Sprite-Version"] = VERSION
+        headers["Sprite-Version"] = request.app[WORLD].settings.sprite_version
     else:
         headers["X-Request-Id"] = uuid.uuid4().hex
         headers["Cache-Control"] = "max-age=0, private, must-revalidate"

@@ -26,7 +26,6 @@ from session import Session
 from tasks import Tasks
 from wire import cut
 
-VERSION = "v0.0.1-rc46"
 ENDED_SESSIONS = 256
 
 
@@ -78,7 +77,7 @@ class Sprite:
             return None if seconds is None else values.stamp(seconds + skew)
 
         return {"id": self.id, "name": self.name, "status": self.status,
-                "version": None if self.last_running_at is None else VERSION,
+                "version": None if self.last_running_at is None else self.settings.sprite_version,
                 "url": f"https://{self.name}-{self.world.organization_id}.sprites.app",
                 "updated_at": when(self.updated_at), "created_at": when(self.created_at),
                 "organization": self.world.organization, "url_settings": self.url_settings,

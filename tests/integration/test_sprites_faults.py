@@ -71,6 +71,16 @@ def test_policy_that_does_not_hold_is_never_handed_out(gateway, sprites):
     assert sprites.starts(exec_id) == 0
 
 
+def test_outdated_sprites_are_never_handed_out(rig):
+    """Runtimes before rc33 lose the output of short commands."""
+    sprites = rig.emulator("--sprite-version", "v0.0.1-rc31").view
+    gateway = rig.gateway(emulator=sprites, pool_hot=0, pool_wait_seconds=5)
+    outcome, exec_id = explicit(gateway.exec(command=COMMAND))
+    assert outcome == "not_started", outcome
+    assert sprites.starts(exec_id) == 0
+    until(lambda: "runs v0.0.1-rc31" in gateway.log, lambda: f"the reason is logged: {gateway.log[-3000:]}")
+
+
 def test_creation_that_hangs(rig):
     """It may succeed after we gave up: the Sprite must not stay."""
     emulator = rig.emulator()
