@@ -133,6 +133,10 @@ static const struct setting settings[] = {
 	 "DATABASE/TABLE of this Datasette into which audit records are written as well, in batches. Empty = none. Needs `audit_token`."},
 	{"audit_token", SECRET, AT(audit_token), NULL, 1, 4096, 0,
 	 "API token of Datasette that may insert into that table, and create it when it is not there."},
+	{"otlp_url", TEXT, AT(otlp_url), "", 0, 1024, 0,
+	 "Where spans of commands are sent, by OTLP over HTTP in JSON: http://host:4318/v1/traces, or https. Empty = no tracing."},
+	{"otlp_headers", SECRET, AT(otlp_headers), NULL, 1, 4096, 0,
+	 "Fields of those requests: `name=value,name=value`, values percent-encoded, as in OTEL_EXPORTER_OTLP_HEADERS."},
 	{"admin_token", SECRET, AT(admin_token), NULL, 32, 1024, 0,
 	 "Who has it may cancel commands on the status page of the admin listener. Not set: nobody may there."},
 };

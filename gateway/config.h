@@ -69,6 +69,8 @@ struct config {
 	uint64_t audit_commands;
 	char *audit_table;
 	struct secret audit_token;
+	char *otlp_url;
+	struct secret otlp_headers;
 	struct secret admin_token;
 };
 

@@ -8,6 +8,7 @@
 #include "gateway/http/census.h"
 #include "gateway/http/listener.h"
 #include "gateway/limits.h"
+#include "gateway/otlp.h"
 #include "gateway/reload.h"
 #include "gateway/sprites/sprites_provider.h"
 #include "gateway/telemetry/process.h"
@@ -53,6 +54,8 @@ struct gateway {
 	unsigned max_connections; /* of a worker */
 	struct audit *audit;
 	struct audit_table *audit_table;
+	struct tracer *tracer; /* NULL = off, and otlp */
+	struct otlp *otlp;
 	struct exec_agent *agent;
 	struct admin *admin;
 	struct worker_slot slots[MAX_WORKERS];
@@ -95,11 +98,23 @@ static void on_admin_stopped(void *ctx)
 	mailbox_close(&gateway->mailbox, ignore);
 }
 
-static void on_audit_table_freed(void *ctx)
+static void on_otlp_freed(void *ctx)
 {
 	struct gateway *gateway = ctx;
 	curl_driver_free(gateway->curl);
 	admin_stop(gateway->admin, on_admin_stopped, gateway);
+}
+
+static void on_tracer_freed(void *ctx)
+{
+	struct gateway *gateway = ctx;
+	otlp_free(TAKE(gateway->otlp), on_otlp_freed, gateway);
+}
+
+static void on_audit_table_freed(void *ctx)
+{
+	struct gateway *gateway = ctx;
+	tracer_free(TAKE(gateway->tracer), on_tracer_freed, gateway);
 }
 
 static void on_audit_freed(void *ctx)
@@ -309,6 +324,9 @@ static void collect(void *ctx)
 	const uint64_t dropped[] = {gateway->audit ? audit_dropped(gateway->audit) : 0, audit_table_dropped(gateway->audit_table)};
 	for (unsigned i = 0; i < ARRAY_LEN(dropped); i++)
 		metrics_set(shard, METRIC_AUDIT_DROPPED, (struct metrics_labels){{i}}, dropped[i]);
+	const uint64_t spans[] = {otlp_sent(gateway->otlp), otlp_dropped(gateway->otlp) + tracer_dropped(gateway->tracer)};
+	for (unsigned i = 0; i < ARRAY_LEN(spans); i++)
+		metrics_set(shard, METRIC_TRACE_SPANS, (struct metrics_labels){{i}}, spans[i]);
 	if (!gateway->agent)
 		return;
 	bool redis_up, datasette_up;
@@ -405,6 +423,31 @@ static int make_audit(struct gateway *gateway)
 	return gateway->audit ? 0 : fail("audit_log", strerror(-error));
 }
 
+static void on_span(void *ctx, struct slice span)
+{
+	struct gateway *gateway = ctx;
+	otlp_add(gateway->otlp, span);
+}
+
+static int make_tracer(struct gateway *gateway, const struct metrics_build *identity)
+{
+	const struct config *config = gateway->config;
+	if (!*config->otlp_url)
+		return 0;
+	char error[OTLP_ERROR_LEN];
+	struct otlp_options otlp = {.loop = &gateway->loop,
+				    .curl = gateway->curl,
+				    .url = config->otlp_url,
+				    .headers = &config->otlp_headers,
+				    .version = identity->version,
+				    .instance = config->instance};
+	gateway->otlp = otlp_new(&otlp, error);
+	if (!gateway->otlp)
+		return fail("otlp_url", error);
+	gateway->tracer = tracer_new(&(struct tracer_options){.loop = &gateway->loop, .on_span = on_span, .ctx = gateway});
+	return gateway->tracer ? 0 : fail("otlp_url", "out of memory");
+}
+
 static void on_superseded(void *ctx)
 {
 	struct gateway *gateway = ctx;
@@ -414,13 +457,13 @@ static void on_superseded(void *ctx)
 	refuse_commands(gateway); /* its Sprites are another's */
 }
 
-static int make_agent(struct gateway *gateway)
+static int make_agent(struct gateway *gateway, const struct metrics_build *identity)
 {
 	const struct config *config = gateway->config;
 	gateway->curl = curl_driver_new(&gateway->loop);
 	if (!gateway->curl)
 		return fail("agent", "out of memory");
-	if (make_audit(gateway) < 0)
+	if (make_audit(gateway) < 0 || make_tracer(gateway, identity) < 0)
 		return -1;
 	snprintf(gateway->pool_label, sizeof gateway->pool_label, "pool=%s", config->pool_name);
 	struct sprites_provider_options provider = {.observer = meters_sprites(&gateway->meters),
@@ -456,6 +499,7 @@ static int make_agent(struct gateway *gateway)
 			       .observer = meters_admission(&gateway->meters)},
 		.metrics = gateway->meters.shard,
 		.audit = gateway->audit,
+		.tracer = gateway->tracer,
 		.on_superseded = on_superseded,
 		.ctx = gateway,
 	};
@@ -505,6 +549,7 @@ static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const
 		.listen_fd = listen_fd,
 		.access_fd = gateway->access_fd,
 		.audit = gateway->audit,
+		.tracer = gateway->tracer,
 		.trusted = *trusted,
 		.cache = gateway->cache,
 		.census = gateway->census,
@@ -575,7 +620,7 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 	if (open_listeners("admin_listen", gateway->config->admin_listen, &admin_fd, 1) < 0 ||
 	    open_listeners("listen", gateway->config->listen, listen_fds, gateway->workers) < 0)
 		return -1;
-	if (make_loop(gateway) < 0 || make_agent(gateway) < 0 || make_admin(gateway, admin_fd) < 0)
+	if (make_loop(gateway) < 0 || make_agent(gateway, identity) < 0 || make_admin(gateway, admin_fd) < 0)
 		return -1;
 	return make_workers(gateway, listen_fds);
 }

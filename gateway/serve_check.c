@@ -3,11 +3,16 @@
 #include "gateway/datasette/connection.h"
 #include "gateway/http/listener.h"
 #include "gateway/http/peer.h"
+#include "gateway/otlp.h"
 #include "gateway/serve.h"
 #include "gateway/sprites/sprites_provider.h"
 #include "policy/redis_url.h"
 
 #include <errno.h>
+
+static void ignore(void *ctx UNUSED)
+{
+}
 
 static int fail(struct buf *faults, const char *what, const char *why)
 {
@@ -98,6 +103,25 @@ static int check_audit(const struct config *config, struct buf *faults)
 	return 0;
 }
 
+static int check_otlp(const struct config *config, struct buf *faults)
+{
+	if (!*config->otlp_url)
+		return config->otlp_headers.len ? fail(faults, "otlp_headers", "nothing is sent without otlp_url") : 0;
+	uv_loop_t loop;
+	if (uv_loop_init(&loop) < 0)
+		return fail(faults, "event loop", "out of memory");
+	char error[OTLP_ERROR_LEN];
+	struct otlp_options options = {
+		.loop = &loop, .url = config->otlp_url, .headers = &config->otlp_headers, .version = "", .instance = config->instance};
+	struct otlp *otlp = otlp_new(&options, error);
+	int r = otlp ? 0 : fail(faults, "otlp_url", error);
+	if (otlp)
+		otlp_free(otlp, ignore, NULL);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	uv_loop_close(&loop);
+	return r;
+}
+
 /* What a request can carry: token68, RFC 9110 section 11.2. */
 static int check_admin_token(const struct config *config, struct buf *faults)
 {
@@ -118,6 +142,7 @@ int serve_check(const struct config *config, struct buf *faults)
 			       check_trusted(config, faults),
 			       check_peers(config, faults),
 			       check_audit(config, faults),
+			       check_otlp(config, faults),
 			       check_admin_token(config, faults)};
 	for (size_t i = 0; i < ARRAY_LEN(results); i++)
 		if (results[i] < 0)

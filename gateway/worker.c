@@ -4,6 +4,7 @@
 #include "gateway/base/log.h"
 #include "gateway/exec/intent.h"
 #include "gateway/http/server.h"
+#include "gateway/http/trace_of.h"
 #include "gateway/proxy/probe.h"
 
 #include <stdio.h>
@@ -116,9 +117,12 @@ static void log_request(struct worker *worker, const struct http_head *head, con
 {
 	bool gone = summary->end == HTTP_END_GONE || summary->end == HTTP_END_TIMEOUT;
 	bool late = summary->end == HTTP_END_TIMEOUT && summary->status == 408;
+	struct trace trace;
+	(void)http_trace_of(head, &trace);
 	struct access_record record = {
 		.wall_ms = clock_wall_ms() - summary->duration_us / 1000,
 		.request_id = head->id,
+		.trace_id = trace.id,
 		.client = head->peer,
 		.method = head->method,
 		.path = head->path,
@@ -423,6 +427,7 @@ static int make_endpoint(struct worker *worker)
 		.metrics = worker->options.metrics,
 		.log = &worker->log,
 		.audit = worker->options.audit,
+		.tracer = worker->options.tracer,
 		.limits = limits_of(config).exec,
 		.wait_ms = config->pool_wait_seconds * 1000,
 		.session_idle_ms = config->session_idle_seconds * 1000,

@@ -23,6 +23,7 @@ struct worker_options {
 	bool probes_datasette;       /* for the whole process, while Datasette is down */
 	int listen_fd;               /* taken, also on failure */
 	struct audit *audit;         /* borrowed; NULL = none */
+	struct tracer *tracer;       /* borrowed; NULL = none */
 	int access_fd;               /* -1 = no access log; borrowed */
 	struct peer_set trusted;
 	struct cache *cache;         /* borrowed; NULL = none */

@@ -66,6 +66,7 @@ TRAFFIC = [
         ("Uptime", "s", "Since the process started.", {"{{instance}}": f"time() - max by (instance) (process_start_time_seconds{{{W}}})"}),
         ("Access log lines lost", "cps", "Its reader is too slow.", {"{{instance}}": rate("access_log_dropped_total", "instance")}),
         ("Audit records lost", "cps", "By where they should have gone.", {"{{instance}} {{sink}}": rate("audit_dropped_total", "instance, sink")}),
+        ("Spans of traces", "cps", "Those that the collector took, and that were dropped.", {"{{result}}": rate("trace_spans_total", "result")}),
     ]),
 ]
 

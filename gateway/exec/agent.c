@@ -5,6 +5,7 @@
 #include "gateway/exec/intent.h"
 #include "gateway/exec/leases.h"
 #include "gateway/exec/run.h"
+#include "gateway/exec/spans.h"
 #include "gateway/pool/member_name.h"
 
 #include <stdlib.h>
@@ -33,6 +34,7 @@ struct exec_agent {
 	struct admission *settlement;
 	struct metrics_shard *metrics;
 	struct audit *audit;
+	struct tracer *tracer;
 	struct run_owner owner;
 	size_t wanted, prepared; /* hot Sprites; Sprites that have become ready so far */
 	struct entry *runs;       /* few: bounded by the pool, its waiters and the mailbox */
@@ -77,6 +79,7 @@ static void audit_run(struct exec_agent *agent, const struct exec_job *job, cons
 	if (!agent->audit)
 		return;
 	record.exec_id = slice_str(job->message.exec_id);
+	record.trace_id = slice_str(job->root.trace.id);
 	record.kid = slice_str(job->lease.kid);
 	record.actor = slice_str(job->lease.actor);
 	record.reason = by_operator ? "killed" : NULL;
@@ -170,6 +173,7 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 	count_end(agent, job, result, killer_of(entry));
 	audit_run(agent, job, result, entry && (entry->hold.killed || entry->by_operator));
 	remember(agent, job, result);
+	spans_of_run(agent->tracer, job, result);
 	if (job->request->session)
 		reply_of_session(agent, job);
 	else
@@ -434,6 +438,7 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 	agent->loop = options->loop;
 	agent->metrics = options->metrics;
 	agent->audit = options->audit;
+	agent->tracer = options->tracer;
 	agent->on_superseded = options->on_superseded;
 	agent->superseded_ctx = options->ctx;
 	agent->wanted = options->sizing.hot == SIZING_AUTO ? 0 : options->sizing.hot;

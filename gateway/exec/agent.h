@@ -16,6 +16,7 @@
 #include "gateway/pool/pool.h"
 #include "gateway/telemetry/audit.h"
 #include "gateway/telemetry/metrics.h"
+#include "gateway/telemetry/tracer.h"
 
 struct exec_agent;
 
@@ -34,6 +35,7 @@ struct exec_agent_options {
 	struct admission_options settlement; /* loop and observer are filled in here */
 	struct metrics_shard *metrics;
 	struct audit *audit;   /* NULL = none */
+	struct tracer *tracer; /* NULL = none */
 	/* Another process has begun as this instance later: the caller drains, as on SIGTERM. Once. */
 	void (*on_superseded)(void *ctx);
 	void *ctx;

@@ -50,6 +50,8 @@ struct exec_result {
 	enum check_verdict check;
 	const struct outfiles *files; /* borrowed; NULL = none were asked for */
 	uint64_t admit_us, claim_us, run_us;
+	/* Monotonic: when the claim and the command began, and how the Sprite became ready; 0 = it did not, or is not known. */
+	uint64_t claim_start_us, run_start_us, ready_from_us, ready_us;
 	char detail[200];           /* a plain sentence for EXEC_UNKNOWN and EXEC_NOT_STARTED */
 };
 

@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/exec/pages.h"
+#include "gateway/http/trace_of.h"
 
 #include <stdlib.h>
 #include <utlist.h>
@@ -14,6 +15,7 @@ static void audit_decision(struct call *call, const char *outcome, const char *r
 		return;
 	record.exec_id = slice_str(call->looked_for[0] ? call->looked_for : call->exec_id);
 	record.request_id = call->reply.head->id;
+	record.trace_id = slice_str(call->trace.id);
 	record.client = call->reply.head->peer;
 	record.kid = slice_str(call->kid);
 	record.actor = slice_str(call->actor);
@@ -94,6 +96,7 @@ static void write_log(struct call *call, const struct http_head *head, const str
 	struct access_record record = {
 		.wall_ms = clock_wall_ms() - summary->duration_us / 1000,
 		.request_id = head->id,
+		.trace_id = call->trace.id,
 		.client = head->peer,
 		.method = head->method,
 		.path = head->path,
@@ -117,11 +120,40 @@ static void write_log(struct call *call, const struct http_head *head, const str
 	access_log_write(call->endpoint->options.log, &record);
 }
 
+/* Only of a token that is known: strangers have no spans. The agent tells of the command itself (spans.h). */
+static void tell_spans(const struct call *call, const struct http_summary *summary)
+{
+	struct tracer *tracer = call->endpoint->options.tracer;
+	uint64_t start_us = call->reply.head->start_us;
+	if (!call->kid[0])
+		return;
+	tracer_span(tracer, &call->root,
+		    &(struct span){.name = "admit",
+				   .kind = SPAN_INTERNAL,
+				   .start_us = call->admit_start_us,
+				   .end_us = call->admit_start_us + call->reply.admit_us,
+				   .exec_id = call->exec_id});
+	tracer_span(tracer, &call->root,
+		    &(struct span){.name = "exec",
+				   .kind = SPAN_SERVER,
+				   .id = call->root.span,
+				   .start_us = start_us,
+				   .end_us = start_us + summary->duration_us,
+				   .exec_id = call->exec_id,
+				   .outcome = call->outcome,
+				   .tier = call->tier,
+				   .status = summary->status,
+				   .error = call->code                    ? call->code
+					    : summary->end != HTTP_END_OK ? "aborted"
+									  : NULL});
+}
+
 static void on_finished(void *ctx, const struct http_summary *summary)
 {
 	struct call *call = ctx;
 	struct exec_endpoint *endpoint = call->endpoint;
 	write_log(call, call->reply.head, summary);
+	tell_spans(call, summary);
 	if (call->with_agent)
 		DL_DELETE(endpoint->calls, call);
 	call_drop_body(call);
@@ -204,6 +236,7 @@ void call_start(struct exec_endpoint *endpoint, struct http_request *request)
 	call->request = request;
 	buf_init(&call->body, endpoint->options.limits.max_body);
 	exec_reply_init(&call->reply, http_request_head(request), call->exec_id);
+	(void)http_trace_of(call->reply.head, &call->trace);
 	http_request_attach(request, &sink, call);
 	handle(call, http_request_head(request));
 }

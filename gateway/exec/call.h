@@ -17,6 +17,7 @@
 #include "gateway/exec/reply.h"
 #include "gateway/exec/throttle.h"
 #include "gateway/exec/trail.h"
+#include "gateway/telemetry/tracer.h"
 
 /* One thing that Datasette is asked for. */
 struct fetch_source {
@@ -82,6 +83,8 @@ struct call {
 	bool is_post;                 /* it has an exec id that its answer tells, and the access log */
 	struct exec_reply reply;      /* what every answer of this call says */
 	struct trail trail;           /* of `command`, when there is an audit */
+	struct trace trace;           /* that it belongs to */
+	struct trace_root root;       /* of its spans, once Redis is asked */
 	uint64_t granted_ms;
 	/* For the access log. */
 	char kid[ADMISSION_KID_LEN + 1];

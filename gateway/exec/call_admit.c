@@ -119,6 +119,7 @@ static void make_job(struct call *call, const struct admission_answer *answer)
 	job->session = answer->session;
 	memcpy(job->egress, answer->egress, sizeof job->egress);
 	memcpy(job->command_sha256, call->trail.sha256, sizeof job->command_sha256);
+	job->root = call->root;
 	if (exec_request_fetches(job->request))
 		call_fetch(call, job, answer->max_input_bytes);
 	else
@@ -287,6 +288,7 @@ static void admit(struct call *call)
 					    .usual_output_bytes = usual,
 					    .most_output_bytes = most};
 	call->admit_start_us = clock_mono_us();
+	tracer_root(endpoint->options.tracer, &call->trace, &call->root);
 	if (admission_decide(call->endpoint->admission, &request, on_decided, call, &call->admission) < 0)
 		call_refuse(call, exec_problem_internal);
 }

@@ -230,7 +230,13 @@ static int start(struct call *call, const char *target)
 {
 	const struct exec_endpoint_options *options = &call->endpoint->options;
 	CLEANUP(buf_deinit) struct buf head = BUF_MAX(HEAD_MAX);
-	int r = forward_on_behalf(call->reply.head, &options->forward, SLICE("GET"), slice_str(target), call_credentials(call), &head);
+	char traceparent[TRACE_PARENT_LEN + 1] = "";
+	const char *span = call->root.span[0] ? call->root.span : call->trace.parent;
+	/* Whether a trace that nobody has begun is recorded is Datasette's to decide. */
+	if (span[0])
+		trace_format(&call->trace, span, traceparent);
+	int r = forward_on_behalf(call->reply.head, &options->forward, SLICE("GET"), slice_str(target), call_credentials(call),
+				  slice_str(traceparent), &head);
 	if (r != 0)
 		return r;
 	struct exchange_request request = {

@@ -160,7 +160,7 @@ static int make_key(struct call *call, unsigned char key[IDENTITY_CACHE_KEY])
 	struct http_head head = *call->reply.head;
 	CLEANUP(buf_deinit) struct buf sent = BUF_MAX(HEAD_MAX);
 	head.id = SLICE("-");
-	int r = forward_on_behalf(&head, &call->endpoint->options.forward, SLICE("GET"), TARGET, CREDENTIALS, &sent);
+	int r = forward_on_behalf(&head, &call->endpoint->options.forward, SLICE("GET"), TARGET, CREDENTIALS, (struct slice){0}, &sent);
 	return r ? r : identity_cache_key(&call->endpoint->identity_cache, buf_peek(&sent), key);
 }
 
@@ -169,7 +169,7 @@ static int ask(struct call *call)
 	const struct exec_endpoint_options *options = &call->endpoint->options;
 	struct inquiry *inquiry = &call->inquiry;
 	CLEANUP(buf_deinit) struct buf head = BUF_MAX(HEAD_MAX);
-	int r = forward_on_behalf(call->reply.head, &options->forward, SLICE("GET"), TARGET, CREDENTIALS, &head);
+	int r = forward_on_behalf(call->reply.head, &options->forward, SLICE("GET"), TARGET, CREDENTIALS, (struct slice){0}, &head);
 	if (r != 0)
 		return r;
 	unsigned wait_ms = options->datasette_ms < ANSWER_MS ? options->datasette_ms : ANSWER_MS;

@@ -18,6 +18,7 @@
 #include "gateway/telemetry/access_log.h"
 #include "gateway/telemetry/audit.h"
 #include "gateway/telemetry/metrics.h"
+#include "gateway/telemetry/tracer.h"
 
 struct exec_endpoint;
 
@@ -37,6 +38,7 @@ struct exec_endpoint_options {
 	struct admission_options admission; /* loop is filled in here */
 	struct metrics_shard *metrics;
 	struct audit *audit;                /* NULL = none */
+	struct tracer *tracer;              /* NULL = none */
 	struct access_log *log;             /* exec requests are logged here, with who and how */
 	struct exec_endpoint_limits limits;
 	uint64_t wait_ms;                   /* longest wait for a sandbox, as the agent has it */

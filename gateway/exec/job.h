@@ -13,6 +13,7 @@
 #include "gateway/exec/request.h"
 #include "gateway/exec/source.h"
 #include "gateway/exec/stream.h"
+#include "gateway/telemetry/tracer.h"
 #include "policy/admission.h"
 
 enum exec_message_kind {
@@ -45,6 +46,7 @@ struct exec_job {
 	struct admission_session session; /* of a request with one */
 	char egress[ADMISSION_EGRESS_MAX + 1]; /* what it may reach; "" = nothing */
 	char command_sha256[SHA256_HEX + 1]; /* "" = not audited */
+	struct trace_root root;          /* of its spans */
 
 	/* Filled in by the agent. */
 	int error;         /* negative: a bug or no memory; answered as 500 */

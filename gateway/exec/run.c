@@ -43,7 +43,6 @@ struct run {
 	enum exec_outcome outcome;          /* of the command whose output is being checked */
 	bool started; /* known at the timeout or later */
 	unsigned tries;
-	uint64_t claim_start_us, run_start_us;
 	struct exec_result result;
 	uv_timer_t timer, ping;
 	unsigned handles;
@@ -100,7 +99,7 @@ static void settle(struct run *run, bool failed)
 {
 	const struct run_owner *owner = run->owner;
 	const struct exec_job *job = run->job;
-	bool refund = !run->run_start_us; /* not started, or canceled while it waited for a Sprite */
+	bool refund = !run->result.run_start_us; /* not started, or canceled while it waited for a Sprite */
 	size_t head = STORED_HEAD_MAX + outfiles_put_max(&run->collect.outfiles);
 	CLEANUP(buf_deinit) struct buf stored = BUF_MAX(owner->result_bytes + head);
 	bool keeps = owner->result_bytes && !failed && stored_write(job, &run->result, refund, owner->result_bytes, &stored) == 0;
@@ -183,13 +182,13 @@ static void answer(struct run *run, enum exec_outcome outcome)
 	if (verify_end(&run->verify) < 0)
 		outcome = without_memory(run);
 	result->outcome = outcome;
-	if (run->run_start_us && run->state != CHECKING)
-		result->run_us = clock_mono_us() - run->run_start_us;
+	if (run->result.run_start_us && run->state != CHECKING)
+		result->run_us = clock_mono_us() - run->result.run_start_us;
 	result->check = verify_verdict(&run->verify);
 	int r = write_answer(run, run->job);
 	settle(run, r < 0);
 	uv_timer_stop(&run->ping);
-	run->job->session.fresh = run->kept.fresh && !run->run_start_us;
+	run->job->session.fresh = run->kept.fresh && !run->result.run_start_us;
 	struct exec_job *job = TAKE(run->job);
 	job->outcome = outcome;
 	job->tier = result->tier;
@@ -210,7 +209,7 @@ static void refuse(struct run *run, enum exec_refusal refusal, uint64_t retry_af
 	run->result.refusal = refusal;
 	run->result.retry_after_ms = retry_after_ms;
 	snprintf(run->result.detail, sizeof run->result.detail, "%s", detail);
-	run->run_start_us = 0;
+	run->result.run_start_us = 0;
 	finish(run, EXEC_NOT_STARTED);
 }
 
@@ -226,7 +225,7 @@ static void enter(struct run *run, enum run_state state, uint64_t timeout_ms)
 static uint64_t check_left_ms(const struct run *run)
 {
 	uint64_t most_ms = run->job->timeout_ms + TERM_GRACE_MS + KILL_GRACE_MS + CHECK_MS;
-	uint64_t used_ms = (clock_mono_us() - run->run_start_us) / 1000;
+	uint64_t used_ms = (clock_mono_us() - run->result.run_start_us) / 1000;
 	return used_ms < most_ms ? most_ms - used_ms : 0;
 }
 
@@ -350,7 +349,7 @@ static void on_compared(void *ctx)
 /* Of its output, and reading its files. */
 static void start_check(struct run *run, bool compare)
 {
-	run->result.run_us = clock_mono_us() - run->run_start_us;
+	run->result.run_us = clock_mono_us() - run->result.run_start_us;
 	enter(run, CHECKING, CHECK_MS);
 	if (!compare) {
 		on_compared(run);
@@ -391,7 +390,7 @@ static void try_again(struct run *run, const char *reason)
 	run->use = NULL;
 	run->member = NULL;
 	run->sandbox = NULL;
-	run->run_start_us = 0;
+	run->result.run_start_us = 0;
 	uv_timer_stop(&run->timer);
 	if (feed_rewind(&run->feed) && run->tries < TRIES)
 		start_claim(run);
@@ -444,7 +443,7 @@ static void launch(struct run *run)
 	struct sandbox_command command = launch_command(&run->launch, shim);
 	command.more_input = run->job->feeds;
 	verify_begin(&run->verify, run->owner->verify_bytes && shim);
-	run->run_start_us = clock_mono_us();
+	run->result.run_start_us = clock_mono_us();
 	int r = sandbox_run(run->sandbox, &command, &events, run);
 	if (r == 0) {
 		enter(run, RUNNING, run->job->timeout_ms);
@@ -460,7 +459,7 @@ static void launch(struct run *run)
 
 static uint64_t wait_left_ms(const struct run *run)
 {
-	uint64_t waited_ms = (clock_mono_us() - run->claim_start_us) / 1000;
+	uint64_t waited_ms = (clock_mono_us() - run->result.claim_start_us) / 1000;
 	return waited_ms < run->owner->wait_ms ? run->owner->wait_ms - waited_ms : 0;
 }
 
@@ -468,7 +467,7 @@ static void on_opened(void *ctx, enum provider_code code)
 {
 	struct run *run = ctx;
 	uv_timer_stop(&run->timer);
-	run->result.claim_us = clock_mono_us() - run->claim_start_us;
+	run->result.claim_us = clock_mono_us() - run->result.claim_start_us;
 	if (code == PROVIDER_OK)
 		launch(run);
 	else
@@ -495,11 +494,13 @@ static void refuse_claim(struct run *run, int code, uint64_t retry_after_ms, con
 static void on_session(void *ctx, const struct session_use_result *result)
 {
 	struct run *run = ctx;
-	run->result.claim_us = clock_mono_us() - run->claim_start_us;
+	run->result.claim_us = clock_mono_us() - run->result.claim_start_us;
 	switch (result->code) {
 	case SESSION_USE_READY:
 		run->sandbox = result->sandbox;
 		run->result.tier = result->tier;
+		run->result.ready_from_us = result->ready_from_us;
+		run->result.ready_us = result->ready_us;
 		run->result.session_created = result->created;
 		snprintf(run->result.sandbox, sizeof run->result.sandbox, "%s", result->sprite);
 		snprintf(run->kept.sprite, sizeof run->kept.sprite, "%s", result->sprite);
@@ -521,11 +522,13 @@ static void on_granted(void *ctx, const struct pool_grant *grant)
 {
 	struct run *run = ctx;
 	run->claim = NULL;
-	run->result.claim_us = clock_mono_us() - run->claim_start_us;
+	run->result.claim_us = clock_mono_us() - run->result.claim_start_us;
 	if (grant->code == 0) {
 		run->member = grant->member;
 		run->sandbox = grant->sandbox;
 		run->result.tier = grant->tier;
+		run->result.ready_from_us = grant->ready_from_us;
+		run->result.ready_us = grant->ready_us;
 		snprintf(run->result.sandbox, sizeof run->result.sandbox, "%s", pool_member_name(grant->member));
 		if (run->job->egress[0])
 			open_network(run);
@@ -612,7 +615,7 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	}
 	run->result.tier = "none";
 	run->result.admit_us = job->admit_us;
-	run->claim_start_us = clock_mono_us();
+	run->result.claim_start_us = clock_mono_us();
 	run->tries = 1;
 	if (init_parts(run) < 0 || claim(run) < 0) {
 		free_run(run);
@@ -664,7 +667,7 @@ static void break_source(struct run *run, const struct source_failure *failure)
 	/* The shim still waits for files: nothing was started, and nothing will be. */
 	bool unrun = failure->unrun || run->state != RUNNING;
 	if (unrun)
-		run->run_start_us = 0;
+		run->result.run_start_us = 0;
 	stop(run, unrun ? EXEC_NOT_STARTED : EXEC_CANCELED);
 }
 

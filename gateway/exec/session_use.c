@@ -6,6 +6,7 @@
  */
 #include "gateway/exec/sessions_parts.h"
 
+#include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 
 #include <errno.h>
@@ -23,6 +24,7 @@ struct session_use {
 	struct session_want want;
 	char sprite[PROVIDER_NAME_MAX + 1]; /* "" = it has none yet */
 	const char *tier;
+	uint64_t ready_from_us, ready_us; /* as in struct pool_grant */
 	struct session_channel *channel;
 	struct pool_claim *claim;
 	struct pool_member *member;     /* until it is the session's */
@@ -130,6 +132,8 @@ static void ready(struct session_use *use)
 					      .sandbox = use->channel->sandbox,
 					      .sprite = use->sprite,
 					      .tier = use->tier,
+					      .ready_from_us = use->ready_from_us,
+					      .ready_us = use->ready_us,
 					      .created = use->want.session.fresh,
 					      .detail = ""});
 }
@@ -205,6 +209,7 @@ static void resumed(struct session_use *use, struct sandbox *sandbox)
 		return;
 	}
 	use->sessions->counts.resumed++;
+	use->ready_us = clock_mono_us();
 	open_network(use);
 }
 
@@ -231,6 +236,7 @@ static void resume(struct session_use *use)
 {
 	const struct provider *provider = &use->sessions->options.provider;
 	enter(use, RESUMING, left_ms(use));
+	use->ready_from_us = clock_mono_us();
 	struct session_errand *errand = send_out(use, true);
 	int r = errand ? provider->ops->resume(provider->self, use->sprite, on_resumed, errand) : -ENOMEM;
 	if (r == 0)
@@ -334,6 +340,8 @@ static void on_granted(void *ctx, const struct pool_grant *grant)
 	}
 	use->member = grant->member;
 	use->tier = grant->tier;
+	use->ready_from_us = grant->ready_from_us;
+	use->ready_us = grant->ready_us;
 	snprintf(use->sprite, sizeof use->sprite, "%s", pool_member_name(grant->member));
 	write_down(use);
 }

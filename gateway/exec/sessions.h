@@ -73,6 +73,7 @@ struct session_use_result {
 	struct sandbox *sandbox; /* READY; borrowed until session_use_end */
 	const char *sprite, *tier;
 	bool created;            /* READY: no command was started in it before */
+	uint64_t ready_from_us, ready_us; /* READY: as in struct pool_grant */
 	const char *detail;      /* otherwise: a plain sentence, static or valid during the call */
 };
 

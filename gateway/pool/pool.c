@@ -87,8 +87,12 @@ static void answer(struct pool *pool, struct machine_waiter *waiter, struct pool
 static void answer_grant(struct pool *pool, const struct machine_action *action)
 {
 	answer(pool, action->waiter,
-	       (struct pool_grant){
-		       .member = action->member, .sandbox = action->member->sandbox, .tier = pool_tier_name(action->tier), .detail = ""});
+	       (struct pool_grant){.member = action->member,
+				   .sandbox = action->member->sandbox,
+				   .tier = pool_tier_name(action->tier),
+				   .ready_from_us = action->member->ready_from_us,
+				   .ready_us = action->member->ready_us,
+				   .detail = ""});
 }
 
 static void answer_refusal(struct pool *pool, const struct machine_action *action)

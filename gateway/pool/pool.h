@@ -36,6 +36,7 @@ struct pool_grant {
 	 * SANDBOX_E_LOST; release the member and claim again. The caller must not call sandbox_close() or sandbox_on_lost(). */
 	struct sandbox *sandbox;
 	const char *tier;           /* "hot", "warm" or "cold" (enum pool_tier); static */
+	uint64_t ready_from_us, ready_us; /* when its creation, wake or restore began, and when it was ready; by the pool's clock */
 	uint64_t retry_after_ms;    /* refused: when another try makes sense, 1000 … 300000 */
 	const char *detail;         /* refused: a plain sentence without secrets, static; else "" */
 };

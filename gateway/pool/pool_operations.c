@@ -86,6 +86,15 @@ static bool makes_sandbox(enum pool_verb verb)
 	return verb == POOL_VERB_PREPARE || verb == POOL_VERB_WAKE || verb == POOL_VERB_RESTORE;
 }
 
+static void note_times(const struct pool *pool, struct pool_member *member, const struct pool_operation *operation)
+{
+	bool after_creation = operation->verb == POOL_VERB_PREPARE && member->ready_from_us;
+	if (makes_sandbox(operation->verb))
+		member->ready_us = pool_clock(pool);
+	if (operation->verb != POOL_VERB_DESTROY && !after_creation)
+		member->ready_from_us = operation->asked_us;
+}
+
 static void finish(struct pool *pool, const struct pool_operation *operation, const struct provider_result *result, bool unsent)
 {
 	static const struct provider_result no_sandbox = {.code = PROVIDER_INVALID, .detail = "prepared without a sandbox"};
@@ -99,6 +108,8 @@ static void finish(struct pool *pool, const struct pool_operation *operation, co
 		log_failure(pool, verbs[verb].text, member ? member->name : pool->instance, result);
 	if (makes_sandbox(verb) && result->code == PROVIDER_OK)
 		take_sandbox(pool, member, result->sandbox);
+	if (member)
+		note_times(pool, member, operation);
 	observe(pool, verb, result->code, pool_clock(pool) - operation->asked_us);
 	if (verb == POOL_VERB_LIST && pool->leases.table.ops && result->code == PROVIDER_OK && !unsent)
 		pool_leases_listed(pool);

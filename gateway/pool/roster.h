@@ -45,6 +45,7 @@ struct pool_member {
 	uint64_t absent_us; /* destroying: first answer that it does not exist, not contradicted since; 0 = none */
 	/* The driver's. */
 	bool opened; /* its network was, for the command that has it */
+	uint64_t ready_from_us, ready_us; /* its creation, or last wake or restore, began; it was ready */
 	char name[PROVIDER_NAME_MAX + 1];
 	struct sandbox *sandbox;
 	struct pool *pool;

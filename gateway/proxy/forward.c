@@ -1,6 +1,7 @@
 #include "gateway/proxy/forward.h"
 
 #include "gateway/base/redact.h"
+#include "gateway/http/trace_of.h"
 
 #include <errno.h>
 
@@ -267,20 +268,31 @@ static bool names_caller(const struct http_known *known, struct slice name)
 	}
 }
 
-int forward_on_behalf(const struct http_head *head, const struct forward_options *options, struct slice method, struct slice target,
-		      struct slice credentials, struct buf *out)
+static bool passes_on_behalf(const struct http_field *field, bool in_trace)
 {
+	if (slice_equal_nocase(field->name, SLICE("tracestate")))
+		return in_trace;
+	return names_caller(http_known_find(field->name), field->name);
+}
+
+int forward_on_behalf(const struct http_head *head, const struct forward_options *options, struct slice method, struct slice target,
+		      struct slice credentials, struct slice traceparent, struct buf *out)
+{
+	struct trace trace;
+	bool in_trace = traceparent.len && http_trace_of(head, &trace);
 	struct http_fields fields;
 	struct http_head own = *head;
 	int r = 0;
 	http_fields_clear(&fields);
 	for (size_t i = 0; r == 0 && i < head->fields->count; i++) {
 		const struct http_field *field = &head->fields->at[i];
-		if (names_caller(http_known_find(field->name), field->name))
+		if (passes_on_behalf(field, in_trace))
 			r = http_fields_add(&fields, field->name, field->value);
 		else if (slice_equal_nocase(field->name, credentials))
 			r = http_fields_add(&fields, SLICE("Authorization"), field->value);
 	}
+	if (r == 0 && traceparent.len)
+		r = http_fields_add(&fields, SLICE("traceparent"), traceparent);
 	if (r != 0)
 		return -E2BIG;
 	own.method = method;

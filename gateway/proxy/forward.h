@@ -31,9 +31,10 @@ struct forward_client forward_client_of(const struct http_head *head, const stru
 MUST_CHECK int forward_request(const struct http_head *head, const struct forward_options *options, struct buf *out);
 
 /* The same for a request of our own without a body, in the name of whoever sent `head`: with its cookies, with the field `credentials` as
- * Authorization, and with what says who and where it came from; nothing else of it. */
+ * Authorization, and with what says who and where it came from; nothing else of it. `traceparent`: what the request is in its trace, with the
+ * tracestate that came; empty = nothing. */
 MUST_CHECK int forward_on_behalf(const struct http_head *head, const struct forward_options *options, struct slice method,
-				 struct slice target, struct slice credentials, struct buf *out);
+				 struct slice target, struct slice credentials, struct slice traceparent, struct buf *out);
 
 /* Is the body part of what is asked? That of GET, HEAD and OPTIONS means nothing (RFC 9110 section 9.3), and where it ends has been read in
  * more than one way: it is read and dropped. */

@@ -98,7 +98,8 @@ static void test_on_behalf(void **state UNUSED)
 	struct buf out = BUF_MAX(sizeof written - 1);
 	head.body = HTTP_BODY_LENGTH;
 	head.expect_continue = true;
-	assert_int_equal(forward_on_behalf(&head, &options, SLICE("GET"), SLICE("/db/t.csv?x"), SLICE("X-Datasette-Authorization"), &out),
+	assert_int_equal(forward_on_behalf(&head, &options, SLICE("GET"), SLICE("/db/t.csv?x"), SLICE("X-Datasette-Authorization"),
+					   (struct slice){0}, &out),
 			 0);
 	const char *want =
 		"GET /db/t.csv?x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer dstok_x\r\nCookie: a=1; b=2\r\nUser-Agent: me\r\n" OURS("h",
@@ -107,12 +108,15 @@ static void test_on_behalf(void **state UNUSED)
 		fail_msg("%.*s", SLICE_FMT(buf_peek(&out)));
 	buf_deinit(&out);
 	head = make("POST", "/", "Host: h\nX-Datasette-Authorization: Bearer sgt_x");
-	assert_int_equal(forward_on_behalf(&head, &options, SLICE("GET"), SLICE("/"), SLICE("X-Datasette-Authorization"), &out), 0);
+	assert_int_equal(
+		forward_on_behalf(&head, &options, SLICE("GET"), SLICE("/"), SLICE("X-Datasette-Authorization"), (struct slice){0}, &out),
+		0);
 	assert_null(memmem(buf_peek(&out).data, out.len, "sgt_", 4));
 	buf_deinit(&out);
 	head = make("POST", "/", "Host: h\nVia: 1.1 spritegate");
-	assert_int_equal(forward_on_behalf(&head, &options, SLICE("GET"), SLICE("/"), SLICE("X-Datasette-Authorization"), &out),
-			 FORWARD_E_LOOP);
+	assert_int_equal(
+		forward_on_behalf(&head, &options, SLICE("GET"), SLICE("/"), SLICE("X-Datasette-Authorization"), (struct slice){0}, &out),
+		FORWARD_E_LOOP);
 	buf_deinit(&out);
 }
 

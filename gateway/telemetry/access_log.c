@@ -142,6 +142,8 @@ static int put_record(struct buf *out, const struct access_record *record)
 	if (r == 0)
 		r = put_text(out, KEY("request_id"), record->request_id);
 	if (r == 0)
+		r = put_text(out, KEY("trace_id"), slice_str(record->trace_id));
+	if (r == 0)
 		r = put_text(out, KEY("client"), record->client);
 	if (r == 0)
 		r = put_redacted(out, KEY("method"), record->method);

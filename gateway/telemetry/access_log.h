@@ -20,6 +20,7 @@ struct access_log {
 struct access_record {
 	uint64_t wall_ms;        /* when the head was complete */
 	struct slice request_id;
+	const char *trace_id;    /* "" = none */
 	struct slice client;     /* address without port */
 	struct slice method;
 	struct slice path;       /* raw, without the query */

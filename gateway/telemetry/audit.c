@@ -51,6 +51,7 @@ const struct audit_column audit_columns[] = {
 	{"instance", "text"},
 	{"exec_id", "text"},
 	{"request_id", "text"},
+	{"trace_id", "text"},
 	{"client", "text"},
 	{"kid", "text"},
 	{"actor", "text"},
@@ -132,6 +133,7 @@ static int write_line(const struct audit *audit, const struct audit_record *r, s
 	put_word(&w, audit->options.instance);
 	put_text(&w, r->exec_id);
 	put_text(&w, r->request_id);
+	put_text(&w, r->trace_id);
 	put_text(&w, r->client);
 	put_text(&w, r->kid);
 	put_text(&w, r->actor);

@@ -36,7 +36,7 @@ struct audit_options {
 
 struct audit_record {
 	const char *kind;     /* "decision", "run", "lost" */
-	struct slice exec_id, request_id, client, kid, actor, policy;
+	struct slice exec_id, request_id, trace_id, client, kid, actor, policy;
 	uint64_t policy_version; /* 0 = none */
 	struct slice shadow;  /* JSON array of limits that would have refused */
 	const char *decision, *reason, *code;

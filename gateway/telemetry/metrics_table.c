@@ -44,6 +44,7 @@ static const char *const sprites_results[] = {"ok",           "gone",        "ra
 static const char *const session_events[] = {"created", "resumed", "lost", "destroyed"};
 static const char *const session_ends[] = {"fenced", "flushed"};
 static const char *const audit_sinks[] = {"log", "table"};
+static const char *const span_results[] = {"sent", "dropped"};
 
 static const uint64_t request_seconds[] = {5000,    10000,   25000,   50000,    100000,   250000,   500000,
 					   1000000, 2500000, 5000000, 10000000, 30000000, 60000000, 300000000};
@@ -184,6 +185,8 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 		SECONDS("sprites_call_seconds", "Duration of calls of the Sprites API.", fast_seconds, {"call", VALUES(sprites_calls)}),
 	[METRIC_LOG_DROPPED] = COUNTER("access_log_dropped", "Access log lines that could not be written."),
 	[METRIC_AUDIT_DROPPED] = COUNTER("audit_dropped", "Audit records that could not be kept.", {"sink", VALUES(audit_sinks)}),
+	[METRIC_TRACE_SPANS] = COUNTER("trace_spans", "Spans of commands that the collector took, and that were dropped.",
+				       {"result", VALUES(span_results)}),
 	[METRIC_RELOAD_OK] = GAUGE("config_last_reload_successful", "1 unless the settings were found faulty when they were last read."),
 	[METRIC_RELOAD_SECONDS] = {.name = "spritegate_config_last_reload_timestamp_seconds",
 				   .type = METRIC_GAUGE,

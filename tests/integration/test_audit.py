@@ -16,7 +16,7 @@ from rig import LOGS, PYTHON, Part, client, free_port, numbers, until
 
 SECRET = "secret of the audit tests"
 WHEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-MEMBERS = ("id time record instance exec_id request_id client kid actor policy policy_version shadow decision reason code "
+MEMBERS = ("id time record instance exec_id request_id trace_id client kid actor policy policy_version shadow decision reason code "
            "command_sha256 command stdin_bytes granted_ms egress sandbox tier outcome exit_code wait_ms wall_ms stdout_bytes stderr_bytes "
            "lost").split()
 
