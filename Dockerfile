@@ -2,7 +2,7 @@ FROM debian:trixie-slim AS build
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update && apt-get install -y --no-install-recommends \
       cmake ninja-build gcc libc6-dev musl-tools pkg-config \
-      libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev libssl-dev libhiredis-dev libuv1-dev libllhttp-dev uthash-dev
+      libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev libssl-dev libhiredis-dev libuv1-dev libllhttp-dev libseccomp-dev uthash-dev
 WORKDIR /src
 COPY CMakeLists.txt CMakePresets.json ./
 COPY cmake cmake
@@ -18,7 +18,7 @@ RUN sh deploy/sbom >/out/linked
 FROM debian:trixie-slim AS gateway
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      ca-certificates libgnutls30t64 libcurl4t64 libjansson4 libssl3t64 libhiredis1.1.0 libuv1t64 libllhttp9.2 \
+      ca-certificates libgnutls30t64 libcurl4t64 libjansson4 libssl3t64 libhiredis1.1.0 libuv1t64 libllhttp9.2 libseccomp2 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*.log /var/log/apt
 COPY --from=build /out/bin/spritegate /usr/local/bin/spritegate
 COPY LICENSE /usr/share/doc/spritegate/LICENSE

@@ -139,6 +139,9 @@ static const struct setting settings[] = {
 	 "Fields of those requests: `name=value,name=value`, values percent-encoded, as in OTEL_EXPORTER_OTLP_HEADERS."},
 	{"admin_token", SECRET, AT(admin_token), NULL, 32, 1024, 0,
 	 "Who has it may cancel commands on the status page of the admin listener. Not set: nobody may there."},
+	{"seccomp", NUMBER, AT(seccomp), "1", 0, 1, 0,
+	 "1: once it has started, the process has only the system calls that it needs; without a kernel that can do this it does not start. 0: all of "
+	 "them."},
 };
 
 /* A setting that may not be above another. */

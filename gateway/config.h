@@ -72,6 +72,7 @@ struct config {
 	char *otlp_url;
 	struct secret otlp_headers;
 	struct secret admin_token;
+	uint64_t seccomp;
 };
 
 /* Which settings must be there: `serve` needs all required ones, the token commands only Redis and the pepper. */

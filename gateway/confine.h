@@ -1,8 +1,5 @@
 /*
- * confine - what the process gives up before it reads a secret (docs/decisions/0018-confined-process.md)
- *
- * No other process of the same user may look into its memory or attach to it, no core dump is written, and nothing that it might be made to
- * start can gain rights.
+ * confine - what the process gives up (docs/decisions/0018-confined-process.md)
  *
  * Results: -errno.
  */
@@ -10,4 +7,11 @@
 
 #include "gateway/base/attr.h"
 
+/* Before it reads a secret: no other process of the same user may look into its memory or attach to it, no core dump is written, and
+ * nothing that it might be made to start can gain rights. */
 MUST_CHECK int confine_self(void);
+
+/* Before there is a loop (libuv would have calls made by an io_uring, where no filter sees them), after confine_self(), for all threads and for good: the system calls that serving needs, and no
+ * others. What starts programs, looks into other processes or changes rights is EPERM; everything else looks as if the kernel did not have
+ * it (ENOSYS), which libraries know how to do without. A call of another architecture ends the process. */
+MUST_CHECK int confine_calls(void);

@@ -4,6 +4,7 @@
 #include "gateway/audit_table.h"
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
+#include "gateway/confine.h"
 #include "gateway/exec/agent.h"
 #include "gateway/http/census.h"
 #include "gateway/http/listener.h"
@@ -601,6 +602,16 @@ static int make_cache(struct gateway *gateway)
 	return gateway->cache ? 0 : fail("cache_bytes", "out of memory");
 }
 
+/* After what only a start needs, and before there is a loop: libuv would have calls made through an io_uring, where no filter sees them. */
+static int confine(const struct config *config)
+{
+#ifdef SPRITEGATE_SANITIZED /* sanitizers need calls of their own */
+	return 0;
+#endif
+	int r = config->seccomp ? confine_calls() : 0;
+	return r < 0 ? fail("seccomp", strerror(-r)) : 0;
+}
+
 static int build(struct gateway *gateway, const struct metrics_build *identity)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -609,7 +620,7 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
 		return fail("access_log", "cannot be opened for writing");
 	gateway->workers = worker_count(gateway->config);
-	if (limit_clients(gateway) < 0 || make_cache(gateway) < 0)
+	if (limit_clients(gateway) < 0 || confine(gateway->config) < 0 || make_cache(gateway) < 0)
 		return -1;
 	gateway->metrics = metrics_new(gateway->workers + 1, identity);
 	if (!gateway->metrics)

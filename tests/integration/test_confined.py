@@ -1,11 +1,12 @@
 """What other processes of the same user can get of a gateway: nothing."""
+import contextlib
 import os
 import pathlib
 import subprocess
 
 import pytest
 
-from rig import BINARY, OwnGateway, until
+from rig import BINARY, PRESET, OwnGateway, until
 
 # The tests' root may look into everything: without its capabilities it is a user like any other.
 PLAIN_USER = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
@@ -49,3 +50,23 @@ def test_no_secret_is_among_its_arguments(gateway, stack):
     arguments = pathlib.Path(f"/proc/{gateway.pid}/cmdline").read_bytes()
     for secret in (stack.pepper, stack.sprites.token, stack.redis_url):
         assert secret.encode() not in arguments
+
+
+def filters(pid):
+    """Of each thread: how many filters of system calls."""
+    found = []
+    for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):    # it has ended
+            status = (thread / "status").read_text(encoding="utf-8")
+            found.append(int(next(line for line in status.splitlines() if line.startswith("Seccomp_filters:")).split()[1]))
+    return found
+
+
+def test_every_thread_has_the_filter(gateway, stack, shared_rig):
+    around = filters("self")[0]     # a container may have one of its own
+    assert gateway.get("/sample.json").status_code == 200
+    confined = filters(gateway.pid)
+    own = 0 if PRESET in ("asan", "tsan") else 1    # sanitizers need calls of their own
+    assert len(confined) >= 2 and set(confined) == {around + own}
+    free = shared_rig.gateway(seccomp=0)
+    assert set(filters(free.pid)) == {around}

@@ -56,7 +56,7 @@ def test_it_says_what_it_needs(unpacked):
     version = call(BINARY, "version").split()[1]
     assert fields["Package"] == "spritegate" and fields["Version"] == version
     needs = dict(re.findall(r"([a-z0-9.+-]+)(?: \(([^)]*)\))?", fields["Depends"]))
-    assert {"libc6", "libcurl4t64", "libgnutls30t64", "libhiredis1.1.0", "libjansson4", "libllhttp9.2", "libssl3t64", "libuv1t64", "ca-certificates"} <= set(needs)
+    assert {"libc6", "libcurl4t64", "libgnutls30t64", "libhiredis1.1.0", "libjansson4", "libllhttp9.2", "libseccomp2", "libssl3t64", "libuv1t64", "ca-certificates"} <= set(needs)
     assert "libcurl4t64 (>= 8.14)" in fields["Depends"]
 
 
