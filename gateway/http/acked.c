@@ -5,12 +5,12 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-bool acked_bytes(int fd, uint64_t *bytes)
+bool acked_look(int fd, struct acked *acked)
 {
 	struct tcp_info info = {0};
 	socklen_t len = sizeof info;
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return false;
-	*bytes = info.tcpi_bytes_acked;
+	*acked = (struct acked){.bytes = info.tcpi_bytes_acked, .blocked = info.tcpi_notsent_bytes > 0};
 	return true;
 }

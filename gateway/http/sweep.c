@@ -146,30 +146,37 @@ static void sweep_body(struct http_request *request, uint64_t now)
 		body_too_slow(request);
 }
 
-/* Is there some of the answer that the socket does not take? libmicrohttpd's connection is suspended when there is nothing to send. */
-static bool is_stuck(const struct http_request *request)
+/* Is there some of the answer that has not left? libmicrohttpd's connection is suspended when there is nothing to send. */
+static bool has_more(const struct http_request *request)
 {
 	if (request->bypassed)
 		return request->wire.len > 0;
 	return request->committed && request->phase == PHASE_DONE && !request->suspended;
 }
 
+/* And does the client keep it from leaving? A piece of a stream may have come a moment ago, and libmicrohttpd not have looked for more. */
+static bool is_stuck(const struct http_request *request, struct acked *acked)
+{
+	return has_more(request) && acked_look(request->connection->fd, acked) && (request->bypassed || acked->blocked);
+}
+
 /* libmicrohttpd sees only that the socket takes something, which for a steady but slow reader happens once in a megabyte. */
 static void sweep_reader(struct http_request *request, uint64_t now)
 {
-	uint64_t acked, patience_us = (uint64_t)request->server->options.idle_timeout_ms * 1000;
-	if (request->aborted || !is_stuck(request) || !acked_bytes(request->connection->fd, &acked))
+	struct acked acked;
+	uint64_t patience_us = (uint64_t)request->server->options.idle_timeout_ms * 1000;
+	if (request->aborted || !is_stuck(request, &acked))
 		return;
 	if (!request->stuck_seconds++) {
 		connection_time_out(request->connection, 0);
-		request->acked_before = acked;
+		request->acked_before = acked.bytes;
 		request->acked_us = now;
 	}
-	if (acked != request->acked_last)
+	if (acked.bytes != request->acked_last)
 		request->acked_us = now;
-	request->acked_last = acked;
+	request->acked_last = acked.bytes;
 	bool long_enough = request->stuck_seconds > patience_us / 1000000;
-	if (now - request->acked_us >= patience_us || (long_enough && crawls(request->stuck_seconds, acked - request->acked_before)))
+	if (now - request->acked_us >= patience_us || (long_enough && crawls(request->stuck_seconds, acked.bytes - request->acked_before)))
 		reader_too_slow(request);
 }
 
