@@ -138,10 +138,17 @@ static void count_shadowed(struct call *call, const char *names)
 	}
 }
 
+/* Nothing was asked to run. */
+static bool is_about_a_command(enum admission_code code)
+{
+	return code == ADMISSION_NO_COMMAND || code == ADMISSION_RUNNING || code == ADMISSION_FINISHED || code == ADMISSION_SESSIONS ||
+	       code == ADMISSION_SESSION_CLOSED;
+}
+
 static void count_policy(struct call *call, const struct admission_answer *answer)
 {
 	struct metrics_shard *metrics = call->endpoint->options.metrics;
-	if (!answer->policy[0])
+	if (!answer->policy[0] || is_about_a_command(answer->code))
 		return;
 	unsigned name = metrics_name(metrics, answer->policy);
 	const char *outcome = answer->code == ADMISSION_GRANTED ? "allow" : "deny";

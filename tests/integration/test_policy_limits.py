@@ -354,6 +354,7 @@ def test_a_policy_acts_on_all_its_tokens_at_once(rig, stack):
     for token in tokens:
         body = problem(gateway.exec(token=token, command="true"), 403, "command-denied")
         assert (body["policy"], body["policy_version"]) == (name, 2), body
+        gateway.get("/-/agent/exec/quota", headers={"Authorization": f"Bearer {token}"})     # no decision
     metrics = gateway.metrics()
     assert metrics.get("spritegate_policy_version", policy=name) == 2
     assert [metrics.get("spritegate_policy_decisions_total", policy=name, outcome=outcome) for outcome in ("allow", "deny")] == [2, 2]
