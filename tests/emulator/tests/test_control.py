@@ -129,7 +129,7 @@ async def test_a_client_that_leaves_amid_input_is_noticed(emulator):
     async with emulator.client() as client:
         name = await client.create()
         async with client.control(name) as control:
-            await control.start("sleep", "60", stdin="true", max_run_after_disconnect="50ms")
+            await control.start("sleep", "600", stdin="true", max_run_after_disconnect="50ms")
             sending = asyncio.ensure_future(asyncio.gather(*(control.send(b"\0" + b"x" * 65536) for _ in range(200))))
             await control.frames_until(lambda frame: isinstance(frame, dict) and frame["type"] == "session_info")
             control.reset()

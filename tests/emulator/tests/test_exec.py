@@ -306,7 +306,7 @@ async def test_sessions_are_listed_while_they_run(emulator):
         name = await client.create()
         path = f"/v1/sprites/{name}/exec"
         assert (await client.call("GET", path)).json == {"count": 0, "sessions": []}
-        async with client.exec(name, "sleep", "60", dir="/tmp") as ws:
+        async with client.exec(name, "sleep", "600", dir="/tmp") as ws:
             id = (await ws.frames_until(lambda f: f["type"] == "session_info")).texts("session_info")[0]["session_id"]
             listed = (await client.call("GET", path)).json
             assert listed["count"] == 1
@@ -341,7 +341,7 @@ async def test_a_kill_that_is_not_obeyed_is_enforced(emulator):
 async def test_the_kill_of_a_terminal_closes_it(emulator):
     async with emulator.client() as client:
         name = await client.create()
-        async with client.exec(name, "sleep", "60", tty="true") as ws:
+        async with client.exec(name, "sleep", "600", tty="true") as ws:
             ready = await ws.frames_until(lambda frame: frame["type"] == "session_info")
             id = ready.texts("session_info")[0]["session_id"]
             killed = await client.call("POST", f"/v1/sprites/{name}/exec/{id}/kill")
@@ -428,7 +428,7 @@ async def test_an_offset_counts_output_that_is_no_longer_kept(emulator):
 async def test_a_bad_offset_is_refused(emulator, offset):
     async with emulator.client() as client:
         name = await client.create()
-        async with client.exec(name, "sleep", "60") as ws:
+        async with client.exec(name, "sleep", "600") as ws:
             ready = await ws.frames_until(lambda frame: frame["type"] == "session_info")
             id = ready.texts("session_info")[0]["session_id"]
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:

@@ -176,7 +176,7 @@ async def test_the_machine_may_be_killed_from_within(emulator):
         name = await client.create()
         await client.fault("kill_vm", match={"sprite": name}, count=1, delay_ms=10)
         async with client.control(name) as control:
-            result = await control.run("sleep", "60")
+            result = await control.run("sleep", "600")
             assert (result.close, result.code) == (None, None)
         await client.until_status(name, "cold")
         assert (await client.run(name, "pgrep", "-c", "sleep")).out == "0\n"

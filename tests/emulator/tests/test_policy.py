@@ -204,7 +204,7 @@ def test_control_groups_of_both_versions(tmp_path, version, expected):
     alive.mkdir()
     control_groups = ControlGroups(tmp_path)
     assert not left.exists() and alive.exists()
-    sleeper = subprocess.Popen(["sleep", "60"])
+    sleeper = subprocess.Popen(["sleep", "600"])
     try:
         memory = MemoryLimit(control_groups, sleeper.pid)
         memory.group = control_groups.make()

@@ -168,8 +168,8 @@ async def test_ports_are_told(emulator):
 async def test_sockets_of_commands_are_told_of_ports(emulator):
     async with emulator.client() as client:
         name, other = await client.create(), await client.create()
-        async with client.exec(name, "sleep", "60") as ws, client.exec(other, "sleep", "60") as stranger, client.control(name) as control:
-            await control.start("sleep", "60", id="a")
+        async with client.exec(name, "sleep", "600") as ws, client.exec(other, "sleep", "600") as stranger, client.control(name) as control:
+            await control.start("sleep", "600", id="a")
             async with client.exec(name, "python3", "-c", ECHO.format(port=7003)) as own:
                 (opened,) = (await own.frames_until(is_port)).texts("port_opened")
                 assert list(opened) == ["type", "port", "address", "pid"]

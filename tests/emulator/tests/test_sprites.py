@@ -269,7 +269,7 @@ async def test_upgrade_restart_and_check(emulator):
         upgraded = await client.call("POST", path + "/upgrade", headers={"Content-Type": "application/json"})
         assert (upgraded.status, upgraded.body) == (204, b"")
         assert (await client.shell(name, "echo kept > ~/file; echo lost > /tmp/file")).code == 0
-        async with client.exec(name, "sleep", "60", max_run_after_disconnect="0") as ws:
+        async with client.exec(name, "sleep", "600", max_run_after_disconnect="0") as ws:
             await ws.frames_until(lambda frame: isinstance(frame, dict) and frame["type"] == "session_info")
             restarted = await client.call("POST", path + "/restart")
             assert (restarted.status, restarted.json["sprite_name"]) == (200, name)

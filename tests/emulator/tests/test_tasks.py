@@ -77,7 +77,7 @@ async def test_a_machine_that_dies_loses_its_tasks(sleepy):
         name = await client.create()
         await ask(client, name, "PUT", "/v1/tasks/work", {"expire": "1h"})
         await client.fault("kill_vm", match={"sprite": name}, count=1, delay_ms=0)
-        await client.run(name, "sleep", "60")
+        await client.run(name, "sleep", "600")
         await client.until_status(name, "cold")
         await client.clear_faults()
         assert await ask(client, name, "GET", "/v1/tasks") == (200, {"tasks": []})
