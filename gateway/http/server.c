@@ -236,7 +236,7 @@ static void on_handle_closed(uv_handle_t *handle)
 static void close_handles(struct http_server *server)
 {
 	uv_handle_t *handles[] = {(uv_handle_t *)&server->check, (uv_handle_t *)&server->idle, (uv_handle_t *)&server->sweep,
-				  (uv_handle_t *)&server->daemon_poll, (uv_handle_t *)&server->gone_poll};
+				  (uv_handle_t *)&server->gone_poll};
 	for (size_t i = 0; i < ARRAY_LEN(handles); i++)
 		uv_close(handles[i], on_handle_closed);
 }
@@ -256,7 +256,8 @@ static void stop_now(struct http_server *server)
 			MHD_resume_connection(connection->mhd);
 		}
 	}
-	uv_poll_stop(&server->daemon_poll);
+	/* While the descriptor is libmicrohttpd's: once it is closed its number may be another thread's. */
+	uv_close((uv_handle_t *)&server->daemon_poll, on_handle_closed);
 	MHD_stop_daemon(server->daemon);
 	server->daemon = NULL;
 	close_handles(server);
