@@ -54,6 +54,8 @@ static const struct setting settings[] = {
 	{"max_body_bytes", BYTES, AT(max_body_bytes), "128MiB", 0, 16 * GIB, LIVE, "Largest body of a proxied request."},
 	{"datasette_timeout_seconds", SECONDS, AT(datasette_timeout_ms), "60", 1000, HOUR_MS, LIVE,
 	 "Longest wait for the beginning of Datasette's answer, and longest silence within it (of event streams: at least 15 minutes)."},
+	{"datasette_insert_rows", NUMBER, AT(datasette_insert_rows), "100", 1, 100000, 0,
+	 "Rows that a command's output is written into Datasette with at once, at most what its setting max_insert_rows says."},
 	{"client_idle_seconds", NUMBER, AT(client_idle_seconds), "75", 1, 3600, 0,
 	 "Longest time that a client's connection stays open between two requests, or without taking any of its answer."},
 	{"max_connections", NUMBER, AT(max_connections), "16384", 64, 1000000, 0,

@@ -58,6 +58,7 @@ struct config {
 	uint64_t exec_max_output_bytes;
 	uint64_t exec_verify_bytes;
 	uint64_t exec_result_bytes;
+	uint64_t datasette_insert_rows;
 	uint64_t wrong_token_burst;
 	char *identity_rules;
 	char *identity_action;

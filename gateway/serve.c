@@ -491,6 +491,7 @@ static int make_agent(struct gateway *gateway, const struct metrics_build *ident
 		.pool_wait_ms = config->pool_wait_seconds * 1000,
 		.verify_bytes = config->exec_verify_bytes,
 		.result_bytes = config->exec_result_bytes,
+		.insert_rows = config->datasette_insert_rows,
 		.max_jobs = MAX_JOBS,
 		.settlement = {.redis_url = config->redis_url,
 			       .timeout_ms = (unsigned)config->redis_timeout_ms,

@@ -409,6 +409,13 @@ static struct slice client_address(void *ctx, const struct http_head *head)
 	return forward_client_of(head, &options).address;
 }
 
+static void on_written(void *ctx, struct slice path)
+{
+	struct worker *worker = ctx;
+	if (worker->options.cache)
+		cache_invalidate(worker->options.cache, path);
+}
+
 static int make_endpoint(struct worker *worker)
 {
 	const struct config *config = worker->options.config;
@@ -435,6 +442,7 @@ static int make_endpoint(struct worker *worker)
 		.wrong_token_burst = config->wrong_token_burst,
 		.client = client_address,
 		.on_fetched = on_fetched,
+		.on_written = on_written,
 		.client_ctx = worker,
 		.exchanges = worker->exchanges,
 		.forward = relay.forward,

@@ -265,6 +265,14 @@ static void input(struct exec_agent *agent, struct exec_piece *piece)
 		exec_piece_free(piece);
 }
 
+static void written(struct exec_agent *agent, struct exec_written *message)
+{
+	struct run *run = find(agent, message->message.exec_id);
+	if (run)
+		run_written(run, message);
+	free(message);
+}
+
 static void intend(struct exec_agent *agent, struct exec_intent *intent)
 {
 	pool_intent(agent->pool, intent->for_ms);
@@ -287,7 +295,11 @@ static void on_message(void *ctx, struct mailbox_item *item)
 	case EXEC_INPUT:
 		input(ctx, CONTAINER_OF(message, struct exec_piece, message));
 		break;
+	case EXEC_WROTE:
+		written(ctx, CONTAINER_OF(message, struct exec_written, message));
+		break;
 	case EXEC_PIECE: /* only endpoints get those */
+	case EXEC_BATCH:
 		break;
 	case EXEC_INTENT:
 		intend(ctx, CONTAINER_OF(message, struct exec_intent, message));
@@ -464,6 +476,7 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 					  .session_idle_ms = options->session_idle_ms,
 					  .wait_ms = options->pool_wait_ms,
 					  .verify_bytes = options->verify_bytes,
+					  .insert_rows = options->insert_rows,
 					  .result_bytes = options->result_bytes,
 					  .on_answered = on_answered,
 					  .on_freed = on_run_freed,

@@ -30,7 +30,7 @@ struct exec_agent_options {
 	uint64_t session_idle_ms, session_age_ms; /* admission.h */
 	const char *pool_name; /* shared with other gateways under this name; NULL = not */
 	uint64_t pool_wait_ms;
-	uint64_t verify_bytes, result_bytes; /* as in struct run_owner */
+	uint64_t verify_bytes, result_bytes, insert_rows; /* as in struct run_owner */
 	size_t max_jobs;
 	struct admission_options settlement; /* loop and observer are filled in here */
 	struct metrics_shard *metrics;

@@ -1,6 +1,7 @@
 #include "gateway/exec/answer.h"
 
 #include "gateway/base/json_text.h"
+#include "gateway/exec/writer.h"
 
 #include <stdio.h>
 
@@ -83,6 +84,12 @@ static int put_files(const struct exec_result *result, bool texts, struct buf *b
 	return result->files ? outfiles_put(result->files, texts, body) : buf_append(body, SLICE("{}"));
 }
 
+static int put_written(const struct exec_result *result, struct buf *body)
+{
+	int r = result->writer ? buf_append(body, SLICE(",\"stdout_to\":")) : 0;
+	return r < 0 || !result->writer ? r : writer_put(result->writer, body);
+}
+
 static int put_members(struct exec_result *result, const char *exec_id, bool ok, bool texts, struct buf *body)
 {
 	int r = buf_printf(body, "\"ok\":%s,\"exec_id\":\"%s\",\"outcome\":\"%s\",\"exit_code\":", ok ? "true" : "false", exec_id,
@@ -97,6 +104,8 @@ static int put_members(struct exec_result *result, const char *exec_id, bool ok,
 		r = put_check(result, body);
 	if (r == 0)
 		r = put_files(result, texts, body);
+	if (r == 0)
+		r = put_written(result, body);
 	return r < 0 ? r : put_timing(result, body);
 }
 
@@ -144,6 +153,8 @@ static int put_not_run(struct exec_result *result, const char *exec_id, struct b
 		r = put_streams(result, true, body);
 	if (r == 0 && ran && result->files)
 		r = put_files(result, true, body);
+	if (r == 0 && ran)
+		r = put_written(result, body);
 	return r < 0 || result->outcome == EXEC_UNKNOWN ? r : put_refusal(result, body);
 }
 

@@ -13,6 +13,8 @@
 #include "gateway/exec/outfiles.h"
 #include "gateway/exec/source.h"
 
+struct writer;
+
 #define EXEC_ANSWER_MAX (1024UL * 1024 * 1024)
 
 enum exec_outcome {
@@ -49,6 +51,7 @@ struct exec_result {
 	const char *encoding[2];    /* of their text once it was told: "utf-8" or "base64" */
 	enum check_verdict check;
 	const struct outfiles *files; /* borrowed; NULL = none were asked for */
+	const struct writer *writer;  /* borrowed; NULL = rows of standard output are written nowhere */
 	uint64_t admit_us, claim_us, run_us;
 	/* Monotonic: when the claim and the command began, and how the Sprite became ready; 0 = it did not, or is not known. */
 	uint64_t claim_start_us, run_start_us, ready_from_us, ready_us;

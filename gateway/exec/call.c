@@ -78,6 +78,7 @@ static void on_gone(void *ctx)
 	call->request = NULL;
 	call_identity_stop(call);
 	call_fetch_stop(call);
+	call_write_stop(call);
 	if (call->admission) {
 		struct exec_endpoint *endpoint = call->endpoint;
 		admission_cancel(endpoint->admission, call->admission);
@@ -160,6 +161,7 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 	call_drop_pieces(call);
 	call_identity_stop(call);
 	call_fetch_stop(call);
+	call_write_stop(call);
 	trail_deinit(&call->trail);
 	exec_request_free(call->command);
 	free(call);
@@ -177,6 +179,7 @@ void call_answer(struct call *call, struct exec_job *job)
 	call->tier = job->tier;
 	call->code = job->answer.code;
 	call_fetch_stop(call);
+	call_write_stop(call);
 	if (!call->request)
 		return;
 	if (call->streaming) {

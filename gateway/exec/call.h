@@ -52,6 +52,16 @@ struct inquiry {
 	unsigned char key[IDENTITY_CACHE_KEY];
 };
 
+/* Rows on their way into Datasette. */
+struct deposit {
+	char path[EXEC_MAX_ROWS_PATH + 1]; /* "" = none are */
+	struct exec_piece *batches;        /* the first is under way when there is an exchange */
+	struct exchange *exchange;
+	unsigned status;
+	struct buf reply;
+	bool failed;         /* nothing is written any more */
+};
+
 struct call {
 	struct exec_endpoint *endpoint;
 	struct http_request *request; /* NULL when it can no longer be answered */
@@ -68,6 +78,7 @@ struct call {
 	char key[SHA256_HEX + 1], fingerprint[SHA256_HEX + 1]; /* with an idempotency key */
 	bool with_agent;
 	struct fetch fetch;
+	struct deposit deposit;
 	/* Of a question about another command: */
 	char looked_for[ID_UUID_LEN + 1];
 	bool cancels;
@@ -180,6 +191,17 @@ void call_fetch_stop(struct call *call);
 
 /* For the metrics: how an exchange with Datasette went; `failure` NULL = in order. */
 void call_note_exchange(const struct call *call, const struct exchange *exchange, unsigned status, const struct exchange_failure *failure);
+
+/* The head of a request to Datasette in the caller's name. Results: those of forward_on_behalf. */
+MUST_CHECK int call_ask_head(const struct call *call, struct slice method, struct slice target, struct buf *head);
+
+/* --- call_write.c: rows of standard output into Datasette --- */
+
+/* Takes a batch. */
+void call_batch(struct call *call, struct exec_piece *piece);
+
+/* No more is written; what is under way may be. */
+void call_write_stop(struct call *call);
 
 /* At the end of a turn of the loop: what was read in it goes to the agent. `ctx` is the endpoint. */
 void call_fetch_flush(void *ctx);

@@ -110,6 +110,8 @@ static void make_job(struct call *call, const struct admission_answer *answer)
 	}
 	job->reply_to = &endpoint->mailbox;
 	job->max_output_bytes = answer->output_bytes;
+	if (call->command->rows_to.path)
+		snprintf(call->deposit.path, sizeof call->deposit.path, "%s", call->command->rows_to.path);
 	job->request = TAKE(call->command);
 	job->lease = answer->lease;
 	job->timeout_ms = answer->lease.granted_ms;
@@ -275,6 +277,8 @@ static void admit(struct call *call)
 	bool known = call_address(call, address);
 	/* A wish is a ceiling, for tokens with a limit of their own and without. */
 	uint64_t most = endpoint->options.limits.max_output_bytes, usual = min_u64(EXEC_DEFAULT_OUTPUT_BYTES, most);
+	if (call->command->rows_to.path)
+		usual = most;
 	if (call->command->has_max_output)
 		usual = most = min_u64(call->command->max_output_bytes, most);
 	struct admission_request request = {.token = call->token,

@@ -226,17 +226,22 @@ static const struct exchange_events events = {
 
 /* --- the way there --- */
 
-static int start(struct call *call, const char *target)
+int call_ask_head(const struct call *call, struct slice method, struct slice target, struct buf *head)
 {
-	const struct exec_endpoint_options *options = &call->endpoint->options;
-	CLEANUP(buf_deinit) struct buf head = BUF_MAX(HEAD_MAX);
 	char traceparent[TRACE_PARENT_LEN + 1] = "";
 	const char *span = call->root.span[0] ? call->root.span : call->trace.parent;
 	/* Whether a trace that nobody has begun is recorded is Datasette's to decide. */
 	if (span[0])
 		trace_format(&call->trace, span, traceparent);
-	int r = forward_on_behalf(call->reply.head, &options->forward, SLICE("GET"), slice_str(target), call_credentials(call),
-				  slice_str(traceparent), &head);
+	return forward_on_behalf(call->reply.head, &call->endpoint->options.forward, method, target, call_credentials(call),
+				 slice_str(traceparent), head);
+}
+
+static int start(struct call *call, const char *target)
+{
+	const struct exec_endpoint_options *options = &call->endpoint->options;
+	CLEANUP(buf_deinit) struct buf head = BUF_MAX(HEAD_MAX);
+	int r = call_ask_head(call, SLICE("GET"), slice_str(target), &head);
 	if (r != 0)
 		return r;
 	struct exchange_request request = {

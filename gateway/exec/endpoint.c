@@ -23,7 +23,9 @@ static struct call *find(struct exec_endpoint *endpoint, const char *exec_id)
 static void take_piece(struct exec_endpoint *endpoint, struct exec_piece *piece)
 {
 	struct call *call = find(endpoint, piece->message.exec_id);
-	if (call)
+	if (call && piece->message.kind == EXEC_BATCH)
+		call_batch(call, piece);
+	else if (call)
 		call_piece(call, piece);
 	else
 		exec_piece_free(piece);
@@ -54,7 +56,7 @@ static void take_job(struct exec_endpoint *endpoint, struct exec_job *job)
 static void on_message(void *ctx, struct mailbox_item *item)
 {
 	struct exec_message *message = CONTAINER_OF(item, struct exec_message, item);
-	if (message->kind == EXEC_PIECE)
+	if (message->kind == EXEC_PIECE || message->kind == EXEC_BATCH)
 		take_piece(ctx, CONTAINER_OF(message, struct exec_piece, message));
 	else if (message->kind == EXEC_CREDIT)
 		take_credit(ctx, CONTAINER_OF(message, struct exec_credit, message));

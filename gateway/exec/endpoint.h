@@ -48,6 +48,8 @@ struct exec_endpoint_options {
 	struct slice (*client)(void *ctx, const struct http_head *head);
 	/* How Datasette was asked for the input of a command. */
 	void (*on_fetched)(void *ctx, const struct relay_summary *summary);
+	/* What is at this path of Datasette may have been changed. */
+	void (*on_written)(void *ctx, struct slice path);
 	void *client_ctx;
 	struct exchange_pool *exchanges;    /* with Datasette; borrowed */
 	struct forward_options forward;

@@ -23,6 +23,8 @@ enum exec_message_kind {
 	EXEC_CREDIT, /* both ways */
 	EXEC_INPUT,
 	EXEC_PIECE, /* to the endpoint */
+	EXEC_BATCH, /* likewise, of rows for Datasette */
+	EXEC_WROTE, /* to the agent */
 };
 
 /* The first member of every message. */
@@ -73,13 +75,32 @@ struct exec_credit {
 
 enum exec_input_end { EXEC_INPUT_MORE, EXEC_INPUT_END, EXEC_INPUT_BROKEN };
 
-/* A part of a streamed answer, as it is sent to the client, or of a job's standard input (EXEC_INPUT). */
+#define EXEC_WRITTEN_DETAIL 500
+
+enum exec_written_how {
+	EXEC_WRITTEN,
+	EXEC_NOT_WRITTEN,
+	EXEC_WRITTEN_IN_DOUBT, /* Datasette did not say */
+};
+
+/* What became of a batch, in their order. None follows one that was not written. */
+struct exec_written {
+	struct exec_message message;
+	enum exec_written_how how;
+	uint64_t rows;
+	unsigned status;  /* of Datasette's answer; 0 = it gave none */
+	char detail[EXEC_WRITTEN_DETAIL]; /* a plain sentence */
+};
+
+/* A part of a streamed answer, as it is sent to the client, of a job's standard input (EXEC_INPUT), or the body of a request that writes rows
+ * (EXEC_BATCH). */
 struct exec_piece {
 	struct exec_message message;
 	struct buf text;
 	/* Of input: */
 	enum exec_input_end end;
-	struct source_failure failure;  /* of EXEC_INPUT_BROKEN */
+	struct source_failure failure; /* of EXEC_INPUT_BROKEN */
+	uint64_t rows; /* of EXEC_BATCH */
 	struct exec_piece *prev, *next; /* of whoever has it */
 };
 

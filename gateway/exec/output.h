@@ -50,6 +50,6 @@ static inline bool output_truncated(const struct output *output)
 
 /*
  * Appends the kept bytes as a JSON string. Text that is UTF-8 goes as it is, with a marker line at the cut and no character
- * split; anything else as base64 of head and tail. *encoding is set to "utf-8" or "base64".
+ * split; anything else as base64 of head and tail; what was passed on is empty. *encoding is set to "utf-8" or "base64".
  */
 MUST_CHECK int output_put(struct output *output, struct buf *json, const char **encoding);

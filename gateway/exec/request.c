@@ -289,6 +289,112 @@ static void read_outputs(struct reading *reading, const json_t *value)
 		read_output(reading, json_array_get(value, i), i);
 }
 
+/* --- stdout_to --- */
+
+static void put_member(struct reading *reading, const char *name, const json_t *value)
+{
+	struct buf *head = &reading->request->rows_to.head;
+	char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+	int r = text ? buf_printf(head, "\"%s\":%s,", name, text) : -ENOMEM;
+	free(text);
+	if (r < 0)
+		reading->error = r;
+}
+
+static bool is_pk(const json_t *value)
+{
+	size_t count = json_array_size(value);
+	for (size_t i = 0; i < count; i++)
+		if (!json_is_string(json_array_get(value, i)))
+			return false;
+	return json_is_string(value) || (count && count <= EXEC_MAX_ARGS);
+}
+
+static void read_format(struct reading *reading, const json_t *value)
+{
+	static const char *const names[] = {[ROWS_JSON] = "json", [ROWS_NDJSON] = "ndjson", [ROWS_CSV] = "csv"};
+	const char *name = json_string_value(value);
+	for (size_t i = ROWS_JSON; name && i < ARRAY_LEN(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			reading->request->rows_to.format = (enum rows_format)i;
+	if (!reading->request->rows_to.format)
+		fault(reading, "/stdout_to/format", "must be \"json\", \"ndjson\" or \"csv\"");
+}
+
+static void read_skip(struct reading *reading, const json_t *value)
+{
+	double rows = json_number_value(value);
+	if (!json_is_number(value) || !is_whole(value) || rows < 0 || rows > MAX_BYTES)
+		fault(reading, "/stdout_to/skip_rows", "must be an integer that is not negative");
+	else
+		reading->request->rows_to.skip = (uint64_t)rows;
+}
+
+/* Handed on to Datasette as they stand. */
+static bool read_option(struct reading *reading, const char *key, const json_t *value, bool creates)
+{
+	static const char *const flags[] = {"ignore", "replace", "alter"};
+	bool flag = false, table = strcmp(key, "table") == 0, pk = strcmp(key, "pk") == 0;
+	char pointer[JSON_POINTER_LEN];
+	for (size_t i = 0; i < ARRAY_LEN(flags); i++)
+		flag |= strcmp(key, flags[i]) == 0;
+	point(pointer, "/stdout_to", key);
+	if (!flag && !table && !pk)
+		return false;
+	if (!flag && !creates)
+		fault(reading, pointer, "belongs to /-/create only");
+	else if (flag ? !json_is_boolean(value) : table ? !json_is_string(value) : !is_pk(value))
+		fault(reading, pointer, "must be %s", flag ? "true or false" : table ? "a string" : "a string or an array of strings");
+	else
+		put_member(reading, pk && json_is_array(value) ? "pks" : key, value);
+	return true;
+}
+
+static bool read_rows_path(struct reading *reading, const json_t *object, bool *creates)
+{
+	const json_t *value = json_object_get(object, "datasette");
+	const char *path = json_string_value(value);
+	const char *wrong = path ? source_rows_fault(slice_str(path), creates) : "must be a string";
+	if (path && !wrong && strlen(path) > EXEC_MAX_ROWS_PATH)
+		wrong = "is too long";
+	if (wrong)
+		fault(reading, "/stdout_to/datasette", "%s", wrong);
+	else
+		reading->request->rows_to.path = path;
+	return !wrong;
+}
+
+static void read_stdout_to(struct reading *reading, json_t *object)
+{
+	const char *key;
+	json_t *value;
+	bool creates = false;
+	if (!json_is_object(object)) {
+		fault(reading, "/stdout_to", "must be an object, is %s", type_name(object));
+		return;
+	}
+	if (!read_rows_path(reading, object, &creates))
+		return;
+	if (creates && !json_object_get(object, "table"))
+		fault(reading, "/stdout_to", "must have the table that is created");
+	int r = buf_append_char(&reading->request->rows_to.head, '{');
+	json_object_foreach(object, key, value)
+	{
+		char pointer[JSON_POINTER_LEN];
+		point(pointer, "/stdout_to", key);
+		if (strcmp(key, "format") == 0)
+			read_format(reading, value);
+		else if (strcmp(key, "skip_rows") == 0)
+			read_skip(reading, value);
+		else if (strcmp(key, "datasette") != 0 && !read_option(reading, key, value, creates))
+			fault(reading, pointer, "is not a field of this object");
+	}
+	if (r == 0)
+		r = buf_append(&reading->request->rows_to.head, SLICE("\"rows\":["));
+	if (r < 0)
+		reading->error = r;
+}
+
 /* POSIX 8.1: letters, digits, underscore, no digit first. */
 static bool is_name(const char *name)
 {
@@ -422,6 +528,8 @@ static void read_member(struct reading *reading, const char *key, json_t *value)
 		read_timeout(reading, value);
 	else if (strcmp(key, "max_output_bytes") == 0)
 		read_max_output(reading, value);
+	else if (strcmp(key, "stdout_to") == 0)
+		read_stdout_to(reading, value);
 	else if (strcmp(key, "session") == 0)
 		read_session(reading, value);
 	else {
@@ -454,6 +562,7 @@ int exec_request_parse(struct slice body, struct exec_request **out, struct buf 
 	if (!request)
 		return -ENOMEM;
 	buf_init(&request->input, INPUT_BYTES);
+	buf_init(&request->rows_to.head, INPUT_BYTES);
 	request->root = json_parse_reals(body, MAX_DEPTH, failure);
 	if (!request->root)
 		return EXEC_REQUEST_MALFORMED;
@@ -479,6 +588,7 @@ void exec_request_free(struct exec_request *request)
 		buf_deinit(&request->files[i].bytes);
 	free(request->files);
 	free(request->outputs);
+	buf_deinit(&request->rows_to.head);
 	free(request->env);
 	free(request->argv);
 	buf_deinit(&request->input);

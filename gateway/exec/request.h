@@ -11,6 +11,7 @@
 #pragma once
 
 #include "gateway/base/buf.h"
+#include "gateway/exec/rows.h"
 #include "gateway/json/json.h"
 
 #define EXEC_REQUEST_MALFORMED 1
@@ -27,6 +28,7 @@
 
 #define EXEC_MAX_FILES      256
 #define EXEC_MAX_OUTPUTS    64
+#define EXEC_MAX_ROWS_PATH  2000
 #define EXEC_MAX_PATH_BYTES 4095
 
 /* Written before the command runs. */
@@ -35,6 +37,14 @@ struct exec_file {
 	unsigned mode;
 	struct buf bytes;
 	const char *from;  /* … or what Datasette is asked for it, borrowed from root */
+};
+
+/* Where the rows of standard output are written to. */
+struct exec_rows_to {
+	const char *path;        /* of Datasette, borrowed from root; NULL = nowhere */
+	enum rows_format format;
+	uint64_t skip;           /* rows at the beginning that are not written */
+	struct buf head;         /* of the body that Datasette gets, up to the first row */
 };
 
 struct exec_request {
@@ -51,6 +61,7 @@ struct exec_request {
 	size_t file_count;
 	const char **outputs;    /* owned array of paths borrowed from root, no two the same: to be read back */
 	size_t output_count;
+	struct exec_rows_to rows_to;
 	uint64_t timeout_ms;     /* 0 = not asked for */
 	bool has_max_output;
 	uint64_t max_output_bytes;

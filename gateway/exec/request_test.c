@@ -207,6 +207,42 @@ static void test_sum(void **state UNUSED)
 	parse(text, EXEC_REQUEST_INVALID, "\"/env\",\"detail\":\"arguments and variables have");
 }
 
+static void test_rows(void **state UNUSED)
+{
+	struct exec_request *request =
+		parse("{\"command\":\"a\",\"stdout_to\":{\"datasette\":\"/db/-/create\",\"table\":\"t \\\"\",\"pk\":[\"a\",\"b\"],"
+		      "\"ignore\":true,\"format\":\"csv\",\"skip_rows\":200}}",
+		      0, NULL);
+	assert_string_equal(request->rows_to.path, "/db/-/create");
+	assert_int_equal(request->rows_to.format, ROWS_CSV);
+	assert_int_equal(request->rows_to.skip, 200);
+	assert_true(slice_equal(buf_peek(&request->rows_to.head),
+				SLICE("{\"table\":\"t \\\"\",\"pks\":[\"a\",\"b\"],\"ignore\":true,\"rows\":[")));
+	exec_request_free(request);
+	request = parse("{\"command\":\"a\",\"stdout_to\":{\"datasette\":\"/db/t/-/insert\"}}", 0, NULL);
+	assert_true(slice_equal(buf_peek(&request->rows_to.head), SLICE("{\"rows\":[")));
+	exec_request_free(request);
+	static const char *const wrong[][2] = {
+		{"1", "\"/stdout_to\""},
+		{"{}", "\"/stdout_to/datasette\""},
+		{"{\"datasette\":\"/db/t\"}", "\"/stdout_to/datasette\""},
+		{"{\"datasette\":\"/db/-/create\"}", "must have the table"},
+		{"{\"datasette\":\"/db/-/create\",\"table\":1}", "\"/stdout_to/table\""},
+		{"{\"datasette\":\"/db/-/create\",\"table\":\"t\",\"pk\":[]}", "\"/stdout_to/pk\""},
+		{"{\"datasette\":\"/db/t/-/insert\",\"table\":\"t\"}", "\"/stdout_to/table\",\"detail\":\"belongs to"},
+		{"{\"datasette\":\"/db/t/-/insert\",\"ignore\":1}", "\"/stdout_to/ignore\""},
+		{"{\"datasette\":\"/db/t/-/insert\",\"format\":\"xml\"}", "\"/stdout_to/format\""},
+		{"{\"datasette\":\"/db/t/-/insert\",\"skip_rows\":-1}", "\"/stdout_to/skip_rows\""},
+		{"{\"datasette\":\"/db/t/-/insert\",\"skip_rows\":1.5}", "\"/stdout_to/skip_rows\""},
+		{"{\"datasette\":\"/db/t/-/insert\",\"rows\":[]}", "\"/stdout_to/rows\",\"detail\":\"is not a field"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		char body[256];
+		snprintf(body, sizeof body, "{\"command\":\"a\",\"stdout_to\":%s}", wrong[i][0]);
+		parse(body, EXEC_REQUEST_INVALID, wrong[i][1]);
+	}
+}
+
 static void test_launch(void **state UNUSED)
 {
 	struct exec_request *request = parse("{\"argv\":[\"a=b\",\"c\"],\"env\":{\"K\":\"v\"},\"stdin\":\"in\"}", 0, NULL);
@@ -232,7 +268,7 @@ int main(void)
 		cmocka_unit_test(test_fields), cmocka_unit_test(test_large_numbers), cmocka_unit_test(test_argv_and_base64),
 		cmocka_unit_test(test_files),  cmocka_unit_test(test_malformed),     cmocka_unit_test(test_invalid),
 		cmocka_unit_test(test_limits), cmocka_unit_test(test_launch),        cmocka_unit_test(test_many_faults),
-		cmocka_unit_test(test_sum),
+		cmocka_unit_test(test_sum),    cmocka_unit_test(test_rows),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include "gateway/exec/launch.h"
 #include "gateway/exec/stored.h"
 #include "gateway/exec/verify.h"
+#include "gateway/exec/writer.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -40,6 +41,7 @@ struct run {
 	struct delivery delivery;    /* of a job that wants its answer streamed */
 	struct verify verify;
 	struct collect collect;      /* of a job that wants files back */
+	struct writer writer;        /* of a job whose output is rows for Datasette */
 	enum exec_outcome outcome;          /* of the command whose output is being checked */
 	bool started; /* known at the timeout or later */
 	unsigned tries;
@@ -57,6 +59,7 @@ static void free_run(struct run *run)
 	feed_deinit(&run->feed);
 	verify_deinit(&run->verify);
 	collect_deinit(&run->collect);
+	writer_deinit(&run->writer);
 	output_deinit(&run->result.streams[0]);
 	output_deinit(&run->result.streams[1]);
 	free(run);
@@ -129,6 +132,15 @@ static int pass_on(void *ctx, const struct output *output, struct slice bytes)
 	return r;
 }
 
+static int pass_to_writer(void *ctx, const struct output *output UNUSED, struct slice bytes)
+{
+	struct run *run = ctx;
+	int r = writer_feed(&run->writer, bytes);
+	if (run->sandbox && writer_is_full(&run->writer))
+		sandbox_pause(run->sandbox);
+	return r;
+}
+
 static void on_ping(uv_timer_t *timer)
 {
 	struct run *run = timer->data;
@@ -144,13 +156,19 @@ static int begin_stream(struct run *run)
 	return delivery_begin(&run->delivery);
 }
 
-void run_credit(struct run *run, size_t bytes)
+/* There may be room for more of its output. */
+static void go_on(struct run *run)
 {
-	delivery_credit(&run->delivery, bytes);
-	if (!run->sandbox || !delivery_has_room(&run->delivery))
+	if (!run->sandbox || !delivery_has_room(&run->delivery) || writer_is_full(&run->writer))
 		return;
 	sandbox_resume(run->sandbox);
 	collect_resume(&run->collect);
+}
+
+void run_credit(struct run *run, size_t bytes)
+{
+	delivery_credit(&run->delivery, bytes);
+	go_on(run);
 }
 
 /* What is refused before the stream has begun is a problem, like any other. */
@@ -185,6 +203,7 @@ static void answer(struct run *run, enum exec_outcome outcome)
 	if (run->result.run_start_us && run->state != CHECKING)
 		result->run_us = clock_mono_us() - run->result.run_start_us;
 	result->check = verify_verdict(&run->verify);
+	writer_give_up(&run->writer);
 	int r = write_answer(run, run->job);
 	settle(run, r < 0);
 	uv_timer_stop(&run->ping);
@@ -240,7 +259,7 @@ static void finish_check(struct run *run)
 static void on_check_time(struct run *run)
 {
 	uint64_t left_ms = check_left_ms(run);
-	if (left_ms && (verify_went_on(&run->verify) || collect_went_on(&run->collect))) {
+	if (left_ms && (verify_went_on(&run->verify) || writer_went_on(&run->writer) || collect_went_on(&run->collect))) {
 		enter(run, CHECKING, left_ms < CHECK_MS ? left_ms : CHECK_MS);
 		return;
 	}
@@ -336,14 +355,46 @@ static void start_collecting(struct run *run)
 	collect_start(collect, run->sandbox);
 }
 
-static void on_compared(void *ctx)
+/* When all rows are written. */
+static void after_rows(struct run *run)
 {
-	struct run *run = ctx;
-	run->idle = true;
+	if (!writer_is_done(&run->writer))
+		return;
 	if (run->job->request->output_count)
 		start_collecting(run);
 	else
 		finish(run, run->outcome);
+}
+
+/* NULL: the output is all that the command wrote, and it wrote all that it wanted to. */
+static const char *missing_output(struct run *run)
+{
+	enum check_verdict check = verify_verdict(&run->verify);
+	if (check == CHECK_INCOMPLETE || check == CHECK_FAILED)
+		return "The output did not arrive as the command wrote it.";
+	if (output_truncated(&run->result.streams[0]))
+		return "The output is longer than max_output_bytes.";
+	return run->outcome == EXEC_EXITED ? NULL : "The command was ended at its time-out.";
+}
+
+static void on_compared(void *ctx)
+{
+	struct run *run = ctx;
+	run->idle = true;
+	if (run->writer.target && writer_end(&run->writer, missing_output(run)) < 0)
+		finish(run, without_memory(run));
+	else
+		after_rows(run);
+}
+
+void run_written(struct run *run, const struct exec_written *written)
+{
+	if (!run->job || writer_is_done(&run->writer))
+		return;
+	writer_written(&run->writer, written);
+	go_on(run);
+	if (run->state == CHECKING)
+		after_rows(run);
 }
 
 /* Of its output, and reading its files. */
@@ -374,7 +425,7 @@ static void on_exited(void *ctx, unsigned exit_code)
 		return;
 	}
 	bool compare = verify_has_to_compare(&run->verify, run->owner->verify_bytes);
-	if (compare || run->job->request->output_count)
+	if (compare || run->job->request->output_count || run->writer.target)
 		start_check(run, compare);
 	else
 		finish(run, run->outcome);
@@ -588,6 +639,8 @@ static int init_parts(struct run *run)
 		return r;
 	if (job->request->output_count)
 		run->result.files = &run->collect.outfiles;
+	if (run->writer.target)
+		run->result.writer = &run->writer;
 	struct slice nonce = run->owner->verify_bytes ? verify_nonce(&run->verify) : (struct slice){0};
 	return launch_init(&run->launch, job->request, job->message.exec_id, nonce, lasts_s(run));
 }
@@ -600,8 +653,11 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	*run = (struct run){.owner = owner, .job = job};
 	delivery_init(&run->delivery, job);
 	feed_init(&run->feed, job);
+	writer_init(&run->writer, job, owner->insert_rows);
 	for (size_t i = 0; i < 2; i++) {
-		if (job->format)
+		if (i == 0 && job->request->rows_to.path)
+			output_init_passing(&run->result.streams[i], job->max_output_bytes, pass_to_writer, run);
+		else if (job->format)
 			output_init_passing(&run->result.streams[i], job->max_output_bytes, pass_on, run);
 		else
 			output_init(&run->result.streams[i], job->max_output_bytes);

@@ -30,6 +30,7 @@ struct run_owner {
 	uint64_t session_idle_ms;
 	uint64_t wait_ms;        /* longest wait for a Sprite, both tries together */
 	uint64_t verify_bytes;   /* output is compared with its record from so many bytes of a stream on; 0 = no record is kept */
+	uint64_t insert_rows;    /* that Datasette takes at once */
 	size_t result_bytes;     /* what a command ended with is kept up to this size, and beyond without its output; 0 = not at all */
 	/* Takes the job; `result` is valid during the call. */
 	void (*on_answered)(void *ctx, struct exec_job *job, const struct exec_result *result);
@@ -45,6 +46,9 @@ void run_cancel(struct run *run);
 
 /* "waiting" (for a Sprite), "running", "ending" or "checking"; NULL once it is answered. */
 const char *run_phase(const struct run *run);
+
+/* What became of a batch of rows. */
+void run_written(struct run *run, const struct exec_written *written);
 
 /* Takes a piece of the command's standard input (job.feeds). */
 void run_input(struct run *run, struct exec_piece *piece);

@@ -68,6 +68,28 @@ const char *source_fault(struct slice target)
 	return path_fault(parts.path);
 }
 
+const char *source_rows_fault(struct slice target, bool *creates)
+{
+	static const char shapes[] = "must be /db/-/create, /db/table/-/insert or /db/table/-/upsert";
+	const char *wrong = source_fault(target);
+	struct slice rest = slice_from(target, 1), parts[5];
+	size_t count = 0;
+	if (wrong)
+		return wrong;
+	/* Nothing to decode: Datasette has another encoding for names. */
+	if (memchr(target.data, '?', target.len) || memchr(target.data, '%', target.len))
+		return shapes;
+	while (count < ARRAY_LEN(parts) && slice_next(&rest, '/', &parts[count]))
+		count++;
+	*creates = count == 3;
+	if (count < 3 || count > 4 || slice_equal(parts[0], SLICE("-")) || !slice_equal(parts[count - 2], SLICE("-")))
+		return shapes;
+	if (*creates)
+		return slice_equal(parts[2], SLICE("create")) ? NULL : shapes;
+	bool writes = slice_equal(parts[3], SLICE("insert")) || slice_equal(parts[3], SLICE("upsert"));
+	return writes && !slice_equal(parts[1], SLICE("-")) ? NULL : shapes;
+}
+
 int source_put_failure(const struct source_failure *failure, struct buf *out)
 {
 	int r = buf_append(out, SLICE("\"pointer\":"));

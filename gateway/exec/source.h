@@ -22,3 +22,6 @@ MUST_CHECK int source_put_failure(const struct source_failure *failure, struct b
 /* NULL when Datasette may be asked for it, else what is wrong with it: it leads to another host or to the gateway, or Datasette and the
  * gateway might read it in two ways. */
 const char *source_fault(struct slice target);
+
+/* The same of a path that rows are written to: /db/-/create, /db/table/-/insert or /db/table/-/upsert. `creates`: the first of them. */
+const char *source_rows_fault(struct slice target, bool *creates);

@@ -72,6 +72,39 @@ static void test_paths_that_are_refused(void **state UNUSED)
 			fail_msg("%s is taken", targets[i]);
 }
 
+static void test_paths_that_rows_go_to(void **state UNUSED)
+{
+	static const struct {
+		const char *path;
+		bool taken, creates;
+	} rows[] = {
+		{"/db/-/create", true, true},
+		{"/db/t/-/insert", true, false},
+		{"/d~2Eb/t~20/-/upsert", true, false},
+		{"/db/-/insert", false, false},
+		{"/db/t/-/create", false, false},
+		{"/db/t/-/drop", false, false},
+		{"/db/-/create/", false, false},
+		{"/db/-/create?x", false, false},
+		{"/db/%74/-/insert", false, false},
+		{"/-/t/-/insert", false, false},
+		{"/db/-/-/insert", false, false},
+		{"/-/-/create", false, false},
+		{"/db/t/1/-/update", false, false},
+		{"//db/-/create", false, false},
+		{"/db/../-/create", false, false},
+		{"http://h/db/-/create", false, false},
+		{"/-/agent/-/insert", false, false},
+		{"/db", false, false},
+		{"", false, false},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		bool creates = false;
+		if (!source_rows_fault(slice_str(rows[i].path), &creates) != rows[i].taken || (rows[i].taken && creates != rows[i].creates))
+			fail_msg("%s is %staken", rows[i].path, rows[i].taken ? "not " : "");
+	}
+}
+
 static void test_length(void **state UNUSED)
 {
 	char target[8193];
@@ -86,6 +119,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_paths_that_are_taken),
 		cmocka_unit_test(test_paths_that_are_refused),
+		cmocka_unit_test(test_paths_that_rows_go_to),
 		cmocka_unit_test(test_length),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -97,7 +97,7 @@ def test_methods(stack):
         assert allowed - {"HEAD", "OPTIONS"} == {method.upper() for method in operations if method != "parameters"} - {"OPTIONS"}, path
 
 
-WRONG = {"command": 1, "argv": "x", "stdin": 1, "files": [], "outputs": {}, "env": [], "cwd": "relative", "timeout_seconds": "1", "max_output_bytes": -1, "session": "a/b"}
+WRONG = {"command": 1, "argv": "x", "stdin": 1, "files": [], "outputs": {}, "env": [], "cwd": "relative", "timeout_seconds": "1", "max_output_bytes": -1, "stdout_to": 1, "session": "a/b"}
 
 
 def test_fields_of_the_request(stack):
@@ -113,6 +113,8 @@ def test_fields_of_the_request(stack):
     for body in ({}, {"command": "true", "argv": ["true"]}, {"command": "true", "other": 1}, {"command": ""}, {"argv": []},
                  {"command": "true", "env": {"SPRITEGATE_X": "1"}}, {"command": "true", "env": {"1": "1"}}, {"command": "true", "stdin": {}}, {"command": "true", "stdin": {"datasette": "x"}},
                  {"command": "true", "outputs": ["a", "a"]}, {"command": "true", "outputs": [1]}, {"command": "true", "outputs": ["a"] * 65},
+                 {"command": "true", "stdout_to": {"datasette": "/x"}}, {"command": "true", "stdout_to": {"datasette": "/a/-/create"}},
+                 {"command": "true", "stdout_to": {"datasette": "/a/b/-/insert", "table": "t"}}, {"command": "true", "stdout_to": {"datasette": "/a/b/-/insert", "x": 1}},
                  {"command": "true", "stdin": {"datasette": "//x"}}):
         assert not schema.is_valid(body), body
         assert stack.exec(**body).status_code == 422, body
@@ -136,6 +138,8 @@ def test_answers(stack):
         ({"command": "echo x; printf '\\377' >&2"}, {"Accept": NDJSON}), ({"command": "echo x"}, {"Accept": SSE}),
         ({"command": "echo x >a", "outputs": ["a", "b", "/bin"]}, {}), ({"command": "echo x >a", "outputs": ["a", "b"]}, {"Accept": NDJSON}),
         ({"command": "head -c 99 /dev/zero >a", "outputs": ["a"], "max_output_bytes": 9}, {}),
+        ({"command": "echo '[{\"body\": 1}]'", "stdout_to": {"datasette": "/sample/notes/-/insert"}}, {}),
+        ({"command": "echo '[{\"body\": 1}]'", "stdout_to": {"datasette": "/readonly/notes/-/insert"}}, {"Accept": NDJSON}),
         ({"command": "echo again"}, {"Idempotency-Key": "openapi"}), ({"command": "other"}, {"Idempotency-Key": "openapi"}),
         ({}, {}), ({"command": "true", "stdin": {"datasette": "/no/such"}}, {}), ({"command": "true"}, {"Idempotency-Key": '"'}), ({"command": "true"}, {"Content-Type": "text/plain"}),
     ]:
