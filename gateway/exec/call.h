@@ -67,6 +67,7 @@ struct call {
 	struct http_request *request; /* NULL when it can no longer be answered */
 	char exec_id[ID_UUID_LEN + 1];
 	struct buf body;
+	char boundary[MULTIPART_BOUNDARY_MAX + 1]; /* of a multipart body; "" = it is JSON */
 	uint64_t buffered;            /* of endpoint->buffered: the body, then what was read from it, until the agent has that */
 	struct slice token;           /* in the request's head */
 	bool by_identity;             /* or the caller is who Datasette says it is */

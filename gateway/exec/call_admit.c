@@ -11,7 +11,10 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <utlist.h>
+
+#define PARSE_REFUSED 100 /* beside the results of exec_request_parse() */
 
 static void count_auth_failure(struct call *call, const char *reason)
 {
@@ -304,6 +307,27 @@ static void admit(struct call *call)
 		call_refuse(call, exec_problem_internal);
 }
 
+/* What is wrong with the parts themselves is told here. */
+static int parse_parts(struct call *call, struct multipart *parts, struct buf *faults, struct json_failure *failure)
+{
+	bool whole = multipart_parse(parts, call->boundary, buf_peek(&call->body)) == 0;
+	const struct multipart_part *request = whole ? multipart_find(parts, EXEC_REQUEST_PART) : NULL;
+	if (request)
+		return exec_request_parse(request->bytes, parts, &call->command, faults, failure);
+	call_refuse(call, exec_problem_parts(whole ? "No part is named " EXEC_REQUEST_PART "." : parts->detail));
+	return PARSE_REFUSED;
+}
+
+static int parse(struct call *call, struct buf *faults, struct json_failure *failure)
+{
+	if (!call->boundary[0])
+		return exec_request_parse(buf_peek(&call->body), NULL, &call->command, faults, failure);
+	struct multipart *parts = calloc(1, sizeof *parts);
+	int r = parts ? parse_parts(call, parts, faults, failure) : -ENOMEM;
+	free(parts);
+	return r;
+}
+
 void call_on_body_end(void *ctx)
 {
 	struct call *call = ctx;
@@ -315,8 +339,10 @@ void call_on_body_end(void *ctx)
 		return;
 	}
 	struct json_failure failure;
-	int r = exec_request_parse(buf_peek(&call->body), &call->command, &faults, &failure);
+	int r = parse(call, &faults, &failure);
 	buf_deinit(&call->body);
+	if (r == PARSE_REFUSED)
+		return;
 	if (r == EXEC_REQUEST_MALFORMED)
 		call_refuse(call, exec_problem_malformed(&failure));
 	else if (r == EXEC_REQUEST_INVALID)
@@ -390,7 +416,8 @@ void call_post(struct call *call, const struct http_head *head)
 		refuse_draining(call);
 		return;
 	}
-	if (!exec_is_json(http_fields_value(head->fields, SLICE("Content-Type"))) ||
+	struct slice type = http_fields_value(head->fields, SLICE("Content-Type"));
+	if ((!exec_is_json(type) && !multipart_boundary(type, call->boundary)) ||
 	    http_fields_count(head->fields, SLICE("Content-Type")) > 1 || http_fields_find(head->fields, SLICE("Content-Encoding"))) {
 		call_refuse(call, exec_problem_media_type);
 		return;

@@ -65,7 +65,7 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	struct launch launch;
 	int in[2], out[2], status;
 	struct json_failure failure;
-	assert_int_equal(exec_request_parse(slice_str(body), &request, &faults, &failure), 0);
+	assert_int_equal(exec_request_parse(slice_str(body), NULL, &request, &faults, &failure), 0);
 	assert_int_equal(launch_init(&launch, request, "id-1", nonce, lasts_s), 0);
 	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);

@@ -53,7 +53,7 @@ const struct exec_problem exec_problem_media_type = {
 	.code = "unsupported-media-type",
 	.outcome = "deny",
 	.reason = "invalid_request",
-	.detail = "The body must be application/json, without a content coding.",
+	.detail = "The body must be application/json, or multipart/form-data with a boundary, without a content coding.",
 };
 
 const struct exec_problem exec_problem_internal = {
@@ -160,6 +160,14 @@ struct exec_problem exec_problem_malformed(const struct json_failure *failure)
 		 failure->text, failure->position);
 	int r = buf_append(&problem.extra, SLICE("\"pointer\":"));
 	return whole(problem, r < 0 ? r : json_text_string(&problem.extra, slice_str(failure->pointer)));
+}
+
+struct exec_problem exec_problem_parts(const char *detail)
+{
+	struct exec_problem problem = {
+		.status = 400, .code = "malformed-request", .outcome = "deny", .reason = "invalid_request", .extra = BUF_MAX(EXTRA_MAX)};
+	snprintf(problem.detail, sizeof problem.detail, "The body is not multipart/form-data that can be used. %s", detail);
+	return problem;
 }
 
 struct exec_problem exec_problem_invalid(const struct buf *faults)

@@ -39,6 +39,8 @@ extern const struct exec_problem exec_problem_identity_unavailable;
 
 /* Each is the caller's: exec_problem_deinit(). */
 struct exec_problem exec_problem_malformed(const struct json_failure *failure);
+/* Of a multipart body; `detail` is a plain sentence. */
+struct exec_problem exec_problem_parts(const char *detail);
 struct exec_problem exec_problem_invalid(const struct buf *faults);
 struct exec_problem exec_problem_too_large(const char *what, uint64_t limit);
 struct exec_problem exec_problem_abuse(uint64_t wait_ms);

@@ -2,6 +2,7 @@
 
 #include "gateway/base/base64.h"
 #include "gateway/base/json_text.h"
+#include "gateway/base/sha256.h"
 #include "gateway/exec/source.h"
 
 #include <errno.h>
@@ -19,6 +20,7 @@
 /* What the readers below share: where faults go, and the first error that is no fault of the caller. */
 struct reading {
 	struct exec_request *request;
+	struct multipart *parts; /* NULL = none */
 	struct buf *faults;
 	unsigned count;
 	size_t bytes; /* of the command, the arguments, the variables and cwd, as the sandbox's API gets them: JSON strings with a comma */
@@ -135,7 +137,7 @@ static void read_argv(struct reading *reading, const json_t *value)
 		read_argument(reading, json_array_get(value, i), i);
 }
 
-#define SOURCES "a string, {\"base64\": \"…\"} or {\"datasette\": \"/…\"}"
+#define SOURCES "a string, {\"base64\": \"…\"}, {\"datasette\": \"/…\"} or {\"part\": \"…\"}"
 
 static void read_base64(struct reading *reading, const char *pointer, const json_t *text, struct buf *bytes)
 {
@@ -159,8 +161,44 @@ static void read_datasette(struct reading *reading, const char *pointer, const j
 		*from = json_string_value(target);
 }
 
+/* What it holds becomes part of the parsed body by its digest: another file is another request. */
+static int note_digest(json_t *value, struct slice bytes)
+{
+	char hex[SHA256_HEX + 1];
+	struct sha256 digest = {0};
+	int r = sha256_init(&digest);
+	if (r == 0)
+		r = sha256_feed(&digest, bytes);
+	if (r == 0)
+		r = sha256_hex(&digest, hex);
+	sha256_deinit(&digest);
+	if (r < 0)
+		return r;
+	return json_object_set_new(value, "sha256", json_string(hex)) == 0 ? 0 : -ENOMEM;
+}
+
+static void read_part(struct reading *reading, const char *pointer, json_t *value, struct buf *bytes)
+{
+	char below[JSON_POINTER_LEN];
+	const char *name = json_string_value(json_object_get(value, "part"));
+	struct multipart_part *part = reading->parts ? multipart_find(reading->parts, name) : NULL;
+	point(below, pointer, "part");
+	if (!part || strcmp(name, EXEC_REQUEST_PART) == 0) {
+		fault(reading, below, "there is no such part in the body");
+	} else if (part->used) {
+		fault(reading, below, "the part is used twice");
+	} else {
+		part->used = true;
+		int r = buf_append(bytes, part->bytes);
+		if (r == 0)
+			r = note_digest(value, part->bytes);
+		if (r < 0)
+			reading->error = r;
+	}
+}
+
 /* That of a file may have a mode, too, and is a text under a name then. */
-static void read_source(struct reading *reading, const char *pointer, const json_t *value, bool file, struct buf *bytes, const char **from)
+static void read_source(struct reading *reading, const char *pointer, json_t *value, bool file, struct buf *bytes, const char **from)
 {
 	const json_t *base64 = json_object_get(value, "base64"), *datasette = json_object_get(value, "datasette");
 	const json_t *text = file && json_is_object(value) ? json_object_get(value, "text") : value;
@@ -170,6 +208,8 @@ static void read_source(struct reading *reading, const char *pointer, const json
 		read_base64(reading, pointer, base64, bytes);
 	} else if (one && json_is_string(datasette)) {
 		read_datasette(reading, pointer, datasette, from);
+	} else if (one && json_is_string(json_object_get(value, "part"))) {
+		read_part(reading, pointer, value, bytes);
 	} else if (one && json_is_string(text)) {
 		int r = buf_append(bytes, slice_of(json_string_value(text), json_string_length(text)));
 		if (r < 0)
@@ -180,7 +220,7 @@ static void read_source(struct reading *reading, const char *pointer, const json
 	}
 }
 
-static void read_stdin(struct reading *reading, const json_t *value)
+static void read_stdin(struct reading *reading, json_t *value)
 {
 	read_source(reading, "/stdin", value, false, &reading->request->input, &reading->request->input_from);
 }
@@ -212,7 +252,7 @@ static void read_mode(struct reading *reading, const char *pointer, const json_t
 		*mode = (unsigned)number;
 }
 
-static void read_file(struct reading *reading, const char *path, const json_t *value)
+static void read_file(struct reading *reading, const char *path, json_t *value)
 {
 	char pointer[JSON_POINTER_LEN];
 	struct exec_file *file = &reading->request->files[reading->request->file_count++];
@@ -556,7 +596,18 @@ static void read_object(struct reading *reading)
 		      reading->bytes, EXEC_MAX_ARGV_BYTES);
 }
 
-int exec_request_parse(struct slice body, struct exec_request **out, struct buf *faults, struct json_failure *failure)
+/* A part that nothing refers to is a mistake. */
+static void check_parts(struct reading *reading)
+{
+	for (size_t i = 0; reading->parts && i < reading->parts->count; i++) {
+		const struct multipart_part *part = &reading->parts->parts[i];
+		if (!part->used && strcmp(part->name, EXEC_REQUEST_PART) != 0)
+			fault(reading, "", "the part %s is not used", part->name);
+	}
+}
+
+int exec_request_parse(struct slice body, struct multipart *parts, struct exec_request **out, struct buf *faults,
+		       struct json_failure *failure)
 {
 	CLEANUP(exec_request_free_ptr) struct exec_request *request = calloc(1, sizeof *request);
 	if (!request)
@@ -566,8 +617,9 @@ int exec_request_parse(struct slice body, struct exec_request **out, struct buf 
 	request->root = json_parse_reals(body, MAX_DEPTH, failure);
 	if (!request->root)
 		return EXEC_REQUEST_MALFORMED;
-	struct reading reading = {.request = request, .faults = faults};
+	struct reading reading = {.request = request, .parts = parts, .faults = faults};
 	read_object(&reading);
+	check_parts(&reading);
 	if (reading.error < 0)
 		return reading.error;
 	if (faults->len) {

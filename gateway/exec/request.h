@@ -11,6 +11,7 @@
 #pragma once
 
 #include "gateway/base/buf.h"
+#include "gateway/exec/multipart.h"
 #include "gateway/exec/rows.h"
 #include "gateway/json/json.h"
 
@@ -28,6 +29,7 @@
 
 #define EXEC_MAX_FILES      256
 #define EXEC_MAX_OUTPUTS    64
+#define EXEC_REQUEST_PART   "request" /* of a multipart body: the JSON */
 #define EXEC_MAX_ROWS_PATH  2000
 #define EXEC_MAX_PATH_BYTES 4095
 
@@ -68,8 +70,10 @@ struct exec_request {
 	const char *session;     /* borrowed from root; NULL = none. [A-Za-z0-9._-]{1,64}, no dot first */
 };
 
-/* `faults` gets a JSON array [{"pointer", "detail"}] of at most 32; 48 KiB are enough. */
-MUST_CHECK int exec_request_parse(struct slice body, struct exec_request **request, struct buf *faults, struct json_failure *failure);
+/* `parts` are what the body may refer to; each must be used once. NULL = none. `faults` gets a JSON array [{"pointer", "detail"}] of at most
+ * 32; 48 KiB are enough. */
+MUST_CHECK int exec_request_parse(struct slice body, struct multipart *parts, struct exec_request **request, struct buf *faults,
+				  struct json_failure *failure);
 void exec_request_free(struct exec_request *request);
 void exec_request_free_ptr(struct exec_request **request);
 

@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(1024 * 1024);
 	CLEANUP(exec_request_free_ptr) struct exec_request *request = NULL;
 	struct json_failure failure;
-	int r = exec_request_parse(slice_of((const char *)data, size), &request, &faults, &failure);
+	int r = exec_request_parse(slice_of((const char *)data, size), NULL, &request, &faults, &failure);
 	if ((r == 0) != (request != NULL) || (r == EXEC_REQUEST_INVALID && !faults.len))
 		abort();
 	struct launch launch;

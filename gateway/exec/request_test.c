@@ -15,7 +15,7 @@ static struct exec_request *parse(const char *body, int expected, const char *fa
 	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(4096);
 	struct exec_request *request = NULL;
 	struct json_failure failure;
-	int r = exec_request_parse(slice_str(body), &request, &faults, &failure);
+	int r = exec_request_parse(slice_str(body), NULL, &request, &faults, &failure);
 	if (r == EXEC_REQUEST_MALFORMED)
 		assert_int_equal(buf_append(&faults, slice_str(failure.text)), 0);
 	if (fault && !memmem(faults.data ? faults.data : "", faults.len, fault, strlen(fault)))
@@ -187,7 +187,7 @@ static void test_many_faults(void **state UNUSED)
 	assert_int_equal(buf_append_char(&body, '}'), 0);
 	struct exec_request *request = NULL;
 	struct json_failure failure;
-	assert_int_equal(exec_request_parse(buf_peek(&body), &request, &faults, &failure), EXEC_REQUEST_INVALID);
+	assert_int_equal(exec_request_parse(buf_peek(&body), NULL, &request, &faults, &failure), EXEC_REQUEST_INVALID);
 	CLEANUP(json_decref_ptr) json_t *list = json_parse(buf_peek(&faults), 32, &failure);
 	assert_true(json_array_size(list) >= 1 && json_array_size(list) <= 32);
 }
@@ -243,6 +243,41 @@ static void test_rows(void **state UNUSED)
 	}
 }
 
+static void test_parts(void **state UNUSED)
+{
+	static struct multipart parts;
+	static const struct {
+		const char *body, *detail; /* NULL = taken */
+	} rows[] = {
+		{"{\"command\":\"a\",\"stdin\":{\"part\":\"x\"},\"files\":{\"f\":{\"part\":\"y\",\"mode\":\"600\"}}}", NULL},
+		{"{\"command\":\"a\",\"stdin\":{\"part\":\"x\"}}", "{\"pointer\":\"\",\"detail\":\"the part y is not used\"}"},
+		{"{\"command\":\"a\",\"stdin\":{\"part\":\"x\"},\"files\":{\"f\":{\"part\":\"x\"}}}",
+		 "\"/files/f/part\",\"detail\":\"the part is used twice\""},
+		{"{\"command\":\"a\",\"stdin\":{\"part\":\"z\"}}", "\"/stdin/part\",\"detail\":\"there is no such part"},
+		{"{\"command\":\"a\",\"stdin\":{\"part\":\"request\"}}", "\"/stdin/part\",\"detail\":\"there is no such part"},
+		{"{\"command\":\"a\",\"stdin\":{\"part\":\"x\",\"sha256\":\"\"}}", "\"/stdin\""},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		CLEANUP(buf_deinit) struct buf faults = BUF_MAX(64 * 1024);
+		struct exec_request *request = NULL;
+		struct json_failure failure;
+		parts = (struct multipart){
+			.parts = {{.name = "request"}, {.name = "x", .bytes = SLICE("in")}, {.name = "y", .bytes = SLICE("\0y")}},
+			.count = 3};
+		int r = exec_request_parse(slice_str(rows[i].body), &parts, &request, &faults, &failure);
+		assert_int_equal(r, rows[i].detail ? EXEC_REQUEST_INVALID : 0);
+		if (rows[i].detail && !memmem(buf_peek(&faults).data, faults.len, rows[i].detail, strlen(rows[i].detail)))
+			fail_msg("%s: %.*s", rows[i].body, SLICE_FMT(buf_peek(&faults)));
+		if (r == 0) {
+			assert_true(slice_equal(buf_peek(&request->input), SLICE("in")));
+			assert_true(slice_equal(buf_peek(&request->files[0].bytes), SLICE("\0y")));
+			assert_int_equal(request->files[0].mode, 0600);
+		}
+		exec_request_free(request);
+	}
+	parse("{\"command\":\"a\",\"stdin\":{\"part\":\"x\"}}", EXEC_REQUEST_INVALID, "there is no such part");
+}
+
 static void test_launch(void **state UNUSED)
 {
 	struct exec_request *request = parse("{\"argv\":[\"a=b\",\"c\"],\"env\":{\"K\":\"v\"},\"stdin\":\"in\"}", 0, NULL);
@@ -268,7 +303,7 @@ int main(void)
 		cmocka_unit_test(test_fields), cmocka_unit_test(test_large_numbers), cmocka_unit_test(test_argv_and_base64),
 		cmocka_unit_test(test_files),  cmocka_unit_test(test_malformed),     cmocka_unit_test(test_invalid),
 		cmocka_unit_test(test_limits), cmocka_unit_test(test_launch),        cmocka_unit_test(test_many_faults),
-		cmocka_unit_test(test_sum),    cmocka_unit_test(test_rows),
+		cmocka_unit_test(test_sum),    cmocka_unit_test(test_rows),          cmocka_unit_test(test_parts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

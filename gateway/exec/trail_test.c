@@ -11,7 +11,7 @@ static void check(const char *body, const char *sha256, const char *text)
 	struct buf faults = BUF_MAX(48 * 1024);
 	struct json_failure failure;
 	struct trail trail;
-	assert_int_equal(exec_request_parse(slice_str(body), &request, &faults, &failure), 0);
+	assert_int_equal(exec_request_parse(slice_str(body), NULL, &request, &faults, &failure), 0);
 	assert_int_equal(trail_take(&trail, request, true), 0);
 	assert_string_equal(trail.sha256, sha256);
 	assert_true(slice_equal(buf_peek(&trail.command), slice_str(text)));
