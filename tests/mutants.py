@@ -116,6 +116,8 @@ MUTANTS = [
            "if (event->answer != LEASE_OK || member->foreign || set_back) {", "if (false) {", ("unit:pool_machine_fleet_test",)),
     Mutant("what another gateway woke before is used", "gateway/sprites/sprites_prepare.c",
            "if (work->fence.parking && exit_code == FENCE_EXIT) {", "exit_code = 0;\n\tif (false) {", integration("sprites_client")),
+    Mutant("a label of another gateway is not looked at", "gateway/sprites/sprites_prepare.c",
+           "verdict->taken.parking >= fence->parking && !ours", "false && !ours", integration("sprites_client")),
     Mutant("a refused creation is made", "gateway/pool/machine_leases.c",
            "if (event->answer == LEASE_OK && !member->foreign && machine_may_begin", "if (machine_may_begin",
            ("unit:pool_machine_fleet_test",)),

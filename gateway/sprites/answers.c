@@ -20,6 +20,7 @@ static const char *const names[SPRITES_CALLS] = {
 	[SPRITES_KILL] = "kill",
 	[SPRITES_CHECKPOINT] = "checkpoint",
 	[SPRITES_RESTORE] = "restore",
+	[SPRITES_LABEL] = "label",
 };
 
 const char *sprites_call_name(enum sprites_call call)
@@ -149,6 +150,29 @@ static void contradict(struct verdict *verdict, enum sprites_call call, const ch
 	snprintf(verdict->detail, sizeof verdict->detail, "%s: %s", names[call], what);
 }
 
+static void read_taken(struct taken_label *taken, const char *text)
+{
+	struct taken_label found = {.told = true};
+	char again[64] = "";
+	if (sscanf(text, ANSWERS_TAKEN "%16" SCNx64 "-%16" SCNx64, &found.parking, &found.taker) == 2)
+		snprintf(again, sizeof again, ANSWERS_TAKEN_FORMAT, found.parking, found.taker);
+	/* In doubt it is the latest of all. */
+	if (strcmp(again, text) != 0)
+		found = (struct taken_label){.told = true, .parking = UINT64_MAX};
+	if (found.parking >= taken->parking)
+		*taken = found;
+}
+
+static void read_labels(struct taken_label *taken, const json_t *labels)
+{
+	taken->told = json_is_array(labels);
+	for (size_t i = 0; i < json_array_size(labels); i++) {
+		const char *label = json_string_value(json_array_get(labels, i));
+		if (label && slice_has_prefix(slice_str(label), SLICE(ANSWERS_TAKEN)))
+			read_taken(taken, label);
+	}
+}
+
 static void judge_sprite(struct verdict *verdict, enum sprites_call call, const char *name, struct slice text)
 {
 	struct json_failure failure;
@@ -156,6 +180,8 @@ static void judge_sprite(struct verdict *verdict, enum sprites_call call, const 
 	CLEANUP(json_decref_ptr) json_t *body = json_parse(text, MAX_DEPTH, &failure);
 	if (!json_get_string(body, "name", &found) || !slice_equal(found, slice_str(name)))
 		contradict(verdict, call, "the answer is not the Sprite that was asked for");
+	else
+		read_labels(&verdict->taken, json_object_get(body, "labels"));
 }
 
 int answers_open_policy(struct slice profile, struct buf *out)
@@ -228,7 +254,7 @@ void answers_judge(struct verdict *verdict, enum sprites_call call, const char *
 		verdict->limit = creation_limit(answer, NULL);
 		verdict->retry_after_ms = reset_hint(answer, &verdict->limit);
 	}
-	if (call == SPRITES_CREATE || call == SPRITES_GET)
+	if (call == SPRITES_CREATE || call == SPRITES_GET || call == SPRITES_LABEL)
 		judge_sprite(verdict, call, name, answer->body);
 	else if (call == SPRITES_GET_POLICY)
 		judge_policy(verdict, answer->body, answer->policy);

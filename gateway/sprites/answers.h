@@ -14,6 +14,8 @@
 #include "gateway/json/json.h"
 #include "gateway/sprites/observer.h"
 
+#include <inttypes.h>
+
 #define ANSWERS_DETAIL     256
 #define ANSWERS_CHECKPOINT 32
 
@@ -34,6 +36,13 @@ struct answer {
 	const char *policy; /* of SPRITES_GET_POLICY: what was set; NULL = ANSWERS_POLICY */
 };
 
+/* Who has taken a Sprite last, by its label (docs/decisions/0012). */
+struct taken_label {
+	bool told;        /* the answer says which labels it has */
+	uint64_t parking; /* 0 = it has no such label; UINT64_MAX = one that is not ours */
+	uint64_t taker;
+};
+
 struct verdict {
 	enum provider_code code; /* PROVIDER_GONE: this answer says so, which is no proof */
 	bool not_ready;          /* 502, 503, no answer, PROVIDER_THROTTLED: the same may succeed a moment later */
@@ -43,12 +52,17 @@ struct verdict {
 	uint64_t retry_after_ms;
 	struct provider_limit limit; /* of a create, answered with success or the creation limit; of PROVIDER_CAPACITY */
 	unsigned status;
+	struct taken_label taken; /* of SPRITES_GET and SPRITES_LABEL, with PROVIDER_OK */
 	char checkpoint[ANSWERS_CHECKPOINT]; /* id of the one that was made; letters, digits, dot, hyphen, underscore */
 	char detail[ANSWERS_DETAIL]; /* a plain sentence */
 };
 
 /* `name`: the Sprite asked for, which a created or found Sprite must carry. */
 void answers_judge(struct verdict *verdict, enum sprites_call call, const char *name, const struct answer *answer);
+
+/* The label itself: its start, then the numbers in hexadecimal. */
+#define ANSWERS_TAKEN        "taken="
+#define ANSWERS_TAKEN_FORMAT ANSWERS_TAKEN "%016" PRIx64 "-%016" PRIx64
 
 /* The policy of a Sprite that nobody has claimed: no network at all. */
 #define ANSWERS_POLICY "{\"rules\":[{\"domain\":\"*\",\"action\":\"deny\"}]}"

@@ -44,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check(call != SPRITES_CHECKPOINT || verdict.code != PROVIDER_OK || verdict.checkpoint[0]);
 	check(strlen(verdict.checkpoint) < ANSWERS_CHECKPOINT && !strpbrk(verdict.checkpoint, "/?#% "));
 	bool names_it = answer.body.len && memmem(answer.body.data, answer.body.len, "sg-", 3);
-	if (call == SPRITES_GET)
+	if (call == SPRITES_GET || call == SPRITES_LABEL)
 		check(verdict.code != PROVIDER_OK || names_it || memchr(answer.body.data, '\\', answer.body.len));
 	return 0;
 }

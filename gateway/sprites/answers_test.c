@@ -131,6 +131,42 @@ static void test_limits_of_other_calls(void **state UNUSED)
 		}
 }
 
+static void check_taken(const char *labels, bool told, uint64_t parking, uint64_t taker)
+{
+	char body[256];
+	snprintf(body, sizeof body, "{\"name\":\"sg-1\"%s}", labels);
+	assert_int_equal(judge(SPRITES_LABEL, 200, body), PROVIDER_OK);
+	assert_int_equal(verdict.taken.told, told);
+	assert_int_equal(verdict.taken.parking, parking);
+	assert_int_equal(verdict.taken.taker, taker);
+}
+
+/* What is not said, or not as we say it, never reads as free. */
+static void test_who_has_taken_it(void **state UNUSED)
+{
+	check_taken("", false, 0, 0);
+	check_taken(",\"labels\":null", false, 0, 0);
+	check_taken(",\"labels\":\"taken=0000000000000001-0000000000000001\"", false, 0, 0);
+	check_taken(",\"labels\":[]", true, 0, 0);
+	check_taken(",\"labels\":[\"spritegate\",7,\"pool=taken\"]", true, 0, 0);
+	check_taken(",\"labels\":[\"taken=00000000000006a4-ffffffffffffffff\",\"pool=a\"]", true, 1700, UINT64_MAX);
+	check_taken(",\"labels\":[\"taken=0000000000000002-0000000000000009\",\"taken=0000000000000001-0000000000000008\"]", true, 2, 9);
+	static const char *const strange[] = {"",
+					      "x",
+					      "1-1",
+					      "0000000000000001",
+					      "0000000000000001-",
+					      "-000000000000001-0000000000000001",
+					      "00000000000000001-0000000000000001",
+					      "0000000000000001-00000000000000011",
+					      "000000000000000A-0000000000000001"};
+	for (size_t i = 0; i < ARRAY_LEN(strange); i++) {
+		char labels[128];
+		snprintf(labels, sizeof labels, ",\"labels\":[\"taken=0000000000000002-0000000000000009\",\"taken=%s\"]", strange[i]);
+		check_taken(labels, true, UINT64_MAX, 0);
+	}
+}
+
 static void test_errors(void **state UNUSED)
 {
 	for (enum sprites_call call = SPRITES_CREATE; call < SPRITES_CALLS; call++) {
@@ -297,6 +333,7 @@ int main(void)
 		cmocka_unit_test(test_body_before_field),
 		cmocka_unit_test(test_creation_limit),
 		cmocka_unit_test(test_limits_of_other_calls),
+		cmocka_unit_test(test_who_has_taken_it),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_policy),

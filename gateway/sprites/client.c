@@ -194,6 +194,15 @@ int client_get(struct client *client, const char *name, client_done done, void *
 	return ask(client, SPRITES_GET, "GET", name, "", NULL, done, ctx);
 }
 
+int client_label_taken(struct client *client, const char *name, uint64_t parking, uint64_t taker, client_done done, void *ctx)
+{
+	char label[64];
+	snprintf(label, sizeof label, ANSWERS_TAKEN_FORMAT, parking, taker);
+	CLEANUP(json_decref_ptr) json_t *body = json_pack("{s:[s, s*, s]}", "labels", "spritegate", client->options.label, label);
+	CLEANUP(free_ptr) char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+	return text ? ask(client, SPRITES_LABEL, "PUT", name, "", text, done, ctx) : -ENOMEM;
+}
+
 int client_delete(struct client *client, const char *name, client_done done, void *ctx)
 {
 	return ask(client, SPRITES_DELETE, "DELETE", name, "", NULL, done, ctx);

@@ -38,6 +38,8 @@ void client_free(struct client *client);
 
 MUST_CHECK int client_create(struct client *client, const char *name, client_done done, void *ctx);
 MUST_CHECK int client_get(struct client *client, const char *name, client_done done, void *ctx);
+/* Gives the Sprite, beside the labels that it was created with, the one that says who has taken it; verdict->taken is what it has then. */
+MUST_CHECK int client_label_taken(struct client *client, const char *name, uint64_t parking, uint64_t taker, client_done done, void *ctx);
 MUST_CHECK int client_delete(struct client *client, const char *name, client_done done, void *ctx);
 
 /* Closes the Sprite's network to everything; reads the policy back and compares it (PROVIDER_POLICY when it differs).

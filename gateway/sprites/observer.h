@@ -18,6 +18,7 @@ enum sprites_call {
 	SPRITES_KILL,
 	SPRITES_CHECKPOINT,
 	SPRITES_RESTORE,
+	SPRITES_LABEL,
 	SPRITES_CALLS,
 };
 
@@ -32,5 +33,5 @@ struct sprites_observer {
 };
 
 /* A word for metrics and logs: "create", "get", "delete", "list", "set_policy", "get_policy", "kill",
- * "checkpoint", "restore". */
+ * "checkpoint", "restore", "label". */
 const char *sprites_call_name(enum sprites_call call);

@@ -30,9 +30,13 @@ static enum preparation_step after(const struct preparation *preparation)
 	/* The list has it, so the 404s were false: from the start. */
 	if (preparation->step == PREPARATION_CONFIRM)
 		return plan[0];
+	if (preparation->step == PREPARATION_CHECK_TAKEN)
+		return PREPARATION_LABEL_TAKEN;
+	if (preparation->step == PREPARATION_LABEL_TAKEN)
+		return PREPARATION_END;
 	while (*plan != preparation->step)
 		plan++;
-	return plan[1];
+	return plan[1] == PREPARATION_END && preparation->fenced ? PREPARATION_CHECK_TAKEN : plan[1];
 }
 
 static struct preparation_action next(struct preparation *preparation)

@@ -6,6 +6,8 @@
  *   wake        CHECK_NETWORK → DIAL → RUN → finished
  *   restore     RESTORE → CHECK_NETWORK → DIAL → MARK → finished
  *
+ * One that others may have taken ends with CHECK_TAKEN → LABEL_TAKEN: after the first command, which has left the fence there, and before
+ * any other can remove it.
  * MARK leaves a file that a restore must take away again, and says when the Sprite's first process began, which a restore must
  * change.
  * The network is closed before anything is dialled or run. A Sprite that is still waking (502, 503, no answer, a lost
@@ -14,7 +16,7 @@
  *
  * Owns:       nothing; plain data.
  * Invariants: no PREPARATION_FINISH with PROVIDER_OK unless CHECK_NETWORK succeeded and then RUN or MARK did; nothing after
- *             a finish.
+ *             a finish; nor, of one that is fenced, unless LABEL_TAKEN succeeded after that.
  */
 #pragma once
 
@@ -31,12 +33,15 @@ enum preparation_step {
 	PREPARATION_CHECKPOINT,
 	PREPARATION_MARK,
 	PREPARATION_RESTORE,
+	PREPARATION_CHECK_TAKEN, /* by the Sprite's labels, which nothing that runs in it can change */
+	PREPARATION_LABEL_TAKEN,
 	PREPARATION_CONFIRM, /* is it on the list? PROVIDER_OK: yes, PROVIDER_GONE: no */
 };
 
 struct preparation {
 	enum preparation_kind kind;
 	enum preparation_step step;
+	bool fenced; /* to be set before the first step ends */
 	uint64_t ends_us;
 	unsigned failures; /* in a row */
 	unsigned missing;  /* "no such Sprite" in a row */

@@ -93,6 +93,28 @@ static void test_other_orders(void **state UNUSED)
 	expect_finish(&ok, PROVIDER_OK);
 }
 
+/* Whatever was done before, its label comes last. */
+static void test_of_one_that_others_may_have(void **state UNUSED)
+{
+	static const struct verdict taken = {.code = PROVIDER_TAKEN};
+	begin_as(PREPARATION_WAKE, PREPARATION_CHECK_NETWORK);
+	preparation.fenced = true;
+	expect_do(&ok, PREPARATION_DIAL);
+	expect_do(&ok, PREPARATION_RUN);
+	expect_do(&ok, PREPARATION_CHECK_TAKEN);
+	expect_wait(&starting, PREPARATION_CHECK_TAKEN, 100 * MS);
+	expect_do(&ok, PREPARATION_LABEL_TAKEN);
+	expect_wait(&starting, PREPARATION_LABEL_TAKEN, 100 * MS);
+	expect_finish(&ok, PROVIDER_OK);
+	begin_as(PREPARATION_RESTORED, PREPARATION_RESTORE);
+	preparation.fenced = true;
+	expect_do(&ok, PREPARATION_CHECK_NETWORK);
+	expect_do(&ok, PREPARATION_DIAL);
+	expect_do(&ok, PREPARATION_MARK);
+	expect_do(&ok, PREPARATION_CHECK_TAKEN);
+	expect_finish(&taken, PROVIDER_TAKEN);
+}
+
 static void test_restoring_fails(void **state UNUSED)
 {
 	static const struct verdict unseen = {.code = PROVIDER_UNAVAILABLE, .not_ready = true},
@@ -235,6 +257,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_other_orders),
+		cmocka_unit_test(test_of_one_that_others_may_have),
 		cmocka_unit_test(test_restoring_fails),
 		cmocka_unit_test(test_waking),
 		cmocka_unit_test(test_limits),

@@ -52,7 +52,8 @@ struct provider_result {
 };
 
 /* By whom a Sprite was taken that others may have, too, should the records of the pool have been set back (docs/decisions/0012). The first to
- * wake it after a parking leaves its number there; whoever finds another's is told PROVIDER_TAKEN. */
+ * wake it after a parking leaves its number there, and in a label, which no command can reach; whoever finds another's is told
+ * PROVIDER_TAKEN. */
 struct provider_fence {
 	uint64_t parking; /* lease.h; 0 = nobody else can have it */
 	uint64_t taker; /* any number that no other taking has */

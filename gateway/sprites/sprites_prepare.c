@@ -236,6 +236,29 @@ static void on_checkpoint(void *ctx, const struct verdict *verdict)
 	on_called(work, &kept);
 }
 
+/* Before any command of ours, so it is another's if it is not this taking's. */
+static void on_taken_told(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	struct verdict answer = *verdict;
+	const struct provider_fence *fence = &work->fence;
+	bool ours = verdict->taken.parking == fence->parking && verdict->taken.taker == fence->taker;
+	if (verdict->code == PROVIDER_OK && !verdict->taken.told)
+		answers_fail(&answer, PROVIDER_INVALID, "prepare: the API does not say which labels it has");
+	else if (verdict->code == PROVIDER_OK && verdict->taken.parking >= fence->parking && !ours)
+		answers_fail(&answer, PROVIDER_TAKEN, "prepare: another gateway has taken it, by its label");
+	on_called(work, &answer);
+}
+
+static void on_labelled(void *ctx, const struct verdict *verdict)
+{
+	struct work *work = ctx;
+	struct verdict answer = *verdict;
+	if (verdict->code == PROVIDER_OK && (verdict->taken.parking != work->fence.parking || verdict->taken.taker != work->fence.taker))
+		answers_fail(&answer, PROVIDER_INVALID, "prepare: it does not have the label that it was given");
+	on_called(work, &answer);
+}
+
 static int call_restore(struct work *work)
 {
 	const struct baseline *baseline = baselines_find(&work->provider->baselines, work->name);
@@ -269,6 +292,12 @@ static int call_step(struct work *work)
 		break;
 	case PREPARATION_RESTORE:
 		r = call_restore(work);
+		break;
+	case PREPARATION_CHECK_TAKEN:
+		r = client_get(client, work->name, on_taken_told, work);
+		break;
+	case PREPARATION_LABEL_TAKEN:
+		r = client_label_taken(client, work->name, work->fence.parking, work->fence.taker, on_labelled, work);
 		break;
 	case PREPARATION_END:
 		break;
@@ -319,6 +348,7 @@ int work_prepare(struct sprites_provider *provider, enum preparation_kind kind, 
 	uint64_t budget_ms = provider->options.prepare_timeout_ms;
 	work->fence = fence;
 	preparation_init(&work->preparation, kind, budget_ms * 1000, clock_mono_us());
+	work->preparation.fenced = fence.parking != 0;
 	if (!work_take_turn(work, on_pause, budget_ms))
 		return 0;
 	int r = call_step(work);

@@ -36,8 +36,8 @@ static const char *const pool_states[] = {"intent", "creating",  "preparing",  "
 static const char *const pool_refusals[] = {"full", "deadline", "stopping", "unavailable", "budget", "busy", "other"};
 static const char *const provider_codes[] = {"ok",          "gone",   "rate_limit", "capacity", "throttled", "unauthorized",
 					     "unavailable", "policy", "taken",      "invalid",  "other"};
-static const char *const sprites_calls[] = {"create", "get",        "delete",  "list", "set_policy", "get_policy",
-					    "kill",   "checkpoint", "restore", "dial", "other"};
+static const char *const sprites_calls[] = {"create", "get",        "delete",  "list",  "set_policy", "get_policy",
+					    "kill",   "checkpoint", "restore", "label", "dial",       "other"};
 static const char *const sprites_results[] = {"ok",           "gone",        "rate_limit", "capacity", "throttled",
 					      "unauthorized", "unavailable", "policy",     "invalid",  "other"};
 

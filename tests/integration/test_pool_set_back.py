@@ -5,6 +5,7 @@ import pytest
 import redis
 
 from fleet import PREFIX, Fleet
+from processes import new_mark, running
 from rig import SLOWER, until
 
 pytestmark = pytest.mark.timeout(300 * max(1, SLOWER // 2))
@@ -38,17 +39,18 @@ def taken(gateway):
     return gateway.metrics().get("spritegate_pool_wakes_total", result="taken")
 
 
-def test_a_sprite_in_use_that_redis_calls_parked(rig):
-    """There is room for one Sprite, so whoever comes second can only want the one that the first one has."""
+@pytest.mark.parametrize("does", [":", "rm -rf ~/.spritegate-taken"])
+def test_a_sprite_in_use_that_redis_calls_parked(rig, does):
+    """Also when its command has removed what the first gateway left there. There is room for one Sprite, so whoever comes second can only want the one that the first one has."""
     fleet = Fleet(rig, pool_max=1, pool_hot=0, pool_warm=1, pool_wait_seconds=SOON)
     store = bytes_of(fleet)
     until(lambda: fleet.states()["warm"] == 1, lambda: f"one is parked: {fleet.states()}", SOON)
     [(_, owner)] = fleet.records().values()
     others = [gateway for gateway in fleet.gateways if not owner.startswith(f"{gateway.instance}/")]
-    kept = snapshot(store)
+    kept, mark = snapshot(store), new_mark()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        first = pool.submit(others[0].exec, token=fleet.tokens[0], command=f"{MARK}; sleep 600", timeout_seconds=700)
-        until(lambda: fleet.states()["leased"] == 1, "the first one has it", SOON)
+        first = pool.submit(others[0].exec, token=fleet.tokens[0], command=f"{MARK}; {does}; exec sleep {mark}", timeout_seconds=700)
+        until(lambda: fleet.states()["leased"] == 1 and running(mark), "the first one has it", SOON)
         set_back(store, kept)
         second = others[1].run(MARK, token=fleet.tokens[1])
         assert second.stdout == ""

@@ -40,6 +40,10 @@ class Driver(LineDriver):
         self.send("run", line)
         return self.next("exit")
 
+    def wake_as(self, name, parking, taker):
+        self.send("take", name, parking, taker)
+        return self.next("done")["code"]
+
     def printed(self):
         self.send("bytes")
         return self.next("bytes")["bytes"]
@@ -327,14 +331,22 @@ def test_of_two_takers_the_first_one_has_it(start):
     """And who comes with a parking that is over, though nobody woke it after that one."""
     first, second = start(), start()
     name = first.prepared()
-
-    def take(driver, parking, taker):
-        driver.send("take", name, parking, taker)
-        return driver.next("done")["code"]
-    assert take(first, 1700, "abc") == OK
-    assert take(first, 1700, "abc") == OK, "once more after a lost answer"
-    assert [take(second, 1700, "abd"), take(second, 1699, "abd")] == [TAKEN, TAKEN]
+    assert first.wake_as(name, 1700, "abc") == OK
+    assert first.wake_as(name, 1700, "abc") == OK, "once more after a lost answer"
+    assert [second.wake_as(name, 1700, "abd"), second.wake_as(name, 1699, "abd")] == [TAKEN, TAKEN]
     assert first.run("echo mine")["head"] == "mine\n"
     first.send("close")
-    assert take(second, 1800, "abd") == OK, "it was parked again since"
-    assert take(first, 1700, "abc") == TAKEN
+    assert second.wake_as(name, 1800, "abd") == OK, "it was parked again since"
+    assert first.wake_as(name, 1700, "abc") == TAKEN
+
+
+def test_a_command_cannot_hide_that_its_sprite_was_taken(start, emulator):
+    """What it removes is not all that tells."""
+    first, second = start(), start()
+    name = first.prepared()
+    assert first.wake_as(name, 1700, "abc") == OK
+    assert first.run("rm -r ~/.spritegate-taken && echo removed")["head"] == "removed\n"
+    assert [second.wake_as(name, 1700, "abd"), second.wake_as(name, 1699, "abd")] == [TAKEN, TAKEN]
+    [labels] = [sprite["labels"] for sprite in emulator.view.state()["sprites"] if sprite["name"] == name]
+    assert labels == ["spritegate", "taken=00000000000006a4-0000000000000abc"]
+    assert second.wake_as(name, 1800, "abd") == OK, "it was parked again since"
