@@ -86,7 +86,7 @@ static const struct setting settings[] = {
 	{"pool_running_limit", NUMBER, AT(pool_running_limit), "0", 0, 1000, 0, "Sprites that may run at once; 0 = not known."},
 	{"pool_warm_limit", NUMBER, AT(pool_warm_limit), "0", 0, 1000, 0, "Sprites that may be paused at once; 0 = not known."},
 	{"pool_usd_per_day", NUMBER, AT(pool_usd_per_day), "0", 0, 100000, 0,
-	 "Dollars, by list prices, that this instance's Sprites may cost in 24 hours; 0 = no limit."},
+	 "Dollars, by list prices, that this instance's Sprites may cost in 24 hours, or those of a shared pool on a UTC day; 0 = no limit."},
 	{"pool_recycle", NUMBER, AT(pool_recycle), "0", 0, 1, 0,
 	 "1: when creations are short, a used Sprite is restored from its clean checkpoint, for the same token only; 0: always destroyed."},
 	{"pool_shared", NUMBER, AT(pool_shared), "0", 0, 1, 0,

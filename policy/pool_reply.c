@@ -5,7 +5,7 @@
 
 #define JOIN_SLOTS   4 /* ok, incarnation, session, fresh: the fleet follows */
 #define BEAT_SLOTS   1
-#define FLEET_SLOTS  17
+#define FLEET_SLOTS  18
 #define RECORD_SLOTS 10
 #define STRUCK_SLOTS 2
 
@@ -146,7 +146,8 @@ static bool read_fleet(const redisReply *reply, size_t at, struct pool_fleet *f)
 				     &f->others_hot_target,
 				     &f->others_leased,
 				     &f->others_waiting,
-				     &f->others_claims};
+				     &f->others_claims,
+				     &f->day_left_ms};
 	_Static_assert(ARRAY_LEN(numbers) == FLEET_SLOTS, "one for each");
 	*f = (struct pool_fleet){0};
 	for (size_t i = 0; i < FLEET_SLOTS; i++)

@@ -98,6 +98,7 @@ static struct lease_fleet read_fleet(const struct pool_fleet *from)
 		.others_claims_per_1000s = from->others_claims,
 		.created = from->created,
 		.spent_nusd = from->spent_nusd,
+		.day_left_ms = from->day_left_ms,
 		.closed_ms = from->closed_ms,
 		.limit = {.count = from->limit_count, .window_ms = from->limit_window_ms, .left = UINT64_MAX},
 		.recovering = from->recovering,

@@ -77,7 +77,8 @@ struct lease_fleet {
 	size_t others_hot_target, others_leased, others_waiting;
 	uint64_t others_claims_per_1000s;
 	uint64_t created;  /* creations of the last window, by all */
-	uint64_t spent_nusd; /* this UTC day, by all */
+	uint64_t spent_nusd;  /* this UTC day, by all */
+	uint64_t day_left_ms; /* that day goes on for so long */
 	uint64_t closed_ms;  /* as in the report, the longest that any has said and that is not over */
 	struct provider_limit limit; /* as in the report, the last that any has said */
 	bool recovering;   /* nothing is reserved, stolen or swept at present */

@@ -79,7 +79,7 @@ enum machine_event_type {
 	MACHINE_LISTED,    /* code */
 	MACHINE_KEPT,      /* kept, running: see `kept` of the machine */
 	/* Of a shared pool only: */
-	MACHINE_FLEET,     /* fleet, sent_us: a join or beat that was begun then has been acknowledged */
+	MACHINE_FLEET,     /* fleet, sent_us, said_nusd, counted: a join or beat that was begun then has been acknowledged */
 	MACHINE_RESERVED,  /* member, answer, refusal, retry_after_ms */
 	MACHINE_TAKEN,     /* member, answer, and the record */
 	MACHINE_ADOPTED,   /* record, outdated: it is ours now, or (adopt with `own`) was all the time */
@@ -108,6 +108,8 @@ struct machine_event {
 	bool opened;   /* of a release: its network was open, it is for nobody else */
 	bool outdated; /* prepared in another way than now */
 	uint64_t sent_us;
+	uint64_t said_nusd; /* of machine.spend.total_nusd, what the beat said */
+	bool counted;       /* … and what it had not said before was added up; not by a join, nor by the first beat after one */
 	bool unsent;     /* the operation was never begun: it certainly had no effect */
 	bool unanswered; /* as in struct provider_result */
 };

@@ -114,6 +114,7 @@ static void beat(struct pool *pool)
 	leases->beating = true;
 	leases->beat_us = pool_clock(pool) + BEAT_US;
 	const struct lease_report said = report(pool);
+	leases->said_nusd = said.spent_nusd;
 	struct pool_question *question = pose(pool, NULL, BEAT);
 	posed(pool, question, NULL, BEAT, question ? leases->table.ops->beat(leases->table.self, &said, on_done, question) : -ENOMEM);
 }
@@ -151,7 +152,15 @@ static void acknowledged(struct pool *pool, const struct pool_question *question
 		if (pool->observer.on_superseded)
 			pool->observer.on_superseded(pool->observer.ctx);
 	}
-	pool_step(pool, (struct machine_event){.type = MACHINE_FLEET, .fleet = fleet, .sent_us = question->asked_us});
+	struct pool_leases *leases = &pool->leases;
+	bool beat = question->kind == BEAT;
+	const struct machine_event event = {.type = MACHINE_FLEET,
+					    .fleet = fleet,
+					    .sent_us = question->asked_us,
+					    .said_nusd = beat ? leases->said_nusd : pool->machine.spend.total_nusd,
+					    .counted = beat && leases->counting};
+	leases->counting = beat;
+	pool_step(pool, event);
 }
 
 static void joined(struct pool *pool, const struct pool_question *question, const struct lease_result *result)

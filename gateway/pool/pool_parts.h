@@ -31,6 +31,8 @@ struct pool_leases {
 	uint64_t session;                /* how many we have had */
 	bool joined, joining, beating, ended, superseded;
 	uint64_t beat_us; /* the next beat or join is due */
+	uint64_t said_nusd; /* by the last beat that was begun */
+	bool counting;      /* what a beat says is added to what the one before said: this is not the first of its session */
 	char (*names)[PROVIDER_NAME_MAX + 1]; /* of the listing that is under way */
 	size_t count, room;
 	bool incomplete;

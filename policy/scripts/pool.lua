@@ -269,6 +269,7 @@ local function renew(said)
     abandoned, #sessions, made_lately(window_ms), money, closed_ms, count, window_ms, recovering() > 0 and 1 or 0,
     may_list(sessions) and 1 or 0, redis.call('HGET', INS, instance) ~= epoch and 1 or 0}
   for _, sum in ipairs(others(sessions)) do answer[#answer + 1] = sum end
+  answer[#answer + 1] = DAY_MS - now % DAY_MS
   tell_lost(answer, said[9])
   return answer
 end
@@ -279,7 +280,7 @@ local operations = {}
 
 -- 5... as in renew() -> 'ok', records and strangers, own records, others' parked ones, records of ended sessions, living sessions,
 -- creations of the window, money of the day, closed ms, limit, its window ms, recovering, list, superseded, the four of others(),
--- then names that are not ours any more
+-- what is left of the day, ms, then names that are not ours any more
 function operations.beat()
   local instance = string.match(session, '^(.*)/')
   local known = tonumber(redis.call('HGET', BACK, instance) or 0)

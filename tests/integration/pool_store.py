@@ -12,7 +12,7 @@ DAY = 86_400 * SECOND
 HANDED, MADE = 25, 2000
 
 FLEET = ("total own warm ended instances created money closed limit window recovering list superseded "
-         "hot_target leased waiting claims").split()
+         "hot_target leased waiting claims day_left").split()
 MEMBER = "name state age idle owned tenant uses left exec parked".split()
 EXISTING = {"preparing", "warm", "hot", "leased", "recycling", "quarantine"}
 
@@ -195,7 +195,7 @@ class PoolModel:
         lost |= {name: self.turn for name in told if not lost[name]}
         return [len(self.members) + len(self.strange), len(self.own(me)), len(parked), sum(len(self.own(one)) for one in ended), len(living), created,
                 str(self.money.get(now // DAY, 0)), closed, self.limit, self.window, int(self.recovering() > 0), may_list,
-                int(self.instances.get(instance) != int(epoch)), *sums, *told]
+                int(self.instances.get(instance) != int(epoch)), *sums, DAY - now % DAY, *told]
 
     def trim_made(self):
         latest = sorted(self.made.items(), key=lambda item: (item[1], item[0]))[-MADE:]
