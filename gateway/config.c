@@ -49,6 +49,9 @@ static const struct setting settings[] = {
 	 "Key of the HMAC under which token secrets are stored. Losing it invalidates every token."},
 	{"trusted_proxies", TEXT, AT(trusted_proxies), "", 0, 4096, 0,
 	 "Networks (CIDR, comma-separated) whose X-Forwarded-For and X-Forwarded-Proto are believed. Empty = nobody."},
+	{"mcp_hosts", TEXT, AT(mcp_hosts), "", 0, 4096, 0,
+	 "Host names (comma-separated, without ports) under which the MCP endpoint may be used, and those of pages that may use it. Names of "
+	 "loopback always may."},
 	{"max_head_bytes", BYTES, AT(max_head_bytes), "32KiB", 4 * KIB, 128 * KIB, 0,
 	 "Largest request head, target included; an answer's may be twice as large, and 64 KiB. Larger costs memory and time on every request."},
 	{"max_body_bytes", BYTES, AT(max_body_bytes), "128MiB", 0, 16 * GIB, LIVE, "Largest body of a proxied request."},

@@ -30,6 +30,7 @@ struct config {
 	struct secret sprites_token;
 	struct secret pepper;
 	char *trusted_proxies;
+	char *mcp_hosts;
 	uint64_t max_head_bytes;
 	uint64_t max_body_bytes;
 	uint64_t datasette_timeout_ms;

@@ -3,6 +3,7 @@
 #include "gateway/datasette/connection.h"
 #include "gateway/http/listener.h"
 #include "gateway/http/peer.h"
+#include "gateway/mcp/origin.h"
 #include "gateway/otlp.h"
 #include "gateway/serve.h"
 #include "gateway/sprites/sprites_provider.h"
@@ -89,6 +90,13 @@ static int check_trusted(const struct config *config, struct buf *faults)
 	return 0;
 }
 
+static int check_mcp_hosts(const struct config *config, struct buf *faults)
+{
+	return mcp_hosts_are_valid(slice_str(config->mcp_hosts))
+		       ? 0
+		       : fail(faults, "mcp_hosts", "expected host names such as data.example.com, separated by commas");
+}
+
 static int check_audit(const struct config *config, struct buf *faults)
 {
 	if (!*config->audit_table)
@@ -140,6 +148,7 @@ int serve_check(const struct config *config, struct buf *faults)
 			       check_listener("admin_listen", config->admin_listen, faults),
 			       check_redis(config, faults),
 			       check_trusted(config, faults),
+			       check_mcp_hosts(config, faults),
 			       check_peers(config, faults),
 			       check_audit(config, faults),
 			       check_otlp(config, faults),

@@ -20,6 +20,7 @@ static void test_check(void **state UNUSED)
 		{"SPRITEGATE_DATASETTE_URL", "ftp://127.0.0.1", "unix:/run/datasette"},
 		{"SPRITEGATE_SPRITES_URL", "api.sprites.dev", "https://api.sprites.dev"},
 		{"SPRITEGATE_TRUSTED_PROXIES", "10.0.0.0/99", "10.0.0.0/8"},
+		{"SPRITEGATE_MCP_HOSTS", "https://a.example", "a.example, b.example"},
 	};
 	setenv("SPRITEGATE_SPRITES_TOKEN", "token", 1);
 	setenv("SPRITEGATE_PEPPER", "0123456789abcdef0123456789abcdef", 1);

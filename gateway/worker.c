@@ -444,6 +444,7 @@ static int make_endpoint(struct worker *worker)
 		.on_fetched = on_fetched,
 		.on_written = on_written,
 		.client_ctx = worker,
+		.mcp_hosts = slice_str(config->mcp_hosts),
 		.exchanges = worker->exchanges,
 		.forward = relay.forward,
 		.identity = {.rules = config->identity_rules, .action = config->identity_action, .pepper = &config->pepper},

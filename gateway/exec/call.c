@@ -164,6 +164,7 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 	call_write_stop(call);
 	trail_deinit(&call->trail);
 	exec_request_free(call->command);
+	call_mcp_free(call);
 	free(call);
 }
 
@@ -201,6 +202,14 @@ static void handle(struct call *call, const struct http_head *head)
 	struct slice method = head->method, exec_id, name;
 	if (head->route == HTTP_ROUTE_EXEC && slice_equal(method, SLICE("POST"))) {
 		call_post(call, head);
+		return;
+	}
+	if (exec_path_is_mcp(head) && call_mcp_is_foreign(call, head)) {
+		call_refuse(call, exec_problem_foreign_origin);
+		return;
+	}
+	if (exec_path_is_mcp(head) && slice_equal(method, SLICE("POST"))) {
+		call_mcp(call, head);
 		return;
 	}
 	bool gets = slice_equal(method, SLICE("GET")) || slice_equal(method, SLICE("HEAD"));

@@ -92,6 +92,8 @@ struct call {
 	struct exec_piece *pieces;    /* not yet taken by http */
 	size_t taken;                 /* bytes that credit is owed for */
 	bool streaming, complete;     /* its head has been sent; its last piece is here */
+	bool is_mcp;
+	struct mcp_request *mcp;      /* of an MCP message, once its token is known to be valid; owned */
 	bool is_post;                 /* it has an exec id that its answer tells, and the access log */
 	struct exec_reply reply;      /* what every answer of this call says */
 	struct trail trail;           /* of `command`, when there is an audit */
@@ -119,6 +121,7 @@ struct exec_endpoint {
 	size_t jobs_out;
 	struct call *fetching;
 	struct turn fetch_turn;
+	json_t *tools;                /* of the MCP endpoint */
 	uint64_t buffered;            /* bytes of all bodies under way or held back */
 	uint64_t asked_until_ms;      /* in loop time: until then Redis may still grant what nobody waits for any more */
 	bool draining, freeing;
@@ -179,6 +182,16 @@ void call_respond(struct call *call, unsigned status, struct slice body);
 /* The agent is told to end a command. */
 void call_cancel(const struct call *call, const char *exec_id);
 
+/* --- call_mcp.c: the same as tools of the Model Context Protocol --- */
+
+/* Its origin, or the name that it calls us by, may not use the endpoint. */
+bool call_mcp_is_foreign(const struct call *call, const struct http_head *head);
+void call_mcp(struct call *call, const struct http_head *head);
+
+/* The whole message is here. */
+void call_mcp_body(struct call *call);
+void call_mcp_free(struct call *call);
+
 /* --- call_fetch.c: standard input from Datasette --- */
 
 /* Takes a job: the agent gets it when Datasette has answered with 200, otherwise the call is refused. `max` bytes are read, 0 = any. */
@@ -210,6 +223,14 @@ void call_fetch_flush(void *ctx);
 /* --- call_admit.c: from the head of a POST to a job for the agent --- */
 
 void call_post(struct call *call, const struct http_head *head);
+
+/* Checks the head of a POST and lets its body come. */
+void call_read(struct call *call, const struct http_head *head);
+
+#define EXEC_FAULTS_MAX ((size_t)64 * 1024)
+
+/* After call->command was read; `parsed` is how that went, EXEC_REQUEST_MALFORMED aside. */
+void call_admit(struct call *call, int parsed, struct buf *faults);
 
 /* Takes a job; the agent's from now on, or the call was refused. */
 void call_send_job(struct call *call, struct exec_job *job);

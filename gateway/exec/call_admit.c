@@ -185,6 +185,7 @@ void call_refuse_decision(struct call *call, const struct admission_answer *answ
 		call_refuse(call, exec_problem_too_large("standard input, with files,", answer->max_input_bytes));
 		break;
 	case ADMISSION_INVALID_TOKEN:
+		call->reply.mcp = NULL; /* no tool was called */
 		refuse_unknown(call, answer->log_reason);
 		break;
 	case ADMISSION_QUOTA:
@@ -328,14 +329,30 @@ static int parse(struct call *call, struct buf *faults, struct json_failure *fai
 	return r;
 }
 
+void call_admit(struct call *call, int parsed, struct buf *faults)
+{
+	if (parsed == EXEC_REQUEST_INVALID)
+		call_refuse(call, exec_problem_invalid(faults));
+	else if (parsed < 0 || (call->key[0] && idempotency_fingerprint(call->command->root, call->fingerprint) < 0))
+		call_refuse(call, exec_problem_internal);
+	else if (call->mcp)
+		admit(call); /* who it is was asked before the message was read */
+	else
+		call_identify(call, admit);
+}
+
 void call_on_body_end(void *ctx)
 {
 	struct call *call = ctx;
-	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(64 * 1024);
+	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(EXEC_FAULTS_MAX);
 	if (!call->request)
 		return;
 	if (call->endpoint->draining) {
 		refuse_draining(call);
+		return;
+	}
+	if (call->is_mcp) {
+		call_mcp_body(call);
 		return;
 	}
 	struct json_failure failure;
@@ -345,12 +362,8 @@ void call_on_body_end(void *ctx)
 		return;
 	if (r == EXEC_REQUEST_MALFORMED)
 		call_refuse(call, exec_problem_malformed(&failure));
-	else if (r == EXEC_REQUEST_INVALID)
-		call_refuse(call, exec_problem_invalid(&faults));
-	else if (r < 0 || (call->key[0] && idempotency_fingerprint(call->command->root, call->fingerprint) < 0))
-		call_refuse(call, exec_problem_internal);
 	else
-		call_identify(call, admit);
+		call_admit(call, r, &faults);
 }
 
 size_t call_on_body(void *ctx, struct slice bytes)
@@ -406,10 +419,8 @@ int call_token(struct call *call, const struct http_head *head)
 	return -EACCES;
 }
 
-void call_post(struct call *call, const struct http_head *head)
+void call_read(struct call *call, const struct http_head *head)
 {
-	call->is_post = true;
-	call->format = exec_accept(head->fields);
 	if (call_token(call, head) < 0)
 		return;
 	if (call->endpoint->draining) {
@@ -417,7 +428,7 @@ void call_post(struct call *call, const struct http_head *head)
 		return;
 	}
 	struct slice type = http_fields_value(head->fields, SLICE("Content-Type"));
-	if ((!exec_is_json(type) && !multipart_boundary(type, call->boundary)) ||
+	if ((!exec_is_json(type) && (call->is_mcp || !multipart_boundary(type, call->boundary))) ||
 	    http_fields_count(head->fields, SLICE("Content-Type")) > 1 || http_fields_find(head->fields, SLICE("Content-Encoding"))) {
 		call_refuse(call, exec_problem_media_type);
 		return;
@@ -435,8 +446,15 @@ void call_post(struct call *call, const struct http_head *head)
 		call_refuse(call, exec_problem_too_large("body", call->endpoint->options.limits.max_body));
 		return;
 	}
-	if (call->endpoint->options.limits.announces && !call->by_identity)
+	if (call->is_post && call->endpoint->options.limits.announces && !call->by_identity)
 		exec_intent_send(call->endpoint->options.agent, EXEC_INTENT_HEAD_MS);
 	if (http_request_read(call->request, call->endpoint->options.limits.max_body) < 0)
 		call_refuse(call, exec_problem_internal);
+}
+
+void call_post(struct call *call, const struct http_head *head)
+{
+	call->is_post = true;
+	call->format = exec_accept(head->fields);
+	call_read(call, head);
 }

@@ -1,6 +1,8 @@
 #include "gateway/exec/call.h"
 
 #include "gateway/base/log.h"
+#include "gateway/exec/pages.h"
+#include "gateway/mcp/tools.h"
 
 #include <stdlib.h>
 #include <utlist.h>
@@ -74,6 +76,7 @@ static void deinit_parts(struct exec_endpoint *endpoint)
 	throttle_deinit(&endpoint->throttle);
 	identity_deinit(&endpoint->identity_rules);
 	identity_cache_deinit(&endpoint->identity_cache);
+	json_decref(endpoint->tools);
 }
 
 struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *options)
@@ -85,7 +88,8 @@ struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *opti
 	struct admission_options admission = options->admission;
 	admission.loop = options->loop;
 	char problem[IDENTITY_PROBLEM];
-	if (throttle_init(&endpoint->throttle, options->wrong_token_burst) < 0 ||
+	endpoint->tools = mcp_tools_new(slice_of(exec_openapi, exec_openapi_len));
+	if (!endpoint->tools || throttle_init(&endpoint->throttle, options->wrong_token_burst) < 0 ||
 	    identity_init(&endpoint->identity_rules, &options->identity, problem) < 0 ||
 	    identity_cache_init(&endpoint->identity_cache, options->identity_ms) < 0 ||
 	    mailbox_init(&endpoint->mailbox, options->loop, 1, on_message, endpoint) < 0) {

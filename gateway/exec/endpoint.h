@@ -51,6 +51,7 @@ struct exec_endpoint_options {
 	/* What is at this path of Datasette may have been changed. */
 	void (*on_written)(void *ctx, struct slice path);
 	void *client_ctx;
+	struct slice mcp_hosts;             /* as mcp/origin.h has them; outlives the endpoint */
 	struct exchange_pool *exchanges;    /* with Datasette; borrowed */
 	struct forward_options forward;
 	struct identity_options identity;   /* whom Datasette knows may do without a token; borrowed */

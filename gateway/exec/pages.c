@@ -21,6 +21,7 @@ static const char usage[] =
 	"GET and DELETE /-/agent/exec/<exec_id> tell of a command and cancel it.\n"
 	"GET /-/agent/exec/sessions lists sessions, DELETE /-/agent/exec/sessions/<name> closes one.\n"
 	"GET /-/agent/exec/quota tells of a token's limits and what is left of them.\n"
+	"POST /-/agent/exec/mcp is the same as tools of the Model Context Protocol.\n"
 	"All of it for programs: GET /-/agent/exec/openapi.json\n";
 
 static int reply_text(struct http_request *request, const struct exec_reply *reply, const char *type, struct slice text)
@@ -47,8 +48,10 @@ static int reply_options(struct http_request *request, const struct exec_reply *
 	if (!r && http_fields_find(reply->head->fields, SLICE("Access-Control-Request-Method"))) {
 		r = exec_reply_add(&fields, SLICE("Access-Control-Allow-Methods"), methods);
 		if (!r)
-			r = exec_reply_add(&fields, SLICE("Access-Control-Allow-Headers"),
-					   "Authorization, Content-Type, Idempotency-Key, X-Datasette-Authorization");
+			r = exec_reply_add(
+				&fields, SLICE("Access-Control-Allow-Headers"),
+				"Authorization, Content-Type, Idempotency-Key, X-Datasette-Authorization, MCP-Protocol-Version, Mcp-Method, "
+				"Mcp-Name");
 		if (!r)
 			r = exec_reply_add(&fields, SLICE("Access-Control-Max-Age"), "600");
 	}
@@ -75,6 +78,11 @@ static int reply_not_found(struct http_request *request, const char **code)
 static bool is_openapi(const struct http_head *head)
 {
 	return slice_equal(head->path, SLICE(PATH "openapi.json"));
+}
+
+bool exec_path_is_mcp(const struct http_head *head)
+{
+	return slice_equal(head->path, SLICE(PATH "mcp"));
 }
 
 bool exec_path_is_quota(const struct http_head *head)
@@ -121,6 +129,8 @@ static const char *methods_of(const struct http_head *head)
 		return "POST, GET, HEAD, OPTIONS";
 	if (is_openapi(head) || exec_path_is_quota(head) || exec_path_is_sessions(head))
 		return "GET, HEAD, OPTIONS";
+	if (exec_path_is_mcp(head))
+		return "POST, OPTIONS";
 	if (exec_path_session(head, &name))
 		return "DELETE, OPTIONS";
 	return exec_path_id(head, &exec_id) ? "GET, HEAD, DELETE, OPTIONS" : NULL;

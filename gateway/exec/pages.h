@@ -12,6 +12,7 @@
 bool exec_path_id(const struct http_head *head, struct slice *exec_id);
 
 /* /-/agent/exec/quota */
+bool exec_path_is_mcp(const struct http_head *head);
 bool exec_path_is_quota(const struct http_head *head);
 
 /* /-/agent/exec/sessions */

@@ -139,6 +139,14 @@ const struct exec_problem exec_problem_identity_unavailable = {
 	.retry_after_s = 2,
 };
 
+const struct exec_problem exec_problem_foreign_origin = {
+	.status = 403,
+	.code = "foreign-origin",
+	.outcome = "deny",
+	.reason = "invalid_request",
+	.detail = "Host, and Origin if it is there, must name this machine or one of MCP_HOSTS.",
+};
+
 void exec_problem_deinit(struct exec_problem *problem)
 {
 	buf_deinit(&problem->extra);

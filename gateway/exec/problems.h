@@ -36,6 +36,7 @@ extern const struct exec_problem exec_problem_cross_origin;
 extern const struct exec_problem exec_problem_anonymous;
 extern const struct exec_problem exec_problem_identity_denied;
 extern const struct exec_problem exec_problem_identity_unavailable;
+extern const struct exec_problem exec_problem_foreign_origin;
 
 /* Each is the caller's: exec_problem_deinit(). */
 struct exec_problem exec_problem_malformed(const struct json_failure *failure);

@@ -66,6 +66,15 @@ static int put_egress(struct buf *out, struct slice domains)
 	return r < 0 ? r : buf_append_char(out, ']');
 }
 
+static int put_limits_of_size(const struct admission_answer *answer, struct buf *out)
+{
+	int r = answer->max_input_bytes ? buf_printf(out, ",\"max_input_bytes\":%" PRIu64, answer->max_input_bytes)
+					: buf_append(out, SLICE(",\"max_input_bytes\":null"));
+	if (r == 0)
+		r = buf_printf(out, ",\"max_sessions\":%" PRIu64, answer->max_sessions);
+	return r < 0 ? r : put_egress(out, slice_str(answer->egress));
+}
+
 int quota_write(const struct admission_answer *answer, struct buf *out)
 {
 	int r = buf_printf(out, "{\"ok\":true,\"kid\":\"%s\",\"actor\":", answer->kid);
@@ -80,11 +89,50 @@ int quota_write(const struct admission_answer *answer, struct buf *out)
 	if (r == 0)
 		r = put_limits(out, &answer->state);
 	if (r == 0)
-		r = answer->max_input_bytes ? buf_printf(out, ",\"max_input_bytes\":%" PRIu64, answer->max_input_bytes)
-					    : buf_append(out, SLICE(",\"max_input_bytes\":null"));
-	if (r == 0)
-		r = buf_printf(out, ",\"max_sessions\":%" PRIu64, answer->max_sessions);
-	if (r == 0)
-		r = put_egress(out, slice_str(answer->egress));
+		r = put_limits_of_size(answer, out);
 	return r < 0 ? r : buf_append(out, SLICE("}\n"));
+}
+
+static int put_number(struct buf *out, const char *name, const char *unit, uint64_t number)
+{
+	if (!number)
+		return buf_printf(out, ",\"%s\":null", name);
+	return buf_printf(out, ",\"%s\":{\"%s\":%" PRIu64 "}", name, unit, number);
+}
+
+static int put_pace(struct buf *out, const char *name, const struct fields_rate *rate)
+{
+	if (!rate->count)
+		return buf_printf(out, ",\"%s\":null", name);
+	return buf_printf(out, ",\"%s\":{\"limit\":%" PRIu64 ",\"window_seconds\":%" PRIu64 ",\"burst\":%" PRIu64 "}", name, rate->count,
+			  rate->per_ms / 1000, rate->burst);
+}
+
+static int put_lasting(struct buf *out, const struct fields_state *state)
+{
+	int r = put_pace(out, "rate", &state->rate);
+	if (r == 0)
+		r = put_pace(out, "actor_rate", &state->actor_rate);
+	if (r == 0)
+		r = put_number(out, "concurrency", "limit", state->concurrency.limit);
+	if (r == 0)
+		r = put_number(out, "actor_concurrency", "limit", state->actor_concurrency.limit);
+	if (r == 0)
+		r = put_number(out, "budget", "limit_ms", state->budget.limit_ms);
+	return r < 0 ? r : put_number(out, "output_budget", "limit_bytes", state->budget.out_limit);
+}
+
+int quota_write_policy(const struct admission_answer *answer, uint64_t timeout_ms, uint64_t max_timeout_ms, uint64_t max_output_bytes,
+		       struct buf *out)
+{
+	int r = buf_printf(out,
+			   "{\"isolation\":\"microvm\",\"lifetime\":\"one command, or one session\",\"network\":\"%s\","
+			   "\"timeout_seconds\":{\"default\":%.3f,\"max\":%.3f},\"max_output_bytes\":%" PRIu64,
+			   answer->egress[0] ? "allowed domains" : "none", (double)timeout_ms / 1000, (double)max_timeout_ms / 1000,
+			   max_output_bytes);
+	if (r == 0)
+		r = put_limits_of_size(answer, out);
+	if (r == 0)
+		r = put_lasting(out, &answer->state);
+	return r < 0 ? r : buf_append_char(out, '}');
 }

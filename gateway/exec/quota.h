@@ -9,4 +9,8 @@
 #include "gateway/base/buf.h"
 #include "policy/admission.h"
 
+/* What of it stays: the executionPolicy of MCP's tools. The other limits are the gateway's. */
+MUST_CHECK int quota_write_policy(const struct admission_answer *answer, uint64_t timeout_ms, uint64_t max_timeout_ms,
+				  uint64_t max_output_bytes, struct buf *out);
+
 MUST_CHECK int quota_write(const struct admission_answer *answer, struct buf *out);

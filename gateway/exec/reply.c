@@ -82,13 +82,50 @@ static int add_common(struct http_fields *fields, const struct exec_reply *reply
 	return r ? r : exec_reply_add_cors(fields, reply->head);
 }
 
+static int add_content(struct http_fields *fields, struct slice type)
+{
+	if (http_fields_add(fields, SLICE("Content-Type"), type) != 0 || exec_reply_add(fields, SLICE("Cache-Control"), "no-store"))
+		return -1;
+	return exec_reply_add(fields, SLICE("X-Content-Type-Options"), "nosniff");
+}
+
+/* Takes `object`, the JSON that would have been the body. */
+static int reply_tool(struct http_request *request, const struct exec_reply *reply, struct http_fields *fields, struct buf *object,
+		      bool is_error)
+{
+	CLEANUP(buf_deinit) struct buf body = BUF_MAX(3 * EXEC_ANSWER_MAX);
+	int r = mcp_put_tool_result(reply->mcp, buf_peek(object), is_error, &body);
+	buf_deinit(object);
+	if (r < 0 || add_content(fields, SLICE("application/json")))
+		return -1;
+	return http_request_respond_buf(request, 200, fields, &body);
+}
+
+static int reply_tool_problem(struct http_request *request, const struct exec_reply *reply, const struct http_problem *problem,
+			      const char *timing)
+{
+	CLEANUP(buf_deinit) struct buf object = BUF_MAX(128UL * 1024);
+	struct http_fields fields = {0};
+	if (http_problem_write(problem, &object) < 0 || exec_reply_add(&fields, SLICE("Server-Timing"), timing) ||
+	    add_common(&fields, reply))
+		return -1;
+	return reply_tool(request, reply, &fields, &object, true);
+}
+
 int exec_reply_problem(struct http_request *request, const struct exec_reply *reply, const struct exec_problem *problem)
 {
 	struct http_fields fields = {0};
 	char retry_after[24] = "", timing[64];
+	struct http_problem http = {.status = problem->status,
+				    .code = problem->code,
+				    .detail = slice_str(problem->detail),
+				    .request_id = reply->head->id,
+				    .extra = buf_peek(&problem->extra)};
 	if (problem->retry_after_s)
 		snprintf(retry_after, sizeof retry_after, "%llu", (unsigned long long)problem->retry_after_s);
 	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
+	if (reply->mcp)
+		return reply_tool_problem(request, reply, &http, timing);
 	int r = exec_reply_add(&fields, SLICE("WWW-Authenticate"), problem->authenticate);
 	if (!r)
 		r = exec_reply_add(&fields, SLICE("Retry-After"), retry_after);
@@ -98,14 +135,7 @@ int exec_reply_problem(struct http_request *request, const struct exec_reply *re
 		r = exec_reply_add(&fields, SLICE("Server-Timing"), timing);
 	if (!r)
 		r = add_common(&fields, reply);
-	if (r)
-		return -1;
-	struct http_problem http = {.status = problem->status,
-				    .code = problem->code,
-				    .detail = slice_str(problem->detail),
-				    .request_id = reply->head->id,
-				    .extra = buf_peek(&problem->extra)};
-	return http_request_respond_problem(request, &http, &fields);
+	return r ? -1 : http_request_respond_problem(request, &http, &fields);
 }
 
 static int add_job_fields(struct http_fields *fields, const struct exec_reply *reply, const struct exec_job *job, char timing[128],
@@ -143,17 +173,26 @@ static int reply_job_problem(struct http_request *request, const struct exec_rep
 	return r < 0 ? r : http_request_respond_buf(request, job->answer.status, fields, &body);
 }
 
+static int reply_job_tool(struct http_request *request, const struct exec_reply *reply, struct exec_job *job, struct http_fields *fields)
+{
+	if (!job->answer.code)
+		return reply_tool(request, reply, fields, &job->answer.body, job->outcome != EXEC_EXITED);
+	CLEANUP(buf_deinit) struct buf body = BUF_MAX(EXEC_ANSWER_MAX + 4096);
+	int r = exec_reply_job_body(reply, job, &body);
+	return r < 0 ? r : reply_tool(request, reply, fields, &body, true);
+}
+
 int exec_reply_job(struct http_request *request, const struct exec_reply *reply, struct exec_job *job)
 {
 	struct http_fields fields = {0};
 	char timing[128], used[96];
 	if (add_job_fields(&fields, reply, job, timing, used))
 		return -1;
+	if (reply->mcp)
+		return reply_job_tool(request, reply, job, &fields);
 	if (job->answer.code)
 		return reply_job_problem(request, reply, job, &fields);
-	if (exec_reply_add(&fields, SLICE("Content-Type"), "application/json") ||
-	    exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") ||
-	    exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff"))
+	if (add_content(&fields, SLICE("application/json")))
 		return -1;
 	return http_request_respond_buf(request, 200, &fields, &job->answer.body);
 }
@@ -164,10 +203,8 @@ int exec_reply_stream(struct http_request *request, const struct exec_reply *rep
 	struct http_fields fields = {0};
 	char timing[64];
 	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
-	if (http_fields_add(&fields, SLICE("Content-Type"), exec_content_type(format)) != 0 ||
-	    exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") ||
-	    exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff") ||
-	    exec_reply_add(&fields, SLICE("Server-Timing"), timing) || add_common(&fields, reply))
+	if (add_content(&fields, exec_content_type(format)) || exec_reply_add(&fields, SLICE("Server-Timing"), timing) ||
+	    add_common(&fields, reply))
 		return -1;
 	return http_request_respond_stream(request, 200, &fields, HTTP_LENGTH_UNKNOWN);
 }
@@ -177,12 +214,19 @@ int exec_reply_json(struct http_request *request, const struct exec_reply *reply
 	struct http_fields fields = {0};
 	char timing[64];
 	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
-	if (exec_reply_add(&fields, SLICE("Content-Type"), "application/json") ||
-	    exec_reply_add(&fields, SLICE("Cache-Control"), "no-store") ||
-	    exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff") ||
-	    exec_reply_add(&fields, SLICE("Server-Timing"), timing) || add_common(&fields, reply))
+	if ((body.len && add_content(&fields, SLICE("application/json"))) || exec_reply_add(&fields, SLICE("Server-Timing"), timing) ||
+	    add_common(&fields, reply))
 		return -1;
 	return http_request_respond(request, status, &fields, body);
+}
+
+/* A stored answer. */
+static bool has_exited(struct slice object)
+{
+	struct json_failure failure;
+	struct slice outcome;
+	CLEANUP(json_decref_ptr) json_t *answer = json_parse_reals(object, 32, &failure);
+	return json_get_string(answer, "outcome", &outcome) && slice_equal(outcome, SLICE("exited"));
 }
 
 int exec_reply_again(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice object)
@@ -195,15 +239,13 @@ int exec_reply_again(struct http_request *request, const struct exec_reply *repl
 	if (r == 0)
 		r = buf_append(&body, slice_from(object, 1));
 	if (r == 0)
-		r = exec_reply_add(&fields, SLICE("Content-Type"), status == 200 ? "application/json" : "application/problem+json");
-	if (r == 0)
-		r = exec_reply_add(&fields, SLICE("Cache-Control"), "no-store");
-	if (r == 0)
-		r = exec_reply_add(&fields, SLICE("X-Content-Type-Options"), "nosniff");
-	if (r == 0)
 		r = exec_reply_add(&fields, SLICE("Idempotency-Replayed"), "true");
 	if (r == 0)
 		r = add_common(&fields, reply);
+	if (r == 0 && reply->mcp)
+		return reply_tool(request, reply, &fields, &body, status != 200 || !has_exited(object));
+	if (r == 0)
+		r = add_content(&fields, status == 200 ? SLICE("application/json") : SLICE("application/problem+json"));
 	if (r != 0) {
 		buf_deinit(&body);
 		return -1;

@@ -9,11 +9,13 @@
 #include "gateway/exec/job.h"
 #include "gateway/exec/problems.h"
 #include "gateway/http/request.h"
+#include "gateway/mcp/mcp.h"
 
 /* What every answer of one call says besides its own content. */
 struct exec_reply {
 	const struct http_head *head; /* borrowed from the request */
-	const char *exec_id;
+	const char *exec_id;          /* NULL = of no command */
+	const struct mcp_request *mcp; /* NULL, or the call of a tool: every answer is its result, with status 200 */
 	uint64_t admit_us;            /* how long Redis was asked; 0 when it was not */
 	char rate_limit[160];
 	char rate_limit_policy[200];

@@ -606,17 +606,16 @@ static void check_parts(struct reading *reading)
 	}
 }
 
-int exec_request_parse(struct slice body, struct multipart *parts, struct exec_request **out, struct buf *faults,
-		       struct json_failure *failure)
+int exec_request_read(json_t *root, struct multipart *parts, struct exec_request **out, struct buf *faults)
 {
 	CLEANUP(exec_request_free_ptr) struct exec_request *request = calloc(1, sizeof *request);
-	if (!request)
+	if (!request) {
+		json_decref(root);
 		return -ENOMEM;
+	}
 	buf_init(&request->input, INPUT_BYTES);
 	buf_init(&request->rows_to.head, INPUT_BYTES);
-	request->root = json_parse_reals(body, MAX_DEPTH, failure);
-	if (!request->root)
-		return EXEC_REQUEST_MALFORMED;
+	request->root = root;
 	struct reading reading = {.request = request, .parts = parts, .faults = faults};
 	read_object(&reading);
 	check_parts(&reading);
@@ -628,6 +627,13 @@ int exec_request_parse(struct slice body, struct multipart *parts, struct exec_r
 	}
 	*out = TAKE(request);
 	return 0;
+}
+
+int exec_request_parse(struct slice body, struct multipart *parts, struct exec_request **out, struct buf *faults,
+		       struct json_failure *failure)
+{
+	json_t *root = json_parse_reals(body, MAX_DEPTH, failure);
+	return root ? exec_request_read(root, parts, out, faults) : EXEC_REQUEST_MALFORMED;
 }
 
 void exec_request_free(struct exec_request *request)

@@ -74,6 +74,8 @@ struct exec_request {
  * 32; 48 KiB are enough. */
 MUST_CHECK int exec_request_parse(struct slice body, struct multipart *parts, struct exec_request **request, struct buf *faults,
 				  struct json_failure *failure);
+/* The same of JSON that was parsed already, with its numbers as reals. Takes `root`. */
+MUST_CHECK int exec_request_read(json_t *root, struct multipart *parts, struct exec_request **request, struct buf *faults);
 void exec_request_free(struct exec_request *request);
 void exec_request_free_ptr(struct exec_request **request);
 

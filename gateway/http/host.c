@@ -65,6 +65,12 @@ bool http_host_is_valid(struct slice host)
 	return is_name(name);
 }
 
+struct slice http_host_name(struct slice host)
+{
+	struct slice name, port;
+	return split(host, &name, &port) ? name : (struct slice){0};
+}
+
 static struct slice without_default(struct slice port, struct slice scheme)
 {
 	struct slice standard = slice_equal_nocase(scheme, SLICE("https")) ? SLICE("443") : SLICE("80");

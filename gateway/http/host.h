@@ -10,5 +10,8 @@
 /* uri-host [":" port]: not empty, no userinfo, path, comma or blank; an IPv6 literal in brackets; port 0-65535 or empty. */
 bool http_host_is_valid(struct slice host);
 
+/* Of a valid one without its port; an IPv6 literal keeps its brackets. */
+struct slice http_host_name(struct slice host);
+
 /* Equal as authorities of the scheme: names without case, the default port of the scheme ("http" or "https") may be left out. */
 bool http_host_equal(struct slice a, struct slice b, struct slice scheme);

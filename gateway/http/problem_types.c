@@ -41,6 +41,10 @@ static const struct http_problem_type types[] = {
 	{"session-denied", 403, NULL, "The token may have no sessions",
 	 "The request names a session, and the token has no allowance for any.",
 	 "Leave `session` away, or ask the operator for `--sessions`.", NEVER},
+	{"foreign-origin", 403, NULL, "The MCP endpoint is not for this origin",
+	 "`Host`, or `Origin`, names neither the loopback of the machine nor one of `MCP_HOSTS`: a page under another name may be trying to use "
+	 "this address (DNS rebinding).",
+	 "Ask the operator to add the name under which the gateway is known to `MCP_HOSTS`.", NEVER},
 	{"not-found", 404, NULL, "There is nothing at this path", "No resource of the gateway has this path.",
 	 "See docs/API.md for the paths.", NEVER},
 	{"exec-not-found", 404, NULL, "There is no such command",

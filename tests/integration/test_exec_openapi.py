@@ -166,6 +166,19 @@ def test_answers_about_sessions(stack):
     stack.http.delete(f"{EXEC}/sessions/work", headers={"Authorization": f"Bearer {stack.token}"})
 
 
+def test_answers_of_the_mcp_endpoint(stack):
+    path = f"{EXEC}/mcp"
+    bodies = [json.dumps({"jsonrpc": "2.0", "id": "a", "method": method, "params": params}) for method, params in [
+        ("ping", {}), ("tools/list", {}), ("prompts/list", {}), ("tools/call", {"name": "run_command", "arguments": {"command": "exit 1"}}),
+        ("tools/call", {"name": "run_command", "arguments": {}})]]
+    for body in (*bodies, '{"jsonrpc":"2.0","method":"notifications/initialized"}', "{", "x" * 17_000_000):
+        for token in (stack.token, "sgt_x"):
+            as_documented(stack.http.post(path, content=body, headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"}), path, "post")
+    headers = {"Authorization": f"Bearer {stack.token}", "Content-Type": "application/json"}
+    for more in ({"Origin": "https://evil.example"}, {"Content-Type": "text/plain"}, {"MCP-Protocol-Version": "1"}, {"MCP-Protocol-Version": "2026-07-28"}):
+        as_documented(stack.http.post(path, content=bodies[0], headers=headers | more), path, "post")
+
+
 def test_answers_about_a_command(stack):
     ran = stack.run("true").exec_id
     stream = json.loads(stack.exec(headers={"Accept": NDJSON}, command="echo x").text.splitlines()[0])["exec_id"]
