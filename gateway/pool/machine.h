@@ -192,6 +192,7 @@ struct machine {
 		uint64_t wait_us[2]; /* no reservation before, for stock and for those who wait; 0 = now */
 		size_t stealing;  /* under way */
 		bool adopting;
+		bool stale;      /* what an adoption tells may be older than what we have done since */
 		bool orphans;     /* there may be records of ours that we do not know */
 	} lease;
 	struct {

@@ -51,6 +51,8 @@ struct sprite {
 	bool used;           /* a command of `tenant` ran in it */
 	uint64_t tenant;
 	struct provider_fence fence; /* of the last wake */
+	bool contested;              /* somebody was refused, and destroys it */
+	bool bound;                  /* it became a session's */
 };
 
 struct record {
@@ -79,6 +81,7 @@ struct store {
 	struct record records[RECORDS];
 	struct stray strays[SPRITES];
 	struct session sessions[SESSIONS];
+	char kept[SPRITES][NAME]; /* Sprites of named sessions: no records, but they count */
 	uint64_t latest, turn_us, parkings;
 };
 
@@ -149,7 +152,7 @@ struct node {
 };
 
 struct figures {
-	uint64_t grants, steals, adoptions, flushes, fences, crashes, falls, taken;
+	uint64_t grants, steals, adoptions, flushes, fences, crashes, falls, taken, keeps;
 };
 
 struct world {
@@ -227,6 +230,15 @@ static struct stray *stray_find(struct store *store, const char *name)
 	return NULL;
 }
 
+/* "" = a free one. */
+static char *kept_find(struct store *store, const char *name)
+{
+	for (size_t i = 0; i < SPRITES; i++)
+		if (strcmp(store->kept[i], name) == 0)
+			return store->kept[i];
+	return NULL;
+}
+
 static bool has_ended(const struct world *world, uint64_t session)
 {
 	return world->store.sessions[session].end_us <= world->now_us;
@@ -250,7 +262,7 @@ static size_t total(struct store *store)
 	for (size_t i = 0; i < RECORDS; i++)
 		n += store->records[i].name[0] != 0;
 	for (size_t i = 0; i < SPRITES; i++)
-		n += store->strays[i].name[0] && !record_find(store, store->strays[i].name);
+		n += (store->strays[i].name[0] && !record_find(store, store->strays[i].name)) + (store->kept[i][0] != 0);
 	return n;
 }
 
@@ -434,7 +446,7 @@ static void store_sweep(struct world *world, const struct command *command, stru
 	for (size_t n = 0; n < command->count; n++) {
 		const char *name = command->names[n];
 		struct stray *stray = stray_find(store, name);
-		if (record_find(store, name)) {
+		if (record_find(store, name) || kept_find(store, name)) {
 			if (stray)
 				*stray = (struct stray){0};
 		} else if (!stray) {

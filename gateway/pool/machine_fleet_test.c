@@ -1,9 +1,9 @@
 /*
  * A million random events for several machines that share a pool, on a naive store: crashes, flushes, a store that forgets its last
- * second, answers that are lost or come twice, owners that stand still and go on.
+ * second, answers that are lost or come twice, owners that stand still and go on, Sprites that become a named session's.
  *
  * Always: no more Sprites than the maximum, in all machines together; no Sprite that two machines use; none that serves a second
- * token; nothing is granted, woken or created without a young beat and a record, nor before the time that the provider said. After a quiet time every Sprite is known to one
+ * token; none that is a session's is granted or destroyed; nothing is granted, woken or created without a young beat and a record, nor before the time that the provider said. After a quiet time every Sprite is known to one
  * machine and to the store. A failure prints the seed of its episode: SG_MODEL_SEED=<seed> plays it alone, SG_MODEL_EVENTS=<n> plays
  * more or fewer events.
  */
@@ -127,6 +127,13 @@ static void join(struct world *world, struct node *node)
 	post(world, node, (struct command){.type = JOIN, .known = node->known ? node->known + !is_fresh(world, node) : 0});
 }
 
+/* As far as the store knows: one that was flushed, or fell back, may have forgotten. */
+static bool is_sessions(struct world *world, const char *name)
+{
+	const struct sprite *sprite = sprite_find(world, name);
+	return name[0] && sprite && sprite->bound && kept_find(&world->store, name);
+}
+
 static void operate(struct world *world, struct node *node, const struct machine_action *action, enum operation_type type)
 {
 	size_t i = 0;
@@ -152,6 +159,7 @@ static void on_grant(struct world *world, struct node *node, const struct machin
 	uint64_t tenant = action->waiter->tenant;
 	CHECK(world, is_fresh(world, node) && ((sprite && sprite->exists) || world->fell));
 	CHECK(world, !sprite || !sprite->used || sprite->tenant == tenant);
+	CHECK(world, !sprite || !sprite->bound);
 	CHECK(world, !is_used_elsewhere(world, node, action->member->name));
 	CONTAINER_OF(action->waiter, struct waiter, machine)->used = false;
 	size_t slot = (size_t)(action->member - node->machine.roster.slots);
@@ -186,6 +194,7 @@ static void on_action(struct world *world, struct node *node, const struct machi
 		operate(world, node, action, RESTORE_IT);
 		break;
 	case MACHINE_DO_DESTROY:
+		CHECK(world, !is_sessions(world, action->member->name));
 		operate(world, node, action, DESTROY);
 		break;
 	case MACHINE_DO_GRANT:
@@ -258,6 +267,10 @@ static void store_adopt(struct world *world, const struct command *command, cons
 		if (!ended && !(command->own && record->session == command->session))
 			continue;
 		most -= ended;
+		if (kept_find(&world->store, record->name)) {
+			*record = (struct record){0};
+			continue;
+		}
 		world->figures.adoptions += ended;
 		if (ended && record->state != POOL_WARM)
 			record->state = POOL_DESTROYING;
@@ -522,8 +535,12 @@ static bool is_taken(struct sprite *sprite, const struct operation *operation)
 		*seen = (struct provider_fence){0};
 	if (!fence.parking || (seen->parking == fence.parking && seen->taker == fence.taker))
 		return false;
-	if (seen->parking >= fence.parking)
+	if (seen->parking >= fence.parking) {
+		/* Whoever is refused destroys it, whatever has become of it. */
+		sprite->contested = true;
+		sprite->bound = false;
 		return true;
+	}
 	*seen = fence;
 	return false;
 }
@@ -652,6 +669,7 @@ static void flush(struct world *world)
 	world->figures.flushes++;
 	memset(store->records, 0, sizeof store->records);
 	memset(store->strays, 0, sizeof store->strays);
+	memset(store->kept, 0, sizeof store->kept);
 	store->inc = 0;
 }
 
@@ -669,7 +687,8 @@ static void fall_back(struct world *world)
 	store->latest = latest;
 	store->parkings = parkings;
 	for (size_t i = 0; i < SPRITES; i++)
-		world->slack += world->sprites[i].name[0] && !record_find(store, world->sprites[i].name);
+		world->slack += world->sprites[i].name[0] && !record_find(store, world->sprites[i].name) &&
+				!kept_find(store, world->sprites[i].name);
 	for (size_t i = 0; i < NODES; i++)
 		if (world->nodes[i].up)
 			world->slack +=
@@ -767,6 +786,36 @@ static void lose(struct world *world, struct node *node)
 		send(world, node, (struct machine_event){.type = MACHINE_LOST, .member = member});
 }
 
+/* Written down first. One that another has taken by then is destroyed all the same, and the session told so. */
+static void become_sessions(struct world *world, struct node *node)
+{
+	struct pool_member *member = node->machine.roster.lists[POOL_LEASED];
+	if (!member || member->foreign || node->returns[member - node->machine.roster.slots])
+		return;
+	struct sprite *sprite = sprite_find(world, member->name);
+	const struct record *record = record_find(&world->store, member->name);
+	if (!sprite || !sprite->exists || (record && record->session != node->session))
+		return;
+	char *kept = kept_find(&world->store, "");
+	CHECK(world, kept);
+	strcpy(kept, member->name);
+	sprite->bound = !sprite->contested;
+	world->figures.keeps++;
+	if (world->upsets && chance(world, 10))
+		crash(world, node);
+	else
+		send(world, node, (struct machine_event){.type = MACHINE_KEEP, .member = member});
+}
+
+/* Its Sprite is destroyed by whoever ends it. */
+static void end_session(struct world *world, char *name)
+{
+	struct sprite *sprite = name[0] ? sprite_find(world, name) : NULL;
+	if (sprite)
+		*sprite = (struct sprite){0};
+	memset(name, 0, NAME);
+}
+
 static void upset(struct world *world, struct node *node)
 {
 	uint64_t dice = any(world, 100);
@@ -811,6 +860,10 @@ static void random_event(struct world *world)
 		release(world, node);
 	else if (dice < 870 && running)
 		lose(world, node);
+	else if (dice < 880 && running)
+		become_sessions(world, node);
+	else if (dice < 900)
+		end_session(world, world->store.kept[any(world, 16)]);
 	else
 		pass_time(world, any(world, chance(world, 1) ? 10 * SECOND_US : SECOND_US / 3));
 }
@@ -881,6 +934,8 @@ static void calm(struct world *world)
 		struct node *node = &world->nodes[i];
 		node->stopped_us = 0;
 	}
+	for (size_t i = 0; i < SPRITES; i++)
+		end_session(world, world->store.kept[i]);
 	settle(world, 90 * SECOND_US);
 	for (size_t i = 0; i < NODES; i++)
 		if (!world->nodes[i].up)
@@ -916,6 +971,7 @@ static size_t play(uint64_t seed, struct figures *all)
 	all->crashes += world.figures.crashes;
 	all->falls += world.figures.falls;
 	all->taken += world.figures.taken;
+	all->keeps += world.figures.keeps;
 	return world.events;
 }
 
@@ -939,12 +995,13 @@ static void random_events_break_no_rule(void **state)
 		played += play(++seed, &all);
 	/* A world in which nothing happens proves nothing. */
 	print_message("seeds 1 to %llu: %llu grants, %llu stolen, %llu adopted, %llu fenced, %llu flushed, %llu crashed, "
-		      "%llu fell back, %llu taken before\n",
+		      "%llu fell back, %llu taken before, %llu became a session's\n",
 		      (unsigned long long)seed, (unsigned long long)all.grants, (unsigned long long)all.steals,
 		      (unsigned long long)all.adoptions, (unsigned long long)all.fences, (unsigned long long)all.flushes,
-		      (unsigned long long)all.crashes, (unsigned long long)all.falls, (unsigned long long)all.taken);
-	assert_true(events < EVENTS ||
-		    (all.grants && all.steals && all.adoptions && all.fences && all.flushes && all.crashes && all.falls && all.taken));
+		      (unsigned long long)all.crashes, (unsigned long long)all.falls, (unsigned long long)all.taken,
+		      (unsigned long long)all.keeps);
+	assert_true(events < EVENTS || (all.grants && all.steals && all.adoptions && all.fences && all.flushes && all.crashes &&
+					all.falls && all.taken && all.keeps));
 }
 
 int main(void)

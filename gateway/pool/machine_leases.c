@@ -286,7 +286,9 @@ void machine_adopted(struct machine *machine, uint64_t now_us, const struct mach
 		return;
 	}
 	if (record->state != POOL_WARM) {
-		take_in(machine, now_us, record->name);
+		/* Not what has become a session's since. */
+		if (!machine->lease.stale)
+			take_in(machine, now_us, record->name);
 		return;
 	}
 	member = roster_new(&machine->roster, POOL_WARM, now_us);
@@ -303,7 +305,8 @@ void machine_adopted(struct machine *machine, uint64_t now_us, const struct mach
 void machine_adoption(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	machine->lease.adopting = false;
-	machine->lease.orphans |= event->answer == LEASE_LOST;
+	machine->lease.orphans |= event->answer == LEASE_LOST || machine->lease.stale;
+	machine->lease.stale = false;
 	struct pool_member *member, *next;
 	DL_FOREACH_SAFE (machine->roster.lists[POOL_WARM], member, next) {
 		bool taken = member->missing && event->answer == LEASE_OK && roster_is_parked(member);

@@ -308,6 +308,7 @@ void machine_keep(struct machine *machine, uint64_t now_us, struct pool_member *
 		return;
 	}
 	struct fair_tenant *tenant = TAKE(member->tenant);
+	machine->lease.stale |= machine->lease.adopting;
 	machine_move(machine, member, POOL_GONE, now_us);
 	fair_unhold(&machine->fair, tenant);
 }

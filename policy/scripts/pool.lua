@@ -447,7 +447,12 @@ function operations.adopt()
   end
   for _, name in ipairs(redis.call('SMEMBERS', PREFIX .. 'of:' .. session)) do
     local r = read(name)
-    if own or r.turn == turn then describe(answer, name, r) end
+    -- Redis has lost its owner's note that it had become a session's.
+    if own and redis.call('SISMEMBER', KEPT, name) == 1 then
+      forget(name, r)
+    elseif own or r.turn == turn then
+      describe(answer, name, r)
+    end
   end
   return answer
 end

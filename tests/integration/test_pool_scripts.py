@@ -148,6 +148,26 @@ def test_only_what_is_parked_is_adopted_as_it_is(timed):
     assert timed.call("take", *b, 33, name_of("a", 22), "preparing", "0a1b")[0] == "ok"
 
 
+def test_what_became_a_sessions_is_nobodys_to_destroy(timed):
+    a, b = ready(timed, "a", "b")
+    told, died, stock = (name_of("a", number) for number in range(3))
+    for turn, name in enumerate((told, died, stock), 20):
+        timed.call("reserve", *a, turn, name, 10, 0, 0, 0)
+        timed.call("note", *a, turn + 20, f"{name}:leased:0:0:0:0:0:")
+    timed.redis.sadd(timed.prefix + "kept", told)
+    assert sorted(timed.call("adopt", *a, 50, 25, 1)[1::len(MEMBER)]) == [died, stock], "its note was lost"
+    timed.redis.sadd(timed.prefix + "kept", died)
+    timed.clock += 10 * SECOND
+    timed.call("beat", *b, 30, *[0] * 9)
+    timed.clock += 5 * SECOND
+    assert timed.call("adopt", *b, 31, 25, 0)[1::len(MEMBER)] == [stock], "its owner died before it could say so"
+    for turn in range(100, 250, 2):
+        timed.clock += 2 * SECOND
+        if dict(zip(FLEET, timed.call("beat", *b, turn, *[0] * 9)[1:]))["list"]:
+            assert timed.call("sweep", *b, turn + 1, turn + 1, "last", 3, told, died, stock) == ["ok"], "no stranger"
+    assert list(timed.state()["m"]) == [stock]
+
+
 def test_a_second_strike_comes_a_minute_later_and_a_list_deletes_no_record(timed):
     a, = ready(timed, "a")
     timed.call("reserve", *a, 20, name_of("a", 1), 10, 0, 0, 0)
