@@ -311,7 +311,7 @@ async def test_sessions_are_listed_while_they_run(emulator):
             listed = (await client.call("GET", path)).json
             assert listed["count"] == 1
             session = listed["sessions"][0]
-            assert (session["id"], session["command"], session["workdir"]) == (id, "/usr/bin/sleep 60", "/tmp")
+            assert (session["id"], session["command"], session["workdir"]) == (id, "/usr/bin/sleep 600", "/tmp")
             assert (session["tty"], session["is_active"]) == (False, True)
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", session["created"])
             killed = await client.call("POST", f"{path}/{id}/kill?signal=TERM&timeout=5s")
