@@ -1,4 +1,5 @@
 """WebSocket to Datasette: who is let through, that every byte arrives as it was sent, and that it ends when it should."""
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -6,9 +7,11 @@ import signal
 import socket
 import threading
 
+import aiohttp
 import pytest
+from aiohttp import web
 
-from rig import LARGER, until
+from rig import LARGER, free_port, until
 from wire import CutOff, Wire
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -403,3 +406,52 @@ def test_a_drain_lets_none_begin(rig, upstream):
         assert wire.answer().status == 503
     gateway.signal(signal.SIGTERM)
     assert gateway.wait() == 0
+
+
+# -- with what others speak ---------------------------------------------------------------------
+
+
+async def chat(request):
+    """A server that says everything again, and why it leaves."""
+    server = web.WebSocketResponse(protocols=["chat"], max_msg_size=0)
+    await server.prepare(request)
+    async for message in server:
+        if message.data == "bye":
+            await server.close(code=4001, message=b"over")
+        elif message.type == aiohttp.WSMsgType.TEXT:
+            await server.send_str(message.data)
+        else:
+            await server.send_bytes(message.data)
+    return server
+
+
+async def converse(url):
+    async with aiohttp.ClientSession() as session:
+        async with session.ws_connect(url, protocols=["chat"], compress=15, max_msg_size=0) as client:
+            assert client.protocol == "chat" and client.compress
+            await client.send_str("grüße" * 200000)
+            assert (await client.receive(60)).data == "grüße" * 200000
+            await client.send_bytes(BLOCK)
+            assert (await client.receive(60)).data == BLOCK
+            await client.send_str("bye")
+            end = await client.receive(60)
+            assert end.type == aiohttp.WSMsgType.CLOSE and end.data == 4001 and end.extra == "over"
+
+
+def test_a_client_and_a_server_of_the_field(rig):
+    """Subprotocol, compression, masked and fragmented frames and the code of the close are between the two."""
+    port = free_port()
+    gateway = rig.gateway(datasette_url=f"http://127.0.0.1:{port}", max_websockets=1, workers=1, token=False)
+
+    async def run():
+        app = web.Application()
+        app.router.add_get("/chat", chat)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+            await converse(f"{gateway.url}/chat")
+        finally:
+            await runner.cleanup()
+    asyncio.run(run())
+    until_closed(gateway)
