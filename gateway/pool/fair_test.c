@@ -48,6 +48,29 @@ static void a_hog_gets_half_while_others_want(void **state)
 	assert_int_equal(take_all(4, 10, 1), 1);
 }
 
+/* One after the other, each takes as long as it may. */
+static void two_hogs_get_a_third_each(void **state)
+{
+	(void)state;
+	struct fair_tenant *hogs[2];
+	for (size_t i = 0; i < ARRAY_LEN(hogs); i++) {
+		hogs[i] = fair_claim(&fair, i + 1, 1);
+		fair_wait(&fair, hogs[i]);
+	}
+	for (size_t taken = 1; taken;) {
+		taken = 0;
+		for (size_t i = 0; i < ARRAY_LEN(hogs); i++)
+			if (fair_allows(&fair, hogs[i], 9, 1)) {
+				fair_hold(&fair, hogs[i]);
+				taken++;
+			}
+	}
+	assert_int_equal(hogs[0]->held, 3);
+	assert_int_equal(hogs[1]->held, 3);
+	/* Whoever comes new finds something. */
+	assert_int_equal(take_all(3, 9, 1), 2);
+}
+
 static void how_many_more(void **state)
 {
 	(void)state;
@@ -103,6 +126,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(alone_it_may_have_all, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_hog_gets_half_while_others_want, setup, teardown),
+		cmocka_unit_test_setup_teardown(two_hogs_get_a_third_each, setup, teardown),
 		cmocka_unit_test_setup_teardown(how_many_more, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_last_claim_is_remembered_for_a_minute, setup, teardown),
 		cmocka_unit_test_setup_teardown(whoever_waits_wants, setup, teardown),

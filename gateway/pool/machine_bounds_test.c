@@ -72,12 +72,14 @@ static void creations_are_short_when_claims_come_almost_as_fast(void **state)
 	claim_often(15, "close a, restore a");
 }
 
-static void creations_are_short_while_the_provider_refuses_them(void **state)
+/* Said with a creation that was made, so that no budget is known. */
+static void creations_are_short_until_the_time_that_the_provider_said(void **state)
 {
 	(void)state;
 	PLAY(true, SIZES(.hot = 1, .max = 10), {"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"},
-	     {"prepared a ok", ""}, {"claim 1 9000 1", "grant 1 a hot, create b"}, {"created b rate-limit 7000", ""},
-	     {"release a", "close a, restore a"});
+	     {"prepared a ok", ""}, {"claim 1 9000 1", "grant 1 a hot, create b"}, {"created b ok 7000", "prepare b"},
+	     {"prepared b ok", ""}, {"claim 2 9000 1", "grant 2 b hot"}, {"wait 6999", ""}, {"release a", "close a, restore a"},
+	     {"wait 1", "create c"}, {"release b", "close b, destroy b"});
 }
 
 /* --- what is paused and what is kept ---------------------------------------------------------- */
@@ -183,7 +185,7 @@ int main(void)
 		cmocka_unit_test(no_member_is_used_more_often_than_may_be),
 		cmocka_unit_test(an_old_member_is_not_restored),
 		cmocka_unit_test(creations_are_short_when_claims_come_almost_as_fast),
-		cmocka_unit_test(creations_are_short_while_the_provider_refuses_them),
+		cmocka_unit_test(creations_are_short_until_the_time_that_the_provider_said),
 		cmocka_unit_test(no_more_are_paused_than_may_be),
 		cmocka_unit_test(what_idles_beyond_the_demand_is_kept_for_the_price_of_a_wake),
 		cmocka_unit_test(an_announcement_is_fulfilled_by_one_claim),
