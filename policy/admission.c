@@ -435,6 +435,8 @@ struct admission *admission_new(const struct admission_options *options)
 		return NULL;
 	}
 	settlements_init(&admission->settlements, admission->link, options->max_unsettled);
+	admission->settlements.on_settled = options->on_settled;
+	admission->settlements.ctx = options->settled_ctx;
 	holds_init(&admission->holds, options->loop, admission->link);
 	(void)uv_timer_init(options->loop, &admission->soon);
 	(void)uv_timer_init(options->loop, &admission->retry);

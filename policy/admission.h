@@ -143,6 +143,9 @@ struct admission_options {
 	size_t max_pending;
 	size_t max_unsettled;
 	struct admission_observer observer;
+	/* Redis has acknowledged a settlement; may be NULL. From the loop; it calls nothing of the admission. */
+	void (*on_settled)(void *ctx, const struct admission_lease *lease);
+	void *settled_ctx;
 };
 
 struct admission *admission_new(const struct admission_options *options);

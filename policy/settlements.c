@@ -105,6 +105,8 @@ static void on_event(struct link_command *command, enum link_event event, const 
 	if (event == LINK_TIMEOUT)
 		return; /* its answer or the end of the connection follows */
 	if (event == LINK_REPLY && reply->type == REDIS_REPLY_INTEGER) {
+		if (s->list->on_settled)
+			s->list->on_settled(s->list->ctx, &s->lease);
 		finish(s);
 		return;
 	}

@@ -25,6 +25,9 @@ struct settlements {
 	size_t count, under_way, max;
 	size_t result_bytes;      /* of all that wait */
 	bool stopped;
+	/* Redis has acknowledged it; may be NULL. */
+	void (*on_settled)(void *ctx, const struct admission_lease *lease);
+	void *ctx;
 };
 
 void settlements_init(struct settlements *list, struct link *link, size_t max);

@@ -69,6 +69,17 @@ MUTANTS = [
            "if (use != MACHINE_OPENED && may_recycle(", "if (use != MACHINE_UNUSED && may_recycle(", integration("exec_egress")),
     Mutant("marks of operators are not looked at", "policy/holds.c",
            "if (event == LINK_REPLY && !holds->stopped && reply->type == REDIS_REPLY_ARRAY)", "if (0)", integration("policy_kill")),
+    Mutant("what the caller does not want recorded is", "gateway/telemetry/tracer.c",
+           "if (!tracer || !trace->sampled || !trace->id[0])", "if (!tracer || !trace->id[0])", ("unit:telemetry_tracer_test",)),
+    Mutant("strangers have spans", "gateway/exec/call.c",
+           "uint64_t start_us = call->reply.head->start_us;\n\tif (!call->kid[0])", "uint64_t start_us = call->reply.head->start_us;\n\tif (0)",
+           integration("tracing")),
+    Mutant("what a collector cannot take now is dropped", "gateway/otlp.c",
+           "return status == 429 ||", "return", integration("tracing")),
+    Mutant("any system call may be made", "gateway/confine.c",
+           "seccomp_init(SCMP_ACT_ERRNO(ENOSYS))", "seccomp_init(SCMP_ACT_ALLOW)", ("unit:worker_confine_test",)),
+    Mutant("threads that ran before have all system calls", "gateway/confine.c",
+           "SCMP_FLTATR_CTL_TSYNC, 1", "SCMP_FLTATR_CTL_TSYNC, 0", ("unit:worker_confine_test",)),
     Mutant("audit records that are lost are not told", "gateway/telemetry/audit.c",
            "audit->told = dropped;\n\tkeep(audit, buf_peek(&text));", "audit->told = dropped;", integration("audit")),
     Mutant("every exit code is 0", "gateway/exec/run.c",
@@ -201,7 +212,8 @@ def has_test(name):
     if not name.startswith("unit:"):
         return (TOP / name).is_file()
     units = [*(TOP / "gateway").glob("*/*_test.c"), *(TOP / "policy").glob("*_test.c")]
-    return name.removeprefix("unit:") in {f"{path.parent.name}_{path.stem}" for path in units}
+    names = {f"{path.parent.name}_{path.stem}" for path in units} | {f"worker_{path.stem}" for path in (TOP / "gateway").glob("*_test.c")}
+    return name.removeprefix("unit:") in names
 
 
 def copy_sources():

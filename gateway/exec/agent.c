@@ -34,7 +34,7 @@ struct exec_agent {
 	struct admission *settlement;
 	struct metrics_shard *metrics;
 	struct audit *audit;
-	struct tracer *tracer;
+	struct spans spans;
 	struct run_owner owner;
 	size_t wanted, prepared; /* hot Sprites; Sprites that have become ready so far */
 	struct entry *runs;       /* few: bounded by the pool, its waiters and the mailbox */
@@ -173,7 +173,7 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 	count_end(agent, job, result, killer_of(entry));
 	audit_run(agent, job, result, entry && (entry->hold.killed || entry->by_operator));
 	remember(agent, job, result);
-	spans_of_run(agent->tracer, job, result);
+	spans_of_run(&agent->spans, job, result);
 	if (job->request->session)
 		reply_of_session(agent, job);
 	else
@@ -438,6 +438,12 @@ static struct pool *make_pool(struct exec_agent *agent, const struct exec_agent_
 	return pool_new(&pool);
 }
 
+static void on_settled(void *ctx, const struct admission_lease *lease)
+{
+	struct exec_agent *agent = ctx;
+	spans_settled(&agent->spans, lease);
+}
+
 static void ignore_freed(void *ctx UNUSED)
 {
 }
@@ -450,7 +456,7 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 	agent->loop = options->loop;
 	agent->metrics = options->metrics;
 	agent->audit = options->audit;
-	agent->tracer = options->tracer;
+	agent->spans.tracer = options->tracer;
 	agent->on_superseded = options->on_superseded;
 	agent->superseded_ctx = options->ctx;
 	agent->wanted = options->sizing.hot == SIZING_AUTO ? 0 : options->sizing.hot;
@@ -460,6 +466,8 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 	}
 	struct admission_options settlement = options->settlement;
 	settlement.loop = options->loop;
+	settlement.on_settled = on_settled;
+	settlement.settled_ctx = agent;
 	agent->settlement = admission_new(&settlement);
 	agent->sessions = agent->settlement ? make_sessions(agent, options) : NULL;
 	agent->pool = agent->sessions ? make_pool(agent, options) : NULL;

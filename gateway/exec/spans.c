@@ -22,13 +22,40 @@ static void tell_ready(struct tracer *tracer, const struct exec_job *job, const 
 				   .exec_id = job->message.exec_id});
 }
 
-void spans_of_run(struct tracer *tracer, const struct exec_job *job, const struct exec_result *result)
+static void await_settlement(struct spans *spans, const struct exec_job *job)
 {
+	struct settling *settling = &spans->settling[spans->next++ % SPANS_SETTLING];
+	memcpy(settling->lease, job->lease.id, sizeof settling->lease);
+	memcpy(settling->exec_id, job->message.exec_id, sizeof settling->exec_id);
+	settling->root = job->root;
+	settling->start_us = clock_mono_us();
+}
+
+void spans_settled(struct spans *spans, const struct admission_lease *lease)
+{
+	for (size_t i = 0; i < SPANS_SETTLING; i++) {
+		struct settling *settling = &spans->settling[i];
+		if (!settling->lease[0] || strcmp(settling->lease, lease->id) != 0)
+			continue;
+		tracer_span(spans->tracer, &settling->root,
+			    &(struct span){.name = "settle",
+					   .kind = SPAN_INTERNAL,
+					   .start_us = settling->start_us,
+					   .end_us = clock_mono_us(),
+					   .exec_id = settling->exec_id});
+		settling->lease[0] = '\0';
+	}
+}
+
+void spans_of_run(struct spans *spans, const struct exec_job *job, const struct exec_result *result)
+{
+	struct tracer *tracer = spans->tracer;
 	char claim[TRACE_SPAN_LEN + 1];
 	const char *outcome = exec_outcome_name(job->outcome);
 	bool ran = result->run_start_us > 0;
 	if (!job->root.span[0] || trace_span_id(claim) < 0)
 		return;
+	await_settlement(spans, job);
 	tell_ready(tracer, job, result, claim);
 	tracer_span(tracer, &job->root,
 		    &(struct span){.name = "claim",

@@ -14,7 +14,7 @@ from sources import Upstream
 
 KEY = "key of the collector, 100%"
 HIDDEN = "hunter2-do-not-trace"
-NAMES = {"exec", "admit", "claim", "run"}
+NAMES = {"exec", "admit", "claim", "run", "settle"}
 ATTRIBUTES = {"spritegate.exec_id", "spritegate.outcome", "spritegate.tier", "error.type", "http.request.method", "http.route",
               "http.response.status_code"}
 
@@ -100,13 +100,14 @@ def test_spans_of_a_command(gateway, taking):
     spans = complete(taking, trace, NAMES | {"create"})
     root, claim = spans["exec"], spans["claim"]
     assert root.parent == span and root.kind == 2 and root.flags == 0x301, root
-    assert spans["create"].parent == claim.id and {spans[name].parent for name in ("admit", "claim", "run")} == {root.id}
+    assert spans["create"].parent == claim.id and {spans[name].parent for name in ("admit", "claim", "run", "settle")} == {root.id}
     assert len({one.id for one in spans.values()}) == len(spans)
     assert root.attributes == {"spritegate.exec_id": ran.json()["exec_id"], "spritegate.outcome": "exited", "spritegate.tier": "cold",
                                "http.request.method": "POST", "http.route": "/-/agent/exec", "http.response.status_code": 200}
     assert root.resource["service.name"] == "spritegate" and root.resource["service.instance.id"] == gateway.instance
     for one in spans.values():
-        assert root.start <= one.start <= one.end <= root.end and not one.failed, (one, root)
+        assert root.start <= one.start <= one.end and not one.failed, (one, root)
+        assert one.end <= root.end or one.name == "settle", (one, root)
         assert set(one.attributes) <= ATTRIBUTES and one.attributes["spritegate.exec_id"] == ran.json()["exec_id"]
     assert spans["admit"].end <= claim.start and claim.end <= spans["run"].start
     for path, sent, body in taking.requests:
@@ -115,7 +116,7 @@ def test_spans_of_a_command(gateway, taking):
         for hidden in (HIDDEN, gateway.token, gateway.kid, "tester", "echo"):
             assert hidden not in body.decode()
     assert KEY not in gateway.log and "key%20" not in gateway.log
-    until(lambda: gateway.metrics().get("spritegate_trace_spans_total", result="sent") >= before + 5, "they are counted")
+    until(lambda: gateway.metrics().get("spritegate_trace_spans_total", result="sent") >= before + 6, "they are counted")
 
 
 def test_waking_is_shown(rig, collector):
@@ -194,10 +195,10 @@ def test_what_a_collector_refuses_is_dropped(rig, collector):
     gateway = traced(rig, collector)
     collector.answer = (400, {}, b'{"code":3}')
     gateway.run("true")
-    until(lambda: dropped(gateway) == 5, "the spans of one command are counted")
+    until(lambda: dropped(gateway) == 6, "the spans of one command are counted")
     collector.answer = (200, {}, b'{"partialSuccess":{"rejectedSpans":"2","errorMessage":"too old"}}')
     gateway.run("true")
-    until(lambda: dropped(gateway) >= 7, "those that it names are counted")
+    until(lambda: dropped(gateway) >= 8, "those that it names are counted")
     assert gateway.log.count("tracing: the collector refuses spans") == 1
 
 
@@ -209,7 +210,7 @@ def test_what_a_collector_cannot_take_now_is_sent_again(rig, collector):
     until(lambda: len(collector.requests) >= 2, "it is tried again")
     collector.answer = (200, {}, b"{}")
     complete(collector, trace)
-    assert len([span for span in collector.spans if span.trace == trace]) == 5 and dropped(gateway) == 0
+    assert len([span for span in collector.spans if span.trace == trace]) == 6 and dropped(gateway) == 0
 
 
 def test_a_collector_that_hangs_or_is_gone_holds_nobody_up(rig, collector):
