@@ -16,7 +16,8 @@
  *             be sent (-EINVAL): the connection is then cut and on_finished follows.
  * Bounds:     HTTP_REQUEST_BUFFER bytes of unsent streamed answer; a request body is never buffered here.
  * Invariants: on_finished comes exactly once and last to a request with a sink, whatever happens; an answer is committed at the end
- *             of the loop turn, so respond_stream + write + end in one turn leave in one write; the client's half-close counts as gone.
+ *             of the loop turn, so respond_stream + write + end in one turn leave in one write; the client's half-close counts as gone,
+ *             until the connection is upgraded.
  */
 #pragma once
 
