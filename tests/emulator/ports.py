@@ -59,8 +59,10 @@ class Ports:
         except (ConnectionResetError, errors.Refusal):
             return      # it is gone, or has no process to spare: the next look
         if line and program.sandbox is sandbox:
-            self.sockets = sockets
-            self.compare({(port["address"], port["port"]): port for port in json.loads(line)["ports"]})
+            now = {(port["address"], port["port"]): port for port in json.loads(line)["ports"]}
+            # A socket of less than a moment is in one of the two tables only: what has changed is looked at once more.
+            self.sockets = sockets if now == self.open else None
+            self.compare(now)
 
     def compare(self, now):
         for gone in self.open.keys() - now.keys():
