@@ -41,6 +41,7 @@ struct config {
 	uint64_t max_websockets, websocket_idle_seconds, websocket_drain_seconds;
 	uint64_t exec_max_body_bytes;
 	uint64_t redis_timeout_ms;
+	char *settlements_file;
 	uint64_t pool_hot;
 	uint64_t pool_warm;
 	uint64_t pool_max;

@@ -15,6 +15,7 @@
 #include "gateway/telemetry/process.h"
 #include "gateway/worker.h"
 #include "policy/redis_url.h"
+#include "policy/unsettled.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -25,7 +26,7 @@
 #define MAX_WORKERS       64
 #define DEFAULT_WORKERS   4
 #define MAX_JOBS          256
-#define MAX_UNSETTLED     4096
+#define MAX_UNSETTLED     UNSETTLED_MAX
 #define MAX_REDIS_PENDING 1024
 #define STOP_RESERVE_MS   5000 /* of DRAIN_SECONDS: for cancelling, destroying and settling what is left */
 
@@ -57,6 +58,7 @@ struct gateway {
 	struct audit_table *audit_table;
 	struct tracer *tracer; /* NULL = off, and otlp */
 	struct otlp *otlp;
+	struct unsettled *unsettled; /* NULL = off */
 	struct exec_agent *agent;
 	struct admin *admin;
 	struct worker_slot slots[MAX_WORKERS];
@@ -498,6 +500,7 @@ static int make_agent(struct gateway *gateway, const struct metrics_build *ident
 			       .pepper = &config->pepper,
 			       .max_pending = MAX_REDIS_PENDING,
 			       .max_unsettled = MAX_UNSETTLED,
+			       .unsettled = gateway->unsettled,
 			       .observer = meters_admission(&gateway->meters)},
 		.metrics = gateway->meters.shard,
 		.audit = gateway->audit,
@@ -554,6 +557,7 @@ static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const
 		.tracer = gateway->tracer,
 		.trusted = *trusted,
 		.cache = gateway->cache,
+		.unsettled = gateway->unsettled,
 		.census = gateway->census,
 		.max_connections = gateway->max_connections,
 		.max_requests = limits_share(gateway->config->max_requests, gateway->workers),
@@ -613,6 +617,16 @@ static int confine(const struct config *config)
 	return r < 0 ? fail("seccomp", strerror(-r)) : 0;
 }
 
+static int open_unsettled(struct gateway *gateway)
+{
+	const char *path = gateway->config->settlements_file;
+	if (!*path)
+		return 0;
+	gateway->unsettled = unsettled_new(path);
+	const char *why = gateway->unsettled ? unsettled_open(gateway->unsettled) : "out of memory";
+	return why ? fail("settlements_file", why) : 0;
+}
+
 static int build(struct gateway *gateway, const struct metrics_build *identity)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -621,7 +635,7 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
 		return fail("access_log", "cannot be opened for writing");
 	gateway->workers = worker_count(gateway->config);
-	if (limit_clients(gateway) < 0 || confine(gateway->config) < 0 || make_cache(gateway) < 0)
+	if (limit_clients(gateway) < 0 || open_unsettled(gateway) < 0 || confine(gateway->config) < 0 || make_cache(gateway) < 0)
 		return -1;
 	gateway->metrics = metrics_new(gateway->workers + 1, identity);
 	if (!gateway->metrics)
@@ -648,6 +662,9 @@ int serve(const struct config *config, const char *file, const struct metrics_bu
 	log_info("serving on %s with %u workers as instance %s, admin on %s", config->listen, gateway.workers, config->instance,
 		 config->admin_listen);
 	uv_run(&gateway.loop, UV_RUN_DEFAULT);
+	if (gateway.unsettled)
+		unsettled_save(gateway.unsettled);
+	unsettled_free(gateway.unsettled);
 	reload_free(gateway.live, config);
 	metrics_free(gateway.metrics);
 	census_free(gateway.census);

@@ -430,6 +430,7 @@ static int make_endpoint(struct worker *worker)
 			      .pepper = &config->pepper,
 			      .max_pending = MAX_REDIS_PENDING,
 			      .max_unsettled = MAX_REDIS_PENDING,
+			      .unsettled = worker->options.unsettled,
 			      .observer = meters_admission(&worker->meters)},
 		.metrics = worker->options.metrics,
 		.log = &worker->log,

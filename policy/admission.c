@@ -131,27 +131,37 @@ static void on_retry(uv_timer_t *timer)
 		(void)uv_timer_stop(timer);
 }
 
-static int settle(struct admission *admission, const struct admission_lease *lease, bool known, uint64_t used_ms, uint64_t out_bytes,
-		  bool refund, const struct admission_result *result)
+static void start_retrying(struct admission *admission)
 {
-	int r = settlements_add(&admission->settlements, lease, known, used_ms, out_bytes, refund, result);
-	if (r == SETTLEMENTS_E_FULL)
-		return ADMISSION_E_FULL;
-	if (r == 0 && !uv_is_active((uv_handle_t *)&admission->retry))
+	if (!uv_is_active((uv_handle_t *)&admission->retry))
 		(void)uv_timer_start(&admission->retry, on_retry, SETTLE_RETRY_MS, SETTLE_RETRY_MS);
-	return r;
 }
 
 int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes, bool refund,
 		     const struct admission_result *result)
 {
-	return settle(admission, lease, true, used_ms, out_bytes, refund, result);
+	int r = settlements_add(&admission->settlements, lease, used_ms, out_bytes, refund, result);
+	if (r == SETTLEMENTS_E_FULL)
+		return ADMISSION_E_FULL;
+	if (r == 0)
+		start_retrying(admission);
+	return r;
+}
+
+int admission_restore(struct admission *admission)
+{
+	int r = settlements_restore(&admission->settlements);
+	if (admission->settlements.count)
+		start_retrying(admission);
+	return r;
 }
 
 /* Nobody is there to use this grant. */
-static void give_back(struct admission *admission, const struct admission_lease *lease, bool known)
+static void give_back(struct admission *admission, const struct admission_lease *lease)
 {
-	if (!admission->settlements.stopped && settle(admission, lease, known, 0, 0, true, NULL) != 0)
+	if (admission->settlements.stopped && !admission->settlements.unsettled)
+		return;
+	if (admission_settle(admission, lease, 0, 0, true, NULL) != 0)
 		log_warning("admission: no room to give back lease %s, it ends by itself", lease->id);
 }
 
@@ -207,7 +217,7 @@ static void on_no_answer(struct admission_call *call, const char *reason)
 	memcpy(lease.exec_id, call->exec_id, sizeof lease.exec_id);
 	memcpy(lease.actor, call->identity.actor, sizeof lease.actor);
 	if (!call->looked_for[0])
-		give_back(admission, &lease, lease.actor[0]);
+		give_back(admission, &lease);
 	finish_without_redis(call, ADMISSION_UNAVAILABLE, reason);
 	free_asked(call);
 }
@@ -237,7 +247,7 @@ static void on_answer(struct admission_call *call, const struct redisReply *repl
 		memcpy(answer.lease.kid, call->kid, sizeof answer.lease.kid);
 		memcpy(answer.lease.exec_id, call->exec_id, sizeof answer.lease.exec_id);
 		if (!call->done)
-			give_back(admission, &answer.lease, true);
+			give_back(admission, &answer.lease);
 	}
 	finish(call, &answer);
 	free_asked(call);
@@ -434,7 +444,7 @@ struct admission *admission_new(const struct admission_options *options)
 		free(admission);
 		return NULL;
 	}
-	settlements_init(&admission->settlements, admission->link, options->max_unsettled);
+	settlements_init(&admission->settlements, admission->link, options->max_unsettled, options->unsettled);
 	admission->settlements.on_settled = options->on_settled;
 	admission->settlements.ctx = options->settled_ctx;
 	holds_init(&admission->holds, options->loop, admission->link);

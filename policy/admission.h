@@ -125,6 +125,7 @@ typedef void (*admission_done)(void *ctx, const struct admission_answer *answer)
 
 struct admission;
 struct admission_call;
+struct unsettled;
 
 /* For metrics; each may be NULL. They run on the admission's loop. */
 struct admission_observer {
@@ -142,6 +143,8 @@ struct admission_options {
 	const struct secret *pepper;  /* borrowed for the life of the admission */
 	size_t max_pending;
 	size_t max_unsettled;
+	struct unsettled
+		*unsettled;  /* gets the settlements that are left when the admission is freed (unsettled.h); NULL = they are lost */
 	struct admission_observer observer;
 	/* Redis has acknowledged a settlement; may be NULL. From the loop; it calls nothing of the admission. */
 	void (*on_settled)(void *ctx, const struct admission_lease *lease);
@@ -172,6 +175,9 @@ struct admission_result {
 #define ADMISSION_E_FULL 1
 MUST_CHECK int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes,
 				bool refund, const struct admission_result *result);
+
+/* Takes up the settlements that the last run has left in options.unsettled; for one admission of the process, at its start. -ENOMEM. */
+MUST_CHECK int admission_restore(struct admission *admission);
 
 /* A lease whose command runs: while it is held it is renewed, and it can be ended through Redis (`lease kill`, `token revoke --kill`,
  * admission_request.kill) within a second.

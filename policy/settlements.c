@@ -1,5 +1,6 @@
 #include "policy/settlements.h"
 
+#include "gateway/base/clock.h"
 #include "gateway/base/id.h"
 #include "gateway/base/log.h"
 #include "policy/keys.h"
@@ -21,9 +22,7 @@ struct settlement {
 	struct link_command command;
 	struct settlements *list;
 	struct settlement *prev, *next;
-	struct admission_lease lease;
-	bool known, refund;
-	uint64_t used_ms, out_bytes;
+	struct unsettled_entry entry;
 	unsigned errors, losses; /* of the script itself; of the connection */
 	char exec_id[ID_UUID_LEN + 1];
 	char *result;    /* NULL = none */
@@ -37,19 +36,19 @@ static int send_one(struct settlement *s, bool by_text)
 {
 	s->command = (struct link_command){.event = on_event};
 	char used[24], out[24], keep[24];
-	snprintf(used, sizeof used, "%" PRIu64, s->used_ms);
-	snprintf(out, sizeof out, "%" PRIu64, s->out_bytes);
+	snprintf(used, sizeof used, "%" PRIu64, s->entry.used_ms);
+	snprintf(out, sizeof out, "%" PRIu64, s->entry.out_bytes);
 	snprintf(keep, sizeof keep, "%" PRIu64, s->keep_ms);
 	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN];
-	snprintf(key, sizeof key, KEY_RECORD "%s", s->lease.kid);
+	snprintf(key, sizeof key, KEY_RECORD "%s", s->entry.lease.kid);
 	struct slice args[] = {
 		slice_str(key),
-		slice_str(s->lease.kid),
-		slice_str(s->lease.id),
-		slice_str(s->known ? s->lease.actor : ""),
+		slice_str(s->entry.lease.kid),
+		slice_str(s->entry.lease.id),
+		slice_str(s->entry.lease.actor),
 		slice_str(used),
 		slice_str(out),
-		s->refund ? SLICE("1") : SLICE("0"),
+		s->entry.refund ? SLICE("1") : SLICE("0"),
 		slice_str(s->exec_id),
 		slice_of(s->result, s->result_len),
 		slice_str(keep),
@@ -81,6 +80,10 @@ static void finish(struct settlement *s)
 	list->under_way--;
 	list->count--;
 	free(s);
+	if (list->restored && !list->count) {
+		list->restored = false;
+		unsettled_done(list->unsettled);
+	}
 	settlements_pump(list);
 }
 
@@ -106,14 +109,14 @@ static void on_event(struct link_command *command, enum link_event event, const 
 		return; /* its answer or the end of the connection follows */
 	if (event == LINK_REPLY && reply->type == REDIS_REPLY_INTEGER) {
 		if (s->list->on_settled)
-			s->list->on_settled(s->list->ctx, &s->lease);
+			s->list->on_settled(s->list->ctx, &s->entry.lease);
 		finish(s);
 		return;
 	}
 	if (event == LINK_REPLY && script_is_missing(reply) && !s->list->stopped && send_one(s, true) == 0)
 		return;
 	if (event == LINK_REPLY && is_hopeless(reply) && ++s->errors >= ERRORS_MAX) {
-		log_error("admission: Redis cannot settle lease %s of %s, it ends by itself: %.*s", s->lease.id, s->lease.kid,
+		log_error("admission: Redis cannot settle lease %s of %s, it ends by itself: %.*s", s->entry.lease.id, s->entry.lease.kid,
 			  (int)(reply->len < 100 ? reply->len : 100), reply->str);
 		finish(s);
 		return;
@@ -123,9 +126,9 @@ static void on_event(struct link_command *command, enum link_event event, const 
 	requeue(s);
 }
 
-void settlements_init(struct settlements *list, struct link *link, size_t max)
+void settlements_init(struct settlements *list, struct link *link, size_t max, struct unsettled *unsettled)
 {
-	*list = (struct settlements){.link = link, .max = max};
+	*list = (struct settlements){.link = link, .max = max, .unsettled = unsettled};
 }
 
 void settlements_stop(struct settlements *list)
@@ -138,6 +141,8 @@ void settlements_deinit(struct settlements *list)
 	struct settlement *s, *next;
 	DL_FOREACH_SAFE (list->queued, s, next) {
 		DL_DELETE(list->queued, s);
+		if (list->unsettled)
+			unsettled_keep(list->unsettled, &s->entry);
 		drop_result(s);
 		free(s);
 	}
@@ -159,29 +164,44 @@ static void copy_result(struct settlement *s, const struct admission_result *res
 	snprintf(s->exec_id, sizeof s->exec_id, "%.*s", SLICE_FMT(result->exec_id));
 }
 
-int settlements_add(struct settlements *list, const struct admission_lease *lease, bool known, uint64_t used_ms, uint64_t out_bytes,
-		    bool refund, const struct admission_result *result)
+static int append(struct settlements *list, const struct unsettled_entry *entry, const struct admission_result *result)
 {
+	const struct admission_lease *lease = &entry->lease;
 	if (list->count >= list->max)
 		return SETTLEMENTS_E_FULL;
 	struct settlement *s = calloc(1, sizeof *s);
 	if (!s)
 		return -ENOMEM;
 	s->list = list;
-	s->lease = *lease;
-	s->known = known;
-	s->refund = refund;
-	s->used_ms = used_ms;
-	s->out_bytes = out_bytes;
+	s->entry = *entry;
 	struct admission_result unrun = {.exec_id = slice_str(lease->exec_id), .text = SLICE("0 unrun\n"), .keep_ms = UNRUN_MS};
 	if (result)
 		copy_result(s, result);
-	else if (refund && lease->exec_id[0])
+	else if (entry->refund && lease->exec_id[0])
 		copy_result(s, &unrun);
 	DL_APPEND(list->queued, s);
 	list->count++;
 	settlements_pump(list);
 	return 0;
+}
+
+int settlements_add(struct settlements *list, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes, bool refund,
+		    const struct admission_result *result)
+{
+	const struct unsettled_entry entry = {
+		.lease = *lease, .used_ms = used_ms, .out_bytes = out_bytes, .ended_ms = clock_wall_ms(), .refund = refund};
+	return append(list, &entry, result);
+}
+
+int settlements_restore(struct settlements *list)
+{
+	size_t count = 0;
+	const struct unsettled_entry *entries = list->unsettled ? unsettled_loaded(list->unsettled, &count) : NULL;
+	int r = 0;
+	list->restored = count > 0;
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = append(list, &entries[i], NULL);
+	return r == SETTLEMENTS_E_FULL ? -ENOMEM : r;
 }
 
 void settlements_pump(struct settlements *list)

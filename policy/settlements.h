@@ -13,6 +13,7 @@
 
 #include "policy/admission.h"
 #include "policy/link.h"
+#include "policy/unsettled.h"
 
 #define SETTLEMENTS_E_FULL 1
 
@@ -28,18 +29,24 @@ struct settlements {
 	/* Redis has acknowledged it; may be NULL. */
 	void (*on_settled)(void *ctx, const struct admission_lease *lease);
 	void *ctx;
+	struct unsettled *unsettled; /* where those go that are left; NULL = nowhere */
+	bool restored;               /* some of them are from there */
 };
 
-void settlements_init(struct settlements *list, struct link *link, size_t max);
+/* `unsettled` may be NULL. */
+void settlements_init(struct settlements *list, struct link *link, size_t max, struct unsettled *unsettled);
+
+/* Takes up those of the last run. -ENOMEM. */
+MUST_CHECK int settlements_restore(struct settlements *list);
 
 /* Nothing is sent from now on; for the time in which the link is being freed. */
 void settlements_stop(struct settlements *list);
 void settlements_deinit(struct settlements *list);
 
-/* `result` may be NULL. `known` is false when the answer to the admission was never seen: only id and kid of the lease are used then.
+/* `result` may be NULL. The lease has no actor when the answer to the admission was never seen.
  * `refund`: the command certainly did not start, its rate is given back as well. */
-MUST_CHECK int settlements_add(struct settlements *list, const struct admission_lease *lease, bool known, uint64_t used_ms,
-			       uint64_t out_bytes, bool refund, const struct admission_result *result);
+MUST_CHECK int settlements_add(struct settlements *list, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes,
+			       bool refund, const struct admission_result *result);
 
 /* Sends what can be sent: to be called when the link is back, and now and then. */
 void settlements_pump(struct settlements *list);

@@ -32,6 +32,7 @@ struct exec_agent {
 	size_t held_replies; /* of sessions, until Redis has them free */
 	struct leases *leases; /* NULL = the pool is not shared */
 	struct admission *settlement;
+	bool is_kept; /* what is not settled in time is not lost */
 	struct metrics_shard *metrics;
 	struct audit *audit;
 	struct spans spans;
@@ -469,7 +470,8 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 	settlement.on_settled = on_settled;
 	settlement.settled_ctx = agent;
 	agent->settlement = admission_new(&settlement);
-	agent->sessions = agent->settlement ? make_sessions(agent, options) : NULL;
+	agent->is_kept = settlement.unsettled;
+	agent->sessions = agent->settlement && admission_restore(agent->settlement) == 0 ? make_sessions(agent, options) : NULL;
 	agent->pool = agent->sessions ? make_pool(agent, options) : NULL;
 	if (!agent->pool) {
 		/* Start-up fails and ends the process: the mailbox's handle is left to that. */
@@ -568,7 +570,9 @@ static void on_drain_timer(uv_timer_t *timer)
 	uint64_t now = uv_now(agent->loop);
 	if (now >= agent->drain_deadline_ms)
 		cancel_all(agent);
-	bool done = agent->pool_stopped && !agent->runs && !agent->held_replies && !admission_unsettled(agent->settlement);
+	bool ended = agent->pool_stopped && !agent->runs && !agent->held_replies;
+	bool settled = !admission_unsettled(agent->settlement) || (agent->is_kept && now >= agent->drain_deadline_ms);
+	bool done = ended && settled;
 	if (!done && now < agent->drain_deadline_ms + DRAIN_SLACK_MS)
 		return;
 	if (!done)
