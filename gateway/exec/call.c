@@ -121,7 +121,7 @@ static void write_log(struct call *call, const struct http_head *head, const str
 	access_log_write(call->endpoint->options.log, &record);
 }
 
-/* Only of a token that is known: strangers have no spans. The agent tells of the command itself (spans.h). */
+/* Of what Redis has decided; strangers have no spans. The agent tells of the command itself (spans.h). */
 static void tell_spans(const struct call *call, const struct http_summary *summary)
 {
 	struct tracer *tracer = call->endpoint->options.tracer;

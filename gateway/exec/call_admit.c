@@ -242,6 +242,8 @@ static void on_decided(void *ctx, const struct admission_answer *answer)
 	struct call *call = ctx;
 	call->admission = NULL;
 	call_remember(call, answer);
+	if (answer->code == ADMISSION_INVALID_TOKEN || answer->code == ADMISSION_UNAVAILABLE)
+		call->root.span[0] = '\0'; /* anybody could fill a collector */
 	if (answer->code == ADMISSION_GRANTED)
 		make_job(call, answer);
 	else if (answer->code == ADMISSION_REPLAY)

@@ -11,6 +11,7 @@ from answers import problem
 from collector import Collector
 from rig import BINARY, LOGS, clean_environment, free_port, numbers, until
 from sources import Upstream
+from test_wrong_tokens import made_up
 
 KEY = "key of the collector, 100%"
 HIDDEN = "hunter2-do-not-trace"
@@ -147,7 +148,7 @@ def test_what_is_refused_or_fails_is_shown(rig, collector):
 def test_only_what_is_wanted_is_sent(gateway, taking):
     """Not what the caller does not want recorded, and nothing of strangers."""
     silent = []
-    for headers, token in ((parent(sampled=False), None), (parent(), "sgt_nonsense"), (parent(), gateway.token[:-8] + "AAAAAAAA")):
+    for headers, token in ((parent(sampled=False), None), (parent(), "sgt_nonsense"), (parent(), made_up()), (parent(), made_up(gateway.kid))):
         trace, _, fields = headers
         answer = gateway.exec(command="true", token=token, headers=fields)
         silent.append(trace)
