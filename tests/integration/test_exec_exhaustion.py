@@ -1,0 +1,81 @@
+"""Commands that take all they can get: processes, disk, output. Each has a clear outcome, its Sprite is destroyed, the next one runs."""
+import pytest
+
+from processes import new_mark, running
+from rig import until
+
+MIB = 1024 * 1024
+marks = iter(new_mark, None)
+# As many processes as it may have, for ever; each has the mark as an argument.
+BOMB = """python3 -c '
+import os, resource, time
+resource.setrlimit(resource.RLIMIT_NPROC, (48, 48))
+print("begun", flush=True)
+while True:
+    try:
+        os.fork()
+    except OSError:
+        time.sleep(0.2)
+' {}"""
+
+
+@pytest.fixture(scope="module")
+def small(shared_rig):
+    """A gateway whose Sprites have 8 MiB of disk together."""
+    emulator = shared_rig.emulator(disk="size=8m")
+    gateway = shared_rig.gateway(emulator=emulator)
+    gateway.sprites = emulator.view
+    return gateway
+
+
+@pytest.fixture
+def gateway(small):
+    """Afterwards no Sprite is left, and a command finds everything as it should be."""
+    small.sprites.until_alive(0)
+    yield small
+    small.sprites.until_alive(0)
+    ran = small.run("head -c 1000000 /dev/zero >/tmp/x && wc -c </tmp/x")
+    assert (ran.exit_code, ran.stdout) == (0, "1000000\n"), ran.json
+
+
+def test_a_fork_bomb(gateway):
+    """In a session of its own, where no signal for the command's group finds it."""
+    mark = next(marks)
+    ran = gateway.run("setsid " + BOMB.format(mark), timeout_seconds=3)
+    assert (ran.outcome, ran.stdout) == ("timed_out", "begun\n" * ran.stdout.count("begun\n")), ran.json
+    until(lambda: not running(mark), "all its processes are gone")
+
+
+def test_a_fork_bomb_that_is_left_behind(gateway):
+    """The command ends, what it has started does not."""
+    mark = next(marks)
+    ran = gateway.run(f"{BOMB.format(mark)} >/dev/null 2>&1 & echo ended", timeout_seconds=60)
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 0, "ended\n"), ran.json
+    until(lambda: not running(mark), "all its processes are gone")
+
+
+def test_a_full_disk(gateway):
+    """The command is told by the system, its caller by the command. What of its output can be known is told."""
+    ran = gateway.run("cat /dev/zero >/tmp/filler; echo $?", outputs=["/tmp/filler", "/etc/hostname"], timeout_seconds=60)
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 0, "1\n") and "No space left" in ran.stderr, ran.json
+    assert ran.files["/tmp/filler"]["error"] == "too_large" and ran.files["/tmp/filler"]["bytes"] > MIB, ran.files
+    assert ran.output_check in ("counted", "failed"), ran.output_check
+
+
+def test_a_disk_that_is_full_of_input(gateway):
+    ran = gateway.run("echo ran", files={"/tmp/a": "x" * 9_000_000}, timeout_seconds=60)
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 126, "") and "No space left" in ran.stderr, ran.json
+
+
+def test_a_flood_of_output(gateway):
+    """It is counted and cut, and ends with the command's time."""
+    ran = gateway.run("yes | tee /dev/stderr", timeout_seconds=2, max_output_bytes=10_000)
+    assert ran.outcome == "timed_out", ran.json
+    for stream in ("stdout", "stderr"):
+        assert ran.json[f"{stream}_truncated"] and ran.json[f"{stream}_bytes"] > 10_000 and len(ran.json[stream]) < 10_200, ran.json
+
+
+def test_a_flood_of_rows(gateway):
+    """What is no row is not written, and the command ends with its time."""
+    ran = gateway.run("yes nonsense", stdout_to={"datasette": "/sample/notes/-/insert", "format": "ndjson"}, timeout_seconds=2, max_output_bytes=100_000)
+    assert (ran.outcome, ran.stdout_to["rows_written"], ran.stdout_to["error"]["row"]) == ("timed_out", 0, 0), ran.json
