@@ -80,8 +80,12 @@ static void release(struct run *run)
 	if (run->member)
 		pool_release(run->owner->pool, run->member);
 	run->member = NULL;
-	if (run->use)
+	if (run->use) {
+		/* The next command of the session is not to wait for what this one's rows waited for. */
+		if (run->sandbox)
+			sandbox_resume(run->sandbox);
 		session_use_end(run->use, run->idle);
+	}
 	run->use = NULL;
 	run->sandbox = NULL;
 	run->state = FREED;
