@@ -286,7 +286,7 @@ void machine_adopted(struct machine *machine, uint64_t now_us, const struct mach
 		return;
 	}
 	if (record->state != POOL_WARM) {
-		/* Not what has become a session's since. */
+		/* Not what has become a session's since. Anything else is missing in the next beat's count, and asked for again. */
 		if (!machine->lease.stale)
 			take_in(machine, now_us, record->name);
 		return;
@@ -305,7 +305,7 @@ void machine_adopted(struct machine *machine, uint64_t now_us, const struct mach
 void machine_adoption(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	machine->lease.adopting = false;
-	machine->lease.orphans |= event->answer == LEASE_LOST || machine->lease.stale;
+	machine->lease.orphans |= event->answer == LEASE_LOST;
 	machine->lease.stale = false;
 	struct pool_member *member, *next;
 	DL_FOREACH_SAFE (machine->roster.lists[POOL_WARM], member, next) {

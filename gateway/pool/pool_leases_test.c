@@ -437,6 +437,59 @@ static void what_others_left_is_adopted(void **state)
 	adopt.done(adopt.ctx, &(struct lease_result){.detail = ""});
 }
 
+/* Its only member is in use; the name of it. */
+static const char *claim_it(struct fixture *f)
+{
+	struct pool_claim *claim;
+	fill(f);
+	assert_int_equal(pool_claim(f->pool, 1, 60000, on_grant, f, &claim), 0);
+	assert_int_equal(grants(f), 1);
+	told(f, "reserve", (struct lease_result){.code = LEASE_REFUSED, .refusal = LEASE_FULL, .retry_after_ms = 60000});
+	return pool_member_name(f->member);
+}
+
+static void what_became_a_sessions_meanwhile_is_let_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct lease_record record = {.state = POOL_LEASED};
+	snprintf(record.name, sizeof record.name, "%s", claim_it(f));
+	pass(f, 5);
+	/* A record more than we know of, so all are asked for. */
+	acknowledged(f, "beat", (struct lease_fleet){.instances = 1, .own = 2, .total = 2});
+	struct call adopt = take(f, "adopt-own");
+	struct sandbox *sandbox = pool_keep(f->pool, f->member);
+	assert_non_null(sandbox);
+	sandbox_close(sandbox);
+	f->said[0] = '\0';
+	adopt.adopted(adopt.ctx, &record);
+	adopt.done(adopt.ctx, &(struct lease_result){.detail = ""});
+	expect(f, "");
+	/* It may have been another one: it is told again. */
+	pass(f, 5);
+	acknowledged(f, "beat", (struct lease_fleet){.instances = 1, .own = 1, .total = 1});
+	adopt = take(f, "adopt-own");
+	f->said[0] = '\0';
+	adopt.adopted(adopt.ctx, &(struct lease_record){.name = NAME_A, .state = POOL_LEASED});
+	expect(f, "destroy ");
+	adopt.done(adopt.ctx, &(struct lease_result){.detail = ""});
+}
+
+static void what_is_in_use_is_not_struck(void **state)
+{
+	struct fixture *f = *state;
+	char name[PROVIDER_NAME_MAX + 1];
+	snprintf(name, sizeof name, "%s", claim_it(f));
+	pass(f, 5);
+	acknowledged(f, "beat", (struct lease_fleet){.instances = 1, .own = 1, .total = 1, .list = true});
+	struct call list = take(f, "list");
+	list.provided(list.ctx, &(struct provider_result){.detail = ""});
+	f->said[0] = '\0';
+	struct call sweep = take(f, "sweep");
+	sweep.struck(sweep.ctx, name, true);
+	sweep.done(sweep.ctx, &(struct lease_result){.detail = ""});
+	expect(f, "");
+}
+
 static void take_of(struct fixture *f, const char *name)
 {
 	struct lease_record record = {.state = POOL_PREPARING, .parking = 7};
@@ -542,6 +595,8 @@ int main(void)
 		TEST(after_a_flush_what_we_have_is_written_again),
 		TEST(a_list_goes_to_the_sweep),
 		TEST(what_others_left_is_adopted),
+		TEST(what_became_a_sessions_meanwhile_is_let_alone),
+		TEST(what_is_in_use_is_not_struck),
 		TEST(what_another_woke_before_is_destroyed),
 		TEST(what_we_have_is_not_taken_twice),
 		TEST(what_cannot_be_asked_is_asked_later),
