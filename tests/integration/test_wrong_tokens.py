@@ -55,14 +55,18 @@ def test_a_token_that_was_just_refused_is_not_asked_about_again(gateway):
     wrong = [made_up(), made_up(gateway.kid)]
     for token in wrong:
         problem(gateway.exec(token=token, command="true"), 401, "invalid-token")
-    before = asked(gateway)
-    for token in wrong * 10:
-        problem(gateway.exec(token=token, command="true"), 401, "invalid-token")
+
+    def answered_without_redis():
+        """Ten of each, within the few seconds for which they are remembered: on a slow machine not the first time."""
+        before, known = asked(gateway), gateway.metrics().get("spritegate_auth_known_bad_total")
+        for token in wrong * 10:
+            problem(gateway.exec(token=token, command="true"), 401, "invalid-token")
+        return asked(gateway) - before <= 1 and gateway.metrics().get("spritegate_auth_known_bad_total") - known == 20   # 1: the link's heartbeat
+
+    until(answered_without_redis, "Redis is not asked again")
     metrics = gateway.metrics()
-    assert asked(gateway) - before <= 1, "Redis was asked again"      # the link's heartbeat
-    assert metrics.get("spritegate_auth_known_bad_total") == 20
-    assert metrics.get("spritegate_auth_failures_total", reason="unknown") == 11
-    assert metrics.get("spritegate_auth_failures_total", reason="bad-mac") == 11
+    refused = metrics.get("spritegate_auth_failures_total", reason="unknown"), metrics.get("spritegate_auth_failures_total", reason="bad-mac")
+    assert refused[0] == refused[1] >= 11
     assert gateway.run("echo ok").stdout == "ok\n", "a guess at the kid locks its owner out"
 
 
