@@ -46,10 +46,10 @@ static bool is_refused(long result, int error)
 
 static int start_programs(void)
 {
-	char name[] = "true", *const argv[] = {name, NULL};
-	if (!is_refused(execv("/bin/true", argv), EPERM))
+	char name[] = "false", *const argv[] = {name, NULL};
+	if (!is_refused(execv("/bin/false", argv), EPERM))
 		return 1;
-	if (!is_refused(syscall(SYS_execveat, AT_FDCWD, "/bin/true", argv, NULL, 0), EPERM))
+	if (!is_refused(syscall(SYS_execveat, AT_FDCWD, "/bin/false", argv, NULL, 0), EPERM))
 		return 2;
 	if (!is_refused(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0), ENOSYS))
 		return 3;
@@ -140,10 +140,10 @@ static _Atomic int step;
 
 static void *confined_later(void *arg)
 {
-	char name[] = "true", *const argv[] = {name, NULL};
+	char name[] = "false", *const argv[] = {name, NULL};
 	while (step == 0)
 		sched_yield();
-	*(bool *)arg = is_refused(execv("/bin/true", argv), EPERM);
+	*(bool *)arg = is_refused(execv("/bin/false", argv), EPERM);
 	return NULL;
 }
 
