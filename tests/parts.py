@@ -193,7 +193,7 @@ def integration(preset, seconds=2400):
 
 
 def sdk(preset):
-    """The official SDKs and the Datasette plugin against the emulator, MCP clients against the gateway, with packages of their own."""
+    """The official SDKs and their Datasette plugin against the emulator, MCP clients and our plugin against the gateway; with packages of their own."""
     made = subprocess.run([PYTHON, TOP / "tests/sdk/packages.py"], env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           text=True, check=False)
     if made.returncode:
