@@ -271,4 +271,5 @@ def recover(gateway, sprites, store):
     until(lambda: leases(store.client) == 0, "no lease is held")
     gateway.signal(15)
     assert gateway.wait(60) == 0, gateway.log[-3000:]
-    assert sprites.names() == [], "Sprites are left behind"
+    left = sprites.names()
+    assert not left, "Sprites are left behind:\n" + "\n".join(line for line in gateway.log.splitlines() if any(name in line for name in left))
