@@ -180,7 +180,7 @@ static int add_name(struct rows *rows, struct slice name)
 	}
 	rows->names[rows->columns++] = string;
 	rows->names_len += strlen(string);
-	return rows->names_len > ROWS_ROW_MAX ? too_long(rows) : 0;
+	return rows->names_len > ROWS_NAMES_MAX ? bad(rows, "The names of the header are longer than %zu bytes.", ROWS_NAMES_MAX) : 0;
 }
 
 static int add_value(struct rows *rows, struct slice value)
@@ -319,8 +319,9 @@ static int feed(struct rows *rows, char c)
 int rows_feed(struct rows *rows, struct slice bytes)
 {
 	int r = rows->state == DEAD ? ROWS_E_BAD : 0;
-	for (size_t i = 0; r == 0 && i < bytes.len; i++)
-		r = feed(rows, bytes.data[i]);
+	rows->paused = false;
+	for (rows->taken = 0; r == 0 && !rows->paused && rows->taken < bytes.len; rows->taken++)
+		r = feed(rows, bytes.data[rows->taken]);
 	if (r != 0)
 		rows->state = DEAD;
 	return r;

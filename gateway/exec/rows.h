@@ -8,7 +8,7 @@
  * Lifetime:   rows_init … rows_deinit.
  * Re-entry:   on_row runs inside rows_feed() and rows_end().
  * Results:    0; ROWS_E_BAD (`detail` says how, `count` rows were good; it is dead then); negative (no memory, what on_row says).
- * Bounds:     ROWS_ROW_MAX bytes of a row, and of a header; ROWS_COLUMNS_MAX.
+ * Bounds:     ROWS_ROW_MAX bytes of a row; ROWS_NAMES_MAX of a header's names, which each row has again, and ROWS_COLUMNS_MAX of them.
  */
 #pragma once
 
@@ -17,6 +17,7 @@
 #define ROWS_E_BAD 1
 
 #define ROWS_ROW_MAX     ((size_t)1024 * 1024)
+#define ROWS_NAMES_MAX   ((size_t)64 * 1024)
 #define ROWS_COLUMNS_MAX 2000 /* SQLITE_MAX_COLUMN */
 
 enum rows_format { ROWS_DETECT, ROWS_JSON, ROWS_NDJSON, ROWS_CSV };
@@ -28,6 +29,8 @@ struct rows {
 	char detail[160];        /* of ROWS_E_BAD: a plain sentence */
 	struct buf row;          /* JSON of the row that has begun */
 	size_t marks;            /* bytes of a byte order mark */
+	bool paused;             /* set by on_row: no row after this one */
+	size_t taken;            /* bytes of what was last fed that were read */
 	/* Of JSON: */
 	unsigned depth;
 	bool in_string, escaped;
@@ -45,6 +48,7 @@ struct rows {
 void rows_init(struct rows *rows, enum rows_format format, int (*on_row)(void *ctx, struct slice row), void *ctx);
 void rows_deinit(struct rows *rows);
 
+/* Reads all of it, unless on_row pauses: then `taken` bytes, and what follows them is to be fed again. */
 MUST_CHECK int rows_feed(struct rows *rows, struct slice bytes);
 
 /* `whole`: this is all that was printed. Otherwise a row that nothing ends is not taken for one. */

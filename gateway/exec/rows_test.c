@@ -119,6 +119,12 @@ static void test_bounds(void **state UNUSED)
 	assert_int_equal(read_rows(ROWS_CSV, buf_peek(&header), true, 4096, &out, &rows), ROWS_E_BAD);
 	assert_non_null(strstr(rows.detail, "more than 2000 columns"));
 	rows_deinit(&rows);
+	memset(text, 'x', sizeof text);
+	text[ROWS_NAMES_MAX / 2] = ',';
+	text[ROWS_NAMES_MAX] = '\n';
+	assert_int_equal(read_rows(ROWS_CSV, slice_of(text, ROWS_NAMES_MAX + 1), true, 4096, &out, &rows), ROWS_E_BAD);
+	assert_non_null(strstr(rows.detail, "names of the header"));
+	rows_deinit(&rows);
 }
 
 int main(void)

@@ -395,7 +395,12 @@ void run_written(struct run *run, const struct exec_written *written)
 {
 	if (!run->job || writer_is_done(&run->writer))
 		return;
-	writer_written(&run->writer, written);
+	if (writer_written(&run->writer, written) < 0) {
+		verify_give_up(&run->verify);
+		collect_give_up(&run->collect);
+		finish(run, without_memory(run));
+		return;
+	}
 	go_on(run);
 	if (run->state == CHECKING)
 		after_rows(run);

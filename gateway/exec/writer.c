@@ -14,12 +14,14 @@ void writer_init(struct writer *writer, const struct exec_job *job, uint64_t eac
 		return;
 	writer->target = &job->request->rows_to;
 	writer->body = BUF_MAX(writer->target->head.len + WRITER_BATCH_BYTES + 2 * ROWS_ROW_MAX);
+	writer->rest = BUF_MAX(WRITER_REST_MAX);
 	rows_init(&writer->rows, writer->target->format, take_row, writer);
 }
 
 void writer_deinit(struct writer *writer)
 {
 	rows_deinit(&writer->rows);
+	buf_deinit(&writer->rest);
 	buf_deinit(&writer->body);
 }
 
@@ -27,6 +29,7 @@ void writer_deinit(struct writer *writer)
 static void fail(struct writer *writer, uint64_t row, unsigned status, const char *detail)
 {
 	writer->stopped = true;
+	buf_deinit(&writer->rest);
 	if (writer->failed)
 		return;
 	writer->failed = true;
@@ -48,6 +51,7 @@ static int send_batch(struct writer *writer)
 	writer->rows_under_way += writer->in_body;
 	writer->in_body = 0;
 	writer->under_way++;
+	writer->rows.paused = writer_is_full(writer);
 	/* Not counted against the queue: what is under way is bounded. */
 	if (mailbox_reply(writer->to, &piece->message.item) != 0)
 		exec_piece_free(piece);
@@ -81,26 +85,58 @@ static int settle(struct writer *writer, int r)
 	return r;
 }
 
+static int keep(struct writer *writer, struct slice bytes)
+{
+	int r = writer->stopped ? 0 : buf_append(&writer->rest, bytes);
+	if (r != -EMSGSIZE)
+		return r;
+	r = send_batch(writer);
+	fail(writer, writer->rows.count, 0, "More output came at once than can wait for Datasette.");
+	return r;
+}
+
 int writer_feed(struct writer *writer, struct slice bytes)
 {
-	return writer->stopped ? 0 : settle(writer, rows_feed(&writer->rows, bytes));
+	if (writer->stopped)
+		return 0;
+	if (writer_is_full(writer))
+		return keep(writer, bytes);
+	int r = settle(writer, rows_feed(&writer->rows, bytes));
+	return r < 0 ? r : keep(writer, slice_from(bytes, writer->rows.taken));
+}
+
+/* All that came is read. */
+static int end(struct writer *writer)
+{
+	int r = 0;
+	if (!writer->stopped) {
+		r = settle(writer, rows_end(&writer->rows, !writer->missing));
+		if (r == 0)
+			r = send_batch(writer);
+	}
+	if (writer->missing)
+		fail(writer, writer->rows.count, 0, writer->missing);
+	return r;
 }
 
 int writer_end(struct writer *writer, const char *missing)
 {
-	int r = 0;
-	if (!writer->stopped) {
-		r = settle(writer, rows_end(&writer->rows, !missing));
-		if (r == 0)
-			r = send_batch(writer);
-	}
-	if (missing)
-		fail(writer, writer->rows.count, 0, missing);
 	writer->ended = true;
-	return r;
+	writer->missing = missing;
+	return writer->rest.len ? 0 : end(writer);
 }
 
-void writer_written(struct writer *writer, const struct exec_written *written)
+static int read_on(struct writer *writer)
+{
+	if (!writer->rest.len || writer_is_full(writer))
+		return 0;
+	int r = settle(writer, rows_feed(&writer->rows, buf_peek(&writer->rest)));
+	if (!writer->stopped)
+		buf_consume(&writer->rest, writer->rows.taken);
+	return r == 0 && writer->ended && !writer->rest.len ? end(writer) : r;
+}
+
+int writer_written(struct writer *writer, const struct exec_written *written)
 {
 	writer->went_on = true;
 	if (written->how == EXEC_WRITTEN) {
@@ -108,7 +144,7 @@ void writer_written(struct writer *writer, const struct exec_written *written)
 		writer->batches++;
 		writer->written += written->rows;
 		writer->rows_under_way -= written->rows;
-		return;
+		return read_on(writer);
 	}
 	/* The worker has dropped what came after it. A refusal is an earlier row than whatever was found later. */
 	writer->failed = false;
@@ -116,6 +152,7 @@ void writer_written(struct writer *writer, const struct exec_written *written)
 	writer->rows_under_way = 0;
 	writer->in_doubt = written->how == EXEC_WRITTEN_IN_DOUBT ? written->rows : 0;
 	fail(writer, writer->target->skip + writer->written, written->status, written->detail);
+	return 0;
 }
 
 bool writer_went_on(struct writer *writer)

@@ -3,13 +3,14 @@
  *
  * Each batch is written as a whole or not at all, and none follows one that was not: the rows that are written are the first ones.
  *
- * Owns:       rows that are read but not sent. Batches belong to the mailbox once they are sent.
+ * Owns:       rows that are read but not sent, and what is not read yet. Batches belong to the mailbox once they are sent.
  * Lifetime:   writer_init … writer_deinit; the job outlives what sends.
  * Runs on:    the agent loop.
  * Re-entry:   none: who feeds it looks at writer_is_done() afterwards.
  * Results:    0 or negative (no memory). What is wrong with the output is told by writer_put().
- * Bounds:     WRITER_BATCH_BYTES of a batch and a row; WRITER_UNDER_WAY batches and those of one more feed when the caller stops feeding
- *             while it is full.
+ * Bounds:     WRITER_BATCH_BYTES of a batch and a row; WRITER_UNDER_WAY batches and two more; WRITER_REST_MAX bytes that are fed while it is
+ *             full. A caller that stops feeding then does not come near that.
+ * Invariants: there are unread bytes only while it is full.
  */
 #pragma once
 
@@ -19,8 +20,7 @@
 /* Below what Datasette takes (max_post_body_bytes, 2 MiB) with a row more. */
 #define WRITER_BATCH_BYTES ((size_t)512 * 1024)
 #define WRITER_UNDER_WAY   2
-/* What writer_put() appends fits. */
-#define WRITER_PUT_MAX ((size_t)4096)
+#define WRITER_REST_MAX    ((size_t)1024 * 1024)
 
 struct writer {
 	struct mailbox *to;
@@ -28,11 +28,13 @@ struct writer {
 	const struct exec_rows_to *target; /* NULL = nothing is written */
 	struct rows rows;
 	uint64_t each;                     /* rows of a batch */
+	struct buf rest;                   /* fed, not read */
 	struct buf body;
 	uint64_t in_body;                  /* rows */
 	size_t under_way;                  /* batches */
 	uint64_t rows_under_way, written, batches, in_doubt;
 	bool stopped, ended, went_on;
+	const char *missing;               /* as writer_end() was told */
 	/* Why not all is written. */
 	bool failed;
 	uint64_t failed_row;
@@ -50,7 +52,7 @@ static inline bool writer_is_full(const struct writer *writer)
 	return writer->under_way >= WRITER_UNDER_WAY;
 }
 
-/* There is no more. `missing`: why this is not all, a plain sentence; NULL = it is. */
+/* There is no more. `missing`: why this is not all, a plain sentence that outlives it; NULL = it is. */
 MUST_CHECK int writer_end(struct writer *writer, const char *missing);
 
 /* Everything is written that ever will be; also of one that never began. */
@@ -59,8 +61,8 @@ static inline bool writer_is_done(const struct writer *writer)
 	return !writer->target || (writer->ended && !writer->under_way);
 }
 
-/* How the oldest batch ended. */
-void writer_written(struct writer *writer, const struct exec_written *written);
+/* How the oldest batch ended; reads on. */
+MUST_CHECK int writer_written(struct writer *writer, const struct exec_written *written);
 
 /* Whether anything was written since this was last asked. */
 bool writer_went_on(struct writer *writer);

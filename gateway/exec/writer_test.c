@@ -36,7 +36,7 @@ static void begin(uint64_t each, uint64_t skip)
 
 static void end(const char *want)
 {
-	CLEANUP(buf_deinit) struct buf json = BUF_MAX(WRITER_PUT_MAX);
+	CLEANUP(buf_deinit) struct buf json = BUF_MAX(4096);
 	assert_true(writer_is_done(&writer));
 	assert_int_equal(writer_put(&writer, &json), 0);
 	if (!slice_equal(buf_peek(&json), slice_str(want)))
@@ -57,7 +57,7 @@ static void answer(const char *body, enum exec_written_how how, unsigned status)
 		fail_msg("%.*s, not %s", SLICE_FMT(buf_peek(&piece->text)), body);
 	DL_DELETE(sent, piece);
 	exec_piece_free(piece);
-	writer_written(&writer, &written);
+	assert_int_equal(writer_written(&writer, &written), 0);
 }
 
 static void drop(void)
@@ -177,6 +177,69 @@ static void test_large_rows(void **state UNUSED)
 	end("{\"rows_written\":3,\"batches\":3,\"rows_in_doubt\":0,\"resume_from\":3,\"error\":null}");
 }
 
+static size_t waiting(void)
+{
+	size_t count = 0;
+	struct exec_piece *piece;
+	uv_run(&loop, UV_RUN_NOWAIT);
+	DL_COUNT(sent, piece, count);
+	return count;
+}
+
+/* However many batches one feed would be. */
+static void test_nothing_is_read_while_full(void **state UNUSED)
+{
+	for (int whole = 0; whole < 2; whole++) {
+		begin(1, 0);
+		feed("a\n1\n2\n3\n4\n");
+		feed("5\n6");
+		assert_int_equal(waiting(), WRITER_UNDER_WAY);
+		assert_int_equal(writer_end(&writer, whole ? NULL : "It timed out."), 0);
+		for (int i = 1; i <= 5; i++) {
+			char body[64];
+			assert_false(writer_is_done(&writer));
+			snprintf(body, sizeof body, "{\"rows\":[{\"a\":\"%d\"}]}", i);
+			answer(body, EXEC_WRITTEN, 201);
+		}
+		if (whole)
+			answer("{\"rows\":[{\"a\":\"6\"}]}", EXEC_WRITTEN, 201);
+		end(whole ? "{\"rows_written\":6,\"batches\":6,\"rows_in_doubt\":0,\"resume_from\":6,\"error\":null}"
+			  : "{\"rows_written\":5,\"batches\":5,\"rows_in_doubt\":0,\"resume_from\":5,\"error\":{\"row\":5,\"status\":null,"
+			    "\"detail\":\"The output ends within a row.\"}}");
+	}
+}
+
+static void test_unread_is_dropped(void **state UNUSED)
+{
+	begin(1, 0);
+	feed("{}{}{}{}");
+	assert_int_equal(writer_end(&writer, NULL), 0);
+	answer(NULL, EXEC_NOT_WRITTEN, 403);
+	drop();
+	end("{\"rows_written\":0,\"batches\":0,\"rows_in_doubt\":0,\"resume_from\":0,\"error\":{\"row\":0,\"status\":403,\"detail\":\"Said so.\"}}");
+	begin(1, 0);
+	feed("{}{}{}3{}");
+	assert_int_equal(writer_end(&writer, "It timed out."), 0);
+	for (int i = 0; i < 3; i++)
+		answer(NULL, EXEC_WRITTEN, 201);
+	end("{\"rows_written\":3,\"batches\":3,\"rows_in_doubt\":0,\"resume_from\":3,\"error\":{\"row\":3,\"status\":null,"
+	    "\"detail\":\"What comes next is no JSON object.\"}}");
+}
+
+static void test_too_much_is_unread(void **state UNUSED)
+{
+	static char much[WRITER_REST_MAX];
+	memset(much, ' ', sizeof much);
+	begin(1, 0);
+	feed("{}{}{}");
+	assert_int_equal(writer_feed(&writer, slice_of(much, sizeof much)), 0);
+	assert_int_equal(writer_end(&writer, NULL), 0);
+	for (int i = 0; i < 2; i++)
+		answer(NULL, EXEC_WRITTEN, 201);
+	end("{\"rows_written\":2,\"batches\":2,\"rows_in_doubt\":0,\"resume_from\":2,\"error\":{\"row\":2,\"status\":null,"
+	    "\"detail\":\"More output came at once than can wait for Datasette.\"}}");
+}
+
 static void on_closed(void *ctx UNUSED)
 {
 }
@@ -184,9 +247,16 @@ static void on_closed(void *ctx UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_batches),    cmocka_unit_test(test_skipped),         cmocka_unit_test(test_nothing_follows_a_refusal),
-		cmocka_unit_test(test_a_bad_row),  cmocka_unit_test(test_what_is_missing), cmocka_unit_test(test_given_up),
+		cmocka_unit_test(test_batches),
+		cmocka_unit_test(test_skipped),
+		cmocka_unit_test(test_nothing_follows_a_refusal),
+		cmocka_unit_test(test_a_bad_row),
+		cmocka_unit_test(test_what_is_missing),
+		cmocka_unit_test(test_given_up),
 		cmocka_unit_test(test_large_rows),
+		cmocka_unit_test(test_nothing_is_read_while_full),
+		cmocka_unit_test(test_unread_is_dropped),
+		cmocka_unit_test(test_too_much_is_unread),
 	};
 	if (uv_loop_init(&loop) < 0 || mailbox_init(&mailbox, &loop, 1, on_message, NULL) < 0)
 		return 1;
