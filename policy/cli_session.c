@@ -118,9 +118,12 @@ static bool read_words(int argc, char **argv, struct close_words *words)
 static int close_one(struct cli *cli, const struct store_session *session, bool json)
 {
 	const char *end = session->lease[0] ? "; its command is being ended" : "";
+	char reason[400];
 	int r = store_session_close(cli->store, session);
-	if (r == STORE_E_REDIS)
-		return cli_fail_store(cli, r);
+	if (r && r != STORE_E_MISSING) {
+		snprintf(reason, sizeof reason, "%s/%s is not closed: Redis: %s", session->kid, session->name, store_reason(cli->store));
+		return cli_fail(cli, reason);
+	}
 	if (json)
 		fprintf(cli->options->out, "{\"kid\":\"%s\",\"name\":\"%s\",\"closed\":%s}\n", session->kid, session->name,
 			r == 0 ? "true" : "false");
@@ -146,6 +149,7 @@ static int close_named(struct cli *cli, const char *word, bool json)
 	return EXIT_FAILURE;
 }
 
+/* The worst exit status. One that cannot be closed keeps none of the others open. */
 static int close_many(struct cli *cli, const struct close_words *words)
 {
 	CLEANUP(free_sessions) struct session_list list = {0};
@@ -155,9 +159,14 @@ static int close_many(struct cli *cli, const struct close_words *words)
 	if (!list.count)
 		return cli_fail(cli, "there is no session");
 	r = words->yes ? 0 : cli_confirm(cli, list.count, words->all ? "sessions of everybody" : "sessions");
-	for (size_t i = 0; r == 0 && i < list.count; i++)
+	if (r)
+		return r;
+	int worst = EXIT_SUCCESS;
+	for (size_t i = 0; i < list.count; i++) {
 		r = close_one(cli, &list.sessions[i], words->json);
-	return r;
+		worst = r > worst ? r : worst;
+	}
+	return worst;
 }
 
 static int run_close(struct cli *cli, int argc, char **argv)

@@ -188,8 +188,10 @@ int store_commit(struct store *store)
 	int r = store_ask(store, args, 1, &reply);
 	if (r)
 		return r;
-	if (reply->type != REDIS_REPLY_ARRAY)
-		return store_fail(store, "somebody else changed it at the same time; look, and try again");
+	if (reply->type != REDIS_REPLY_ARRAY) {
+		(void)store_fail(store, "somebody else changed it at the same time; look, and try again");
+		return STORE_E_CHANGED;
+	}
 	for (size_t i = 0; i < reply->elements; i++)
 		if (reply->element[i]->type == REDIS_REPLY_ERROR)
 			return store_fail(store, reply->element[i]->str);

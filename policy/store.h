@@ -6,7 +6,8 @@
  * Lifetime:   store_open … store_close.
  * Results:    0; STORE_E_MISSING: there is no such token or policy; STORE_E_REDIS: it could not be done, store_reason() says why;
  *             STORE_E_BROKEN: the record holds a field that is not known or cannot be read (the gateways refuse it), store_reason()
- *             says which; what can be read is there.
+ *             says which; what can be read is there; STORE_E_CHANGED: somebody else changed at the same time what was watched, nothing
+ *             is written.
  */
 #pragma once
 
@@ -15,6 +16,7 @@
 #define STORE_E_MISSING 1
 #define STORE_E_REDIS   2
 #define STORE_E_BROKEN  3
+#define STORE_E_CHANGED 4
 
 #define STORE_NAMES_MAX  100000
 #define STORE_LEASES_MAX 1000 /* of one token */
@@ -97,7 +99,8 @@ MUST_CHECK int store_actor_leases(struct store *store, struct slice actor, struc
 
 /* Those of one token; *sessions is the caller's to free. */
 MUST_CHECK int store_sessions(struct store *store, struct slice kid, struct store_session **sessions, size_t *count);
-/* Frees its name, has its command killed and its Sprite destroyed. STORE_E_MISSING: there is none with this name any more. */
+/* Frees its name, has its command killed and its Sprite destroyed; the one that it has got since it was read, too. Sessions of its token
+ * may change meanwhile: it is tried a few times. STORE_E_MISSING: it has ended. */
 MUST_CHECK int store_session_close(struct store *store, const struct store_session *session);
 
 /* Of the pool of this name, sorted; *members is the caller's to free. None if there is no such pool. */

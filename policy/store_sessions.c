@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #define CLOSED_MS 3000 /* a command is killed before its session's Sprite goes */
+#define TRIES     20   /* any command in a session of the token is a change */
 
 /* <Sprite>:<lease of its command>:<last used>:<created>:<fresh> */
 static bool read_session(struct slice name, struct slice text, struct store_session *session)
@@ -116,7 +117,22 @@ static void forget_watch(struct store *store)
 		(void)store_fail(store, "it has ended");
 }
 
-int store_session_close(struct store *store, const struct store_session *session)
+/* A transaction that was begun must not take in what is asked next; a command in it was refused, so nothing of it is done. */
+static void abandon(struct store *store)
+{
+	char reason[sizeof store->redis.reason];
+	snprintf(reason, sizeof reason, "%s", store_reason(store));
+	if (store_commit(store) != 0)
+		(void)store_fail(store, reason);
+}
+
+/* A name may have been taken anew; a session may have got its Sprite. */
+static bool is_same(const struct store_session *now, const struct store_session *before)
+{
+	return before->sprite[0] ? strcmp(now->sprite, before->sprite) == 0 : now->created_ms == before->created_ms;
+}
+
+static int try_to_close(struct store *store, const struct store_session *session)
 {
 	CLEANUP(redis_reply_free) redisReply *there = NULL, *whose = NULL;
 	struct store_session now = *session;
@@ -124,20 +140,34 @@ int store_session_close(struct store *store, const struct store_session *session
 	uint64_t now_ms;
 	struct slice watch[] = {SLICE("WATCH"), store_key(key, KEY_SESSIONS, slice_str(session->kid))};
 	struct slice read[] = {SLICE("HMGET"), watch[1], slice_str(session->name)};
-	struct slice owner[] = {SLICE("HMGET"), SLICE(KEY_SESSION_OF), slice_str(session->sprite)};
 	int r = store_tell(store, watch, ARRAY_LEN(watch));
 	r = r ? r : store_ask(store, read, ARRAY_LEN(read), &there);
-	r = r ? r : store_ask(store, owner, ARRAY_LEN(owner), &whose);
-	r = r ? r : store_now(store, &now_ms);
 	if (r)
 		return r;
-	bool same = there->type == REDIS_REPLY_ARRAY && there->elements == 1 && whose->type == REDIS_REPLY_ARRAY && whose->elements == 1 &&
-		    read_session(slice_str(session->name), store_text(there->element[0]), &now) && strcmp(now.sprite, session->sprite) == 0;
+	bool same = there->type == REDIS_REPLY_ARRAY && there->elements == 1 &&
+		    read_session(slice_str(session->name), store_text(there->element[0]), &now) && is_same(&now, session);
 	if (!same) {
 		forget_watch(store);
 		return STORE_E_MISSING;
 	}
+	struct slice owner[] = {SLICE("HMGET"), SLICE(KEY_SESSION_OF), slice_str(now.sprite)};
+	r = store_ask(store, owner, ARRAY_LEN(owner), &whose);
+	r = r ? r : store_now(store, &now_ms);
+	if (r == 0 && (whose->type != REDIS_REPLY_ARRAY || whose->elements != 1))
+		r = store_fail(store, "HMGET has an unexpected answer");
+	if (r)
+		return r;
 	struct slice rest = store_text(whose->element[0]), scope = {0};
 	(void)slice_next(&rest, ' ', &scope);
 	return put_closed(store, &now, scope, now_ms);
+}
+
+int store_session_close(struct store *store, const struct store_session *session)
+{
+	int r = STORE_E_CHANGED;
+	for (unsigned i = 0; r == STORE_E_CHANGED && i < TRIES; i++)
+		r = try_to_close(store, session);
+	if (r == STORE_E_REDIS)
+		abandon(store);
+	return r;
 }

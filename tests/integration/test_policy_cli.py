@@ -424,6 +424,84 @@ def test_the_documented_acl_is_enough_for_operators(cli, redis, server):
     assert [token["status"] for token in made(cli("list", "--json", url=url))] == ["revoked"]
 
 
+def keep_session(redis, kid, name, sprite, created=1):
+    now = int(time.time() * 1000)
+    redis.hset(f"sg:{{g}}:s:{kid}", name, f"{sprite}::{now}:{created}:0")
+    redis.zadd("sg:{g}:ss", {sprite: now + 900_000})
+
+
+def test_sessions_of_a_busy_token_are_closed(cli, redis, server):
+    """Its other sessions change between the look and the change."""
+    kid, left = create(cli), [3]
+    keep_session(redis, kid, "one", "sg-x-1")
+    keep_session(redis, kid, "two", "sg-x-2")
+
+    def meddle():
+        if left[0]:
+            left[0] -= 1
+            redis.hset(f"sg:{{g}}:s:{kid}", "other", f"::1:{left[0]}:0")
+    relay = Meddler(server.port, meddle)
+    result = cli("close", "--kid", kid, "--yes", "--json", noun="session", url=f"redis://127.0.0.1:{relay.port}")
+    relay.close()
+    assert (result.returncode, result.stderr) == (0, ""), result
+    assert [json.loads(line)["closed"] for line in result.stdout.splitlines()] == [True, True]
+    assert set(redis.hgetall(f"sg:{{g}}:s:{kid}")) == {"other"} and not left[0]
+
+
+def test_a_session_that_cannot_be_closed_keeps_none_open(cli, redis, server):
+    kids = sorted(create(cli) for _ in range(3))
+    for number, kid in enumerate(kids):
+        keep_session(redis, kid, "work", f"sg-x-{number}")
+
+    def meddle():
+        if redis.hexists(f"sg:{{g}}:s:{kids[0]}", "work"):
+            redis.hincrby(f"sg:{{g}}:s:{kids[0]}", "count")
+    relay = Meddler(server.port, meddle)
+    result = cli("close", "--all", "--yes", noun="session", url=f"redis://127.0.0.1:{relay.port}")
+    relay.close()
+    assert result.returncode == 1 and f"{kids[0]}/work is not closed" in result.stderr and "at the same time" in result.stderr, result
+    assert [redis.hexists(f"sg:{{g}}:s:{kid}", "work") for kid in kids] == [True, False, False]
+
+
+def test_after_a_refused_change_the_next_session_is_closed(cli, redis, server):
+    """Nothing of the first one's transaction is left over."""
+    kids = sorted(create(cli) for _ in range(2))
+    for number, kid in enumerate(kids):
+        keep_session(redis, kid, "work", f"sg-x-{number}")
+    redis.execute_command("ACL", "SETUSER", "half", "on", ">pw", "+@all", "%R~*",
+                          f"%RW~sg:{{g}}:s:{kids[1]}", "%RW~sg:{g}:sn", "%RW~sg:{g}:ss", "%RW~sg:{g}:audit")
+    result = cli("close", "--all", "--yes", noun="session", url=f"redis://half:pw@127.0.0.1:{server.port}")
+    assert result.returncode == 1 and f"{kids[0]}/work is not closed" in result.stderr, result
+    assert [redis.hexists(f"sg:{{g}}:s:{kid}", "work") for kid in kids] == [True, False]
+
+
+@pytest.mark.parametrize("created, closed", [(1, True), (2, False)])
+def test_a_session_that_gets_its_sprite_while_it_is_asked(cli, redis, server, created, closed):
+    """The one that was listed is closed, with the Sprite that it has now; one that took its name is not."""
+    kid, store = create(cli), Store(redis)
+    store.admit(Token.existing(store, kid), "a" * 24, want=5000)
+    key = f"sg:{{g}}:s:{kid}"
+    redis.hset(key, "work", f":{'a' * 24}:{int(time.time() * 1000)}:1:0")
+    ours, theirs = pty.openpty()
+    env = rig.clean_environment({"SPRITEGATE_REDIS_URL": server.url, "SPRITEGATE_PEPPER": PEPPER.decode()})
+    with subprocess.Popen([rig.BINARY, "session", "close", "--kid", kid], env=env, stdin=theirs, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as asking:
+        asked = ""
+        while not asked.endswith("Type yes: "):
+            letter = asking.stderr.read(1)
+            assert letter, asked
+            asked += letter
+        keep_session(redis, kid, "work", "sg-x-1", created)
+        redis.hset("sg:{g}:sn", "sg-x-1", f"pool {kid} work")
+        os.write(ours, b"yes\n")
+        said, _ = asking.communicate(timeout=120)
+    os.close(ours)
+    os.close(theirs)
+    assert asking.returncode == 0 and ("is closed" in said) == closed and ("had ended" in said) != closed, said
+    assert redis.hexists(key, "work") != closed
+    assert redis.hget("sg:{g}:sn", "sg-x-1") == ("pool" if closed else f"pool {kid} work")
+
+
 def test_tokens_move_to_another_redis(cli, redis, server):
     token = made(cli("create", "--actor", "ann", "--name", 'a "b" \u00fc', "--rate", "7/1m", "--cmd", "ls", "--expires", "90d", "--json"))
     other = made(cli("create", "--actor", "bob", "--json"))["kid"]
