@@ -335,7 +335,11 @@ static void put_member(struct reading *reading, const char *name, const json_t *
 {
 	struct buf *head = &reading->request->rows_to.head;
 	char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-	int r = text ? buf_printf(head, "\"%s\":%s,", name, text) : -ENOMEM;
+	int r = text ? 0 : -ENOMEM;
+	if (r == 0 && strlen(text) > EXEC_MAX_ROWS_KEY)
+		fault(reading, "/stdout_to/pk", "has %zu bytes as JSON, the limit is %d", strlen(text), EXEC_MAX_ROWS_KEY);
+	else if (r == 0)
+		r = buf_printf(head, "\"%s\":%s,", name, text);
 	free(text);
 	if (r < 0)
 		reading->error = r;
@@ -348,6 +352,17 @@ static bool is_pk(const json_t *value)
 		if (!json_is_string(json_array_get(value, i)))
 			return false;
 	return json_is_string(value) || (count && count <= EXEC_MAX_ARGS);
+}
+
+/* Of a name, or the longest of several. */
+static size_t name_bytes(const json_t *value)
+{
+	size_t most = json_string_length(value);
+	for (size_t i = 0; i < json_array_size(value); i++) {
+		size_t bytes = json_string_length(json_array_get(value, i));
+		most = bytes > most ? bytes : most;
+	}
+	return most;
 }
 
 static void read_format(struct reading *reading, const json_t *value)
@@ -385,6 +400,8 @@ static bool read_option(struct reading *reading, const char *key, const json_t *
 		fault(reading, pointer, "belongs to /-/create only");
 	else if (flag ? !json_is_boolean(value) : table ? !json_is_string(value) : !is_pk(value))
 		fault(reading, pointer, "must be %s", flag ? "true or false" : table ? "a string" : "a string or an array of strings");
+	else if (name_bytes(value) > EXEC_MAX_ROWS_NAME)
+		fault(reading, pointer, "has a name of %zu bytes, the limit is %d", name_bytes(value), EXEC_MAX_ROWS_NAME);
 	else
 		put_member(reading, pk && json_is_array(value) ? "pks" : key, value);
 	return true;
@@ -614,7 +631,7 @@ int exec_request_read(json_t *root, struct multipart *parts, struct exec_request
 		return -ENOMEM;
 	}
 	buf_init(&request->input, INPUT_BYTES);
-	buf_init(&request->rows_to.head, INPUT_BYTES);
+	buf_init(&request->rows_to.head, EXEC_MAX_ROWS_HEAD);
 	request->root = root;
 	struct reading reading = {.request = request, .parts = parts, .faults = faults};
 	read_object(&reading);

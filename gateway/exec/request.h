@@ -31,6 +31,9 @@
 #define EXEC_MAX_OUTPUTS    64
 #define EXEC_REQUEST_PART   "request" /* of a multipart body: the JSON */
 #define EXEC_MAX_ROWS_PATH  2000
+#define EXEC_MAX_ROWS_NAME  255  /* of a table or a column of its key */
+#define EXEC_MAX_ROWS_KEY   4096 /* the key's columns together, as JSON */
+#define EXEC_MAX_ROWS_HEAD  8192 /* what comes of them: every batch has it */
 #define EXEC_MAX_PATH_BYTES 4095
 
 /* Written before the command runs. */

@@ -207,6 +207,38 @@ static void test_sum(void **state UNUSED)
 	parse(text, EXEC_REQUEST_INVALID, "\"/env\",\"detail\":\"arguments and variables have");
 }
 
+/* Every batch has them. */
+static void test_names_of_rows(void **state UNUSED)
+{
+	char name[EXEC_MAX_ROWS_NAME + 2], body[8192];
+	memset(name, 'n', sizeof name - 1);
+	name[sizeof name - 1] = '\0';
+	snprintf(body, sizeof body, "{\"command\":\"a\",\"stdout_to\":{\"datasette\":\"/d/-/create\",\"table\":\"%s\"}}", name);
+	parse(body, EXEC_REQUEST_INVALID, "\"/stdout_to/table\",\"detail\":\"has a name of 256 bytes, the limit is 255");
+	snprintf(body, sizeof body,
+		 "{\"command\":\"a\",\"stdout_to\":{\"datasette\":\"/d/-/create\",\"table\":\"t\",\"pk\":[\"a\",\"%s\"]}}", name);
+	parse(body, EXEC_REQUEST_INVALID, "\"/stdout_to/pk\",\"detail\":\"has a name of 256 bytes, the limit is 255");
+	CLEANUP(buf_deinit) struct buf many = BUF_MAX(8192);
+	assert_int_equal(buf_printf(&many, "{\"command\":\"a\",\"stdout_to\":{\"datasette\":\"/d/-/create\",\"table\":\"t\",\"pk\":[\"a\""),
+			 0);
+	for (int i = 0; i < 1023; i++)
+		assert_int_equal(buf_append(&many, SLICE(",\"b\"")), 0);
+	assert_int_equal(buf_append(&many, SLICE("]}}")), 0);
+	CLEANUP(free_ptr) char *text = buf_take_string(&many);
+	parse(text, EXEC_REQUEST_INVALID, "\"/stdout_to/pk\",\"detail\":\"has 4097 bytes as JSON, the limit is 4096");
+	/* As much as there may be, each byte as an escape. */
+	CLEANUP(buf_deinit) struct buf most = BUF_MAX(8192);
+	assert_int_equal(buf_printf(&most, "{\"command\":\"a\",\"stdout_to\":{\"datasette\":\"/d/-/create\",\"table\":\""), 0);
+	for (int i = 0; i < EXEC_MAX_ROWS_NAME; i++)
+		assert_int_equal(buf_append(&most, SLICE("\\u0001")), 0);
+	assert_int_equal(buf_append(&most, SLICE("\",\"pk\":[\"a\"")), 0);
+	for (int i = 0; i < 1022; i++)
+		assert_int_equal(buf_append(&most, SLICE(",\"b\"")), 0);
+	assert_int_equal(buf_append(&most, SLICE("],\"ignore\":false,\"replace\":false,\"alter\":false}}")), 0);
+	CLEANUP(free_ptr) char *all = buf_take_string(&most);
+	exec_request_free(parse(all, 0, NULL));
+}
+
 static void test_rows(void **state UNUSED)
 {
 	struct exec_request *request =
@@ -303,7 +335,8 @@ int main(void)
 		cmocka_unit_test(test_fields), cmocka_unit_test(test_large_numbers), cmocka_unit_test(test_argv_and_base64),
 		cmocka_unit_test(test_files),  cmocka_unit_test(test_malformed),     cmocka_unit_test(test_invalid),
 		cmocka_unit_test(test_limits), cmocka_unit_test(test_launch),        cmocka_unit_test(test_many_faults),
-		cmocka_unit_test(test_sum),    cmocka_unit_test(test_rows),          cmocka_unit_test(test_parts),
+		cmocka_unit_test(test_sum),    cmocka_unit_test(test_rows),          cmocka_unit_test(test_names_of_rows),
+		cmocka_unit_test(test_parts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
