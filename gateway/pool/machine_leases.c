@@ -74,13 +74,20 @@ void machine_revoked(struct machine *machine, uint64_t now_us, const char *name)
 		disown(machine, now_us, member);
 }
 
-void machine_leave_parked(struct machine *machine, uint64_t now_us)
+/* Left to the others, who can use it; without any it is destroyed. */
+static void leave(struct machine *machine, uint64_t now_us, struct pool_member *member)
 {
 	bool alone = machine->lease.fleet.instances <= 1;
+	if (!alone || !machine_ask(machine, now_us, member, POOL_DESTROYING))
+		disown(machine, now_us, member);
+}
+
+void machine_leave_parked(struct machine *machine, uint64_t now_us)
+{
 	struct pool_member *member, *next;
 	DL_FOREACH_SAFE (machine->roster.lists[POOL_WARM], member, next)
-		if (!member->busy && (!alone || !machine_ask(machine, now_us, member, POOL_DESTROYING)))
-			disown(machine, now_us, member);
+		if (!member->busy)
+			leave(machine, now_us, member);
 	DL_FOREACH_SAFE (machine->roster.lists[POOL_INTENT], member, next)
 		if (!member->busy)
 			machine_move(machine, member, POOL_GONE, now_us);
@@ -300,6 +307,8 @@ void machine_adopted(struct machine *machine, uint64_t now_us, const struct mach
 	roster_backdate(&machine->roster, member, parked_us(record, now_us));
 	if (event->outdated)
 		member->created_us = 0;
+	if (machine->stopping)
+		leave(machine, now_us, member);
 }
 
 void machine_adoption(struct machine *machine, uint64_t now_us, const struct machine_event *event)

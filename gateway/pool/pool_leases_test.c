@@ -582,6 +582,40 @@ static void it_leaves_when_it_stops(void **state)
 	expect(f, "");
 }
 
+/* An adoption was asked for; its answer, with what `instances` share, comes when nothing may be parked any more. */
+static void adopt_when_stopping(struct fixture *f, unsigned instances)
+{
+	fill(f);
+	pass(f, 5);
+	acknowledged(f, "beat", (struct lease_fleet){.instances = instances, .own = 1, .total = 2, .ended = 1});
+	struct call adopt = take(f, "adopt");
+	pool_stop(f->pool, 60000, on_stopped, f);
+	f->said[0] = '\0';
+	adopt.adopted(adopt.ctx, &(struct lease_record){.name = NAME_A, .state = POOL_WARM, .parking = 1});
+	adopt.done(adopt.ctx, &(struct lease_result){.detail = ""});
+}
+
+static void what_is_adopted_too_late_is_destroyed(void **state)
+{
+	struct fixture *f = *state;
+	adopt_when_stopping(f, 1);
+	expect(f, "take ");
+	take_of(f, NAME_A);
+	expect(f, "destroy ");
+	provided(f, "destroy", PROVIDER_OK);
+	provided(f, "destroy", PROVIDER_OK);
+	expect(f, "forget forget leave ");
+}
+
+static void what_is_adopted_too_late_is_left_to_others(void **state)
+{
+	struct fixture *f = *state;
+	adopt_when_stopping(f, 2);
+	expect(f, "");
+	provided(f, "destroy", PROVIDER_OK);
+	expect(f, "forget leave ");
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -602,6 +636,8 @@ int main(void)
 		TEST(what_cannot_be_asked_is_asked_later),
 		TEST(the_later_of_two_goes_on),
 		TEST(it_leaves_when_it_stops),
+		TEST(what_is_adopted_too_late_is_destroyed),
+		TEST(what_is_adopted_too_late_is_left_to_others),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
