@@ -104,6 +104,12 @@ static void no_more_are_paused_than_may_be(void **state)
 	     {"created b ok", "prepare b"}, {"prepared b ok", "grant 2 b cold"}, {"release a", "close a, restore a"},
 	     {"release b", "close b, restore b"}, {"restored a ok", "close a"}, {"restored b ok", ""}, {"counts", "warm 1, hot 1"},
 	     {"wait 29999", ""}, {"wait 1", "close b, destroy b"}, {"counts", "warm 1, destroying 1"});
+	/* Nor is one created that has no place beside those. */
+	PLAY(true, SIZES(.warm = 1, .max = 10, .create_limit = 2, .warm_limit = 1), {"start", "list"}, {"listed ok", "create a"},
+	     {"created a ok", "prepare a"}, {"prepared a ok", "close a"}, {"claim 1 9000 1", "wake a, create b"},
+	     {"prepared a ok", "grant 1 a warm"}, {"created b ok", "prepare b"}, {"prepared b ok", "close b"}, {"claim 2 9000 1", "wake b"},
+	     {"prepared b ok", "grant 2 b warm"}, {"release a", "close a, restore a"}, {"restored a ok", "close a"}, {"wait 120000", ""},
+	     {"counts", "warm 1, leased 1"});
 }
 
 static void what_idles_beyond_the_demand_is_kept_for_the_price_of_a_wake(void **state)

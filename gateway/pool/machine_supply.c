@@ -365,6 +365,19 @@ bool machine_is_stalled(const struct machine *machine, uint64_t now_us)
 	return machine->short_us && now_us >= machine->short_us + STALLED_US;
 }
 
+/* What is paused for its tenants takes places that nothing created now could have. */
+static size_t warm_wanted(const struct machine *machine)
+{
+	size_t limit = machine->options.sizing.warm_limit, target = machine->target.warm, owned = 0;
+	if (!limit)
+		return target;
+	const struct pool_member *member;
+	DL_FOREACH (machine->roster.lists[POOL_WARM], member)
+		owned += member->owned && roster_is_parked(member);
+	size_t places = limit > owned ? limit - owned : 0;
+	return target < places ? target : places;
+}
+
 void machine_fill(struct machine *machine, uint64_t now_us)
 {
 	machine->blocked_us = 0;
@@ -377,7 +390,7 @@ void machine_fill(struct machine *machine, uint64_t now_us)
 	if (waiters)
 		plan_hedge(machine, now_us, &stock);
 	size_t have = stock.hot + stock.warm + stock.waking + stock.late + stock.coming + machine->lease.fleet.warm;
-	size_t wanted = machine->target.hot + machine->target.warm + waiters;
+	size_t wanted = machine->target.hot + warm_wanted(machine) + waiters;
 	size_t on_way = stock.waking + stock.coming;
 	/* Those in use may leave no room; those that cannot be destroyed are a reason to say so. */
 	bool has_room = machine_room(machine) || machine->roster.counts[POOL_DESTROYING];
