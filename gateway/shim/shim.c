@@ -277,11 +277,17 @@ static bool is_replaced(int folder, int fd)
 static _Noreturn void guard(int folder, int fd)
 {
 	setsid();
-	for (int64_t left_ms; (left_ms = read_until(fd) - now_ms()) > 0;)
-		poll(NULL, 0, left_ms < GUARD_MS ? (int)left_ms : GUARD_MS);
-	/* On any other machine there is more than what a session left. */
-	if (!is_replaced(folder, fd) && access(RECORD_INSIDE, F_OK) == 0)
-		kill(-1, SIGKILL);
+	for (;;) {
+		for (int64_t left_ms; (left_ms = read_until(fd) - now_ms()) > 0;)
+			poll(NULL, 0, left_ms < GUARD_MS ? (int)left_ms : GUARD_MS);
+		/* On any other machine there is more than what a session left. */
+		if (is_replaced(folder, fd) || access(RECORD_INSIDE, F_OK) != 0)
+			_exit(0);
+		/* A command that has begun meanwhile relies on this guard. */
+		if (read_until(fd) <= now_ms())
+			break;
+	}
+	kill(-1, SIGKILL);
 	_exit(0);
 }
 
