@@ -166,7 +166,7 @@ void writer_give_up(struct writer *writer)
 {
 	if (writer_is_done(writer))
 		return;
-	writer->in_doubt = writer->rows_under_way;
+	writer->in_doubt += writer->rows_under_way;
 	if (writer->rows_under_way)
 		writer->failed = false;
 	fail(writer, writer->target->skip + writer->written, 0,

@@ -162,6 +162,17 @@ static void test_given_up(void **state UNUSED)
 	}
 }
 
+/* It stays in doubt what was before. */
+static void test_given_up_in_doubt(void **state UNUSED)
+{
+	begin(1, 0);
+	feed("{}{}");
+	answer(NULL, EXEC_WRITTEN_IN_DOUBT, 0);
+	drop();
+	writer_give_up(&writer);
+	end("{\"rows_written\":0,\"batches\":0,\"rows_in_doubt\":1,\"resume_from\":0,\"error\":{\"row\":0,\"status\":null,\"detail\":\"Said so.\"}}");
+}
+
 static void test_large_rows(void **state UNUSED)
 {
 	static char row[300 * 1024];
@@ -253,6 +264,7 @@ int main(void)
 		cmocka_unit_test(test_a_bad_row),
 		cmocka_unit_test(test_what_is_missing),
 		cmocka_unit_test(test_given_up),
+		cmocka_unit_test(test_given_up_in_doubt),
 		cmocka_unit_test(test_large_rows),
 		cmocka_unit_test(test_nothing_is_read_while_full),
 		cmocka_unit_test(test_unread_is_dropped),
