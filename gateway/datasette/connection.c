@@ -23,6 +23,7 @@ struct connection {
 	int fd;
 	int watched;
 	bool polled;  /* `poll` is a live handle */
+	bool failed;  /* what came before is still read, but nothing else goes over it */
 	bool idle;
 	bool detached; /* not counted */
 	uint64_t idle_since_us;
@@ -172,7 +173,15 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 		destroy(connection);
 		return;
 	}
-	/* An error condition shows itself when reading. */
+	/* An error condition shows itself when reading, behind the bytes that came before it; libuv has stopped watching. A user that does
+	 * not read now is told again when it watches again. */
+	if (status < 0) {
+		bool reads = connection->watched & UV_READABLE;
+		connection->failed = true;
+		connection->watched = 0;
+		if (connection_watch(connection, reads, false) < 0)
+			connection->watched = 0;
+	}
 	bool readable = status < 0 || (events & UV_READABLE);
 	connection->on_ready(connection->ctx, readable, events & UV_WRITABLE);
 }
@@ -307,6 +316,7 @@ void connection_release(struct connection *connection, bool reusable)
 	if (!connection)
 		return;
 	struct connection_pool *pool = connection->pool;
+	reusable = reusable && !connection->failed;
 	struct connection_waiter *waiter = reusable ? pool->waiting : NULL;
 	/* Between two owners nobody would hear an event. */
 	if (!reusable || connection_watch(connection, !waiter, false) < 0) {

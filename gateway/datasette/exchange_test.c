@@ -212,6 +212,17 @@ static void say(int fd, const char *text)
 	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
 }
 
+/* An answer and the reset of its connection: both are there when the gateway looks. */
+static void say_and_reset(struct world *world, const char *text)
+{
+	char byte;
+	int fd = accept_one(world);
+	UNTIL(world, recv(fd, &byte, 1, MSG_PEEK) == 1);
+	say(fd, text);
+	/* What was not read makes it a reset. */
+	close(fd);
+}
+
 static bool hung_up(int fd)
 {
 	char byte;
@@ -312,6 +323,27 @@ static void test_a_connection_that_died_idle_is_noticed(void **state UNUSED)
 	say(fd, "HTTP/1.1 204 No Content\r\n\r\n");
 	UNTIL(&world, user.ended);
 	close(fd);
+	close_world(&world);
+}
+
+static void test_a_reset_together_with_bytes_is_noticed(void **state UNUSED)
+{
+	static const char *const cuts[] = {"HTTP/1.1 20", OK "Content-Length: 5\r\n\r\nab",
+					   OK "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"};
+	struct world world;
+	struct user user;
+	open_world(&world, 4, 1000);
+	for (size_t i = 0; i < ARRAY_LEN(cuts); i++) {
+		get(&world, &user);
+		say_and_reset(&world, cuts[i]);
+		UNTIL(&world, user.failed);
+		assert_int_equal(user.error, EXCHANGE_TRUNCATED);
+	}
+	/* An answer is whole without its connection, which is of no use any more. */
+	get(&world, &user);
+	say_and_reset(&world, OK "Content-Length: 2\r\n\r\nhi");
+	UNTIL(&world, user.ended);
+	assert_int_equal(connection_pool_counts(world.connections).open, 0);
 	close_world(&world);
 }
 
@@ -636,6 +668,7 @@ int main(void)
 		cmocka_unit_test(test_a_safe_request_is_sent_again_once),
 		cmocka_unit_test(test_what_may_have_acted_is_not_sent_again),
 		cmocka_unit_test(test_a_connection_that_died_idle_is_noticed),
+		cmocka_unit_test(test_a_reset_together_with_bytes_is_noticed),
 		cmocka_unit_test(test_a_cut_is_a_failure),
 		cmocka_unit_test(test_bytes_nobody_asked_for_end_the_connection),
 		cmocka_unit_test(test_no_room_holds_the_answer_back),

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from answers import problem
-from nasty import PIECE, Upstream
+from nasty import PIECE, Closed, Upstream
 from rig import until
 from wire import CutOff, Wire
 
@@ -91,6 +91,21 @@ def test_cut_in_the_middle_of_a_stream(gateway, upstream):
         wire.ask("GET", "/stream")
         assert wire.body_until_cut(wire.head()), "nothing came through before the cut"
     assert gateway.metrics().get("spritegate_http_aborts_total", side="upstream") >= 1
+
+
+@pytest.mark.parametrize("data", [b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Len", b""])
+def test_bytes_and_a_reset_at_once(gateway, upstream, data):
+    """Both are there when the gateway looks."""
+    @upstream.on("/at-once")
+    def answer(exchange):
+        with gateway.frozen():
+            exchange.send(data)
+            with pytest.raises(Closed):
+                exchange.reset()
+            exchange.wire.socket.close()
+        exchange.hang_up()
+    for _ in range(5):
+        problem(ask(gateway, "/at-once"), 502, "bad-upstream")
 
 
 def test_cut_of_http_1_0(gateway, upstream):
