@@ -197,6 +197,11 @@ static enum exec_outcome without_memory(struct run *run)
 	return EXEC_UNKNOWN;
 }
 
+static bool is_damaged(enum check_verdict check)
+{
+	return check == CHECK_INCOMPLETE || check == CHECK_FAILED;
+}
+
 /* Settles and hands the job back; the Sprite is still ours afterwards. */
 static void answer(struct run *run, enum exec_outcome outcome)
 {
@@ -207,6 +212,8 @@ static void answer(struct run *run, enum exec_outcome outcome)
 	if (run->result.run_start_us && run->state != CHECKING)
 		result->run_us = clock_mono_us() - run->result.run_start_us;
 	result->check = verify_verdict(&run->verify);
+	if (is_damaged(result->check))
+		writer_lost(&run->writer);
 	writer_give_up(&run->writer);
 	int r = write_answer(run, run->job);
 	settle(run, r < 0);
@@ -373,8 +380,7 @@ static void after_rows(struct run *run)
 /* NULL: the output is all that the command wrote, and it wrote all that it wanted to. */
 static const char *missing_output(struct run *run)
 {
-	enum check_verdict check = verify_verdict(&run->verify);
-	if (check == CHECK_INCOMPLETE || check == CHECK_FAILED)
+	if (is_damaged(verify_verdict(&run->verify)))
 		return "The output did not arrive as the command wrote it.";
 	if (output_truncated(&run->result.streams[0]))
 		return "The output is longer than max_output_bytes.";

@@ -175,6 +175,11 @@ void writer_give_up(struct writer *writer)
 	writer->under_way = 0;
 }
 
+void writer_lost(struct writer *writer)
+{
+	writer->gap = true;
+}
+
 static int put_error(const struct writer *writer, struct buf *json)
 {
 	int r = buf_printf(json, "{\"row\":%llu,\"status\":", (unsigned long long)writer->failed_row);
@@ -182,17 +187,23 @@ static int put_error(const struct writer *writer, struct buf *json)
 		r = writer->status ? buf_printf(json, "%u", writer->status) : buf_append(json, SLICE("null"));
 	if (r == 0)
 		r = buf_append(json, SLICE(",\"detail\":"));
+	char detail[EXEC_WRITTEN_DETAIL + 64];
+	snprintf(detail, sizeof detail, "%s%s", writer->detail, writer->gap ? " Rows may be missing among those before." : "");
 	if (r == 0)
-		r = json_text_string(json, slice_str(writer->detail));
+		r = json_text_string(json, slice_str(detail));
 	return r < 0 ? r : buf_append_char(json, '}');
 }
 
 int writer_put(const struct writer *writer, struct buf *json)
 {
 	uint64_t skipped = writer->rows.count < writer->target->skip ? writer->rows.count : writer->target->skip;
-	int r = buf_printf(json, "{\"rows_written\":%llu,\"batches\":%llu,\"rows_in_doubt\":%llu,\"resume_from\":%llu,\"error\":",
-			   (unsigned long long)writer->written, (unsigned long long)writer->batches, (unsigned long long)writer->in_doubt,
-			   (unsigned long long)(skipped + writer->written));
+	int r = buf_printf(json, "{\"rows_written\":%llu,\"batches\":%llu,\"rows_in_doubt\":%llu,\"resume_from\":",
+			   (unsigned long long)writer->written, (unsigned long long)writer->batches, (unsigned long long)writer->in_doubt);
+	if (r == 0)
+		r = writer->gap ? buf_append(json, SLICE("null"))
+				: buf_printf(json, "%llu", (unsigned long long)(skipped + writer->written));
+	if (r == 0)
+		r = buf_append(json, SLICE(",\"error\":"));
 	if (r == 0)
 		r = writer->failed ? put_error(writer, json) : buf_append(json, SLICE("null"));
 	return r < 0 ? r : buf_append_char(json, '}');

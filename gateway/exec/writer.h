@@ -34,6 +34,7 @@ struct writer {
 	size_t under_way;                  /* batches */
 	uint64_t rows_under_way, written, batches, in_doubt;
 	bool stopped, ended, went_on;
+	bool gap;     /* maybe, before or among the rows that were read */
 	const char *missing;               /* as writer_end() was told */
 	/* Why not all is written. */
 	bool failed;
@@ -69,6 +70,9 @@ bool writer_went_on(struct writer *writer);
 
 /* It is not waited for any more: what is under way is in doubt. Nothing when it is done. */
 void writer_give_up(struct writer *writer);
+
+/* Not all output arrived, and what is missing need not be its end. Who says so ends it with what is missing, or gives it up. */
+void writer_lost(struct writer *writer);
 
 /* Appends what became of it, a JSON object. */
 MUST_CHECK int writer_put(const struct writer *writer, struct buf *json);

@@ -173,6 +173,22 @@ static void test_given_up_in_doubt(void **state UNUSED)
 	end("{\"rows_written\":0,\"batches\":0,\"rows_in_doubt\":1,\"resume_from\":0,\"error\":{\"row\":0,\"status\":null,\"detail\":\"Said so.\"}}");
 }
 
+/* Nobody knows which rows are written, whatever else went wrong. */
+static void test_lost(void **state UNUSED)
+{
+	for (int refused = 0; refused < 2; refused++) {
+		begin(1, 3);
+		feed("{}{}{}{}");
+		assert_int_equal(writer_end(&writer, "It did not arrive."), 0);
+		answer(NULL, refused ? EXEC_NOT_WRITTEN : EXEC_WRITTEN, refused ? 400 : 201);
+		writer_lost(&writer);
+		end(refused ? "{\"rows_written\":0,\"batches\":0,\"rows_in_doubt\":0,\"resume_from\":null,\"error\":{\"row\":3,\"status\":400,"
+			      "\"detail\":\"Said so. Rows may be missing among those before.\"}}"
+			    : "{\"rows_written\":1,\"batches\":1,\"rows_in_doubt\":0,\"resume_from\":null,\"error\":{\"row\":4,\"status\":null,"
+			      "\"detail\":\"It did not arrive. Rows may be missing among those before.\"}}");
+	}
+}
+
 static void test_large_rows(void **state UNUSED)
 {
 	static char row[300 * 1024];
@@ -264,6 +280,7 @@ int main(void)
 		cmocka_unit_test(test_a_bad_row),
 		cmocka_unit_test(test_what_is_missing),
 		cmocka_unit_test(test_given_up),
+		cmocka_unit_test(test_lost),
 		cmocka_unit_test(test_given_up_in_doubt),
 		cmocka_unit_test(test_large_rows),
 		cmocka_unit_test(test_nothing_is_read_while_full),

@@ -142,6 +142,13 @@ def test_no_more_than_allowed(stack, table):
     assert 0 < ran.stdout_to["rows_written"] == count(stack, table) == ran.stdout_to["resume_from"]
 
 
+def test_no_resuming_where_output_may_be_lost(stack, table):
+    """Its record is gone: what is missing may be in the middle."""
+    ran = stack.run(f"{LINES.format(0, 10_000)}; rm -rf /tmp/.spritegate", stdout_to=create(table))
+    assert (ran.exit_code, ran.output_check, ran.stdout_to["resume_from"]) == (0, "failed", None), ran.json
+    assert "Rows may be missing" in ran.stdout_to["error"]["detail"] and ran.stdout_to["rows_written"] == count(stack, table) == 10_000, ran.json
+
+
 def test_with_a_key_it_is_written_once(stack, table):
     fields = {"command": ROWS.format(0, 3), "stdout_to": create(table)}
     headers = {"Idempotency-Key": f"rows-{table}"}
