@@ -5,6 +5,8 @@
  * line is known and goes back when libmicrohttpd says that it has completed; libmicrohttpd never has two at once on a connection.
  * What users ask for is noted in the request's flags and carried out in the check phase of the same loop turn (request_settle), so that
  * libmicrohttpd is only ever entered from one place, http_server's run().
+ * It tells of the end of an upgraded request while it holds its lock of connections: nothing on the way from on_completed may call
+ * MHD_* then, or the worker waits for itself.
  */
 #pragma once
 

@@ -6,6 +6,7 @@ import hashlib
 import signal
 import socket
 import threading
+import time
 
 import aiohttp
 import pytest
@@ -455,3 +456,55 @@ def test_a_client_and_a_server_of_the_field(rig):
             await runner.cleanup()
     asyncio.run(run())
     until_closed(gateway)
+
+
+# -- a client that reads late ---------------------------------------------------------------------
+
+
+LARGE = [f"X-Large: {'x' * 4000}"] * 10
+
+
+def test_one_whose_101_had_to_wait(rig, upstream):
+    """How long a client is stuck is counted; the worker outlives one that was and is upgraded then. Which answer finds no room is seen
+    on a connection without a 101, all of whose answers are as large."""
+    gateway = rig.gateway(datasette_url=upstream.url, workers=1, max_websockets=100, token=False)
+    granted = []
+
+    @upstream.on("/stuck")
+    def stuck(exchange):
+        number, switch = exchange["X-Test"].split()
+        if number != switch:
+            exchange.reply("200 OK", *LARGE)
+            return
+        wire = grant(exchange, *LARGE)
+        granted.append(number)
+        with contextlib.suppress(CutOff):
+            assert wire.receive() == b""
+        exchange.hang_up()
+
+    def pipelined(count, switch):
+        wire = Wire(gateway.port, receive_buffer=4096)
+        for number in range(count):
+            wire.ask("GET", "/stuck", *ASKED, f"X-Test: {number} {switch}")
+        return wire
+
+    def rests():
+        """How many have come, when no more do."""
+        before = len(upstream.asked("/stuck"))
+        time.sleep(1)
+        return before if before == len(upstream.asked("/stuck")) else 0
+
+    with pipelined(100, None):
+        last = until(rests, "an answer finds no room") - 1
+    with contextlib.ExitStack() as stack:
+        numbers = range(max(last - 1, 0), last + 1)
+        wires = [stack.enter_context(pipelined(number + 1, number)) for number in numbers]
+        until(lambda: str(last) in granted, "Datasette has switched")
+        time.sleep(3)
+        assert gateway.metrics().get("spritegate_websockets") < len(granted), "the 101 waits"
+        for number, wire in zip(numbers, wires):
+            assert [wire.answer().status for _ in range(number)] == [200] * number
+            assert wire.head().status == 101
+    until_closed(gateway)
+    with opened(gateway) as wire:
+        assert wire.send(b"x").take(1) == b"x", "the worker still works"
