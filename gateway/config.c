@@ -80,7 +80,7 @@ static const struct setting settings[] = {
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
 	{"settlements_file", TEXT, AT(settlements_file), "", 0, 1024, 0,
 	 "Where the use of commands that have ended is kept when the gateway ends and Redis is away; the next start books it. On a disk that stays, "
-	 "for this gateway alone. Empty = nowhere: such commands are charged all the time that was reserved for them."},
+	 "for this gateway alone: it does not start while another one has the file. Empty = nowhere: such commands are charged all the time that was reserved for them."},
 	{"pool_hot", SIZE, AT(pool_hot), "2", 0, 100, LIVE,
 	 "Running Sprites kept ready by this instance, at most `pool_max`; `auto`: as many as the demand is worth."},
 	{"pool_warm", SIZE, AT(pool_warm), "0", 0, 1000, LIVE,

@@ -8,6 +8,7 @@
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
@@ -19,6 +20,7 @@
 struct unsettled {
 	char *path;
 	char *broken; /* where one that cannot be read goes */
+	int held;     /* the file, locked; -1 = not open */
 	struct unsettled_entry *loaded;
 	size_t loaded_count;
 	uv_mutex_t lock; /* of what follows */
@@ -31,6 +33,7 @@ struct unsettled *unsettled_new(const char *path)
 	struct unsettled *unsettled = calloc(1, sizeof *unsettled);
 	if (!unsettled)
 		return NULL;
+	unsettled->held = -1;
 	unsettled->path = strdup(path);
 	if (asprintf(&unsettled->broken, "%s.broken", path) < 0)
 		unsettled->broken = NULL;
@@ -42,22 +45,23 @@ struct unsettled *unsettled_new(const char *path)
 	return NULL;
 }
 
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+}
+
 void unsettled_free(struct unsettled *unsettled)
 {
 	if (!unsettled)
 		return;
+	close_fd(&unsettled->held);
 	uv_mutex_destroy(&unsettled->lock);
 	free(unsettled->loaded);
 	free(unsettled->kept);
 	free(unsettled->path);
 	free(unsettled->broken);
 	free(unsettled);
-}
-
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
 }
 
 static int open_file(const struct unsettled *unsettled, int flags)
@@ -120,7 +124,11 @@ static const char *unfit(int fd)
 		return strerror(errno);
 	if (!S_ISREG(status.st_mode))
 		return "is no plain file";
-	return status.st_uid != geteuid() || (status.st_mode & (S_IWGRP | S_IWOTH)) ? "others may write it" : NULL;
+	if (status.st_uid != geteuid() || (status.st_mode & (S_IWGRP | S_IWOTH)))
+		return "others may write it";
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return NULL;
+	return errno == EWOULDBLOCK ? "another gateway uses this file: each needs one of its own" : strerror(errno);
 }
 
 static int read_all(int fd, struct buf *text)
@@ -151,29 +159,32 @@ static int drop_old(struct unsettled *unsettled, uint64_t now_ms)
 	return read && !kept ? write_file(unsettled, SLICE("")) : 0;
 }
 
-/* 0, -EINVAL (said in the log), another error. */
-static int load(struct unsettled *unsettled, int fd)
+/* 0, -EINVAL for the sake of a line, another error. */
+static int load(struct unsettled *unsettled, int fd, size_t *bad_line)
 {
 	CLEANUP(buf_deinit) struct buf text = BUF_MAX(SIZE_MAX_BYTES + READ_BYTES);
-	size_t bad_line = UNSETTLED_MAX + 1;
+	*bad_line = UNSETTLED_MAX + 1;
 	int r = read_all(fd, &text);
 	if (r == 0)
-		r = unsettled_read_lines(buf_peek(&text), unsettled->loaded, &unsettled->loaded_count, &bad_line);
+		r = unsettled_read_lines(buf_peek(&text), unsettled->loaded, &unsettled->loaded_count, bad_line);
 	if (r == 0)
 		return drop_old(unsettled, clock_wall_ms());
 	unsettled->loaded_count = 0;
-	if (r != -EINVAL && r != -EMSGSIZE)
-		return r;
-	log_error("settlements_file: not used, and moved to %s: line %zu is not one of ours", unsettled->broken, bad_line);
-	return -EINVAL;
+	return r == -EMSGSIZE ? -EINVAL : r;
 }
 
-static int move_aside(const struct unsettled *unsettled)
+/* The old file stays locked until the new one is. */
+static int move_aside(const struct unsettled *unsettled, int *fd, size_t bad_line)
 {
-	if (rename(unsettled->path, unsettled->broken) < 0)
-		return -errno;
-	CLEANUP(close_fd) int fd = open_file(unsettled, O_WRONLY | O_EXCL);
-	return fd < 0 ? -errno : 0;
+	if (rename(unsettled->path, unsettled->broken) < 0) {
+		int r = -errno;
+		log_error("settlements_file: line %zu is not one of ours, and it cannot be moved to %s", bad_line, unsettled->broken);
+		return r;
+	}
+	log_error("settlements_file: not used, and moved to %s: line %zu is not one of ours", unsettled->broken, bad_line);
+	CLEANUP(close_fd) int old = *fd;
+	*fd = open_file(unsettled, O_RDWR | O_EXCL);
+	return *fd < 0 || flock(*fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
 }
 
 /* That its name is there after a power cut. */
@@ -192,13 +203,20 @@ const char *unsettled_open(struct unsettled *unsettled)
 	const char *why = unfit(fd);
 	if (why)
 		return why;
+	size_t bad_line;
 	unsettled->loaded = calloc(UNSETTLED_MAX, sizeof *unsettled->loaded);
-	int r = unsettled->loaded ? load(unsettled, fd) : -ENOMEM;
+	int r = unsettled->loaded ? load(unsettled, fd, &bad_line) : -ENOMEM;
 	if (r == -EINVAL)
-		r = move_aside(unsettled);
+		r = move_aside(unsettled, &fd, bad_line);
 	if (r == 0)
 		r = sync_folder(unsettled);
-	return r < 0 ? strerror(-r) : NULL;
+	if (r < 0)
+		return strerror(-r);
+	if (fchmod(fd, 0600) < 0)
+		log_warning("settlements_file: others may read it: %s", strerror(errno));
+	unsettled->held = fd;
+	fd = -1;
+	return NULL;
 }
 
 const struct unsettled_entry *unsettled_loaded(const struct unsettled *unsettled, size_t *count)

@@ -5,7 +5,7 @@
  * orderly: of one that is killed nothing is in it, and what it held ends by itself, charged in full. A lease is settled once, however
  * often its line is read (scripts/settle.lua).
  *
- * Owns:       its path and copies of what it is given.
+ * Owns:       its path, copies of what it is given and, once open, a lock on the file: of two gateways the second does not start.
  * Lifetime:   unsettled_new … unsettled_free, around every admission that was given it.
  * Runs on:    unsettled_keep() on any thread; the rest on one, and they block for as long as the file system does.
  * Results:    -errno.
@@ -32,7 +32,7 @@ struct unsettled;
 struct unsettled *unsettled_new(const char *path);
 void unsettled_free(struct unsettled *unsettled);
 
-/* Makes the file when it is not there, and reads what the last run left. Later nothing but opening, reading and writing is asked of the
+/* Makes the file when it is not there, for nobody else to read, locks it, and reads what the last run left. Later nothing but opening, reading and writing is asked of the
  * system: serving may not change the names of files (gateway/confine.h). A file with a line that is not understood is moved aside, said in
  * the log, and counts as empty. NULL, or why it cannot be used: the gateway must not start then. */
 MUST_CHECK const char *unsettled_open(struct unsettled *unsettled);

@@ -223,6 +223,33 @@ static void test_only_a_file_of_our_own(void **state)
 	refused(place);
 }
 
+static void test_one_has_it_at_a_time(void **state)
+{
+	const struct place *place = *state;
+	for (int bad = 0; bad < 2; bad++) {
+		put(place, bad ? "rubbish\n" : "", 0600);
+		struct unsettled *first = open_file(place), *second = open_file(place);
+		assert_null(unsettled_open(first));
+		assert_non_null(strstr(unsettled_open(second), "another gateway"));
+		unsettled_done(first);
+		assert_non_null(strstr(unsettled_open(second), "another gateway"));
+		unsettled_free(first);
+		assert_null(unsettled_open(second));
+		unsettled_free(second);
+	}
+}
+
+static void test_nobody_else_reads_it(void **state)
+{
+	const struct place *place = *state;
+	struct stat status;
+	put(place, LINE, 0644);
+	(void)count_of(place);
+	assert_int_equal(stat(place->path, &status), 0);
+	assert_int_equal(status.st_mode & 0777, 0600);
+	assert_int_equal(size_of(place->broken), -1);
+}
+
 static void test_where_nothing_can_be_written(void **state UNUSED)
 {
 	struct unsettled *unsettled = unsettled_new("/nowhere/at/all");
@@ -343,6 +370,8 @@ int main(void)
 		ON_DISK(test_the_first_start),
 		ON_DISK(test_one_that_is_too_large),
 		ON_DISK(test_only_a_file_of_our_own),
+		ON_DISK(test_one_has_it_at_a_time),
+		ON_DISK(test_nobody_else_reads_it),
 		ON_DISK(test_a_bad_file_counts_as_none),
 		cmocka_unit_test(test_where_nothing_can_be_written),
 		cmocka_unit_test(test_a_name_that_is_none),

@@ -71,7 +71,7 @@ def test_use_is_booked_once_after_a_restart(rig, gateway, start, store, place, t
     rig.add(again, again.kill)
     assert leases(again.client) == 2
 
-    start(wait=False)
+    second = start(wait=False)
     until(lambda: leases(again.client) == 0, "the leases are given back")
     until_emptied(place)
     after = booked(again.client, gateway.kid)
@@ -80,6 +80,7 @@ def test_use_is_booked_once_after_a_restart(rig, gateway, start, store, place, t
     assert after["held"] == 0 and after["out_held"] == 0 and after["reqs"] == 3
     assert after["out"] == before["out"] + sum(one.stdout_bytes + one.stderr_bytes for one in ran)
 
+    second.stop_at_once()
     shutil.copy(tmp_path / "copy", place)
     start(wait=False)
     until_emptied(place)
@@ -131,6 +132,22 @@ def test_a_file_that_is_not_ours(gateway, start, place):
     assert second.run("echo well").stdout == "well\n"
     assert place.stat().st_size == 0 and place.with_name("settlements.broken").stat().st_size > 0
     assert re.search("settlements_file: not used, and moved to .*settlements.broken: line 1 is not one of ours", second.log)
+
+
+def test_a_file_that_is_not_ours_and_cannot_be_moved(start, place):
+    place.write_text("rubbish\n", encoding="utf-8")
+    place.with_name("settlements.broken").mkdir()
+    gateway = start(wait=False)
+    assert gateway.wait() != 0
+    assert "line 1 is not one of ours, and it cannot be moved" in gateway.log and "and moved to" not in gateway.log
+
+
+def test_a_file_that_another_gateway_has(gateway, start, place):
+    second = start(wait=False)
+    assert second.wait() != 0
+    assert "settlements_file: another gateway uses this file" in second.log
+    gateway.stop_at_once()
+    start()
 
 
 def test_where_it_cannot_be_written(rig, store):
