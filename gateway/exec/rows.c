@@ -292,22 +292,8 @@ static int end_csv(struct rows *rows, bool whole)
 
 /* --- both ------------------------------------------------------------------------------------- */
 
-/* False: `c` is no part of a byte order mark. */
-static bool skip_mark(struct rows *rows, char c)
-{
-	static const char mark[] = "\xef\xbb\xbf";
-	if (rows->marks >= sizeof mark - 1 || c != mark[rows->marks]) {
-		rows->marks = sizeof mark;
-		return false;
-	}
-	rows->marks++;
-	return true;
-}
-
 static int feed(struct rows *rows, char c)
 {
-	if (rows->state == BEGIN && skip_mark(rows, c))
-		return 0;
 	if (rows->format == ROWS_DETECT) {
 		if (is_blank(c))
 			return 0;
@@ -316,12 +302,35 @@ static int feed(struct rows *rows, char c)
 	return rows->format == ROWS_CSV ? feed_csv(rows, c) : feed_json(rows, c);
 }
 
+static const char mark[] = "\xef\xbb\xbf";
+
+/* It is none, or all of one: what was held back of another character comes first. */
+static int end_mark(struct rows *rows)
+{
+	size_t held = rows->marks < sizeof mark - 1 ? rows->marks : 0;
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < held; i++)
+		r = feed(rows, mark[i]);
+	rows->marks = sizeof mark;
+	return r;
+}
+
+static int feed_first(struct rows *rows, char c)
+{
+	if (rows->marks < sizeof mark - 1 && c == mark[rows->marks]) {
+		rows->marks++;
+		return 0;
+	}
+	int r = end_mark(rows);
+	return r == 0 ? feed(rows, c) : r;
+}
+
 int rows_feed(struct rows *rows, struct slice bytes)
 {
 	int r = rows->state == DEAD ? ROWS_E_BAD : 0;
 	rows->paused = false;
 	for (rows->taken = 0; r == 0 && !rows->paused && rows->taken < bytes.len; rows->taken++)
-		r = feed(rows, bytes.data[rows->taken]);
+		r = rows->marks < sizeof mark ? feed_first(rows, bytes.data[rows->taken]) : feed(rows, bytes.data[rows->taken]);
 	if (r != 0)
 		rows->state = DEAD;
 	return r;
@@ -331,7 +340,9 @@ int rows_end(struct rows *rows, bool whole)
 {
 	if (rows->state == DEAD)
 		return ROWS_E_BAD;
-	int r = rows->format == ROWS_CSV ? end_csv(rows, whole) : end_json(rows);
+	int r = rows->marks < sizeof mark ? end_mark(rows) : 0;
+	if (r == 0)
+		r = rows->format == ROWS_CSV ? end_csv(rows, whole) : end_json(rows);
 	rows->state = DEAD;
 	return r;
 }

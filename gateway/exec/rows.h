@@ -28,7 +28,7 @@ struct rows {
 	uint64_t count;          /* rows so far */
 	char detail[160];        /* of ROWS_E_BAD: a plain sentence */
 	struct buf row;          /* JSON of the row that has begun */
-	size_t marks;            /* bytes of a byte order mark */
+	size_t marks;            /* bytes held back that begin a byte order mark; more than it has: it is over */
 	bool paused;             /* set by on_row: no row after this one */
 	size_t taken;            /* bytes of what was last fed that were read */
 	/* Of JSON: */

@@ -82,6 +82,13 @@ static void test_csv(void **state UNUSED)
 	OK("a\n\n1\n\r\n2", "{\"a\":\"1\"} {\"a\":\"2\"} ");
 	OK("a\n\"\"\n", "{\"a\":\"\"} ");
 	OK("a,b", "");
+	/* Characters that begin as a byte order mark does. */
+	OK("\xef\xbc\xa1,b\n1,2\n", "{\"\xef\xbc\xa1\":\"1\",\"b\":\"2\"} ");
+	OK("\xef\xbb\xbc\n1\n", "{\"\xef\xbb\xbc\":\"1\"} ");
+	OK("\xef\xbb\xbf\xef\xbb\xbf\n1\n", "{\"\xef\xbb\xbf\":\"1\"} ");
+	OK("\xef\xbb\xbf", "");
+	BAD("\xef\xbb", "", "not UTF-8");
+	BAD("\xef{}", "", "not UTF-8");
 	BAD("a,a\n", "", "twice");
 	BAD("a,,b\n", "", "without a name");
 	BAD("a,b\n1,2\n1\n", "{\"a\":\"1\",\"b\":\"2\"} ", "has 1 fields, the header 2");
