@@ -107,7 +107,8 @@ void unsettled_save(struct unsettled *unsettled)
 		r = write_file(unsettled, buf_peek(&text));
 	buf_deinit(&text);
 	if (r < 0)
-		log_error("settlements_file: cannot be written, %zu leases end by themselves: %s", unsettled->count, strerror(-r));
+		log_error("settlements_file: cannot be written; of %zu leases those not in it end by themselves: %s", unsettled->count,
+			  strerror(-r));
 	else if (unsettled->count)
 		log_warning("settlements_file: Redis has not acknowledged %zu settlements, the next start repeats them", unsettled->count);
 	if (unsettled->left_out)
@@ -167,6 +168,8 @@ static int load(struct unsettled *unsettled, int fd, size_t *bad_line)
 	int r = read_all(fd, &text);
 	if (r == 0)
 		r = unsettled_read_lines(buf_peek(&text), unsettled->loaded, &unsettled->loaded_count, bad_line);
+	if (r == 0 && *bad_line)
+		log_warning("settlements_file: line %zu is cut, what was to follow ends by itself", *bad_line);
 	if (r == 0)
 		return drop_old(unsettled, clock_wall_ms());
 	unsettled->loaded_count = 0;

@@ -46,10 +46,11 @@ void unsettled_done(struct unsettled *unsettled);
 /* To be saved. */
 void unsettled_keep(struct unsettled *unsettled, const struct unsettled_entry *entry);
 
-/* Writes what was kept, in place of what is there; nothing when that is nothing. A power cut meanwhile leaves lines out, or one that is
- * not understood: those leases end by themselves. */
+/* Writes what was kept, in place of what is there; nothing when that is nothing. A full disk or a power cut leaves lines out, or cuts the
+ * last one: those leases end by themselves. */
 void unsettled_save(struct unsettled *unsettled);
 
-/* The parts without a file. Reading: all lines or -EINVAL, with the number of the first bad one; at most UNSETTLED_MAX. */
+/* The parts without a file. Reading: all lines or -EINVAL, with the number of the first bad one; at most UNSETTLED_MAX. A last line without
+ * its end is left out when there are others: 0, with its number; otherwise the number is 0. */
 MUST_CHECK int unsettled_write_line(struct buf *out, const struct unsettled_entry *entry);
 MUST_CHECK int unsettled_read_lines(struct slice text, struct unsettled_entry entries[UNSETTLED_MAX], size_t *count, size_t *bad_line);

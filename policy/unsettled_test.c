@@ -9,8 +9,10 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -333,7 +335,6 @@ static void test_strict(void **state UNUSED)
 		{"}", "},"},
 		{"}", "} {}"},
 		{"{", "[{"},
-		{"\n", ""},
 		{"\n", "\n\n"},
 	};
 	size_t count, bad_line;
@@ -349,6 +350,45 @@ static void test_strict(void **state UNUSED)
 	}
 	for (size_t len = 1; len < sizeof LINE - 1; len++)
 		assert_int_equal(read_text(slice_of(LINE, len), &count, &bad_line), -EINVAL);
+}
+
+/* Whatever of a line follows good ones; nothing else that is not understood does. */
+static void test_a_last_line_that_is_cut(void **state UNUSED)
+{
+	size_t count, bad_line;
+	for (size_t len = 1; len < sizeof LINE - 1; len++) {
+		assert_int_equal(read_text(slice_of(LINE LINE LINE, 2 * (sizeof LINE - 1) + len), &count, &bad_line), 0);
+		assert_int_equal(count, 2);
+		assert_int_equal(bad_line, 3);
+	}
+	char long_one[sizeof LINE + UNSETTLED_LINE_MAX];
+	memset(long_one, 'x', sizeof long_one);
+	memcpy(long_one, LINE, sizeof LINE - 1);
+	assert_int_equal(read_text(slice_of(long_one, sizeof LINE - 1 + UNSETTLED_LINE_MAX), &count, &bad_line), -EINVAL);
+	assert_int_equal(read_text(SLICE(LINE "{}\n{"), &count, &bad_line), -EINVAL);
+	assert_int_equal(bad_line, 2);
+}
+
+static void test_a_full_disk(void **state)
+{
+	const struct place *place = *state;
+	struct unsettled_entry given[20], found[20];
+	struct rlimit before;
+	for (unsigned i = 0; i < 20; i++)
+		given[i] = entry_of(i);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){.rlim_cur = 1000, .rlim_max = before.rlim_max}), 0);
+	save(place, given, 20);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_int_equal(size_of(place->path), 1000);
+	size_t count = load(place, found, false);
+	assert_in_range(count, 2, 19);
+	for (size_t i = 0; i < count; i++)
+		same(&given[i], &found[i]);
+	assert_int_equal(size_of(place->broken), -1);
+	assert_int_equal(load(place, found, true), count);
+	assert_int_equal(size_of(place->path), 0);
 }
 
 static void test_a_bad_file_counts_as_none(void **state)
@@ -373,6 +413,8 @@ int main(void)
 		ON_DISK(test_one_has_it_at_a_time),
 		ON_DISK(test_nobody_else_reads_it),
 		ON_DISK(test_a_bad_file_counts_as_none),
+		ON_DISK(test_a_full_disk),
+		cmocka_unit_test(test_a_last_line_that_is_cut),
 		cmocka_unit_test(test_where_nothing_can_be_written),
 		cmocka_unit_test(test_a_name_that_is_none),
 		cmocka_unit_test(test_the_longest_fits),

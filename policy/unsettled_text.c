@@ -78,6 +78,8 @@ int unsettled_read_lines(struct slice text, struct unsettled_entry entries[UNSET
 		const char *end = memchr(text.data, '\n', text.len < UNSETTLED_LINE_MAX ? text.len : UNSETTLED_LINE_MAX);
 		size_t len = end ? (size_t)(end - text.data) : 0;
 		++*bad_line;
+		if (!end && text.len < UNSETTLED_LINE_MAX && *count)
+			return 0; /* the disk was full */
 		if (!len || *count == UNSETTLED_MAX || !read_line(slice_of(text.data, len), &entries[*count]))
 			return -EINVAL;
 		++*count;
