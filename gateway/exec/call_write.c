@@ -25,6 +25,7 @@ static void report(struct call *call, enum exec_written_how how, const char *det
 {
 	struct deposit *deposit = &call->deposit;
 	struct exec_written *written = calloc(1, sizeof *written);
+	deposit->exchange = NULL; /* has ended */
 	if (!written) {
 		log_error("exec %s: no memory for what was written", call->exec_id);
 		call_write_stop(call);
@@ -37,7 +38,6 @@ static void report(struct call *call, enum exec_written_how how, const char *det
 	written->status = deposit->status;
 	written->rows = deposit->batches->rows;
 	snprintf(written->detail, sizeof written->detail, "%s", detail);
-	deposit->exchange = NULL;
 	deposit->failed = how != EXEC_WRITTEN;
 	free_first(deposit);
 	/* Not counted against the queue: there are no more of them than batches. */
@@ -166,7 +166,6 @@ static void post_next(struct call *call)
 		on_writable(call);
 		return;
 	}
-	deposit->exchange = NULL;
 	report(call, EXEC_NOT_WRITTEN,
 	       r == FORWARD_E_LOOP    ? "DATASETTE_URL leads back to this gateway."
 	       : r == EXCHANGE_E_BUSY ? "Too many requests wait for Datasette."
