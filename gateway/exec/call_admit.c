@@ -258,6 +258,12 @@ static uint64_t wanted_ms(const struct call *call)
 	return min_u64(asked ? asked : call->endpoint->options.limits.timeout_ms, call->endpoint->options.limits.max_timeout_ms);
 }
 
+uint64_t call_output_max(const struct call *call)
+{
+	uint64_t most = call->endpoint->options.limits.max_output_bytes;
+	return call->mcp ? min_u64(most, EXEC_TOOL_OUTPUT_BYTES) : most;
+}
+
 /* Names without values, separated by blanks. */
 static int list_variables(const struct exec_request *command, struct buf *names)
 {
@@ -282,7 +288,7 @@ static void admit(struct call *call)
 	unsigned char address[16];
 	bool known = call_address(call, address);
 	/* A wish is a ceiling, for tokens with a limit of their own and without. */
-	uint64_t most = endpoint->options.limits.max_output_bytes, usual = min_u64(EXEC_DEFAULT_OUTPUT_BYTES, most);
+	uint64_t most = call_output_max(call), usual = min_u64(EXEC_DEFAULT_OUTPUT_BYTES, most);
 	if (call->command->rows_to.path)
 		usual = most;
 	if (call->command->has_max_output)

@@ -61,6 +61,8 @@ struct exec_endpoint_options {
 
 /* Per stream, unless the request or the token says less. */
 #define EXEC_DEFAULT_OUTPUT_BYTES (1024 * 1024)
+/* Most of a tool's command, per stream: a result has the answer twice, with escapes of escapes, and is made in one piece. */
+#define EXEC_TOOL_OUTPUT_BYTES (4 * 1024 * 1024)
 
 struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *options);
 

@@ -73,7 +73,7 @@ def test_the_policy_of_the_token(stack):
     assert len(policies) == 3 and all(policy == policies[0] for policy in policies)
     assert policies[0] == {
         "isolation": "microvm", "lifetime": "one command, or one session", "network": "allowed domains", "egress": ["defaults", "a.test"],
-        "timeout_seconds": {"default": 30, "max": 300}, "max_output_bytes": 64 * 1024 * 1024, "max_input_bytes": 1024, "max_sessions": 2,
+        "timeout_seconds": {"default": 30, "max": 300}, "max_output_bytes": 4 * 1024 * 1024, "max_input_bytes": 1024, "max_sessions": 2,
         "rate": {"limit": 60, "window_seconds": 60, "burst": 5}, "actor_rate": None, "concurrency": {"limit": 3}, "actor_concurrency": None,
         "budget": {"limit_ms": 600_000}, "output_budget": {"limit_bytes": 1024 * 1024}}
     closed = Mcp(stack, stack.mint()["token"]).tools()["run_command"]["_meta"]["executionPolicy"]
@@ -97,6 +97,12 @@ def test_a_command(mcp):
 def test_large_output(older):
     ran = older.call("run_command", command="yes '\"\\' | head -c 3000000", max_output_bytes=4_000_000)
     assert not ran.is_error and ran.stdout == ('"\\\n' * 1_000_000) and not ran.stdout_truncated
+
+
+def test_no_more_output_than_a_tool_may_have(older):
+    """A result has it twice; the gateway would allow a request more."""
+    ran = older.call("run_command", command="head -c 5000000 /dev/zero | tr '\\0' a", max_output_bytes=5_000_000)
+    assert not ran.is_error and ran.stdout_truncated and ran.stdout_bytes == 5_000_000 and len(ran.stdout) < 4.1 * 1024 * 1024
 
 
 def test_data_of_datasette(older):
