@@ -152,7 +152,8 @@ static bool is_restricted(const json_t *actor, const char *action)
 
 /* --- whose limits --------------------------------------------------------------------------------------------------------------- */
 
-/* The id as a name of an actor: what may not stand in one is written as %XX, so that two ids never become one name. */
+/* The id as a name of an actor: what may not stand in one is written as %XX, so that two texts never become one name. The number 1 and
+ * the text "1" are one actor, as is a token's --actor 1. */
 static bool name_of(struct slice id, char out[RECORD_TEXT_MAX + 1])
 {
 	size_t len = 0;
