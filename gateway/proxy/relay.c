@@ -22,9 +22,16 @@ void relay_defaults(struct relay_options *options)
 
 /* --- problems ------------------------------------------------------------------------------------------------------------- */
 
+/* An answer that is no 101 may take long to be read: it keeps the place of a WebSocket from nobody, and no connection to Datasette. */
+static void give_place_back(struct carry *carry)
+{
+	tunnel_free(TAKE(carry->tunnel));
+}
+
 static void answer_problem(struct carry *carry, const struct http_problem *problem, bool retry_after)
 {
 	struct http_fields extra;
+	give_place_back(carry);
 	http_fields_clear(&extra);
 	if ((retry_after && http_fields_add(&extra, SLICE("Retry-After"), SLICE("1")) != 0) ||
 	    http_request_respond_problem(carry->request, problem, &extra) < 0)
@@ -117,6 +124,7 @@ static void on_head(void *ctx, const struct response_head *head)
 {
 	struct carry *carry = ctx;
 	struct http_fields *fields = &carry->relay->fields;
+	give_place_back(carry);
 	carry->summary.upstream_status = head->status;
 	if (forward_is_event_stream(head))
 		exchange_set_idle(carry->exchange, carry->relay->options.event_stream_idle_ms);

@@ -237,6 +237,32 @@ def test_no_more_than_allowed(rig, upstream):
     until(again, "there is a place again")
 
 
+def test_an_ordinary_answer_keeps_no_place(rig, upstream):
+    """However long it takes: the place is for those that become a WebSocket."""
+    gateway = rig.gateway(datasette_url=upstream.url, workers=1, max_websockets=1, token=False)
+    go_on = threading.Event()
+
+    @upstream.on("/slow")
+    def slow(exchange):
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsl")
+        assert go_on.wait(60)
+        exchange.send("ow")
+    with asked(gateway, "/slow") as first:
+        assert first.head().status == 200
+        with opened(gateway) as second:
+            assert second.send(b"x").take(1) == b"x"
+        go_on.set()
+        assert first.take(4) == b"slow"
+
+
+def test_a_101_with_too_large_a_head(gateway, upstream):
+    upstream.routes["/large-head"] = lambda exchange: (grant(exchange, *[f"X-Large: {'x' * 4000}"] * 50), exchange.wire.receive())
+    with asked(gateway, "/large-head") as wire:
+        answer = wire.answer()
+        assert answer.status == 502 and answer.json()["code"] == "answer-head-too-large", answer.body
+    until_closed(gateway)
+
+
 # -- the bytes ------------------------------------------------------------------------------
 
 
