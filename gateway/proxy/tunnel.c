@@ -139,6 +139,17 @@ static enum moved deliver_waiting(struct tunnel *tunnel, struct way *way)
 	return moved;
 }
 
+static enum tunnel_end source_of(const struct tunnel *tunnel, const struct way *way)
+{
+	return way == &tunnel->up ? TUNNEL_CLIENT : TUNNEL_DATASETTE;
+}
+
+static enum tunnel_end sink_of(const struct tunnel *tunnel, const struct way *way)
+{
+	return way == &tunnel->up ? TUNNEL_DATASETTE : TUNNEL_CLIENT;
+}
+
+/* Of the side that is read; when the other one fails the tunnel is finished here. */
 static enum moved carry_on(struct tunnel *tunnel, struct way *way)
 {
 	size_t got;
@@ -147,9 +158,11 @@ static enum moved carry_on(struct tunnel *tunnel, struct way *way)
 		return moved;
 	struct slice bytes = slice_of(tunnel->tunnels->bytes, got);
 	moved = deliver(tunnel, way, &bytes);
-	if (moved == BLOCKED && buf_append(&way->waiting, bytes) < 0)
-		return RESET;
-	return moved;
+	if (moved == RESET)
+		finish(tunnel, sink_of(tunnel, way), true);
+	else if (moved == BLOCKED && buf_append(&way->waiting, bytes) < 0)
+		finish(tunnel, TUNNEL_GATEWAY, true);
+	return tunnel->over ? BLOCKED : moved;
 }
 
 static void tell_end(struct tunnel *tunnel, struct way *way)
@@ -163,16 +176,6 @@ static void tell_end(struct tunnel *tunnel, struct way *way)
 		finish(tunnel, TUNNEL_CLIENT, false);
 	if (tunnel->up.told && tunnel->down.told)
 		finish(tunnel, TUNNEL_GATEWAY, false);
-}
-
-static enum tunnel_end source_of(const struct tunnel *tunnel, const struct way *way)
-{
-	return way == &tunnel->up ? TUNNEL_CLIENT : TUNNEL_DATASETTE;
-}
-
-static enum tunnel_end sink_of(const struct tunnel *tunnel, const struct way *way)
-{
-	return way == &tunnel->up ? TUNNEL_DATASETTE : TUNNEL_CLIENT;
 }
 
 static void pump(struct tunnel *tunnel, struct way *way)
@@ -199,6 +202,7 @@ static void pump(struct tunnel *tunnel, struct way *way)
 		if (moved == CLOSED) {
 			note_end(tunnel, source_of(tunnel, way));
 			way->ended = true;
+			tunnel->moved_ms = uv_now(tunnel->tunnels->options.loop);
 		}
 	}
 	tunnel->again = true;

@@ -367,6 +367,32 @@ def test_a_client_that_leaves(gateway, upstream):
         until_ended(gateway, "client", before + 1)
 
 
+def test_a_client_that_resets_while_bytes_come(gateway, upstream):
+    """It is the client that ended it, even when that shows itself in what is sent to it."""
+    pour, poured = threading.Event(), threading.Event()
+
+    @upstream.on("/pours")
+    def pours(exchange):
+        wire = grant(exchange)
+        assert pour.wait(60)
+        exchange.send(b"x")
+        poured.set()
+        with contextlib.suppress(CutOff):
+            wire.receive()
+        exchange.hang_up()
+    until_closed(gateway)
+    before = {reason: ends(gateway, reason) for reason in ("client", "datasette")}
+    with opened(gateway, "/pours") as wire:
+        until(lambda: gateway.metrics().get("spritegate_websockets") == 1, "it is open")
+        with gateway.frozen():
+            pour.set()
+            assert poured.wait(60)
+            wire.reset()
+    until_closed(gateway)
+    until_ended(gateway, "client", before["client"] + 1)
+    assert ends(gateway, "datasette") == before["datasette"]
+
+
 def test_a_datasette_that_leaves(gateway, upstream):
     upstream.routes["/closes"] = lambda exchange: (grant(exchange, after=b"bye"), exchange.hang_up())
     upstream.routes["/resets"] = lambda exchange: (grant(exchange), exchange.reset())
