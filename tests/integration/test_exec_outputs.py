@@ -84,7 +84,7 @@ def test_more_than_a_stream_holds(stack):
 
 
 def test_timed_out(stack):
-    ran = stack.run("echo partial >a; sleep 600", outputs=["a"], timeout_seconds=2)
+    ran = stack.run("echo partial >a; sleep 600", outputs=["a"], timeout_seconds=10)
     assert (ran.outcome, ran.files) == ("timed_out", {"a": {"text": "partial\n", "bytes": 8}})
 
 
@@ -157,7 +157,7 @@ def test_a_sandbox_that_breaks_while_they_are_read(faulty):
 
 
 def test_one_that_changes(stack):
-    """It grows for as long as it is read."""
-    ran = stack.run("sh -c 'for i in $(seq 3000); do echo x >>a; sleep 0.01; done' >/dev/null 2>&1 & head -c 3000000 /dev/zero >a; exit 0", outputs=["a"],
+    """Somebody touches it for as long as it is read, and it is read in many pieces."""
+    ran = stack.run("head -c 3000000 /dev/zero >a; sh -c 'while touch a; do :; done' >/dev/null 2>&1 & exit 0", outputs=["a"],
                     max_output_bytes=4 * MIB, timeout_seconds=60)
-    assert ran.files["a"] == {"error": "changed"} or ran.files["a"]["bytes"] >= 3_000_000
+    assert ran.files["a"] == {"error": "changed"}

@@ -1,19 +1,25 @@
 """Standard output as rows into a real Datasette, by its write API: batches, formats, refusals, where to resume."""
 import itertools
 import json
+import pathlib
+import re
 import subprocess
 import threading
+import time
 
 import pytest
 
 from answers import problem
+from processes import new_mark, running
 from rig import PATIENCE, PYTHON, clean_environment, client, until
 from sources import shared, upstream  # noqa: F401
 from streamed import Streamed
 
+MIB = 1024 * 1024
 numbers = itertools.count(1)
 ROWS = 'python3 -c "import json; print(json.dumps([{{\'id\': i, \'text\': str(i)}} for i in range({}, {})]))"'
 LINES = 'python3 -c "import json; [print(json.dumps({{\'id\': i, \'text\': str(i)}})) for i in range({}, {})]"'
+LARGE = '''python3 -c "import json, sys; print('begun', file=sys.stderr); [print(json.dumps({{'id': i, 'text': 'x' * 32_000}})) for i in range({})]"'''
 CSV = "echo id,text; seq {} {} | sed 's/.*/&,&/'"
 
 
@@ -131,7 +137,7 @@ def test_streamed(stack, table):
 
 def test_timed_out(stack, table):
     """What was printed is written, but no row that was not finished."""
-    ran = stack.run("echo id,text; echo 1,a; printf 2,b; sleep 600", stdout_to=create(table), timeout_seconds=2)
+    ran = stack.run("echo id,text; echo 1,a; printf 2,b; sleep 600", stdout_to=create(table), timeout_seconds=10)
     assert (ran.outcome, ran.stdout_to["rows_written"], ran.stdout_to["error"]["row"]) == ("timed_out", 1, 1), ran.json
     assert [row["text"] for row in rows_of(stack, table)] == ["a"]
 
@@ -212,20 +218,32 @@ def test_a_batch_that_is_not_written_is_the_last(upstream, how, in_doubt, status
 
 
 def test_a_command_waits_for_datasette(upstream):
-    """It has not printed all while Datasette has not written the first rows."""
-    go_on = threading.Event()
+    """What it prints is more than all the pipes and sockets hold: it stands still until Datasette has written the first rows."""
+    go_on, mark, rows = threading.Event(), new_mark(), 1600
 
     @upstream.on(INSERT)
     def answer(exchange):
         exchange.read()
         go_on.wait(60)
         exchange.reply("201 Created", body=b"{}")
-    with Streamed(upstream.gateway, command=f"{LINES.format(0, 100)}; echo begun >&2; {LINES.format(100, 20_000)}; echo ended >&2", stdout_to={"datasette": INSERT},
-                  timeout_seconds=200) as streamed:
-        for found in streamed:
-            if found["type"] == "stderr":
-                go_on.set()
-    assert streamed.result["stdout_to"] == wrote(20_000, 200)
+
+    def stands_still():
+        (pid,) = running(mark)
+        printed = []
+        for _ in range(20):
+            printed.append(re.search(r"wchar: (\d+)", pathlib.Path(f"/proc/{pid}/io").read_text())[1])
+            time.sleep(0.05)
+        return len(set(printed)) == 1
+    try:
+        with Streamed(upstream.gateway, command=f"{LARGE.format(rows)} {mark}; echo ended >&2", stdout_to={"datasette": INSERT}, timeout_seconds=200,
+                      max_output_bytes=64 * MIB) as streamed:
+            for found in streamed:
+                if streamed.stderr == b"begun\n" and not go_on.is_set():
+                    until(stands_still, "it waits")
+                    go_on.set()
+    finally:
+        go_on.set()
+    assert streamed.result["stdout_to"]["rows_written"] == rows, streamed.result
     assert streamed.stderr == b"begun\nended\n"
 
 
