@@ -212,6 +212,8 @@ static int allow_some(scmp_filter_ctx filter)
 
 static int fill(scmp_filter_ctx filter)
 {
+	/* By default a call of another architecture ends its thread only. An old kernel has nothing else. */
+	(void)seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 	int r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
 	for (size_t i = 0; r == 0 && i < ARRAY_LEN(allowed); i++)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0);

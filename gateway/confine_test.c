@@ -166,6 +166,32 @@ static void test_every_thread(void **state UNUSED)
 	assert_int_equal(status, 0);
 }
 
+#ifdef __x86_64__
+static void *call_another_table(void *arg)
+{
+	syscall(0x40000000 | SYS_getpid); /* x32 */
+	return arg;
+}
+
+/* All of it ends, not that thread. */
+static void test_another_architecture(void **state UNUSED)
+{
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		pthread_t thread;
+		if (confine_self() < 0 || confine_calls() < 0 || pthread_create(&thread, NULL, call_another_table, NULL) != 0)
+			_exit(99);
+		pthread_join(thread, NULL);
+		_exit(1);
+	}
+	int status;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGSYS);
+}
+#endif
+
 static void test_start_programs(void **state UNUSED)
 {
 	in_a_child(start_programs);
@@ -199,9 +225,13 @@ static void test_go_on(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_start_programs), cmocka_unit_test(test_touch_others),         cmocka_unit_test(test_gain_rights),
-		cmocka_unit_test(test_open_sockets),   cmocka_unit_test(test_run_what_was_written), cmocka_unit_test(test_go_on),
+		cmocka_unit_test(test_start_programs),       cmocka_unit_test(test_touch_others),
+		cmocka_unit_test(test_gain_rights),          cmocka_unit_test(test_open_sockets),
+		cmocka_unit_test(test_run_what_was_written), cmocka_unit_test(test_go_on),
 		cmocka_unit_test(test_every_thread),
+#ifdef __x86_64__
+		cmocka_unit_test(test_another_architecture),
+#endif
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
