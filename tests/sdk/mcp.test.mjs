@@ -62,6 +62,7 @@ for (const [name, make] of Object.entries(MANNERS))
 test('the stateless client that gives up ends its command', async () => {
   const client = await MANNERS['client 2, stateless']();
   const leave = new AbortController();
+  await untilRunning(0);
   const call = client.callTool({ name: 'run_command', arguments: { command: 'sleep 200' } }, { signal: leave.signal });
   const ended = assert.rejects(call);
   await untilRunning(1);

@@ -3,6 +3,7 @@
 The model is llm-echo: it makes the tool calls that the user's message asks for, and says what it was told.
 """
 import asyncio
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ from datasette.tokens import TokenRestrictions
 import gateways
 from emulator_client import PATIENCE
 from front import Front
+from processes import go_on, new_mark
 from rig import TOP
 from test_datasette_plugin import Agent, until_up
 
@@ -162,8 +164,12 @@ def test_long_output(alice, bob):
 def test_two_at_once(place, alice):
     """A model may ask for several in one step: they meet."""
     place.gateway.until_ready()
-    met = said(alice.http, [{"name": "run_command", "arguments": {"command": f"echo {word}"}} for word in ("one", "two")])
-    assert sorted(json.loads(told)["stdout"] for told in met) == ["one\n", "two\n"]
+    mark = new_mark()
+    calls = [{"name": "run_command", "arguments": {"command": f"sleep {mark}; echo {word}"}} for word in ("one", "two")]
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        met = threads.submit(said, alice.http, calls)
+        go_on(mark, len(calls))     # when all of them sleep
+        assert sorted(json.loads(told)["stdout"] for told in met.result()) == ["one\n", "two\n"]
 
 
 def test_an_answer_that_is_lost(place, alice):
