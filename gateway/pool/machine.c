@@ -259,7 +259,7 @@ static void check_stopped(struct machine *machine)
 		return;
 	machine->stopped = true;
 	machine->stop_us = 0;
-	machine_act(machine, (struct machine_action){.type = MACHINE_DO_STOPPED, .left = left});
+	machine_act(machine, (struct machine_action){.type = MACHINE_DO_STOPPED, .left = left + machine->abandoned});
 }
 
 /* --- time ------------------------------------------------------------------------------------- */

@@ -132,6 +132,7 @@ enum machine_action_type {
 	MACHINE_DO_FORGET,  /* member */
 	MACHINE_DO_ADOPT,   /* most, own */
 	MACHINE_DO_REVOKE,  /* member: leased, but not ours any more; whoever has it is told */
+	MACHINE_DO_ABANDON, /* member: parked, and neither destroyed nor left to others; it may still exist */
 };
 
 struct machine_action {
@@ -200,6 +201,7 @@ struct machine {
 		size_t running; /* Sprites of that kind that run here and now */
 	} kept;
 	size_t destroys;
+	size_t abandoned; /* members */
 	uint64_t claims, hedges, restores;
 	uint64_t random;
 	struct machine_action *actions;

@@ -224,6 +224,7 @@ static void on_action(struct world *world, struct node *node, const struct machi
 		break;
 	case MACHINE_DO_CLOSE:
 	case MACHINE_DO_REVOKE:
+	case MACHINE_DO_ABANDON:
 		break;
 	}
 }

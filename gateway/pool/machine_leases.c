@@ -74,12 +74,23 @@ void machine_revoked(struct machine *machine, uint64_t now_us, const char *name)
 		disown(machine, now_us, member);
 }
 
+/* By a pool that is being stopped: it stays as it is, and its record with it. */
+static void let_be(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	/* Nobody else is there to use it. */
+	if (machine->lease.fleet.instances <= 1) {
+		machine->abandoned++;
+		machine_act(machine, (struct machine_action){.type = MACHINE_DO_ABANDON, .member = member});
+	}
+	disown(machine, now_us, member);
+}
+
 /* Left to the others, who can use it; without any it is destroyed. */
 static void leave(struct machine *machine, uint64_t now_us, struct pool_member *member)
 {
 	bool alone = machine->lease.fleet.instances <= 1;
 	if (!alone || !machine_ask(machine, now_us, member, POOL_DESTROYING))
-		disown(machine, now_us, member);
+		let_be(machine, now_us, member);
 }
 
 void machine_leave_parked(struct machine *machine, uint64_t now_us)
@@ -233,6 +244,10 @@ void machine_taken(struct machine *machine, uint64_t now_us, const struct machin
 	enum pool_state to = member->to;
 	member->asked = false;
 	member->attempts = 0;
+	if (machine->stopping && !stolen && !member->foreign && event->answer != LEASE_OK && event->answer != LEASE_REFUSED) {
+		let_be(machine, now_us, member);
+		return;
+	}
 	if (event->answer != LEASE_OK || member->foreign || set_back) {
 		machine->lease.orphans |= event->answer == LEASE_OK;
 		member->foreign = true;

@@ -466,6 +466,7 @@ static void on_action(struct model *model, const struct machine_action *action)
 	case MACHINE_DO_FORGET:
 	case MACHINE_DO_ADOPT:
 	case MACHINE_DO_REVOKE:
+	case MACHINE_DO_ABANDON:
 		CHECK(model, !"the pool is not shared");
 		break;
 	}

@@ -145,6 +145,9 @@ static void say_action(struct script *script, const struct machine_action *actio
 	case MACHINE_DO_REVOKE:
 		say(script, "revoke %s", action->member->name);
 		break;
+	case MACHINE_DO_ABANDON:
+		say(script, "abandon %s", action->member->name);
+		break;
 	}
 }
 

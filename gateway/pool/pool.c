@@ -153,6 +153,9 @@ static void carry_out(struct pool *pool, const struct machine_action *action)
 		log_left(pool);
 		pool_leave(pool);
 		break;
+	case MACHINE_DO_ABANDON:
+		log_warning("pool: %s may still exist: it was parked, and could not be taken to be destroyed", action->member->name);
+		break;
 	case MACHINE_DO_RESERVE:
 	case MACHINE_DO_TAKE:
 	case MACHINE_DO_NOTE:

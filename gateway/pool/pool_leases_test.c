@@ -53,7 +53,7 @@ struct fixture {
 	int refuse; /* what the records return instead of beginning */
 	char said[1024];
 	struct lease_listener listener;
-	size_t granted, stopped, superseded, freed;
+	size_t granted, stopped, left, superseded, freed;
 	struct pool_member *member; /* of the last grant */
 };
 
@@ -561,8 +561,9 @@ static void the_later_of_two_goes_on(void **state)
 
 static void on_stopped(void *ctx, size_t left)
 {
-	assert_int_equal(left, 0);
-	((struct fixture *)ctx)->stopped++;
+	struct fixture *f = ctx;
+	f->left = left;
+	f->stopped++;
 }
 
 static void it_leaves_when_it_stops(void **state)
@@ -578,6 +579,7 @@ static void it_leaves_when_it_stops(void **state)
 	told(f, "leave", (struct lease_result){.code = LEASE_LOST});
 	uv_run(&f->loop, UV_RUN_NOWAIT);
 	assert_int_equal(f->stopped, 1);
+	assert_int_equal(f->left, 0);
 	pass(f, 60); /* and is silent */
 	expect(f, "");
 }
@@ -616,6 +618,43 @@ static void what_is_adopted_too_late_is_left_to_others(void **state)
 	expect(f, "forget leave ");
 }
 
+/* Nobody else is there, so what is parked has to be destroyed, for which Redis must say that it is ours; it stops after `seconds`. */
+static void stop_with_parked(struct fixture *f, uint64_t seconds)
+{
+	fill(f);
+	pass(f, 5);
+	acknowledged(f, "beat", (struct lease_fleet){.instances = 1, .own = 1, .total = 2, .ended = 1});
+	struct call adopt = take(f, "adopt");
+	adopt.adopted(adopt.ctx, &(struct lease_record){.name = NAME_A, .state = POOL_WARM, .parking = 1});
+	adopt.done(adopt.ctx, &(struct lease_result){.detail = ""});
+	f->now_us += seconds * SECOND_US;
+	pool_stop(f->pool, 60000, on_stopped, f);
+}
+
+static void one_is_left(struct fixture *f)
+{
+	provided(f, "destroy", PROVIDER_OK);
+	told(f, "leave", (struct lease_result){.code = LEASE_LOST});
+	uv_run(&f->loop, UV_RUN_NOWAIT);
+	assert_int_equal(f->stopped, 1);
+	assert_int_equal(f->left, 1);
+}
+
+static void what_is_not_known_to_be_ours_counts_as_left(void **state)
+{
+	struct fixture *f = *state;
+	stop_with_parked(f, 0);
+	told(f, "take", (struct lease_result){.code = LEASE_LOST});
+	one_is_left(f);
+}
+
+static void what_cannot_be_asked_for_counts_as_left(void **state)
+{
+	struct fixture *f = *state;
+	stop_with_parked(f, 11);
+	one_is_left(f);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -638,6 +677,8 @@ int main(void)
 		TEST(it_leaves_when_it_stops),
 		TEST(what_is_adopted_too_late_is_destroyed),
 		TEST(what_is_adopted_too_late_is_left_to_others),
+		TEST(what_is_not_known_to_be_ours_counts_as_left),
+		TEST(what_cannot_be_asked_for_counts_as_left),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

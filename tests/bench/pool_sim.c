@@ -328,6 +328,7 @@ static void carry_out(const struct machine_action *action)
 	case MACHINE_DO_FORGET:
 	case MACHINE_DO_ADOPT:
 	case MACHINE_DO_REVOKE:
+	case MACHINE_DO_ABANDON:
 		break;
 	}
 }
