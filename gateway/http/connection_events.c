@@ -61,6 +61,15 @@ void connection_events_suspend(int fd)
 	entry->missed = false;
 }
 
+void connection_events_leave(int epoll_fd, int fd)
+{
+	struct entry *entry = find(fd);
+	if (!entry || !entry->watched)
+		return;
+	entry->watched = entry->suspended = false;
+	epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
 void connection_events_end(int fd)
 {
 	struct entry *entry = find(fd);

@@ -22,6 +22,8 @@ void connection_events_begin(int fd);
 void connection_events_suspend(int fd);
 /* Whether the epoll set may have something to tell: while not, libmicrohttpd is told so without a system call. */
 void connection_events_expect(bool any);
+/* It is libmicrohttpd's no more, but stays open: what happens on it wakes nobody here. */
+void connection_events_leave(int epoll_fd, int fd);
 /* It is about to be closed. */
 void connection_events_end(int fd);
 

@@ -206,6 +206,19 @@ static void test_removed_it_is_not_watched(void **state)
 	assert_reads_nothing(rig);
 }
 
+static void test_left_while_suspended_it_wakes_nobody(void **state)
+{
+	struct rig *rig = *state;
+	struct epoll_event event;
+	begin(rig);
+	assert_false(told(rig));
+	suspend(rig);
+	connection_events_leave(rig->epoll_fd, rig->ours);
+	say(rig, "one");
+	assert_int_equal(epoll_wait(rig->epoll_fd, &event, 1, 0), 0);
+	assert_reads(rig, "one");
+}
+
 static void test_a_descriptor_that_is_used_again(void **state)
 {
 	struct rig *rig = *state;
@@ -254,6 +267,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bytes_after_it_is_watched_again, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_an_end_that_came_with_bytes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_removed_it_is_not_watched, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_left_while_suspended_it_wakes_nobody, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_descriptor_that_is_used_again, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_what_is_not_known_is_left_alone, set_up, tear_down),
 	};

@@ -112,6 +112,7 @@ struct http_server {
 	uv_check_t check;
 	uv_idle_t idle;
 	uv_timer_t sweep;
+	int epoll_fd; /* libmicrohttpd's */
 	int gone_fd; /* epoll of all connections, edge-triggered, for EPOLLRDHUP only */
 	unsigned open_handles;
 	struct http_connection *connections;

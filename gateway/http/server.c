@@ -348,13 +348,13 @@ static int start_handles(struct http_server *server)
 	const union MHD_DaemonInfo *info = MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
 	if (!info)
 		return -EIO;
-	int epoll_fd = info->epoll_fd;
+	server->epoll_fd = info->epoll_fd;
 	uv_check_init(loop, &server->check);
 	uv_idle_init(loop, &server->idle);
 	uv_timer_init(loop, &server->sweep);
 	server->check.data = server->idle.data = server->sweep.data = server;
 	server->open_handles = 3;
-	int r = uv_poll_init(loop, &server->daemon_poll, epoll_fd);
+	int r = uv_poll_init(loop, &server->daemon_poll, server->epoll_fd);
 	if (r < 0)
 		return r;
 	server->daemon_poll.data = server;

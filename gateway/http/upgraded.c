@@ -1,5 +1,6 @@
 #include "gateway/http/upgraded.h"
 
+#include "gateway/http/connection_events.h"
 #include "gateway/http/internal.h"
 
 #include <errno.h>
@@ -41,6 +42,7 @@ void upgraded_begin(void *ctx, struct MHD_Connection *mhd UNUSED, void *request_
 		    MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
 {
 	struct http_request *request = ctx;
+	connection_events_leave(request->server->epoll_fd, fd);
 	request->upgraded = new_upgraded(request, fd, handle);
 	if (!request->upgraded) {
 		request->aborted = true;
