@@ -60,7 +60,10 @@ def test_it_says_what_it_needs(unpacked):
     assert "libcurl4t64 (>= 8.14)" in fields["Depends"]
 
 
-def test_its_files(unpacked):
+def test_its_files(unpacked, tmp_path):
+    state = tmp_path / "var/lib/private/spritegate/settlements"
+    state.parent.mkdir(parents=True)
+    state.touch()
     files = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file() and "DEBIAN" not in path.parts}
     assert files == {"usr/bin/spritegate", "usr/lib/systemd/system/spritegate.service", "etc/spritegate/spritegate.conf",
                      "usr/share/bash-completion/completions/spritegate", "usr/share/man/man1/spritegate.1.gz", "usr/share/man/man5/spritegate.conf.5.gz",
@@ -69,7 +72,9 @@ def test_its_files(unpacked):
     assert (unpacked / "DEBIAN/conffiles").read_text(encoding="utf-8") == "/etc/spritegate/spritegate.conf\n"
     call("shellcheck", *(unpacked / "DEBIAN").glob("p*"))
     for script, word in (("postinst", "configure"), ("prerm", "remove"), ("postrm", "purge")):
-        call(unpacked / "DEBIAN" / script, word)    # no systemd runs here: they must do nothing and succeed
+        # No systemd runs here: there is nothing for it to do.
+        call(unpacked / "DEBIAN" / script, word, env={**os.environ, "DPKG_ROOT": str(tmp_path)})
+        assert state.exists() == (word != "purge")
 
 
 def test_its_program_serves_with_its_configuration(unpacked, rig, stack, tmp_path):
