@@ -43,7 +43,9 @@ def test_unknown_keeps_what_was_received(gateway, sprites, name):
 @pytest.mark.parametrize("name", ["cut_before_start", "cut_before_exit", "no_exit_code", "duplicate_exit"])
 def test_one_fault_only(gateway, sprites, name):
     """It costs one command at most, and the next ones nothing."""
-    sprites.fault(name, count=1)
+    (used,) = until(lambda: len(names := sprites.names()) == 1 and names, "there is one Sprite alone")
+    # of this one: the next Sprite is prepared, by a command too, while the first command runs
+    sprites.fault(name, count=1, match={"sprite": used})
     check_course(sprites, calls(gateway, 3), "exited" if name == "duplicate_exit" else "unknown", "exited", "exited")
     assert sprites.hits(name) == 1
 

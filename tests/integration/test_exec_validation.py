@@ -182,7 +182,7 @@ def test_query_is_allowed_and_ignored(stack):
 
 
 @pytest.mark.parametrize("media_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp",
-                                        "multipart/form-data; boundary=x", "text/json", "application/json, text/plain"])
+                                        "multipart/mixed; boundary=x", "text/json", "application/json, text/plain"])
 def test_other_media_types(stack, media_type):
     headers = {"Authorization": f"Bearer {stack.token}"}
     if media_type:
