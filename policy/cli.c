@@ -22,6 +22,19 @@ int cli_fail_usage(const struct cli *cli, const char *reason)
 	return CLI_EXIT_USAGE;
 }
 
+int cli_run_verb(struct cli *cli, int argc, char **argv, const char *usage, const struct cli_verb *verbs, size_t count)
+{
+	if (argc && (strcmp(argv[argc - 1], "--help") == 0 || strcmp(argv[0], "help") == 0)) {
+		fputs(usage, cli->options->out);
+		return EXIT_SUCCESS;
+	}
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(cli->verb, verbs[i].name) == 0)
+			return verbs[i].run(cli, argc - 1, argv + 1);
+	fputs(usage, cli->options->err);
+	return CLI_EXIT_USAGE;
+}
+
 int cli_fail_store(const struct cli *cli, int result)
 {
 	char reason[260];

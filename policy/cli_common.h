@@ -24,6 +24,14 @@ int cli_fail(const struct cli *cli, const char *reason);
 int cli_fail_usage(const struct cli *cli, const char *reason);
 int cli_fail_store(const struct cli *cli, int result);
 
+struct cli_verb {
+	const char *name;
+	int (*run)(struct cli *cli, int argc, char **argv); /* the words after the verb; the exit status */
+};
+
+/* What cli->verb names, or `usage` where it belongs; the exit status. */
+int cli_run_verb(struct cli *cli, int argc, char **argv, const char *usage, const struct cli_verb *verbs, size_t count);
+
 /* The rules that hold for a token: its own over its policy's. 0, STORE_E_MISSING (no such policy), or another result of the store. */
 MUST_CHECK int cli_rules_of(struct cli *cli, const struct record *own, struct record *rules);
 

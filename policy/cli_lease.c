@@ -265,15 +265,6 @@ int cli_lease(struct cli *cli, int argc, char **argv)
 		"       spritegate lease kill LEASE… [--json]     ends them on whatever gateway they run, within a second\n"
 		"       spritegate lease kill --kid KID | --actor NAME | --all [--yes] [--json]\n"
 		"A command that is killed is answered as canceled, with what it printed so far. Exit status 1: one was not seen to end in 5 s.\n";
-	bool help = argc && (strcmp(argv[argc - 1], "--help") == 0 || strcmp(argv[0], "help") == 0);
-	if (help) {
-		fputs(usage, cli->options->out);
-		return EXIT_SUCCESS;
-	}
-	if (strcmp(cli->verb, "list") == 0)
-		return run_list(cli, argc - 1, argv + 1);
-	if (strcmp(cli->verb, "kill") == 0)
-		return run_kill(cli, argc - 1, argv + 1);
-	fputs(usage, cli->options->err);
-	return CLI_EXIT_USAGE;
+	static const struct cli_verb verbs[] = {{"list", run_list}, {"kill", run_kill}};
+	return cli_run_verb(cli, argc, argv, usage, verbs, ARRAY_LEN(verbs));
 }

@@ -46,12 +46,6 @@ int cli_pool(struct cli *cli, int argc, char **argv)
 {
 	static const char usage[] = "usage: spritegate pool list [POOL] [--json]       Sprites that gateways share, "
 				    "and whose they are; POOL is SPRITEGATE_POOL_NAME\n";
-	if (argc && (strcmp(argv[argc - 1], "--help") == 0 || strcmp(argv[0], "help") == 0)) {
-		fputs(usage, cli->options->out);
-		return EXIT_SUCCESS;
-	}
-	if (strcmp(cli->verb, "list") == 0)
-		return run_list(cli, argc - 1, argv + 1);
-	fputs(usage, cli->options->err);
-	return CLI_EXIT_USAGE;
+	static const struct cli_verb verbs[] = {{"list", run_list}};
+	return cli_run_verb(cli, argc, argv, usage, verbs, ARRAY_LEN(verbs));
 }

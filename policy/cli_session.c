@@ -192,15 +192,6 @@ int cli_session(struct cli *cli, int argc, char **argv)
 		"       spritegate session close KID/NAME… [--json]     ends them; what runs in one is canceled, its Sprite destroyed\n"
 		"       spritegate session close --kid KID | --all [--yes] [--json]\n"
 		"Exit status 1: one that was named is not there.\n";
-	bool help = argc && (strcmp(argv[argc - 1], "--help") == 0 || strcmp(argv[0], "help") == 0);
-	if (help) {
-		fputs(usage, cli->options->out);
-		return EXIT_SUCCESS;
-	}
-	if (strcmp(cli->verb, "list") == 0)
-		return run_list(cli, argc - 1, argv + 1);
-	if (strcmp(cli->verb, "close") == 0)
-		return run_close(cli, argc - 1, argv + 1);
-	fputs(usage, cli->options->err);
-	return CLI_EXIT_USAGE;
+	static const struct cli_verb verbs[] = {{"list", run_list}, {"close", run_close}};
+	return cli_run_verb(cli, argc, argv, usage, verbs, ARRAY_LEN(verbs));
 }
