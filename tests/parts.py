@@ -186,10 +186,14 @@ def script(path, seconds, preset=None, arguments=()):
 
 def integration(preset, seconds=2400):
     """All at once, but for the tests whose subject is time: they have the machine to themselves."""
-    try:
-        python_tests(preset, "tests/integration", "-m", "not alone", seconds=seconds)
-    finally:
-        python_tests(preset, "tests/integration", "-m", "alone", parallel=False, seconds=seconds)
+    failed = None
+    for options, parallel in ((("-m", "not alone"), True), (("-m", "alone"), False)):
+        try:
+            python_tests(preset, "tests/integration", *options, parallel=parallel, seconds=seconds)
+        except Failed as failure:
+            failed = failed or failure
+    if failed:
+        raise failed
 
 
 def sdk(preset):
