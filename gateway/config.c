@@ -70,8 +70,8 @@ static const struct setting settings[] = {
 	{"max_requests", NUMBER, AT(max_requests), "4096", 16, 1000000, 0,
 	 "Requests that may be under way, divided among the workers. Beyond: 503. Each holds at most 256 KiB of its answer and 64 KiB of its body."},
 	{"max_websockets", NUMBER, AT(max_websockets), "0", 0, 1000000, 0,
-	 "WebSockets to Datasette that may be open, divided among the workers. Beyond: 503. Each counts as a connection and as a request under way, too. "
-	 "0 = none: Upgrade is dropped. Otherwise every request costs a little more."},
+	 "WebSockets to Datasette that may be open, divided among the workers, fewer when the limit of descriptors demands it. Beyond: 503. Each "
+	 "counts as a connection and as a request under way, too. 0 = none: Upgrade is dropped. Otherwise every request costs a little more."},
 	{"websocket_idle_seconds", NUMBER, AT(websocket_idle_seconds), "300", 1, 86400, 0,
 	 "A WebSocket is closed when for so long nothing has come from either side."},
 	{"websocket_drain_seconds", NUMBER, AT(websocket_drain_seconds), "10", 0, 600, 0,

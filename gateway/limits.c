@@ -1,10 +1,19 @@
 #include "gateway/limits.h"
 
+#include "gateway/http/server.h"
+
 #include <sys/resource.h>
 
-/* Loops, logs, Redis, Sprites, the admin listener. */
+/* Loops, logs, Redis, the admin listener. */
 #define OTHER_DESCRIPTORS 256
-#define CONNECTIONS_MIN   16
+/* A connection that libcurl opened has a socket and the wake-up of its multi handle. */
+#define PER_CONNECTION 2
+/* Its control socket, and one more connection while it is made, woken or ended. */
+#define PER_SPRITE (2 * PER_CONNECTION)
+/* Of a worker, whatever else there is. */
+#define CLIENTS_MIN 64
+/* More are of no use to a Datasette. */
+#define DATASETTE_MAX 1024
 
 uint64_t limits_raise(void)
 {
@@ -16,11 +25,22 @@ uint64_t limits_raise(void)
 	return setrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_max : before;
 }
 
-uint64_t limits_connections(uint64_t wanted, uint64_t descriptors)
+static uint64_t least(uint64_t a, uint64_t b)
 {
-	uint64_t others = descriptors / 4 + OTHER_DESCRIPTORS;
-	uint64_t fit = descriptors > others + CONNECTIONS_MIN ? descriptors - others : CONNECTIONS_MIN;
-	return wanted < fit ? wanted : fit;
+	return a < b ? a : b;
+}
+
+struct limits_plan limits_plan(const struct limits_wanted *wanted)
+{
+	uint64_t others = OTHER_DESCRIPTORS + wanted->sprites * PER_SPRITE + (uint64_t)wanted->workers * HTTP_CROWD_SPARE;
+	uint64_t rest = wanted->descriptors > others ? wanted->descriptors - others : 0;
+	struct limits_plan plan = {
+		.needed = others + 2ull * CLIENTS_MIN * wanted->workers,
+		.datasette = least(rest / 4 / PER_CONNECTION, (uint64_t)wanted->workers * DATASETTE_MAX),
+		.websockets = least(rest / 4 / PER_CONNECTION, wanted->websockets),
+	};
+	plan.connections = least(wanted->connections, rest - (plan.datasette + plan.websockets) * PER_CONNECTION);
+	return plan;
 }
 
 unsigned limits_share(uint64_t total, unsigned workers)

@@ -1,5 +1,5 @@
 /*
- * limits - how many clients fit into what the system gives this process
+ * limits - how much fits into the descriptors that the system gives this process
  *
  * Pure but for limits_raise().
  */
@@ -7,11 +7,28 @@
 
 #include <stdint.h>
 
+struct limits_wanted {
+	uint64_t descriptors; /* that there are */
+	uint64_t connections; /* of clients */
+	uint64_t websockets;
+	uint64_t sprites;
+	unsigned workers;
+};
+
+/* What may be open at once, in all workers together. */
+struct limits_plan {
+	uint64_t connections;
+	uint64_t websockets;
+	uint64_t datasette; /* connections to it, without those of WebSockets */
+	uint64_t needed;    /* descriptors, at least, to start with */
+};
+
 /* As many descriptors as we may have; how many that is. A process that may not have more is served by what it has. */
 uint64_t limits_raise(void);
 
-/* How many connections of clients fit: a quarter of the descriptors is kept for Datasette, and some for everything else. */
-uint64_t limits_connections(uint64_t wanted, uint64_t descriptors);
+/* Of what Sprites and everything else leave, Datasette has a quarter, WebSockets at most another one beside the connections of their
+ * clients, and clients have the rest. Nothing fits when there are fewer than `needed`. */
+struct limits_plan limits_plan(const struct limits_wanted *wanted);
 
 /* The part of one worker. */
 unsigned limits_share(uint64_t total, unsigned workers);

@@ -10,13 +10,60 @@
 
 #include <sys/resource.h>
 
-static void test_connections_fit_into_the_descriptors(void **state UNUSED)
+static struct limits_plan plan(uint64_t descriptors, uint64_t connections, uint64_t websockets, uint64_t sprites, unsigned workers)
 {
-	assert_int_equal(limits_connections(16384, 1000000), 16384);
-	assert_int_equal(limits_connections(16384, 20000), 14744);
-	assert_int_equal(limits_connections(16384, 1024), 512);
-	assert_int_equal(limits_connections(100, 1024), 100);
-	assert_int_equal(limits_connections(16384, 64), 16);
+	struct limits_wanted wanted = {
+		.descriptors = descriptors, .connections = connections, .websockets = websockets, .sprites = sprites, .workers = workers};
+	return limits_plan(&wanted);
+}
+
+static void test_with_many_descriptors_all_is_as_wanted(void **state UNUSED)
+{
+	struct limits_plan all = plan(1000000, 16384, 10000, 10, 4);
+	assert_int_equal(all.connections, 16384);
+	assert_int_equal(all.websockets, 10000);
+	assert_int_equal(all.datasette, 4096);
+}
+
+static void test_with_few_each_has_its_part(void **state UNUSED)
+{
+	struct limits_plan few = plan(20000, 16384, 0, 10, 4);
+	assert_int_equal(few.datasette, 2431);
+	assert_int_equal(few.connections, 14586);
+	assert_int_equal(plan(1024, 16384, 0, 10, 1).connections, 498);
+	assert_int_equal(plan(1024, 100, 0, 10, 1).connections, 100);
+}
+
+static void test_a_websocket_takes_room_from_clients(void **state UNUSED)
+{
+	struct limits_plan without = plan(20000, 16384, 0, 10, 4), with = plan(20000, 16384, 1000, 10, 4);
+	assert_int_equal(with.websockets, 1000);
+	assert_int_equal(with.datasette, without.datasette);
+	assert_int_equal(with.connections, without.connections - 2000);
+	assert_int_equal(plan(20000, 16384, 16384, 10, 4).websockets, 2431);
+}
+
+static void test_the_plan_fits(void **state UNUSED)
+{
+	for (uint64_t sprites = 1; sprites <= 1000; sprites += 333) {
+		for (unsigned workers = 1; workers <= 64; workers *= 4) {
+			uint64_t needed = plan(0, 1000000, 1000000, sprites, workers).needed;
+			for (uint64_t more = 0; more < 100000; more += 997) {
+				struct limits_plan all = plan(needed + more, 1000000, 1000000, sprites, workers);
+				uint64_t spare = 64ull * workers,
+					 used = all.connections + spare + 2 * (all.datasette + all.websockets) + 4 * sprites;
+				assert_true(used + 256 <= needed + more);
+				assert_true(all.connections >= 64ull * workers && all.datasette >= 16ull * workers);
+			}
+		}
+	}
+}
+
+static void test_too_few_are_too_few(void **state UNUSED)
+{
+	assert_int_equal(plan(64, 16384, 0, 10, 1).needed, 488);
+	assert_int_equal(plan(1024, 16384, 0, 1000, 4).needed, 5024);
+	assert_int_equal(plan(64, 16384, 10, 10, 1).connections, 0);
 }
 
 static void test_shares_add_up(void **state UNUSED)
@@ -38,7 +85,11 @@ static void test_raising(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_connections_fit_into_the_descriptors),
+		cmocka_unit_test(test_with_many_descriptors_all_is_as_wanted),
+		cmocka_unit_test(test_with_few_each_has_its_part),
+		cmocka_unit_test(test_a_websocket_takes_room_from_clients),
+		cmocka_unit_test(test_the_plan_fits),
+		cmocka_unit_test(test_too_few_are_too_few),
 		cmocka_unit_test(test_shares_add_up),
 		cmocka_unit_test(test_raising),
 	};

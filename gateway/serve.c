@@ -53,7 +53,7 @@ struct gateway {
 	char pool_label[64];
 	struct cache *cache;   /* NULL = off */
 	struct census *census; /* NULL = not limited */
-	unsigned max_connections; /* of a worker */
+	struct limits_plan plan;
 	struct audit *audit;
 	struct audit_table *audit_table;
 	struct tracer *tracer; /* NULL = off, and otlp */
@@ -559,9 +559,10 @@ static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const
 		.cache = gateway->cache,
 		.unsettled = gateway->unsettled,
 		.census = gateway->census,
-		.max_connections = gateway->max_connections,
+		.max_connections = limits_share(gateway->plan.connections, gateway->workers),
 		.max_requests = limits_share(gateway->config->max_requests, gateway->workers),
-		.max_websockets = limits_share(gateway->config->max_websockets, gateway->workers),
+		.max_websockets = limits_share(gateway->plan.websockets, gateway->workers),
+		.max_datasette = limits_share(gateway->plan.datasette, gateway->workers),
 		.on_idle = on_worker_idle,
 		.on_stopped = on_worker_stopped,
 		.ctx = slot,
@@ -587,12 +588,38 @@ static int make_workers(struct gateway *gateway, const int *listen_fds)
 	return 0;
 }
 
+static void say_room(const char *name, uint64_t wanted, uint64_t fit)
+{
+	if (fit < wanted)
+		log_info("%s: the limit of descriptors leaves room for %llu", name, (unsigned long long)fit);
+}
+
+static int plan_descriptors(struct gateway *gateway)
+{
+	const struct config *config = gateway->config;
+	struct limits_wanted wanted = {
+		.descriptors = limits_raise(),
+		.connections = config->max_connections,
+		.websockets = config->max_websockets,
+		.sprites = config->pool_max,
+		.workers = gateway->workers,
+	};
+	gateway->plan = limits_plan(&wanted);
+	if (wanted.descriptors < gateway->plan.needed) {
+		char why[128];
+		snprintf(why, sizeof why, "%llu may be open, with these settings at least %llu are needed",
+			 (unsigned long long)wanted.descriptors, (unsigned long long)gateway->plan.needed);
+		return fail("descriptors", why);
+	}
+	say_room("max_connections", wanted.connections, gateway->plan.connections);
+	say_room("max_websockets", wanted.websockets, gateway->plan.websockets);
+	return 0;
+}
+
 static int limit_clients(struct gateway *gateway)
 {
-	uint64_t wanted = gateway->config->max_connections, fit = limits_connections(wanted, limits_raise());
-	if (fit < wanted)
-		log_info("max_connections: the limit of descriptors leaves room for %llu", (unsigned long long)fit);
-	gateway->max_connections = limits_share(fit, gateway->workers);
+	if (plan_descriptors(gateway) < 0)
+		return -1;
 	if (!gateway->config->max_connections_per_address)
 		return 0;
 	gateway->census = census_new((unsigned)gateway->config->max_connections_per_address);

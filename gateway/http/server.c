@@ -19,9 +19,6 @@
 #define FIRST_REQUEST_US 3000000
 #define RUNS_PER_TURN    4 /* then others on the loop get their turn */
 
-/* Connections beyond max_connections that may be on their way out, so that it is crowd.c who chooses. */
-#define CROWD_SPARE 64
-
 /* What libmicrohttpd's pool of a connection needs beside the heads: its records of up to 100 fields, and the framing. */
 #define POOL_RECORDS (16 * 1024)
 /* Datasette repeats the target in Link and Location, there percent-encoded, and may set cookies of its own. */
@@ -335,7 +332,7 @@ static struct MHD_Daemon *start_daemon(struct http_server *server)
 	unsigned suspend = options->upgrades ? (unsigned)MHD_ALLOW_UPGRADE : (unsigned)SUSPEND_WITHOUT_ITC;
 	return MHD_start_daemon(suspend | MHD_USE_EPOLL | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, server, MHD_OPTION_LISTEN_SOCKET,
 				options->listen_fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, server->pool_size, MHD_OPTION_CONNECTION_LIMIT,
-				options->max_connections + CROWD_SPARE, MHD_OPTION_CONNECTION_TIMEOUT, options->idle_timeout_ms / 1000,
+				options->max_connections + HTTP_CROWD_SPARE, MHD_OPTION_CONNECTION_TIMEOUT, options->idle_timeout_ms / 1000,
 				MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, MHD_OPTION_EXTERNAL_LOGGER, on_message, server,
 				MHD_OPTION_URI_LOG_CALLBACK, on_target, server, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, server,
 				MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,

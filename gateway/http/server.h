@@ -25,6 +25,9 @@ struct http_server;
 #define HTTP_SLOW_BYTES_PER_SECOND 1024
 #define HTTP_SLOW_SECONDS          10
 
+/* Connections beyond max_connections that may be on their way out, so that it is crowd.c who chooses. */
+#define HTTP_CROWD_SPARE 64
+
 enum http_crowd {
 	HTTP_CROWD_IDLE,    /* the one that was idle for longest, to make room */
 	HTTP_CROWD_TOTAL,   /* a new one, since none is idle: it was told 503 */

@@ -460,14 +460,14 @@ class Rig:
         part = Emulator(*flags, quick=quick, disk=disk)
         return self.add(part, part.stop)
 
-    def gateway(self, redis=None, emulator=None, wait=True, token=True, **settings):
+    def gateway(self, redis=None, emulator=None, wait=True, token=True, argv=None, **settings):
         """One more gateway; what is not given is the stack's. `token`: limits of the token it is given, or False."""
         stack = self.stack
         part = OwnGateway({
             "datasette_url": stack.datasette, "redis_url": redis.url if redis else stack.redis_url,
             "sprites_url": emulator.url if emulator else stack.sprites.url,
             "sprites_token": emulator.token if emulator else stack.sprites.token,
-            "pepper": stack.pepper, "pool_hot": 0, "redis_timeout_ms": PATIENT_REDIS_MS, **settings}, wait=wait)
+            "pepper": stack.pepper, "pool_hot": 0, "redis_timeout_ms": PATIENT_REDIS_MS, **settings}, wait=wait, argv=argv)
         self.add(part, part.stop_at_once)
         if token:
             part.minted = self.mint(redis, **(token if isinstance(token, dict) else {}))

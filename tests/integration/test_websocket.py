@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from rig import LARGER, free_port, until
+from rig import BINARY, LARGER, free_port, until
 from wire import CutOff, Wire
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -560,3 +560,40 @@ def test_one_whose_101_had_to_wait(rig, upstream):
     until_closed(gateway)
     with opened(gateway) as wire:
         assert wire.send(b"x").take(1) == b"x", "the worker still works"
+
+
+# -- what it takes of the machine -----------------------------------------------------------------
+
+
+def test_descriptors_suffice_for_all_that_may_be_open(rig, upstream):
+    """Of 600 others have 360; Datasette has a quarter of the rest for 30 connections, WebSockets have another one, clients have 120."""
+    go_on = threading.Event()
+    rig.parts.callback(go_on.set)
+
+    @upstream.on("/held")
+    def held(exchange):
+        assert go_on.wait(120)
+        exchange.reply(body=b"held")
+    gateway = rig.gateway(datasette_url=upstream.url, workers=1, max_websockets=1000, token=False,
+                          argv=["prlimit", "--nofile=600:600", BINARY, "serve"])
+    assert "max_connections: the limit of descriptors leaves room for 120" in gateway.log
+    assert "max_websockets: the limit of descriptors leaves room for 30" in gateway.log
+    with contextlib.ExitStack() as stack:
+        tunnels = [stack.enter_context(opened(gateway)) for _ in range(30)]
+        with asked(gateway) as more:
+            assert more.answer().status == 503
+        plain = [stack.enter_context(Wire(gateway.port)).ask("GET", "/held") for _ in range(88)]
+        until(lambda: len(upstream.asked("/held")) == 30, "as many are under way as may be")
+        assert "cannot" not in gateway.log and gateway.metrics().get("process_open_fds") < 600
+        for wire in tunnels:
+            assert wire.send(b"x").take(1) == b"x"
+        go_on.set()
+        assert [wire.answer().body for wire in plain] == [b"held"] * 88
+    until_closed(gateway)
+
+
+def test_too_few_descriptors_are_no_start(rig, upstream):
+    gateway = rig.gateway(datasette_url=upstream.url, workers=1, token=False, wait=False, pool_max=100,
+                          argv=["prlimit", "--nofile=800:800", BINARY, "serve"])
+    assert gateway.wait() == 1
+    assert "descriptors: 800 may be open, with these settings at least 848 are needed" in gateway.log
