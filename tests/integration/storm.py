@@ -155,8 +155,9 @@ class Numbers:
 
 
 def until_quiet(gateway, emulator, store, hot):
-    """Until nothing is under way any more, and what is kept for later is as it should be."""
-    gateway.until_ready(60 * SLOWER)
+    """Until nothing is under way any more, and what is kept for later is as it should be. A refused creation may hold back the next
+    one for a minute, and the one after that for some seconds more."""
+    gateway.until_ready(180 * SLOWER)
     until(lambda: gateway.metrics().get("spritegate_exec_running") == 0, "no command is under way")
     until(lambda: gateway.metrics().get("spritegate_http_requests_in_flight") == 0, "no request is under way")
     until(lambda: gateway.metrics().get("spritegate_exec_settlements_pending") == 0, "nothing is left to settle")
