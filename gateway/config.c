@@ -60,7 +60,8 @@ static const struct setting settings[] = {
 	{"datasette_insert_rows", NUMBER, AT(datasette_insert_rows), "100", 1, 100000, 0,
 	 "Rows that a command's output is written into Datasette with at once, at most what its setting max_insert_rows says."},
 	{"client_idle_seconds", NUMBER, AT(client_idle_seconds), "75", 1, 3600, 0,
-	 "Longest time that a client's connection stays open between two requests, or without taking any of its answer."},
+	 "Longest time that a client's connection stays open between two requests, or without taking any of its answer. One that vanished is "
+	 "given up 3 s later, whatever it waits for."},
 	{"max_connections", NUMBER, AT(max_connections), "16384", 64, 1000000, 0,
 	 "Connections of clients that may be open, divided among the workers, fewer when the limit of descriptors demands it. Beyond, those that "
 	 "are idle for longest are closed; when none is idle a new one is answered 503. Each takes up to 160 KiB, more with a larger "

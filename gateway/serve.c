@@ -28,6 +28,7 @@
 #define MAX_JOBS          256
 #define MAX_UNSETTLED     UNSETTLED_MAX
 #define MAX_REDIS_PENDING 1024
+#define VANISHED_MS       3000 /* a client that is there but takes nothing is cut before, and told apart (http/sweep.c) */
 #define STOP_RESERVE_MS   5000 /* of DRAIN_SECONDS: for cancelling, destroying and settling what is left */
 
 /* A worker says one of these about itself, from its own thread. */
@@ -512,14 +513,14 @@ static int make_agent(struct gateway *gateway, const struct metrics_build *ident
 	return gateway->agent ? 0 : fail("agent", "could not be made");
 }
 
-static int open_listeners(const char *name, const char *where, int *fds, size_t count)
+static int open_listeners(const struct config *config, const char *name, const char *where, int *fds, size_t count)
 {
 	struct listener_address address;
 	char error[LISTENER_ERROR_LEN], why[LISTENER_ERROR_LEN + 80];
 	int r = listener_parse(slice_str(where), &address, error);
 	if (r < 0)
 		return fail(name, error);
-	r = listener_open(&address, fds, count, error);
+	r = listener_open(&address, (unsigned)config->client_idle_seconds * 1000 + VANISHED_MS, fds, count, error);
 	if (r == 0)
 		return 0;
 	snprintf(why, sizeof why, "%.64s: %s", where, error);
@@ -670,8 +671,8 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 	meters_init(&gateway->meters, metrics_shard(gateway->metrics, 0), &gateway->peers);
 	/* First of all the addresses: a process that was started twice must not disturb the one that serves. */
 	int admin_fd, listen_fds[MAX_WORKERS];
-	if (open_listeners("admin_listen", gateway->config->admin_listen, &admin_fd, 1) < 0 ||
-	    open_listeners("listen", gateway->config->listen, listen_fds, gateway->workers) < 0)
+	if (open_listeners(gateway->config, "admin_listen", gateway->config->admin_listen, &admin_fd, 1) < 0 ||
+	    open_listeners(gateway->config, "listen", gateway->config->listen, listen_fds, gateway->workers) < 0)
 		return -1;
 	if (make_loop(gateway) < 0 || make_agent(gateway, identity) < 0 || make_admin(gateway, admin_fd) < 0)
 		return -1;

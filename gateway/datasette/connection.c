@@ -1,6 +1,7 @@
 #include "gateway/datasette/connection.h"
 
 #include "gateway/base/clock.h"
+#include "gateway/base/keepalive.h"
 #include "gateway/base/log.h"
 #include "gateway/datasette/turn.h"
 
@@ -13,6 +14,9 @@
 #define SWEEP_MS 500
 /* Names are resolved again this often, since addresses behind a name change when a machine restarts. */
 #define DNS_CACHE_SECONDS 5L
+/* One that vanished is noticed after 75 s without a byte. */
+#define KEEPALIVE_SECONDS 15L
+#define KEEPALIVE_PROBES  4L
 
 struct connection {
 	struct connection *prev, *next; /* in the idle list */
@@ -82,6 +86,17 @@ static void destroy(struct connection *connection)
 		free(connection);
 }
 
+/* A silent event stream shows whether Datasette is still there. */
+static CURLcode set_keepalive(CURL *easy)
+{
+	CURLcode code = curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	if (code == CURLE_OK)
+		code = curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_SECONDS);
+	if (code == CURLE_OK)
+		code = curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_SECONDS);
+	return code == CURLE_OK ? curl_easy_setopt(easy, CURLOPT_TCP_KEEPCNT, KEEPALIVE_PROBES) : code;
+}
+
 static int set_url(struct connection *connection)
 {
 	const struct connection_pool *pool = connection->pool;
@@ -97,6 +112,8 @@ static int set_url(struct connection *connection)
 		code = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)pool->options.connect_timeout_ms);
 	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_DNS_CACHE_TIMEOUT, DNS_CACHE_SECONDS);
+	if (code == CURLE_OK)
+		code = set_keepalive(easy);
 	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, connection->error);
 	return code == CURLE_OK ? curl_set_common(easy) : -ENOMEM;
@@ -366,9 +383,11 @@ static void on_sweep(uv_timer_t *timer)
 	}
 }
 
-void connection_detach(struct connection *connection)
+void connection_detach(struct connection *connection, unsigned silence_ms)
 {
 	struct connection_pool *pool = connection->pool;
+	/* A Unix socket has none of this and needs none. */
+	int r UNUSED = keepalive_set(connection->fd, silence_ms);
 	connection->detached = true;
 	pool->counts.open--;
 	turn_ask(&pool->turn);

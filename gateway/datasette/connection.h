@@ -82,8 +82,9 @@ void connection_cancel(struct connection_pool *pool, struct connection_waiter *w
 /* Gives it back for reuse, or closes it. NULL is allowed. */
 void connection_release(struct connection *connection, bool reusable);
 
-/* It will carry no other exchange: from now on it takes nobody's place. connection_release() closes it. */
-void connection_detach(struct connection *connection);
+/* It will carry no other exchange: from now on it takes nobody's place. connection_release() closes it. A Datasette that vanishes is given
+ * up after `silence_ms` (keepalive.h). */
+void connection_detach(struct connection *connection, unsigned silence_ms);
 
 /* Of a detached one: nothing more will be sent. False when that cannot be told without ending both directions (TLS). */
 MUST_CHECK bool connection_end(struct connection *connection);

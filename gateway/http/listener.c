@@ -1,5 +1,7 @@
 #include "gateway/http/listener.h"
 
+#include "gateway/base/keepalive.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/filter.h>
@@ -82,7 +84,8 @@ static int bound_queue(int fd)
 	return setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_max, sizeof unsent_max);
 }
 
-static int open_one(struct sockaddr_storage *address, socklen_t len, bool first, int *fd, char error[LISTENER_ERROR_LEN])
+static int open_one(struct sockaddr_storage *address, socklen_t len, unsigned silence_ms, bool first, int *fd,
+		    char error[LISTENER_ERROR_LEN])
 {
 	const int on = 1, off = 0;
 	int s = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -97,6 +100,8 @@ static int open_one(struct sockaddr_storage *address, socklen_t len, bool first,
 		return give_up(s, "SO_REUSEPORT", error);
 	if (bound_queue(s) < 0)
 		return give_up(s, "TCP_NOTSENT_LOWAT", error);
+	if (keepalive_set(s, silence_ms) < 0)
+		return give_up(s, "SO_KEEPALIVE", error);
 	if (bind(s, (struct sockaddr *)address, len) < 0)
 		return give_up(s, "bind", error);
 	if (listen(s, SOMAXCONN) < 0)
@@ -108,11 +113,11 @@ static int open_one(struct sockaddr_storage *address, socklen_t len, bool first,
 	return 0;
 }
 
-int listener_open(const struct listener_address *address, int *fds, size_t count, char error[LISTENER_ERROR_LEN])
+int listener_open(const struct listener_address *address, unsigned silence_ms, int *fds, size_t count, char error[LISTENER_ERROR_LEN])
 {
 	struct sockaddr_storage storage = address->storage;
 	for (size_t i = 0; i < count; i++) {
-		int r = open_one(&storage, address->len, i == 0, &fds[i], error);
+		int r = open_one(&storage, address->len, silence_ms, i == 0, &fds[i], error);
 		if (r == 0)
 			continue;
 		while (i > 0)

@@ -22,8 +22,9 @@ struct listener_address {
 MUST_CHECK int listener_parse(struct slice text, struct listener_address *address, char error[LISTENER_ERROR_LEN]);
 
 /* Listening, non-blocking, close-on-exec sockets; the caller owns them. With port 0 all get the one port that the kernel chooses for the
- * first. -errno and a sentence: then there are none. */
-MUST_CHECK int listener_open(const struct listener_address *address, int *fds, size_t count, char error[LISTENER_ERROR_LEN]);
+ * first. A client that vanishes is given up after `silence_ms` (keepalive.h). -errno and a sentence: then there are none. */
+MUST_CHECK int listener_open(const struct listener_address *address, unsigned silence_ms, int *fds, size_t count,
+			     char error[LISTENER_ERROR_LEN]);
 
 /* From now on no connection can begin here; those that have begun still come. Closing a socket resets what waits in its backlog: this and
  * listener_has_backlog() tell when there is nothing left to reset. -errno, and then connections go on to begin. */

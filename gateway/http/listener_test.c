@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -37,14 +38,15 @@ static void test_addresses(void **state UNUSED)
 	}
 }
 
-#define WORKERS 3
+#define WORKERS    3
+#define SILENCE_MS 75000
 
 static void open_all(const char *text, int fds[WORKERS])
 {
 	struct listener_address address;
 	char error[LISTENER_ERROR_LEN];
 	assert_int_equal(listener_parse(slice_str(text), &address, error), 0);
-	assert_int_equal(listener_open(&address, fds, WORKERS, error), 0);
+	assert_int_equal(listener_open(&address, SILENCE_MS, fds, WORKERS, error), 0);
 }
 
 static void close_all(const int fds[WORKERS])
@@ -75,9 +77,14 @@ static void test_workers_share_the_connections(void **state UNUSED)
 	size_t all = 0;
 	for (int i = 0; i < WORKERS; i++) {
 		size_t taken = 0;
+		unsigned silence_ms = 0;
+		socklen_t len = sizeof silence_ms;
 		assert_int_equal(port_of(fds[i]), port_of(fds[0]));
-		for (int fd; (fd = accept(fds[i], NULL, NULL)) >= 0; taken++)
+		for (int fd; (fd = accept(fds[i], NULL, NULL)) >= 0; taken++) {
+			assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, &len), 0);
+			assert_int_equal(silence_ms, SILENCE_MS);
 			close(fd);
+		}
 		assert_true(taken > 0);
 		all += taken;
 	}
@@ -97,7 +104,7 @@ static void test_an_address_in_use_is_refused(void **state UNUSED)
 	for (size_t i = 0; i < ARRAY_LEN(overlapping); i++) {
 		snprintf(text, sizeof text, "%s:%u", overlapping[i], port_of(fds[0]));
 		assert_int_equal(listener_parse(slice_str(text), &address, error), 0);
-		assert_int_equal(listener_open(&address, other, WORKERS, error), -EADDRINUSE);
+		assert_int_equal(listener_open(&address, SILENCE_MS, other, WORKERS, error), -EADDRINUSE);
 		assert_non_null(strstr(error, "in use"));
 	}
 	snprintf(text, sizeof text, "127.0.0.1:%u", port_of(fds[0]));
@@ -160,7 +167,7 @@ static void test_errors_are_named(void **state UNUSED)
 	char error[LISTENER_ERROR_LEN];
 	int fd;
 	assert_int_equal(listener_parse(SLICE("192.0.2.1:80"), &address, error), 0);
-	assert_int_equal(listener_open(&address, &fd, 1, error), -EADDRNOTAVAIL);
+	assert_int_equal(listener_open(&address, SILENCE_MS, &fd, 1, error), -EADDRNOTAVAIL);
 	assert_memory_equal(error, "bind: ", 6);
 }
 

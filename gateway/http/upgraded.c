@@ -1,5 +1,6 @@
 #include "gateway/http/upgraded.h"
 
+#include "gateway/base/keepalive.h"
 #include "gateway/http/connection_events.h"
 #include "gateway/http/internal.h"
 
@@ -116,6 +117,11 @@ int http_upgraded_send(struct http_request *request, struct slice bytes, size_t 
 void http_upgraded_end(struct http_request *request)
 {
 	shutdown(request->upgraded->fd, SHUT_WR);
+}
+
+void http_upgraded_set_silence(struct http_request *request, unsigned silence_ms)
+{
+	int r UNUSED = keepalive_set(request->upgraded->fd, silence_ms);
 }
 
 int http_upgraded_watch(struct http_request *request, bool readable, bool writable)

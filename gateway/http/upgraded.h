@@ -22,5 +22,7 @@ MUST_CHECK int http_upgraded_recv(struct http_request *request, char *into, size
 MUST_CHECK int http_upgraded_send(struct http_request *request, struct slice bytes, size_t *sent);
 /* Nothing more will be sent. */
 void http_upgraded_end(struct http_request *request);
+/* So long it may be silent, and what is sent wait for it (keepalive.h); before, it is the idle time of the server. */
+void http_upgraded_set_silence(struct http_request *request, unsigned silence_ms);
 /* on_ready of the sink; level-triggered. */
 MUST_CHECK int http_upgraded_watch(struct http_request *request, bool readable, bool writable);

@@ -299,7 +299,7 @@ int tunnel_take(struct tunnel *tunnel, struct connection *connection, struct sli
 {
 	tunnel->connection = connection;
 	tunnel->moved_ms = uv_now(tunnel->tunnels->options.loop);
-	connection_detach(connection);
+	connection_detach(connection, tunnel->tunnels->options.idle_ms);
 	connection_set_handler(connection, on_datasette, tunnel);
 	int r = connection_watch(connection, false, false);
 	if (r == 0)
@@ -315,6 +315,7 @@ void tunnel_open(struct tunnel *tunnel, struct slice early)
 	if (tunnel->over)
 		return;
 	tunnel->opened = true;
+	http_upgraded_set_silence(tunnel->request, tunnel->tunnels->options.idle_ms);
 	tunnel->tunnels->open++;
 	if (buf_append(&tunnel->up.waiting, early) < 0) {
 		finish(tunnel, TUNNEL_GATEWAY, true);
