@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -57,6 +58,32 @@ static uint64_t lasts_s;
 static int out_to = -1;      /* its standard output, when that is not collected */
 static size_t cut;           /* so many bytes of the input do not come */
 static useconds_t read_late; /* nothing is read before */
+static int late_signal;      /* its group gets it once the command has ended, before anything is read */
+
+/* What the command leaves last is there, and after that the shim sleeps only for its recorder, its one child. */
+static void wait_for_end(int pid)
+{
+	char path[64], text[256] = "";
+	snprintf(path, sizeof path, "%s/ran", folder);
+	while (unlink(path) != 0)
+		usleep(1000);
+	for (bool ended = false; !ended; usleep(1000)) {
+		int others = 0;
+		snprintf(path, sizeof path, "/proc/%d/task/%d/children", pid, pid);
+		FILE *file = fopen(path, "r");
+		assert_non_null(file);
+		while (fscanf(file, "%255s", text) == 1)
+			others++;
+		fclose(file);
+		snprintf(path, sizeof path, "/proc/%d/stat", pid);
+		file = fopen(path, "r");
+		assert_non_null(file);
+		char state = 0;
+		assert_int_equal(fscanf(file, "%*d (shim) %c", &state), 1);
+		fclose(file);
+		ended = others == 1 && state == 'S';
+	}
+}
 
 static int run(const char *body, bool with_input, char *text, size_t size)
 {
@@ -78,6 +105,10 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 		assert_int_equal(write(in[1], input.data, input.len - cut), input.len - cut);
 	close(in[1]);
 	usleep(read_late);
+	if (late_signal) {
+		wait_for_end(pid);
+		assert_int_equal(kill(-pid, late_signal), 0);
+	}
 	size_t len = 0;
 	for (ssize_t n; (n = read(out[0], text + len, size - 1 - len)) > 0;)
 		len += (size_t)n;
@@ -233,11 +264,11 @@ static void test_guard(void **state UNUSED)
 	lasts_s = 0;
 }
 
-/* What `text` holds: the output, and these sizes after it. */
-static void check_reported(const char *text, struct slice output, unsigned out, unsigned err)
+/* What `text` holds: the output, and after it these sizes and the status of a command that ended by itself. */
+static void check_reported(const char *text, struct slice output, unsigned out, unsigned err, unsigned own_end)
 {
 	char report[RECORD_REPORT_LEN + 1];
-	snprintf(report, sizeof report, "%c" NONCE "%016x%016x", RECORD_REPORT_MARK, out, err);
+	snprintf(report, sizeof report, "%c" NONCE "%016x%016x%016x", RECORD_REPORT_MARK, out, err, own_end);
 	assert_memory_equal(text, output.data, output.len);
 	assert_string_equal(text + output.len, report);
 }
@@ -249,14 +280,15 @@ static void test_record(void **state UNUSED)
 	assert_int_equal(run("{\"command\":\"cat; printf 'a\\\\0b'; echo seen >&2; exit 7\",\"cwd\":\"/\",\"stdin\":\"in\\n\"}", true, text,
 			     sizeof text),
 			 7);
-	check_reported(text, SLICE("in\na\0b"), 6, 5);
+	check_reported(text, SLICE("in\na\0b"), 6, 5, RECORD_OWN_END + 7);
 	check_record(RECORD_STDOUT, SLICE("in\na\0b"));
 	check_record(RECORD_STDERR, SLICE("seen\n"));
 	check_record(RECORD_END, SLICE(NONCE "\n"));
 	assert_int_equal(run("{\"command\":\"echo again\",\"cwd\":\"/\"}", false, text, sizeof text), LAUNCH_EXIT_NO_INPUT);
 	assert_string_equal(text, "");
 	assert_int_equal(run("{\"argv\":[\"/no/such/program\"],\"cwd\":\"/\"}", true, text, sizeof text), 127);
-	check_reported(text, SLICE(""), 0, sizeof "spritegate: exec: /no/such/program: No such file or directory\n" - 1);
+	check_reported(text, SLICE(""), 0, sizeof "spritegate: exec: /no/such/program: No such file or directory\n" - 1,
+		       RECORD_OWN_END + 127);
 	check_record(RECORD_STDOUT, SLICE(""));
 }
 
@@ -266,14 +298,33 @@ static void test_signals(void **state UNUSED)
 	char text[1024];
 	nonce = SLICE(NONCE);
 	assert_int_equal(run("{\"command\":\"kill -KILL $$\",\"cwd\":\"/\"}", true, text, sizeof text), 137);
-	check_reported(text, SLICE(""), 0, 0);
+	check_reported(text, SLICE(""), 0, 0, RECORD_OWN_END + 137);
 	assert_int_equal(
 		run("{\"command\":\"trap 'echo asked; exit 3' TERM; echo ready; kill -TERM 0\",\"cwd\":\"/\"}", true, text, sizeof text),
 		3);
-	check_reported(text, SLICE("ready\nasked\n"), 12, 0);
+	check_reported(text, SLICE("ready\nasked\n"), 12, 0, 0);
 	/* The shim goes too; what was printed still comes, and the report. */
 	assert_int_equal(run("{\"command\":\"echo last words; kill -KILL 0\",\"cwd\":\"/\"}", true, text, sizeof text), -1);
-	check_reported(text, SLICE("last words\n"), 11, 0);
+	check_reported(text, SLICE("last words\n"), 11, 0, 0);
+}
+
+/* Signals that come while its output waits do not reach a command that has ended. */
+static void test_late_signals(void **state UNUSED)
+{
+	static char text[1 << 17];
+	static const char zeros[100000];
+	char body[256];
+	nonce = SLICE(NONCE);
+	/* More than one pipe holds, less than two. */
+	snprintf(body, sizeof body, "{\"command\":\"head -c 100000 /dev/zero; touch %s/ran; exit 5\",\"cwd\":\"/\"}", folder);
+	late_signal = SIGTERM;
+	assert_int_equal(run(body, true, text, sizeof text), 5);
+	check_reported(text, slice_of(zeros, sizeof zeros), sizeof zeros, 0, RECORD_OWN_END + 5);
+	/* Its status is known though whoever waits for the recorder was killed. */
+	late_signal = SIGKILL;
+	assert_int_equal(run(body, true, text, sizeof text), -1);
+	check_reported(text, slice_of(zeros, sizeof zeros), sizeof zeros, 0, RECORD_OWN_END + 5);
+	late_signal = 0;
 }
 
 /* Children that keep the streams open are waited for, but not for long; what the command itself wrote comes in any case. */
@@ -284,18 +335,18 @@ static void test_children(void **state UNUSED)
 	/* A busy machine may need more than one try to be so quick. */
 	for (int i = 0; i < 50 && strncmp(text, "now\nlate\n", 9) != 0; i++)
 		assert_int_equal(run("{\"command\":\"(sleep 0.02; echo late) & echo now\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
-	check_reported(text, SLICE("now\nlate\n"), 9, 0);
+	check_reported(text, SLICE("now\nlate\n"), 9, 0, RECORD_OWN_END);
 	assert_int_equal(run("{\"command\":\"(sleep 2; echo late) & head -c 60000 /dev/zero\",\"cwd\":\"/tmp\"}", true, text, sizeof text),
 			 0);
 	static const char zeros[60000];
-	check_reported(text, slice_of(zeros, sizeof zeros), sizeof zeros, 0);
+	check_reported(text, slice_of(zeros, sizeof zeros), sizeof zeros, 0, RECORD_OWN_END);
 	check_record(RECORD_STDOUT, slice_of(zeros, sizeof zeros));
 	/* The pipe to us is full for longer than children are waited for. */
 	static const char more[100000];
 	read_late = 200000;
 	assert_int_equal(run("{\"command\":\"sleep 2 & head -c 100000 /dev/zero\",\"cwd\":\"/tmp\"}", true, text, sizeof text), 0);
 	read_late = 0;
-	check_reported(text, slice_of(more, sizeof more), sizeof more, 0);
+	check_reported(text, slice_of(more, sizeof more), sizeof more, 0, RECORD_OWN_END);
 }
 
 /* What would fill the disk is not kept, only counted; the other stream is. */
@@ -330,7 +381,7 @@ static void test_full_disk(void **state UNUSED)
 		assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
 		assert_int_equal(exit_code, 0);
 		struct slice wrote = much ? slice_of(zeros, sizeof zeros) : SLICE("hi\n");
-		check_reported(text, wrote, (unsigned)wrote.len, 5);
+		check_reported(text, wrote, (unsigned)wrote.len, 5, RECORD_OWN_END);
 		check_unfinished();
 	}
 }
@@ -363,6 +414,7 @@ int main(void)
 					   cmocka_unit_test_setup_teardown(test_record, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_guard, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_late_signals, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_children, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_too_long, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_full_disk, copy_shim, leave_folder),

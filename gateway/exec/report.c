@@ -4,8 +4,8 @@
 
 #include <stdio.h>
 
-#define SIZE_LEN 16
-#define SURELY   (1 + 8) /* no output goes on like a report for so long by chance */
+#define NUMBER_LEN 16
+#define SURELY     (1 + 8) /* no output goes on like a report for so long by chance */
 
 int report_init(struct report *report)
 {
@@ -78,12 +78,12 @@ void report_feed(struct report *report, struct slice bytes, struct slice out[2])
 static uint64_t read_hex(const char *digits)
 {
 	uint64_t number = 0;
-	for (size_t i = 0; i < SIZE_LEN; i++)
+	for (size_t i = 0; i < NUMBER_LEN; i++)
 		number = number << 4 | (uint64_t)(digits[i] <= '9' ? digits[i] - '0' : digits[i] - 'a' + 10);
 	return number;
 }
 
-bool report_end(struct report *report, uint64_t sizes[2], struct slice *rest)
+bool report_end(struct report *report, uint64_t numbers[REPORT_NUMBERS], struct slice *rest)
 {
 	*rest = (struct slice){0};
 	if (report->held_len < RECORD_REPORT_LEN) {
@@ -92,8 +92,8 @@ bool report_end(struct report *report, uint64_t sizes[2], struct slice *rest)
 			*rest = held;
 		return false;
 	}
-	for (size_t i = 0; i < 2; i++)
-		sizes[i] = read_hex(report->held + 1 + RECORD_NONCE_LEN + SIZE_LEN * i);
+	for (size_t i = 0; i < REPORT_NUMBERS; i++)
+		numbers[i] = read_hex(report->held + 1 + RECORD_NONCE_LEN + NUMBER_LEN * i);
 	report->held_len = 0;
 	return true;
 }

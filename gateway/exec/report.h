@@ -14,6 +14,9 @@
 #include "gateway/base/slice.h"
 #include "gateway/sprites/record.h"
 
+/* Sizes of stdout and stderr, and the command's own end. */
+#define REPORT_NUMBERS 3
+
 struct report {
 	char nonce[RECORD_NONCE_LEN + 1];
 	char held[RECORD_REPORT_LEN];     /* begins like a report */
@@ -28,4 +31,4 @@ void report_feed(struct report *report, struct slice bytes, struct slice out[2])
 
 /* No more comes. True: this was the report. False: there was none, or only its beginning, and *rest is output too, valid until the
  * next call. */
-bool report_end(struct report *report, uint64_t sizes[2], struct slice *rest);
+bool report_end(struct report *report, uint64_t numbers[REPORT_NUMBERS], struct slice *rest);

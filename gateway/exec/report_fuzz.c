@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	CLEANUP(buf_deinit) struct buf out = BUF_MAX(size + 1);
 	struct report report;
-	uint64_t sizes[2];
+	uint64_t numbers[REPORT_NUMBERS];
 	struct slice rest;
 	if (!size || report_init(&report) < 0)
 		return 0;
@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (buf_append(&out, parts[0]) < 0 || buf_append(&out, parts[1]) < 0)
 			abort();
 	}
-	bool reported = report_end(&report, sizes, &rest);
+	bool reported = report_end(&report, numbers, &rest);
 	if (buf_append(&out, rest) < 0 || out.len > all.len || !slice_equal(buf_peek(&out), slice_of(all.data, out.len)))
 		abort();
 	size_t kept = all.len - out.len;

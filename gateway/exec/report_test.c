@@ -12,7 +12,8 @@
 
 #define SIZES              \
 	"00000000000000ff" \
-	"0000000100000000"
+	"0000000100000000" \
+	"0000000000000107"
 
 static struct report report;
 static struct buf out;
@@ -66,14 +67,14 @@ static void test_report(void **state UNUSED)
 	char text[256];
 	for (size_t i = 0; i < ARRAY_LEN(outputs); i++)
 		for (size_t step = 1; step < 100; step++) {
-			uint64_t sizes[2];
+			uint64_t numbers[REPORT_NUMBERS];
 			struct slice rest;
 			memcpy(text, outputs[i].data, outputs[i].len);
 			memcpy(text + outputs[i].len, REPORT, sizeof REPORT - 1);
 			feed(slice_of(text, outputs[i].len + sizeof REPORT - 1), step);
-			assert_true(report_end(&report, sizes, &rest));
+			assert_true(report_end(&report, numbers, &rest));
 			assert_int_equal(rest.len, 0);
-			assert_true(sizes[0] == 255 && sizes[1] == UINT64_C(1) << 32);
+			assert_true(numbers[0] == 255 && numbers[1] == UINT64_C(1) << 32 && numbers[2] == RECORD_OWN_END + 7);
 			check_out(outputs[i]);
 		}
 }
@@ -98,10 +99,10 @@ static void test_none(void **state UNUSED)
 	};
 	for (size_t i = 0; i < ARRAY_LEN(outputs); i++)
 		for (size_t step = 1; step < 140; step++) {
-			uint64_t sizes[2];
+			uint64_t numbers[REPORT_NUMBERS];
 			struct slice rest;
 			feed(outputs[i], step);
-			assert_false(report_end(&report, sizes, &rest));
+			assert_false(report_end(&report, numbers, &rest));
 			assert_int_equal(buf_append(&out, rest), 0);
 			check_out(outputs[i]);
 		}
@@ -111,11 +112,11 @@ static void test_none(void **state UNUSED)
 static void test_cut(void **state UNUSED)
 {
 	for (size_t len = 9; len < sizeof REPORT - 1; len++) {
-		uint64_t sizes[2];
+		uint64_t numbers[REPORT_NUMBERS];
 		struct slice rest;
 		feed(SLICE("out"), 1);
 		feed(slice_of(REPORT, len), 7);
-		assert_false(report_end(&report, sizes, &rest));
+		assert_false(report_end(&report, numbers, &rest));
 		assert_int_equal(rest.len, 0);
 		check_out(SLICE("out"));
 	}

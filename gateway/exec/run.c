@@ -18,6 +18,7 @@
 #define KILL_GRACE_MS  1000
 #define LINGER_MS      250
 #define CHECK_MS       10000 /* silent; the lease lasts 15 s longer than the command may, killing takes 3 */
+#define HELD_LEAST_MS  3000  /* of the check's time, when rows were waited for */
 #define PING_MS        15000 /* a stream that is silent so long says that it is alive */
 #define OPEN_LEAST_MS  1000 /* the lease's 15 s have this left, after killing and checking */
 #define TRIES          2
@@ -202,6 +203,14 @@ static bool is_damaged(enum check_verdict check)
 	return check == CHECK_INCOMPLETE || check == CHECK_FAILED;
 }
 
+/* What comes after its time is waiting for its end to be seen. */
+static uint64_t ran_us(const struct run *run)
+{
+	uint64_t us = clock_mono_us() - run->result.run_start_us;
+	uint64_t most_us = (run->job->timeout_ms + TERM_GRACE_MS + KILL_GRACE_MS) * 1000;
+	return us < most_us ? us : most_us;
+}
+
 /* Settles and hands the job back; the Sprite is still ours afterwards. */
 static void answer(struct run *run, enum exec_outcome outcome)
 {
@@ -210,11 +219,11 @@ static void answer(struct run *run, enum exec_outcome outcome)
 		outcome = without_memory(run);
 	result->outcome = outcome;
 	if (run->result.run_start_us && run->state != CHECKING)
-		result->run_us = clock_mono_us() - run->result.run_start_us;
+		result->run_us = ran_us(run);
 	result->check = verify_verdict(&run->verify);
 	if (is_damaged(result->check))
 		writer_lost(&run->writer);
-	writer_give_up(&run->writer);
+	writer_give_up(&run->writer, "The command's end was not seen.");
 	int r = write_answer(run, run->job);
 	settle(run, r < 0);
 	uv_timer_stop(&run->ping);
@@ -285,6 +294,22 @@ static void finish_late(struct run *run)
 	finish(run, run->started ? EXEC_TIMED_OUT : EXEC_UNKNOWN);
 }
 
+/* Rows that Datasette has not taken yet may be before the end of the command. It may take them, then they are dropped. */
+static bool waits_for_rows(struct run *run)
+{
+	uint64_t left_ms = check_left_ms(run);
+	if (!writer_is_full(&run->writer))
+		return false;
+	if (left_ms > HELD_LEAST_MS) {
+		enter(run, KILLING, left_ms - HELD_LEAST_MS);
+		return true;
+	}
+	writer_give_up(&run->writer, WRITER_LATE);
+	enter(run, KILLING, KILL_GRACE_MS);
+	go_on(run);
+	return true;
+}
+
 static void on_timer(uv_timer_t *timer)
 {
 	struct run *run = timer->data;
@@ -302,7 +327,8 @@ static void on_timer(uv_timer_t *timer)
 			log_info("exec %s: KILL could not be sent", run->job->message.exec_id);
 		break;
 	case KILLING:
-		finish_late(run);
+		if (!waits_for_rows(run))
+			finish_late(run);
 		break;
 	case CHECKING:
 		on_check_time(run);
@@ -415,8 +441,9 @@ void run_written(struct run *run, const struct exec_written *written)
 /* Of its output, and reading its files. */
 static void start_check(struct run *run, bool compare)
 {
-	run->result.run_us = clock_mono_us() - run->result.run_start_us;
-	enter(run, CHECKING, CHECK_MS);
+	run->result.run_us = ran_us(run);
+	uint64_t left_ms = check_left_ms(run);
+	enter(run, CHECKING, left_ms < CHECK_MS ? left_ms : CHECK_MS);
 	if (!compare) {
 		on_compared(run);
 		return;
@@ -434,11 +461,13 @@ static void on_exited(void *ctx, unsigned exit_code)
 		return;
 	}
 	run->result.exit_code = exit_code;
-	run->outcome = run->state == RUNNING ? EXEC_EXITED : EXEC_TIMED_OUT;
 	if (verify_end(&run->verify) < 0) {
 		finish(run, without_memory(run));
 		return;
 	}
+	/* Its output may have come late, and a KILL upon the one who waits for that to be passed on. */
+	bool in_time = run->state == RUNNING || verify_own_end(&run->verify, &run->result.exit_code);
+	run->outcome = in_time ? EXEC_EXITED : EXEC_TIMED_OUT;
 	bool compare = verify_has_to_compare(&run->verify, run->owner->verify_bytes);
 	if (compare || run->job->request->output_count || run->writer.target)
 		start_check(run, compare);

@@ -47,15 +47,24 @@ int verify_end(struct verify *verify)
 	if (!verify->records || verify->ended)
 		return 0;
 	verify->ended = true;
-	verify->reported = report_end(&verify->report, verify->sizes, &rest);
+	verify->reported = report_end(&verify->report, verify->numbers, &rest);
 	return keep(verify, SANDBOX_STDOUT, rest);
+}
+
+bool verify_own_end(const struct verify *verify, unsigned *exit_code)
+{
+	uint64_t own_end = verify->numbers[2];
+	if (!verify->reported || own_end < RECORD_OWN_END || own_end > RECORD_OWN_END + UINT8_MAX)
+		return false;
+	*exit_code = (unsigned)(own_end - RECORD_OWN_END);
+	return true;
 }
 
 /* --- the comparison --- */
 
 bool verify_has_to_compare(struct verify *verify, uint64_t least)
 {
-	return verify->records && check_ended(&verify->check, verify->reported ? verify->sizes : NULL, least);
+	return verify->records && check_ended(&verify->check, verify->reported ? verify->numbers : NULL, least);
 }
 
 static void go_on(struct verify *verify);

@@ -20,7 +20,7 @@ struct verify {
 	struct output *streams; /* stdout, stderr */
 	bool records;           /* the command has the shim keep a record, and report */
 	bool ended, reported, comparing;
-	uint64_t sizes[2];      /* as reported */
+	uint64_t numbers[REPORT_NUMBERS]; /* as reported */
 	struct report report;
 	struct check check;
 	struct check_command command; /* of the comparison */
@@ -42,6 +42,9 @@ MUST_CHECK int verify_output(struct verify *verify, enum sandbox_stream stream, 
 
 /* No more comes, whatever the reason: what was held back as a possible report goes where it belongs. Later calls do nothing. */
 MUST_CHECK int verify_end(struct verify *verify);
+
+/* After verify_end(): whether the command is known to have ended before a TERM came, and with which exit code. */
+MUST_CHECK bool verify_own_end(const struct verify *verify, unsigned *exit_code);
 
 /* After the end of a command that was seen to end: false when its verdict stands. `least` as in check_ended(). */
 bool verify_has_to_compare(struct verify *verify, uint64_t least);

@@ -162,15 +162,14 @@ bool writer_went_on(struct writer *writer)
 	return went_on;
 }
 
-void writer_give_up(struct writer *writer)
+void writer_give_up(struct writer *writer, const char *why)
 {
 	if (writer_is_done(writer))
 		return;
 	writer->in_doubt += writer->rows_under_way;
 	if (writer->rows_under_way)
 		writer->failed = false;
-	fail(writer, writer->target->skip + writer->written, 0,
-	     writer->ended ? "Datasette did not take the rows in time." : "The command's end was not seen.");
+	fail(writer, writer->target->skip + writer->written, 0, writer->ended ? WRITER_LATE : why);
 	writer->ended = true;
 	writer->under_way = 0;
 }

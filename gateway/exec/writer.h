@@ -68,8 +68,9 @@ MUST_CHECK int writer_written(struct writer *writer, const struct exec_written *
 /* Whether anything was written since this was last asked. */
 bool writer_went_on(struct writer *writer);
 
-/* It is not waited for any more: what is under way is in doubt. Nothing when it is done. */
-void writer_give_up(struct writer *writer);
+/* It is not waited for any more, `why` in a plain sentence: what is under way is in doubt, and what is fed is dropped. Nothing when it is done. */
+void writer_give_up(struct writer *writer, const char *why);
+#define WRITER_LATE "Datasette did not take the rows in time."
 
 /* Not all output arrived, and what is missing need not be its end. Who says so ends it with what is missing, or gives it up. */
 void writer_lost(struct writer *writer);

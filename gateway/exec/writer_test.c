@@ -152,7 +152,7 @@ static void test_given_up(void **state UNUSED)
 		feed("{}{}");
 		if (ended)
 			assert_int_equal(writer_end(&writer, NULL), 0);
-		writer_give_up(&writer);
+		writer_give_up(&writer, "The command's end was not seen.");
 		drop();
 		snprintf(
 			want, sizeof want,
@@ -169,7 +169,7 @@ static void test_given_up_in_doubt(void **state UNUSED)
 	feed("{}{}");
 	answer(NULL, EXEC_WRITTEN_IN_DOUBT, 0);
 	drop();
-	writer_give_up(&writer);
+	writer_give_up(&writer, "It was late.");
 	end("{\"rows_written\":0,\"batches\":0,\"rows_in_doubt\":1,\"resume_from\":0,\"error\":{\"row\":0,\"status\":null,\"detail\":\"Said so.\"}}");
 }
 

@@ -19,7 +19,7 @@
  *   recorder   in a session of its own, so what was printed before a KILL of the group still arrives. It passes the pipes on, writes
  *              the same into the record, beside this program, and once both have ended or 0.1 s after the command (children may
  *              keep them open) says in the record that it is whole, if it is, and ends standard output with the report: mark,
- *              nonce and the sizes of both. Then it only keeps the pipes readable.
+ *              nonce, the sizes of both and the status of a command that no TERM came before. Then it only keeps the pipes readable.
  *
  * A blank and a number at the very end of the line is how many seconds everything in this Sprite may go on without another such line. One
  * process, the guard, sees to that, whoever else is dead: it then ends all processes, and so all that keeps the Sprite awake.
@@ -371,14 +371,25 @@ static void finish_record(const struct stream streams[2], int folder, const char
 	(void)!write_all(open_record(folder, RECORD_END), line, sizeof line);
 }
 
-static void report(const struct stream streams[2], const char *nonce)
+static void report(const struct stream streams[2], const char *nonce, uint64_t own_end)
 {
 	char text[RECORD_REPORT_LEN];
 	text[0] = RECORD_REPORT_MARK;
 	memcpy(text + 1, nonce, RECORD_NONCE_LEN);
 	put_hex(text + 1 + RECORD_NONCE_LEN, streams[0].size);
 	put_hex(text + 1 + RECORD_NONCE_LEN + 16, streams[1].size);
+	put_hex(text + 1 + RECORD_NONCE_LEN + 32, own_end);
 	(void)!write_all(STDOUT_FILENO, text, sizeof text);
+}
+
+/* Waits for the first process. */
+static uint64_t hear_own_end(int ended)
+{
+	unsigned char status;
+	ssize_t n;
+	while ((n = read(ended, &status, 1)) < 0 && errno == EINTR)
+		continue;
+	return n == 1 ? RECORD_OWN_END + status : 0;
 }
 
 static _Noreturn void ignore_what_comes(int out, int err)
@@ -392,7 +403,7 @@ static _Noreturn void ignore_what_comes(int out, int err)
 	_exit(0);
 }
 
-/* `ended` reads as ended when the first process is gone or closes its side. A byte in `done` says that this one is out of its group, closing
+/* `ended` reads as ended when the first process is gone or closes its side; before that comes what tell_own_end() says. A byte in `done` says that this one is out of its group, closing
  * it lets that one go. */
 static _Noreturn void record(const char *nonce, int folder, int out, int err, int ended, int done)
 {
@@ -403,7 +414,7 @@ static _Noreturn void record(const char *nonce, int folder, int out, int err, in
 	close(STDIN_FILENO);
 	pass_all_on(streams, ended);
 	finish_record(streams, folder, nonce);
-	report(streams, nonce);
+	report(streams, nonce, hear_own_end(ended));
 	close(STDOUT_FILENO);
 	close(STDERR_FILENO);
 	close(done);
@@ -444,6 +455,15 @@ static void hear(int fd)
 		continue;
 }
 
+/* Signals of the group are blocked here, so a TERM that came is pending. */
+static void tell_own_end(int ended, int status)
+{
+	sigset_t came;
+	const char byte = (char)status;
+	if (sigpending(&came) == 0 && !sigismember(&came, SIGTERM))
+		(void)!write(ended, &byte, 1);
+}
+
 static _Noreturn void run_recorded(const char *nonce, int folder, char **argv)
 {
 	int out[2], err[2], ended[2], done[2];
@@ -477,6 +497,7 @@ static _Noreturn void run_recorded(const char *nonce, int folder, char **argv)
 	close(err[0]);
 	close(err[1]);
 	int status = wait_for(command);
+	tell_own_end(ended[1], status);
 	close(ended[1]);
 	hear(done[0]);
 	_exit(status);

@@ -3,7 +3,8 @@
  *
  * Preparing a Sprite leaves the shim (gateway/shim) in the folder. It starts every command (exec/launch.h), copies what the command
  * prints into two files there and ends its standard output with a report: RECORD_REPORT_MARK, the nonce it was given, and as 16
- * hexadecimal digits each the bytes printed on stdout and stderr. The files are read by a later command on the same channel
+ * hexadecimal digits each the bytes printed on stdout and stderr and, of a command that ended before its group was sent a TERM,
+ * RECORD_OWN_END and its exit code (else 0). The files are read by a later command on the same channel
  * (exec/check.c). They count only when a third one says that they are whole, by a line with the command's nonce: a full disk or a
  * recorder that was killed leaves none, or that of an earlier command. Of a stream that has more than RECORD_MAX bytes nothing is
  * kept, and then the record is not whole. A Sprite records one command at a time.
@@ -24,7 +25,8 @@
 
 #define RECORD_NONCE_LEN   32
 #define RECORD_REPORT_MARK '\x1e'
-#define RECORD_REPORT_LEN  (1 + RECORD_NONCE_LEN + 16 + 16)
+#define RECORD_REPORT_LEN  (1 + RECORD_NONCE_LEN + 3 * 16)
+#define RECORD_OWN_END     256
 
 /* The shim also reads files back (exec/outfiles.h): "shim read CWD NONCE BYTES" answers one line per file that it was told on standard
  * input, in order, until it has given BYTES of them: the nonce, a letter, and as 16 hexadecimal digits each the file's size, how many bytes of

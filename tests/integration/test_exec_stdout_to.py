@@ -247,6 +247,46 @@ def test_a_command_waits_for_datasette(upstream):
     assert streamed.stderr == b"begun\nended\n"
 
 
+@pytest.mark.parametrize("command, outcome, exit_code, rows", [
+    ("echo id; seq 250; exit 3", "exited", 3, 250), ("echo id; seq 250; trap '' TERM; sleep 600", "timed_out", None, 250)], ids=["ended", "runs"])
+def test_the_time_is_over_while_rows_wait(upstream, command, outcome, exit_code, rows):
+    """A command that had ended by then is told so, and no other; what it printed is written."""
+    over = threading.Event()
+
+    @upstream.on(INSERT)
+    def answer(exchange):
+        exchange.read()
+        over.wait(60)
+        exchange.reply("201 Created", body=b"{}")
+    later = threading.Timer(5, over.set)
+    later.start()
+    try:
+        ran = upstream.gateway.run(command, stdout_to={"datasette": INSERT}, timeout_seconds=4)
+    finally:
+        later.cancel()
+        over.set()
+    assert (ran.outcome, ran.exit_code, ran.stdout_to["rows_written"]) == (outcome, exit_code, rows), ran.json
+    assert (ran.stdout_to["error"] is None) == (outcome == "exited"), ran.json
+
+
+def test_datasette_takes_no_rows_until_the_time_is_over(upstream):
+    """They are dropped then, and how the command ended is seen behind them."""
+    over = threading.Event()
+
+    @upstream.on(INSERT)
+    def answer(exchange):
+        exchange.read()
+        over.wait(60)
+        exchange.hang_up()
+    try:
+        ran = upstream.gateway.run("echo id; seq 250; exit 3", stdout_to={"datasette": INSERT}, timeout_seconds=2)
+    finally:
+        over.set()
+    found = ran.stdout_to
+    assert (ran.outcome, ran.exit_code, found["rows_written"], found["rows_in_doubt"], found["resume_from"]) == ("exited", 3, 0, 200, 0), ran.json
+    assert (found["error"]["row"], found["error"]["detail"]) == (0, "Datasette did not take the rows in time."), ran.json
+
+
 def test_canceled_while_it_writes(upstream):
     """What was under way is in doubt, and told."""
     asked, go_on = threading.Event(), threading.Event()
