@@ -124,6 +124,8 @@ COMMANDS = [
         ("In shadow", "reqps", "Requests that a limit in shadow would have refused.", {"{{policy}}": rate("exec_shadowed_total", "policy")}),
         ("Outputs checked", "cps", "Whether all that the command wrote has arrived, by result.", {"{{result}}": rate("exec_output_checks_total", "result")}),
         ("Output", "Bps", "Written by commands.", {"bytes": rate("exec_output_bytes_total", "job")}),
+        ("Rows into Datasette", "cps", "Written by commands, and those of which Datasette did not say.", {"{{result}}": rate("exec_rows_total", "result")}),
+        ("Commands that write rows", "cps", "By what became of all they printed.", {"{{result}}": rate("exec_row_writers_total", "result")}),
     ]),
     ("Leases", [
         ("Ended by the gateway", "cps", "Commands, by reason.", {"{{reason}}": rate("exec_killed_total", "reason")}),

@@ -6,6 +6,7 @@
 #include "gateway/exec/leases.h"
 #include "gateway/exec/run.h"
 #include "gateway/exec/spans.h"
+#include "gateway/exec/writer.h"
 #include "gateway/pool/member_name.h"
 
 #include <stdlib.h>
@@ -53,6 +54,16 @@ struct exec_agent {
 	void *freed_ctx;
 };
 
+static void count_rows(struct exec_agent *agent, const struct writer *writer)
+{
+	struct metrics_labels ends = {{metrics_value(METRIC_EXEC_ROW_WRITERS, 0, writer_end_name(writer))}};
+	metrics_add(agent->metrics, METRIC_EXEC_ROW_WRITERS, ends, 1);
+	struct metrics_labels written = {{metrics_value(METRIC_EXEC_ROWS, 0, "written")}},
+			      in_doubt = {{metrics_value(METRIC_EXEC_ROWS, 0, "in_doubt")}};
+	metrics_add(agent->metrics, METRIC_EXEC_ROWS, written, writer->written);
+	metrics_add(agent->metrics, METRIC_EXEC_ROWS, in_doubt, writer->in_doubt);
+}
+
 static void count_end(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result, const char *killer)
 {
 	struct metrics_labels labels = {{job->outcome, metrics_value(METRIC_EXEC_TOTAL, 1, job->tier)}};
@@ -63,6 +74,8 @@ static void count_end(struct exec_agent *agent, const struct exec_job *job, cons
 		return;
 	struct metrics_labels checks = {{metrics_value(METRIC_EXEC_CHECKS, 0, check_verdict_name(result->check))}};
 	metrics_add(agent->metrics, METRIC_EXEC_CHECKS, checks, 1);
+	if (result->writer)
+		count_rows(agent, result->writer);
 	metrics_observe(agent->metrics, METRIC_EXEC_SECONDS, METRICS_NONE, result->run_us);
 	metrics_add(agent->metrics, METRIC_EXEC_SANDBOX_SECONDS, METRICS_NONE, result->run_us);
 	if (result->refusal == EXEC_REFUSED_SOURCE)
@@ -86,6 +99,7 @@ static void audit_run(struct exec_agent *agent, const struct exec_job *job, cons
 	record.reason = by_operator ? "killed" : NULL;
 	record.code = job->answer.code;
 	record.command_sha256 = slice_str(job->command_sha256);
+	record.stdin_bytes = job->stdin_bytes;
 	record.granted_ms = job->timeout_ms;
 	record.egress = job->egress;
 	record.sandbox = slice_str(result->sandbox);

@@ -38,6 +38,7 @@ struct fetch {
 	unsigned status;              /* of Datasette's answer; 0 = none yet */
 	uint64_t bytes, max;          /* of input, known or read; 0 = no limit */
 	struct buf read, out;         /* not sent to the agent: as it came, and as it is sent */
+	uint64_t stdin_bytes;         /* of `out` */
 	size_t under_way;             /* sent, and no credit for it yet */
 	struct call *prev, *next;     /* of endpoint->fetching, while there is an exchange */
 };

@@ -43,6 +43,7 @@ static int pack(struct fetch *fetch)
 {
 	bool file = fetch->at < fetch->count && fetch->sources[fetch->at].file;
 	int r = file ? launch_put_piece(&fetch->out, buf_peek(&fetch->read)) : buf_append(&fetch->out, buf_peek(&fetch->read));
+	fetch->stdin_bytes += file ? 0 : fetch->read.len;
 	buf_consume(&fetch->read, fetch->read.len);
 	return r;
 }
@@ -56,6 +57,8 @@ static int send_piece(struct call *call, enum exec_input_end end, const struct s
 		return -ENOMEM;
 	piece->message.kind = EXEC_INPUT;
 	piece->end = end;
+	piece->stdin_bytes = fetch->stdin_bytes;
+	fetch->stdin_bytes = 0;
 	if (failure)
 		piece->failure = *failure;
 	fetch->under_way += len;
@@ -197,6 +200,7 @@ static int end_source(struct fetch *fetch)
 	if (++fetch->at < fetch->count)
 		return r;
 	fetch->begun = true;
+	fetch->stdin_bytes += fetch->after.len ? fetch->after.len - LAUNCH_FILES_END.len : 0;
 	return r < 0 ? r : buf_append(&fetch->out, buf_peek(&fetch->after));
 }
 

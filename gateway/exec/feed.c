@@ -53,6 +53,7 @@ void feed_pump(struct feed *feed, struct sandbox *sandbox)
 		if (feed->next->end == EXEC_INPUT_END)
 			sandbox_end_input(sandbox);
 		feed->kept += bytes.len;
+		feed->stdin_bytes += feed->next->stdin_bytes;
 		feed->given = 0;
 		feed->next = feed->next->next;
 	}
@@ -63,6 +64,6 @@ void feed_pump(struct feed *feed, struct sandbox *sandbox)
 bool feed_rewind(struct feed *feed)
 {
 	feed->next = feed->pieces;
-	feed->given = feed->kept = 0;
+	feed->given = feed->kept = feed->stdin_bytes = 0;
 	return !feed->begun;
 }

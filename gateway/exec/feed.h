@@ -22,6 +22,7 @@ struct feed {
 	size_t kept;        /* bytes of pieces before `next` */
 	size_t owed;        /* bytes of pieces that are gone, to be given credit for */
 	bool begun;         /* its beginning is gone */
+	uint64_t stdin_bytes; /* of pieces that are wholly given */
 };
 
 void feed_init(struct feed *feed, const struct exec_job *job);

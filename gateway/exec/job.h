@@ -55,6 +55,7 @@ struct exec_job {
 	enum exec_outcome outcome;
 	const char *tier;
 	uint64_t wall_ms, output_bytes;
+	uint64_t stdin_bytes;            /* sent to the command */
 	bool streamed;                   /* all of the answer was told in pieces: its body is empty */
 	struct exec_answer answer;
 };
@@ -98,6 +99,7 @@ struct exec_piece {
 	struct exec_message message;
 	struct buf text;
 	/* Of input: */
+	uint64_t stdin_bytes; /* of the text, the command's: the rest brings its files */
 	enum exec_input_end end;
 	struct source_failure failure; /* of EXEC_INPUT_BROKEN */
 	uint64_t rows; /* of EXEC_BATCH */

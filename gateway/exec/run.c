@@ -233,6 +233,7 @@ static void answer(struct run *run, enum exec_outcome outcome)
 	job->tier = result->tier;
 	job->wall_ms = result->run_us / 1000;
 	job->output_bytes = output_bytes(run);
+	job->stdin_bytes = result->run_start_us ? job->stdin_bytes + run->feed.stdin_bytes : 0;
 	job->error = r;
 	run->owner->on_answered(run->owner->ctx, job, result);
 }
@@ -695,6 +696,7 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	if (!run)
 		return NULL;
 	*run = (struct run){.owner = owner, .job = job};
+	job->stdin_bytes = job->request->input.len;
 	delivery_init(&run->delivery, job);
 	feed_init(&run->feed, job);
 	writer_init(&run->writer, job, owner->insert_rows);

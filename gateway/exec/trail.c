@@ -1,6 +1,7 @@
 #include "gateway/exec/trail.h"
 
 #include "gateway/base/json_text.h"
+#include "gateway/telemetry/audit.h"
 
 static int feed(struct sha256 *digest, const char *argument)
 {
@@ -34,7 +35,8 @@ static int put_text(struct buf *out, const struct exec_request *request)
 
 int trail_take(struct trail *trail, const struct exec_request *request, bool with_text)
 {
-	*trail = (struct trail){.command = BUF_MAX(2 * EXEC_MAX_ARGV_BYTES), .stdin_bytes = request->input.len};
+	*trail = (struct trail){.command = BUF_MAX(2 * EXEC_MAX_ARGV_BYTES),
+				.stdin_bytes = request->input_from ? AUDIT_NONE : request->input.len};
 	int r = name_it(trail, request);
 	return r < 0 || !with_text ? r : put_text(&trail->command, request);
 }

@@ -14,7 +14,7 @@ struct trail {
 	/* Of the arguments as the command gets them, each ended by NUL; a shell line has `bash` and `-lc` before it. "" = nothing taken. */
 	char sha256[SHA256_HEX + 1];
 	struct buf command; /* JSON: a string, or an array for argv */
-	uint64_t stdin_bytes;
+	uint64_t stdin_bytes; /* AUDIT_NONE: Datasette will tell */
 };
 
 MUST_CHECK int trail_take(struct trail *trail, const struct exec_request *request, bool with_text);

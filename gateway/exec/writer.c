@@ -179,6 +179,15 @@ void writer_lost(struct writer *writer)
 	writer->gap = true;
 }
 
+const char *writer_end_name(const struct writer *writer)
+{
+	if (!writer->failed)
+		return writer->gap ? "stopped" : "complete";
+	if (writer->in_doubt)
+		return "in_doubt";
+	return writer->status ? "refused" : "stopped";
+}
+
 static int put_error(const struct writer *writer, struct buf *json)
 {
 	int r = buf_printf(json, "{\"row\":%llu,\"status\":", (unsigned long long)writer->failed_row);

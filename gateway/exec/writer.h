@@ -75,5 +75,9 @@ void writer_give_up(struct writer *writer, const char *why);
 /* Not all output arrived, and what is missing need not be its end. Who says so ends it with what is missing, or gives it up. */
 void writer_lost(struct writer *writer);
 
+/* What became of all that was printed: "complete" (written), "refused" (by Datasette), "in_doubt" or "stopped" (rows that cannot be read or are
+ * missing, or nobody took them). */
+const char *writer_end_name(const struct writer *writer);
+
 /* Appends what became of it, a JSON object. */
 MUST_CHECK int writer_put(const struct writer *writer, struct buf *json);

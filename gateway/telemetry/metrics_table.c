@@ -25,6 +25,8 @@ static const char *const shadow_policies[] = {"rate",        "actor-rate",    "c
 					      "budget",      "output-budget", "network",     "command",
 					      "environment", "input",         "other"};
 static const char *const check_results[] = {"none", "unverified", "counted", "verified", "recovered", "incomplete", "failed", "other"};
+static const char *const row_results[] = {"written", "in_doubt"};
+static const char *const row_ends[] = {"complete", "refused", "in_doubt", "stopped", "other"};
 static const char *const kill_reasons[] = {"timeout", "client_gone", "drain", "operator", "request", "source"};
 static const char *const auth_failures[] = {"missing",       "malformed", "checksum",  "unknown",   "bad-mac",
 					    "other-pepper",  "expired",   "revoked",   "suspended", "not-yet-valid",
@@ -124,6 +126,11 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 	[METRIC_EXEC_OUTPUT_BYTES] = COUNTER("exec_output_bytes", "Bytes written by commands."),
 	[METRIC_EXEC_CHECKS] = COUNTER("exec_output_checks", "Outputs by whether all that the command wrote has arrived.",
 				       {"result", VALUES(check_results)}),
+	[METRIC_EXEC_ROWS] =
+		COUNTER("exec_rows", "Rows that commands have written into Datasette, or may have.", {"result", VALUES(row_results)}),
+	[METRIC_EXEC_ROW_WRITERS] =
+		COUNTER("exec_row_writers", "Commands that write rows into Datasette by what became of all they printed.",
+			{"result", VALUES(row_ends)}),
 	[METRIC_EXEC_KILLED] = COUNTER("exec_killed", "Commands ended by the gateway.", {"reason", VALUES(kill_reasons)}),
 	[METRIC_EXEC_LEASES] = GAUGE("exec_leases", "Concurrency leases held by this gateway."),
 	[METRIC_EXEC_LEASES_REAPED] = COUNTER("exec_leases_reaped", "Leases that ended without being settled."),

@@ -56,11 +56,21 @@ def test_a_decision_and_a_run(rig, path):
                                 "decision": "allow", "reason": "granted", "shadow": ["rate"], "command_sha256": sha, "stdin_bytes": 4,
                                 "granted_ms": 20_000, "outcome": None, "sandbox": None, **none}.items()
     assert run.items() >= {"id": f"{exec_id}/run", "kid": gateway.kid, "actor": "ann", "command_sha256": sha, "outcome": "exited",
-                           "exit_code": 3, "tier": "cold", "stdin_bytes": None, "granted_ms": 20_000, "stdout_bytes": 3, "stderr_bytes": 2,
+                           "exit_code": 3, "tier": "cold", "stdin_bytes": 4, "granted_ms": 20_000, "stdout_bytes": 3, "stderr_bytes": 2,
                            "egress": "a.test b.test", "decision": None, **none}.items()
     assert run["sandbox"].startswith("sg-") and run["wall_ms"] >= 0 and run["wait_ms"] >= 0
     assert len([line for line in records(path) if line["exec_id"] == exec_id]) == 2
     assert oct(path.stat().st_mode & 0o777) == "0o640"
+
+
+def test_standard_input_from_datasette(rig, path):
+    """Its length is known when it was sent; files do not count."""
+    gateway = rig.gateway(audit_log=path)
+    page = {"datasette": "/sample/stations.csv"}
+    size = len(gateway.get(page["datasette"]).content)
+    for fields, asked, sent in (({"stdin": page, "files": {"a": "x" * 100, "b": page}}, None, size), ({"stdin": "abc", "files": {"b": page}}, 3, 3)):
+        exec_id = gateway.exec(command="wc -c", **fields).json()["exec_id"]
+        assert [about(path, exec_id, kind)["stdin_bytes"] for kind in ("decision", "run")] == [asked, sent], fields
 
 
 def test_refusals_and_runs_that_did_not_end_by_themselves(rig, path):

@@ -196,6 +196,15 @@ def test_what_datasette_gets(upstream):
     assert [row["id"] for body in bodies for row in body["rows"]] == list(range(150))
 
 
+ENDS = {"complete", "refused", "in_doubt", "stopped"}
+
+
+def counted(gateway):
+    metrics = gateway.metrics()
+    return {result: metrics.get("spritegate_exec_rows_total", result=result) for result in ("written", "in_doubt")} | {
+        f"ends_{result}": metrics.get("spritegate_exec_row_writers_total", result=result) for result in ENDS}
+
+
 @pytest.mark.parametrize("how, in_doubt, status", [("403", 0, 403), ("302", 0, 302), ("500", 100, 500), ("hang up", 100, None)])
 def test_a_batch_that_is_not_written_is_the_last(upstream, how, in_doubt, status):
     asked = []
@@ -210,11 +219,16 @@ def test_a_batch_that_is_not_written_is_the_last(upstream, how, in_doubt, status
             exchange.hang_up()
         else:
             exchange.reply(f"{how} X", body=b'{"ok": false, "errors": ["because"]}')
+    before = counted(upstream.gateway)
     ran = upstream.gateway.run(LINES.format(0, 1000), stdout_to={"datasette": INSERT})
     found = ran.stdout_to
     assert (found["rows_written"], found["rows_in_doubt"], found["error"]["row"], found["error"]["status"]) == (100, in_doubt, 100, status), found
     assert status is None or "because" in found["error"]["detail"]
     assert len(asked) == 2, "nothing was written after it"
+    ends = "in_doubt" if in_doubt else "refused"
+    after = counted(upstream.gateway)
+    assert {name: after[name] - before[name] for name in after} == {"written": 100, "in_doubt": in_doubt, f"ends_{ends}": 1} | {
+        f"ends_{other}": 0 for other in ENDS - {ends}}
 
 
 def test_a_command_waits_for_datasette(upstream):
