@@ -1,44 +1,21 @@
 """The unmodified datasette-agent-sprites in a real Datasette works against the emulator.
 
-The model is llm-echo: it makes the tool calls that the user's message asks for.
+The model follows a script: plugins/scripted.py.
 """
-import contextlib
-import json
 import os
 import pathlib
-import re
 import secrets
 import subprocess
 import sys
-import time
 
 import httpx
 import pytest
 
+import conversation
+from agent import Agent, until_up
 from emulator_client import PATIENCE, TOKEN
 
 HERE = pathlib.Path(__file__).resolve().parent
-
-
-class Agent:
-    """A signed-in person who chats with Datasette's agent."""
-
-    def __init__(self, http):
-        self.http = http
-
-    def call(self, tool, **arguments):
-        """What the tool gave, as the browser is told and as the model is."""
-        made = self.http.post("/-/agent/api/conversations")
-        assert made.status_code == 200, made.text
-        message = json.dumps({"tool_calls": [{"name": tool, "arguments": arguments}], "prompt": "go on"})
-        turn = self.http.post(f"/-/agent/{made.json()['conversation_id']}/stream", json={"message": message})
-        events = [(event, json.loads(data)) for event, data in re.findall(r"^event: (.*)\ndata: (.*)$", turn.text, re.MULTILINE)]
-        assert events[-1][0] == "done", events
-        [at] = [number for number, (event, _) in enumerate(events) if event == "tool_result"]
-        echoed = json.loads("".join(data["content"] for event, data in events[at:] if event == "text_chunk"))
-        [told] = echoed["tool_results"]
-        assert told["name"] == events[at][1]["name"] == tool and told["output"] == events[at][1]["output"]
-        return json.loads(told["output"])
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +41,6 @@ def http(emulator, tmp_path_factory):
         process.wait(PATIENCE)
 
 
-def until_up(http, process, log):
-    end = time.monotonic() + PATIENCE
-    while True:
-        with contextlib.suppress(httpx.TransportError):
-            assert http.get("/-/versions.json").status_code == 200
-            return
-        assert process.poll() is None and time.monotonic() < end, log.read_text()
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def agent(http):
     return Agent(http)
@@ -81,6 +48,14 @@ def agent(http):
 
 def test_the_plugin_is_loaded(http):
     assert "datasette-agent-sprites" in [plugin["name"] for plugin in http.get("/-/plugins.json").json()]
+
+
+def test_a_conversation(agent):
+    """test_spritegate_plugin.py has the same one."""
+    events, _ = agent.turn(conversation.STEPS[:1])
+    assert [event for event, _ in events] == ["tool_call_start", "tool_call_args_chunk", "tool_call", "tool_result", "text_chunk", "done"]
+    agent.call("delete_sprite", name="work")
+    assert conversation.alike(agent.say(conversation.STEPS)) == conversation.TOLD
 
 
 def test_the_life_of_a_sprite(agent):

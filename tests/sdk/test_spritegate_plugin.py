@@ -1,31 +1,37 @@
 """deploy/datasette/plugins/spritegate.py in a real Datasette with its agent, through a gateway.
 
-The model is llm-echo: it makes the tool calls that the user's message asks for, and says what it was told.
+The model follows a script (plugins/scripted.py). The chat goes through the same gateway as the commands.
 """
 import asyncio
 import concurrent.futures
 import contextlib
+import importlib.util
 import json
 import os
-import re
 import secrets
 import sqlite3
 import subprocess
 import sys
+import types
 
 import httpx
 import pytest
 from datasette.app import Datasette
 from datasette.tokens import TokenRestrictions
+from datasette.utils import StartupError
 
+import conversation
 import gateways
+from agent import Agent, until_up
 from emulator_client import PATIENCE
 from front import Front
-from processes import go_on, new_mark
-from rig import TOP
-from test_datasette_plugin import Agent, until_up
+from processes import go_on, new_mark, running
+from rig import TOP, until
 
-PLUGINS = TOP / "deploy/datasette/plugins"
+PLUGIN = TOP / "deploy/datasette/plugins/spritegate.py"
+MODEL = TOP / "tests/sdk/plugins/scripted.py"
+# All that are installed but datasette-agent-sprites.
+OTHERS = "datasette-agent,datasette-llm,datasette-secrets"
 PROGRAM = [sys.executable, "-m", "datasette"]
 SETTINGS = """
 permissions:
@@ -34,7 +40,7 @@ permissions:
 databases:
   data: {allow: {id: alice}}
 plugins:
-  datasette-llm: {default_model: echo}
+  datasette-llm: {default_model: scripted}
   spritegate: {url: "%s"}
 """
 
@@ -45,6 +51,10 @@ class Place:
     def __init__(self, folder, gateway, front, env):
         self.gateway, self.front, self.env = gateway, front, env
         self.socket = folder / "socket"
+        plugins = folder / "plugins"
+        plugins.mkdir()
+        for plugin in (PLUGIN, MODEL):
+            (plugins / plugin.name).symlink_to(plugin)
         (folder / "datasette.yml").write_text(SETTINGS % front.url)
         with contextlib.closing(sqlite3.connect(folder / "data.db")) as database, database:
             database.execute("create table people (name text)")
@@ -53,7 +63,7 @@ class Place:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [*PROGRAM, "serve", folder / "data.db", "--uds", self.socket, "--internal", folder / "internal.db",
-                 "--config", folder / "datasette.yml", "--plugins-dir", PLUGINS], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                 "--config", folder / "datasette.yml", "--plugins-dir", plugins], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def token(self, actor, restricted_to=()):
         """An API token of Datasette, for all that its actor may or for some of it."""
@@ -62,7 +72,15 @@ class Place:
 
     def http(self, token=None):
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://datasette", headers=headers, timeout=PATIENCE)
+        return httpx.Client(base_url=self.gateway.url, headers=headers, timeout=PATIENCE, trust_env=False)
+
+
+def without_httpx(folder):
+    """A path for modules on which there is none: Datasette does not bring it."""
+    path = folder / "modules"
+    path.mkdir()
+    (path / "httpx.py").write_text("raise ImportError('httpx is not installed')")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +88,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     with contextlib.ExitStack() as stack:
         gateway = gateways.start(stack, f"unix:{folder / 'socket'}", pool_hot=2)
-        env = {**os.environ, "DATASETTE_SECRET": secrets.token_hex(16), "DATASETTE_SECRETS_SPRITEGATE_TOKEN": gateway.token, "LLM_USER_PATH": str(folder)}
+        env = {**os.environ, "DATASETTE_SECRET": secrets.token_hex(16), "DATASETTE_SECRETS_SPRITEGATE_TOKEN": gateway.token, "LLM_USER_PATH": str(folder),
+               "DATASETTE_LOAD_PLUGINS": OTHERS, "PYTHONPATH": str(without_httpx(folder))}
         front = Front(gateway.port)
         stack.callback(front.close)
         place = Place(folder, gateway, front, env)
@@ -91,20 +110,6 @@ def alice(place):
 def bob(place):
     with place.http(place.token("bob")) as http:
         yield Agent(http)
-
-
-def said(http, calls):
-    """All that the model was told, of several calls in one step."""
-    conversation = http.post("/-/agent/api/conversations").json()["conversation_id"]
-    turn = http.post(f"/-/agent/{conversation}/stream", json={"message": json.dumps({"tool_calls": calls, "prompt": "go on"})})
-    events = [(event, json.loads(data)) for event, data in re.findall(r"^event: (.*)\ndata: (.*)$", turn.text, re.MULTILINE)]
-    assert events[-1][0] == "done", events
-    text = "".join(data["content"] for event, data in events if event == "text_chunk")
-    told, end = [], 0
-    while end < len(text):      # what the model got in its first step and in its second
-        echoed, end = json.JSONDecoder().raw_decode(text, end)
-        told += echoed.get("tool_results", [])
-    return [result["output"] for result in told]
 
 
 def test_a_command(alice):
@@ -135,8 +140,8 @@ def test_data_is_read_as_the_actor(place, alice, bob):
 
 def test_nobody_else_runs_commands(place):
     with place.http(place.token("eve")) as http:
-        [told] = said(http, [{"name": "run_command", "arguments": {"command": "id"}}])
-    assert told == 'Error: tool "run_command" does not exist'
+        told = Agent(http).turn([[("run_command", {"command": "id"}), ("list_sprites", {})]])[1]
+    assert told == [[f'Error: tool "{name}" does not exist' for name in ("run_command", "list_sprites")]]
 
 
 def test_the_credentials_stay_away_from_the_command(place, alice):
@@ -165,11 +170,12 @@ def test_two_at_once(place, alice):
     """A model may ask for several in one step: they meet."""
     place.gateway.until_ready()
     mark = new_mark()
-    calls = [{"name": "run_command", "arguments": {"command": f"sleep {mark}; echo {word}"}} for word in ("one", "two")]
+    calls = [("run_command", {"command": f"sleep {mark}; echo {word}"}) for word in ("one", "two")]
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        met = threads.submit(said, alice.http, calls)
+        met = threads.submit(alice.say, [calls])
         go_on(mark, len(calls))     # when all of them sleep
-        assert sorted(json.loads(told)["stdout"] for told in met.result()) == ["one\n", "two\n"]
+        [told] = met.result()
+        assert [result["stdout"] for result in told] == ["one\n", "two\n"]
 
 
 def test_an_answer_that_is_lost(place, alice):
@@ -187,3 +193,202 @@ def test_a_gateway_that_is_gone(place, alice):
     finally:
         place.front.lose = 0
     assert "cannot be reached" in told["error"] and "not known" in told["error"]
+
+
+# --- Sprites that stay ---
+
+@pytest.fixture(scope="module")
+def work(alice):
+    """A Sprite of alice's, which bob knows nothing of."""
+    assert alice.call("create_sprite", name="work") == {"name": "work", "status": "cold", "url": None}
+    return {"name": "work"}
+
+
+def test_a_conversation(bob):
+    """The same one, with the same results, as in test_datasette_plugin.py."""
+    told = bob.say(conversation.STEPS)
+    assert [result["url"] for step in told for result in step if "url" in result] == [None, None]
+    assert conversation.alike(told) == conversation.TOLD
+
+
+def test_the_events_of_a_turn(bob):
+    events, _ = bob.turn(conversation.STEPS[:1] + conversation.STEPS[-2:-1])
+    assert [event for event, _ in events] == 2 * ["tool_call_start", "tool_call_args_chunk", "tool_call", "tool_result", "text_chunk"] + ["done"]
+
+
+def test_each_actor_has_sprites_of_their_own(alice, bob, work):
+    alice.call("write_sprite_file", **work, path="/tmp/whose", content="alice's")
+    gone = {"error": "Sprite 'work' not found"}
+    strangers = [("get_sprite", work), ("exec_on_sprite", {**work, "command": "cat /tmp/whose"}), ("read_sprite_file", {**work, "path": "/tmp/whose"}),
+                 ("write_sprite_file", {**work, "path": "/tmp/whose", "content": "bob's"}), ("delete_sprite", work), ("list_sprites", {})]
+    assert bob.say([strangers]) == [[gone] * 5 + [{"sprites": [], "has_more": False}]]
+    assert bob.call("create_sprite", **work)["name"] == "work"
+    assert bob.call("exec_on_sprite", **work, command="cat /tmp/whose")["exit_code"] == 1
+    assert bob.call("delete_sprite", **work)["ok"] is True
+    assert alice.call("exec_on_sprite", **work, command="cat /tmp/whose")["stdout"] == "alice's"
+
+
+def test_names_that_no_sprite_has(alice):
+    for name in ("", "../quota", "a/b", "Upper", "a" * 48, "-a", "a.b"):
+        told = alice.say([[("create_sprite", {"name": name}), ("exec_on_sprite", {"name": name, "command": "id"}), ("delete_sprite", {"name": name})]])
+        gone = {"error": f"Sprite '{name}' not found"}
+        assert told[0][0]["error"].startswith("Failed create sprite (status 400)") and told[0][1:] == [gone, gone], name
+    longest = {"name": "a" * 47}
+    assert [step[0].get("error") for step in alice.say([[("create_sprite", longest)], [("delete_sprite", longest)]])] == [None, None]
+
+
+def test_a_command_that_does_not_end_plainly(place, alice):
+    mark, ending = new_mark(), {"name": "ending"}
+    alice.call("create_sprite", **ending)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        ended = threads.submit(alice.call, "exec_on_sprite", **ending, command=f"echo before; sleep {mark}")
+        until(lambda: running(mark), "the command sleeps")
+        assert alice.call("delete_sprite", **ending)["ok"] is True
+        assert ended.result() == {"stdout": "before\n", "stderr": "", "exit_code": None, "outcome": "canceled"}
+    alice.call("create_sprite", **ending)
+    with place.gateway.sprites.faulty("no_exit_code"):
+        lost = alice.call("exec_on_sprite", **ending, command="echo kept")
+    assert (lost["stdout"], lost["exit_code"], lost["outcome"]) == ("kept\n", None, "unknown") and "outcome-unknown" in lost["error"]
+    assert alice.call("delete_sprite", **ending)["ok"] is True
+
+
+def test_long_output_of_a_sprite(alice, work):
+    events, [[told]] = alice.turn([[("exec_on_sprite", {**work, "command": "seq 100000; seq 100000 >numbers.txt"})]])
+    ran = json.loads(told)
+    assert ran["stdout"].startswith("1\n2\n") and ran["stdout"].endswith("99999\n100000\n") and "agent_output_truncated" not in ran
+    page = alice.call("read_command_output", exec_id=ran["exec_id"], offset=200_000)
+    assert page["text"] and page["text"] in "".join(f"{n}\n" for n in range(1, 100_001))
+    read = alice.call("read_sprite_file", **work, path="/home/sprite/numbers.txt")
+    assert read["text_content"].startswith("1\n2\n") and read["text_content"].endswith("99999\n100000\n") and read["truncated"] == ["text_content"]
+    assert alice.http.get(f"/-/agent/sprite-file/{read['file_id']}").text == "".join(f"{n}\n" for n in range(1, 100_001))
+
+
+def test_commands_on_one_sprite_take_turns(place, alice, work):
+    """Those of one step in their order; and nobody else's are in the way for long."""
+    appended = [("exec_on_sprite", {**work, "command": f"echo {number} >>order; cat order"}) for number in range(4)]
+    [told] = alice.say([appended])
+    assert [result["stdout"] for result in told] == ["".join(f"{n}\n" for n in range(number + 1)) for number in range(4)]
+
+    def refused():
+        return place.gateway.metrics().get("spritegate_exec_decisions_total", outcome="deny", reason="session")
+    [session] = [one["name"] for one in place.gateway.get("/-/agent/exec/sessions", headers={"Authorization": f"Bearer {place.gateway.token}"}).json()["sessions"]
+                 if one["name"].endswith(".work")]
+    mark, before = new_mark(), refused()
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        other = threads.submit(place.gateway.exec, command=f"sleep {mark}; touch other", session=session, timeout_seconds=600)
+        until(lambda: running(mark), "the other command sleeps")
+        met = threads.submit(alice.call, "exec_on_sprite", **work, command="ls other")
+        until(lambda: refused() > before, "the session was busy")
+        go_on(mark)
+        assert other.result().json()["outcome"] == "exited" and met.result()["stdout"] == "other\n"
+
+
+def test_an_answer_about_a_sprite_that_is_lost(place, alice, work):
+    """No command runs twice; what only looks is asked again."""
+    place.front.lose = 1        # the list of sessions
+    assert alice.call("exec_on_sprite", **work, command="echo x >>once; wc -l <once")["stdout"] == "1\n"
+    place.front.spare, place.front.lose = 1, 1      # the command's
+    assert alice.call("exec_on_sprite", **work, command="echo x >>twice; wc -l <twice")["stdout"] == "1\n"
+    assert place.front.lose == 0
+
+
+def test_the_same_call_in_another_conversation_is_another_one(alice, work):
+    """Both are call_0_0."""
+    for lines in (1, 2):
+        assert alice.call("exec_on_sprite", **work, command="echo x >>calls; wc -l <calls")["stdout"] == f"{lines}\n"
+
+
+def test_files_are_shown_to_who_has_read_them(place, alice, work):
+    svg = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+    name = "a\"'<b>\n.svg"
+    alice.call("write_sprite_file", **work, path=f"/tmp/{name}", content=svg)
+    events, [[told]] = alice.turn([[("read_sprite_file", {**work, "path": f"/tmp/{name}"})]])
+    [(url, alt)] = conversation.images(events)
+    assert "_html" not in told and alt == "a&quot;&#x27;&lt;b&gt;\n.svg"
+    shown = alice.http.get(url)
+    assert (shown.status_code, shown.text, shown.headers["Content-Type"]) == (200, svg, "image/svg+xml")
+    assert shown.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'") and shown.headers["X-Content-Type-Options"] == "nosniff"
+    assert shown.headers["Content-Disposition"] == "inline; filename*=UTF-8''a%22%27%3Cb%3E%0A.svg"
+    alice.call("write_sprite_file", **work, path="/tmp/page.xhtml", content="<html/>")
+    link = alice.call("read_sprite_file", **work, path="/tmp/page.xhtml")["download_url"]
+    assert alice.http.get(link).headers["Content-Disposition"].startswith("attachment;")
+
+    restricted = place.token("alice", ["datasette-agent", "view-instance"])
+    for token, status in ((place.token("bob"), 404), (place.token("eve"), 403), (None, 403), (restricted, 403)):
+        with place.http(token) as http:
+            answer = http.get(url)
+        assert answer.status_code == status and svg not in answer.text
+    assert alice.http.get("/-/agent/sprite-file/" + 32 * "0").status_code == 404
+
+
+# --- the plugin by itself ---
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """Its module, beside no Datasette."""
+    spec = importlib.util.spec_from_file_location("spritegate_by_itself", PLUGIN)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_settings_that_make_no_sense(plugin):
+    for given in ({"sprite": True}, {"sprites": "yes"}, {"url": 1}, {"timeout_seconds": True}, {"timeout_seconds": 0}):
+        with pytest.raises(StartupError, match="spritegate: .*" + next(iter(given))):
+            plugin.check_settings(types.SimpleNamespace(plugin_config=lambda name, given=given: given))
+
+
+def test_how_long_a_command_on_a_sprite_may_take(plugin, monkeypatch):
+    async def in_sprite(*_, **fields):
+        return {"ok": True, "outcome": "exited", "exit_code": 0, "stdout": str(fields["timeout_seconds"])}
+    monkeypatch.setattr(plugin, "in_sprite", in_sprite)
+    call = types.SimpleNamespace(conversation_id=None, tool_call_id=None)
+    for given, seconds in (({}, "300"), ({"timeout_seconds": 7}, "7")):
+        datasette = types.SimpleNamespace(plugin_config=lambda name, given=given: given)
+        ran = asyncio.run(plugin.exec_on_sprite(datasette=datasette, actor={"id": "a"}, context=call, name="work", command="id"))
+        assert json.loads(ran)["stdout"] == seconds
+
+
+def test_a_sprite_that_ends_between_two_requests(plugin, monkeypatch):
+    """The command ran in a new and empty one: that is not passed off as the old one."""
+    asked = []
+
+    async def ask(datasette, method, path, *_, **more):
+        asked.append((method, path))
+        if method == "GET":
+            return {"ok": True, "sessions": [{"name": plugin.session_of({"id": "a"}, "work"), "busy": False, "idle_seconds": 1}]}
+        return {"ok": True, "outcome": "exited", "exit_code": 0, "sandbox": {"session": {"created": True}}}
+    monkeypatch.setattr(plugin, "ask", ask)
+    with pytest.raises(plugin.Refused, match="Sprite 'work' not found"):
+        asyncio.run(plugin.in_sprite(None, {"id": "a"}, "work"))
+    assert asked[-1] == ("DELETE", "/-/agent/exec/sessions/" + plugin.session_of({"id": "a"}, "work"))
+
+
+def test_old_files_go(plugin, monkeypatch):
+    async def kept():
+        datasette = Datasette([])
+        database = datasette.get_internal_database()
+        await database.execute_write(plugin.FILES_TABLE)
+        for number, actor in enumerate(["bob", "alice", "alice", "alice"]):
+            await plugin.keep_file(datasette, {"id": actor}, f"file {number}", "text/plain", bytes(10))
+        names = (await database.execute("select file_name from spritegate_files order by number")).rows
+        monkeypatch.setattr(plugin, "FILES_SECONDS", -1)
+        await plugin.keep_file(datasette, {"id": "alice"}, "late", "text/plain", b"")
+        return [row[0] for row in names], (await database.execute("select count(*) from spritegate_files")).first()[0]
+    monkeypatch.setattr(plugin, "FILES_BYTES", 25)
+    assert asyncio.run(kept()) == (["file 0", "file 2", "file 3"], 0)
+
+
+def test_beside_the_original_it_does_not_start(place, tmp_path):
+    """Unless its own Sprites are switched off."""
+    env = {name: value for name, value in place.env.items() if name not in ("DATASETTE_LOAD_PLUGINS", "PYTHONPATH")}
+
+    def start(sprites):
+        settings = tmp_path / f"{sprites}.json"
+        settings.write_text(json.dumps({"plugins": {"spritegate": {"sprites": sprites}}}))
+        return subprocess.run([*PROGRAM, "serve", "--plugins-dir", PLUGIN.parent, "--config", settings, "--get", "/-/plugins.json"],
+                              env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        refused, beside = threads.map(start, (True, False))
+    assert refused.returncode and "spritegate: datasette-agent-sprites has tools and a route of the same names" in refused.stderr
+    assert beside.returncode == 0 and {"spritegate.py", "datasette-agent-sprites"} <= {one["name"] for one in json.loads(beside.stdout)}
