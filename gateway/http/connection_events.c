@@ -20,7 +20,7 @@ struct entry {
 static _Thread_local struct {
 	struct entry *at;
 	size_t size, used;
-	bool quiet;
+	unsigned wanted;
 } table;
 
 static struct entry *find(int fd)
@@ -113,9 +113,9 @@ int microhttpd_epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event
 	return epoll_ctl(epoll_fd, operation, fd, event);
 }
 
-void connection_events_expect(bool any)
+void connection_events_expect(unsigned most)
 {
-	table.quiet = !any;
+	table.wanted = most;
 }
 
 /* Whom to tell. */
@@ -129,7 +129,10 @@ static void *note(struct entry *entry, uint32_t events)
 
 int microhttpd_epoll_wait(int epoll_fd, struct epoll_event *events, int max, int timeout_ms)
 {
-	int count = table.quiet ? 0 : epoll_wait(epoll_fd, events, max, timeout_ms);
+	if (!table.wanted)
+		return 0;
+	/* One that gets fewer than it has room for does not ask again. */
+	int count = epoll_wait(epoll_fd, events, (unsigned)max < table.wanted ? max : (int)table.wanted, timeout_ms);
 	for (int i = 0; i < count; i++) {
 		if (!(events[i].data.u64 & OURS))
 			continue;

@@ -20,8 +20,8 @@
 void connection_events_begin(int fd);
 /* libmicrohttpd is about to suspend it. */
 void connection_events_suspend(int fd);
-/* Whether the epoll set may have something to tell: while not, libmicrohttpd is told so without a system call. */
-void connection_events_expect(bool any);
+/* How many events libmicrohttpd is told of each time it waits, the others the next time; of none it is told without a system call. */
+void connection_events_expect(unsigned most);
 /* It is libmicrohttpd's no more, but stays open: what happens on it wakes nobody here. */
 void connection_events_leave(int epoll_fd, int fd);
 /* It is about to be closed. */

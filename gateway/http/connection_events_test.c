@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -27,6 +28,7 @@ static int set_up(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
 	rig.ours = pair[0];
 	rig.theirs = pair[1];
+	connection_events_expect(UINT_MAX);
 	*state = &rig;
 	return 0;
 }
@@ -123,10 +125,26 @@ static void test_nothing_is_asked_when_nothing_is_expected(void **state)
 	struct rig *rig = *state;
 	begin(rig);
 	say(rig, "one");
-	connection_events_expect(false);
+	connection_events_expect(0);
 	assert_false(told(rig));
-	connection_events_expect(true);
+	connection_events_expect(UINT_MAX);
 	assert_true(told(rig));
+}
+
+static void test_what_is_too_many_for_once_is_told_the_next_time(void **state)
+{
+	struct rig *rig = *state;
+	struct epoll_event own = {.events = EPOLLIN | EPOLLET, .data.ptr = rig}, events[4];
+	begin(rig);
+	say(rig, "one");
+	assert_int_equal(microhttpd_epoll_ctl(rig->epoll_fd, EPOLL_CTL_ADD, rig->theirs, &own), 0);
+	assert_int_equal(send(rig->ours, "two", 3, 0), 3);
+	connection_events_expect(1);
+	assert_int_equal(microhttpd_epoll_wait(rig->epoll_fd, events, ARRAY_LEN(events), 0), 1);
+	assert_ptr_equal(events[0].data.ptr, &rig->object);
+	assert_int_equal(microhttpd_epoll_wait(rig->epoll_fd, events, ARRAY_LEN(events), 0), 1);
+	assert_ptr_equal(events[0].data.ptr, rig);
+	assert_int_equal(microhttpd_epoll_wait(rig->epoll_fd, events, ARRAY_LEN(events), 0), 0);
 }
 
 static void test_a_full_read_may_be_followed_by_more(void **state)
@@ -261,6 +279,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bytes_are_told_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_no_read_before_an_event, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_nothing_is_asked_when_nothing_is_expected, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_what_is_too_many_for_once_is_told_the_next_time, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_full_read_may_be_followed_by_more, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_suspended_it_is_not_told_and_nothing_is_lost, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_resumed_it_may_read_before_it_is_watched, set_up, tear_down),

@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -18,6 +19,8 @@
 /* After the listening socket is closed: until when a first request is waited for. */
 #define FIRST_REQUEST_US 3000000
 #define RUNS_PER_TURN    4 /* then others on the loop get their turn */
+/* Of clients, in a turn. The first of many would wait for its answer until the last is read. */
+#define EVENTS_PER_TURN 16
 
 /* What libmicrohttpd's pool of a connection needs beside the heads: its records of up to 100 fields, and the framing. */
 #define POOL_RECORDS (16 * 1024)
@@ -265,7 +268,10 @@ static bool run(struct http_server *server)
 {
 	uint64_t wait_ms;
 	settle_all(server);
-	connection_events_expect(server->readable);
+	if (!server->readable)
+		connection_events_expect(0);
+	else
+		connection_events_expect(server->sweep_due ? UINT_MAX : EVENTS_PER_TURN);
 	server->readable = false;
 	MHD_run(server->daemon);
 	if (server->sweep_due)
