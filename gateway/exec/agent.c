@@ -4,6 +4,7 @@
 #include "gateway/base/log.h"
 #include "gateway/exec/intent.h"
 #include "gateway/exec/leases.h"
+#include "gateway/exec/pool_metrics.h"
 #include "gateway/exec/run.h"
 #include "gateway/exec/spans.h"
 #include "gateway/exec/writer.h"
@@ -523,20 +524,6 @@ void exec_agent_resize(struct exec_agent *agent, size_t hot, size_t warm)
 	pool_resize(agent->pool, hot, warm);
 }
 
-static void collect_leases(struct exec_agent *agent)
-{
-	struct leases_counts counts;
-	leases_counts(agent->leases, &counts);
-	const uint64_t lost[] = {counts.fenced, counts.flushed};
-	for (unsigned i = 0; i < ARRAY_LEN(lost); i++)
-		metrics_set(agent->metrics, METRIC_POOL_SESSIONS_LOST, (struct metrics_labels){{i}}, lost[i]);
-	metrics_set(agent->metrics, METRIC_POOL_REVOKED, METRICS_NONE, counts.revoked);
-	metrics_set(agent->metrics, METRIC_POOL_BEAT_AGE_SECONDS, METRICS_NONE, counts.beat_age_us);
-	metrics_set(agent->metrics, METRIC_POOL_FLEET_MEMBERS, METRICS_NONE, counts.total);
-	metrics_set(agent->metrics, METRIC_POOL_FLEET_INSTANCES, METRICS_NONE, counts.instances);
-	metrics_set(agent->metrics, METRIC_POOL_RECOVERING, METRICS_NONE, counts.recovering);
-}
-
 static void collect_sessions(struct exec_agent *agent)
 {
 	struct sessions_counts counts;
@@ -549,23 +536,14 @@ static void collect_sessions(struct exec_agent *agent)
 
 void exec_agent_collect(struct exec_agent *agent)
 {
-	static const enum pool_state shown[] = {POOL_INTENT, POOL_CREATING,  POOL_PREPARING,  POOL_WARM,      POOL_HOT,
-						POOL_LEASED, POOL_RECYCLING, POOL_QUARANTINE, POOL_DESTROYING};
 	struct pool_counts counts;
 	pool_counts(agent->pool, &counts);
-	for (unsigned i = 0; i < ARRAY_LEN(shown); i++)
-		metrics_set(agent->metrics, METRIC_POOL_MEMBERS, (struct metrics_labels){{i}}, counts.members[shown[i]]);
-	const size_t targets[] = {counts.hot_target, counts.warm_target};
-	for (unsigned i = 0; i < ARRAY_LEN(targets); i++)
-		metrics_set(agent->metrics, METRIC_POOL_TARGET, (struct metrics_labels){{i}}, targets[i]);
-	metrics_set(agent->metrics, METRIC_POOL_STALLED, METRICS_NONE, counts.stalled);
-	metrics_set(agent->metrics, METRIC_POOL_IDLE_SECONDS, METRICS_NONE, counts.idle_us);
-	metrics_set(agent->metrics, METRIC_POOL_COST, METRICS_NONE, counts.spent_nusd / 1000);
-	metrics_set(agent->metrics, METRIC_POOL_HEDGES, METRICS_NONE, counts.hedges);
-	metrics_set(agent->metrics, METRIC_POOL_WAITERS, METRICS_NONE, counts.waiters);
-	metrics_set(agent->metrics, METRIC_POOL_WAIT_OLDEST_SECONDS, METRICS_NONE, counts.oldest_wait_us);
-	if (agent->leases)
-		collect_leases(agent);
+	pool_metrics_tell(agent->metrics, &counts);
+	if (agent->leases) {
+		struct leases_counts shared;
+		leases_counts(agent->leases, &shared);
+		pool_metrics_tell_leases(agent->metrics, &shared);
+	}
 	collect_sessions(agent);
 	metrics_set(agent->metrics, METRIC_EXEC_RUNNING, METRICS_NONE, agent->run_count);
 	metrics_set(agent->metrics, METRIC_EXEC_UNSETTLED, METRICS_NONE, admission_unsettled(agent->settlement));
