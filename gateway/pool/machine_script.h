@@ -192,6 +192,43 @@ static bool send_member(struct script *script, const char *verb, const char *who
 	return false;
 }
 
+/* What a beat tells, as key=number. It tells no more than that: all else is 0. */
+static size_t told(const char *key, const char *a, const char *b, const char *c, const char *d)
+{
+	const char *const words[] = {a, b, c, d};
+	size_t len = strlen(key);
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		if (strncmp(words[i], key, len) == 0 && words[i][len] == '=')
+			return (size_t)atoi(words[i] + len + 1);
+	return 0;
+}
+
+static void send_fleet(struct script *script, const char *a, const char *b, const char *c, const char *d)
+{
+	struct lease_fleet fleet = {.own = told("own", a, b, c, d),
+				    .warm = told("warm", a, b, c, d),
+				    .others_hot_target = told("hot", a, b, c, d),
+				    .day_left_ms = 86400000};
+	fleet.total = fleet.own + fleet.warm + told("more", a, b, c, d);
+	fleet.instances = 2;
+	send(script, (struct machine_event){.type = MACHINE_FLEET, .fleet = &fleet, .sent_us = script->now_us});
+}
+
+static bool send_answer(struct script *script, const char *verb, const char *who)
+{
+	if (strcmp(verb, "reserved") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_RESERVED, .member = member_of(script, who), .answer = LEASE_OK});
+	} else if (strcmp(verb, "taken") == 0) {
+		struct lease_record record = {.state = POOL_WARM, .parking = 1};
+		strcpy(record.name, who);
+		send(script, (struct machine_event){
+				     .type = MACHINE_TAKEN, .member = member_of(script, who), .answer = LEASE_OK, .record = &record});
+	} else {
+		return false;
+	}
+	return true;
+}
+
 static void say_counts(struct script *script)
 {
 	for (int state = 0; state < POOL_GONE; state++)
@@ -221,7 +258,7 @@ static void play(struct script *script, const char *text)
 	char verb[16] = "", a[32] = "", b[16] = "", c[16] = "", d[16] = "";
 	sscanf(text, "%15s %31s %15s %15s %15s", verb, a, b, c, d);
 	uint64_t ms = (uint64_t)atoi(a);
-	if (send_outcome(script, verb, a, b, c, d) || send_member(script, verb, a, b))
+	if (send_outcome(script, verb, a, b, c, d) || send_member(script, verb, a, b) || send_answer(script, verb, a))
 		return;
 	if (strcmp(verb, "start") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_START});
@@ -242,6 +279,10 @@ static void play(struct script *script, const char *text)
 		send(script, (struct machine_event){.type = MACHINE_CANCEL, .waiter = &script->waiters[atoi(a)]});
 	} else if (strcmp(verb, "kept") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_KEPT, .kept = (size_t)atoi(a), .running = (size_t)atoi(b)});
+	} else if (strcmp(verb, "fleet") == 0) {
+		send_fleet(script, a, b, c, d);
+	} else if (strcmp(verb, "struck") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_STRUCK, .name = a});
 	} else if (strcmp(verb, "found") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_FOUND, .name = a});
 	} else if (strcmp(verb, "listed") == 0) {

@@ -184,6 +184,19 @@ def test_a_second_strike_comes_a_minute_later_and_a_list_deletes_no_record(timed
     assert {name: text.split(":")[0] for name, text in timed.state()["m"].items()} == {stray: "destroying", name_of("a", 1): "hot"}
 
 
+def test_a_sweep_gives_at_most_25_strangers_to_be_destroyed(timed):
+    a, = ready(timed, "a")
+    strays, struck = {name_of("x", number) for number in range(60)}, []
+    for turn in range(100, 400, 2):
+        timed.clock += 2 * SECOND
+        fleet = dict(zip(FLEET, timed.call("beat", *a, turn, *[0] * 9)[1:]))
+        if fleet["list"]:
+            names = sorted(strays.difference(*struck))
+            struck.append(timed.call("sweep", *a, turn + 1, turn + 1, "last", len(names), *names)[1::2])
+            assert timed.call("beat", *a, turn + 1, *[0] * 9)[1] == 60, "those that are left count against the maximum all the time"
+    assert [len(told) for told in struck] == [0, 25, 25, 10, 0] and set().union(*struck) == strays
+
+
 def test_the_later_process_of_an_instance_supersedes_the_earlier(timed):
     earlier, = ready(timed, "a")
     later = joined(timed, "a", 5)

@@ -1,0 +1,96 @@
+/*
+ * What one machine does with what it hears of the others of a shared pool.
+ */
+#include "gateway/pool/machine_script.h"
+
+#define SHARE(sizes, ...)                                                                         \
+	do {                                                                                      \
+		static const struct machine_options options_ = {.sizing = sizes, .shared = true}; \
+		static const struct row rows_[] = {__VA_ARGS__};                                  \
+		run(&options_, rows_, ARRAY_LEN(rows_));                                          \
+	} while (0)
+
+/* Beats are heard every 5 s, or nothing would be done. */
+#define HALF_A_MINUTE(beat)                                                                                                         \
+	{"wait 5000", ""}, {beat, ""}, {"wait 5000", ""}, {beat, ""}, {"wait 5000", ""}, {beat, ""}, {"wait 5000", ""}, {beat, ""}, \
+		{"wait 5000", ""}, {beat, ""}
+
+/* Three parked members, c newer than b newer than a. */
+#define THREE_PARKED                                                                                                    \
+	{"start", ""}, {"fleet", "reserve a 3, reserve b 3, reserve c 3"}, {"reserved a", "note a creating, create a"}, \
+		{"reserved b", "note b creating, create b"}, {"reserved c", "note c creating, create c"},               \
+		{"created a ok", "note a preparing, prepare a"}, {"prepared a ok", "close a, note a warm"},             \
+		{"created b ok", "note b preparing, prepare b"}, {"prepared b ok", "close b, note b warm"},             \
+		{"created c ok", "note c preparing, prepare c"}, {"prepared c ok", "close c, note c warm"}
+
+/* --- how much is kept ready ------------------------------------------------------------------- */
+
+static void stock_is_asked_for_beside_what_the_others_keep_hot(void **state)
+{
+	(void)state;
+	SHARE(SIZES(.hot = 1, .warm = 2, .max = 9), {"start", ""}, {"fleet", "reserve a 3, reserve b 3, reserve c 3"});
+	SHARE(SIZES(.hot = 1, .warm = 2, .max = 9), {"start", ""}, {"fleet hot=4", "reserve a 7, reserve b 7, reserve c 7"});
+	/* Who waits is not told to come back because others have some. */
+	SHARE(SIZES(.max = 9), {"start", ""}, {"fleet hot=4", ""}, {"claim 1 9000", "reserve a 0"});
+}
+
+static void what_the_others_have_parked_is_stock(void **state)
+{
+	(void)state;
+	SHARE(SIZES(.warm = 3, .max = 9), {"start", ""}, {"fleet warm=1", "reserve a 3, reserve b 3"});
+	SHARE(SIZES(.warm = 3, .max = 9), {"start", ""}, {"fleet warm=3", ""}, {"wait 4000", ""}, {"fleet warm=2", "reserve a 3"});
+	/* What is to be hot is taken from it; what that lacks then is created. */
+	SHARE(SIZES(.hot = 1, .warm = 2, .max = 9), {"start", ""}, {"fleet warm=2", "take any preparing, reserve a 3"});
+}
+
+/* --- what is too much ------------------------------------------------------------------------- */
+
+static void each_gives_up_its_share_of_what_is_too_much(void **state)
+{
+	(void)state;
+	/* Three here and three there where three are wanted: two are kept here, one of them too many until the other has done the same. */
+	SHARE(SIZES(.warm = 3, .max = 9), THREE_PARKED, {"fleet own=3 warm=3", ""}, HALF_A_MINUTE("fleet own=3 warm=3"), {"wait 4999", ""},
+	      {"wait 1", "take a destroying"}, {"taken a", "destroy a"}, {"fleet own=3 warm=3", ""}, {"destroyed a ok", "forget a"},
+	      HALF_A_MINUTE("fleet own=2 warm=2"), {"wait 10000", ""}, {"counts", "warm 2"});
+	/* Rounded up, so that all together never give up too much: of four where three are wanted none. */
+	SHARE(SIZES(.warm = 3, .max = 9), THREE_PARKED, {"fleet own=3 warm=1", ""}, HALF_A_MINUTE("fleet own=3 warm=1"), {"wait 10000", ""},
+	      {"counts", "warm 3"});
+	/* The others have far more: two of three are too many here. */
+	SHARE(SIZES(.warm = 3, .max = 20), THREE_PARKED, {"fleet own=3 warm=6", ""}, HALF_A_MINUTE("fleet own=3 warm=6"),
+	      {"wait 5000", "take a destroying, take b destroying"});
+}
+
+/* --- second strikes --------------------------------------------------------------------------- */
+
+static void a_parked_one_that_two_lists_did_not_show_is_asked_for_and_destroyed(void **state)
+{
+	(void)state;
+	SHARE(SIZES(.warm = 3, .max = 9), THREE_PARKED, {"struck b", "take b destroying, reserve d 3"}, {"struck b", ""},
+	      {"counts", "intent 1, warm 3"}, {"taken b", "destroy b"}, {"destroyed b ok", "forget b"}, {"counts", "intent 1, warm 2"});
+}
+
+static void others_that_two_lists_did_not_show(void **state)
+{
+	(void)state;
+	SHARE(SIZES(.hot = 2, .max = 9), {"start", ""}, {"fleet", "reserve a 2, reserve b 2"}, {"reserved a", "note a creating, create a"},
+	      {"created a ok", "note a preparing, prepare a"}, {"prepared a ok", "note a hot"}, {"reserved b", "note b creating, create b"},
+	      {"created b ok", "note b preparing, prepare b"}, {"prepared b ok", "note b hot"},
+	      {"claim 1 9000", "note b leased, grant 1 b hot, reserve c 2"},
+	      {"struck a", "close a, note a destroying, reserve d 2, destroy a"},
+	      /* Its command will tell. */
+	      {"struck b", ""},
+	      /* A Sprite without a record: it has one by now. */
+	      {"struck x", "destroy x"}, {"counts", "intent 2, leased 1, destroying 2"});
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(stock_is_asked_for_beside_what_the_others_keep_hot),
+		cmocka_unit_test(what_the_others_have_parked_is_stock),
+		cmocka_unit_test(each_gives_up_its_share_of_what_is_too_much),
+		cmocka_unit_test(a_parked_one_that_two_lists_did_not_show_is_asked_for_and_destroyed),
+		cmocka_unit_test(others_that_two_lists_did_not_show),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
