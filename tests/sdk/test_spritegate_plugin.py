@@ -14,6 +14,7 @@ import subprocess
 import sys
 import types
 
+import datasette_agent_sprites
 import httpx
 import pytest
 from datasette.app import Datasette
@@ -112,6 +113,13 @@ def bob(place):
         yield Agent(http)
 
 
+@pytest.fixture(scope="module")
+def work(alice):
+    """A Sprite of alice's, which bob knows nothing of."""
+    assert alice.call("create_sprite", name="work") == {"name": "work", "status": "cold", "url": None}
+    return {"name": "work"}
+
+
 def test_a_command(alice):
     ran = alice.call("run_command", command="echo out; echo err >&2; cat; exit 3", stdin="in\n", files={"a/b": "c"})
     assert ran == {"stdout": "out\nin\n", "stderr": "err\n", "exit_code": 3}
@@ -166,16 +174,19 @@ def test_long_output(alice, bob):
     assert alice.call("read_command_output", exec_id="../quota") == gone
 
 
-def test_two_at_once(place, alice):
-    """A model may ask for several in one step: they meet."""
+def test_two_at_once(place, alice, work):
+    """A model may ask for several in one step: they meet, those of different Sprites as well."""
     place.gateway.until_ready()
-    mark = new_mark()
+    mark, other = new_mark(), {"name": "other"}
+    alice.call("create_sprite", **other)
     calls = [("run_command", {"command": f"sleep {mark}; echo {word}"}) for word in ("one", "two")]
+    calls += [("exec_on_sprite", {**sprite, "command": f"sleep {mark}; echo {sprite['name']}"}) for sprite in (work, other)]
     with concurrent.futures.ThreadPoolExecutor() as threads:
         met = threads.submit(alice.say, [calls])
         go_on(mark, len(calls))     # when all of them sleep
         [told] = met.result()
-        assert [result["stdout"] for result in told] == ["one\n", "two\n"]
+        assert [result["stdout"] for result in told] == ["one\n", "two\n", "work\n", "other\n"]
+    alice.call("delete_sprite", **other)
 
 
 def test_an_answer_that_is_lost(place, alice):
@@ -196,13 +207,6 @@ def test_a_gateway_that_is_gone(place, alice):
 
 
 # --- Sprites that stay ---
-
-@pytest.fixture(scope="module")
-def work(alice):
-    """A Sprite of alice's, which bob knows nothing of."""
-    assert alice.call("create_sprite", name="work") == {"name": "work", "status": "cold", "url": None}
-    return {"name": "work"}
-
 
 def test_a_conversation(bob):
     """The same one, with the same results, as in test_datasette_plugin.py."""
@@ -338,6 +342,27 @@ def test_settings_that_make_no_sense(plugin):
             plugin.check_settings(types.SimpleNamespace(plugin_config=lambda name, given=given: given))
 
 
+def test_the_token_comes_from_either_place(plugin, monkeypatch):
+    def tools():
+        return asyncio.run(plugin.register_agent_tools(Datasette([])))
+    for name in ("SPRITEGATE_TOKEN", "DATASETTE_SECRETS_SPRITEGATE_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    assert tools() == []
+    monkeypatch.setenv("SPRITEGATE_TOKEN", "sgt_environment")
+    assert asyncio.run(plugin.token(Datasette([]))) == "sgt_environment" and len(tools()) == 9
+
+
+def test_the_tools_are_those_of_the_original(plugin, monkeypatch):
+    """By their names and parameters; the descriptions are our own, and the permission is there."""
+    def told(tools):
+        return {tool.name: ({name: what["type"] for name, what in tool.input_schema["properties"].items()}, tool.input_schema.get("required", []))
+                for tool in tools}
+    monkeypatch.setenv("DATASETTE_SECRETS_SPRITES_API_KEY", "token")
+    ours = plugin.sprite_tools()
+    assert told(ours) == told(asyncio.run(datasette_agent_sprites.register_agent_tools(Datasette([]))))
+    assert {tool.required_permission for tool in ours} == {"agent-exec"}
+
+
 def test_how_long_a_command_on_a_sprite_may_take(plugin, monkeypatch):
     async def in_sprite(*_, **fields):
         return {"ok": True, "outcome": "exited", "exit_code": 0, "stdout": str(fields["timeout_seconds"])}
@@ -349,19 +374,41 @@ def test_how_long_a_command_on_a_sprite_may_take(plugin, monkeypatch):
         assert json.loads(ran)["stdout"] == seconds
 
 
-def test_a_sprite_that_ends_between_two_requests(plugin, monkeypatch):
-    """The command ran in a new and empty one: that is not passed off as the old one."""
-    asked = []
+@pytest.fixture
+def answers(plugin, monkeypatch):
+    """What the gateway will say; with what it was asked. The actor `a` has a Sprite `work`."""
+    def prepare(*bodies):
+        asked, left = [], iter(bodies)
 
-    async def ask(datasette, method, path, *_, **more):
-        asked.append((method, path))
-        if method == "GET":
-            return {"ok": True, "sessions": [{"name": plugin.session_of({"id": "a"}, "work"), "busy": False, "idle_seconds": 1}]}
-        return {"ok": True, "outcome": "exited", "exit_code": 0, "sandbox": {"session": {"created": True}}}
-    monkeypatch.setattr(plugin, "ask", ask)
+        async def ask(datasette, method, path, *_, **more):
+            asked.append((method, path))
+            return next(left)
+        monkeypatch.setattr(plugin, "ask", ask)
+        return asked
+    prepare.session = plugin.session_of({"id": "a"}, "work")
+    prepare.there = {"ok": True, "sessions": [{"name": prepare.session, "busy": False, "idle_seconds": 1}]}
+    prepare.new = {"ok": True, "outcome": "exited", "exit_code": 0, "sandbox": {"session": {"created": True}}}
+    prepare.lost = {"ok": False, "code": "session-lost"}
+    return prepare
+
+
+def test_a_sprite_that_ends_before_its_command(plugin, answers):
+    """What ran in a new and empty one is not passed off as the old one's."""
+    asked = answers(answers.there, answers.new, {"ok": True})
     with pytest.raises(plugin.Refused, match="Sprite 'work' not found"):
         asyncio.run(plugin.in_sprite(None, {"id": "a"}, "work"))
-    assert asked[-1] == ("DELETE", "/-/agent/exec/sessions/" + plugin.session_of({"id": "a"}, "work"))
+    assert asked[-1] == ("DELETE", f"/-/agent/exec/sessions/{answers.session}")
+
+
+def test_a_sprite_that_is_lost(plugin, answers):
+    """It is not there any more, and its name is free."""
+    answers(answers.there, answers.lost)
+    with pytest.raises(plugin.Refused, match="Sprite 'work' not found"):
+        asyncio.run(plugin.in_sprite(None, {"id": "a"}, "work"))
+    answers(answers.lost, answers.new)
+    call = types.SimpleNamespace(conversation_id=None, tool_call_id=None)
+    made = asyncio.run(plugin.create_sprite(datasette=None, actor={"id": "a"}, context=call, name="work"))
+    assert json.loads(made)["name"] == "work"
 
 
 def test_old_files_go(plugin, monkeypatch):
