@@ -32,23 +32,30 @@ static int grow(struct buf *buf, size_t want)
 	return 0;
 }
 
-int buf_reserve(struct buf *buf, size_t want, char **space)
+static int make_room(struct buf *buf, size_t want)
 {
-	if (want > buf->max - buf->len)
-		return -EMSGSIZE;
-	/* One byte more than asked: printf and strings end with a NUL that is never counted. */
-	if (buf->start && buf->start + buf->len + want + 1 > buf->cap) {
+	if (buf->start) {
 		memmove(buf->data, buf->data + buf->start, buf->len);
 		buf->start = 0;
 	}
-	size_t need = buf->start + buf->len + want + 1;
-	if (need > buf->cap) {
-		int r = grow(buf, need);
-		if (r < 0)
-			return r;
-	}
-	*space = buf->data + buf->start + buf->len;
-	return 0;
+	size_t need = buf->len + want + 1;
+	return need > buf->cap ? grow(buf, need) : 0;
+}
+
+/* One byte more than asked: printf and strings end with a NUL that is never counted. */
+static inline int reserve(struct buf *buf, size_t want)
+{
+	if (want > buf->max - buf->len)
+		return -EMSGSIZE;
+	return want < buf->cap - buf->start - buf->len ? 0 : make_room(buf, want);
+}
+
+int buf_reserve(struct buf *buf, size_t want, char **space)
+{
+	int r = reserve(buf, want);
+	if (r == 0)
+		*space = buf->data + buf->start + buf->len;
+	return r;
 }
 
 void buf_commit(struct buf *buf, size_t written)
@@ -61,18 +68,21 @@ int buf_append(struct buf *buf, struct slice bytes)
 {
 	if (!bytes.len)
 		return 0;
-	char *space;
-	int r = buf_reserve(buf, bytes.len, &space);
+	int r = reserve(buf, bytes.len);
 	if (r < 0)
 		return r;
-	memcpy(space, bytes.data, bytes.len);
+	memcpy(buf->data + buf->start + buf->len, bytes.data, bytes.len);
 	buf->len += bytes.len;
 	return 0;
 }
 
 int buf_append_char(struct buf *buf, char c)
 {
-	return buf_append(buf, slice_of(&c, 1));
+	int r = reserve(buf, 1);
+	if (r < 0)
+		return r;
+	buf->data[buf->start + buf->len++] = c;
+	return 0;
 }
 
 int buf_append_number(struct buf *buf, uint64_t value, unsigned width)

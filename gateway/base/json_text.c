@@ -45,13 +45,13 @@ static int append_valid(struct buf *buf, struct slice text)
 	return buf_append(buf, slice_from(text, start));
 }
 
+static const bool is_plain_byte[256] = {[' ' ... '!'] = true, ['#' ... '['] = true, [']' ... '~'] = true};
+
 static bool is_plain(struct slice text)
 {
-	for (size_t i = 0; i < text.len; i++) {
-		unsigned char c = (unsigned char)text.data[i];
-		if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\')
+	for (size_t i = 0; i < text.len; i++)
+		if (!is_plain_byte[(unsigned char)text.data[i]])
 			return false;
-	}
 	return true;
 }
 
