@@ -1,4 +1,5 @@
 #include "gateway/base/clock.h"
+#include "gateway/http/answer_head.h"
 #include "gateway/http/internal.h"
 
 #include <errno.h>
@@ -95,18 +96,23 @@ static int add_field(struct MHD_Response *response, const char *name, const char
 	return MHD_add_response_header(response, name, *value ? value : " ") == MHD_YES ? 0 : -ENOMEM;
 }
 
+/* Not in its header: what MHD_add_response_header() ends in, without a look for line ends. answer_head_add() has looked. */
+bool MHD_add_response_entry_no_check_(struct MHD_Response *response, enum MHD_ValueKind kind, const char *header, size_t header_len,
+				      const char *content, size_t content_len);
+
+static int add_lines(struct MHD_Response *response, const struct answer_part *part)
+{
+	struct slice name = part->name, value = part->value;
+	return MHD_add_response_entry_no_check_(response, MHD_HEADER_KIND, name.data, name.len, value.data, value.len) ? 0 : -ENOMEM;
+}
+
 static int add_fields(struct http_request *request, struct MHD_Response *response)
 {
+	struct answer_part part;
+	int r = answer_head_add(&request->answer, SLICE("X-Request-Id"), slice_of(request->id, ID_UUID_LEN));
 	struct slice rest = buf_peek(&request->answer);
-	while (rest.len) {
-		const char *name = rest.data;
-		const char *value = name + strlen(name) + 1;
-		int r = add_field(response, name, value);
-		if (r < 0)
-			return r;
-		rest = slice_from(rest, (size_t)(value - name) + strlen(value) + 1);
-	}
-	int r = add_field(response, "X-Request-Id", request->id);
+	while (r == 0 && answer_head_next(&rest, &part))
+		r = part.own ? add_field(response, part.name.data, part.value.data) : add_lines(response, &part);
 	if (r == 0 && request->protocol)
 		return add_field(response, "Upgrade", request->protocol);
 	if (r == 0 && (request->close || request->server->draining))

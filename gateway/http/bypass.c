@@ -4,6 +4,7 @@
  * libmicrohttpd takes an answer before the body or after it, never in between. Until the body has ended it only reads from the socket, so
  * the other direction is ours: head and body are framed here and sent directly, and the connection closes afterwards.
  */
+#include "gateway/http/answer_head.h"
 #include "gateway/http/internal.h"
 #include "gateway/http/status.h"
 
@@ -18,12 +19,9 @@ static int write_head(struct http_request *request)
 	struct buf *wire = &request->wire;
 	int r = buf_printf(wire, "HTTP/1.1 %u %s\r\n", request->status, http_status_phrase(request->status));
 	struct slice rest = buf_peek(&request->answer);
-	while (r == 0 && rest.len) {
-		const char *name = rest.data;
-		const char *value = name + strlen(name) + 1;
-		r = buf_printf(wire, "%s: %s\r\n", name, value);
-		rest = slice_from(rest, (size_t)(value - name) + strlen(value) + 1);
-	}
+	struct answer_part part;
+	while (r == 0 && answer_head_next(&rest, &part))
+		r = buf_printf(wire, "%.*s: %.*s\r\n", SLICE_FMT(part.name), SLICE_FMT(part.value));
 	if (r == 0)
 		r = buf_printf(wire, "X-Request-Id: %s\r\nConnection: close\r\n", request->id);
 	if (r == 0 && request->length != HTTP_LENGTH_UNKNOWN && request->status != 204)

@@ -67,8 +67,7 @@ struct http_request {
 
 	unsigned status;
 	uint64_t length;             /* of the answer; HTTP_LENGTH_UNKNOWN until it has ended */
-	struct buf answer;           /* the answer's fields: name NUL value NUL … */
-	size_t answer_count;
+	struct buf answer;           /* the answer's fields (answer_head.h) */
 	struct buf out;              /* body bytes not yet taken by libmicrohttpd */
 	struct slice lent;           /* the whole body, instead */
 

@@ -1,6 +1,7 @@
 #include "gateway/http/request.h"
 
 #include "gateway/base/clock.h"
+#include "gateway/http/answer_head.h"
 #include "gateway/http/internal.h"
 #include "gateway/http/status.h"
 
@@ -82,18 +83,6 @@ void http_request_resume_body(struct http_request *request)
 	request_touch(request);
 }
 
-static int copy_field(struct buf *answer, const struct http_field *field)
-{
-	if (!http_is_token(field->name) || !http_is_value(field->value))
-		return -EINVAL;
-	int r = buf_append(answer, field->name);
-	if (r == 0)
-		r = buf_append_char(answer, '\0');
-	if (r == 0)
-		r = buf_append(answer, slice_trim(field->value));
-	return r < 0 ? r : buf_append_char(answer, '\0');
-}
-
 /* libmicrohttpd would close the connection without a word. */
 static bool answer_fits(const struct http_request *request)
 {
@@ -101,15 +90,14 @@ static bool answer_fits(const struct http_request *request)
 	size_t used = request->target.len + own_fields;
 	for (size_t i = 0; i < request->fields.count; i++)
 		used += request->fields.at[i].name.len + request->fields.at[i].value.len + framing + record;
-	return used + request->answer.len + request->answer_count * framing < request->server->pool_size;
+	return used + request->answer.len < request->server->pool_size;
 }
 
 static int copy_fields(struct http_request *request, const struct http_fields *fields)
 {
 	int r = 0;
 	for (size_t i = 0; r == 0 && fields && i < fields->count; i++)
-		r = copy_field(&request->answer, &fields->at[i]);
-	request->answer_count = fields ? fields->count : 0;
+		r = answer_head_add(&request->answer, fields->at[i].name, fields->at[i].value);
 	return r == -EMSGSIZE || (r == 0 && !answer_fits(request)) ? HTTP_REQUEST_E_HEAD : r;
 }
 
