@@ -299,6 +299,7 @@ struct audit_table *audit_table_new(const struct audit_table_options *options)
 	connections.driver = options->curl;
 	connections.loop = options->loop;
 	connections.url = options->datasette_url;
+	connections.ca_file = options->datasette_ca_file;
 	connections.max_connections = 1;
 	table->connections = connection_pool_new(&connections, error);
 	table->exchanges = table->connections ? exchange_pool_new(table->connections, options->loop) : NULL;

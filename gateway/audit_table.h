@@ -24,7 +24,7 @@ struct audit_table;
 struct audit_table_options {
 	uv_loop_t *loop;
 	struct curl_driver *curl;   /* borrowed */
-	const char *datasette_url;
+	const char *datasette_url, *datasette_ca_file;
 	const char *where;          /* DATABASE/TABLE, see audit_table_check() */
 	const struct secret *token; /* API token of Datasette; borrowed */
 };

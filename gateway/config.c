@@ -41,6 +41,8 @@ static const struct setting settings[] = {
 	 "Name of this gateway, part of its Sprites' names. Default: FLY_MACHINE_ID, else host name and port."},
 	{"datasette_url", TEXT, AT(datasette_url), "http://127.0.0.1:8001", 1, 1024, FOR_SERVE,
 	 "Datasette: http://host:port, https://host:port or unix:/path."},
+	{"datasette_ca_file", TEXT, AT(datasette_ca_file), "", 0, 1024, 0,
+	 "Certificates (PEM) of those who may vouch for an https Datasette. Empty = the system's."},
 	{"redis_url", TEXT, AT(redis_url), "redis://127.0.0.1:6379", 1, 1024, FOR_SERVE | FOR_TOKEN,
 	 "Redis: redis://, rediss:// or unix:// with user, password and database."},
 	{"sprites_url", TEXT, AT(sprites_url), "https://api.sprites.dev", 1, 1024, FOR_SERVE, "Sprites API."},

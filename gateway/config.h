@@ -24,7 +24,7 @@ struct config {
 	char *admin_listen;
 	uint64_t workers;
 	char *instance;
-	char *datasette_url;
+	char *datasette_url, *datasette_ca_file;
 	char *redis_url;
 	char *sprites_url;
 	struct secret sprites_token;

@@ -136,7 +136,7 @@ static void examine_datasette(const struct config *config, checkup_tell tell, vo
 	bool slash = where.len && where.data[where.len - 1] == '/';
 	snprintf(url, sizeof url, "%s%s-/versions.json", path ? "http://localhost/" : config->datasette_url, path || slash ? "" : "/");
 	struct curl_probe_result result;
-	ask(&(struct curl_probe){.url = url, .unix_path = path, .timeout_ms = PROBE_MS}, &result);
+	ask(&(struct curl_probe){.url = url, .unix_path = path, .ca_file = config->datasette_ca_file, .timeout_ms = PROBE_MS}, &result);
 	struct checkup checkup = {.name = "datasette", .detail = detail, .status = CHECKUP_OK};
 	snprintf(detail, sizeof detail, "answers %ld after %llu ms", result.status, (unsigned long long)result.took_us / 1000);
 	if (!result.status) {

@@ -415,6 +415,7 @@ static int make_audit(struct gateway *gateway)
 	struct audit_table_options table = {.loop = &gateway->loop,
 					    .curl = gateway->curl,
 					    .datasette_url = config->datasette_url,
+					    .datasette_ca_file = config->datasette_ca_file,
 					    .where = config->audit_table,
 					    .token = &config->audit_token};
 	gateway->audit_table = has_table ? audit_table_new(&table) : NULL;

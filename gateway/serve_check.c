@@ -10,6 +10,7 @@
 #include "policy/redis_url.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 static void ignore(void *ctx UNUSED)
 {
@@ -47,11 +48,19 @@ static int check_datasette(const struct config *config, uv_loop_t *loop, struct 
 	options.driver = curl;
 	options.loop = loop;
 	options.url = config->datasette_url;
+	options.ca_file = config->datasette_ca_file;
 	struct connection_pool *pool = connection_pool_new(&options, error);
 	if (!pool)
 		return fail(faults, "datasette_url", error);
 	connection_pool_free(pool);
 	return 0;
+}
+
+/* Without it no connection to Datasette could be made, each of them after a while. */
+static int check_ca_file(const struct config *config, struct buf *faults)
+{
+	const char *file = config->datasette_ca_file;
+	return *file && access(file, R_OK) < 0 ? fail(faults, "datasette_ca_file", strerror(errno)) : 0;
 }
 
 static int check_sprites(const struct config *config, uv_loop_t *loop, struct curl_driver *curl, struct buf *faults)
@@ -147,6 +156,7 @@ int serve_check(const struct config *config, struct buf *faults)
 	const int results[] = {check_listener("listen", config->listen, faults),
 			       check_listener("admin_listen", config->admin_listen, faults),
 			       check_redis(config, faults),
+			       check_ca_file(config, faults),
 			       check_trusted(config, faults),
 			       check_mcp_hosts(config, faults),
 			       check_peers(config, faults),

@@ -18,6 +18,7 @@ static void test_check(void **state UNUSED)
 		{"SPRITEGATE_ADMIN_LISTEN", "127.0.0.1", "[::1]:0"},
 		{"SPRITEGATE_REDIS_URL", "http://127.0.0.1", "rediss://user:word@redis.example:6380/2"},
 		{"SPRITEGATE_DATASETTE_URL", "ftp://127.0.0.1", "unix:/run/datasette"},
+		{"SPRITEGATE_DATASETTE_CA_FILE", "/no/such/file", "/dev/null"},
 		{"SPRITEGATE_SPRITES_URL", "api.sprites.dev", "https://api.sprites.dev"},
 		{"SPRITEGATE_TRUSTED_PROXIES", "10.0.0.0/99", "10.0.0.0/8"},
 		{"SPRITEGATE_MCP_HOSTS", "https://a.example", "a.example, b.example"},

@@ -348,6 +348,7 @@ static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 	connections.driver = worker->curl;
 	connections.loop = &worker->loop;
 	connections.url = worker->options.config->datasette_url;
+	connections.ca_file = worker->options.config->datasette_ca_file;
 	connections.max_connections = worker->options.max_datasette;
 	char reason[CONNECTION_ERROR_LEN];
 	worker->connections = connection_pool_new(&connections, reason);

@@ -44,6 +44,8 @@ static CURLcode set_up(CURL *easy, const struct curl_probe *probe, char error[CU
 			code = curl_easy_setopt(easy, texts[i].option, texts[i].value);
 	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, drop);
+	if (code == CURLE_OK && probe->ca_file && *probe->ca_file)
+		code = curl_easy_setopt(easy, CURLOPT_CAINFO, probe->ca_file);
 	return code == CURLE_OK && probe->token ? set_token(easy, probe->token) : code;
 }
 

@@ -12,6 +12,7 @@
 struct curl_probe {
 	const char *url;
 	const char *unix_path;      /* NULL = as the URL says */
+	const char *ca_file;        /* NULL or "" = the system's */
 	const struct secret *token; /* NULL = none; else sent as a bearer token */
 	long timeout_ms;
 };

@@ -528,8 +528,9 @@ struct connection_pool *connection_pool_new(const struct connection_pool_options
 		free_pool(pool);
 		return NULL;
 	}
-	pool->ca_file = options->ca_file ? slice_dup(slice_str(options->ca_file)) : NULL;
-	if (!pool->url || (is_unix && !pool->unix_path) || (options->ca_file && !pool->ca_file)) {
+	bool own_ca = options->ca_file && *options->ca_file;
+	pool->ca_file = own_ca ? slice_dup(slice_str(options->ca_file)) : NULL;
+	if (!pool->url || (is_unix && !pool->unix_path) || (own_ca && !pool->ca_file)) {
 		snprintf(error, CONNECTION_ERROR_LEN, "out of memory");
 		free_pool(pool);
 		return NULL;

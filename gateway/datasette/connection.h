@@ -31,7 +31,7 @@ struct connection_pool_options {
 	struct curl_driver *driver; /* borrowed */
 	uv_loop_t *loop;
 	const char *url;            /* http://host:port, https://host:port, http+unix:///path or unix:/path; copied */
-	const char *ca_file;        /* NULL = the system's */
+	const char *ca_file;        /* NULL or "" = the system's; copied */
 	unsigned connect_timeout_ms; /* 3 s: name, TCP and TLS together */
 	unsigned idle_ms;           /* at most 4 s, since uvicorn closes at 5 s */
 	unsigned wait_ms;           /* how long one may wait for a free connection */

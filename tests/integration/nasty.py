@@ -88,9 +88,10 @@ class Exchange:
 
 
 class Upstream:
-    """Answers every request with `routes[path](exchange)`, or `routes[None]`; what has no route is answered 404."""
+    """Answers every request with `routes[path](exchange)`, or `routes[None]`; what has no route is answered 404. `tls`: an ssl.SSLContext."""
 
-    def __init__(self, port=0):
+    def __init__(self, port=0, tls=None):
+        self.tls = tls
         self.routes = {}
         self.requests = []          # exchanges, oldest first
         self.connections = 0
@@ -112,10 +113,16 @@ class Upstream:
 
         self.server = Server(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def serve(self, connection):
+        if self.tls:
+            connection.settimeout(60)
+            try:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            except OSError:
+                return      # it does not trust us
         with self.lock:
             self.connections += 1
             self.open.add(connection)
@@ -133,6 +140,8 @@ class Upstream:
                     exchange.read()
         with self.lock:
             self.open.discard(connection)
+        if self.tls:
+            connection.close()      # the server knows only what is below it
 
     def route(self, exchange):
         path = exchange.target.partition("?")[0]

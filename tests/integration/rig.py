@@ -474,10 +474,10 @@ class Rig:
             part.token, part.kid = part.minted["token"], part.minted["kid"]
         return part
 
-    def upstream(self, port=0):
+    def upstream(self, port=0, tls=None):
         """In place of Datasette."""
         from nasty import Upstream
-        upstream = Upstream(port)
+        upstream = Upstream(port, tls)
         return self.add(upstream, upstream.close)
 
     def mint(self, redis=None, **limits):

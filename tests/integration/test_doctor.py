@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from certificates import certificate
 from rig import BINARY, SLOWER, clean_environment, free_port
 
 LINES = ["settings", "redis", "redis-version", "redis-eviction", "redis-clock", "redis-latency", "redis-scripts", "sprites", "datasette"]
@@ -214,6 +215,15 @@ def test_something_else_in_place_of_sprites(stack):
 def test_datasette_is_away(stack):
     report = doctor(stack, datasette_url=f"http://127.0.0.1:{free_port()}")
     assert report.code == 1 and report.bad() == {"datasette"} and "DATASETTE_URL" in report.checks["datasette"]["advice"], report.json
+
+
+def test_datasette_behind_https(stack, rig, tmp_path):
+    ours = certificate(tmp_path, "127.0.0.1")
+    upstream = rig.upstream(tls=ours.tls)
+    upstream.routes[None] = lambda exchange: exchange.reply(body=b"{}")
+    assert doctor(stack, datasette_url=upstream.url, datasette_ca_file=ours.certificate).status("datasette") == "ok"
+    report = doctor(stack, datasette_url=upstream.url)
+    assert report.status("datasette") == "fail" and "certificate" in report.checks["datasette"]["detail"], report.json
 
 
 def test_something_else_in_place_of_datasette(stack):

@@ -43,7 +43,7 @@ def frozen(path):
 class Datasette(rigs.Part):
     """A real one, with databases and a plugin of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *options):
         folder.mkdir()
         writable = sample.make(folder)
         awkward(folder / "odd.db")
@@ -56,7 +56,8 @@ class Datasette(rigs.Part):
         super().__init__("datasette", [
             rigs.PYTHON, "-m", "datasette", "serve", *writable, folder / "odd.db", "-i", folder / "frozen.db", "--cors", "--root",
             "--plugins-dir", pathlib.Path(__file__).parent / "datasette_plugins", "--static", f"assets:{folder / 'assets'}",
-            "-c", rigs.TOP / "tests/fixtures/datasette.yml", "--secret", sample.SECRET, "-h", "127.0.0.1", "-p", port], cwd=folder)
+            "-c", rigs.TOP / "tests/fixtures/datasette.yml", "--secret", sample.SECRET, "-h", "127.0.0.1", "-p", port, *options],
+            cwd=folder)
         self.port, self.url = port, f"http://127.0.0.1:{port}"
 
     def answers(self):
