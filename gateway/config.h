@@ -59,6 +59,7 @@ struct config {
 	uint64_t exec_max_timeout_ms;
 	uint64_t exec_max_output_bytes;
 	uint64_t exec_verify_bytes;
+	uint64_t exec_max_processes, exec_max_file_bytes, exec_max_memory_bytes; /* 0 = no limit */
 	uint64_t exec_result_bytes;
 	uint64_t datasette_insert_rows;
 	uint64_t wrong_token_burst;

@@ -114,6 +114,8 @@ MUTANTS = [
            "if (sigpending(&came) == 0 && !sigismember(&came, SIGTERM))", "sigpending(&came);", ("unit:exec_launch_test",)),
     Mutant("a command that ended in time is told timed out", "gateway/exec/run.c",
            "bool in_time = run->state == RUNNING || ", "bool in_time = run->state == RUNNING && ", integration("exec_stdout_to")),
+    Mutant("a command has the limits of whoever records it", "gateway/shim/shim.c",
+           "\t\tlimit(start->limits);\n", "", ("unit:exec_launch_test",)),
     Mutant("a client that leaves does not stop its command", "gateway/exec/call.c",
            "if (call->with_agent)\n\t\tcall_cancel(call, call->exec_id);", "if (0)\n\t\tcall_cancel(call, call->exec_id);", integration("exec_abort")),
     Mutant("a source that breaks ends the input in order", "gateway/exec/call_fetch.c",

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "gateway/exec/job.h"
+#include "gateway/exec/launch.h"
 #include "gateway/exec/recent.h"
 #include "gateway/pool/pool.h"
 #include "gateway/telemetry/audit.h"
@@ -31,6 +32,7 @@ struct exec_agent_options {
 	const char *pool_name; /* shared with other gateways under this name; NULL = not */
 	uint64_t pool_wait_ms;
 	uint64_t verify_bytes, result_bytes, insert_rows; /* as in struct run_owner */
+	struct launch_limits limits;
 	size_t max_jobs;
 	struct admission_options settlement; /* loop and observer are filled in here */
 	struct metrics_shard *metrics;

@@ -66,16 +66,29 @@ static int put_files(struct buf *out, struct exec_request *request)
 	return r;
 }
 
-static int build_input(struct launch *launch, struct exec_request *request, struct slice nonce, uint64_t lasts_s)
+static int put_line(struct launch *launch, const struct launch_options *options)
+{
+	const struct launch_limits *limits = &options->limits;
+	struct buf *out = &launch->input;
+	int r = buf_append(out, options->nonce);
+	if (r == 0 && launch->files)
+		r = buf_append_char(out, '+');
+	if (r == 0 && (options->lasts_s || launch->limited))
+		r = buf_printf(out, " %" PRIu64, options->lasts_s);
+	if (r == 0 && launch->limited)
+		r = buf_printf(out, " %" PRIu64 " %" PRIu64 " %" PRIu64, limits->processes, limits->file_bytes, limits->memory_bytes);
+	return r < 0 ? r : buf_append_char(out, '\n');
+}
+
+static int build_input(struct launch *launch, struct exec_request *request, const struct launch_options *options)
 {
 	bool files = request->file_count, waits = exec_request_fetches_files(request);
-	buf_init(&launch->input, nonce.len + 32 + exec_request_input(request) + request->file_count * (EXEC_MAX_PATH_BYTES + 64));
-	launch->nonce_len = nonce.len;
+	const struct launch_limits *limits = &options->limits;
+	buf_init(&launch->input, options->nonce.len + 96 + exec_request_input(request) + request->file_count * (EXEC_MAX_PATH_BYTES + 64));
+	launch->nonce_len = options->nonce.len;
 	launch->files = files;
-	int r = buf_append(&launch->input, nonce);
-	if (r == 0)
-		r = lasts_s ? buf_printf(&launch->input, "%s %" PRIu64 "\n", files ? "+" : "", lasts_s)
-			    : buf_append(&launch->input, files ? SLICE("+\n") : SLICE("\n"));
+	launch->limited = limits->processes || limits->file_bytes || limits->memory_bytes;
+	int r = put_line(launch, options);
 	if (r == 0)
 		r = put_files(&launch->input, request);
 	if (r == 0 && files && !waits)
@@ -85,7 +98,7 @@ static int build_input(struct launch *launch, struct exec_request *request, stru
 
 #define SCRIPT_ARGC 3 /* bash -c script; then the shim, or a name that the script is given */
 
-int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, struct slice nonce, uint64_t lasts_s)
+int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, const struct launch_options *options)
 {
 	*launch = (struct launch){0};
 	/* bash -c script, name cwd count, the variables with ours, then bash -lc command or argv */
@@ -105,7 +118,7 @@ int launch_init(struct launch *launch, struct exec_request *request, const char 
 		launch->argv[launch->argc++] = shell[i];
 	for (size_t i = 0; i < request->argc; i++)
 		launch->argv[launch->argc++] = request->argv[i];
-	int r = build_input(launch, request, nonce, lasts_s);
+	int r = build_input(launch, request, options);
 	if (r < 0)
 		launch_deinit(launch);
 	return r;

@@ -6,7 +6,7 @@
  * the directory, since the API ignores one that does not exist; it adds the variables, since the API's own `env` replaces the
  * whole environment; then it becomes the command, so signals and the exit code are the command's own. A nonce in the line makes
  * it keep a record and report instead (sprites/record.h), for which it waits for the command. A session's says for how long its processes
- * may go on without another command.
+ * may go on without another command, and limits are in it, too.
  *
  * Files come between the line and the command's own input, so that they cost no round trip and nothing runs before all of them are
  * there. Those that Datasette is asked for come after the others, from the worker, and then the end of them all as well.
@@ -31,13 +31,25 @@ struct launch {
 	size_t argc;
 	struct buf input;         /* the line that starts the command, then its standard input */
 	size_t nonce_len;
-	bool files;               /* only with the shim */
+	bool files, limited;      /* only with the shim */
 	char exec_id[64];         /* "SPRITEGATE_EXEC_ID=…" */
 	char env_count[24];
 };
 
-/* An empty nonce: no record is kept. lasts_s 0: nothing ends by itself. */
-MUST_CHECK int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, struct slice nonce, uint64_t lasts_s);
+/* Of what a command may have; 0 = as much as the Sprite allows. */
+struct launch_limits {
+	uint64_t processes;  /* of its user, all that there are in the Sprite */
+	uint64_t file_bytes; /* of each file that it writes */
+	uint64_t memory_bytes; /* of each process: its own, writable */
+};
+
+struct launch_options {
+	struct slice nonce; /* empty = no record is kept */
+	uint64_t lasts_s;   /* 0 = nothing ends by itself */
+	struct launch_limits limits;
+};
+
+MUST_CHECK int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, const struct launch_options *options);
 void launch_deinit(struct launch *launch);
 
 /* The beginning of a file, a piece of it, and its end, as the shim reads them. Results: those of buf. */

@@ -55,6 +55,7 @@ static int spawn(struct launch *launch, int in, int out)
 
 static struct slice nonce;
 static uint64_t lasts_s;
+static struct launch_limits limits;
 static int out_to = -1;      /* its standard output, when that is not collected */
 static size_t cut;           /* so many bytes of the input do not come */
 static useconds_t read_late; /* nothing is read before */
@@ -93,7 +94,8 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	int in[2], out[2], status;
 	struct json_failure failure;
 	assert_int_equal(exec_request_parse(slice_str(body), NULL, &request, &faults, &failure), 0);
-	assert_int_equal(launch_init(&launch, request, "id-1", nonce, lasts_s), 0);
+	const struct launch_options options = {.nonce = nonce, .lasts_s = lasts_s, .limits = limits};
+	assert_int_equal(launch_init(&launch, request, "id-1", &options), 0);
 	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
 	int pid = spawn(&launch, in[0], out_to >= 0 ? out_to : out[1]);
@@ -264,6 +266,29 @@ static void test_guard(void **state UNUSED)
 	lasts_s = 0;
 }
 
+/* With and without a record, which is as long as ever; lower limits stay. */
+static void test_limits(void **state UNUSED)
+{
+	char text[1024];
+	limits = (struct launch_limits){.file_bytes = 4096, .memory_bytes = 1 << 30};
+	for (int records = 0; records < 2; records++) {
+		nonce = records ? SLICE(NONCE) : SLICE("");
+		assert_int_equal(
+			run("{\"command\":\"ulimit -u; ulimit -f; ulimit -d; ulimit -Hf\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
+		char *file = strchr(text, '\n');
+		assert_non_null(file);
+		assert_memory_equal(file, "\n4\n1048576\n4\n", 13);
+	}
+	nonce = SLICE(NONCE);
+	limits = (struct launch_limits){.processes = 17};
+	assert_int_equal(run("{\"command\":\"ulimit -u\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
+	assert_memory_equal(text, "17\n", 3);
+	limits = (struct launch_limits){.file_bytes = UINT64_MAX};
+	assert_int_equal(run("{\"command\":\"ulimit -f\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
+	assert_memory_equal(text, "unlimited\n", 10);
+	limits = (struct launch_limits){0};
+}
+
 /* What `text` holds: the output, and after it these sizes and the status of a command that ended by itself. */
 static void check_reported(const char *text, struct slice output, unsigned out, unsigned err, unsigned own_end)
 {
@@ -414,6 +439,7 @@ int main(void)
 					   cmocka_unit_test_setup_teardown(test_record, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_guard, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_limits, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_late_signals, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_children, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_too_long, copy_shim, leave_folder),

@@ -314,7 +314,7 @@ static void test_launch(void **state UNUSED)
 {
 	struct exec_request *request = parse("{\"argv\":[\"a=b\",\"c\"],\"env\":{\"K\":\"v\"},\"stdin\":\"in\"}", 0, NULL);
 	struct launch launch;
-	assert_int_equal(launch_init(&launch, request, "id-1", SLICE("nonce"), 0), 0);
+	assert_int_equal(launch_init(&launch, request, "id-1", &(struct launch_options){.nonce = SLICE("nonce")}), 0);
 	static const char *const tail[] = {"/home/sprite", "2", "SPRITEGATE_EXEC_ID=id-1", "K=v", "a=b", "c"};
 	for (int shim = 0; shim < 2; shim++) {
 		struct sandbox_command command = launch_command(&launch, shim);

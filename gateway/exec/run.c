@@ -5,7 +5,6 @@
 #include "gateway/exec/collect.h"
 #include "gateway/exec/delivery.h"
 #include "gateway/exec/feed.h"
-#include "gateway/exec/launch.h"
 #include "gateway/exec/stored.h"
 #include "gateway/exec/verify.h"
 #include "gateway/exec/writer.h"
@@ -531,9 +530,9 @@ static void refuse_length(struct run *run)
 static void launch(struct run *run)
 {
 	bool shim = sandbox_has_shim(run->sandbox);
-	if ((run->launch.files || run->job->request->output_count) && !shim) {
+	if ((run->launch.files || run->launch.limited || run->job->request->output_count) && !shim) {
 		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000,
-		       "This sandbox takes and gives no files: the program that writes and reads them cannot be run there.");
+		       "This sandbox takes and gives no files and has no limits: the program for that cannot be run there.");
 		return;
 	}
 	struct sandbox_command command = launch_command(&run->launch, shim);
@@ -686,8 +685,10 @@ static int init_parts(struct run *run)
 		run->result.files = &run->collect.outfiles;
 	if (run->writer.target)
 		run->result.writer = &run->writer;
-	struct slice nonce = run->owner->verify_bytes ? verify_nonce(&run->verify) : (struct slice){0};
-	return launch_init(&run->launch, job->request, job->message.exec_id, nonce, lasts_s(run));
+	struct launch_options options = {.lasts_s = lasts_s(run), .limits = run->owner->limits};
+	if (run->owner->verify_bytes)
+		options.nonce = verify_nonce(&run->verify);
+	return launch_init(&run->launch, job->request, job->message.exec_id, &options);
 }
 
 struct run *run_start(const struct run_owner *owner, struct exec_job *job)

@@ -21,8 +21,10 @@
  *              keep them open) says in the record that it is whole, if it is, and ends standard output with the report: mark,
  *              nonce, the sizes of both and the status of a command that no TERM came before. Then it only keeps the pipes readable.
  *
- * A blank and a number at the very end of the line is how many seconds everything in this Sprite may go on without another such line. One
+ * A blank and a number after that is how many seconds everything in this Sprite may go on without another such line, 0 for ever. One
  * process, the guard, sees to that, whoever else is dead: it then ends all processes, and so all that keeps the Sprite awake.
+ *
+ * Three more numbers are the command's limits, 0 for none: processes of its user, bytes of a file that it writes, bytes of memory of a process.
  *
  * With "read" as first argument it reads files back (sprites/record.h): each is a line "OFFSET LENGTH" (decimal) and a path of so many
  * bytes, an empty line ends them.
@@ -42,6 +44,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -54,7 +57,7 @@
 #define EXIT_MISSING  127
 #define EXIT_SIGNAL   128
 
-#define LINE_BYTES 64
+#define LINE_BYTES 128
 #define LINGER_MS  100
 #define COPY_BYTES 65536
 #define GUARD_MS   5000 /* between two looks */
@@ -101,20 +104,45 @@ static size_t read_line(char line[LINE_BYTES])
 	return len;
 }
 
-/* A nonce or nothing, whether files follow, and how long all may go on; 0 = for ever. */
-static bool read_nonce(char nonce[RECORD_NONCE_LEN], bool *files, unsigned long *lasts_s)
+static const int limited[] = {RLIMIT_NPROC, RLIMIT_FSIZE, RLIMIT_DATA};
+#define LIMITS (sizeof limited / sizeof *limited)
+
+struct line {
+	char nonce[RECORD_NONCE_LEN];
+	bool records, files;
+	unsigned long lasts_s;
+	rlim_t limits[LIMITS];
+};
+
+static void read_start(struct line *start)
 {
 	char line[LINE_BYTES];
 	size_t len = read_line(line);
 	char *blank = strchr(line, ' ');
-	*lasts_s = blank ? strtoul(blank + 1, NULL, 10) : 0;
+	char *numbers = blank ? blank + 1 : line + len;
+	start->lasts_s = strtoul(numbers, &numbers, 10);
+	for (size_t i = 0; i < LIMITS; i++)
+		start->limits[i] = strtoul(numbers, &numbers, 10);
 	len = blank ? (size_t)(blank - line) : len;
-	*files = len && line[len - 1] == '+';
-	len -= *files;
+	start->files = len && line[len - 1] == '+';
+	len -= start->files;
 	if (len && len != RECORD_NONCE_LEN)
 		_exit(EXIT_SETUP);
-	memcpy(nonce, line, len);
-	return len > 0;
+	memcpy(start->nonce, line, len);
+	start->records = len > 0;
+}
+
+/* The command's own: what records it must go on. */
+static void limit(const rlim_t limits[LIMITS])
+{
+	struct rlimit now;
+	for (size_t i = 0; i < LIMITS; i++) {
+		if (!limits[i] || getrlimit(limited[i], &now) < 0 || now.rlim_max < limits[i])
+			continue;
+		now.rlim_cur = now.rlim_max = limits[i];
+		if (setrlimit(limited[i], &now) < 0)
+			fail(EXIT_SETUP, "setrlimit", "command");
+	}
 }
 
 static _Noreturn void become(char **argv)
@@ -464,7 +492,7 @@ static void tell_own_end(int ended, int status)
 		(void)!write(ended, &byte, 1);
 }
 
-static _Noreturn void run_recorded(const char *nonce, int folder, char **argv)
+static _Noreturn void run_recorded(const struct line *start, int folder, char **argv)
 {
 	int out[2], err[2], ended[2], done[2];
 	sigset_t all, before;
@@ -479,7 +507,7 @@ static _Noreturn void run_recorded(const char *nonce, int folder, char **argv)
 		close(err[1]);
 		close(ended[1]);
 		close(done[0]);
-		record(nonce, folder, out[0], err[0], ended[0], done[1]);
+		record(start->nonce, folder, out[0], err[0], ended[0], done[1]);
 	}
 	close(done[1]);
 	/* A KILL of the group must not find the recorder in it. */
@@ -489,6 +517,7 @@ static _Noreturn void run_recorded(const char *nonce, int folder, char **argv)
 		sigprocmask(SIG_SETMASK, &before, NULL);
 		dup2(out[1], STDOUT_FILENO);
 		dup2(err[1], STDERR_FILENO);
+		limit(start->limits);
 		become(argv);
 	}
 	/* A reader that dies must end the command, and the command's end the pipes. */
@@ -627,27 +656,27 @@ static int open_own_folder(char *path)
 
 int main(int argc, char **argv)
 {
-	char nonce[RECORD_NONCE_LEN];
+	struct line start;
 	if (argc < 4)
 		return argc == 1 && write_all(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0 : EXIT_SETUP;
-	unsigned long lasts_s;
 	if (argc == 5 && strcmp(argv[1], RECORD_READ) == 0)
 		read_files_back(argv);
-	bool files, records = read_nonce(nonce, &files, &lasts_s);
+	read_start(&start);
 	int folder = open_own_folder(argv[0]);
-	if (lasts_s)
-		go_on_for(lasts_s, folder);
+	if (start.lasts_s)
+		go_on_for(start.lasts_s, folder);
 	if (chdir(argv[1]) < 0)
 		fail(EXIT_SETUP, "cd", argv[1]);
 	if (setenv("PWD", argv[1], 1) < 0)
 		fail(EXIT_SETUP, "PWD", argv[1]);
-	if (files)
+	if (start.files)
 		write_files();
 	int next = 3;
 	for (long left = strtol(argv[2], NULL, 10); left > 0 && next < argc - 1; left--, next++)
 		if (putenv(argv[next]) != 0)
 			fail(EXIT_SETUP, "export", argv[next]);
-	if (records)
-		run_recorded(nonce, folder, argv + next);
+	if (start.records)
+		run_recorded(&start, folder, argv + next);
+	limit(start.limits);
 	become(argv + next);
 }

@@ -79,3 +79,38 @@ def test_a_flood_of_rows(gateway):
     """What is no row is not written, and the command ends with its time."""
     ran = gateway.run("yes nonsense", stdout_to={"datasette": "/sample/notes/-/insert", "format": "ndjson"}, timeout_seconds=10, max_output_bytes=100_000)
     assert (ran.outcome, ran.stdout_to["rows_written"], ran.stdout_to["error"]["row"]) == ("timed_out", 0, 0), ran.json
+
+
+@pytest.fixture(scope="module")
+def limited(shared_rig):
+    return shared_rig.gateway(exec_max_processes=40, exec_max_file_bytes="1MiB", exec_max_memory_bytes="128MiB")
+
+
+FORKS = """python3 -c '
+import errno, os, time
+for count in range(1000):
+    try:
+        if os.fork() == 0:
+            time.sleep(600)
+            os._exit(0)
+    except OSError as error:
+        print(errno.errorcode[error.errno], 0 < count < 40)
+        break
+'"""
+
+
+@pytest.mark.parametrize("command, exit_code, stdout, stderr", [
+    (FORKS, 0, "EAGAIN True\n", ""),
+    ("head -c 2000000 /dev/zero >/tmp/large; echo $?; stat -c %s /tmp/large", 0, "153\n1048576\n", "File size limit exceeded"),
+    ("exec head -c 2000000 /dev/zero >/tmp/large", 153, "", ""),
+    ("python3 -c 'b\"x\" * (256 << 20)'", 1, "", "MemoryError"), ("sh -c 'ulimit -Hf unlimited'", 2, "", "ulimit")])
+def test_limits_of_a_command(limited, command, exit_code, stdout, stderr):
+    """It is told by the system; its caller is told what it ended with."""
+    ran = limited.run(command, timeout_seconds=60)
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", exit_code, stdout) and stderr in ran.stderr, ran.json
+
+
+def test_limits_are_not_those_of_input_and_output(limited):
+    """A record longer than a file of the command may be, and files that the gateway writes for it."""
+    ran = limited.run("head -c 3000000 /dev/zero; stat -c %s /tmp/a >&2", files={"/tmp/a": "x" * 2_000_000}, max_output_bytes=4 * MIB)
+    assert (ran.exit_code, ran.stdout_bytes, ran.output_check, ran.stderr) == (0, 3_000_000, "verified", "2000000\n"), ran.json

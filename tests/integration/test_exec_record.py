@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from answers import problem
 from test_exec_output import numbered
 
 SIZE = 700_000
@@ -86,6 +87,13 @@ def check_without_record(gateway, emulator):
 def test_a_tmp_that_forbids_programs(rig):
     emulator = rig.emulator(disk="size=8m,noexec")
     check_without_record(rig.gateway(emulator=emulator, pool_hot=1), emulator)
+
+
+def test_no_command_without_its_limits(rig):
+    """Where nobody can set them it is not started."""
+    gateway = rig.gateway(emulator=rig.emulator(disk="size=8m,noexec"), exec_max_processes=100)
+    body = problem(gateway.exec(command="echo hi"), 503, "not-started")
+    assert body["may_have_run"] is False and "has no limits" in body["detail"], body
 
 
 def test_a_disk_that_is_full_when_the_shim_is_brought(rig):
