@@ -15,6 +15,7 @@ MASK = bytes(4)   # costs nothing; the emulator is no proxy that could be fooled
 
 class ControlSocket:
     def __init__(self, port, token, name):
+        self.where = port, token, name
         rest(port, token, "POST", "/v1/sprites", {"name": name})
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -62,7 +63,7 @@ class ControlSocket:
         """As the preparation of a Sprite does."""
         image = (servers.BUILD / "shim/shim").read_bytes()
         folder = SHIM.rpartition("/")[0]
-        code, output = self.run(["bash", "-c", f"mkdir -p {folder} && cat >{SHIM} && chmod 700 {SHIM}"], image)
+        code, output = self.run(["bash", "-lc", f"mkdir -p {folder} && cat >{SHIM} && chmod 700 {SHIM} && {SHIM} >/dev/null"], image)
         self.settle()
         if code:
             raise NotMeasured(f"the shim could not be brought into the Sprite: {output}")
@@ -70,6 +71,10 @@ class ControlSocket:
     def close(self):
         self.input.close()
         self.socket.close()
+
+    def destroy(self):
+        port, token, name = self.where
+        rest(port, token, "DELETE", f"/v1/sprites/{name}", {})
 
 
 def launch(command):

@@ -1,9 +1,12 @@
-"""What the gateway adds to a command: POST /-/agent/exec against the same command on a control socket of the same emulator, started and
-recorded by the same shim, so that only the gateway is the difference."""
+"""What the gateway adds to a command: POST /-/agent/exec against the same command on a control socket of the same emulator that is open
+already, started and recorded by the same shim in a Sprite as fresh as the gateway's, so that only the gateway is the difference. Both begin
+when the pool is full and the emulator at rest: on the service a creation takes none of the gateway's CPUs."""
+import dataclasses
 import http.client
 import json
 import random
 import re
+import socket
 import time
 
 import servers
@@ -13,32 +16,50 @@ from processes import NotMeasured, Programs
 
 COMMAND = "echo hello"
 OUTPUT = "hello\n"
-POOL = {"pool_hot": 8, "pool_max": 24}
+POOL = {"pool_hot": 3, "pool_max": 12}
+EMULATOR = ("--create-delay", "20ms", "--wake-delay", "20ms")    # nothing of them is measured
 WARM_UPS = 5
-PAUSE = (0.3, 0.7)          # seconds before each command; two of them make about one pair a second
 LEAST_HOT = 50
 READY_SECONDS = 40
+REST_SECONDS = 0.05         # after everything was seen to be done
 PERCENTILES = (50, 95, 99)
 
 
 class Caller:
-    """One keep-alive connection to the gateway."""
+    """One keep-alive connection to the gateway. A request leaves in one write, and its clock stops at the last byte of the answer."""
 
     def __init__(self, port, token):
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        self.headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.fields = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
         self.body = json.dumps({"command": COMMAND})
 
-    def request(self, *arguments):
-        """Seconds and (status, body)."""
+    def request(self, method, path, body=None):
+        """Seconds, status and body."""
+        content = "" if body is None else f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        message = f"{method} {path} HTTP/1.1\r\n{self.fields}{content}\r\n{body or ''}".encode()
         began = time.perf_counter()
-        self.connection.request(*arguments)
-        response = self.connection.getresponse()
-        body = response.read()
-        return time.perf_counter() - began, response.status, json.loads(body)
+        self.socket.sendall(message)
+        head, rest = b"", b""
+        while not rest:
+            head += self.receive()
+            head, rest, body = head.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\ncontent-length: (\d+)", head)
+        if not length:
+            raise NotMeasured(f"{method} {path}: an answer without Content-Length: {head[:500]}")
+        while len(body) < int(length[1]):
+            body += self.receive()
+        seconds = time.perf_counter() - began
+        return seconds, int(head.split(b" ", 2)[1]), json.loads(body)
+
+    def receive(self):
+        data = self.socket.recv(65536)
+        if not data:
+            raise NotMeasured("the gateway closed the connection")
+        return data
 
     def run(self):
-        seconds, status, answer = self.request("POST", "/-/agent/exec", self.body, self.headers)
+        seconds, status, answer = self.request("POST", "/-/agent/exec", self.body)
         if status != 200 or answer["stdout"] != OUTPUT:
             raise NotMeasured(f"exec: {status} {json.dumps(answer)[:500]}")
         return {"ms": seconds * 1000, "tier": answer["sandbox"]["tier"], "timing_ms": answer["timing_ms"]}
@@ -54,16 +75,25 @@ def run_bare(control, argv):
     return {"ms": seconds * 1000}
 
 
-def wait_hot(gateway):
-    """Until the pool is full."""
+def wait_rest(gateway, sprites, others=0):
+    """Until the pool is full, and nothing but it and `others` is left in the emulator."""
     end = time.monotonic() + READY_SECONDS
     while time.monotonic() < end:
-        text = metrics(gateway.admin)
-        hot = re.search(r'^spritegate_pool_members\{[^}]*state="hot"[^}]*\} (\d+)', text, re.MULTILINE)
-        if hot and int(hot[1]) >= POOL["pool_hot"]:
+        members = dict(re.findall(r'^spritegate_pool_members\{[^}]*state="(\w+)"[^}]*\} (\d+)', metrics(gateway.admin), re.MULTILINE))
+        if int(members.pop("hot")) == POOL["pool_hot"] and not any(map(int, members.values())) and \
+                len(state(sprites)) == POOL["pool_hot"] + others:
+            time.sleep(REST_SECONDS)
             return
-        time.sleep(0.2)
+        time.sleep(0.02)
     raise NotMeasured(f"exec: the pool was not full within {READY_SECONDS} s")
+
+
+def state(sprites):
+    connection = http.client.HTTPConnection("127.0.0.1", sprites.port, timeout=5)
+    connection.request("GET", "/_emulator/state")
+    found = json.loads(connection.getresponse().read())["sprites"]
+    connection.close()
+    return found
 
 
 def metrics(port):
@@ -74,17 +104,34 @@ def metrics(port):
     return text
 
 
+class Bare:
+    """A new Sprite for each command, prepared as the gateway prepares its own."""
+
+    def __init__(self, sprites, prefix):
+        self.port = sprites.port
+        self.prefix = prefix
+        self.count = 0
+        self.argv = launch(COMMAND)
+
+    def prepare(self):
+        self.count += 1
+        control = ControlSocket(self.port, servers.SPRITES_TOKEN, f"{self.prefix}-{self.count}")
+        control.bring_shim()
+        return control
+
+    def end(self, control):
+        control.close()
+        control.destroy()
+
+
 def measure(bench):
     with Programs(bench.folder) as programs:
-        gateway = servers.gateway(programs, "gateway-exec", bench.base, **POOL)
+        sprites = servers.emulator(programs, *EMULATOR)
+        gateway = servers.gateway(programs, "gateway-exec", dataclasses.replace(bench.base, sprites=sprites), **POOL)
         token = servers.token(bench.base.redis.port, "--rate", "100000/1m", "--burst", "1000", "--conc", "10")["token"]
-        caller, argv = Caller(gateway.port, token), launch(COMMAND)
-        control = ControlSocket(bench.base.sprites.port, servers.SPRITES_TOKEN, f"bare-{gateway.port}")
-        control.bring_shim()
-        wait_hot(gateway)
-        pairs = [one_pair(caller, control, argv, index) for index in range(-WARM_UPS, bench.pairs)][WARM_UPS:]
+        caller, bare = Caller(gateway.port, token), Bare(sprites, f"bare-{gateway.port}")
+        pairs = [one_pair(gateway, sprites, caller, bare) for _ in range(-WARM_UPS, bench.pairs)][WARM_UPS:]
         floor = [caller.request("GET", "/-/gateway/health")[0] * 1000 for _ in range(200)]
-        control.close()
     hot = [pair for pair in pairs if pair["gateway"]["tier"] == "hot"]
     if len(hot) < min(LEAST_HOT, bench.pairs):
         raise NotMeasured(f"exec: only {len(hot)} of {len(pairs)} commands found a hot Sprite")
@@ -94,28 +141,35 @@ def measure(bench):
 RANDOM = random.Random(1)
 
 
-def one_pair(caller, control, argv, index):
-    """In turns the gateway and the bare command first. The pauses differ, so that what follows a command (destroying its
-    Sprite, making another) falls on both alike."""
+def one_pair(gateway, sprites, caller, bare):
+    """Either first, by chance."""
     pair = {}
-    for who in ("gateway", "bare") if index % 2 else ("bare", "gateway"):
-        time.sleep(RANDOM.uniform(*PAUSE))
-        pair[who] = caller.run() if who == "gateway" else run_bare(control, argv)
+    for who in RANDOM.sample(("gateway", "bare"), 2):
+        if who == "gateway":
+            wait_rest(gateway, sprites)
+            pair[who] = caller.run()
+        else:
+            wait_rest(gateway, sprites)
+            control = bare.prepare()
+            wait_rest(gateway, sprites, 1)
+            pair[who] = run_bare(control, bare.argv)
+            bare.end(control)
     return pair
 
 
 def show(result):
     pairs = result["pairs"]
     hot = [pair for pair in pairs if pair["gateway"]["tier"] == "hot"]
+    through, bare = ([pair[who]["ms"] for pair in hot] for who in ("gateway", "bare"))
     series = {
-        "through the gateway": [pair["gateway"]["ms"] for pair in hot],
-        "bare": [pair["bare"]["ms"] for pair in hot],
+        "through the gateway": through,
+        "bare": bare,
         "added (paired difference)": [pair["gateway"]["ms"] - pair["bare"]["ms"] for pair in hot],
-        "gateway's own: admit": [pair["gateway"]["timing_ms"]["admit"] for pair in hot],
-        "gateway's own: claim": [pair["gateway"]["timing_ms"]["claim"] for pair in hot],
-        "gateway's own: exec": [pair["gateway"]["timing_ms"]["exec"] for pair in hot],
+        **{f"gateway's own: {part}": [pair["gateway"]["timing_ms"][part] for pair in hot] for part in ("admit", "claim", "exec")},
         "GET /-/gateway/health": result["health_ms"]}
     rows = [[name, *(signed(percentile(values, percent)) for percent in PERCENTILES)] for name, values in series.items()]
+    rows.insert(3, ["added (difference of the percentiles)",
+                    *(signed(percentile(through, percent) - percentile(bare, percent)) for percent in PERCENTILES)])
     ratios = [pair["gateway"]["ms"] / pair["bare"]["ms"] for pair in hot]
     rows.append(["gateway / bare", *(f"{percentile(ratios, percent):.2f}" for percent in PERCENTILES)])
     pool = ", ".join(f"{name} {value}" for name, value in result["pool"].items())

@@ -104,7 +104,7 @@ def through(bench, programs, base):
     callers = {way: Caller(servers.gateway(programs, f"gateway-{way.replace(' ', '-')}", base, exec_verify_bytes=size, **POOL), token)
                for way, size in (("record", "256KiB"), ("no record", 0))}
     pairs = {kind: [] for kind in KINDS}
-    for index in range(-1, bench.pairs // 2):
+    for index in range(-1, bench.pairs // 10):
         for kind, (command, size) in KINDS.items():
             pair = {way: callers[way].run(command, size) for way in RANDOM.sample(list(callers), 2)}
             if index >= 0:

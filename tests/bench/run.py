@@ -71,7 +71,7 @@ def parse():
     add("--seconds", type=int, default=1, help="of each of their runs (1)")
     add("--cases", default="", metavar="TEXT", help="only those proxied requests that have this in their title")
     add("--beside", type=pathlib.Path, metavar="PROGRAM", help="another build of the gateway, for the proxied requests")
-    add("--pairs", type=int, default=60, help="of commands (60)")
+    add("--pairs", type=int, default=300, help="of commands (300)")
     options = parser.parse_args()
     unknown = set(options.parts) - set(PARTS)
     if unknown:
