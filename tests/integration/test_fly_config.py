@@ -1,5 +1,6 @@
 """The fly.toml files: only keys that flyctl knows, and figures that fit the program's own."""
 import re
+import shlex
 import subprocess
 import tomllib
 
@@ -8,6 +9,7 @@ import pytest
 from rig import BINARY, TOP, clean_environment
 
 FILES = ["fly.toml", "deploy/one-machine/fly.toml"]
+PAGE = (TOP / "deploy/FLY.md").read_text(encoding="utf-8")
 
 # As flyctl's configuration reference has them, of the sections used here. A key it does not know is ignored without a word.
 CHECK = {"interval", "timeout", "grace_period", "method", "path", "protocol", "headers", "tls_skip_verify", "tls_server_name"}
@@ -45,16 +47,20 @@ def unknown(table, where=""):
     return found
 
 
+def fly_of(file):
+    return tomllib.loads((TOP / file).read_text(encoding="utf-8"))
+
+
 @pytest.fixture(params=FILES)
 def fly(request):
-    return tomllib.loads((TOP / request.param).read_text(encoding="utf-8"))
+    return fly_of(request.param)
 
 
 @pytest.fixture(scope="module")
 def settings():
     """{name: (default, whether it is a secret)} as the program tells them."""
     table = subprocess.run([BINARY, "help", "config"], capture_output=True, text=True, timeout=120, check=True).stdout
-    return {name: (default, kind == "secret") for name, kind, default in re.findall(r"^\| `(\w+)` \| (\w+) \| `?([^|`]*)`? \|", table, re.MULTILINE)}
+    return {name: (default, kind == "secret") for name, kind, default in re.findall(r"^\| `(\w+)` \| ([^|]+) \| `?([^|`]*)`? \|", table, re.MULTILINE)}
 
 
 def test_every_key_is_known(fly):
@@ -90,3 +96,36 @@ def test_checks_are_answered(fly, stack):
     assert [stack.http.request(check["method"], check["path"]).status_code for check in fly["http_service"]["checks"]] == [200]
     for check in fly["checks"].values():
         assert check["port"] == fly["metrics"]["port"] and stack.admin_http.request(check["method"], check["path"]).status_code == 200
+
+
+# --- deploy/FLY.md: nobody who follows it meets a name that is not there -------
+
+def options(command):
+    """The commands of the page's blocks that begin so, in words."""
+    lines = [line for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(command)]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_its_secrets_are_those_of_the_file(file):
+    text = (TOP / file).read_text(encoding="utf-8")
+    needed = set(re.findall(r"[A-Z]+_[A-Z_]+", text[text.index("# Secrets"):text.index("app =")])) - {"FLY_MACHINE_ID", "SPRITEGATE_INSTANCE"}
+    given = [{word.partition("=")[0] for word in words if "=" in word} for words in options("fly secrets set")]
+    assert needed in given, (needed, given)
+
+
+def test_its_settings_and_files_exist(settings):
+    assert set(re.findall(r"SPRITEGATE_\w+", PAGE)) <= set(settings)
+    for words in options("fly "):
+        for option, value in zip(words, words[1:]):
+            assert option not in ("--config", "--dockerfile") or (TOP / value).is_file(), words
+            assert option != "--build-target" or f" AS {value}\n" in (TOP / "Dockerfile").read_text(encoding="utf-8")
+            assert option != "--region" or value == fly_of(FILES[0])["primary_region"] == fly_of(FILES[1])["primary_region"]
+
+
+def test_its_tokens_can_be_made(stack):
+    made = {words[-1] for words in options("fly ssh console")}
+    assert len(made) == 1, made
+    env = clean_environment({"SPRITEGATE_PEPPER": stack.pepper, "SPRITEGATE_REDIS_URL": stack.redis_url})
+    done = subprocess.run([BINARY, *made.pop().split()[1:]], env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0 and "sgt_" in done.stdout, done.stderr
