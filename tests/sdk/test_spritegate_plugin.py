@@ -42,7 +42,7 @@ databases:
   data: {allow: {id: alice}}
 plugins:
   datasette-llm: {default_model: scripted}
-  spritegate: {url: "%s"}
+  spritegate: {url: "%s", sprites_per_actor: 2}
 """
 
 
@@ -179,7 +179,7 @@ def test_two_at_once(place, alice, work):
     place.gateway.until_ready()
     mark, other = new_mark(), {"name": "other"}
     alice.call("create_sprite", **other)
-    calls = [("run_command", {"command": f"sleep {mark}; echo {word}"}) for word in ("one", "two")]
+    calls = [("run_command", {"command": f"sleep {mark}; echo {word}", "timeout_seconds": 300}) for word in ("one", "two")]
     calls += [("exec_on_sprite", {**sprite, "command": f"sleep {mark}; echo {sprite['name']}"}) for sprite in (work, other)]
     with concurrent.futures.ThreadPoolExecutor() as threads:
         met = threads.submit(alice.say, [calls])
@@ -239,6 +239,15 @@ def test_names_that_no_sprite_has(alice):
         assert told[0][0]["error"].startswith("Failed create sprite (status 400)") and told[0][1:] == [gone, gone], name
     longest = {"name": "a" * 47}
     assert [step[0].get("error") for step in alice.say([[("create_sprite", longest)], [("delete_sprite", longest)]])] == [None, None]
+
+
+def test_an_actor_has_so_many(alice, work):
+    """Also when the calls meet."""
+    [told] = alice.say([[("create_sprite", {"name": f"more-{number}"}) for number in range(3)]])
+    full = {"error": "Failed create sprite (status 429): there are 2 already, and no more may be"}
+    assert [result.get("name") or result for result in told] == ["more-0", full, full]
+    assert alice.call("create_sprite", name="more-0")["error"].startswith("Failed create sprite (status 409)")
+    assert alice.call("delete_sprite", name="more-0")["ok"] is True
 
 
 def test_a_command_that_does_not_end_plainly(place, alice):
@@ -337,7 +346,7 @@ def plugin(monkeypatch):
 
 
 def test_settings_that_make_no_sense(plugin):
-    for given in ({"sprite": True}, {"sprites": "yes"}, {"url": 1}, {"timeout_seconds": True}, {"timeout_seconds": 0}):
+    for given in ({"sprite": True}, {"sprites": "yes"}, {"url": 1}, {"timeout_seconds": True}, {"timeout_seconds": 0}, {"sprites_per_actor": 0}):
         with pytest.raises(StartupError, match="spritegate: .*" + next(iter(given))):
             plugin.check_settings(types.SimpleNamespace(plugin_config=lambda name, given=given: given))
 
@@ -405,9 +414,10 @@ def test_a_sprite_that_is_lost(plugin, answers):
     answers(answers.there, answers.lost)
     with pytest.raises(plugin.Refused, match="Sprite 'work' not found"):
         asyncio.run(plugin.in_sprite(None, {"id": "a"}, "work"))
-    answers(answers.lost, answers.new)
+    answers(answers.there, answers.lost, answers.new)
     call = types.SimpleNamespace(conversation_id=None, tool_call_id=None)
-    made = asyncio.run(plugin.create_sprite(datasette=None, actor={"id": "a"}, context=call, name="work"))
+    datasette = types.SimpleNamespace(plugin_config=lambda name: None)
+    made = asyncio.run(plugin.create_sprite(datasette=datasette, actor={"id": "a"}, context=call, name="work"))
     assert json.loads(made)["name"] == "work"
 
 

@@ -2,8 +2,8 @@
 
     datasette … --plugins-dir deploy/datasette/plugins     with datasette-agent installed
 
-Settings: `plugins: {spritegate: {url: http://127.0.0.1:8080, sprites: true, timeout_seconds: 300}}`. Secret: SPRITEGATE_TOKEN, a token of the
-gateway, by datasette-secrets or from the environment; without it there are no tools. Permission: agent-exec.
+Settings: `plugins: {spritegate: {url: http://127.0.0.1:8080, sprites: true, sprites_per_actor: 3, timeout_seconds: 300}}`. Secret:
+SPRITEGATE_TOKEN, a token of the gateway, by datasette-secrets or from the environment; without it there are no tools. Permission: agent-exec.
 
 `sprites` are the tools of datasette-agent-sprites by the same names. A Sprite is a session of the gateway here, and belongs to one actor.
 
@@ -40,7 +40,7 @@ PERMISSION = "agent-exec"
 SECRET = "SPRITEGATE_TOKEN"
 PATH = "/-/agent/exec"
 FILE_PATH = "/-/agent/sprite-file/"
-SETTINGS = {"url": "http://127.0.0.1:8080", "sprites": True, "timeout_seconds": 300}
+SETTINGS = {"url": "http://127.0.0.1:8080", "sprites": True, "sprites_per_actor": 3, "timeout_seconds": 300}
 
 # Datasette Agent cuts what is longer than 10,000 characters of ASCII JSON, and keeps only the beginning. Two streams and the rest fit below that.
 STREAM_CHARACTERS = 3500
@@ -81,7 +81,7 @@ SOURCE = {"oneOf": [{"type": "string"}, {"type": "object", "additionalProperties
 # Whose command it was, of those whose output was cut: the gateway only knows that all of them are this Datasette's.
 owners = collections.OrderedDict()
 
-# A Sprite runs one command at a time, a model calls several tools at once: they take turns, in the order of the calls.
+# Of what takes turns, in the order of the calls: a Sprite runs one command at a time, a model calls several tools at once.
 turns = weakref.WeakValueDictionary()
 
 
@@ -275,6 +275,10 @@ def session_of(actor, name):
     return f"{owner}.{name}" if SPRITE_NAME.fullmatch(name) else None
 
 
+def turn_of(what):
+    return turns.setdefault(what, asyncio.Lock())
+
+
 def not_found(name):
     return Refused(f"Sprite '{name}' not found")
 
@@ -304,7 +308,7 @@ async def close(datasette, session):
 async def in_sprite(datasette, actor, name, headers=None, **fields):
     """The answer of a command in a Sprite that is there."""
     session = session_of(actor, name)
-    async with turns.setdefault(session, asyncio.Lock()):
+    async with turn_of(session):
         if name not in await sprites_of(datasette, actor):
             raise not_found(name)
         body = await ask(datasette, "POST", PATH, headers, json={"session": session, **fields})
@@ -336,8 +340,11 @@ async def create_sprite(datasette, actor, context, name):
     session = session_of(actor, name)
     if not session:
         raise Refused("Failed create sprite (status 400): a name is 1 to 47 of a-z, 0-9 and, in between, -")
-    begin = {"session": session, "argv": ["true"], "cwd": "/"}
-    async with turns.setdefault(session, asyncio.Lock()):
+    begin, most = {"session": session, "argv": ["true"], "cwd": "/"}, settings(datasette)["sprites_per_actor"]
+    async with turn_of(owner_of(actor)), turn_of(session):
+        found = await sprites_of(datasette, actor)
+        if name not in found and len(found) >= most:
+            raise Refused(f"Failed create sprite (status 429): there are {most} already, and no more may be")
         body = await ask(datasette, "POST", PATH, once(context), json=begin)
         if body.get("code") == "session-lost":      # the next one begins anew
             body = await ask(datasette, "POST", PATH, once(context), json=begin)
@@ -459,8 +466,8 @@ def check_settings(datasette):
             raise StartupError(f"spritegate: there is no setting {name}")
         if type(value) is not type(SETTINGS[name]):
             raise StartupError(f"spritegate: {name} is not like {json.dumps(SETTINGS[name])}")
-    if settings(datasette)["timeout_seconds"] < 1:
-        raise StartupError("spritegate: timeout_seconds is at least 1")
+        if type(value) is int and value < 1:
+            raise StartupError(f"spritegate: {name} is at least 1")
 
 
 @hookimpl
