@@ -161,10 +161,37 @@ bool machine_let_go(struct machine *machine, uint64_t now_us, struct pool_member
 
 /* --- sizes ------------------------------------------------------------------------------------ */
 
+static size_t smaller_known(size_t own, size_t said)
+{
+	return said && (!own || said < own) ? said : own;
+}
+
 size_t machine_running_limit(const struct machine *machine)
 {
-	size_t own = machine->options.sizing.running_limit, said = machine->running.limit;
-	return said && (!own || said < own) ? said : own;
+	return smaller_known(machine->options.sizing.running_limit, machine->running.limit);
+}
+
+size_t machine_warm_limit(const struct machine *machine)
+{
+	return smaller_known(machine->options.sizing.warm_limit, machine->paused.limit);
+}
+
+static void learn(struct machine_said *said, uint64_t now_us, uint64_t limit)
+{
+	if (limit)
+		*said = (struct machine_said){.limit = limit < SIZING_MAX ? (size_t)limit : SIZING_MAX, .until_us = now_us + SAID_US};
+}
+
+void machine_learn(struct machine *machine, uint64_t now_us, const struct provider_limit *limit)
+{
+	learn(&machine->running, now_us, limit->running);
+	learn(&machine->paused, now_us, limit->paused);
+}
+
+static void unlearn(struct machine_said *said, uint64_t now_us)
+{
+	if (is_due(said->until_us, now_us))
+		*said = (struct machine_said){0};
 }
 
 size_t machine_room(const struct machine *machine)
@@ -192,6 +219,7 @@ static void review_sizes(struct machine *machine, uint64_t now_us)
 	sizing.create_limit = machine->gate.budget.ceiling;
 	sizing.create_window_us = machine->gate.budget.period_us;
 	sizing.running_limit = machine_running_limit(machine);
+	sizing.warm_limit = machine_warm_limit(machine);
 	machine->target = sizing_decide(&sizing, &input);
 	machine->review_us = is_fixed(&machine->options) && !machine->running.limit ? 0 : now_us + SECOND;
 }
@@ -268,8 +296,8 @@ static void tick(struct machine *machine, uint64_t now_us)
 {
 	gate_tick(&machine->gate, now_us);
 	demand_pass(&machine->demand, now_us);
-	if (is_due(machine->running.until_us, now_us))
-		machine->running.limit = machine->running.until_us = 0;
+	unlearn(&machine->running, now_us);
+	unlearn(&machine->paused, now_us);
 	machine_pass_destroys(machine, now_us);
 	machine_pass_supply(machine, now_us);
 	machine_pass_leases(machine, now_us);
@@ -286,6 +314,7 @@ uint64_t machine_next_due(const struct machine *machine)
 	next = sooner(next, machine->review_us);
 	next = sooner(next, machine->stop_us);
 	next = sooner(next, machine->running.until_us);
+	next = sooner(next, machine->paused.until_us);
 	next = sooner(next, machine_destroy_due(machine));
 	next = sooner(next, machine_supply_due(machine));
 	next = sooner(next, machine_lease_due(machine));

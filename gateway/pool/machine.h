@@ -170,10 +170,11 @@ struct machine {
 	uint64_t review_us;      /* next decision about the sizes; 0 = they are fixed */
 	uint64_t short_us;       /* less stock than wanted, and no progress since then; 0 = not */
 	uint64_t stop_us;        /* deadline of stopping; 0 = none */
-	struct {
-		size_t limit;      /* Sprites that may run at once, as the provider said; 0 = it has not, or long ago */
+	/* Sprites that may run, and be paused, at once, as the provider said; a limit of 0 = it has not, or long ago */
+	struct machine_said {
+		size_t limit;
 		uint64_t until_us; /* it is believed */
-	} running;
+	} running, paused;
 	uint64_t intents_us[MACHINE_INTENTS]; /* when each ends; 0 = none */
 	struct {
 		bool busy, incomplete;
@@ -232,8 +233,9 @@ size_t machine_hot_wanted(const struct machine *machine);
 /* Less stock than wanted for a minute, and nothing became ready in that time. */
 bool machine_is_stalled(const struct machine *machine, uint64_t now_us);
 
-/* Sprites that may run at once, by the settings or the provider's word, whichever is less; 0 = not known. */
+/* Sprites that may run, or be paused, at once, by the settings or the provider's word, whichever is less; 0 = not known. */
 size_t machine_running_limit(const struct machine *machine);
+size_t machine_warm_limit(const struct machine *machine);
 
 /* Sprites that run with a claim, or are kept and run. */
 size_t machine_running_used(const struct machine *machine);

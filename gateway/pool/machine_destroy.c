@@ -8,6 +8,7 @@
 #define RECHECK_US      (300 * SECOND) /* after a creation was given up nevertheless, what exists is listed once more */
 #define UNAUTHORIZED_US (30 * SECOND)
 #define RELIST_US       (5 * SECOND)
+#define ASK_AGAIN_US    (SAID_US - 60 * SECOND) /* for the limits, before what the last list said of them is not believed any more */
 #define DESTROYS_MAX    8
 
 /* --- destroying ------------------------------------------------------------------------------- */
@@ -105,8 +106,8 @@ void machine_destroyed(struct machine *machine, uint64_t now_us, const struct ma
 		hasten_destroys(machine);
 	}
 	gate_room(&machine->gate);
-	if (event->code == PROVIDER_GONE && member->doubtful_us && !machine->list.wait_us && !machine->stopping && !machine->options.shared)
-		machine->list.wait_us = now_us + RECHECK_US;
+	if (event->code == PROVIDER_GONE && member->doubtful_us && !machine->stopping && !machine->options.shared)
+		machine->list.wait_us = machine->list.wait_us ? sooner(machine->list.wait_us, now_us + RECHECK_US) : now_us + RECHECK_US;
 	machine_move(machine, member, POOL_GONE, now_us);
 }
 
@@ -179,9 +180,13 @@ void machine_listed(struct machine *machine, uint64_t now_us, const struct machi
 		return;
 	}
 	machine->list.attempts = 0;
+	machine_learn(machine, now_us, &event->limit);
 	if (machine->list.incomplete)
 		machine->list.wait_us = now_us + RELIST_US;
 	else if (!machine->list.complete)
 		gate_listed(&machine->gate);
 	machine->list.complete |= !machine->list.incomplete;
+	/* A shared pool is listed every minute. */
+	if (!machine->list.wait_us && !machine->options.shared && (event->limit.running || event->limit.paused))
+		machine->list.wait_us = now_us + ASK_AGAIN_US;
 }

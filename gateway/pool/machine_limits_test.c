@@ -129,6 +129,53 @@ static void the_running_limit_is_learnt(void **state)
 	     {"counts", "hot 1"});
 }
 
+static void a_list_tells_the_limits(void **state)
+{
+	(void)state;
+	/* Known before anything is met: three of the four are created. */
+	PLAY(false, SIZES(.hot = 4, .max = 10), {"start", "list"}, {"listed ok 0 3", "create a, create b, create c"});
+	/* The smaller one counts, whichever that is. */
+	PLAY(false, SIZES(.hot = 4, .max = 10, .running_limit = 2), {"start", "list"}, {"listed ok 0 3", "create a, create b"});
+	PLAY(false, SIZES(.hot = 4, .max = 10, .running_limit = 3), {"start", "list"}, {"listed ok 0 2", "create a, create b"});
+	/* Of those that are paused likewise. */
+	PLAY(false, SIZES(.warm = 4, .max = 10), {"start", "list"}, {"listed ok 0 0 2", "create a, create b"});
+	PLAY(false, SIZES(.warm = 4, .max = 10, .warm_limit = 1), {"start", "list"}, {"listed ok 0 0 2", "create a"});
+	PLAY(false, SIZES(.warm = 4, .max = 10, .warm_limit = 2), {"start", "list"}, {"listed ok 0 0 1", "create a"});
+	/* One that fails tells nothing. */
+	PLAY(false, SIZES(.hot = 2, .max = 10), {"start", "list"}, {"listed ok 0 1", "create a"}, {"created a ok", "prepare a"},
+	     {"prepared a ok", ""}, {"wait 3539999", ""}, {"wait 1", "list"}, {"listed unavailable", ""}, {"counts", "hot 1"});
+}
+
+static void what_a_list_told_is_asked_for_again(void **state)
+{
+	(void)state;
+	/* Before it is not believed any more. */
+	static const struct machine_options options = {.sizing = {.hot = 2, .max = 10}, .max_age_us = UINT64_C(36000000000)};
+	static const struct row rows[] = {{"start", "list"},
+					  {"listed ok 0 1", "create a"},
+					  {"created a ok", "prepare a"},
+					  {"prepared a ok", ""},
+					  {"wait 3539999", ""},
+					  {"wait 1", "list"},
+					  {"listed ok 0 1", ""},
+					  {"wait 3540000", "list"},
+					  {"listed ok 0 2", "create b"},
+					  {"created b ok", "prepare b"},
+					  {"prepared b ok", ""}};
+	run(&options, rows, ARRAY_LEN(rows));
+	/* One that told nothing is not repeated, and what was said before ends with its hour. */
+	static const struct row once[] = {{"start", "list"},     {"listed ok 0 1", "create a"}, {"created a ok", "prepare a"},
+					  {"prepared a ok", ""}, {"wait 3540000", "list"},      {"listed ok", ""},
+					  {"wait 59999", ""},    {"wait 1", "create b"},        {"created b ok", "prepare b"},
+					  {"prepared b ok", ""}, {"wait 7200000", ""}};
+	run(&options, once, ARRAY_LEN(once));
+	/* What was given up is looked for as soon as ever. */
+	PLAY(false, SIZES(.hot = 1, .max = 10), {"start", "list"}, {"listed ok 0 9", "create a"}, {"created a unavailable", "destroy a"},
+	     {"destroyed a gone", ""}, {"wait 500", "create b"}, {"created b ok", "prepare b"}, {"prepared b ok", ""},
+	     {"wait 4500", "destroy a"}, {"destroyed a gone", ""}, {"wait 20000", "destroy a"}, {"destroyed a gone", ""},
+	     {"wait 299999", ""}, {"wait 1", "list"});
+}
+
 /* What may run is for those whom a wake serves; the stock is filled again afterwards. */
 static void a_burst_comes_before_the_stock(void **state)
 {
@@ -177,6 +224,7 @@ int main(void)
 		cmocka_unit_test(a_refused_wake_loses_nothing),   cmocka_unit_test(the_budget_of_creations_is_left_alone),
 		cmocka_unit_test(a_refused_preparation_waits),    cmocka_unit_test(a_channel_that_breaks_while_nothing_may_be_woken),
 		cmocka_unit_test(waiters_in_vain_are_told),       cmocka_unit_test(the_running_limit_is_learnt),
+		cmocka_unit_test(a_list_tells_the_limits),        cmocka_unit_test(what_a_list_told_is_asked_for_again),
 		cmocka_unit_test(a_burst_comes_before_the_stock), cmocka_unit_test(other_calls_wait_too),
 		cmocka_unit_test(what_is_kept_takes_room),
 	};

@@ -12,8 +12,8 @@
 #define RETRY_AFTER_MAX  300000
 #define RETRY_OBEYED_MAX 3600000
 
-#define LINGER_US       (35 * SECOND) /* a parked member may run this long before the provider pauses it */
-#define RUNNING_SAID_US (3600 * SECOND) /* the provider's word on how many may run is believed this long */
+#define LINGER_US (35 * SECOND) /* a parked member may run this long before the provider pauses it */
+#define SAID_US   (3600 * SECOND) /* the provider's word on how many may run or be paused is believed this long */
 
 /* Expected times until they have been measured. */
 #define CREATE_GUESS_US  (1500 * MS)
@@ -38,6 +38,9 @@ bool machine_take(struct machine *machine, uint64_t now_us, struct pool_member *
 
 /* An idle member is destroyed. False: not now. */
 bool machine_let_go(struct machine *machine, uint64_t now_us, struct pool_member *member);
+
+/* The provider's word on how many may run or be paused. */
+void machine_learn(struct machine *machine, uint64_t now_us, const struct provider_limit *limit);
 
 /* How many more Sprites may exist. */
 size_t machine_room(const struct machine *machine);

@@ -22,10 +22,8 @@ static void failed(struct machine *machine, uint64_t now_us, uint64_t begun_us, 
 	bool concerns_creations = event->type == MACHINE_CREATED || is_limit(event->code);
 	gate_failed(&machine->gate, now_us, begun_us, event->code, concerns_creations ? event->retry_after_ms : 0, &event->limit);
 	machine->worse = true;
-	if (event->code != PROVIDER_CAPACITY || !event->limit.running)
-		return;
-	machine->running.limit = event->limit.running < SIZING_MAX ? (size_t)event->limit.running : SIZING_MAX;
-	machine->running.until_us = now_us + RUNNING_SAID_US;
+	if (event->code == PROVIDER_CAPACITY)
+		machine_learn(machine, now_us, &event->limit);
 }
 
 /* Did a failed creation certainly have no effect? */
@@ -76,7 +74,7 @@ void machine_created(struct machine *machine, uint64_t now_us, const struct mach
 
 bool machine_warm_is_full(const struct machine *machine)
 {
-	size_t limit = machine->options.sizing.warm_limit;
+	size_t limit = machine_warm_limit(machine);
 	return limit && machine->roster.counts[POOL_WARM] + machine->lease.fleet.warm >= limit;
 }
 

@@ -286,7 +286,10 @@ static void play(struct script *script, const char *text)
 	} else if (strcmp(verb, "found") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_FOUND, .name = a});
 	} else if (strcmp(verb, "listed") == 0) {
-		send(script, (struct machine_event){.type = MACHINE_LISTED, .code = code_of(a), .retry_after_ms = (uint64_t)atoi(b)});
+		send(script, (struct machine_event){.type = MACHINE_LISTED,
+						    .code = code_of(a),
+						    .retry_after_ms = (uint64_t)atoi(b),
+						    .limit = {.running = (uint64_t)atoi(c), .paused = (uint64_t)atoi(d)}});
 	} else if (strcmp(verb, "counts") == 0) {
 		say_counts(script);
 	} else if (strcmp(verb, "creation") == 0) {

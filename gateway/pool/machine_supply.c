@@ -368,7 +368,7 @@ bool machine_is_stalled(const struct machine *machine, uint64_t now_us)
 /* What is paused for its tenants takes places that nothing created now could have. */
 static size_t warm_wanted(const struct machine *machine)
 {
-	size_t limit = machine->options.sizing.warm_limit, target = machine->target.warm, owned = 0;
+	size_t limit = machine_warm_limit(machine), target = machine->target.warm, owned = 0;
 	if (!limit)
 		return target;
 	const struct pool_member *member;

@@ -279,14 +279,28 @@ static bool is_page(const json_t *page, struct slice *token)
 	return json_get_string(page, "next_continuation_token", token);
 }
 
+/* Counters that newer servers add, beside the list or in an object of the organisation. */
+static struct provider_limit page_limit(const json_t *page)
+{
+	const json_t *org = json_object_get(page, "org");
+	struct provider_limit limit = {.left = UINT64_MAX};
+	if (!json_get_u64(page, "running_limit", &limit.running) && !json_get_u64(org, "running_limit", &limit.running))
+		limit.running = 0;
+	if (!json_get_u64(page, "warm_limit", &limit.paused) && !json_get_u64(org, "warm_limit", &limit.paused))
+		limit.paused = 0;
+	return limit;
+}
+
 json_t *answers_page(struct verdict *verdict, const struct answer *answer, struct slice *token)
 {
 	if (!judge_status(verdict, SPRITES_LIST, answer))
 		return NULL;
 	struct json_failure failure;
 	json_t *page = json_parse(answer->body, MAX_DEPTH, &failure);
-	if (is_page(page, token))
+	if (is_page(page, token)) {
+		verdict->limit = page_limit(page);
 		return page;
+	}
 	/* Never read as an empty list: what is not on the list gets forgotten. */
 	contradict(verdict, SPRITES_LIST, "the answer is not a list of Sprites");
 	json_decref(page);

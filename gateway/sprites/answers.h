@@ -50,7 +50,8 @@ struct verdict {
 	/* retry_after_seconds, else Retry-After, else X-RateLimit-Reset when nothing remains, else 0. The last one depends on two
 	 * clocks, so it counts for one window (a minute when the window is not said) at most. */
 	uint64_t retry_after_ms;
-	struct provider_limit limit; /* of a create, answered with success or the creation limit; of PROVIDER_CAPACITY */
+	struct provider_limit
+		limit; /* of a create, answered with success or the creation limit; of PROVIDER_CAPACITY; of a page of the list */
 	unsigned status;
 	struct taken_label taken; /* of SPRITES_GET and SPRITES_LABEL, with PROVIDER_OK */
 	char checkpoint[ANSWERS_CHECKPOINT]; /* id of the one that was made; letters, digits, dot, hyphen, underscore */

@@ -274,6 +274,32 @@ static void test_list(void **state UNUSED)
 	}
 }
 
+static void expect_limits(const char *counters, uint64_t running, uint64_t paused)
+{
+	struct slice token;
+	char body[300];
+	snprintf(body, sizeof body, "{\"sprites\":[]%s}", counters);
+	json_t *list = page(body, &token);
+	assert_non_null(list);
+	json_decref(list);
+	assert_int_equal(verdict.limit.running, running);
+	assert_int_equal(verdict.limit.paused, paused);
+	assert_int_equal(verdict.limit.count, 0);
+	assert_int_equal(verdict.limit.left, UINT64_MAX);
+}
+
+static void test_limits_of_a_list(void **state UNUSED)
+{
+	expect_limits("", 0, 0);
+	expect_limits(",\"running_limit\":10,\"warm_limit\":20", 10, 20);
+	expect_limits(",\"org\":{\"running_limit\":10,\"warm_limit\":20}", 10, 20);
+	expect_limits(",\"running_limit\":null,\"warm_limit\":null,\"org\":{\"running_limit\":10}", 10, 0);
+	expect_limits(",\"running_limit\":3,\"org\":{\"running_limit\":10,\"warm_limit\":20}", 3, 20);
+	/* Nonsense is as good as nothing: the names of the list are true all the same. */
+	expect_limits(",\"running_limit\":\"10\",\"warm_limit\":-1,\"org\":[7]", 0, 0);
+	expect_limits(",\"running_limit\":1.5,\"warm_limit\":1e99", 0, 0);
+}
+
 /* Whatever a body holds, a detail is one bounded text. */
 static void test_long_detail(void **state UNUSED)
 {
@@ -339,6 +365,7 @@ int main(void)
 		cmocka_unit_test(test_policy),
 		cmocka_unit_test(test_kill),
 		cmocka_unit_test(test_list),
+		cmocka_unit_test(test_limits_of_a_list),
 		cmocka_unit_test(test_long_detail),
 		cmocka_unit_test(test_open_policy),
 		cmocka_unit_test(test_open_policy_read_back),

@@ -267,10 +267,11 @@ static void test_list_of_pages(void **state UNUSED)
 		0},
 	       {"HTTP/1.1 200 "
 		"OK\r\n\r\n{\"sprites\":[{\"name\":\"sg-2\",\"labels\":[\"x\",\"pool=a\"]},"
-		"{\"name\":\"sg-3\",\"labels\":[\"pool=ab\",1]}],\"next_continuation_token\":null,\"has_more\":true}",
+		"{\"name\":\"sg-3\",\"labels\":[\"pool=ab\",1]}],\"next_continuation_token\":null,\"has_more\":true,\"running_limit\":9}",
 		0});
 	list(1);
 	assert_int_equal(seen.verdict.code, PROVIDER_OK);
+	assert_int_equal(seen.verdict.limit.running, 9);
 	assert_true(slice_equal(buf_peek(&seen.found), SLICE("sg-1 sg-2! sg-3 "))); /* what has another prefix is not ours */
 	assert_true(asked("GET /v1/sprites?max_results=50&prefix=sg-\n"
 			  "GET /v1/sprites?max_results=50&prefix=sg-&continuation_token=a%26b%3D\n"));

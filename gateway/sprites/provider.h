@@ -33,12 +33,14 @@ const char *provider_code_name(enum provider_code code);
 
 #define PROVIDER_NAME_MAX 63
 
-/* What the provider said of its limits: on creations with a success or a refusal of create, on running with PROVIDER_CAPACITY. */
+/* What the provider said of its limits: on creations with a success or a refusal of create, on running with PROVIDER_CAPACITY, on running
+ * and pausing with a list. */
 struct provider_limit {
 	uint64_t count;     /* creations in a window; 0 = it did not say */
 	uint64_t window_ms; /* 0 = it did not say */
 	uint64_t left;      /* of the count in this window; UINT64_MAX = it did not say */
 	uint64_t running;   /* Sprites that may run at once; 0 = it did not say */
+	uint64_t paused;    /* Sprites that may be paused at once, with their memory kept; 0 = it did not say */
 };
 
 struct provider_result {

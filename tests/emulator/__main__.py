@@ -60,6 +60,9 @@ def parse_flags(argv):
     add("--running-limit", type=int, metavar="N", help="Sprites running at once (default none)")
     add("--running-limit-on", choices=("wake", "create", "both"), default="both",
         help="what the running limit refuses; unknown on the live service (default both)")
+    add("--warm-limit", type=int, metavar="N", help="Sprites warm at once; of more the one that was paused first turns cold (default none)")
+    add("--list-counters", type=flag_switch, default=True, metavar="true|false",
+        help="lists tell the counters and limits of the organisation, as newer servers do (default true)")
     add("--control-idle-holds", type=flag_switch, default=True, metavar="true|false",
         help="an open idle control socket counts as activity; unknown on the live service (default true)")
     add("--auto-checkpoints", type=flag_count, default=0, metavar="N",

@@ -53,9 +53,9 @@ def page(world, query, describe):
     if query.minimal:
         sprites = [{"name": sprite["name"], "org_slug": world.organization, "updated_at": sprite["updated_at"]}
                    for sprite in sprites]
+    told = {"sprites": sprites, "next_continuation_token": token, "has_more": world.settings.has_more_always or token is not None}
     counters = world.counters()
-    return {"sprites": sprites, "next_continuation_token": token,
-            "has_more": world.settings.has_more_always or token is not None, **counters, "org": counters}
+    return {**told, **counters, "org": counters} if world.settings.list_counters else told
 
 
 async def stream(request, world, query):

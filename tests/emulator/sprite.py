@@ -40,7 +40,7 @@ class Sprite:
         self.url_settings = {"auth": "sprite", **(body.get("url_settings") or {})}
         self.config = body.get("config")
         self.environment = dict(body.get("environment") or {})
-        self.last_running_at = self.last_warming_at = None
+        self.last_running_at = self.last_warming_at = self.paused_at = None
         self.current_status = "cold"
         self.destroyed = False
         self.disk = Disk(world.store)
@@ -206,6 +206,8 @@ class Sprite:
             except SandboxError:
                 return      # it died meanwhile; died() has made the Sprite cold
             self.world.paused += 1
+            self.paused_at = time.monotonic()
+            self.world.keep_to_warm_limit()
             if self.settings.cold_after:
                 self.set_timer(self.settings.cold_after, self.cool)
 

@@ -124,6 +124,12 @@ class World:
         for watcher in self.watchers:
             watcher.changed(sprite.name)
 
+    def keep_to_warm_limit(self):
+        warm = sorted((sprite for sprite in self.sprites.values() if sprite.status == "warm" and sprite.paused_at), key=lambda sprite: sprite.paused_at)
+        if self.settings.warm_limit is not None:
+            for sprite in warm[:max(0, len(warm) - self.settings.warm_limit)]:
+                self.background(sprite.cool())
+
     # -- counting -------------------------------------------------------------
 
     def running(self):
@@ -150,9 +156,8 @@ class World:
 
     def counters(self):
         states = [sprite.status for sprite in self.sprites.values()]
-        limit = self.settings.running_limit
         return {"name": self.organization, "running": states.count("running"), "warm": states.count("warm"),
-                "cold": states.count("cold"), "running_limit": limit, "warm_limit": None}
+                "cold": states.count("cold"), "running_limit": self.settings.running_limit, "warm_limit": self.settings.warm_limit}
 
     def state(self):
         """What really happened, for tests."""

@@ -51,9 +51,21 @@ def test_a_hot_member_is_replaced_by_a_wake(rig, emulator):
     assert gateway.metrics().get("spritegate_pool_wakes_total", result="ok") == 1
 
 
-def test_a_wake_that_may_not_run_loses_nothing(rig):
-    """One Sprite may run. The wake of another is refused: it keeps its place, and serves when it may."""
+def test_a_limit_that_the_list_tells_is_kept_to(rig):
+    """Two are wanted and one may run: nothing that would be refused is asked for."""
     emulator = rig.emulator(*PAUSING, "--running-limit", "1")
+    gateway = rig.gateway(emulator=emulator, pool_hot=2, pool_warm=0)
+    for _ in range(2):
+        until(lambda: members(gateway, "hot") == 1, "the one that may run is ready")
+        assert gateway.run("true").sandbox["tier"] == "hot"
+    state = emulator.view.state()
+    assert (state["creates_refused"], state["max_running"], state["max_alive"]) == (0, 1, 1)
+    assert not gateway.metrics().get("spritegate_pool_wakes_total", result="capacity")
+
+
+def test_a_wake_that_may_not_run_loses_nothing(rig):
+    """One Sprite may run, and no list has said so. The wake of another is refused: it keeps its place, and serves when it may."""
+    emulator = rig.emulator(*PAUSING, "--running-limit", "1", "--list-counters", "false")
     gateway = rig.gateway(emulator=emulator, pool_hot=0, pool_warm=2)
     paused(emulator, 2)
     names = set(emulator.view.names())

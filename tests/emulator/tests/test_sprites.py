@@ -258,6 +258,32 @@ async def test_the_list_as_a_stream():
                 assert (gone["type"], gone["org"]["warm"]) == ("heartbeat", 1)
 
 
+async def test_the_list_tells_the_limits():
+    with Emulator("--running-limit", "7", "--warm-limit", "5") as emulator:
+        async with emulator.client() as client:
+            await client.create("one")
+            told = (await client.call("GET", "/v1/sprites")).json
+            counters = {"name": "emulator", "running": 0, "warm": 0, "cold": 1, "running_limit": 7, "warm_limit": 5}
+            assert told["org"] == counters and {key: told[key] for key in counters} == counters
+    with Emulator("--running-limit", "7", "--list-counters", "false") as emulator:
+        async with emulator.client() as client:
+            assert sorted((await client.call("GET", "/v1/sprites")).json) == ["has_more", "next_continuation_token", "sprites"]
+
+
+async def test_what_is_too_many_warm_turns_cold():
+    with Emulator("--warm-limit", "2") as emulator:
+        async with emulator.client() as client:
+            names = [await client.create() for _ in range(3)]
+            for name in names:
+                await client.run(name, "true")
+                await client.pause(name)
+            await client.until_status(names[0], "cold")
+            assert [await client.status(name) for name in names] == ["cold", "warm", "warm"]
+            await client.run(names[0], "true")
+            await client.pause(names[0])
+            await client.until_status(names[1], "cold")
+
+
 async def test_upgrade_restart_and_check(emulator):
     async with emulator.client() as client:
         name = await client.create()
