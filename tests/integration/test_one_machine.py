@@ -5,6 +5,7 @@ import shutil
 import signal
 import stat
 import tempfile
+import tomllib
 
 import pytest
 
@@ -18,7 +19,7 @@ SECRET = "secret-that-datasette-must-not-see"
 class Machine(rigs.OwnGateway):
     """What a machine runs: the script as its first process."""
 
-    def __init__(self, settings, folder):
+    def __init__(self, settings, folder, arguments):
         self.folder = folder
         programs = folder / "bin"
         programs.mkdir()
@@ -30,7 +31,7 @@ class Machine(rigs.OwnGateway):
         path = os.environ["PATH"]
         os.environ["PATH"] = f"{programs}:{path}"
         try:
-            super().__init__(settings, argv=["/bin/bash", RUN, str(folder / "data" / "sample.db"), "--setting", "force_https_urls", "on"])
+            super().__init__(settings, argv=["/bin/bash", RUN, *arguments])
         finally:
             os.environ["PATH"] = path
             del os.environ["DATASETTE_RUN"], os.environ["DATASETTE_DATA"]
@@ -43,17 +44,33 @@ class Machine(rigs.OwnGateway):
 
 
 @pytest.fixture
-def machine(rig, stack, request):
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="spritegate-machine-"))
-    request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
-    shutil.copytree(stack.folder / "datasette", folder / "data", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
-    machine = Machine({"redis_url": stack.redis_url, "sprites_url": stack.sprites.url, "sprites_token": SECRET, "pepper": stack.pepper,
-                       "pool_hot": 0, "datasette_url": "http://127.0.0.1:1"}, folder)
-    yield machine
+def start(stack, request):
+    """A machine with these arguments and a volume of its own, empty or with a copy of `data`."""
+    def start(arguments, data=None, **settings):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="spritegate-machine-"))
+        request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
+        if data:
+            shutil.copytree(data, folder / "data", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+        else:
+            (folder / "data").mkdir()
+        machine = Machine({"redis_url": stack.redis_url, "sprites_url": stack.sprites.url, "sprites_token": SECRET, "pepper": stack.pepper,
+                           "pool_hot": 0, "datasette_url": "http://127.0.0.1:1", **settings}, folder,
+                          [word.replace("/data/", f"{folder}/data/") for word in arguments])
+        request.addfinalizer(lambda: end(machine))
+        return machine
+    return start
+
+
+def end(machine):
     if machine.alive():
         machine.signal(signal.SIGTERM)
         machine.signal(signal.SIGTERM)
         machine.wait()
+
+
+@pytest.fixture
+def machine(start, stack):
+    return start(["/data/sample.db", "--setting", "force_https_urls", "on"], stack.folder / "datasette")
 
 
 def owner(pid):
@@ -68,6 +85,17 @@ def test_pages_come_over_the_socket(machine, stack):
     socket = machine.folder / "run/datasette.sock"
     assert (machine.folder / "data/sample.db").stat().st_uid == 10002, "Datasette cannot write to its own volume"
     assert stat.S_ISSOCK(socket.stat().st_mode) and stat.S_IMODE(socket.parent.stat().st_mode) == 0o750
+
+
+def test_as_the_example_starts_it(start):
+    """With the arguments and settings of its fly.toml, on a volume that is new."""
+    example = tomllib.loads((TOP / "deploy/one-machine/fly.toml").read_text(encoding="utf-8"))
+    settings = {name.removeprefix("SPRITEGATE_").lower(): value for name, value in example["env"].items()}
+    machine = start(example["processes"]["app"].split(), **settings)
+    databases = machine.get("/-/databases.json", headers={"Host": "my-gateway.fly.dev", "X-Forwarded-Proto": "https"}).json()
+    assert [one["name"] for one in databases["databases"]] == ["datasette"], databases
+    assert {file.name for file in (machine.folder / "data").iterdir()} >= {"datasette.db", "internal.db"}
+    assert machine.admin_http.get("/metrics").status_code == 200
 
 
 def test_each_has_its_own_user_and_datasette_no_secret(machine):
