@@ -5,14 +5,11 @@ import threading
 
 import pytest
 
-import rig as rigs
-import twins as pairs
 from answers import problem
 from certificates import certificate
 from nasty import PIECE
 from rig import until
 from test_websocket import BLOCK, echo, grant, opened, pieces, until_closed
-from transparency import ROWS, differences, method_of
 from wire import CutOff, Wire
 
 
@@ -167,25 +164,3 @@ def test_a_websocket_whose_client_ends(gateway, upstream):
         assert left.wait(60)
         assert wire.closed(60)
     until_closed(gateway)
-
-
-# -- a real Datasette -------------------------------------------------------------------------------
-
-
-def test_answers_of_a_real_one(shared_rig, ours):
-    """Each of a part of the table is the same through https as asked directly without it."""
-    folder = rigs.LOGS / "https"
-    folder.mkdir()
-    direct, behind = (shared_rig.add(part, part.kill) for part in (
-        pairs.Datasette(folder / "direct"),
-        pairs.Datasette(folder / "behind", "--ssl-certfile", ours.certificate, "--ssl-keyfile", ours.key)))
-    gateway = shared_rig.gateway(datasette_url=f"https://127.0.0.1:{behind.port}", datasette_ca_file=ours.certificate, token=False)
-    direct.until_up(direct.answers)
-    until(lambda: gateway.get("/-/versions.json").status_code == 200, "Datasette answers")
-    for name, data in list(ROWS.items())[::7]:
-        seen = []
-        for port in (direct.port, gateway.port):
-            with Wire(port) as wire:
-                seen.append(pairs.Seen(wire.send(data), method_of(data)))
-        found = differences(*seen, method_of(data))
-        assert not found, name + "\n" + "\n".join(found)

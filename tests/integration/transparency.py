@@ -130,6 +130,7 @@ PAGES = [
                                                 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425, 426, 428, 429, 431, 451, 500, 501, 502, 503,
                                                 504, 505, 507, 508, 511, 299, 499, 520, 599)),
     *(f"/-/wire/size/{size}?framing={framing}" for size in (0, 1, 1000, 65536, 300_001) for framing in ("chunked", "length")),
+    *(f"/-/wire/packed?coding={coding}" for coding in ("gzip", "none", "br")),
     "/-/wire/size/100000?pieces=1000", "/-/wire/size/100000?pieces=1000&framing=length",
     # long targets at the default setting
     *(f"{page}?sql=select+1+--{tail * 10_000}" for page in ("/", "/sample", "/sample/-/query", "/sample/-/query.json") for tail in ("aaa", "a'\"")),

@@ -43,8 +43,8 @@ def frozen(path):
 class Datasette(rigs.Part):
     """A real one, with databases and a plugin of its own."""
 
-    def __init__(self, folder, *options):
-        folder.mkdir()
+    def __init__(self, folder, *options, env=None):
+        folder.mkdir(parents=True)
         writable = sample.make(folder)
         awkward(folder / "odd.db")
         frozen(folder / "frozen.db")
@@ -57,7 +57,7 @@ class Datasette(rigs.Part):
             rigs.PYTHON, "-m", "datasette", "serve", *writable, folder / "odd.db", "-i", folder / "frozen.db", "--cors", "--root",
             "--plugins-dir", pathlib.Path(__file__).parent / "datasette_plugins", "--static", f"assets:{folder / 'assets'}",
             "-c", rigs.TOP / "tests/fixtures/datasette.yml", "--secret", sample.SECRET, "-h", "127.0.0.1", "-p", port, *options],
-            cwd=folder)
+            env, folder)
         self.port, self.url = port, f"http://127.0.0.1:{port}"
 
     def answers(self):

@@ -1,5 +1,6 @@
 """A Datasette plugin that shows what a proxy may change: it echoes requests and answers in awkward ways, below /-/wire/."""
 import asyncio
+import gzip
 import hashlib
 
 from datasette import Response, hookimpl
@@ -126,6 +127,14 @@ async def form(request):
     return Response.json(found)
 
 
+async def packed(request, send):
+    """Of a coding, of one that nobody knows, and what only claims to be."""
+    coding = request.args["coding"]
+    body = gzip.compress(b"a page " * 1000, mtime=0)
+    await start(send, [("Content-Type", "text/html"), ("Content-Encoding", coding), ("Content-Length", str(len(body)))])
+    await piece(send, body, more=False)
+
+
 async def refuse(request):
     """An answer before the body is read."""
     return Response.text("not here", status=403)
@@ -140,4 +149,4 @@ async def late(request):
 def register_routes():
     return [(rf"^/-/wire/{path}$", view) for path, view in (
         ("echo.*", echo), ("events", events), ("crash", crash), ("cookies", cookies), ("fields", fields), (r"size/(?P<size>\d+)", sized),
-        (r"status/(?P<status>\d+)", status), ("gate", gate), ("open", open_gate), ("form", form), ("refuse", refuse), ("late", late))]
+        (r"status/(?P<status>\d+)", status), ("gate", gate), ("packed", packed), ("open", open_gate), ("form", form), ("refuse", refuse), ("late", late))]
