@@ -2,6 +2,7 @@
 import contextlib
 import os
 import pathlib
+import signal
 import subprocess
 
 import pytest
@@ -44,6 +45,25 @@ def test_nothing_of_it_is_dumped_and_nothing_gains_rights(gateway):
     core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
     assert core.split()[4:6] == ["0", "0"], core
     assert gateway.status("NoNewPrivs") == "1"
+
+
+WITH_CORES = ["sh", "-c", 'ulimit -c unlimited; cd "$0" && exec "$@"']     # as its parent allows
+
+
+def leaves_a_core(pid):
+    """Once it was killed by a signal whose default is one. What a test runs under may keep all cores from being written."""
+    os.kill(pid, signal.SIGQUIT)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGQUIT, status
+    return os.WCOREDUMP(status)
+
+
+def test_a_crash_leaves_no_core(stack, rig, tmp_path):
+    dying = OwnGateway({"datasette_url": stack.datasette, "redis_url": stack.redis_url, "sprites_url": stack.sprites.url,
+                        "sprites_token": stack.sprites.token, "pepper": stack.pepper, "pool_hot": 0}, argv=[*WITH_CORES, tmp_path, BINARY, "serve"])
+    rig.add(dying, dying.kill)
+    assert pathlib.Path(f"/proc/{dying.pid}/cwd").resolve() == tmp_path
+    assert not leaves_a_core(dying.pid) and not list(tmp_path.iterdir())
 
 
 def test_no_secret_is_among_its_arguments(gateway, stack):
