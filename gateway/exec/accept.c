@@ -56,6 +56,23 @@ static void consider(struct slice range, enum stream_format *best, unsigned *bes
 	}
 }
 
+bool exec_accepts_events(const struct http_fields *fields)
+{
+	for (size_t i = 0; i < fields->count; i++) {
+		struct slice rest = fields->at[i].value, range;
+		if (!slice_equal_nocase(fields->at[i].name, SLICE("Accept")))
+			continue;
+		while (rest.len && slice_next(&rest, ',', &range)) {
+			enum stream_format named = STREAM_NONE;
+			unsigned weight = 0;
+			consider(range, &named, &weight);
+			if (named == STREAM_SSE)
+				return true;
+		}
+	}
+	return false;
+}
+
 enum stream_format exec_accept(const struct http_fields *fields)
 {
 	enum stream_format best = STREAM_NONE;

@@ -12,5 +12,8 @@
  * of another type than asked for is better than none. */
 enum stream_format exec_accept(const struct http_fields *fields);
 
+/* Whether the client names text/event-stream, whatever it likes better. */
+bool exec_accepts_events(const struct http_fields *fields);
+
 /* application/json, application/x-ndjson, text/event-stream. */
 struct slice exec_content_type(enum stream_format format);

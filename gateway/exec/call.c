@@ -183,6 +183,10 @@ void call_answer(struct call *call, struct exec_job *job)
 	call_write_stop(call);
 	if (!call->request)
 		return;
+	if (call->streaming && call->mcp) {
+		call_signs_end(call, job);
+		return;
+	}
 	if (call->streaming) {
 		call_end_stream(call, job);
 		return;

@@ -95,6 +95,7 @@ struct call {
 	bool streaming, complete;     /* its head has been sent; its last piece is here */
 	bool is_mcp;
 	struct mcp_request *mcp;      /* of an MCP message, once its token is known to be valid; owned */
+	uint64_t sign_due_ms;         /* the next sign of life of a tool, in loop time; 0 = none is wanted */
 	bool is_post;                 /* it has an exec id that its answer tells, and the access log */
 	struct exec_reply reply;      /* what every answer of this call says */
 	struct trail trail;           /* of `command`, when there is an audit */
@@ -127,7 +128,7 @@ struct exec_endpoint {
 	uint64_t asked_until_ms;      /* in loop time: until then Redis may still grant what nobody waits for any more */
 	bool draining, freeing;
 	uint64_t free_deadline_ms;
-	uv_timer_t leases_timer;
+	uv_timer_t leases_timer, signs_timer;
 	int closing;
 	void (*on_freed)(void *ctx);
 	void *freed_ctx;
@@ -171,6 +172,9 @@ void call_piece(struct call *call, struct exec_piece *piece);
 
 /* There are no more pieces. */
 void call_end_stream(struct call *call, const struct exec_job *job);
+
+/* Takes the last piece; NULL = there is no memory for it, and the answer is cut. */
+void call_end_with(struct call *call, struct exec_piece *last);
 void call_on_writable(void *ctx);
 void call_drop_pieces(struct call *call);
 
@@ -192,6 +196,14 @@ void call_mcp(struct call *call, const struct http_head *head);
 /* The whole message is here. */
 void call_mcp_body(struct call *call);
 void call_mcp_free(struct call *call);
+
+/* --- call_signs.c: a tool's answer that is long in coming is a stream with signs of life --- */
+
+void call_signs_begin(struct call *call);
+void call_signs_tick(uv_timer_t *timer);
+
+/* The last event, when the stream has begun. */
+void call_signs_end(struct call *call, struct exec_job *job);
 
 /* --- call_fetch.c: standard input from Datasette --- */
 

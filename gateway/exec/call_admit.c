@@ -100,6 +100,8 @@ void call_send_job(struct call *call, struct exec_job *job)
 	metrics_add(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
 	call->with_agent = true;
 	DL_APPEND(endpoint->calls, call);
+	if (call->mcp)
+		call_signs_begin(call);
 }
 
 static void make_job(struct call *call, const struct admission_answer *answer)

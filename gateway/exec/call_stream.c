@@ -63,7 +63,7 @@ void call_piece(struct call *call, struct exec_piece *piece)
 }
 
 /* Whatever happened, the last object is a result. */
-static int add_failure(struct call *call)
+static struct exec_piece *failure_of(const struct call *call)
 {
 	struct stream stream;
 	struct buf text = BUF_MAX(4096);
@@ -71,16 +71,24 @@ static int add_failure(struct call *call)
 	int r = stream_failure(&stream, call->exec_id, &text);
 	struct exec_piece *piece = r == 0 ? exec_piece_new(call->exec_id, &text) : NULL;
 	buf_deinit(&text);
-	if (!piece)
-		return -1;
-	DL_APPEND(call->pieces, piece);
-	return 0;
+	return piece;
+}
+
+void call_end_with(struct call *call, struct exec_piece *last)
+{
+	if (!last) {
+		cut(call);
+		return;
+	}
+	DL_APPEND(call->pieces, last);
+	call->complete = true;
+	pump(call);
 }
 
 void call_end_stream(struct call *call, const struct exec_job *job)
 {
-	if (job->error < 0 && add_failure(call) < 0) {
-		cut(call);
+	if (job->error < 0) {
+		call_end_with(call, failure_of(call));
 		return;
 	}
 	call->complete = true;

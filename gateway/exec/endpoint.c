@@ -99,7 +99,8 @@ struct exec_endpoint *exec_endpoint_new(const struct exec_endpoint_options *opti
 	}
 	uv_timer_init(options->loop, &endpoint->leases_timer);
 	turn_init(&endpoint->fetch_turn, options->loop, call_fetch_flush, endpoint);
-	endpoint->leases_timer.data = endpoint;
+	uv_timer_init(options->loop, &endpoint->signs_timer);
+	endpoint->leases_timer.data = endpoint->signs_timer.data = endpoint;
 	/* Only a start-up that fails, and then ends the process, leaves the handles open. */
 	endpoint->admission = admission_new(&admission);
 	return endpoint->admission ? endpoint : NULL;
@@ -152,9 +153,10 @@ static void maybe_freed(struct exec_endpoint *endpoint)
 		uv_timer_start(&endpoint->leases_timer, on_leases_timer, LEASES_POLL_MS, 0);
 		return;
 	}
-	endpoint->closing = 4;
+	endpoint->closing = 5;
 	mailbox_close(&endpoint->mailbox, on_part_freed);
 	uv_close((uv_handle_t *)&endpoint->leases_timer, on_timer_closed);
+	uv_close((uv_handle_t *)&endpoint->signs_timer, on_timer_closed);
 	turn_close(&endpoint->fetch_turn, on_part_freed);
 	admission_free(endpoint->admission, on_part_freed, endpoint);
 }

@@ -89,6 +89,13 @@ static int add_content(struct http_fields *fields, struct slice type)
 	return exec_reply_add(fields, SLICE("X-Content-Type-Options"), "nosniff");
 }
 
+static int respond_message(struct http_request *request, struct http_fields *fields, struct buf *message)
+{
+	if (add_content(fields, SLICE("application/json")))
+		return -1;
+	return http_request_respond_buf(request, 200, fields, message);
+}
+
 /* Takes `object`, the JSON that would have been the body. */
 static int reply_tool(struct http_request *request, const struct exec_reply *reply, struct http_fields *fields, struct buf *object,
 		      bool is_error)
@@ -96,9 +103,7 @@ static int reply_tool(struct http_request *request, const struct exec_reply *rep
 	CLEANUP(buf_deinit) struct buf body = BUF_MAX(3 * EXEC_ANSWER_MAX);
 	int r = mcp_put_tool_result(reply->mcp, buf_peek(object), is_error, &body);
 	buf_deinit(object);
-	if (r < 0 || add_content(fields, SLICE("application/json")))
-		return -1;
-	return http_request_respond_buf(request, 200, fields, &body);
+	return r < 0 ? -1 : respond_message(request, fields, &body);
 }
 
 static int reply_tool_problem(struct http_request *request, const struct exec_reply *reply, const struct http_problem *problem,
@@ -173,13 +178,24 @@ static int reply_job_problem(struct http_request *request, const struct exec_rep
 	return r < 0 ? r : http_request_respond_buf(request, job->answer.status, fields, &body);
 }
 
+int exec_reply_job_message(const struct exec_reply *reply, struct exec_job *job, struct buf *message)
+{
+	CLEANUP(buf_deinit) struct buf body = BUF_MAX(EXEC_ANSWER_MAX + 4096);
+	int r = 0;
+	if (job->answer.code)
+		r = exec_reply_job_body(reply, job, &body);
+	struct buf *object = job->answer.code ? &body : &job->answer.body;
+	if (r == 0)
+		r = mcp_put_tool_result(reply->mcp, buf_peek(object), job->answer.code || job->outcome != EXEC_EXITED, message);
+	buf_deinit(object);
+	return r;
+}
+
 static int reply_job_tool(struct http_request *request, const struct exec_reply *reply, struct exec_job *job, struct http_fields *fields)
 {
-	if (!job->answer.code)
-		return reply_tool(request, reply, fields, &job->answer.body, job->outcome != EXEC_EXITED);
-	CLEANUP(buf_deinit) struct buf body = BUF_MAX(EXEC_ANSWER_MAX + 4096);
-	int r = exec_reply_job_body(reply, job, &body);
-	return r < 0 ? r : reply_tool(request, reply, fields, &body, true);
+	CLEANUP(buf_deinit) struct buf message = BUF_MAX(3 * EXEC_ANSWER_MAX);
+	int r = exec_reply_job_message(reply, job, &message);
+	return r < 0 ? r : respond_message(request, fields, &message);
 }
 
 int exec_reply_job(struct http_request *request, const struct exec_reply *reply, struct exec_job *job)
@@ -203,8 +219,9 @@ int exec_reply_stream(struct http_request *request, const struct exec_reply *rep
 	struct http_fields fields = {0};
 	char timing[64];
 	snprintf(timing, sizeof timing, "admit;dur=%.1f", (double)reply->admit_us / 1000);
+	/* nginx holds answers back without it. */
 	if (add_content(&fields, exec_content_type(format)) || exec_reply_add(&fields, SLICE("Server-Timing"), timing) ||
-	    add_common(&fields, reply))
+	    exec_reply_add(&fields, SLICE("X-Accel-Buffering"), "no") || add_common(&fields, reply))
 		return -1;
 	return http_request_respond_stream(request, 200, &fields, HTTP_LENGTH_UNKNOWN);
 }

@@ -42,6 +42,9 @@ MUST_CHECK int exec_reply_problem(struct http_request *request, const struct exe
 /* The body of a job's problem, with whatever the command had printed: it may be as large as an answer. Results: those of buf. */
 MUST_CHECK int exec_reply_job_body(const struct exec_reply *reply, const struct exec_job *job, struct buf *body);
 
+/* The same as the result of a tool: the whole message. Takes the memory of the job's body. */
+MUST_CHECK int exec_reply_job_message(const struct exec_reply *reply, struct exec_job *job, struct buf *message);
+
 /* The answer of a finished job; takes the memory of its body. */
 MUST_CHECK int exec_reply_job(struct http_request *request, const struct exec_reply *reply, struct exec_job *job);
 

@@ -86,6 +86,17 @@ int rpc_put_head(const struct rpc_message *message, struct buf *out)
 	return r < 0 ? r : put_id(message->id, out);
 }
 
+int rpc_put_progress(const struct rpc_message *message, uint64_t done, struct buf *out)
+{
+	const json_t *token = json_object_get(json_object_get(message->params, "_meta"), "progressToken");
+	if (!is_id(token))
+		return 0;
+	int r = buf_append(out, SLICE("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":"));
+	if (r == 0)
+		r = put_id(token, out);
+	return r < 0 ? r : buf_printf(out, ",\"progress\":%llu}}\n", (unsigned long long)done);
+}
+
 int rpc_put_error(const struct rpc_message *message, int code, const char *text, struct slice data, struct buf *out)
 {
 	int r = rpc_put_head(message, out);

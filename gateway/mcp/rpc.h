@@ -23,6 +23,7 @@
 #define RPC_INVALID_REQUEST  (-32600)
 #define RPC_METHOD_NOT_FOUND (-32601)
 #define RPC_INVALID_PARAMS   (-32602)
+#define RPC_INTERNAL_ERROR   (-32603)
 
 enum rpc_kind { RPC_REQUEST, RPC_NOTIFICATION, RPC_RESPONSE };
 
@@ -41,6 +42,9 @@ void rpc_deinit(struct rpc_message *message);
 
 /* `{"jsonrpc":"2.0","id":…`: the caller adds `,"result":…}` or `,"error":…}`. */
 MUST_CHECK int rpc_put_head(const struct rpc_message *message, struct buf *out);
+
+/* A notification of progress: `done` counts up. Nothing when the request has no token for it. */
+MUST_CHECK int rpc_put_progress(const struct rpc_message *message, uint64_t done, struct buf *out);
 
 /* A whole answer; `data` is JSON, empty = none. */
 MUST_CHECK int rpc_put_error(const struct rpc_message *message, int code, const char *text, struct slice data, struct buf *out);

@@ -90,6 +90,30 @@ static void test_ids_come_back(void **state UNUSED)
 	check_id("\"a \\\"b\\\" \\n \xc3\xbc\"", "\"a \\\"b\\\" \\n \xc3\xbc\"");
 }
 
+static void check_progress(const char *params, const char *told)
+{
+	struct rpc_message message;
+	CLEANUP(buf_deinit) struct buf text = BUF_MAX(4096), out = BUF_MAX(4096);
+	assert_int_equal(buf_printf(&text, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\"%s}", params), 0);
+	assert_int_equal(rpc_parse(buf_peek(&text), &message), 0);
+	assert_int_equal(rpc_put_progress(&message, 15, &out), 0);
+	assert_true(slice_equal(buf_peek(&out), slice_str(told)));
+	rpc_deinit(&message);
+}
+
+static void test_progress(void **state UNUSED)
+{
+#define TOLD(token) "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":" token ",\"progress\":15}}\n"
+	check_progress(",\"params\":{\"_meta\":{\"progressToken\":7}}", TOLD("7"));
+	check_progress(",\"params\":{\"_meta\":{\"progressToken\":\"a\\\"b\"}}", TOLD("\"a\\\"b\""));
+	check_progress("", "");
+	check_progress(",\"params\":{}", "");
+	check_progress(",\"params\":{\"_meta\":1}", "");
+	check_progress(",\"params\":{\"_meta\":{\"progressToken\":1.5}}", "");
+	check_progress(",\"params\":{\"_meta\":{\"progressToken\":{}}}", "");
+#undef TOLD
+}
+
 static void test_long_id(void **state UNUSED)
 {
 	char id[RPC_MAX_ID + 4] = "\"";
@@ -106,10 +130,8 @@ static void test_long_id(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_kinds),
-		cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_ids_come_back),
-		cmocka_unit_test(test_long_id),
+		cmocka_unit_test(test_kinds),   cmocka_unit_test(test_refusals), cmocka_unit_test(test_ids_come_back),
+		cmocka_unit_test(test_long_id), cmocka_unit_test(test_progress),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

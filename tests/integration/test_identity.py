@@ -7,6 +7,7 @@ import pytest
 
 from answers import Ran, check_limits, problem
 from identity import Datasette, Door, api_token, cookie
+from mcp import PATH, Called
 from processes import new_mark, running
 from rig import LARGER, until
 from wire import Wire, exec_request
@@ -185,6 +186,27 @@ def test_sessions_are_kept(door):
     until(lambda: door.gateway.get("/-/agent/exec/sessions", headers=headers).json()["sessions"][0]["busy"] is False, "it is idle")
     assert Ran(door.post(headers, command="cat note", session="s")).stdout == "here\n"
     until(lambda: door.gateway.http.delete("/-/agent/exec/sessions/s", headers=headers).status_code == 200, "it can be closed")
+
+
+def test_tools_for_whom_datasette_knows(door):
+    """The MCP endpoint too: the actor's policy, sessions and credentials."""
+    def ask(method, params, headers):
+        return door.gateway.http.post(PATH, headers=headers, json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+
+    def call(tool, **arguments):
+        called = Called(answer := ask("tools/call", {"name": tool, "arguments": arguments}, cookie(ADMIN)), answer.json())
+        assert not called.is_error, called.json
+        return called
+    tools = ask("tools/list", {}, cookie(ADMIN)).json()["result"]["tools"]
+    assert [tool["name"] for tool in tools] == ["run_command", "read_file", "write_file"]
+    assert tools[0]["_meta"]["executionPolicy"]["concurrency"] == {"limit": 50}
+    assert call("write_file", session="tools", path="who", datasette="/-/actor.json").exit_code == 0
+    assert json.loads(call("read_file", session="tools", path="who").stdout)["actor"]["id"] == "ann"
+    exec_id = call("run_command", command="true").exec_id
+    line = door.gateway.until_logged(lambda line: line.get("exec_id") == exec_id)
+    assert (line["actor"], line["policy"]) == ("ann", "staff"), line
+    problem(ask("tools/list", {}, {}), 401, "missing-token")
+    door.gateway.http.delete("/-/agent/exec/sessions/tools", headers=cookie(ADMIN))
 
 
 @pytest.mark.parametrize("words", [("--actor", "killed"), ("--kid", None)])

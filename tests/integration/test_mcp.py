@@ -1,14 +1,16 @@
 """POST /-/agent/exec/mcp: the endpoint's commands as tools, in both manners of the protocol."""
 import json
 import signal
+import threading
 
 import jsonschema
 import pytest
 
 from answers import MEMBERS, problem
-from mcp import META, PATH, STATELESS, Mcp
+from mcp import META, PATH, STATELESS, Called, Mcp
 from processes import new_mark, running
-from rig import TOP, until
+from rig import PATIENCE, TOP, until
+from sources import shared, upstream  # noqa: F401
 from wire import Wire
 
 PAGE = json.loads((TOP / "gateway/exec/openapi.json").read_text(encoding="utf-8"))
@@ -126,6 +128,105 @@ def test_files_of_a_session(stack, mcp):
     gone = mcp.call("read_file", session=name, path="/no/such")
     assert (gone.is_error, gone.exit_code) == (False, 1) and "No such file" in gone.stderr
     stack.http.delete(f"/-/agent/exec/sessions/{name}", headers={"Authorization": f"Bearer {stack.token}"})
+
+
+# -- answers that are long in coming --------------------------------------------------------------
+
+EVENTS = {"Accept": "application/json, text/event-stream"}
+
+
+def events(answer):
+    """Each event's message, or None for a comment, as they come."""
+    block = []
+    for line in answer.iter_lines():
+        if line:
+            block.append(line)
+            continue
+        if block[0].startswith(":"):
+            assert len(block) == 1
+            yield None
+        else:
+            assert block[0] == "event: message" and block[1].startswith("data: ") and len(block) == 2, block
+            yield json.loads(block[1].removeprefix("data: "))
+        block = []
+    assert not block, f"the stream ends within an event: {block}"
+
+
+@pytest.mark.parametrize("token", [None, "p"])
+def test_signs_of_life(upstream, token):
+    """While its input is held back; then the result is the last event."""
+    go_on = threading.Event()
+
+    @upstream.on("/x")
+    def answer(exchange):
+        exchange.reply("200 OK", "Transfer-Encoding: chunked", length=False)
+        exchange.chunk(b"a")
+        go_on.wait(120)
+        exchange.chunk(b"b")
+        exchange.chunk(b"")
+    mcp = Mcp(upstream.gateway, stateless=token == "p")
+    params = {"name": "run_command", "arguments": {"command": "cat; exit 3", "stdin": {"datasette": "/x"}, "timeout_seconds": 100}}
+    body, fields = mcp.message("tools/call", params)
+    if token is not None:
+        body["params"]["_meta"] = body["params"].get("_meta", {}) | {"progressToken": token}
+    headers = {"Authorization": f"Bearer {mcp.token}", **fields, **EVENTS}
+    signs, last = [], None
+    with upstream.gateway.http.stream("POST", PATH, json=body, headers=headers, timeout=PATIENCE) as answer:
+        assert (answer.status_code, answer.headers["Content-Type"], answer.headers["X-Accel-Buffering"]) == (200, "text/event-stream", "no")
+        assert "RateLimit" in answer.headers and answer.headers["X-Exec-Id"]
+        for event in events(answer):
+            assert last is None, f"{event} after the result"
+            if event is not None and "id" in event:
+                last = event
+            else:
+                signs.append(event)
+                go_on.set()
+    assert signs and last["id"] == body["id"]
+    called = Called(answer, last)
+    assert (called.exit_code, called.stdout, called.is_error) == (3, "ab", False)
+    if token is None:
+        assert set(signs) == {None}
+    else:
+        assert all(sign["method"] == "notifications/progress" and sign["params"]["progressToken"] == token for sign in signs), signs
+        assert signs[0]["params"]["progress"] >= 4
+
+
+def test_a_tool_that_fails_late(upstream):
+    """Its problem is the last event; an integer comes back as such."""
+    go_on = threading.Event()
+
+    @upstream.on("/x")
+    def answer(exchange):
+        exchange.reply("200 OK", "Transfer-Encoding: chunked", length=False)
+        exchange.chunk(b"a")
+        go_on.wait(120)
+        exchange.hang_up()
+    mcp = Mcp(upstream.gateway)
+    body, _ = mcp.message("tools/call", {"name": "run_command", "arguments": {"command": "cat", "stdin": {"datasette": "/x"}, "timeout_seconds": 100},
+                                      "_meta": {"progressToken": 7}})
+    found = []
+    with upstream.gateway.http.stream("POST", PATH, json=body, headers={"Authorization": f"Bearer {mcp.token}", **EVENTS}, timeout=PATIENCE) as answer:
+        for event in events(answer):
+            go_on.set()
+            found.append(event)
+    assert found[0]["params"]["progressToken"] == 7 and type(found[0]["params"]["progressToken"]) is int
+    called = Called(answer, found[-1])
+    assert called.is_error and (called.code, called.outcome, called.stdout) == ("source-failed", "canceled", "a")
+
+
+def test_closing_the_stream_cancels(older):
+    mark = new_mark()
+    body, _ = older.message("tools/call", {"name": "run_command", "arguments": {"command": f"sleep {mark}", "timeout_seconds": 200}})
+    with older.gateway.http.stream("POST", PATH, json=body, headers={"Authorization": f"Bearer {older.token}", **EVENTS}, timeout=PATIENCE) as answer:
+        signs = events(answer)   # which closes when nobody has it any more
+        assert next(signs) is None
+        until(lambda: running(mark), "the command runs")
+    until(lambda: not running(mark), "it is gone")
+
+
+def test_a_quick_tool_answers_with_json(older):
+    answer, told = older.ask("tools/call", {"name": "run_command", "arguments": {"command": "true"}}, EVENTS)
+    assert answer.headers["Content-Type"] == "application/json" and told["result"]["isError"] is False
 
 
 # -- what did not go well --------------------------------------------------------------------------
