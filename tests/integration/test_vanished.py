@@ -21,7 +21,7 @@ def upstream(shared_rig):
 
 @pytest.fixture(scope="module")
 def gateway(shared_rig, upstream):
-    return shared_rig.gateway(datasette_url=upstream.url, workers=1, client_idle_seconds=IDLE, max_websockets=10, websocket_idle_seconds=LATEST)
+    return shared_rig.gateway(datasette_url=upstream.url, workers=1, client_idle_seconds=IDLE, max_websockets=10, websocket_idle_seconds=2 * LATEST)
 
 
 class Stream:

@@ -574,7 +574,7 @@ def test_descriptors_suffice_for_all_that_may_be_open(rig, upstream):
     def held(exchange):
         assert go_on.wait(120)
         exchange.reply(body=b"held")
-    gateway = rig.gateway(datasette_url=upstream.url, workers=1, max_websockets=1000, token=False,
+    gateway = rig.gateway(datasette_url=upstream.url, workers=1, max_websockets=1000, client_idle_seconds=600, token=False,
                           argv=["prlimit", "--nofile=600:600", BINARY, "serve"])
     assert "max_connections: the limit of descriptors leaves room for 120" in gateway.log
     assert "max_websockets: the limit of descriptors leaves room for 30" in gateway.log
@@ -582,13 +582,16 @@ def test_descriptors_suffice_for_all_that_may_be_open(rig, upstream):
         tunnels = [stack.enter_context(opened(gateway)) for _ in range(30)]
         with asked(gateway) as more:
             assert more.answer().status == 503
-        plain = [stack.enter_context(Wire(gateway.port)).ask("GET", "/held") for _ in range(88)]
+        idle = [stack.enter_context(Wire(gateway.port)) for _ in range(58)]
+        assert all(wire.ask("GET", "/nothing").answer().status == 404 for wire in idle)
+        plain = [stack.enter_context(Wire(gateway.port)).ask("GET", "/held") for _ in range(30)]
         until(lambda: len(upstream.asked("/held")) == 30, "as many are under way as may be")
         assert "cannot" not in gateway.log and gateway.metrics().get("process_open_fds") < 600
         for wire in tunnels:
             assert wire.send(b"x").take(1) == b"x"
         go_on.set()
-        assert [wire.answer().body for wire in plain] == [b"held"] * 88
+        assert [wire.answer().body for wire in plain] == [b"held"] * 30
+        assert all(wire.ask("GET", "/nothing").answer().status == 404 for wire in idle)
     until_closed(gateway)
 
 
