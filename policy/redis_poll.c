@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <hiredis/async.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 struct redis_poll {
@@ -47,10 +48,21 @@ static void del_read(void *data)
 	want(poll, poll->wanted & ~UV_READABLE);
 }
 
+/* True: hiredis has nothing left to send. An error stays in the context, and the loop's turn to write finds it there. */
+static bool write_now(struct redis_poll *poll)
+{
+	struct redisContext *connection = &poll->context->c;
+	int done = 0;
+	bool plain = (connection->flags & REDIS_CONNECTED) && !connection->privctx; /* TLS may have to read before it writes */
+	return plain && redisBufferWrite(connection, &done) == REDIS_OK && done;
+}
+
+/* What is asked for now has left before anything that is done after it: whoever is answered then finds what was written (a settled
+ * command's result), and nobody waits for a turn of the loop. */
 static void add_write(void *data)
 {
 	struct redis_poll *poll = data;
-	want(poll, poll->wanted | UV_WRITABLE);
+	want(poll, poll->wanted | (write_now(poll) ? UV_READABLE : UV_WRITABLE));
 }
 
 static void del_write(void *data)
