@@ -15,11 +15,14 @@ MIB = 1024 * 1024
 class Client(threading.Thread):
     """Sends requests of all kinds; some are left in the middle of a byte stream in either direction."""
 
+    kinds = {"exec": 30, "output": 8, "sleep": 12, "refused": 10, "page": 20, "csv": 8, "upload": 8, "rubbish": 4}   # how often, among 100
+
     def __init__(self, gateway, token, numbers, seed, troubled):
         super().__init__()
         self.gateway, self.token, self.numbers, self.troubled = gateway, token, numbers, troubled
         self.random = random.Random(seed)
         self.statuses, self.failures = {}, []
+        self.began = 0      # the request that is under way
 
     def run(self):
         try:
@@ -29,10 +32,11 @@ class Client(threading.Thread):
             self.failures.append(repr(failure))
 
     def one(self):
-        kind = self.random.choices(["exec", "output", "sleep", "refused", "page", "csv", "upload", "rubbish"], [30, 8, 12, 10, 20, 8, 8, 4])[0]
+        kind = self.random.choices(*zip(*self.kinds.items()))[0]
         data = getattr(self, kind)()
         leaves = self.random.random() < 0.4
-        wire = Wire(self.gateway.port, limit=90, receive_buffer=self.random.choice([None, 4096]))
+        self.began = time.monotonic()
+        wire = Wire(self.port(kind), limit=90, receive_buffer=self.random.choice([None, 4096]))
         try:
             if leaves and self.random.random() < 0.3:
                 data = data[:self.random.randrange(len(data))]
@@ -42,9 +46,15 @@ class Client(threading.Thread):
             else:
                 self.finish(wire, kind)
         except (CutOff, ConnectionError):
-            self.count("cut")
+            self.cut(kind, leaves)
         finally:
             wire.close()
+
+    def port(self, _):
+        return self.gateway.port
+
+    def cut(self, *_):
+        self.count("cut")
 
     def leave(self, wire):
         time.sleep(self.random.choice([0, 0.001, 0.01, 0.05, 0.2, 0.5]))
@@ -59,16 +69,20 @@ class Client(threading.Thread):
 
     def finish(self, wire, kind):
         answer = wire.answer()
-        status = answer.status
-        self.count(status)
+        self.count(answer.status)
+        self.judge(kind, answer)
+        if answer.status not in self.allowed(kind):
+            self.failures.append(f"{kind}: {answer.status}")
+
+    def judge(self, kind, answer):
         if kind in ("exec", "output", "sleep"):
             self.check(answer)
+
+    def allowed(self, kind):
+        """Statuses."""
         commands = {200, 502, 503} if self.troubled else {200, 503}
         refusals = {400, 401, 404, 405, 415, 422, 429} | ({503} if self.troubled else set())
-        allowed = {"exec": commands, "output": commands, "sleep": commands, "refused": refusals, "page": {200}, "csv": {200},
-                   "upload": {400, 403, 413}, "rubbish": {400, 414, 431, 501, 505}}[kind]
-        if status not in allowed:
-            self.failures.append(f"{kind}: {status}")
+        return {"refused": refusals, "page": {200}, "csv": {200}, "upload": {400, 403, 413}, "rubbish": {400, 414, 431, 501, 505}}.get(kind, commands)
 
     def check(self, answer):
         """An explicit outcome; all these commands exit with 0 when they are let."""

@@ -1,87 +1,198 @@
-"""Ten minutes of mixed traffic with aborts, faults of Sprites, outages of Redis, and settings read again;
-SG_SOAK_SECONDS says how long.
+"""Ten minutes of all that the gateway does, through two gateways on one pool, with aborts, faults of Sprites, restarts of Redis and
+Datasette, and settings read again; SG_SOAK_SECONDS says how long.
 
-Whatever happens, nothing may grow: between the first and the last round memory, descriptors, threads, leases and Sprites
-stay where they were, and no command is started twice or given an exit code that it did not have.
+Whatever happens, nothing may be lost but what an outage took, nothing may be told wrong, and nothing may grow: between the first and the
+last round memory, descriptors, threads, leases and Sprites stay where they were.
 """
+import collections
+import contextlib
 import os
+import pathlib
 import random
+import shutil
 import signal
+import sqlite3
+import tempfile
 import threading
 import time
 
 import pytest
 
-from rig import LARGER, SLOWER, leases, until
-from storm import MIB, seen, storm, until_quiet
+import rig as rigs
+from fleet import Fleet
+from rig import LARGER, PYTHON, SLOWER, TOP, free_port, leases, until
+from sample import SECRET
+from storm import MIB, Numbers, seen, until_quiet
+from test_websocket import echo
+from traffic import NAMES, Caller, Outages, Written
 
 SECONDS = int(os.environ.get("SG_SOAK_SECONDS", "600"))
 ROUND = 300         # requests
-HOT = 2
+CALLERS = 12
+MOST = 8
+HOT = 2             # one a gateway
 FAULTS = ["cut_before_start", "cut_after_start", "cut_before_output", "cut_after_output", "cut_before_exit", "cut_mid_frame", "no_exit_code",
           "duplicate_exit", "kill_vm", "create_500", "create_429", "delete_500", "false_404", "starting_503", "wrong_type", "missing_field"]
 
 pytestmark = pytest.mark.timeout(SECONDS * 2 + 600)
 
 
-class Trouble(threading.Thread):
-    """Switches faults on and off, takes Redis away for moments, and has the settings read again."""
+class Datasette(rigs.Part):
+    def __init__(self, folder, port):
+        self.folder, self.port, self.url = folder, port, f"http://127.0.0.1:{port}"
+        super().__init__("datasette", [PYTHON, "-m", "datasette", "serve", folder / "sample.db", "-c", TOP / "tests/fixtures/datasette.yml",
+                                       "-h", "127.0.0.1", "-p", port], {"DATASETTE_SECRET": SECRET})
+        self.http = rigs.client(base_url=self.url)
+        self.until_up(self.answers)
 
-    def __init__(self, gateway, emulator, store, seed):
+    def answers(self):
+        try:
+            return self.http.get("/-/versions.json").status_code == 200
+        except rigs.httpx.TransportError:
+            return False
+
+    def again(self):
+        self.kill()
+        return Datasette(self.folder, self.port)
+
+
+class World:
+    """Two gateways, before Datasette and before a server that echoes WebSockets, and what they share."""
+
+    def __init__(self, rig):
+        self.rig = rig
+        folder = pathlib.Path(tempfile.mkdtemp(dir=rigs.LOGS))
+        shutil.copytree(rig.stack.folder / "datasette", folder / "data", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+        self.datasette = rig.add(Datasette(folder / "data", free_port()), lambda: self.datasette.kill())
+        self.upstream = rig.upstream()
+        self.upstream.routes["/echo"] = echo
+        # Refused creations name a limit that leaves enough of them.
+        self.fleet = Fleet(rig, "--create-limit", "1000/1s", count=0, tokens=0, pool_max=MOST, pool_wait_seconds=20, max_websockets=100)
+        rig.add(self.fleet, lambda: self.fleet.redis.kill())
+        self.token = rig.mint(self.fleet.redis, conc=1000, sessions=len(NAMES))["token"]
+        self.gateways = [self.fleet.start("before-datasette", datasette_url=self.datasette.url),
+                         self.fleet.start("before-echo", datasette_url=self.upstream.url)]
+        for gateway in self.gateways:
+            gateway.token = self.token
+            gateway.until_ready()
+        self.outages, self.written = Outages(), Written()
+
+    def end_sessions(self):
+        for name in NAMES:
+            answer = self.gateways[0].http.delete(f"/-/agent/exec/sessions/{name}", headers={"Authorization": f"Bearer {self.token}"})
+            assert answer.status_code in (200, 202, 204, 404), answer.text
+
+    def until_quiet(self):
+        for gateway in self.gateways:
+            gateway.until_ready(180 * SLOWER)
+            until(lambda gateway=gateway: gateway.run("echo 1").stdout == "1\n", "commands run again")
+        self.end_sessions()
+        for gateway in self.gateways:
+            until_quiet(gateway, self.fleet.emulator, self.fleet.store, HOT)
+
+    def rows(self):
+        """Those that Datasette has."""
+        with contextlib.closing(sqlite3.connect(self.datasette.folder / "sample.db")) as database:
+            return {int(row[0]) for row in database.execute("select id from soaked")}
+
+
+class Trouble(threading.Thread):
+    """Switches faults on and off, takes Redis and Datasette away, and has the settings read again."""
+
+    def __init__(self, world, seed):
         super().__init__()
-        self.gateway, self.emulator, self.store = gateway, emulator, store
+        self.world, self.done = world, collections.Counter()
         self.random, self.over = random.Random(seed), threading.Event()
 
     def run(self):
+        acts = {self.fault: 60, self.clear: 10, self.reload: 10, self.freeze_redis: 12, self.restart_redis: 4, self.restart_datasette: 4}
         while not self.over.wait(self.random.uniform(0.5, 3)):
-            what = self.random.random()
-            if what < 0.6:
-                self.emulator.view.fault(self.random.choice(FAULTS), rate=self.random.choice([0.05, 0.3]), count=self.random.randint(1, 10))
-            elif what < 0.7:
-                self.emulator.view.clear_faults()
-            elif what < 0.8:
-                self.gateway.signal(signal.SIGHUP)
-            else:
-                with self.store.frozen():
-                    self.over.wait(self.random.uniform(0.05, 1.5))
+            act = self.random.choices(*zip(*acts.items()))[0]
+            act()
+            self.done[act.__name__] += 1
+
+    def fault(self):
+        self.world.fleet.sprites.fault(self.random.choice(FAULTS), rate=self.random.choice([0.05, 0.3]), count=self.random.randint(1, 10))
+
+    def clear(self):
+        self.world.fleet.sprites.clear_faults()
+
+    def reload(self):
+        self.random.choice(self.world.gateways).signal(signal.SIGHUP)
+
+    def freeze_redis(self):
+        with self.world.fleet.redis.frozen():
+            self.over.wait(self.random.uniform(0.05, 1.5))
+
+    def restart_redis(self):
+        self.world.fleet.redis = self.world.fleet.redis.again()
+
+    def restart_datasette(self):
+        with self.world.outages:
+            self.world.datasette = self.world.datasette.again()
 
     def stop(self):
         self.over.set()
         self.join()
-        self.emulator.view.clear_faults()
+        self.clear()
 
 
-def show(rounds):
-    print(f"\n{'round':>5}  {'memory MiB':>10}  {'descriptors':>11}  {'threads':>7}")
-    for number, one in enumerate(rounds, 1):
-        print(f"{number:5}  {one['rss'] / MIB:10.1f}  {one['fds']:11}  {one['threads']:7}", flush=True)
+class Soak:
+    def __init__(self, world):
+        self.world, self.seed = world, os.environ.get("SG_SEED", "1")
+        self.rounds, self.statuses, self.troubles = [], collections.Counter(), collections.Counter()
+        self.lost, self.wrong = [], []
+
+    def round(self):
+        seed, numbers = f"{self.seed} {len(self.rounds)}", Numbers(ROUND)
+        trouble = Trouble(self.world, seed)
+        callers = [Caller(self.world.gateways, self.world.token, numbers, f"{seed} {i}", self.world.outages, self.world.written)
+                   for i in range(CALLERS)]
+        for thread in (trouble, *callers):
+            thread.start()
+        for caller in callers:
+            caller.join()
+            self.lost += caller.failures
+            self.wrong += caller.wrong
+            self.statuses.update(caller.statuses)
+        trouble.stop()
+        self.troubles.update(trouble.done)
+        self.world.until_quiet()
+        self.rounds.append([seen(gateway) for gateway in self.world.gateways])
+        print(f"round {len(self.rounds)}: {self.rounds[-1]}, {self.world.fleet.sprites.state()['created']} Sprites so far, "
+              f"{len(self.lost)} lost, {len(self.wrong)} wrong", flush=True)
+
+    def growth(self, what):
+        """From the second round, since the first one warms up, to the last; of the gateway that grew more."""
+        return max(last[what] - first[what] for first, last in zip(self.rounds[1], self.rounds[-1]))
+
+    def table(self):
+        state = self.world.fleet.sprites.state()
+        return {
+            "lost requests": len(self.lost), "wrong outcomes": len(self.wrong),
+            "double runs": sum(count > 1 for count in state["starts"].values()),
+            "rows that were told as written and are not there": len(self.world.written.ids - self.world.rows()),
+            "leaked Sprites": state["created"] - state["destroyed"] - HOT, "Sprites above the maximum": max(0, state["max_alive"] - MOST),
+            "leases held": leases(self.world.fleet.store), "threads grown": self.growth("threads"),
+            "descriptors grown by more than 4": max(0, self.growth("fds") - 4),
+            "memory grown by more than 24 MiB": int(self.growth("rss") > 24 * MIB * LARGER),
+        }
 
 
-def test_nothing_grows(rig):
-    emulator, store = rig.emulator(), rig.redis()
-    gateway = rig.gateway(redis=store, emulator=emulator, pool_hot=HOT, pool_max=8, pool_wait_seconds=20, token={"conc": 1000})
-    gateway.until_ready()
-    seed = os.environ.get("SG_SEED", "1")
-    rounds, end = [], time.monotonic() + SECONDS
-    while len(rounds) < 3 or time.monotonic() < end:
-        trouble = Trouble(gateway, emulator, store, f"{seed} {len(rounds)}")
-        trouble.start()
-        try:
-            storm(gateway, gateway.token, ROUND, f"{seed} {len(rounds)}", troubled=True)
-        finally:
-            trouble.stop()
-        until_quiet(gateway, emulator, store.client, HOT)
-        rounds.append(seen(gateway))
-        print(f"round {len(rounds)}: {rounds[-1]}, {emulator.view.state()['created']} Sprites so far", flush=True)
-    show(rounds)
-    first, last = rounds[1], rounds[-1]     # the first round warms up
-    assert last["threads"] == first["threads"], f"threads: {first} → {last}"
-    assert last["fds"] <= first["fds"] + 4, f"descriptors: {first['fds']} → {last['fds']}: {gateway.descriptors()}"
-    assert last["rss"] <= first["rss"] + 24 * MIB * LARGER, f"memory: {[round(one['rss'] / MIB, 1) for one in rounds]} MiB"
-    state = emulator.view.state()
-    assert max(state["starts"].values()) == 1, "a command was started twice"
-    assert state["max_alive"] <= 8 and state["created"] - state["destroyed"] == HOT, state
-    until(lambda: leases(store.client) == 0, "no lease is held", 30 * SLOWER)
-    gateway.signal(signal.SIGTERM)
-    assert gateway.wait(60) == 0
-    assert emulator.view.names() == [], "Sprites are left behind"
+def test_nothing_is_lost_or_wrong_and_nothing_grows(rig):
+    world = World(rig)
+    soak, end = Soak(world), time.monotonic() + SECONDS
+    while len(soak.rounds) < 3 or time.monotonic() < end:
+        soak.round()
+    table = soak.table()
+    print(f"\n{sum(soak.statuses.values())} requests {dict(soak.statuses)}, {len(world.written.ids)} rows; {dict(soak.troubles)}")
+    print(f"memory {soak.growth('rss') / MIB:+.1f} MiB, descriptors {soak.growth('fds'):+}, of each gateway's {soak.rounds[-1]}")
+    for what, count in table.items():
+        print(f"  {what:50} {count}")
+    assert not any(table.values()), (table, soak.lost[:5], soak.wrong[:5], [gateway.descriptors() for gateway in world.gateways])
+    assert soak.statuses[200] > soak.statuses[503] and world.written.ids, "too little of it worked to show anything"
+    for gateway in world.gateways:
+        gateway.signal(signal.SIGTERM)
+    for gateway in world.gateways:
+        assert gateway.wait(60) == 0
+    until(lambda: set(world.fleet.states()) <= {"warm"}, "Sprites are left behind", 60 * SLOWER)
