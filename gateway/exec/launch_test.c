@@ -150,9 +150,11 @@ static void test_names(void **state UNUSED)
 static void test_files(void **state UNUSED)
 {
 	char text[1024];
-	static const char body[] =
-		"{\"command\":\"cat /tmp/sg-launch/d/a; stat -c %a /tmp/sg-launch/d/a; cat; rm -r /tmp/sg-launch\",\"cwd\":\"/tmp\","
-		"\"stdin\":\"in\\n\",\"files\":{\"sg-launch/d/a\":{\"text\":\"one\\n\",\"mode\":\"751\"},\"/tmp/sg-launch/b\":\"\"}}";
+	char body[512];
+	snprintf(body, sizeof body,
+		 "{\"command\":\"cat d/a; stat -c %%a d/a; cat; rm -r d b\",\"cwd\":\"%s\",\"stdin\":\"in\\n\","
+		 "\"files\":{\"d/a\":{\"text\":\"one\\n\",\"mode\":\"751\"},\"%s/b\":\"\"}}",
+		 folder, folder);
 	nonce = SLICE("");
 	assert_int_equal(run(body, true, text, sizeof text), 0);
 	assert_string_equal(text, "one\n751\nin\n");
