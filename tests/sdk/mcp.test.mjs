@@ -59,6 +59,18 @@ for (const [name, make] of Object.entries(MANNERS))
     await assert.rejects(call('no_such_tool', {}), /There is no such tool/);
   });
 
+test('a tool that takes long tells of it', async () => {
+  const tool = { name: 'run_command', arguments: { command: 'sleep 10; echo awake' } };
+  await Promise.all(['SDK 1', 'client 2, stateless'].map(async (name) => {
+    const client = await MANNERS[name]();
+    const told = [];
+    const options = { onprogress: ({ progress }) => told.push(progress), resetTimeoutOnProgress: true, timeout: PATIENCE };
+    const ran = await (name === 'SDK 1' ? client.callTool(tool, undefined, options) : client.callTool(tool, options));
+    assert.equal(ran.structuredContent.stdout, 'awake\n');
+    assert.ok(told.length && told.every((progress, i) => i === 0 || progress > told[i - 1]), `${name}: ${told}`);
+  }));
+});
+
 test('the stateless client that gives up ends its command', async () => {
   const client = await MANNERS['client 2, stateless']();
   const leave = new AbortController();

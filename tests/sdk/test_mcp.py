@@ -97,7 +97,7 @@ def test_official_clients(gateway):
                 URL=f"{gateway.url}/-/agent/exec/mcp", TOKEN=gateway.token, **{name: path.as_uri() for name, path in modules.items()})
     print(done.stdout, done.stderr)
     counts = {name: int(count) for name, count in re.findall(r"^# (\w+) (\d+)$", done.stdout, re.MULTILINE)}
-    assert done.returncode == 0 and counts["pass"] == counts["tests"] == 6
+    assert done.returncode == 0 and counts["pass"] == counts["tests"] == 7
 
 
 def inspect(gateway, home, *words):
