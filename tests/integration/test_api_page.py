@@ -64,6 +64,7 @@ EXAMPLES_OF_THE_ANSWER = next(command for command, _ in EXAMPLES if "wc -l" in c
 
 
 def test_every_part_has_an_example():
-    for heading in ("POST /-/agent/exec", "Streaming", "Doing it once", "GET and DELETE"):
-        part = re.search(rf"^##+ {heading}.*?(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)[0]
-        assert "```sh\n" in part, f"{heading} has no example"
+    without = {"Without a token",    # needs a gateway with rules: test_identity.py
+               "The answer", "Headers of the answer", "From Datasette Agent", "Problems", "The admin listener"}
+    parts = re.findall(r"^##+ (.*?)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    assert {heading for heading, text in parts if "```sh\n" not in text} == without
