@@ -212,6 +212,7 @@ static void review_sizes(struct machine *machine, uint64_t now_us)
 		.demand = &machine->demand,
 		.wake_s = (double)wake_us / SECOND,
 		.supply_s = (double)supply_us / SECOND,
+		.others_rate = (double)machine->lease.fleet.others_claims_per_1000s / 1000,
 		.leased = machine_running_used(machine),
 		.level = spend_level(&machine->spend),
 	};

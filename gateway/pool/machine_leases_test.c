@@ -43,6 +43,13 @@ static void what_the_others_have_parked_is_stock(void **state)
 	SHARE(SIZES(.hot = 1, .warm = 2, .max = 9), {"start", ""}, {"fleet warm=2", "take any preparing, reserve a 3"});
 }
 
+static void stock_follows_the_claims_of_all(void **state)
+{
+	(void)state;
+	SHARE(SIZES(.warm = SIZING_AUTO, .max = 9), {"start", ""}, {"fleet", "reserve a 1"});
+	SHARE(SIZES(.warm = SIZING_AUTO, .max = 9), {"start", ""}, {"fleet claims=100", "reserve a 4, reserve b 4, reserve c 4, reserve d 4"});
+}
+
 /* --- what is too much ------------------------------------------------------------------------- */
 
 static void each_gives_up_its_share_of_what_is_too_much(void **state)
@@ -88,6 +95,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(stock_is_asked_for_beside_what_the_others_keep_hot),
 		cmocka_unit_test(what_the_others_have_parked_is_stock),
+		cmocka_unit_test(stock_follows_the_claims_of_all),
 		cmocka_unit_test(each_gives_up_its_share_of_what_is_too_much),
 		cmocka_unit_test(a_parked_one_that_two_lists_did_not_show_is_asked_for_and_destroyed),
 		cmocka_unit_test(others_that_two_lists_did_not_show),

@@ -208,6 +208,7 @@ static void send_fleet(struct script *script, const char *a, const char *b, cons
 	struct lease_fleet fleet = {.own = told("own", a, b, c, d),
 				    .warm = told("warm", a, b, c, d),
 				    .others_hot_target = told("hot", a, b, c, d),
+				    .others_claims_per_1000s = told("claims", a, b, c, d),
 				    .day_left_ms = 86400000};
 	fleet.total = fleet.own + fleet.warm + told("more", a, b, c, d);
 	fleet.instances = 2;

@@ -102,7 +102,7 @@ static size_t warm_size(const struct sizing_options *options, const struct sizin
 	double rate = demand_slow(input->demand), fast = demand_fast(input->demand);
 	if (fast > rate && !demand_bursts(input->demand))
 		rate = fast;
-	size_t steady = sizing_stock(rate * input->supply_s, WARM_MISS, most);
+	size_t steady = sizing_stock((rate + input->others_rate) * input->supply_s, WARM_MISS, most);
 	size_t burst = burst_size(options, input);
 	size_t stock = steady > burst ? steady : burst;
 	return least(stock > WARM_LEAST ? stock : WARM_LEAST, most);

@@ -43,6 +43,7 @@ struct sizing_options {
 struct sizing_input {
 	const struct demand *demand;
 	double wake_s, supply_s; /* 95 % of wakes, of creations with their preparation, take at most this */
+	double others_rate;      /* claims a second of the others of a shared pool, for whom the warm tier is, too */
 	size_t leased;
 	enum spend_level level;
 };

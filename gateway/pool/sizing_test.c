@@ -11,6 +11,7 @@
 #define NEAR(value, expected) assert_true(fabs((value) - (expected)) < 1e-12)
 
 static struct demand demand;
+static double others_rate;
 
 /* `count` claims at intervals of `every_ms`, up to now. */
 static uint64_t come(uint64_t now_us, unsigned count, uint64_t every_ms)
@@ -24,7 +25,8 @@ static uint64_t come(uint64_t now_us, unsigned count, uint64_t every_ms)
 
 static struct sizing decide(struct sizing_options options, enum spend_level level, size_t leased)
 {
-	struct sizing_input input = {.demand = &demand, .wake_s = 0.5, .supply_s = 2.5, .level = level, .leased = leased};
+	struct sizing_input input = {
+		.demand = &demand, .wake_s = 0.5, .supply_s = 2.5, .others_rate = others_rate, .level = level, .leased = leased};
 	options.create_window_us = 60 * SECOND;
 	return sizing_decide(&options, &input);
 }
@@ -113,6 +115,29 @@ static void hot_follows_the_rate_and_the_lead(void **state)
 	assert_true(hot_only >= 10 && hot_only <= 14);
 }
 
+/* Warm is for all gateways of a shared pool, hot for this one's claims alone. */
+static void warm_follows_the_rate_of_all(void **state)
+{
+	(void)state;
+	struct sizing_options options = {AUTO, .max = 100};
+	demand_init(&demand, 0);
+	others_rate = 2;
+	assert_sizes(decide(options, SPEND_FREE, 0), 0, 14);
+	come(0, 600, 500);
+	struct sizing both = decide(options, SPEND_FREE, 0);
+	assert_int_equal(both.hot, 5);
+	assert_int_equal(both.hot + both.warm, 21);
+	options.max = 10;
+	both = decide(options, SPEND_FREE, 0);
+	assert_int_equal(both.hot + both.warm, 10);
+	others_rate = 1e300;
+	both = decide(options, SPEND_FREE, 0);
+	assert_int_equal(both.hot + both.warm, 10);
+	/* A fixed size is what it is. */
+	assert_sizes(decide((struct sizing_options){.hot = 1, .warm = 3, .max = 10}, SPEND_FREE, 0), 1, 3);
+	others_rate = 0;
+}
+
 static void a_burst_that_creations_cannot_follow_is_stocked(void **state)
 {
 	(void)state;
@@ -187,6 +212,7 @@ int main(void)
 		cmocka_unit_test(fixed_sizes_are_kept),
 		cmocka_unit_test(no_demand_keeps_nothing_running),
 		cmocka_unit_test(hot_follows_the_rate_and_the_lead),
+		cmocka_unit_test(warm_follows_the_rate_of_all),
 		cmocka_unit_test(a_burst_that_creations_cannot_follow_is_stocked),
 		cmocka_unit_test(the_rest_of_a_burst_is_woken),
 		cmocka_unit_test(caps_cut),
