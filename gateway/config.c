@@ -81,6 +81,15 @@ static const struct setting settings[] = {
 	 "What WebSockets have left after the first SIGTERM, within `drain_seconds`."},
 	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, LIVE, "Largest body of POST /-/agent/exec."},
 	{"redis_timeout_ms", NUMBER, AT(redis_timeout_ms), "40", 1, 10000, 0, "Longest wait for one Redis answer."},
+	{"redis_down", TEXT, AT(redis_down), "refuse", 1, 16, 0,
+	 "What becomes of commands while Redis is away: `refuse` all, or `degrade`: a few of tokens that it has just accepted run without network "
+	 "(POLICY.md). Not with `pool_shared`."},
+	{"degraded_trust_seconds", NUMBER, AT(degraded_trust_seconds), "60", 1, 300, 0,
+	 "With `redis_down = degrade`: so long after Redis has accepted a token it is believed, and a revocation may go unnoticed."},
+	{"degraded_budget_seconds", NUMBER, AT(degraded_budget_seconds), "120", 1, 3600, 0,
+	 "With `redis_down = degrade`: most sandbox time that this gateway may have granted without Redis knowing of it."},
+	{"degraded_gateways", NUMBER, AT(degraded_gateways), "1", 1, 1000, 0,
+	 "With `redis_down = degrade`: gateways that share this Redis; each gives a token a quarter of its rate divided by so many."},
 	{"settlements_file", TEXT, AT(settlements_file), "", 0, 1024, 0,
 	 "Where the use of commands that have ended is kept when the gateway ends and Redis is away; the next start books it. On a disk that stays, "
 	 "for this gateway alone: it does not start while another one has the file. Empty = nowhere: such commands are charged all the time that was reserved for them."},
@@ -416,6 +425,16 @@ static int check_pool_name(struct loading *loading)
 	return buf_printf(loading->faults, "pool_name: \"%s\" has other characters than a-z, 0-9 and hyphens\n", name);
 }
 
+static int check_redis_down(struct loading *loading)
+{
+	const struct config *config = loading->config;
+	if (!config_degrades(config) && strcmp(config->redis_down, "refuse") != 0)
+		return buf_printf(loading->faults, "redis_down: \"%s\" is neither `refuse` nor `degrade`\n", config->redis_down);
+	if (config_degrades(config) && config->pool_shared)
+		return buf_printf(loading->faults, "redis_down: `degrade` is not for a shared pool, whose records are in Redis\n");
+	return 0;
+}
+
 static int check_identity_rules(struct loading *loading)
 {
 	struct identity_rules rules;
@@ -480,6 +499,11 @@ static int check_ceilings(struct loading *loading)
 	return r;
 }
 
+bool config_degrades(const struct config *config)
+{
+	return strcmp(config->redis_down, "degrade") == 0;
+}
+
 void config_init(struct config *config)
 {
 	*config = (struct config){0};
@@ -516,6 +540,8 @@ int config_load(struct config *config, const char *file, enum config_use use, st
 		r = check_pool_name(&loading);
 	if (r == 0)
 		r = check_identity_rules(&loading);
+	if (r == 0)
+		r = check_redis_down(&loading);
 	if (r < 0)
 		return r;
 	return faults->len ? -EINVAL : 0;

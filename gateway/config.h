@@ -41,6 +41,8 @@ struct config {
 	uint64_t max_websockets, websocket_idle_seconds, websocket_drain_seconds;
 	uint64_t exec_max_body_bytes;
 	uint64_t redis_timeout_ms;
+	char *redis_down;
+	uint64_t degraded_trust_seconds, degraded_budget_seconds, degraded_gateways;
 	char *settlements_file;
 	uint64_t pool_hot;
 	uint64_t pool_warm;
@@ -84,6 +86,9 @@ enum config_use { CONFIG_SERVE, CONFIG_TOKEN };
 
 void config_init(struct config *config);
 void config_deinit(struct config *config);
+
+/* May anything run while Redis is away? */
+bool config_degrades(const struct config *config);
 
 /* Reads `file` (NULL = none), then the environment. 0; -EINVAL with one line per fault in `faults`; -ENOMEM. */
 MUST_CHECK int config_load(struct config *config, const char *file, enum config_use use, struct buf *faults);

@@ -14,6 +14,7 @@
 #include "gateway/sprites/sprites_provider.h"
 #include "gateway/telemetry/process.h"
 #include "gateway/worker.h"
+#include "policy/degraded.h"
 #include "policy/redis_url.h"
 #include "policy/unsettled.h"
 
@@ -60,6 +61,7 @@ struct gateway {
 	struct tracer *tracer; /* NULL = off, and otlp */
 	struct otlp *otlp;
 	struct unsettled *unsettled; /* NULL = off */
+	struct degraded *degraded;   /* NULL = off */
 	struct exec_agent *agent;
 	struct admin *admin;
 	struct worker_slot slots[MAX_WORKERS];
@@ -337,6 +339,8 @@ static void collect(void *ctx)
 	unsigned breaker;
 	judge(gateway, &redis_up, &breaker, &datasette_up);
 	metrics_set(shard, METRIC_REDIS_UP, METRICS_NONE, redis_up);
+	if (gateway->degraded)
+		metrics_set(shard, METRIC_EXEC_DEGRADED_UNBOOKED, METRICS_NONE, degraded_unbooked_ms(gateway->degraded) / 1000);
 	metrics_set(shard, METRIC_REDIS_BREAKER, METRICS_NONE, breaker);
 	metrics_set(shard, METRIC_UPSTREAM_HEALTHY, METRICS_NONE, datasette_up);
 	exec_agent_collect(gateway->agent);
@@ -506,6 +510,7 @@ static int make_agent(struct gateway *gateway, const struct metrics_build *ident
 			       .max_pending = MAX_REDIS_PENDING,
 			       .max_unsettled = MAX_UNSETTLED,
 			       .unsettled = gateway->unsettled,
+			       .degraded = gateway->degraded,
 			       .observer = meters_admission(&gateway->meters)},
 		.metrics = gateway->meters.shard,
 		.audit = gateway->audit,
@@ -563,6 +568,7 @@ static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const
 		.trusted = *trusted,
 		.cache = gateway->cache,
 		.unsettled = gateway->unsettled,
+		.degraded = gateway->degraded,
 		.census = gateway->census,
 		.max_connections = limits_share(gateway->plan.connections, gateway->workers),
 		.max_requests = limits_share(gateway->config->max_requests, gateway->workers),
@@ -649,6 +655,18 @@ static int confine(const struct config *config)
 	return r < 0 ? fail("seccomp", strerror(-r)) : 0;
 }
 
+static int make_degraded(struct gateway *gateway)
+{
+	const struct config *config = gateway->config;
+	const struct degraded_options options = {.trust_ms = config->degraded_trust_seconds * 1000,
+						 .budget_ms = config->degraded_budget_seconds * 1000,
+						 .gateways = (unsigned)config->degraded_gateways};
+	if (!config_degrades(config))
+		return 0;
+	gateway->degraded = degraded_new(&options);
+	return gateway->degraded ? 0 : fail("redis_down", "out of memory");
+}
+
 static int open_unsettled(struct gateway *gateway)
 {
 	const char *path = gateway->config->settlements_file;
@@ -667,7 +685,8 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
 		return fail("access_log", "cannot be opened for writing");
 	gateway->workers = worker_count(gateway->config);
-	if (limit_clients(gateway) < 0 || open_unsettled(gateway) < 0 || confine(gateway->config) < 0 || make_cache(gateway) < 0)
+	if (limit_clients(gateway) < 0 || open_unsettled(gateway) < 0 || confine(gateway->config) < 0 || make_cache(gateway) < 0 ||
+	    make_degraded(gateway) < 0)
 		return -1;
 	gateway->metrics = metrics_new(gateway->workers + 1, identity);
 	if (!gateway->metrics)
@@ -697,6 +716,7 @@ int serve(const struct config *config, const char *file, const struct metrics_bu
 	if (gateway.unsettled)
 		unsettled_save(gateway.unsettled);
 	unsettled_free(gateway.unsettled);
+	degraded_free(gateway.degraded);
 	reload_free(gateway.live, config);
 	metrics_free(gateway.metrics);
 	census_free(gateway.census);

@@ -74,9 +74,10 @@ static void respond_health(struct worker *worker, struct http_request *request)
 			log_error("health: the answer could not be sent");
 		return;
 	}
-	int len = snprintf(body, sizeof body, "{\"ok\":%s,\"status\":\"%s\",\"redis\":\"%s\",\"datasette\":\"%s\"}\n",
+	int len = snprintf(body, sizeof body, "{\"ok\":%s,\"status\":\"%s\",\"redis\":\"%s\",\"datasette\":\"%s\"%s}\n",
 			   worker->draining ? "false" : "true", worker->draining ? "draining" : "serving",
-			   meters_redis_up(&worker->meters) ? "up" : "down", meters_datasette_up(&worker->meters) ? "up" : "down");
+			   meters_redis_up(&worker->meters) ? "up" : "down", meters_datasette_up(&worker->meters) ? "up" : "down",
+			   worker->options.degraded && !meters_redis_up(&worker->meters) ? ",\"exec\":\"degraded\"" : "");
 	if (http_fields_add(&fields, SLICE("Content-Type"), SLICE("application/json")) != 0 ||
 	    http_fields_add(&fields, SLICE("Cache-Control"), SLICE("no-store")) != 0 ||
 	    http_request_respond(request, worker->draining ? 503 : 200, &fields, slice_of(body, (size_t)len)) < 0)
@@ -433,6 +434,7 @@ static int make_endpoint(struct worker *worker)
 			      .max_pending = MAX_REDIS_PENDING,
 			      .max_unsettled = MAX_REDIS_PENDING,
 			      .unsettled = worker->options.unsettled,
+			      .degraded = worker->options.degraded,
 			      .observer = meters_admission(&worker->meters)},
 		.metrics = worker->options.metrics,
 		.log = &worker->log,

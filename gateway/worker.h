@@ -28,6 +28,7 @@ struct worker_options {
 	struct peer_set trusted;
 	struct cache *cache;         /* borrowed; NULL = none */
 	struct unsettled *unsettled; /* borrowed; NULL = none (admission.h) */
+	struct degraded *degraded;   /* borrowed; NULL = none (admission.h) */
 	struct census *census;       /* borrowed; NULL = connections of an address are not limited */
 	unsigned max_connections, max_requests, max_websockets, max_datasette; /* of this worker */
 	/* Run on the worker's thread: nothing is under way after worker_quiesce(); everything is given back, the thread may be joined. */

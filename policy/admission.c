@@ -1,7 +1,9 @@
 #include "policy/admission.h"
 
+#include "gateway/base/clock.h"
 #include "gateway/base/id.h"
 #include "gateway/base/log.h"
+#include "policy/degraded.h"
 #include "policy/holds.h"
 #include "policy/keys.h"
 #include "policy/known_bad.h"
@@ -45,9 +47,13 @@ struct admission_call {
 	char *variables;
 	char session[ADMISSION_SESSION_MAX + 1];
 	uint64_t session_idle_ms, session_age_ms;
+	bool degradable;
+	char digest[SHA256_HEX + 1]; /* of what it asks for; "" = nobody is asked but Redis */
+	uint64_t asked_ms;
 	/* Of a call that was never sent: what it will be told in the next loop turn. */
 	enum admission_code refusal;
 	const char *reason;
+	bool redis_is_away;
 };
 
 struct admission {
@@ -101,13 +107,49 @@ static void free_asked(struct admission_call *call)
 	free_call(call);
 }
 
+/* While Redis is away, and only of what was never sent to it: nothing can hold a lease of this id. False: it is not for degraded.h. */
+static bool decide_degraded(struct admission_call *call)
+{
+	struct degraded *degraded = call->admission->options.degraded;
+	if (!degraded || !call->redis_is_away)
+		return false;
+	struct admission_answer answer = {.code = ADMISSION_UNAVAILABLE,
+					  .log_reason = call->reason,
+					  .violated = "[]",
+					  .shadowed = "[]",
+					  .retry_after_ms = UNAVAILABLE_RETRY_MS,
+					  .degraded = "unsupported"};
+	struct admission_request wish = {
+		.want_ms = call->want_ms, .input_bytes = call->input_bytes, .most_output_bytes = call->most_output_bytes};
+	struct degraded_grant grant = {0};
+	if (call->degradable)
+		answer.degraded = degraded_ask(degraded, call->kid, call->digest, &wish, clock_boot_ms(), &grant);
+	if (strcmp(answer.degraded, DEGRADED_GRANTED) == 0) {
+		answer.code = ADMISSION_GRANTED;
+		answer.retry_after_ms = 0;
+		answer.policy_version = grant.policy_version;
+		answer.output_bytes = grant.output_bytes;
+		answer.max_input_bytes = grant.max_input_bytes;
+		answer.lease.granted_ms = grant.granted_ms;
+		answer.lease.degraded = true;
+		memcpy(answer.actor, grant.actor, sizeof answer.actor);
+		memcpy(answer.policy, grant.policy, sizeof answer.policy);
+		memcpy(answer.lease.actor, grant.actor, sizeof answer.lease.actor);
+		memcpy(answer.lease.id, call->lease, sizeof answer.lease.id);
+		memcpy(answer.lease.kid, call->kid, sizeof answer.lease.kid);
+	}
+	finish(call, &answer);
+	return true;
+}
+
 static void on_soon(uv_timer_t *timer)
 {
 	struct admission *admission = timer->data;
 	struct admission_call *call;
 	while ((call = admission->refused)) {
 		DL_DELETE(admission->refused, call);
-		finish_without_redis(call, call->refusal, call->reason);
+		if (!call->done || !decide_degraded(call))
+			finish_without_redis(call, call->refusal, call->reason);
 		free_call(call);
 	}
 }
@@ -140,7 +182,12 @@ static void start_retrying(struct admission *admission)
 int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes, bool refund,
 		     const struct admission_result *result)
 {
-	int r = settlements_add(&admission->settlements, lease, used_ms, out_bytes, refund, result);
+	if (lease->degraded)
+		degraded_end(admission->options.degraded, lease->kid, lease->granted_ms, used_ms);
+	int r = settlements_add(&admission->settlements, lease,
+				used_ms < lease->granted_ms || !lease->degraded ? used_ms : lease->granted_ms, out_bytes, refund, result);
+	if (r && lease->degraded) /* nobody will ever book it */
+		degraded_booked(admission->options.degraded, lease->kid, used_ms < lease->granted_ms ? used_ms : lease->granted_ms);
 	if (r == SETTLEMENTS_E_FULL)
 		return ADMISSION_E_FULL;
 	if (r == 0)
@@ -242,6 +289,8 @@ static void on_answer(struct admission_call *call, const struct redisReply *repl
 		admission->options.observer.on_reaped(admission->options.observer.ctx, reaped);
 	if (stays_wrong(&answer))
 		known_bad_add(&admission->known_bad, call->kid, call->mac, answer.log_reason, uv_now(admission->options.loop));
+	if (admission->options.degraded)
+		degraded_learn(admission->options.degraded, call->kid, call->digest, &answer, call->asked_ms);
 	if (answer.code == ADMISSION_GRANTED) {
 		memcpy(answer.lease.id, call->lease, sizeof answer.lease.id);
 		memcpy(answer.lease.kid, call->kid, sizeof answer.lease.kid);
@@ -313,6 +362,16 @@ static int take_caller(struct admission_call *call, const struct admission_reque
 	return 0;
 }
 
+/* All that a rule of its record or policy is compared with. */
+static int prepare_degraded(struct admission_call *call, const struct admission_request *request)
+{
+	const struct slice parts[] = {slice_str(call->kid),     slice_str(call->mac),     slice_str(call->identity.policy),
+				      slice_str(call->program), slice_str(call->address), slice_str(call->variables)};
+	call->degradable = request->degradable;
+	call->asked_ms = clock_boot_ms();
+	return degraded_digest(parts, ARRAY_LEN(parts), call->digest);
+}
+
 static int prepare(struct admission_call *call, const struct admission_request *request, const struct token_parts *token)
 {
 	copy_program(request->program, call->program);
@@ -347,7 +406,9 @@ static int prepare(struct admission_call *call, const struct admission_request *
 		lease_of(request->exec_id, call->lease);
 	else
 		r = make_lease_id(call->lease);
-	return r < 0 ? r : take_caller(call, request, token);
+	if (r == 0)
+		r = take_caller(call, request, token);
+	return r < 0 || !call->admission->options.degraded ? r : prepare_degraded(call, request);
 }
 
 int admission_decide(struct admission *admission, const struct admission_request *request, admission_done done, void *ctx,
@@ -376,6 +437,7 @@ int admission_decide(struct admission *admission, const struct admission_request
 		} else if (admission->pending >= admission->options.max_pending) {
 			refuse_soon(call, ADMISSION_UNAVAILABLE, "too-many-pending");
 		} else if (send_call(call, false) != 0) {
+			call->redis_is_away = !admission_link_up(admission);
 			refuse_soon(call, ADMISSION_UNAVAILABLE, "redis-down");
 		} else {
 			DL_APPEND(admission->asked, call);
@@ -445,6 +507,7 @@ struct admission *admission_new(const struct admission_options *options)
 		return NULL;
 	}
 	settlements_init(&admission->settlements, admission->link, options->max_unsettled, options->unsettled);
+	admission->settlements.degraded = options->degraded;
 	admission->settlements.on_settled = options->on_settled;
 	admission->settlements.ctx = options->settled_ctx;
 	holds_init(&admission->holds, options->loop, admission->link);

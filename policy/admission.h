@@ -8,7 +8,8 @@
  * Results:    0, or -ENOMEM / -EIO (the request is then answered 500).
  * Bounds:     options.max_pending requests under way (beyond it: ADMISSION_UNAVAILABLE), options.max_unsettled settlements.
  * Invariants: a lease id is made before the call; a decision that timed out is settled with nothing used, and refunded, when Redis is
- *             back, because the script may have run; nothing is ever granted without Redis' answer.
+ *             back, because the script may have run; nothing is granted without Redis' answer, but by options.degraded, and then only what
+ *             was never sent to Redis.
  */
 #pragma once
 
@@ -73,6 +74,7 @@ struct admission_request {
 	uint64_t input_bytes;    /* length of standard input; the token may allow less */
 	const unsigned char *address; /* the client's, 16 bytes, IPv4 as ::ffff:a.b.c.d; NULL when not known: in no network */
 	struct slice variables;  /* names of its environment, separated by blanks; more than ADMISSION_NAMES_MAX bytes are in no list */
+	bool degradable;         /* nothing else that it needs is in Redis: it may run while that is away (degraded.h) */
 	struct slice session;    /* its name; empty = none. With `look`, and "session" as exec_id: which is asked about, or ends */
 	uint64_t session_idle_ms, session_age_ms; /* when it ends: so long after its last command, and after it began */
 	/* Output of each stream: for a token without a limit of its own, and the most for any. */
@@ -86,6 +88,7 @@ struct admission_lease {
 	char actor[129];
 	uint64_t granted_ms;
 	char day[9];             /* UTC day of the reservation, yyyymmdd */
+	bool degraded;           /* Redis does not know it: what it used is added when it is settled, once */
 	char exec_id[37];        /* of a command with an idempotency key: what did not run may be tried again with it; else "" */
 };
 
@@ -106,6 +109,8 @@ struct admission_answer {
 	uint64_t output_bytes;        /* granted for each stream */
 	uint64_t max_input_bytes;     /* 0 = none of its own, or one in shadow that did not refuse */
 	uint64_t max_sessions;        /* 0 = the token may have none */
+	uint64_t valid_ms;            /* until the token expires; 0 = it does not */
+	const char *degraded;         /* Redis is away and degraded.h was asked: what it said; else NULL */
 	struct admission_session session; /* when granted with one */
 	char egress[ADMISSION_EGRESS_MAX + 1]; /* what the command may reach: domains and `defaults`, separated by blanks; "" = nothing */
 	uint64_t retry_after_ms;      /* for ADMISSION_QUOTA and ADMISSION_UNAVAILABLE */
@@ -126,6 +131,7 @@ typedef void (*admission_done)(void *ctx, const struct admission_answer *answer)
 struct admission;
 struct admission_call;
 struct unsettled;
+struct degraded;
 
 /* For metrics; each may be NULL. They run on the admission's loop. */
 struct admission_observer {
@@ -145,6 +151,8 @@ struct admission_options {
 	size_t max_unsettled;
 	struct unsettled
 		*unsettled;  /* gets the settlements that are left when the admission is freed (unsettled.h); NULL = they are lost */
+	struct degraded
+		*degraded; /* decides while Redis is away, of all admissions of the process together; borrowed, NULL = nothing runs then */
 	struct admission_observer observer;
 	/* Redis has acknowledged a settlement; may be NULL. From the loop; it calls nothing of the admission. */
 	void (*on_settled)(void *ctx, const struct admission_lease *lease);

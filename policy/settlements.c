@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/id.h"
 #include "gateway/base/log.h"
+#include "policy/degraded.h"
 #include "policy/keys.h"
 #include "policy/script.h"
 
@@ -25,6 +26,7 @@ struct settlement {
 	struct unsettled_entry entry;
 	unsigned errors, losses; /* of the script itself; of the connection */
 	char exec_id[ID_UUID_LEN + 1];
+	bool restored;   /* by a run before this one */
 	char *result;    /* NULL = none */
 	size_t result_len;
 	uint64_t keep_ms;
@@ -52,6 +54,7 @@ static int send_one(struct settlement *s, bool by_text)
 		slice_str(s->exec_id),
 		slice_of(s->result, s->result_len),
 		slice_str(keep),
+		s->entry.lease.degraded ? SLICE("1") : SLICE("0"),
 	};
 	return script_send(s->list->link, &s->command, &script_settle, by_text, args, ARRAY_LEN(args));
 }
@@ -75,6 +78,8 @@ static void drop_result(struct settlement *s)
 static void finish(struct settlement *s)
 {
 	struct settlements *list = s->list;
+	if (s->entry.lease.degraded && !s->restored)
+		degraded_booked(list->degraded, s->entry.lease.kid, s->entry.used_ms);
 	drop_result(s);
 	DL_DELETE(list->sent, s);
 	list->under_way--;
@@ -164,7 +169,7 @@ static void copy_result(struct settlement *s, const struct admission_result *res
 	snprintf(s->exec_id, sizeof s->exec_id, "%.*s", SLICE_FMT(result->exec_id));
 }
 
-static int append(struct settlements *list, const struct unsettled_entry *entry, const struct admission_result *result)
+static int append(struct settlements *list, const struct unsettled_entry *entry, const struct admission_result *result, bool restored)
 {
 	const struct admission_lease *lease = &entry->lease;
 	if (list->count >= list->max)
@@ -174,6 +179,7 @@ static int append(struct settlements *list, const struct unsettled_entry *entry,
 		return -ENOMEM;
 	s->list = list;
 	s->entry = *entry;
+	s->restored = restored;
 	struct admission_result unrun = {.exec_id = slice_str(lease->exec_id), .text = SLICE("0 unrun\n"), .keep_ms = UNRUN_MS};
 	if (result)
 		copy_result(s, result);
@@ -190,7 +196,7 @@ int settlements_add(struct settlements *list, const struct admission_lease *leas
 {
 	const struct unsettled_entry entry = {
 		.lease = *lease, .used_ms = used_ms, .out_bytes = out_bytes, .ended_ms = clock_wall_ms(), .refund = refund};
-	return append(list, &entry, result);
+	return append(list, &entry, result, false);
 }
 
 int settlements_restore(struct settlements *list)
@@ -200,7 +206,7 @@ int settlements_restore(struct settlements *list)
 	int r = 0;
 	list->restored = count > 0;
 	for (size_t i = 0; r == 0 && i < count; i++)
-		r = append(list, &entries[i], NULL);
+		r = append(list, &entries[i], NULL, true);
 	return r == SETTLEMENTS_E_FULL ? -ENOMEM : r;
 }
 

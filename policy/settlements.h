@@ -29,6 +29,7 @@ struct settlements {
 	/* Redis has acknowledged it; may be NULL. */
 	void (*on_settled)(void *ctx, const struct admission_lease *lease);
 	void *ctx;
+	struct degraded *degraded;   /* is told of its leases that are booked, or given up */
 	struct unsettled *unsettled; /* where those go that are left; NULL = nowhere */
 	bool restored;               /* some of them are from there */
 };

@@ -20,7 +20,7 @@
 #define UNSETTLED_LINE_MAX 512
 
 struct unsettled_entry {
-	struct admission_lease lease; /* id, kid, actor ("" = not known) and exec_id */
+	struct admission_lease lease; /* id, kid, actor ("" = not known), degraded and exec_id */
 	uint64_t used_ms, out_bytes;
 	uint64_t ended_ms;            /* since 1970, by our clock */
 	bool refund;

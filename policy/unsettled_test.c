@@ -312,7 +312,7 @@ static void changed(const char *what, const char *with, char out[2 * sizeof LINE
 static void test_strict(void **state UNUSED)
 {
 	static const char *const changes[][2] = {
-		{"\"version\":1", "\"version\":2"},
+		{"\"version\":1", "\"version\":3"},
 		{"\"version\":1", "\"version\":\"1\""},
 		{"\"version\":1,", ""},
 		{"\"version\":1", "\"version\":1,\"more\":1"},

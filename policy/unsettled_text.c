@@ -9,15 +9,17 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define VERSION 1
-#define MEMBERS 9
+/* Those of leases that Redis does not know have another version: a gateway that would lose their use does not take them for its own. */
+#define VERSION          1
+#define VERSION_DEGRADED 2
+#define MEMBERS          9
 
 int unsettled_write_line(struct buf *out, const struct unsettled_entry *entry)
 {
 	const struct admission_lease *lease = &entry->lease;
 	struct slice actor = slice_str(lease->actor);
-	int r = buf_printf(out, "{\"version\":%d,\"kid\":\"%s\",\"lease\":\"%s\",\"exec_id\":\"%s\",\"actor\":", VERSION, lease->kid,
-			   lease->id, lease->exec_id);
+	int r = buf_printf(out, "{\"version\":%d,\"kid\":\"%s\",\"lease\":\"%s\",\"exec_id\":\"%s\",\"actor\":",
+			   lease->degraded ? VERSION_DEGRADED : VERSION, lease->kid, lease->id, lease->exec_id);
 	if (r == 0) /* without it the script looks into the record */
 		r = json_text_string(out, record_actor_is_valid(actor) ? actor : SLICE(""));
 	return r < 0 ? r
@@ -65,8 +67,10 @@ static bool read_line(struct slice text, struct unsettled_entry *entry)
 	CLEANUP(json_decref_ptr) json_t *line = json_parse(text, 1, &failure);
 	const json_t *refund = json_object_get(line, "refund");
 	*entry = (struct unsettled_entry){.refund = json_is_true(refund)};
-	return json_object_size(line) == MEMBERS && json_get_u64(line, "version", &version) && version == VERSION &&
-	       json_is_boolean(refund) && json_get_u64(line, "used_ms", &entry->used_ms) &&
+	if (!json_get_u64(line, "version", &version) || (version != VERSION && version != VERSION_DEGRADED))
+		return false;
+	entry->lease.degraded = version == VERSION_DEGRADED;
+	return json_object_size(line) == MEMBERS && json_is_boolean(refund) && json_get_u64(line, "used_ms", &entry->used_ms) &&
 	       json_get_u64(line, "out_bytes", &entry->out_bytes) && json_get_u64(line, "ended_ms", &entry->ended_ms) &&
 	       read_lease(line, &entry->lease);
 }

@@ -29,6 +29,7 @@ enum slot {
 	SLOT_WHAT,
 	SLOT_EGRESS,
 	SLOT_SESSIONS,
+	SLOT_VALID_MS,
 	SLOT_COUNT,
 };
 
@@ -188,6 +189,7 @@ static int read_full(const redisReply *array, struct admission_answer *answer, u
 	answer->output_bytes = number_at(array, SLOT_OUTPUT);
 	answer->max_input_bytes = number_at(array, SLOT_MAX_IN);
 	answer->max_sessions = number_at(array, SLOT_SESSIONS);
+	answer->valid_ms = number_at(array, SLOT_VALID_MS);
 	answer->retry_after_ms = (number_at(array, SLOT_WAIT_US) + 999) / 1000;
 	*reaped = number_at(array, SLOT_REAPED);
 	write_fields(array, answer);

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <hiredis/hiredis.h>
 
-#define SLOTS 36
+#define SLOTS 37
 
 /* An answer of the script as hiredis would hand it over. */
 struct fake {
@@ -47,6 +47,7 @@ static void fill(struct fake *fake, const char *code)
 	set_text(fake, 33, "");
 	set_text(fake, 34, "pypi.org");
 	set_number(fake, 35, 4);
+	set_number(fake, 36, 90000);
 	fake->reply = (redisReply){.type = REDIS_REPLY_ARRAY, .elements = SLOTS, .element = fake->pointer};
 }
 
@@ -60,6 +61,8 @@ static void test_granted(void **state UNUSED)
 	assert_int_equal(answer.code, ADMISSION_GRANTED);
 	assert_string_equal(answer.egress, "pypi.org");
 	assert_int_equal(answer.max_sessions, 4);
+	assert_int_equal(answer.valid_ms, 90000);
+	assert_null(answer.degraded);
 	assert_string_equal(answer.session.sprite, "");
 	assert_false(answer.session.fresh);
 	assert_string_equal(answer.actor, "ann");

@@ -15,6 +15,11 @@ uint64_t clock_mono_us(void)
 	return read_us(CLOCK_MONOTONIC);
 }
 
+uint64_t clock_boot_ms(void)
+{
+	return read_us(CLOCK_BOOTTIME) / 1000;
+}
+
 uint64_t clock_wall_ms(void)
 {
 	return read_us(CLOCK_REALTIME) / 1000;

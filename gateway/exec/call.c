@@ -117,6 +117,7 @@ static void write_log(struct call *call, const struct http_head *head, const str
 		.shadowed = slice_str(call->shadowed),
 		.outcome = call->outcome,
 		.tier = call->tier,
+		.degraded = call->reply.degraded,
 	};
 	access_log_write(call->endpoint->options.log, &record);
 }

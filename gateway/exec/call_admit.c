@@ -94,7 +94,7 @@ void call_send_job(struct call *call, struct exec_job *job)
 		call_refuse(call, exec_problem_capacity("capacity", "Too many commands are waiting for a sandbox."));
 		return;
 	}
-	call_decide(call, "allow", "granted", NULL);
+	call_decide(call, "allow", call->reply.degraded ? "degraded" : "granted", NULL);
 	call_drop_body(call);
 	endpoint->jobs_out++;
 	metrics_add(endpoint->options.metrics, METRIC_EXEC_LEASES, METRICS_NONE, 1);
@@ -170,6 +170,10 @@ void call_remember(struct call *call, const struct admission_answer *answer)
 	call->reply.admit_us = clock_mono_us() - call->admit_start_us;
 	count_policy(call, answer);
 	count_shadowed(call, answer->shadowed);
+	if (answer->degraded) {
+		struct metrics_labels labels = {{metrics_value(METRIC_EXEC_DEGRADED, 0, answer->degraded)}};
+		metrics_add(call->endpoint->options.metrics, METRIC_EXEC_DEGRADED, labels, 1);
+	}
 	snprintf(call->kid, sizeof call->kid, "%s", answer->kid);
 	if (!call->by_identity)
 		snprintf(call->actor, sizeof call->actor, "%s", answer->actor);
@@ -307,6 +311,7 @@ static void admit(struct call *call)
 					    .input_bytes = exec_request_input(call->command),
 					    .address = known ? address : NULL,
 					    .variables = buf_peek(&variables),
+					    .degradable = !call->key[0] && !call->command->session && !call->command->rows_to.path,
 					    .session = slice_str(call->command->session ? call->command->session : ""),
 					    .session_idle_ms = call->endpoint->options.session_idle_ms,
 					    .session_age_ms = call->endpoint->options.session_age_ms,

@@ -398,14 +398,32 @@ struct exec_problem exec_problem_session_limit(const struct admission_answer *an
 	return whole(problem, r);
 }
 
+/* Why not even while Redis is away (policy/degraded.h). */
+static const char *degraded_detail(const char *result)
+{
+	static const char *const details[][2] = {
+		{"unknown", " Until it does, only what it has just allowed this token may run."},
+		{"rate", " Until it does, commands may begin at a fraction of the usual rate."},
+		{"concurrency", " Until it does, one command may run at a time."},
+		{"budget", " What may run until it does is used up."},
+		{"unsupported", " Until it does, there are no sessions, idempotency keys, rows into Datasette or looks at other commands."},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(details); i++)
+		if (strcmp(result, details[i][0]) == 0)
+			return details[i][1];
+	return "";
+}
+
 struct exec_problem exec_problem_unavailable(const struct admission_answer *answer)
 {
-	return (struct exec_problem){.status = 503,
-				     .code = "policy-unavailable",
-				     .outcome = "error",
-				     .reason = "unavailable",
-				     .detail = "The store of tokens and limits does not answer; nothing was run.",
-				     .retry_after_s = exec_retry_after_seconds(answer->retry_after_ms)};
+	struct exec_problem problem = (struct exec_problem){.status = 503,
+							    .code = "policy-unavailable",
+							    .outcome = "error",
+							    .reason = "unavailable",
+							    .retry_after_s = exec_retry_after_seconds(answer->retry_after_ms)};
+	const char *more = answer->degraded ? degraded_detail(answer->degraded) : "";
+	snprintf(problem.detail, sizeof problem.detail, "The store of tokens and limits does not answer; nothing was run.%s", more);
+	return problem;
 }
 
 struct exec_problem exec_problem_capacity(const char *reason, const char *detail)

@@ -52,6 +52,7 @@ void exec_reply_limits(struct exec_reply *reply, const struct admission_answer *
 	memcpy(reply->rate_limit, answer->rate_limit, sizeof reply->rate_limit);
 	memcpy(reply->rate_limit_policy, answer->rate_limit_policy, sizeof reply->rate_limit_policy);
 	memcpy(reply->exec_budget, answer->exec_budget, sizeof reply->exec_budget);
+	reply->degraded = answer->lease.degraded;
 }
 
 int exec_reply_add(struct http_fields *fields, struct slice name, const char *value)
@@ -67,7 +68,7 @@ int exec_reply_add_cors(struct http_fields *fields, const struct http_head *head
 	return r ? r
 		 : exec_reply_add(
 			   fields, SLICE("Access-Control-Expose-Headers"),
-			   "Retry-After, RateLimit, RateLimit-Policy, Exec-Budget, Exec-Usage, X-Exec-Id, X-Request-Id, Server-Timing, Idempotency-Replayed");
+			   "Retry-After, RateLimit, RateLimit-Policy, Exec-Budget, Exec-Usage, Exec-Degraded, X-Exec-Id, X-Request-Id, Server-Timing, Idempotency-Replayed");
 }
 
 static int add_common(struct http_fields *fields, const struct exec_reply *reply)
@@ -79,6 +80,8 @@ static int add_common(struct http_fields *fields, const struct exec_reply *reply
 		r = exec_reply_add(fields, SLICE("RateLimit"), reply->rate_limit);
 	if (!r)
 		r = exec_reply_add(fields, SLICE("Exec-Budget"), reply->exec_budget);
+	if (!r)
+		r = exec_reply_add(fields, SLICE("Exec-Degraded"), reply->degraded ? "?1" : NULL);
 	return r ? r : exec_reply_add_cors(fields, reply->head);
 }
 

@@ -20,6 +20,7 @@ struct exec_reply {
 	char rate_limit[160];
 	char rate_limit_policy[200];
 	char exec_budget[200];
+	bool degraded;                /* let in without Redis */
 };
 
 #define EXEC_BEARER_MISSING 1 /* no Authorization, or another scheme */

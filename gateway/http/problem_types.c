@@ -131,7 +131,7 @@ static const struct http_problem_type types[] = {
 	 "Every sandbox is in use and none is free in time, too much is under way, or the gateway is shutting down.",
 	 "Wait; an operator may raise `POOL_MAX` or `POOL_HOT`.", RETRY_AFTER},
 	{"policy-unavailable", 503, NULL, "Tokens and limits cannot be checked",
-	 "Redis does not answer. Commands are refused then; Datasette is not affected.",
+	 "Redis does not answer. Commands are refused then, with `REDIS_DOWN=degrade` but for a few; Datasette is not affected.",
 	 "The operator looks at Redis: `spritegate doctor`.", RETRY_AFTER},
 	{"identity-unavailable", 503, NULL, "Who the caller is cannot be found out",
 	 "The request has no token, and Datasette did not answer in two seconds who its cookies or its `Authorization` stand for, or not in a form "

@@ -106,6 +106,8 @@ static int put_exec(struct buf *out, const struct access_record *record)
 		r = put_number(out, KEY("policy_version"), record->policy_version);
 	if (r == 0 && record->shadowed.len > 2)
 		r = buf_printf(out, ",\"shadow\":%.*s", SLICE_FMT(record->shadowed));
+	if (r == 0 && record->degraded)
+		r = buf_append(out, SLICE(",\"degraded\":true"));
 	if (r == 0)
 		r = put_text(out, KEY("outcome"), slice_str(record->outcome));
 	return r < 0 ? r : put_text(out, KEY("tier"), slice_str(record->tier));

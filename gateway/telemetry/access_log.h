@@ -35,6 +35,7 @@ struct access_record {
 	uint64_t policy_version; /* 0 = the token is not known */
 	struct slice shadowed;   /* JSON array: limits that would have refused, but only are looked at; left out when empty or [] */
 	const char *outcome, *tier;
+	bool degraded;           /* let in while Redis was away; left out when not */
 };
 
 /* "stdout", "stderr", "off" or a file name (opened for appending). 0, or -errno with -1 in *fd. */

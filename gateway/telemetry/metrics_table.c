@@ -17,10 +17,12 @@ static const char *const outcomes[] = {"exited", "signaled", "timed_out", "cance
 static const char *const tiers[] = {"hot", "warm", "cold", "none"};
 static const char *const kept_tiers[] = {"hot", "warm"};
 static const char *const decisions[] = {"allow", "deny", "error"};
-static const char *const decision_reasons[] = {
-	"granted",     "missing_token", "invalid_token", "invalid_request", "scope",      "command",        "rate",         "concurrency",
-	"budget",      "unavailable",   "capacity",      "draining",        "body_limit", "abnormal_usage", "network",      "environment",
-	"idempotency", "replayed",      "canceled",      "source",          "session",    "identity",       "cross_origin", "other"};
+static const char *const decision_reasons[] = {"granted",     "missing_token", "invalid_token", "invalid_request", "scope",
+					       "command",     "rate",          "concurrency",   "budget",          "unavailable",
+					       "capacity",    "draining",      "body_limit",    "abnormal_usage",  "network",
+					       "environment", "idempotency",   "replayed",      "canceled",        "source",
+					       "session",     "identity",      "cross_origin",  "degraded",        "other"};
+static const char *const degraded_results[] = {"granted", "unknown", "rate", "concurrency", "budget", "unsupported", "other"};
 static const char *const shadow_policies[] = {"rate",        "actor-rate",    "concurrency", "actor-concurrency",
 					      "budget",      "output-budget", "network",     "command",
 					      "environment", "input",         "other"};
@@ -112,6 +114,10 @@ const struct metric_family metric_families[METRIC_COUNT] = {
 					  {"reason", VALUES(decision_reasons)}),
 	[METRIC_EXEC_SHADOWED] =
 		COUNTER("exec_shadowed", "Requests that a limit in shadow would have refused.", {"policy", VALUES(shadow_policies)}),
+	[METRIC_EXEC_DEGRADED] = COUNTER("exec_degraded", "Requests decided while Redis was away, with REDIS_DOWN=degrade.",
+					 {"result", VALUES(degraded_results)}),
+	[METRIC_EXEC_DEGRADED_UNBOOKED] =
+		GAUGE("exec_degraded_unbooked_seconds", "Sandbox time granted without Redis that it does not know of yet."),
 	[METRIC_POLICY_DECISIONS] = COUNTER("policy_decisions", "Decisions on requests of tokens that follow a named policy.",
 					    {"policy", NULL, METRICS_NAMES + 1}, {"outcome", VALUES(decisions)}),
 	[METRIC_POLICY_VERSION] = {.name = "spritegate_policy_version",

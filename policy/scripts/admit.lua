@@ -263,6 +263,7 @@ local function report(code, granted_ms, day, granted_out, what)
     number('conc'), running, number('aconc'), actor_running,
     number('bud_ms'), used, held, day_left, number('bud_out'), out_used, out_held,
     table.concat(shadowed, ','), what or '', rule('egress') or '', number('sessions'),
+    record.exp and number('exp') - now_ms or 0,
   }
 end
 

@@ -4,6 +4,7 @@
 -- ARGV     1 kid  2 lease id  3 actor, empty when the answer to admit was never seen  4 used ms  5 output bytes
 --          6 refund: 1 when the command certainly did not start, else 0
 --          7 the command's id  8 what it ended with, kept for 9 ms; empty = nothing is kept
+--          10 1: the gateway has let it in while Redis was away, there is no lease of it (degraded.h); else 0
 -- Returns  1 settled now, 0 there is no such lease (settled before, past its end, or never granted)
 
 local PREFIX = 'sg:{g}:'
@@ -11,9 +12,22 @@ local kid, lease, actor = ARGV[1], ARGV[2], ARGV[3]
 local used, out, refund = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
 local command, result, keep_ms = ARGV[7], ARGV[8], tonumber(ARGV[9])
 local leases = PREFIX .. 'c:' .. kid
+local BOOKED_MS = 3 * 86400 * 1000 -- longer than a gateway repeats it (SETTLEMENTS_FILE), and than today lasts
 local RESULTS_BYTES = 64 * 1024 * 1024 -- of all that are kept
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+
+-- yyyymmdd, as in admit.lua
+local function today()
+  local z = math.floor(now / 86400000000) + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  return string.format('%04d%02d%02d', yoe + era * 400 + (month <= 2 and 1 or 0), month, doy - math.floor((153 * mp + 2) / 5) + 1)
+end
 
 -- All of them with their sizes and ends, the oldest first, and the sum of the sizes. Newer ones take the room of older ones.
 local function forget(found)
@@ -40,6 +54,20 @@ local function keep()
     bytes = forget(oldest)
   end
   for _, key in ipairs({'xs', 'xb'}) do redis.call('PEXPIRE', PREFIX .. key, keep_ms) end
+end
+
+-- A mark takes the place of the lease: whoever leaves it charges. To the day on which it is booked, by our clock.
+if ARGV[10] == '1' then
+  local charged = redis.call('SET', PREFIX .. 'd:' .. lease, '1', 'PX', BOOKED_MS, 'NX')
+  if charged and not refund then
+    local spent = PREFIX .. 'b:' .. kid .. ':' .. today()
+    redis.call('HINCRBY', spent, 'used', string.format('%.0f', used))
+    redis.call('HINCRBY', spent, 'out', string.format('%.0f', out))
+    redis.call('HINCRBY', spent, 'reqs', 1)
+    redis.call('PEXPIRE', spent, BOOKED_MS)
+  end
+  if result ~= '' then keep() end
+  return charged and 1 or 0
 end
 
 local member

@@ -23,7 +23,7 @@ DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 REPLY = ("code actor pol ver granted_ms day violated wait_us reaped granted_out max_in "
          "rate_n rate_per_ms burst left reset_us arate_n arate_per_ms aburst actor_left actor_reset_us "
-         "conc running aconc actor_running bud_ms used held day_left_us bud_out out_used out_held shadowed what egress max_sessions").split()
+         "conc running aconc actor_running bud_ms used held day_left_us bud_out out_used out_held shadowed what egress max_sessions valid_ms").split()
 
 LIMITS = {"rate_n": 600, "rate_per_ms": 1000, "burst": 1000, "conc": 1000, "max_ms": 300_000}
 
@@ -139,11 +139,12 @@ class Store:
             session, idle, age, token.actor if policy else "", policy))
         return Answer(reply)
 
-    def settle(self, token, lease, granted=None, used=0, out=0, refund=False, client=None, command="", result="", keep_ms=3_600_000):
+    def settle(self, token, lease, granted=None, used=0, out=0, refund=False, client=None, command="", result="", keep_ms=3_600_000,
+               degraded=False):
         """`granted`: an Answer, or None when the answer was never seen."""
         actor = token.actor if granted else ""
         return self.run_settle(keys=[token.key], client=client, args=self.args(
-            token.kid, lease, actor, used, out, int(refund), command, result, keep_ms))
+            token.kid, lease, actor, used, out, int(refund), command, result, keep_ms, int(degraded)))
 
     def renew(self, token, lease):
         return self.run_renew(keys=[token.key], args=self.args(token.kid, lease, token.actor))
@@ -335,7 +336,8 @@ class Model:
                 r["rate_n"], r["rate_per_ms"], r["burst"], *states[0],
                 r["arate_n"], r["arate_per_ms"], r["aburst"], *states[1],
                 r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day,
-                r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else "", r["egress"] or "", 0]
+                r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else "", r["egress"] or "", 0,
+                r["exp"] - now_ms if "exp" in own else 0]
 
     def put_back(self, key, now, since, interval, tau):
         tat, written_with = self.tat.get(key, (now, 0))

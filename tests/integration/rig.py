@@ -157,10 +157,10 @@ def clean_environment(more=None):
 
 
 class Redis(Part):
-    def __init__(self, port=None, folder=None):
+    def __init__(self, port=None, folder=None, settings=()):
         self.port = port or free_port()
         self.folder = folder or tempfile.mkdtemp(dir=LOGS)
-        super().__init__("redis", ["redis-server", TOP / "deploy/redis.conf", "--port", self.port, "--dir", self.folder])
+        super().__init__("redis", ["redis-server", TOP / "deploy/redis.conf", "--port", self.port, "--dir", self.folder, *settings])
         self.url = f"redis://127.0.0.1:{self.port}"
         self.client = redis.Redis(port=self.port, decode_responses=True, socket_timeout=60)
         self.until_up(self.answers)
@@ -451,8 +451,8 @@ class Rig:
         self.parts.callback(stop)
         return part
 
-    def redis(self):
-        part = Redis()
+    def redis(self, *settings):
+        part = Redis(settings=settings)
         return self.add(part, part.kill)
 
     def emulator(self, *flags, quick=True, disk=None):

@@ -568,6 +568,28 @@ def test_more_than_was_granted_is_never_charged(timed):
     assert timed.budget(token, answer.day)["used"] == 1000
 
 
+@pytest.mark.parametrize("when", [NOON, NOON + DAY_US // 2 - 1, 951_782_400_000_000, 1_709_251_199_999_999])
+def test_what_ran_without_redis_is_booked_once(timed, when):
+    """There is no lease of it: a mark is left in its place, on the day of the booking."""
+    token, lease = Token(timed, bud_ms=1000), lease_id()
+    timed.clock = when
+    said = {"granted": True, "used": 300, "out": 7, "degraded": True, "command": "c", "result": "200\nwell"}
+    assert [timed.settle(token, lease, **said) for _ in range(3)] == [1, 0, 0]
+    assert timed.budget(token, date(when)) == {"used": 300, "out": 7, "reqs": 1}
+    assert timed.redis.get("sg:{g}:x:c") == f"{token.kid} 200\nwell"
+    assert all(timed.redis.pttl(key) > 0 for key in timed.redis.scan_iter() if key != token.key)
+    assert timed.settle(token, lease_id(), granted=True, refund=True, degraded=True) == 1
+    assert timed.budget(token, date(when))["reqs"] == 1, "what did not run is not counted"
+    assert timed.admit(token, want=701).violated == "budget"
+    assert timed.admit(token, want=700).code == "granted"
+
+
+def test_a_grant_says_how_long_the_token_is_valid(timed):
+    token = Token(timed, exp=NOON // 1000 + 5000)
+    assert timed.admit(token).valid_ms == 5000
+    assert timed.admit(Token(timed)).valid_ms == 0
+
+
 def test_an_unsettled_lease_ends_by_itself_and_is_charged_in_full(timed):
     token = Token(timed, conc=1, bud_ms=60_000)
     answer = timed.admit(token, "a" * 24, want=700)
