@@ -121,8 +121,11 @@ def test_spans_of_a_command(gateway, taking):
 
 
 def test_waking_is_shown(rig, collector):
-    gateway = traced(rig, collector, emulator=rig.emulator("--wake-delay", "300ms"), pool_warm=1, pool_max=1)
-    until(lambda: gateway.metrics().get("spritegate_pool_members", state="warm") == 1, "a paused Sprite is there")
+    """A request announces itself before it is admitted: only a wake that takes longer than that ends when it is waited for."""
+    emulator = rig.emulator("--wake-delay", "3s")
+    gateway = traced(rig, collector, emulator=emulator, pool_warm=1, pool_max=1)
+    until(lambda: gateway.metrics().get("spritegate_pool_members", state="warm") == 1, "a parked Sprite is there")
+    emulator.view.pause(emulator.view.names()[0])
     trace, _, fields = parent()
     assert gateway.exec(command="true", headers=fields).json()["sandbox"]["tier"] == "warm"
     spans = complete(collector, trace, NAMES | {"wake"})
