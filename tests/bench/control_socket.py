@@ -9,6 +9,7 @@ from processes import NotMeasured
 TEXT, BINARY, CLOSE = 1, 2, 8
 STDIN, EXIT, EOF = b"\x00", 3, b"\x04"
 SHIM = "/tmp/.spritegate/shim"      # as in gateway/sprites/record.h
+REPORT_BYTES = 81                   # RECORD_REPORT_LEN there
 RECORD = b"0123456789abcdef0123456789abcdef\n"
 MASK = bytes(4)   # costs nothing; the emulator is no proxy that could be fooled
 

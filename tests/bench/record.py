@@ -7,7 +7,7 @@ import random
 import time
 
 import servers
-from control_socket import RECORD, ControlSocket, launch
+from control_socket import RECORD, REPORT_BYTES, ControlSocket, launch
 from exec_added import metrics
 from figures import number, percentile, ratio, table
 from processes import TICKS, NotMeasured, Programs
@@ -36,7 +36,7 @@ def block(sprites, control, argv, given, size, count):
         code, output = control.run(argv, given)
         times.append((time.perf_counter() - began) * 1000)
         control.settle()
-        if code or len(output) not in (size, size + 65):
+        if code or len(output) not in (size, size + REPORT_BYTES):
             raise NotMeasured(f"{argv}: exit {code}, {len(output)} bytes")
     return {"ms": percentile(times, 50), "cpu_ms": (tree_cpu(sprites) - before) * 1000 / count}
 
