@@ -126,6 +126,18 @@ def test_fields_of_the_request(stack):
             check(field, field["default"])
 
 
+def test_fields_of_the_head(stack):
+    """Those that commands and tools have; test_tracing.py sees where a trace goes."""
+    told = {name: found["schema"]["pattern"] for name, found in PAGE["components"]["parameters"].items()}
+    assert set(told) == {"Idempotency-Key", "X-Datasette-Authorization", "traceparent"}
+    for path in EXEC, f"{EXEC}/mcp":
+        assert {one["$ref"].rpartition("/")[2] for one in PAGE["paths"][path]["post"]["parameters"]} == set(told)
+    headers = {"Idempotency-Key": "fields of the head", "X-Datasette-Authorization": "Bearer dstok_nonsense", "traceparent": f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01"}
+    assert all(re.search(told[name], value) for name, value in headers.items())
+    refused = stack.exec(command="cat", stdin={"datasette": "/-/actor.json"}, headers=headers)
+    assert refused.json()["code"] == "source-failed" and refused.json()["source_status"] == 401, refused.text
+
+
 def test_answers(stack):
     as_documented(stack.get(EXEC), EXEC, "get")
     as_documented(stack.http.options(EXEC), EXEC, "options")
