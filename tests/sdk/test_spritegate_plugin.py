@@ -134,6 +134,29 @@ def test_refusals(alice):
     assert "source-failed" in alice.call("run_command", command="cat", stdin={"datasette": "/no/such.csv"})["error"]
 
 
+def starts(place):
+    return sum(place.gateway.sprites.state()["starts"].values())
+
+
+def test_a_session_is_not_a_parameter(place, alice, bob, work):
+    """Its name can be computed: a model is not let into the Sprite of somebody else by it."""
+    [session] = [one["name"] for one in place.gateway.get("/-/agent/exec/sessions", headers={"Authorization": f"Bearer {place.gateway.token}"}).json()["sessions"]
+                 if one["name"].endswith(".work")]
+    alice.call("write_sprite_file", **work, path="/tmp/private", content="alice's")
+    before = starts(place)
+    assert bob.call("run_command", command="cat /tmp/private", session=session) == {"error": "There is no parameter session; nothing was done."}
+    assert starts(place) == before
+
+
+def test_rows_are_not_written(place, alice):
+    """The actor may, and gave no such right to the model."""
+    rows, before = {"datasette": "/data/people/-/insert"}, starts(place)
+    told = alice.call("run_command", command="echo '[{\"name\": \"new\"}]'", stdout_to=rows, outputs=["a"])
+    assert told == {"error": "There is no parameter outputs, stdout_to; nothing was done."}
+    assert alice.call("get_sprite", name="work", session="x")["error"].startswith("There is no parameter session")
+    assert starts(place) == before
+
+
 def test_data_is_read_as_the_actor(place, alice, bob):
     count = {"command": "wc -l", "stdin": {"datasette": "/data/people.csv?_stream=on"}}
     assert alice.call("run_command", **count)["stdout"].strip() == "501"

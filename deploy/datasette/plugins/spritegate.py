@@ -16,6 +16,7 @@ import collections
 import functools
 import hashlib
 import html
+import inspect
 import json
 import mimetypes
 import os
@@ -90,10 +91,15 @@ class Refused(Exception):
 
 
 def tool(function):
-    """Its result as JSON, a refusal as well."""
+    """Its result as JSON, a refusal as well. A model may name what the tool's description does not offer."""
+    known = inspect.signature(function).parameters
+
     @functools.wraps(function)
     async def told(**arguments):
         try:
+            unknown = sorted(arguments.keys() - known.keys())
+            if unknown:
+                raise Refused(f"There is no parameter {', '.join(unknown)}; nothing was done.")
             return json.dumps(await function(**arguments))
         except Refused as refused:
             return json.dumps({"error": str(refused)})
@@ -230,8 +236,9 @@ def result_of(body, actor):
 
 
 @tool
-async def run_command(datasette, actor, context, **arguments):
-    headers, fields = once(context), {"max_output_bytes": OUTPUT_BYTES} | {name: value for name, value in arguments.items() if value is not None}
+async def run_command(datasette, actor, context, command, stdin=None, files=None, timeout_seconds=None):
+    given = {"command": command, "stdin": stdin, "files": files, "timeout_seconds": timeout_seconds}
+    headers, fields = once(context), {"max_output_bytes": OUTPUT_BYTES} | {name: value for name, value in given.items() if value is not None}
     if has_sources(fields):
         headers |= await credentials(datasette, actor)
     body = await ask(datasette, "POST", PATH, headers, json=fields)
