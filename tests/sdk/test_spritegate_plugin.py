@@ -197,6 +197,15 @@ def test_long_output(alice, bob):
     assert alice.call("read_command_output", exec_id="../quota") == gone
 
 
+def test_long_output_in_its_longest_form(alice):
+    """What takes the most room as JSON is kept as well."""
+    ran = alice.call("run_command", command="head -c 300000 /dev/zero | tr '\\0' '\\1' | tee /dev/stderr")
+    assert ran["truncated"] == ["stdout", "stderr"] and "read_command_output" in ran["note"]
+    for stream in ran["truncated"]:
+        page = alice.call("read_command_output", exec_id=ran["exec_id"], stream=stream, offset=1000)
+        assert page.get("text", "").startswith(1000 * "\1"), page
+
+
 def test_two_at_once(place, alice, work):
     """A model may ask for several in one step: they meet, those of different Sprites as well."""
     place.gateway.until_ready()
@@ -292,7 +301,7 @@ def test_long_output_of_a_sprite(alice, work):
     events, [[told]] = alice.turn([[("exec_on_sprite", {**work, "command": "seq 100000; seq 100000 >numbers.txt"})]])
     ran = json.loads(told)
     assert ran["stdout"].startswith("1\n2\n") and ran["stdout"].endswith("99999\n100000\n") and "agent_output_truncated" not in ran
-    page = alice.call("read_command_output", exec_id=ran["exec_id"], offset=200_000)
+    page = alice.call("read_command_output", exec_id=ran["exec_id"], offset=60_000)
     assert page["text"] and page["text"] in "".join(f"{n}\n" for n in range(1, 100_001))
     read = alice.call("read_sprite_file", **work, path="/home/sprite/numbers.txt")
     assert read["text_content"].startswith("1\n2\n") and read["text_content"].endswith("99999\n100000\n") and read["truncated"] == ["text_content"]
@@ -393,6 +402,57 @@ def test_the_tools_are_those_of_the_original(plugin, monkeypatch):
     ours = plugin.sprite_tools()
     assert told(ours) == told(asyncio.run(datasette_agent_sprites.register_agent_tools(Datasette([]))))
     assert {tool.required_permission for tool in ours} == {"agent-exec"}
+
+
+@pytest.fixture
+def wire(plugin, monkeypatch):
+    """A connection whose requests come to what is given, an answer or an error each after so many seconds; with how patient each of them was."""
+    def prepare(*given):
+        clock, left, patient = [1000.0], iter(given), []
+
+        class Client:
+            def __init__(self, timeout, **_):
+                patient.append(timeout.read)
+
+            async def __aenter__(self):
+                return self
+
+            async def __aexit__(self, *_):
+                pass
+
+            async def request(self, *_, **__):
+                seconds, come_to = next(left)
+                clock[0] += seconds
+                if isinstance(come_to, Exception):
+                    raise come_to
+                return types.SimpleNamespace(json=lambda: come_to)
+
+        async def sleep(seconds):
+            clock[0] += seconds
+        monkeypatch.setattr(plugin, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+        monkeypatch.setattr(plugin, "asyncio", types.SimpleNamespace(sleep=sleep))
+        monkeypatch.setattr(plugin.httpx, "AsyncClient", Client)
+        return patient
+    return prepare
+
+
+def test_a_connection_that_breaks_late(plugin, wire):
+    """The command is still being ended then; what it had printed is worth the wait."""
+    busy, ended = {"ok": False, "code": "idempotency-in-progress"}, {"ok": False, "outcome": "canceled", "stdout": "before"}
+    datasette, headers = types.SimpleNamespace(plugin_config=lambda name: None), {"Idempotency-Key": "k"}
+    broken = (plugin.BUSY_SECONDS + 1, plugin.httpx.ReadError("broken"))
+    wire(broken, (0, busy), (0, busy), (0, ended))
+    assert asyncio.run(plugin.ask(datasette, "POST", plugin.PATH, headers, json={})) == ended
+    wire(broken, *[(plugin.BUSY_SECONDS / 4, busy)] * 10)
+    assert asyncio.run(plugin.ask(datasette, "POST", plugin.PATH, headers, json={})) == busy
+
+
+def test_a_long_command_is_waited_for(plugin, wire):
+    datasette = types.SimpleNamespace(plugin_config=lambda name: None)
+    for asked, seconds in ((None, 0), (3000, 3000), (0.5, 0.5), (1e300, 3600), (-1, 0), ("5", 0)):
+        patient = wire((0, {"ok": True}))
+        asyncio.run(plugin.ask(datasette, "POST", plugin.PATH, json={"timeout_seconds": asked}))
+        assert patient == [plugin.SILENCE_SECONDS + seconds], asked
 
 
 def test_how_long_a_command_on_a_sprite_may_take(plugin, monkeypatch):

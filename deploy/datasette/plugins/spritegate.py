@@ -47,8 +47,9 @@ SETTINGS = {"url": "http://127.0.0.1:8080", "sprites": True, "sprites_per_actor"
 STREAM_CHARACTERS = 3500
 PAGE_CHARACTERS = 8000
 
-# The gateway answers every request; this is for one that is gone without a word.
+# The gateway answers every request; this, and the time of the command, is for one that is gone without a word.
 SILENCE_SECONDS = 660
+LONGEST_SECONDS = 3600      # no gateway lets a command run for longer
 TRIES = 5
 RETRY_SECONDS = 4       # half of it before the last try, half of that before the one before, …
 # A session whose gateway died is busy for so long at most, and one that another Datasette uses for the time of its command.
@@ -56,8 +57,8 @@ BUSY_SECONDS = 120
 BUSY = ("idempotency-in-progress", "session-busy")
 CREDENTIALS_SECONDS = 600
 OUTPUTS_KEPT = 1000
-# Of each stream: what the gateway keeps for a later read (1 MiB with both, as JSON).
-OUTPUT_BYTES = 256 * 1024
+# Of each stream: with both the answer is one that the gateway keeps for a later read (1 MiB of JSON, in which a byte may take 6).
+OUTPUT_BYTES = 80 * 1024
 FILE_BYTES = 4 * 1024 * 1024
 # Files that were shown are kept so long, and of one actor so many bytes of the newest.
 FILES_SECONDS = 30 * 86400
@@ -143,12 +144,18 @@ def certificates():
     return httpx.create_ssl_context(trust_env=False)
 
 
+def patience(fields):
+    """How long the gateway may be silent before it answers this command, whose time nobody has checked yet."""
+    asked = fields.get("timeout_seconds")
+    return SILENCE_SECONDS + (max(0, min(asked, LONGEST_SECONDS)) if isinstance(asked, (int, float)) else 0)
+
+
 async def ask(datasette, method, path, headers=None, repeatable=False, **more):
     """The gateway's answer. What is repeatable, or has an idempotency key and so runs at most once, is sent again when the connection breaks."""
     headers = {"Authorization": f"Bearer {await token(datasette)}", **(headers or {})}
     tries = TRIES if repeatable or "Idempotency-Key" in headers else 1
-    give_up = time.monotonic() + BUSY_SECONDS
-    timeout = httpx.Timeout(SILENCE_SECONDS, connect=10)
+    give_up = None
+    timeout = httpx.Timeout(patience(more.get("json", {})), connect=10)
     async with httpx.AsyncClient(base_url=settings(datasette)["url"], timeout=timeout, verify=certificates(), trust_env=False) as client:
         while True:
             try:
@@ -163,6 +170,7 @@ async def ask(datasette, method, path, headers=None, repeatable=False, **more):
                 continue
             if not isinstance(body, dict):
                 raise Refused("The gateway's answer makes no sense.")
+            give_up = give_up or time.monotonic() + BUSY_SECONDS
             if body.get("code") not in BUSY or time.monotonic() > give_up:
                 return body
             await asyncio.sleep(1)
