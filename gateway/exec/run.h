@@ -11,8 +11,9 @@
  * Lifetime:   run_start … on_freed, which comes after the job was answered and the member released.
  * Runs on:    the agent loop.
  * Re-entry:   on_answered may run inside run_cancel, never inside run_start; on_freed runs inside neither.
- * Bounds:     a command ends at its timeout plus 2 s (TERM to KILL) plus 1 s (KILL to giving up), and 10 s later its output is checked
- *             or no longer is, or sooner when 10 s brought nothing; two tries to start it, the second only if the first certainly did not.
+ * Bounds:     a command ends at its timeout plus 2 s (TERM to KILL) plus 1 s (KILL to giving up; 8 s when rows wait for Datasette), and 13 s
+ *             after the timeout its output is checked or no longer is, or sooner when 10 s brought nothing; two tries to
+ *             start it, the second only if the first certainly did not.
  */
 #pragma once
 
