@@ -21,7 +21,7 @@ def store(rig):
 def start(rig, store, tmp_path):
     def start_one(token=FAST, **settings):
         settings = {"redis_down": "degrade", "degraded_trust_seconds": 300, "access_log": tmp_path / "access", "workers": 2,
-                    "audit_log": tmp_path / "audit", **settings}
+                    "audit_log": tmp_path / "audit", "drain_seconds": 1, **settings}
         return rig.gateway(redis=store, token=token, **settings)
     return start_one
 
@@ -155,7 +155,7 @@ def test_trust_ends(start, store):
 
 def test_booked_after_a_restart(rig, start, store, tmp_path):
     place = tmp_path / "settlements"
-    gateway = start(settlements_file=place, drain_seconds=1)
+    gateway = start(settlements_file=place)
     gateway.run("true")
     gateway.until_settled()
     before = booked(store.client, gateway.kid)
