@@ -12,6 +12,7 @@ class Fleet:
 
     def __init__(self, rig, *flags, count=3, known=True, tokens=2, **settings):
         self.rig, self.redis, self.emulator = rig, rig.redis(), rig.emulator(*flags)
+        rig.add(self, lambda: self.redis.kill())    # of several that took each other's place, the last one
         self.settings = {"pool_shared": 1, "pool_name": POOL, "pool_max": 8, "pool_hot": 1, **settings}
         if known:
             self.redis.client.mset({PREFIX + "inc": "made-by-the-test", PREFIX + "listed": "1"})

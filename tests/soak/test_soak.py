@@ -68,7 +68,6 @@ class World:
         self.upstream.routes["/echo"] = echo
         # Refused creations name a limit that leaves enough of them.
         self.fleet = Fleet(rig, "--create-limit", "1000/1s", count=0, tokens=0, pool_max=MOST, pool_wait_seconds=20, max_websockets=100)
-        rig.add(self.fleet, lambda: self.fleet.redis.kill())
         self.token = rig.mint(self.fleet.redis, conc=1000, sessions=len(NAMES))["token"]
         self.gateways = [self.fleet.start("before-datasette", datasette_url=self.datasette.url),
                          self.fleet.start("before-echo", datasette_url=self.upstream.url)]
