@@ -13,15 +13,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TERM_GRACE_MS  2000
-#define KILL_GRACE_MS  1000
-#define LINGER_MS      250
-#define CHECK_MS       10000 /* silent; the lease lasts 15 s longer than the command may, killing takes 3 */
-#define HELD_LEAST_MS  3000  /* of the check's time, when rows were waited for */
-#define PING_MS        15000 /* a stream that is silent so long says that it is alive */
-#define OPEN_LEAST_MS  1000 /* the lease's 15 s have this left, after killing and checking */
-#define TRIES          2
-#define GUARD_SLACK_MS 600000 /* longer than any command and its answer need beyond its time */
+#define TERM_GRACE_MS   2000
+#define KILL_GRACE_MS   1000
+#define LINGER_MS       250
+#define CHECK_MS        10000 /* silent; the lease lasts 15 s longer than the command may, killing takes 3 */
+#define HELD_LEAST_MS   3000  /* of the check's time, when rows were waited for */
+#define PING_MS         15000 /* a stream that is silent so long says that it is alive */
+#define OPEN_LEAST_MS   1000 /* the lease's 15 s have this left, after killing and checking */
+#define TRIES           2
+#define GUARD_SLACK_MS  600000 /* longer than any command and its answer need beyond its time */
+#define ENDING_SLACK_MS 60000 /* the same, of a Sprite that nobody comes back to: its lease ends after 15 s */
 
 enum run_state { CLAIMING, OPENING, RUNNING, TERMINATING, KILLING, CHECKING, LINGERING, FREED };
 
@@ -666,11 +667,11 @@ static void start_claim(struct run *run)
 		refuse(run, EXEC_REFUSED_BY_PROVIDER, 1000, "The gateway is out of memory.");
 }
 
-/* No longer than a session can be without a command does anything that was left in it go on, whatever becomes of us. */
+/* The sandbox's own deadline: so long does anything that is in it go on, whatever becomes of us. A session may be without a command meanwhile. */
 static uint64_t lasts_s(const struct run *run)
 {
-	uint64_t idle_ms = run->session.name[0] ? run->owner->session_idle_ms : 0;
-	return idle_ms ? (run->job->timeout_ms + idle_ms + GUARD_SLACK_MS) / 1000 : 0;
+	uint64_t beyond_ms = run->session.name[0] ? run->owner->session_idle_ms + GUARD_SLACK_MS : ENDING_SLACK_MS;
+	return (run->job->timeout_ms + beyond_ms + 999) / 1000;
 }
 
 static int init_parts(struct run *run)

@@ -302,8 +302,20 @@ static bool is_replaced(int folder, int fd)
 	return fstat(fd, &here) == 0 && fstatat(folder, RECORD_UNTIL, &there, AT_SYMLINK_NOFOLLOW) == 0 && here.st_ino != there.st_ino;
 }
 
+/* Of what keeps a descriptor somebody may wait for the end. */
+static void keep_only(int folder, int fd)
+{
+	unsigned low = (unsigned)(folder < fd ? folder : fd), high = (unsigned)(folder < fd ? fd : folder);
+	if (low > 0)
+		syscall(SYS_close_range, 0, low - 1, 0);
+	if (high > low + 1)
+		syscall(SYS_close_range, low + 1, high - 1, 0);
+	syscall(SYS_close_range, high + 1, UINT_MAX, 0);
+}
+
 static _Noreturn void guard(int folder, int fd)
 {
+	keep_only(folder, fd);
 	setsid();
 	for (;;) {
 		for (int64_t left_ms; (left_ms = read_until(fd) - now_ms()) > 0;)
@@ -319,34 +331,38 @@ static _Noreturn void guard(int folder, int fd)
 	_exit(0);
 }
 
-/* Of what keeps a descriptor somebody may wait for the end. */
-static void keep_only(int folder, int fd)
-{
-	unsigned low = (unsigned)(folder < fd ? folder : fd), high = (unsigned)(folder < fd ? fd : folder);
-	if (low > 0)
-		syscall(SYS_close_range, 0, low - 1, 0);
-	if (high > low + 1)
-		syscall(SYS_close_range, low + 1, high - 1, 0);
-	syscall(SYS_close_range, high + 1, UINT_MAX, 0);
-}
-
-/* There is one guard at a time, whose file is locked. Without it the command runs all the same. */
-static void go_on_for(unsigned long lasts_s, int folder)
+/* Says until when all may go on. The descriptor that a guard needs, or -1: there is one at a time, whose file is locked. */
+static int say_until(unsigned long lasts_s, int folder)
 {
 	int fd = openat(folder, RECORD_UNTIL, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
+		return -1;
+	if (write_until(fd, now_ms() + (int64_t)lasts_s * 1000) && flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+/* Without it the command runs all the same. */
+static void start_guard(int folder, int unguarded)
+{
+	if (unguarded < 0)
 		return;
-	bool alone = write_until(fd, now_ms() + (int64_t)lasts_s * 1000) && flock(fd, LOCK_EX | LOCK_NB) == 0;
-	pid_t child = alone ? fork() : -1;
+	if (fork() == 0)
+		guard(folder, unguarded);
+	close(unguarded);
+}
+
+/* What this process becomes has no child that it does not know. */
+static void start_adopted_guard(int folder, int unguarded)
+{
+	pid_t child = unguarded >= 0 ? fork() : -1;
 	if (child == 0) {
-		if (fork() != 0)
-			_exit(0);
-		keep_only(folder, fd);
-		guard(folder, fd);
+		start_guard(folder, unguarded);
+		_exit(0);
 	}
 	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
 		continue;
-	close(fd);
 }
 
 /* --- passing on --- */
@@ -492,7 +508,8 @@ static void tell_own_end(int ended, int status)
 		(void)!write(ended, &byte, 1);
 }
 
-static _Noreturn void run_recorded(const struct line *start, int folder, char **argv)
+/* The command does not wait for its guard. */
+static _Noreturn void run_recorded(const struct line *start, int folder, int unguarded, char **argv)
 {
 	int out[2], err[2], ended[2], done[2];
 	sigset_t all, before;
@@ -507,6 +524,7 @@ static _Noreturn void run_recorded(const struct line *start, int folder, char **
 		close(err[1]);
 		close(ended[1]);
 		close(done[0]);
+		close(unguarded);
 		record(start->nonce, folder, out[0], err[0], ended[0], done[1]);
 	}
 	close(done[1]);
@@ -525,6 +543,7 @@ static _Noreturn void run_recorded(const struct line *start, int folder, char **
 	close(out[1]);
 	close(err[0]);
 	close(err[1]);
+	start_guard(folder, unguarded);
 	int status = wait_for(command);
 	tell_own_end(ended[1], status);
 	close(ended[1]);
@@ -663,8 +682,7 @@ int main(int argc, char **argv)
 		read_files_back(argv);
 	read_start(&start);
 	int folder = open_own_folder(argv[0]);
-	if (start.lasts_s)
-		go_on_for(start.lasts_s, folder);
+	int unguarded = start.lasts_s ? say_until(start.lasts_s, folder) : -1;
 	if (chdir(argv[1]) < 0)
 		fail(EXIT_SETUP, "cd", argv[1]);
 	if (setenv("PWD", argv[1], 1) < 0)
@@ -676,7 +694,8 @@ int main(int argc, char **argv)
 		if (putenv(argv[next]) != 0)
 			fail(EXIT_SETUP, "export", argv[next]);
 	if (start.records)
-		run_recorded(&start, folder, argv + next);
+		run_recorded(&start, folder, unguarded, argv + next);
+	start_adopted_guard(folder, unguarded);
 	limit(start.limits);
 	become(argv + next);
 }

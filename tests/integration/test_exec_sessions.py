@@ -209,6 +209,28 @@ def test_what_it_left_ends_though_nobody_is_there_to_end_it(start, emulator, red
           lambda: f"its Sprite is paused: {emulator.view.state()}", ENDED)
 
 
+def test_a_command_without_a_session_ends_though_nobody_is_there_to_end_it(start, emulator, redis):
+    """The provider would let go on what keeps its Sprite awake."""
+    gateway, mark = start(pool_hot=1), new_mark()
+    gateway.until_ready()
+    said = f"cat {UNTIL}; cut -d. -f1 /proc/uptime"
+    end, now = gateway.run(said, timeout_seconds=20).stdout.split()
+    assert 20 < int(end, 16) / 1000 - int(now) <= 20 + 61, "after the command, and what ends it from outside"
+    gateway.until_ready()
+    dead = new_mark()
+    near = f"printf '%016x' $(( ($(cut -d. -f1 /proc/uptime) + 1) * 1000 )) 1<>{UNTIL}"
+    left = shlex.quote(f"sleep {mark} & {HOLDS} & sleep {dead}; {near}; wait")
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        dying = threads.submit(gateway.exec, command=f"(setsid bash -c {left} </dev/null >/dev/null 2>&1 &); sleep 1000", timeout_seconds=200)
+        until(lambda: running(mark) and running(dead), "it has begun", ENDED)
+        gateway.kill()
+        redis.kill()
+        assert dying.exception()
+    go_on(dead)
+    until(lambda: not running(mark), "what the command left has ended", ENDED)
+    until(lambda: "running" not in [one["status"] for one in emulator.view.state()["sprites"]], lambda: f"no Sprite runs: {emulator.view.state()}", ENDED)
+
+
 @pytest.mark.parametrize("shared", [0, 1])
 def test_every_gateway_serves_it(start, emulator, redis, shared):
     settings = {"pool_shared": shared, "pool_name": "together"}

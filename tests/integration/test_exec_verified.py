@@ -152,7 +152,7 @@ def test_switched_off(rig):
     assert (ran.output_check, ran.stdout_bytes) == ("unverified", 300_000)
     assert gateway.metrics().get("spritegate_exec_output_checks_total", result="unverified") == 1
     assert gateway.metrics().get("spritegate_exec_output_checks_total", result="none") == 1
-    assert gateway.run("ls /tmp/.spritegate").stdout.split() == ["shim"]
+    assert gateway.run("ls /tmp/.spritegate").stdout.split() == ["shim", "until"]
 
 
 # -- the command is as it was without a record
