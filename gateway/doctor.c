@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/json_text.h"
 #include "gateway/curl/curl_probe.h"
+#include "gateway/exec/identity.h"
 #include "gateway/serve.h"
 #include "policy/checkup.h"
 
@@ -84,10 +85,36 @@ static int finish(struct report *report)
 
 /* --- what is looked at -------------------------------------------------------------------------------------------------------- */
 
+struct redis_exam {
+	struct identity_rules rules;
+	checkup_tell tell;
+	void *ctx;
+};
+
+static const char *named_policy(void *ctx, size_t i)
+{
+	const struct redis_exam *exam = ctx;
+	return identity_policy(&exam->rules, i);
+}
+
+static void pass_on(void *ctx, const struct checkup *checkup)
+{
+	const struct redis_exam *exam = ctx;
+	exam->tell(exam->ctx, checkup);
+}
+
 static void examine_redis(const struct config *config, checkup_tell tell, void *ctx)
 {
-	struct checkup_options options = {.redis_url = config->redis_url, .timeout_ms = config->redis_timeout_ms, .tell = tell, .ctx = ctx};
-	checkup_redis(&options);
+	struct redis_exam exam = {.tell = tell, .ctx = ctx};
+	char problem[IDENTITY_PROBLEM];
+	if (identity_init(&exam.rules, &(struct identity_options){.rules = config->identity_rules}, problem) < 0)
+		_exit(EXIT_FAILURE); /* out of memory: they have been checked */
+	checkup_redis(&(struct checkup_options){.redis_url = config->redis_url,
+						.timeout_ms = config->redis_timeout_ms,
+						.policy = named_policy,
+						.tell = pass_on,
+						.ctx = &exam});
+	identity_deinit(&exam.rules);
 }
 
 static void ask(const struct curl_probe *probe, struct curl_probe_result *result)

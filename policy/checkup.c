@@ -194,6 +194,71 @@ static void check_scripts(struct examination *exam)
 	     right ? "all run, under the hashes that were expected" : "a script gave another answer than it can");
 }
 
+/* By the script that decides about callers, which is asked for somebody's sessions: that writes nothing. */
+static bool ask_about_policy(struct examination *exam, const char *policy, redisReply **exists, redisReply **reply)
+{
+	char key[128];
+	snprintf(key, sizeof key, KEY_POLICY "%s", policy);
+	const struct slice known[] = {SLICE("EXISTS"), slice_str(key)};
+	const struct slice admit[] = {SLICE(KEY_RECORD NOBODY),
+				      SLICE(NOBODY),
+				      SLICE("-"),
+				      SLICE("-"),
+				      SLICE("exec:run"),
+				      SLICE("-"),
+				      SLICE("1"),
+				      SLICE("-"),
+				      SLICE("0"),
+				      SLICE("0"),
+				      SLICE(""),
+				      SLICE(""),
+				      SLICE("1"),
+				      SLICE("1"),
+				      SLICE("sessions"),
+				      SLICE("0"),
+				      SLICE(""),
+				      SLICE(""),
+				      SLICE(""),
+				      SLICE(""),
+				      SLICE("0"),
+				      SLICE("0"),
+				      SLICE(NOBODY),
+				      slice_str(policy)};
+	return ask(exam, known, ARRAY_LEN(known), exists) == 0 && run_script(exam, &script_admit, admit, ARRAY_LEN(admit), reply);
+}
+
+static const char *policy_fault(struct examination *exam, const char *policy)
+{
+	CLEANUP(redis_reply_free) redisReply *exists = NULL, *reply = NULL;
+	if (!ask_about_policy(exam, policy, &exists, &reply))
+		return exam->redis.reason;
+	if (exists->type == REDIS_REPLY_INTEGER && exists->integer == 0)
+		return "is not there";
+	if (reply->type != REDIS_REPLY_ARRAY || !reply->elements || !reply->element[0]->str)
+		return "the script gave another answer than it can";
+	if (strcmp(reply->element[0]->str, "scope") == 0)
+		return "has not the scope exec:run";
+	return reply->elements == 1 ? "has a rule that cannot be used" : NULL;
+}
+
+static void check_policies(struct examination *exam)
+{
+	const struct checkup_options *options = exam->options;
+	const char *policy;
+	size_t count = 0, bad = 0;
+	for (; options->policy && (policy = options->policy(options->ctx, count)); count++) {
+		const char *fault = policy_fault(exam, policy);
+		if (!fault)
+			continue;
+		bad++;
+		tell(exam, "identity-policy", CHECKUP_FAIL,
+		     "Nobody gets in by its rule of IDENTITY_RULES: see `spritegate policy show`, put it right with `spritegate policy set`.",
+		     "%s: %s", policy, fault);
+	}
+	if (count && !bad)
+		tell(exam, "identity-policy", CHECKUP_OK, NULL, "those that IDENTITY_RULES names can be used (%zu)", count);
+}
+
 void checkup_redis(const struct checkup_options *options)
 {
 	struct examination exam = {.options = options};
@@ -204,6 +269,7 @@ void checkup_redis(const struct checkup_options *options)
 		check_clock(&exam);
 		check_latency(&exam);
 		check_scripts(&exam);
+		check_policies(&exam);
 	}
 	redis_blocking_deinit(&exam.redis);
 }

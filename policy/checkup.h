@@ -25,6 +25,8 @@ typedef void (*checkup_tell)(void *ctx, const struct checkup *checkup);
 struct checkup_options {
 	const char *redis_url;
 	uint64_t timeout_ms; /* what the gateway waits for an answer */
+	/* The i-th policy that callers without a token may follow, NULL beyond the last. No function: there are none. */
+	const char *(*policy)(void *ctx, size_t i);
 	checkup_tell tell;
 	void *ctx;
 };

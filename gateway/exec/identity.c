@@ -94,6 +94,11 @@ void identity_deinit(struct identity_rules *rules)
 	rules->list = NULL;
 }
 
+const char *identity_policy(const struct identity_rules *rules, size_t i)
+{
+	return json_string_value(json_object_get(json_array_get(rules->list, i), "policy"));
+}
+
 /* --- does an actor match? ----------------------------------------------------------------------------------------------------- */
 
 static bool has(json_t *values, const json_t *wanted)

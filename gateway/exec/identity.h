@@ -51,5 +51,8 @@ struct identity_rules {
 MUST_CHECK int identity_init(struct identity_rules *rules, const struct identity_options *options, char problem[IDENTITY_PROBLEM]);
 void identity_deinit(struct identity_rules *rules);
 
+/* The policy that the i-th rule names, valid as long as the rules; NULL beyond the last. */
+const char *identity_policy(const struct identity_rules *rules, size_t i);
+
 /* What Datasette's answer to /-/actor.json means. */
 MUST_CHECK int identity_read(const struct identity_rules *rules, unsigned status, struct slice body, struct identity *identity);

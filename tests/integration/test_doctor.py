@@ -197,6 +197,40 @@ def test_redis_user_of_the_manual(rig, stack):
     assert report.code == 0 and report.bad() == {"redis-version", "redis-eviction"}, report.json
 
 
+def test_policies_that_identity_rules_name(rig, stack):
+    """One that is not there or cannot be used lets nobody in: the examination says so before a caller finds out."""
+    redis = rig.redis()
+    rules = json.dumps([{"policy": name, "allow": {"role": name}} for name in ("staff", "guests", "staff")])
+
+    def check():
+        report = doctor(stack, redis_url=redis.url, identity_rules=rules)
+        assert report.bad() <= {"identity-policy"}, report.json
+        return report, [check["detail"] for check in report.json["checks"] if check["name"] == "identity-policy"]
+
+    def set_policy(name, *flags):
+        subprocess.run([BINARY, "policy", "set", name, *flags], env=settings(stack, redis_url=redis.url), check=True, timeout=SECONDS,
+                       stdin=subprocess.DEVNULL, capture_output=True)
+
+    set_policy("staff", "--rate", "5/1m", "--ip", "192.0.2.0/24")
+    report, details = check()
+    assert report.code == 1 and details == ["guests: is not there"], report.json
+    assert "policy set" in report.checks["identity-policy"]["advice"]
+    set_policy("guests", "--rate", "5/1m")
+    keys = redis.client.dbsize()
+    report, details = check()
+    assert report.code == 0 and len(details) == 1 and "(3)" in details[0], report.json
+    assert redis.client.dbsize() == keys, "the examination writes"
+    for field, value in (("rate_n", "many"), ("rule-of-tomorrow", "1"), ("scopes", "other")):
+        before = redis.client.hget("sg:{g}:p:guests", field)
+        redis.client.hset("sg:{g}:p:guests", field, value)
+        report, details = check()
+        assert report.code == 1 and len(details) == 1 and details[0].startswith("guests: has "), (field, report.json)
+        redis.client.hdel("sg:{g}:p:guests", field)
+        if before:
+            redis.client.hset("sg:{g}:p:guests", field, before)
+    assert check()[0].code == 0
+
+
 def test_sprites_is_away(stack):
     report = doctor(stack, sprites_url=f"http://127.0.0.1:{free_port()}")
     assert report.code == 1 and report.bad() == {"sprites"} and "SPRITES_URL" in report.checks["sprites"]["advice"], report.json
