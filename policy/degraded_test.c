@@ -149,7 +149,7 @@ static void test_limits_of_an_actor_are_of_all_its_tokens(void **state)
 
 static void test_never_more_unbooked_than_the_cap(void **state)
 {
-	char kid[8];
+	char kid[16];
 	for (int i = 0; i < BUDGET / 5000; i++) {
 		snprintf(kid, sizeof kid, "T%d", i);
 		learn(*state, kid);
