@@ -22,6 +22,7 @@ struct admin;
 struct admin_health {
 	bool draining, filled;
 	bool redis_up, datasette_up;
+	bool degrades; /* a little goes on without Redis */
 	size_t hot, leased, hot_target;
 };
 

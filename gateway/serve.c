@@ -360,6 +360,7 @@ static void tell_health(void *ctx, struct admin_health *health)
 	health->leased = counts.members[POOL_LEASED];
 	health->filled = exec_agent_filled(gateway->agent);
 	judge(gateway, &health->redis_up, &breaker, &health->datasette_up);
+	health->degrades = gateway->degraded;
 }
 
 static struct exec_agent *agent_of(void *ctx)

@@ -244,6 +244,17 @@ static int put_head(const struct status_view *view, const struct status_now *now
 				  now->health->datasette_up ? "up" : "down", counts->creation, now->may_cancel ? "true" : "false");
 }
 
+/* What goes on without Redis; null when nothing may. */
+static int put_degraded(const struct status_view *view, const struct status_now *now, struct buf *out)
+{
+	if (!now->health->degrades)
+		return buf_append(out, SLICE(",\"degraded\":null"));
+	struct metrics_labels granted = {{metrics_value(METRIC_EXEC_DEGRADED, 0, "granted")}};
+	return buf_printf(out, ",\"degraded\":{\"granted\":%llu,\"unbooked_s\":%llu}",
+			  (unsigned long long)metrics_read(view->metrics, METRIC_EXEC_DEGRADED, granted),
+			  (unsigned long long)metrics_read(view->metrics, METRIC_EXEC_DEGRADED_UNBOOKED, METRICS_NONE));
+}
+
 int status_view_write(const struct status_view *view, const struct status_now *now, struct buf *out)
 {
 	struct sample current;
@@ -252,6 +263,8 @@ int status_view_write(const struct status_view *view, const struct status_now *n
 	exec_agent_counts(now->agent, &counts);
 	const struct sample *then = view->taken ? sample_at(view, 0) : &current;
 	int r = put_head(view, now, &counts, out);
+	if (r == 0)
+		r = put_degraded(view, now, out);
 	if (r == 0)
 		r = put_pool(&counts, out);
 	if (r == 0)

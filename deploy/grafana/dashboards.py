@@ -138,6 +138,9 @@ COMMANDS = [
         ("Not answered", "cps", "By kind.", {"{{kind}}": rate("redis_errors_total", "kind")}),
         ("Connection and breaker", "short", "up is 1 when connected; the breaker is 0 when closed.",
          {"up {{instance}}": gauge("spritegate_redis_up", "instance"), "breaker {{instance}}": gauge("spritegate_redis_breaker_state", "instance")}),
+        ("Decided without Redis", "reqps", "With REDIS_DOWN=degrade, by result.", {"{{result}}": rate("exec_degraded_total", "result")}),
+        ("Granted without Redis", "s", "Sandbox time that it does not know of yet; what a kill -9 would lose.",
+         {"{{instance}}": gauge("spritegate_exec_degraded_unbooked_seconds", "instance")}),
     ]),
     ("Sprites API", [
         ("Calls", "reqps", "By call.", {"{{call}}": rate("sprites_calls_total", "call")}),

@@ -8,6 +8,7 @@ from answers import problem
 from processes import go_on, new_mark, running
 from rig import until
 from test_settlements_file import booked
+from test_status_page import state as status
 
 FAST = {"rate": "6000/1m", "burst": 1000}       # a quarter of it is still no hindrance
 
@@ -69,6 +70,8 @@ def test_what_was_allowed_goes_on_and_is_booked_once(rig, start, store, tmp_path
     assert "RateLimit" not in answer.headers
     exec_id = answer.json()["exec_id"]
     assert results(gateway, "granted") == 1
+    shown = status(gateway)
+    assert shown["redis"] == "down" and shown["degraded"]["granted"] == 1 and "unbooked_s" in shown["degraded"], shown["degraded"]
     assert gateway.metrics().get("spritegate_exec_decisions_total", outcome="allow", reason="degraded") == 1
 
     def written(log):
@@ -85,6 +88,7 @@ def test_what_was_allowed_goes_on_and_is_booked_once(rig, start, store, tmp_path
     again = store.again()
     rig.add(again, again.kill)
     until_booked(gateway)
+    assert status(gateway)["degraded"] == {"granted": 1, "unbooked_s": 0}
     after = booked(again.client, gateway.kid)
     assert (after["reqs"], after["held"]) == (before["reqs"] + 1, 0)
     assert after["used"] - before["used"] >= 300 and after["out"] == before["out"] + 4
@@ -184,6 +188,7 @@ def test_off_unless_asked_for(start, store):
     answer = gateway.exec(command="true")
     body = problem(answer, 503, "policy-unavailable")
     assert "Until" not in body["detail"] and "exec" not in gateway.health().json()
+    assert status(gateway)["degraded"] is None
 
 
 @pytest.mark.parametrize("settings", [{"redis_down": "allow"}, {"pool_shared": 1}, {"degraded_trust_seconds": 301}])
