@@ -30,8 +30,8 @@ class ControlSocket:
         if b" 101 " not in answer:
             raise NotMeasured(f"sprites: no control socket: {answer}")
 
-    def run(self, argv, given=b"\n"):
-        """Start the command, give it this and the end of input; back at the exit frame with its code and output."""
+    def run(self, argv, given=b"\n", heard=lambda piece: None):
+        """Start the command, give it this and the end of input; back at the exit frame with its code and output, of which each piece is heard."""
         start = {"type": "op.start", "id": "1", "op": "exec", "args": {"cmd": argv, "path": argv[0], "stdin": "true"}}
         self.socket.sendall(message(TEXT, b"control:" + json.dumps(start).encode()) + message(BINARY, STDIN + given) +
                             message(BINARY, EOF))
@@ -41,6 +41,7 @@ class ControlSocket:
             if kind == BINARY and data[0] == EXIT:
                 return data[1], output
             if kind == BINARY:
+                heard(data[1:])
                 output += data[1:]
             elif b'"op.error"' in data:
                 raise NotMeasured(f"sprites: {data}")
