@@ -20,6 +20,7 @@ import time
 
 import admission
 import exec_added
+import failures
 import idle_memory
 import pool
 import proxied
@@ -35,6 +36,7 @@ PARTS = {
     "record": ("Commands: what the record of their output costs", record),
     "memory": ("Memory of idle keep-alive connections", idle_memory),
     "refusals": ("Refused commands", refusals),
+    "failures": ("Tokens that are refused: does the time tell why?", failures),
     "admission": ("Asking the policy", admission),
     "pool": ("The pool in virtual time", pool),
 }
@@ -109,7 +111,7 @@ def describe(bench):
 
 def run_parts(bench, names, results):
     """The reasons why parts failed."""
-    failures = []
+    missing = []
     for name in names:
         title, part = PARTS[name]
         print(f"\n=== {title}\n", flush=True)
@@ -118,11 +120,11 @@ def run_parts(bench, names, results):
             results[name] = part.measure(bench)
             print(part.show(results[name]), flush=True)
         except NotMeasured as failure:
-            failures.append(f"{name}: {failure}")
+            missing.append(f"{name}: {failure}")
             print(f"could not be measured: {failure}", flush=True)
         results.setdefault("part_seconds", {})[name] = time.monotonic() - began
         (bench.folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    return failures
+    return missing
 
 
 def main():
@@ -145,12 +147,12 @@ def main():
     try:
         with Programs(bench.folder) as programs:
             bench.base = Base(servers.redis(programs, bench.load_cpu), servers.emulator(programs, *EMULATOR))
-            failures = run_parts(bench, options.parts or PARTS, results)
+            missing = run_parts(bench, options.parts or PARTS, results)
     except NotMeasured as failure:
-        failures = [str(failure)]
+        missing = [str(failure)]
     print(f"\nall rounds: {(bench.folder / 'results.json').relative_to(servers.TOP)}",
-          *(f"NOT MEASURED  {each}" for each in failures), sep="\n")
-    return 1 if failures else 0
+          *(f"NOT MEASURED  {each}" for each in missing), sep="\n")
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ import concurrent.futures
 import contextlib
 import json
 import statistics
+import threading
 import time
 
 import pytest
@@ -92,6 +93,76 @@ def test_killed_and_started_again(quick_gateway, store, rig):
     until(lambda: gateway.metrics().get("spritegate_redis_up") == 1, "Redis is told to be up")
     assert gateway.health().json()["redis"] == "up"
     until(lambda: leases(again.client) == 0, "no lease is held")
+
+
+class Load:
+    """Commands and pages without a pause; of each answer (kind, when it was asked for, seconds, status, code of a problem)."""
+
+    def __init__(self, gateway, commands=3, pages=3):
+        self.port, self.answers, self.over = gateway.port, [], threading.Event()
+        command = exec_request(gateway.token, b'{"command": "true", "timeout_seconds": 10}')
+        page = "GET /-/versions.json HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
+        self.threads = [threading.Thread(target=self.ask, args=each, daemon=True)
+                        for each in [("command", command)] * commands + [("page", page)] * pages]
+
+    def ask(self, kind, request):
+        while not self.over.is_set():
+            began = time.monotonic()
+            with Wire(self.port) as wire:
+                answer = wire.send(request).answer()
+            took = time.monotonic() - began
+            self.answers.append((kind, began, took, answer.status, answer.json().get("code") if answer.status >= 400 else None))
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+    def since(self, kind, moment):
+        return [each for each in list(self.answers) if each[0] == kind and each[1] >= moment]
+
+    def until_asked(self, moment, count=200):
+        until(lambda: min(len(self.since(kind, moment)) for kind in ("command", "page")) >= count, "enough is asked")
+
+
+def p99(answers):
+    return sorted(took for _, _, took, _, _ in answers)[len(answers) * 99 // 100]
+
+
+@pytest.mark.alone
+def test_killed_under_load(store, rig):
+    """Refused in 50 ms, the pages' p99 is what it was, and commands run 2 s after Redis is back."""
+    gateway = rig.gateway(redis=store, emulator=rig.emulator(), pool_hot=4, redis_timeout_ms=40,
+                          token={"rate": "100000/1m", "burst": 10_000, "conc": 100})
+    gateway.until_ready()
+    until_back(gateway)
+    factor = slowness()
+    with Load(gateway) as load:
+        load.until_asked(0)
+        store.kill()
+        killed = time.monotonic()
+        before = load.since("page", 0)
+        load.until_asked(killed)
+        refused, during = load.since("command", killed), load.since("page", killed)
+        again = store.again()
+        rig.add(again, again.kill)
+        back = time.monotonic()
+        until(lambda: any(status == 200 for _, _, _, status, _ in load.since("command", back)), "commands run again")
+        recovered = min(began + took for _, began, took, status, _ in load.since("command", back) if status == 200) - back
+    factor = max(factor, slowness())
+    assert {(status, code) for _, _, _, status, code in refused} == {(503, "policy-unavailable")}
+    assert {status for _, _, _, status, _ in load.since("page", 0)} == {200}
+    times = [took for _, _, took, _, _ in refused]
+    print(f"refused after {median_ms(times):.1f} ms, p99 {p99(refused) * 1000:.1f}; pages' p99 {p99(before) * 1000:.1f} before, "
+          f"{p99(during) * 1000:.1f} ms without Redis; back after {recovered:.2f} s; machine {factor:.1f} times slower")
+    assert median_ms(times) < BAR_MS * factor
+    assert p99(during) < 3 * p99(before) + 0.05 * SLOWER * factor, "pages are slower without Redis"
+    assert recovered < 2 * SLOWER * factor
 
 
 @pytest.mark.alone
