@@ -4,6 +4,7 @@
 #include "gateway/base/id.h"
 #include "gateway/base/log.h"
 #include "policy/dial.h"
+#include "policy/redis_poll.h"
 
 #include <hiredis/async.h>
 #include <stdio.h>
@@ -257,6 +258,12 @@ int link_send(struct link *link, struct link_command *command, int argc, const c
 	if (!link->ready || link->tripped)
 		return LINK_E_DOWN;
 	return send_now(link, command, argc, argv, lengths);
+}
+
+void link_flush(struct link *link)
+{
+	if (link->ready)
+		redis_poll_flush(link->dial.context);
 }
 
 /* --- probes ----------------------------------------------------------------- */

@@ -59,4 +59,7 @@ void link_free(struct link *link, void (*on_freed)(void *ctx), void *ctx);
 /* The arguments are copied. A command that is sent again inside its own LINK_REPLY keeps its deadline. */
 MUST_CHECK int link_send(struct link *link, struct link_command *command, int argc, const char **argv, const size_t *lengths);
 
+/* What was sent leaves now; without this, with all else that is sent in this turn of the loop. No event runs inside. */
+void link_flush(struct link *link);
+
 enum link_breaker link_breaker(const struct link *link);

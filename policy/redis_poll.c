@@ -7,9 +7,13 @@
 
 struct redis_poll {
 	uv_poll_t handle;
+	uv_check_t check; /* it and idle are active while `asked` */
+	uv_idle_t idle;
 	redisAsyncContext *context; /* NULL once hiredis has freed it */
 	struct redis_poll_events events;
 	int wanted;
+	bool asked; /* hiredis has something to send that nobody has tried to send */
+	unsigned handles; /* libuv still holds */
 };
 
 /* After an error both directions are run: hiredis then meets the error itself and frees the context. */
@@ -48,21 +52,54 @@ static void del_read(void *data)
 	want(poll, poll->wanted & ~UV_READABLE);
 }
 
-/* True: hiredis has nothing left to send. An error stays in the context, and the loop's turn to write finds it there. */
-static bool write_now(struct redis_poll *poll)
+/* Not with TLS, which may have to read before it writes. */
+static bool writes_at_once(const struct redis_poll *poll)
 {
-	struct redisContext *connection = &poll->context->c;
-	int done = 0;
-	bool plain = (connection->flags & REDIS_CONNECTED) && !connection->privctx; /* TLS may have to read before it writes */
-	return plain && redisBufferWrite(connection, &done) == REDIS_OK && done;
+	return (poll->context->c.flags & REDIS_CONNECTED) && !poll->context->c.privctx;
 }
 
-/* What is asked for now has left before anything that is done after it: whoever is answered then finds what was written (a settled
- * command's result), and nobody waits for a turn of the loop. */
+/* An error stays in the context, and the loop's turn to write finds it there. */
+static void flush(struct redis_poll *poll)
+{
+	int done = 0;
+	if (!poll->asked)
+		return;
+	poll->asked = false;
+	(void)uv_check_stop(&poll->check);
+	(void)uv_idle_stop(&poll->idle);
+	bool all = redisBufferWrite(&poll->context->c, &done) == REDIS_OK && done;
+	want(poll, poll->wanted | (all ? UV_READABLE : UV_WRITABLE));
+}
+
+static void on_check(uv_check_t *check)
+{
+	flush(check->data);
+}
+
+static void on_idle(uv_idle_t *idle)
+{
+	flush(idle->data);
+}
+
+/* What is asked while the loop polls leaves in its check, before whatever started to check earlier (an HTTP server that answers); what is
+ * asked at any other time leaves before it polls, or the idle handle keeps it from sleeping. */
 static void add_write(void *data)
 {
 	struct redis_poll *poll = data;
-	want(poll, poll->wanted | (write_now(poll) ? UV_READABLE : UV_WRITABLE));
+	if (poll->asked || (poll->wanted & UV_WRITABLE))
+		return;
+	if (!writes_at_once(poll)) {
+		want(poll, poll->wanted | UV_WRITABLE);
+		return;
+	}
+	poll->asked = true;
+	(void)uv_check_start(&poll->check, on_check);
+	(void)uv_idle_start(&poll->idle, on_idle);
+}
+
+void redis_poll_flush(struct redisAsyncContext *context)
+{
+	flush(context->ev.data);
 }
 
 static void del_write(void *data)
@@ -75,6 +112,8 @@ static void on_handle_closed(uv_handle_t *handle)
 {
 	struct redis_poll *poll = handle->data;
 	struct redis_poll_events events = poll->events;
+	if (--poll->handles)
+		return;
 	free(poll);
 	events.on_closed(events.ctx);
 }
@@ -83,7 +122,11 @@ static void cleanup(void *data)
 {
 	struct redis_poll *poll = data;
 	poll->context = NULL;
+	poll->asked = false;
+	poll->handles = 3;
 	uv_close((uv_handle_t *)&poll->handle, on_handle_closed);
+	uv_close((uv_handle_t *)&poll->check, on_handle_closed);
+	uv_close((uv_handle_t *)&poll->idle, on_handle_closed);
 	poll->events.on_gone(poll->events.ctx);
 }
 
@@ -97,7 +140,9 @@ int redis_poll_attach(struct redisAsyncContext *context, uv_loop_t *loop, const 
 		free(poll);
 		return r;
 	}
-	poll->handle.data = poll;
+	(void)uv_check_init(loop, &poll->check);
+	(void)uv_idle_init(loop, &poll->idle);
+	poll->handle.data = poll->check.data = poll->idle.data = poll;
 	poll->context = context;
 	poll->events = *events;
 	context->ev.data = poll;

@@ -16,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define ASKED "*1\r\n$4\r\nPING\r\n"
 #define LARGE ((size_t)4 * 1024 * 1024) /* more than a socket takes */
 
 /* A connection, and the server's end of it. */
@@ -27,6 +28,12 @@ struct line {
 	redisAsyncContext *context;
 	bool connected, gone, closed;
 	unsigned answers, losses;
+	redisContextFuncs functions; /* hiredis', writes counted */
+	ssize_t (*write)(redisContext *connection);
+	unsigned writes;
+	uv_check_t check; /* older than any command */
+	uv_prepare_t prepare;
+	size_t arrived; /* when `check` ran */
 };
 
 static void on_connected(const redisAsyncContext *context, int status)
@@ -50,6 +57,40 @@ static void on_answer(redisAsyncContext *context, void *answer, void *data)
 	struct line *line = data;
 	(void)context;
 	*(answer ? &line->answers : &line->losses) += 1;
+}
+
+static ssize_t counted_write(redisContext *connection)
+{
+	const redisAsyncContext *context = CONTAINER_OF(connection, redisAsyncContext, c);
+	struct line *line = context->data;
+	line->writes++;
+	return line->write(connection);
+}
+
+static void ask(struct line *line, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(redisAsyncCommand(line->context, on_answer, line, "PING"), REDIS_OK);
+}
+
+/* What has arrived, and nothing but commands. */
+static size_t take(struct line *line)
+{
+	char bytes[1024];
+	ssize_t n = read(line->server, bytes, sizeof bytes);
+	for (ssize_t i = 0; i < n; i++)
+		assert_int_equal(bytes[i], ASKED[(size_t)i % strlen(ASKED)]);
+	return n < 0 ? 0 : (size_t)n;
+}
+
+static void answer(struct line *line, unsigned count)
+{
+	unsigned want = line->answers + count;
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(write(line->server, "+PONG\r\n", 7), 7);
+	while (line->answers < want)
+		uv_run(&line->loop, UV_RUN_ONCE);
+	assert_int_equal(line->losses, 0);
 }
 
 static int make_line(void **state)
@@ -80,6 +121,13 @@ static int make_line(void **state)
 	}
 	/* Not before: hiredis connects once more to see that it has. */
 	close(listener);
+	line->functions = *line->context->c.funcs;
+	line->write = line->functions.write;
+	line->functions.write = counted_write;
+	line->context->c.funcs = &line->functions;
+	uv_check_init(&line->loop, &line->check);
+	uv_prepare_init(&line->loop, &line->prepare);
+	line->check.data = line->prepare.data = line;
 	return 0;
 }
 
@@ -88,8 +136,11 @@ static int remove_line(void **state)
 	struct line *line = *state;
 	if (!line->gone)
 		redisAsyncFree(line->context);
+	uv_close((uv_handle_t *)&line->check, NULL);
+	uv_close((uv_handle_t *)&line->prepare, NULL);
 	while (!line->closed)
 		uv_run(&line->loop, UV_RUN_ONCE);
+	uv_run(&line->loop, UV_RUN_NOWAIT);
 	assert_int_equal(uv_loop_close(&line->loop), 0);
 	if (line->server >= 0)
 		close(line->server);
@@ -99,20 +150,96 @@ static int remove_line(void **state)
 	return 0;
 }
 
-static void test_a_command_has_left_when_it_was_asked(void **state)
+static void test_what_one_turn_asks_is_one_write(void **state)
 {
 	struct line *line = *state;
-	static const char asked[] = "*1\r\n$4\r\nPING\r\n";
-	char bytes[64];
-	for (unsigned i = 1; i <= 3; i++) {
-		assert_int_equal(redisAsyncCommand(line->context, on_answer, line, "PING"), REDIS_OK);
-		assert_int_equal(read(line->server, bytes, sizeof bytes), strlen(asked));
-		assert_memory_equal(bytes, asked, strlen(asked));
-		assert_int_equal(write(line->server, "+PONG\r\n", 7), 7);
-		while (line->answers < i)
-			uv_run(&line->loop, UV_RUN_ONCE);
+	for (unsigned turn = 1; turn <= 3; turn++) {
+		ask(line, 10);
+		assert_int_equal(line->writes, turn - 1);
+		uv_run(&line->loop, UV_RUN_NOWAIT);
+		assert_int_equal(line->writes, turn);
+		assert_int_equal(take(line), 10 * strlen(ASKED));
+		answer(line, 10);
 	}
-	assert_int_equal(line->losses, 0);
+}
+
+static void on_answer_ask_ten(redisAsyncContext *context, void *reply, void *data)
+{
+	on_answer(context, reply, data);
+	ask(data, 10);
+}
+
+static void on_check(uv_check_t *check)
+{
+	struct line *line = check->data;
+	if (!line->arrived)
+		line->arrived = take(line);
+}
+
+static void test_what_an_answer_asks_leaves_before_an_older_check(void **state)
+{
+	struct line *line = *state;
+	assert_int_equal(redisAsyncCommand(line->context, on_answer_ask_ten, line, "PING"), REDIS_OK);
+	uv_run(&line->loop, UV_RUN_NOWAIT);
+	assert_int_equal(take(line), strlen(ASKED));
+	uv_check_start(&line->check, on_check);
+	assert_int_equal(write(line->server, "+PONG\r\n", 7), 7);
+	while (!line->answers)
+		uv_run(&line->loop, UV_RUN_ONCE);
+	assert_int_equal(line->arrived, 10 * strlen(ASKED));
+	assert_int_equal(line->writes, 2);
+	uv_check_stop(&line->check);
+	answer(line, 10);
+}
+
+static void on_check_ask(uv_check_t *check)
+{
+	ask(check->data, 1);
+	uv_check_stop(check);
+}
+
+static void on_prepare_ask(uv_prepare_t *prepare)
+{
+	ask(prepare->data, 1);
+	uv_prepare_stop(prepare);
+}
+
+/* uv_run would never return. */
+static void test_the_loop_does_not_sleep_on_what_is_asked(void **state)
+{
+	struct line *line = *state;
+	uv_prepare_start(&line->prepare, on_prepare_ask);
+	uv_run(&line->loop, UV_RUN_ONCE);
+	assert_int_equal(take(line), strlen(ASKED));
+	uv_check_start(&line->check, on_check_ask);
+	ask(line, 1);
+	for (size_t got = 0; got < 2 * strlen(ASKED); got += take(line))
+		uv_run(&line->loop, UV_RUN_ONCE);
+	answer(line, 3);
+}
+
+static void test_a_flush_is_at_once(void **state)
+{
+	struct line *line = *state;
+	ask(line, 2);
+	redis_poll_flush(line->context);
+	assert_int_equal(take(line), 2 * strlen(ASKED));
+	redis_poll_flush(line->context);
+	uv_run(&line->loop, UV_RUN_NOWAIT);
+	assert_int_equal(line->writes, 1);
+	answer(line, 2);
+}
+
+static void test_a_connection_may_end_with_what_was_asked(void **state)
+{
+	struct line *line = *state;
+	ask(line, 2);
+	redisAsyncFree(line->context);
+	assert_true(line->gone);
+	assert_int_equal(line->losses, 2);
+	while (!line->closed)
+		uv_run(&line->loop, UV_RUN_ONCE);
+	assert_int_equal(line->writes, 0);
 }
 
 static void test_what_the_socket_does_not_take_follows(void **state)
@@ -155,7 +282,11 @@ int main(void)
 	/* As in the gateway: what is written to nobody is an error, no end. */
 	signal(SIGPIPE, SIG_IGN);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_a_command_has_left_when_it_was_asked, make_line, remove_line),
+		cmocka_unit_test_setup_teardown(test_what_one_turn_asks_is_one_write, make_line, remove_line),
+		cmocka_unit_test_setup_teardown(test_what_an_answer_asks_leaves_before_an_older_check, make_line, remove_line),
+		cmocka_unit_test_setup_teardown(test_the_loop_does_not_sleep_on_what_is_asked, make_line, remove_line),
+		cmocka_unit_test_setup_teardown(test_a_flush_is_at_once, make_line, remove_line),
+		cmocka_unit_test_setup_teardown(test_a_connection_may_end_with_what_was_asked, make_line, remove_line),
 		cmocka_unit_test_setup_teardown(test_what_the_socket_does_not_take_follows, make_line, remove_line),
 		cmocka_unit_test_setup_teardown(test_a_connection_that_is_gone_is_told_from_the_loop, make_line, remove_line),
 	};

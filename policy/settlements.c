@@ -188,6 +188,9 @@ static int append(struct settlements *list, const struct unsettled_entry *entry,
 	DL_APPEND(list->queued, s);
 	list->count++;
 	settlements_pump(list);
+	/* Whoever is answered now may ask for the result at once, and any gateway. */
+	if (s->result)
+		link_flush(list->link);
 	return 0;
 }
 
