@@ -6,10 +6,9 @@ from rig import until
 
 MIB = 1024 * 1024
 marks = iter(new_mark, None)
-# As many processes as it may have, for ever; each has the mark as an argument.
+# As many processes as it may have, for ever; each has the mark as an argument. How many is the gateway's to say.
 BOMB = """python3 -c '
-import os, resource, time
-resource.setrlimit(resource.RLIMIT_NPROC, (48, 48))
+import os, time
 print("begun", flush=True)
 while True:
     try:
@@ -23,7 +22,7 @@ while True:
 def small(shared_rig):
     """A gateway whose Sprites have 8 MiB of disk together."""
     emulator = shared_rig.emulator(disk="size=8m")
-    gateway = shared_rig.gateway(emulator=emulator)
+    gateway = shared_rig.gateway(emulator=emulator, exec_max_processes=48)
     gateway.sprites = emulator.view
     return gateway
 

@@ -225,7 +225,8 @@ def test_answers_under_faults(rig):
 
 @pytest.mark.timeout(300 * SLOWER)
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as described", "against it"])
-@pytest.mark.parametrize("path, method", [(EXEC, "post"), (LOOK, "get"), (LOOK, "delete")])
+@pytest.mark.parametrize("path, method", [(EXEC, "post"), (LOOK, "get"), (LOOK, "delete"), (f"{EXEC}/quota", "get"), (f"{EXEC}/sessions", "get"),
+                                          (f"{EXEC}/sessions/{{name}}", "delete"), (f"{EXEC}/mcp", "post")])
 def test_requests_made_up(stack, path, method, mode):
     """Whatever is made of the page: what it allows is not refused for its form, and every answer is one that it has."""
     token = stack.mint(max_run="1s")["token"]
