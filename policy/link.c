@@ -5,7 +5,9 @@
 #include "gateway/base/log.h"
 #include "policy/dial.h"
 #include "policy/redis_poll.h"
+#include "policy/resp.h"
 
+#include <errno.h>
 #include <hiredis/async.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -239,7 +241,11 @@ static void insert(struct link *link, struct link_command *command)
 
 static int send_now(struct link *link, struct link_command *command, int argc, const char **argv, const size_t *lengths)
 {
-	if (redisAsyncCommandArgv(link->dial.context, on_reply, command, argc, argv, lengths) != REDIS_OK)
+	CLEANUP(free_ptr) char *text = NULL;
+	size_t len = 0;
+	if (resp_command(argc, argv, lengths, &text, &len) < 0)
+		return -ENOMEM;
+	if (redisAsyncFormattedCommand(link->dial.context, on_reply, command, text, len) != REDIS_OK)
 		return LINK_E_DOWN;
 	command->link = link;
 	command->late = false;
