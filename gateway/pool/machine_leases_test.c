@@ -47,7 +47,8 @@ static void stock_follows_the_claims_of_all(void **state)
 {
 	(void)state;
 	SHARE(SIZES(.warm = SIZING_AUTO, .max = 9), {"start", ""}, {"fleet", "reserve a 1"});
-	SHARE(SIZES(.warm = SIZING_AUTO, .max = 9), {"start", ""}, {"fleet claims=100", "reserve a 4, reserve b 4, reserve c 4, reserve d 4"});
+	SHARE(SIZES(.warm = SIZING_AUTO, .max = 9), {"start", ""},
+	      {"fleet claims=100", "reserve a 4, reserve b 4, reserve c 4, reserve d 4"});
 }
 
 /* --- what is too much ------------------------------------------------------------------------- */
