@@ -166,9 +166,11 @@ static size_t smaller_known(size_t own, size_t said)
 	return said && (!own || said < own) ? said : own;
 }
 
+/* One that so many members cannot meet is none. */
 size_t machine_running_limit(const struct machine *machine)
 {
-	return smaller_known(machine->options.sizing.running_limit, machine->running.limit);
+	size_t limit = smaller_known(machine->options.sizing.running_limit, smaller_known(machine->running.limit, machine->refused.limit));
+	return limit < machine->options.sizing.max ? limit : 0;
 }
 
 size_t machine_warm_limit(const struct machine *machine)
@@ -182,9 +184,9 @@ static void learn(struct machine_said *said, uint64_t now_us, uint64_t limit)
 		*said = (struct machine_said){.limit = limit < SIZING_MAX ? (size_t)limit : SIZING_MAX, .until_us = now_us + SAID_US};
 }
 
-void machine_learn(struct machine *machine, uint64_t now_us, const struct provider_limit *limit)
+void machine_learn(struct machine *machine, uint64_t now_us, const struct provider_limit *limit, bool refused)
 {
-	learn(&machine->running, now_us, limit->running);
+	learn(refused ? &machine->refused : &machine->running, now_us, limit->running);
 	learn(&machine->paused, now_us, limit->paused);
 }
 
@@ -222,7 +224,7 @@ static void review_sizes(struct machine *machine, uint64_t now_us)
 	sizing.running_limit = machine_running_limit(machine);
 	sizing.warm_limit = machine_warm_limit(machine);
 	machine->target = sizing_decide(&sizing, &input);
-	machine->review_us = is_fixed(&machine->options) && !machine->running.limit ? 0 : now_us + SECOND;
+	machine->review_us = is_fixed(&machine->options) && !machine->running.limit && !machine->refused.limit ? 0 : now_us + SECOND;
 }
 
 static size_t bounded(size_t size, size_t max)
@@ -298,6 +300,7 @@ static void tick(struct machine *machine, uint64_t now_us)
 	gate_tick(&machine->gate, now_us);
 	demand_pass(&machine->demand, now_us);
 	unlearn(&machine->running, now_us);
+	unlearn(&machine->refused, now_us);
 	unlearn(&machine->paused, now_us);
 	machine_pass_destroys(machine, now_us);
 	machine_pass_supply(machine, now_us);
@@ -315,6 +318,7 @@ uint64_t machine_next_due(const struct machine *machine)
 	next = sooner(next, machine->review_us);
 	next = sooner(next, machine->stop_us);
 	next = sooner(next, machine->running.until_us);
+	next = sooner(next, machine->refused.until_us);
 	next = sooner(next, machine->paused.until_us);
 	next = sooner(next, machine_destroy_due(machine));
 	next = sooner(next, machine_supply_due(machine));

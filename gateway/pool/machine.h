@@ -170,11 +170,11 @@ struct machine {
 	uint64_t review_us;      /* next decision about the sizes; 0 = they are fixed */
 	uint64_t short_us;       /* less stock than wanted, and no progress since then; 0 = not */
 	uint64_t stop_us;        /* deadline of stopping; 0 = none */
-	/* Sprites that may run, and be paused, at once, as the provider said; a limit of 0 = it has not, or long ago */
+	/* Sprites that may run, by a list and by a refusal, and be paused, at once, as the provider said; a limit of 0 = it has not, or long ago */
 	struct machine_said {
 		size_t limit;
 		uint64_t until_us; /* it is believed */
-	} running, paused;
+	} running, refused, paused;
 	uint64_t intents_us[MACHINE_INTENTS]; /* when each ends; 0 = none */
 	struct {
 		bool busy, incomplete;

@@ -180,7 +180,7 @@ void machine_listed(struct machine *machine, uint64_t now_us, const struct machi
 		return;
 	}
 	machine->list.attempts = 0;
-	machine_learn(machine, now_us, &event->limit);
+	machine_learn(machine, now_us, &event->limit, false);
 	if (machine->list.incomplete)
 		machine->list.wait_us = now_us + RELIST_US;
 	else if (!machine->list.complete)

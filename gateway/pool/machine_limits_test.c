@@ -129,6 +129,22 @@ static void the_running_limit_is_learnt(void **state)
 	     {"counts", "hot 1"});
 }
 
+static void a_list_does_not_raise_what_a_refusal_said(void **state)
+{
+	(void)state;
+	/* Three may run, whatever a list says meanwhile: for an hour. */
+	static const struct machine_options options = {.sizing = {.hot = 4, .max = 10}, .max_age_us = UINT64_C(36000000000)};
+	static const struct row rows[] = {{"start", "list"},     {"listed ok 0 8", "create a, create b, create c, create d"},
+					  {"wait 600000", ""},   {"created d capacity 1000 3", ""},
+					  {"created a ok", ""},  {"wait 1000", "prepare a"},
+					  {"prepared a ok", ""}, {"created b ok", "prepare b"},
+					  {"prepared b ok", ""}, {"created c ok", "prepare c"},
+					  {"prepared c ok", ""}, {"wait 2939000", "list"},
+					  {"listed ok 0 8", ""}, {"wait 659999", ""},
+					  {"wait 1", "create e"}};
+	run(&options, rows, ARRAY_LEN(rows));
+}
+
 static void a_list_tells_the_limits(void **state)
 {
 	(void)state;
@@ -194,6 +210,24 @@ static void a_burst_comes_before_the_stock(void **state)
 	    {"prepared e ok", ""}, {"wait 60000", ""}, {"claim 1 0", "grant 1 e hot"}, {"claim 2 0", "grant 2 c hot"},
 	    {"claim 3 0", "grant 3 b hot"}, {"release b", "close b, destroy b"}, {"destroyed b ok", ""}, {"wait 4000", ""},
 	    {"wait 3000", "create f"});
+	/* A limit that so many cannot meet holds nothing back. */
+	static const char *const lists[] = {"listed ok 0 10", "listed ok 0 100"};
+	static const struct machine_options options = {.sizing = {.hot = 2, .max = 10}, .max_age_us = UINT64_C(36000000000)};
+	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+		const struct row rows[] = {{"start", "list"},
+					   {lists[i], "create a, create b"},
+					   {"created a ok", "prepare a"},
+					   {"prepared a ok", ""},
+					   {"created b ok", "prepare b"},
+					   {"prepared b ok", ""},
+					   {"wait 60000", ""},
+					   {"claim 1 0", "grant 1 b hot, create c"},
+					   {"claim 2 0", "grant 2 a hot, create d"},
+					   {"created c ok", "prepare c"},
+					   {"prepared c ok", ""},
+					   {"claim 3 0", "grant 3 c hot, create e"}};
+		run(&options, rows, ARRAY_LEN(rows));
+	}
 }
 
 static void other_calls_wait_too(void **state)
@@ -221,11 +255,17 @@ static void what_is_kept_takes_room(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_refused_wake_loses_nothing),   cmocka_unit_test(the_budget_of_creations_is_left_alone),
-		cmocka_unit_test(a_refused_preparation_waits),    cmocka_unit_test(a_channel_that_breaks_while_nothing_may_be_woken),
-		cmocka_unit_test(waiters_in_vain_are_told),       cmocka_unit_test(the_running_limit_is_learnt),
-		cmocka_unit_test(a_list_tells_the_limits),        cmocka_unit_test(what_a_list_told_is_asked_for_again),
-		cmocka_unit_test(a_burst_comes_before_the_stock), cmocka_unit_test(other_calls_wait_too),
+		cmocka_unit_test(a_refused_wake_loses_nothing),
+		cmocka_unit_test(the_budget_of_creations_is_left_alone),
+		cmocka_unit_test(a_refused_preparation_waits),
+		cmocka_unit_test(a_channel_that_breaks_while_nothing_may_be_woken),
+		cmocka_unit_test(waiters_in_vain_are_told),
+		cmocka_unit_test(the_running_limit_is_learnt),
+		cmocka_unit_test(a_list_does_not_raise_what_a_refusal_said),
+		cmocka_unit_test(a_list_tells_the_limits),
+		cmocka_unit_test(what_a_list_told_is_asked_for_again),
+		cmocka_unit_test(a_burst_comes_before_the_stock),
+		cmocka_unit_test(other_calls_wait_too),
 		cmocka_unit_test(what_is_kept_takes_room),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

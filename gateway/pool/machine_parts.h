@@ -40,7 +40,7 @@ bool machine_take(struct machine *machine, uint64_t now_us, struct pool_member *
 bool machine_let_go(struct machine *machine, uint64_t now_us, struct pool_member *member);
 
 /* The provider's word on how many may run or be paused. */
-void machine_learn(struct machine *machine, uint64_t now_us, const struct provider_limit *limit);
+void machine_learn(struct machine *machine, uint64_t now_us, const struct provider_limit *limit, bool refused);
 
 /* How many more Sprites may exist. */
 size_t machine_room(const struct machine *machine);

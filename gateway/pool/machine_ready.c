@@ -23,7 +23,7 @@ static void failed(struct machine *machine, uint64_t now_us, uint64_t begun_us, 
 	gate_failed(&machine->gate, now_us, begun_us, event->code, concerns_creations ? event->retry_after_ms : 0, &event->limit);
 	machine->worse = true;
 	if (event->code == PROVIDER_CAPACITY)
-		machine_learn(machine, now_us, &event->limit);
+		machine_learn(machine, now_us, &event->limit, true);
 }
 
 /* Did a failed creation certainly have no effect? */
