@@ -61,6 +61,11 @@ struct tenant {
 	uint64_t claimed_us; /* 0 = never */
 };
 
+/* How many may run, as the provider said last. */
+struct told_limit {
+	uint64_t limit, until_us; /* 0 = it has not; for an hour */
+};
+
 struct model {
 	uint64_t seed, random;
 	size_t events;
@@ -77,6 +82,7 @@ struct model {
 	uint64_t creations[CREATIONS]; /* when the last ones began; a ring */
 	size_t created;
 	uint64_t create_told_us, wake_told_us, restore_told_us; /* the provider said: not before */
+	struct told_limit listed_limit, refused_limit;
 	size_t kept; /* Sprites that have left the pool and still exist */
 	uint64_t hedges, claims;
 	uint64_t wakes; /* begun in this step */

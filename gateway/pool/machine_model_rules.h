@@ -145,9 +145,22 @@ static size_t recent_creations(const struct model *model)
 	return n;
 }
 
+/* The smallest of what was set and said counts, if so many members can meet it. */
+static size_t known_limit(const struct model *model)
+{
+	const struct sizing_options *sizing = &model->options.sizing;
+	const struct told_limit *told[] = {&model->listed_limit, &model->refused_limit};
+	uint64_t limit = sizing->running_limit ? sizing->running_limit : UINT64_MAX;
+	for (size_t i = 0; i < ARRAY_LEN(told); i++)
+		if (told[i]->limit && told[i]->until_us > model->now_us && told[i]->limit < limit)
+			limit = told[i]->limit;
+	return limit < sizing->max ? (size_t)limit : 0;
+}
+
 static void check_limits(struct model *model)
 {
 	const struct sizing_options *sizing = &model->options.sizing;
+	CHECK(model, machine_running_limit(&model->machine) == known_limit(model));
 	CHECK(model, !sizing->running_limit || running(model) <= sizing->running_limit);
 	CHECK(model, !sizing->create_limit || recent_creations(model) <= sizing->create_limit);
 	CHECK(model, model->hedges <= 1 + model->claims / 20);
@@ -192,6 +205,18 @@ static struct have have(struct model *model)
 	return have;
 }
 
+/* What is paused for its tenant takes a place of those that may be paused. */
+static size_t warm_wanted(const struct machine *machine)
+{
+	size_t places = machine_warm_limit(machine), wanted = machine->target.warm;
+	if (!places)
+		return wanted;
+	const struct pool_member *member;
+	DL_FOREACH (machine->roster.lists[POOL_WARM], member)
+		places -= member->owned && places;
+	return wanted < places ? wanted : places;
+}
+
 static void check_it_does_its_work(struct model *model)
 {
 	const struct machine *machine = &model->machine;
@@ -206,7 +231,7 @@ static void check_it_does_its_work(struct model *model)
 			 machine->roster.counts[POOL_CREATING] >= machine->gate.window ||
 			 budget_opens_us(&machine->gate.budget, 2, false) > model->now_us ||
 			 (may_run && (demand_bursts(&machine->demand) || demand_begins(&machine->demand)));
-	CHECK(model, now.hot + now.warm + now.waking + now.coming >= machine->target.hot + machine->target.warm + needed || held_back);
+	CHECK(model, now.hot + now.warm + now.waking + now.coming >= machine->target.hot + warm_wanted(machine) + needed || held_back);
 	/* Nobody who may be served waits while one could be woken for him. */
 	CHECK(model, now.waking >= needed || !now.warm || limited || model->stopping);
 }

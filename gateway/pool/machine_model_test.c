@@ -169,6 +169,12 @@ static void note_told(struct model *model, struct member *mine, enum operation o
 		told(&model->restore_told_us, at_us);
 }
 
+static void note_limit(struct model *model, struct told_limit *told, uint64_t limit)
+{
+	if (limit)
+		*told = (struct told_limit){.limit = limit, .until_us = model->now_us + 3600 * SECOND_US};
+}
+
 static struct machine_event answer_create(struct model *model, const char *name)
 {
 	if (!chance(model, model->trouble)) {
@@ -248,6 +254,8 @@ static void finish(struct model *model, struct pool_member *member)
 	event.member = member;
 	event.type = types[operation];
 	note_told(model, mine, operation, &event);
+	if (operation != DESTROY)
+		note_limit(model, &model->refused_limit, event.limit.running);
 	if (operation == DESTROY && event.code != PROVIDER_GONE)
 		mine->denied_us = 0;
 	else if (operation == DESTROY && !mine->denied_us)
@@ -288,6 +296,10 @@ static void finish_listing(struct model *model)
 	for (size_t i = 0; i < SPRITES && !failed; i++)
 		CHECK(model, !model->sprites[i].exists || is_held(model, model->sprites[i].name));
 	struct machine_event event = {.type = MACHINE_LISTED, .code = failed ? PROVIDER_UNAVAILABLE : PROVIDER_OK};
+	if (!failed && chance(model, 50))
+		event.limit = (struct provider_limit){.running = any(model, 16), .paused = any(model, 16)};
+	if (!model->stopping)
+		note_limit(model, &model->listed_limit, event.limit.running);
 	model->listing = false;
 	model->listed |= !failed;
 	send(model, event);
