@@ -356,17 +356,19 @@ void pool_store_on_event(struct link_command *command, enum link_event event, co
 
 /* --- time ------------------------------------------------------------------- */
 
-static void expire(struct item **list, bool under_way, uint64_t now_us)
+/* All are taken out of the queue before the first is told: a callback asks for more, which moves and frees what is in the queue. */
+static void expire(struct item **queue, uint64_t now_us)
 {
-	struct item *item, *next;
-	DL_FOREACH_SAFE (*list, item, next) {
+	struct item *due = NULL, *item, *next;
+	DL_FOREACH_SAFE (*queue, item, next) {
 		if (item->deadline_us > now_us)
 			continue;
-		if (!under_way)
-			DL_DELETE(*list, item);
+		DL_DELETE(*queue, item);
+		DL_APPEND(due, item);
+	}
+	DL_FOREACH_SAFE (due, item, next) {
 		give_up(item, "timeout");
-		if (!under_way)
-			free(item);
+		free(item);
 	}
 }
 
@@ -384,8 +386,9 @@ static void on_tick(uv_timer_t *timer)
 		give_up(item, "timeout");
 		free(item);
 	}
-	expire(&store->flight, true, now_us);
-	expire(&store->queue, false, now_us);
+	if (store->flight && store->flight->deadline_us <= now_us)
+		give_up(store->flight, "timeout"); /* it stays: it is under way */
+	expire(&store->queue, now_us);
 	pool_store_pump(store);
 	if (!store->flight && !store->queue && !store->lost)
 		(void)uv_timer_stop(timer);
