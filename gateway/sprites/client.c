@@ -34,6 +34,7 @@ struct call {
 	client_done done;
 	void *ctx;
 	unsigned pages;
+	struct provider_limit limit; /* that the pages told so far */
 	char *policy; /* that should be read; NULL = ANSWERS_POLICY */
 	char *token; /* the page that is being asked for; NULL = the first */
 };
@@ -328,6 +329,16 @@ static void report_names(const struct call *call, const json_t *page)
 	}
 }
 
+/* Not every page need tell the limits. */
+static void carry_limits(struct call *call, struct provider_limit *limit)
+{
+	if (!limit->running)
+		limit->running = call->limit.running;
+	if (!limit->paused)
+		limit->paused = call->limit.paused;
+	call->limit = *limit;
+}
+
 /* Asks for the page after `token`; 0, or what is wrong with it. */
 static int next_page(struct call *call, struct slice token)
 {
@@ -350,8 +361,10 @@ static void page_done(struct call *call, const struct answer *answer)
 	struct slice token;
 	CLEANUP(json_decref_ptr) json_t *page = answers_page(&verdict, answer, &token);
 	observe(call, &verdict);
-	if (page)
+	if (page) {
+		carry_limits(call, &verdict.limit);
 		report_names(call, page);
+	}
 	int r = page && token.len ? next_page(call, token) : 0;
 	if (r < 0)
 		answers_fail(&verdict, r == -EINVAL ? PROVIDER_INVALID : PROVIDER_UNAVAILABLE,

@@ -263,7 +263,7 @@ static void list(int number)
 static void test_list_of_pages(void **state UNUSED)
 {
 	SCRIPT({"HTTP/1.1 200 OK\r\n\r\n{\"sprites\":[{\"name\":\"sg-1\"},{\"name\":\"other\"}],"
-		"\"next_continuation_token\":\"a&b=\",\"has_more\":false}",
+		"\"next_continuation_token\":\"a&b=\",\"has_more\":false,\"running_limit\":7,\"warm_limit\":4}",
 		0},
 	       {"HTTP/1.1 200 "
 		"OK\r\n\r\n{\"sprites\":[{\"name\":\"sg-2\",\"labels\":[\"x\",\"pool=a\"]},"
@@ -272,6 +272,7 @@ static void test_list_of_pages(void **state UNUSED)
 	list(1);
 	assert_int_equal(seen.verdict.code, PROVIDER_OK);
 	assert_int_equal(seen.verdict.limit.running, 9);
+	assert_int_equal(seen.verdict.limit.paused, 4); /* as the first page said */
 	assert_true(slice_equal(buf_peek(&seen.found), SLICE("sg-1 sg-2! sg-3 "))); /* what has another prefix is not ours */
 	assert_true(asked("GET /v1/sprites?max_results=50&prefix=sg-\n"
 			  "GET /v1/sprites?max_results=50&prefix=sg-&continuation_token=a%26b%3D\n"));
