@@ -198,6 +198,7 @@ class Sprite:
         async with self.transition:
             if self.status != "running" or (only_idle and self.holds):
                 return
+            self.paused_at = time.monotonic()
             self.status = "warm"
             self.set_timer(None)
             self.cut()
@@ -206,7 +207,6 @@ class Sprite:
             except SandboxError:
                 return      # it died meanwhile; died() has made the Sprite cold
             self.world.paused += 1
-            self.paused_at = time.monotonic()
             self.world.keep_to_warm_limit()
             if self.settings.cold_after:
                 self.set_timer(self.settings.cold_after, self.cool)

@@ -3,12 +3,14 @@ import asyncio
 import json
 import re
 import time
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
 import yarl
 
 from emulator_client import TOKEN, Emulator
+from sprite import Sprite
 
 
 async def test_a_wrong_or_missing_token_is_refused(emulator):
@@ -282,6 +284,23 @@ async def test_what_is_too_many_warm_turns_cold():
             await client.run(names[0], "true")
             await client.pause(names[0])
             await client.until_status(names[1], "cold")
+
+
+async def test_one_that_is_being_paused_is_the_last_one_paused():
+    """Another pause may end meanwhile, and then the warm one that was paused first turns cold."""
+    seen = []
+
+    async def freeze():
+        seen.append((sprite.status, sprite.paused_at))
+
+    sprite = SimpleNamespace(
+        transition=asyncio.Lock(), status="running", holds=0, paused_at=1.0, set_timer=lambda *_: None, cut=lambda: None,
+        sandbox=SimpleNamespace(freeze=freeze), settings=SimpleNamespace(cold_after=None),
+        world=SimpleNamespace(paused=0, keep_to_warm_limit=lambda: None))
+    before = time.monotonic()
+    await Sprite.pause(sprite)
+    (status, paused_at), = seen
+    assert status == "warm" and paused_at >= before
 
 
 async def test_upgrade_restart_and_check(emulator):
