@@ -10,7 +10,7 @@ import socket
 import time
 
 import servers
-from control_socket import RECORD, ControlSocket, launch
+from control_socket import RECORD, REPORT_BYTES, ControlSocket, launch
 from figures import number, percentile, table
 from processes import NotMeasured, Programs
 
@@ -67,7 +67,7 @@ class Caller:
 
     def run(self):
         seconds, status, answer = self.request("POST", "/-/agent/exec", self.body)
-        if status != 200 or answer["stdout"] != OUTPUT:
+        if status != 200 or answer["stdout"] != OUTPUT or answer["output_check"] != "counted":
             raise NotMeasured(f"exec: {status} {json.dumps(answer)[:500]}")
         return {"ms": seconds * 1000, "tier": answer["sandbox"]["tier"], "timing_ms": answer["timing_ms"]}
 
@@ -77,7 +77,7 @@ def run_bare(control, argv):
     code, output = control.run(argv, RECORD)
     seconds = time.perf_counter() - began
     control.settle()
-    if code or not output.startswith(OUTPUT.encode()):
+    if code or not output.startswith(OUTPUT.encode()) or len(output) != len(OUTPUT) + REPORT_BYTES:
         raise NotMeasured(f"bare exec: exit {code}, {output!r}")
     return {"ms": seconds * 1000}
 
