@@ -20,7 +20,8 @@ pool; requests that are left, faults of Sprites, restarts of Redis and Datasette
 `chaos`, which is part of soak, kills gateways that share a pool: SG_CHAOS_ROUNDS says how often, SG_SEED in which course.
 
 The Python tests find in SG_PRESET the build under test (build/$SG_PRESET/spritegate);
-SG_JOBS is how many of their files run at once (4).
+SG_JOBS is how many of their files run at once (4). SG_MODEL_STEPS is how many random steps the
+scripts of Redis and their models are compared in (docs/POLICY.md, Measured).
 """
 import argparse
 import concurrent.futures
