@@ -8,6 +8,9 @@
 #include <sys/socket.h>
 #include <utlist.h>
 
+/* For a newcomer, among those that rest; more would cost the others time when many come at once. */
+#define LOOKED_AT_MAX 64
+
 static void tell(struct http_server *server, enum http_crowd crowd)
 {
 	if (server->options.observer.on_crowded)
@@ -35,6 +38,18 @@ static bool is_counted(const struct http_server *server, struct http_connection 
 	return peer_parse(peer, connection->address);
 }
 
+/* The one that has been idle for longest, or NULL. Who has just asked has not: it goes behind the newcomer. */
+static struct http_connection *find_idle(struct http_server *server, const struct http_connection *newcomer)
+{
+	for (int i = 0; i < LOOKED_AT_MAX && server->resting != newcomer; i++) {
+		struct http_connection *first = server->resting;
+		if (!connection_has_spoken(first))
+			return first;
+		connection_expect_head(first, first->head_deadline_us);
+	}
+	return NULL;
+}
+
 void crowd_enter(struct http_connection *connection)
 {
 	struct http_server *server = connection->server;
@@ -47,12 +62,12 @@ void crowd_enter(struct http_connection *connection)
 	}
 	if (server->connection_count <= server->options.max_connections)
 		return;
-	/* The newcomer is idle, too, and the last of them. */
-	if (server->resting == connection) {
+	struct http_connection *idle = find_idle(server, connection);
+	if (!idle) {
 		turn_away(connection, HTTP_CROWD_TOTAL);
 		return;
 	}
-	connection_hang_up(server->resting);
+	connection_hang_up(idle);
 	tell(server, HTTP_CROWD_IDLE);
 }
 

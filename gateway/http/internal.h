@@ -137,6 +137,8 @@ void connection_time_out(struct http_connection *connection, unsigned seconds);
 /* Dissolves the association: a reset leaves at once, and nothing that is queued for the client. */
 void connection_reset(struct http_connection *connection);
 void connection_hang_up(struct http_connection *connection);
+/* Has it sent something that nobody has read yet? Then it is not idle. */
+bool connection_has_spoken(const struct http_connection *connection);
 /* Tells a client without a request that one is not taken; connection_hang_up() follows. */
 void connection_say(struct http_connection *connection, const struct http_problem *problem);
 

@@ -72,6 +72,12 @@ void connection_hang_up(struct http_connection *connection)
 	connection_expect_head(connection, 0);
 }
 
+bool connection_has_spoken(const struct http_connection *connection)
+{
+	char byte;
+	return recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 void connection_reset(struct http_connection *connection)
 {
 	static const struct sockaddr nobody = {.sa_family = AF_UNSPEC};

@@ -79,6 +79,22 @@ def test_who_is_idle_for_longest_makes_room(gateway_of):
         assert wires[0].answer().body == b"held", "nor the one with a request under way"
 
 
+def test_who_has_just_asked_is_not_idle(gateway_of):
+    """Though nobody has read the request yet."""
+    gateway, _, _ = gateway_of(max_connections=MANY)
+    with closing([Wire(gateway.port) for _ in range(MANY)]) as wires:
+        assert all(plain(wire).body == b"plain" for wire in wires)
+        asking, late, before = wires[:MANY // 2], [], crowded(gateway, "idle")
+        with gateway.frozen():
+            late.extend(Wire(gateway.port) for _ in range(MANY // 4))
+            for wire in asking:
+                wire.ask("GET", "/plain")
+        wires += late
+        assert [wire.answer().body for wire in asking] == [b"plain"] * len(asking)
+        until(lambda: crowded(gateway, "idle") == before + len(late), "others made room")
+        assert [plain(wire).body for wire in late] == [b"plain"] * len(late)
+
+
 def test_when_nobody_is_idle_a_new_one_is_refused(gateway_of):
     gateway, go_on, upstream = gateway_of(max_connections=MANY)
     with closing([Wire(gateway.port) for _ in range(MANY)]) as wires:
