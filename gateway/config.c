@@ -76,7 +76,8 @@ static const struct setting settings[] = {
 	 "WebSockets to Datasette that may be open, divided among the workers, fewer when the limit of descriptors demands it. Beyond: 503. Each "
 	 "counts as a connection and as a request under way, too. 0 = none: Upgrade is dropped. Otherwise every request costs a little more."},
 	{"websocket_idle_seconds", NUMBER, AT(websocket_idle_seconds), "300", 1, 86400, 0,
-	 "A WebSocket is closed when for so long nothing has come from either side."},
+	 "A WebSocket is closed when for so long nothing has come from either side. A side that has vanished, or takes nothing while the other "
+	 "one speaks, is reset 3 s later."},
 	{"websocket_drain_seconds", NUMBER, AT(websocket_drain_seconds), "10", 0, 600, 0,
 	 "What WebSockets have left after the first SIGTERM, within `drain_seconds`."},
 	{"exec_max_body_bytes", BYTES, AT(exec_max_body_bytes), "16MiB", KIB, 256 * MIB, LIVE, "Largest body of POST /-/agent/exec."},

@@ -13,6 +13,8 @@
 #define WAITING_MAX (512 * 1024)
 /* Once one side has ended the other one is waited for no longer than this, without a byte. */
 #define HALF_CLOSED_MS 30000
+/* A side that takes nothing while the other one is silent is idle: the orderly end comes before the kernel's. */
+#define VANISHED_MS 3000
 
 /* One direction. */
 struct way {
@@ -299,7 +301,7 @@ int tunnel_take(struct tunnel *tunnel, struct connection *connection, struct sli
 {
 	tunnel->connection = connection;
 	tunnel->moved_ms = uv_now(tunnel->tunnels->options.loop);
-	connection_detach(connection, tunnel->tunnels->options.idle_ms);
+	connection_detach(connection, tunnel->tunnels->options.idle_ms + VANISHED_MS);
 	connection_set_handler(connection, on_datasette, tunnel);
 	int r = connection_watch(connection, false, false);
 	if (r == 0)
@@ -315,7 +317,7 @@ void tunnel_open(struct tunnel *tunnel, struct slice early)
 	if (tunnel->over)
 		return;
 	tunnel->opened = true;
-	http_upgraded_set_silence(tunnel->request, tunnel->tunnels->options.idle_ms);
+	http_upgraded_set_silence(tunnel->request, tunnel->tunnels->options.idle_ms + VANISHED_MS);
 	tunnel->tunnels->open++;
 	if (buf_append(&tunnel->up.waiting, early) < 0) {
 		finish(tunnel, TUNNEL_GATEWAY, true);

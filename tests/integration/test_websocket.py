@@ -437,6 +437,18 @@ def test_one_that_rests_too_long(rig, upstream):
     until_ended(gateway, "idle", 1)
 
 
+def test_one_that_rests_with_a_client_that_vanished(rig, upstream):
+    """The orderly end comes before that of the kernel."""
+    gateway = rig.gateway(datasette_url=upstream.url, max_websockets=10, websocket_idle_seconds=4, token=False)
+    with opened(gateway) as wire:
+        assert wire.send(b"x").take(1) == b"x"
+        wire.vanish()
+        request_id = wire.granted["X-Request-Id"]
+        line = gateway.until_logged(lambda line: line.get("request_id") == request_id)
+    assert line["code"] == "websocket_idle", line
+    until_ended(gateway, "idle", 1)
+
+
 @pytest.mark.parametrize("settings,reason", [({"websocket_drain_seconds": 1, "drain_seconds": 60}, "websocket_drain"),
                                              ({"websocket_drain_seconds": 600, "drain_seconds": 2}, "websocket_gateway")])
 def test_a_drain_waits_no_longer_than_allowed(rig, upstream, settings, reason):
