@@ -11,9 +11,15 @@
 /* Its control socket, and one more connection while it is made, woken or ended. */
 #define PER_SPRITE (2 * PER_CONNECTION)
 /* Of a worker, whatever else there is. */
-#define CLIENTS_MIN 64
+#define CLIENTS_MIN 16
 /* More are of no use to a Datasette. */
 #define DATASETTE_MAX 1024
+
+uint64_t limits_most(void)
+{
+	struct rlimit limit;
+	return getrlimit(RLIMIT_NOFILE, &limit) < 0 ? 1024 : limit.rlim_max;
+}
 
 uint64_t limits_raise(void)
 {

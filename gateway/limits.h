@@ -1,7 +1,7 @@
 /*
  * limits - how much fits into the descriptors that the system gives this process
  *
- * Pure but for limits_raise().
+ * Pure but for limits_most() and limits_raise().
  */
 #pragma once
 
@@ -23,7 +23,10 @@ struct limits_plan {
 	uint64_t needed;    /* descriptors, at least, to start with */
 };
 
-/* As many descriptors as we may have; how many that is. A process that may not have more is served by what it has. */
+/* How many descriptors we may have. */
+uint64_t limits_most(void);
+
+/* As many as we may have; how many that is. A process that may not have more is served by what it has. */
 uint64_t limits_raise(void);
 
 /* Of what Sprites and everything else leave, Datasette has a quarter, WebSockets at most another one beside the connections of their

@@ -8,7 +8,6 @@
 #include "gateway/exec/agent.h"
 #include "gateway/http/census.h"
 #include "gateway/http/listener.h"
-#include "gateway/limits.h"
 #include "gateway/otlp.h"
 #include "gateway/reload.h"
 #include "gateway/sprites/sprites_provider.h"
@@ -25,7 +24,6 @@
 #include <unistd.h>
 
 #define MAX_WORKERS       64
-#define DEFAULT_WORKERS   4
 #define MAX_JOBS          256
 #define MAX_UNSETTLED     UNSETTLED_MAX
 #define MAX_REDIS_PENDING 1024
@@ -74,14 +72,6 @@ static int fail(const char *what, const char *why)
 {
 	fprintf(stderr, "spritegate: %s: %s\n", what, why);
 	return -1;
-}
-
-static unsigned worker_count(const struct config *config)
-{
-	if (config->workers)
-		return (unsigned)config->workers;
-	unsigned cpus = uv_available_parallelism();
-	return cpus < DEFAULT_WORKERS ? cpus : DEFAULT_WORKERS;
 }
 
 /* Taking down, in reverse order: workers, agent, provider, admin, the loop's own handles. */
@@ -608,21 +598,13 @@ static void say_room(const char *name, uint64_t wanted, uint64_t fit)
 
 static int plan_descriptors(struct gateway *gateway)
 {
-	const struct config *config = gateway->config;
-	struct limits_wanted wanted = {
-		.descriptors = limits_raise(),
-		.connections = config->max_connections,
-		.websockets = config->max_websockets,
-		.sprites = config->pool_max,
-		.workers = gateway->workers,
-	};
+	struct limits_wanted wanted = serve_wanted(gateway->config);
+	wanted.descriptors = limits_raise();
+	gateway->workers = wanted.workers;
 	gateway->plan = limits_plan(&wanted);
-	if (wanted.descriptors < gateway->plan.needed) {
-		char why[128];
-		snprintf(why, sizeof why, "%llu may be open, with these settings at least %llu are needed",
-			 (unsigned long long)wanted.descriptors, (unsigned long long)gateway->plan.needed);
-		return fail("descriptors", why);
-	}
+	/* serve_check() has seen that more may be had. */
+	if (wanted.descriptors < gateway->plan.needed)
+		return fail("descriptors", "the limit cannot be raised");
 	say_room("max_connections", wanted.connections, gateway->plan.connections);
 	say_room("max_websockets", wanted.websockets, gateway->plan.websockets);
 	return 0;
@@ -685,7 +667,6 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 		return fail("curl", "could not be initialised");
 	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
 		return fail("access_log", "cannot be opened for writing");
-	gateway->workers = worker_count(gateway->config);
 	if (limit_clients(gateway) < 0 || open_unsettled(gateway) < 0 || confine(gateway->config) < 0 || make_cache(gateway) < 0 ||
 	    make_degraded(gateway) < 0)
 		return -1;

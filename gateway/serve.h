@@ -11,6 +11,7 @@
 #pragma once
 
 #include "gateway/config.h"
+#include "gateway/limits.h"
 #include "gateway/telemetry/metrics.h"
 
 /* `file`: where the settings came from beside the environment, to be read again on SIGHUP; may be NULL.
@@ -20,3 +21,6 @@ int serve(const struct config *config, const char *file, const struct metrics_bu
 /* Can `serve` use these settings, as far as one can tell without opening or asking anything? Every fault is a line of `faults`, not only the
  * first. */
 MUST_CHECK int serve_check(const struct config *config, struct buf *faults);
+
+/* What these settings ask of the descriptors that there may be. */
+struct limits_wanted serve_wanted(const struct config *config);

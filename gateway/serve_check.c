@@ -10,7 +10,11 @@
 #include "policy/redis_url.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#define DEFAULT_WORKERS 4
 
 static void ignore(void *ctx UNUSED)
 {
@@ -151,6 +155,39 @@ static int check_admin_token(const struct config *config, struct buf *faults)
 	return 0;
 }
 
+static unsigned worker_count(const struct config *config)
+{
+	if (config->workers)
+		return (unsigned)config->workers;
+	unsigned cpus = uv_available_parallelism();
+	return cpus < DEFAULT_WORKERS ? cpus : DEFAULT_WORKERS;
+}
+
+struct limits_wanted serve_wanted(const struct config *config)
+{
+	return (struct limits_wanted){
+		.descriptors = limits_most(),
+		.connections = config->max_connections,
+		.websockets = config->max_websockets,
+		.sprites = config->pool_max,
+		.workers = worker_count(config),
+	};
+}
+
+static int check_descriptors(const struct config *config, struct buf *faults)
+{
+	struct limits_wanted wanted = serve_wanted(config);
+	uint64_t needed = limits_plan(&wanted).needed;
+	char why[192];
+	if (wanted.descriptors >= needed)
+		return 0;
+	snprintf(why, sizeof why,
+		 "%llu may be open, with these settings at least %llu are needed: raise the limit (ulimit -n, LimitNOFILE=), or lower "
+		 "workers or pool_max",
+		 (unsigned long long)wanted.descriptors, (unsigned long long)needed);
+	return fail(faults, "descriptors", why);
+}
+
 int serve_check(const struct config *config, struct buf *faults)
 {
 	const int results[] = {check_listener("listen", config->listen, faults),
@@ -162,7 +199,8 @@ int serve_check(const struct config *config, struct buf *faults)
 			       check_peers(config, faults),
 			       check_audit(config, faults),
 			       check_otlp(config, faults),
-			       check_admin_token(config, faults)};
+			       check_admin_token(config, faults),
+			       check_descriptors(config, faults)};
 	for (size_t i = 0; i < ARRAY_LEN(results); i++)
 		if (results[i] < 0)
 			return results[i];

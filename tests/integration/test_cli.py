@@ -12,9 +12,9 @@ PEPPER = "0123456789abcdef0123456789abcdef"
 GOOD = {"SPRITEGATE_PEPPER": PEPPER, "SPRITEGATE_SPRITES_TOKEN": "secret-api-token"}
 
 
-def spritegate(*words, **settings):
+def spritegate(*words, under=(), **settings):
     env = {**GOOD, **{f"SPRITEGATE_{name}": value for name, value in settings.items()}}
-    return subprocess.run([BINARY, *words], env=clean_environment({name: value for name, value in env.items() if value is not None}),
+    return subprocess.run([*under, BINARY, *words], env=clean_environment({name: value for name, value in env.items() if value is not None}),
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -64,6 +64,16 @@ def test_every_fault_is_named_at_once():
     done = spritegate("check-config", POOL_HOT="x", WORKERS="999", PEPPER="short")
     assert done.returncode == 2
     assert all(name in done.stderr for name in ("pool_hot", "workers", "pepper")), done.stderr
+
+
+def test_too_few_descriptors_are_told_with_what_helps():
+    """The defaults are content with the usual 1024."""
+    def check(most, **settings):
+        return spritegate("check-config", under=["prlimit", f"--nofile={most}:{most}"], WORKERS="4", **settings)
+    assert check(1024).returncode == 0, check(1024).stderr
+    for done in (check(600), check(1024, POOL_MAX="200")):
+        assert done.returncode == 2
+        assert all(word in done.stderr for word in ("descriptors", "ulimit -n", "LimitNOFILE", "workers", "pool_max")), done.stderr
 
 
 @pytest.mark.parametrize("name", ["POOL_HOTT", "pool_hot", "TOKEN", "X"])
