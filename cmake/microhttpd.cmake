@@ -2,6 +2,10 @@
 # pools of closed connections are kept for new ones, and that suspended connections stay in its epoll set.
 # Measurements and reasons: docs/decisions/0004-libmicrohttpd-pool.md
 find_library(MICROHTTPD_ARCHIVE libmicrohttpd.a REQUIRED)
+# gateway/http/answer.c calls a function of its inside, whose arguments another version may have changed.
+if(NOT MHD_VERSION MATCHES "^1\\.0\\.")
+  message(FATAL_ERROR "libmicrohttpd ${MHD_VERSION}: 1.0 is needed")
+endif()
 pkg_check_modules(GNUTLS REQUIRED IMPORTED_TARGET gnutls)
 
 set(lean ${CMAKE_BINARY_DIR}/libmicrohttpd_lean.a)
