@@ -64,7 +64,12 @@ static int check_datasette(const struct config *config, uv_loop_t *loop, struct 
 static int check_ca_file(const struct config *config, struct buf *faults)
 {
 	const char *file = config->datasette_ca_file;
-	return *file && access(file, R_OK) < 0 ? fail(faults, "datasette_ca_file", strerror(errno)) : 0;
+	struct stat is;
+	if (!*file)
+		return 0;
+	if (access(file, R_OK) < 0 || stat(file, &is) < 0)
+		return fail(faults, "datasette_ca_file", strerror(errno));
+	return S_ISREG(is.st_mode) ? 0 : fail(faults, "datasette_ca_file", "is not a file");
 }
 
 static int check_sprites(const struct config *config, uv_loop_t *loop, struct curl_driver *curl, struct buf *faults)

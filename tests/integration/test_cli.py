@@ -91,7 +91,7 @@ def test_required_settings(name):
 
 @pytest.mark.parametrize(("name", "value"), [("REDIS_URL", "http://127.0.0.1"), ("DATASETTE_URL", "ftp://x"), ("SPRITES_URL", "nonsense"), ("LISTEN", "nonsense"),
                                              ("LISTEN", "127.0.0.1:99999"), ("ADMIN_LISTEN", ":x"), ("TRUSTED_PROXIES", "10.0.0.0/99"), ("ACCESS_LOG", "/no/such/folder/x"),
-                                             ("DATASETTE_CA_FILE", "/no/such/file")])
+                                             ("DATASETTE_CA_FILE", "/no/such/file"), ("DATASETTE_CA_FILE", "/etc")])
 def test_values_that_only_serving_can_judge(name, value):
     """They end the start, with the key in the message."""
     ports = {"LISTEN": f"127.0.0.1:{free_port()}", "ADMIN_LISTEN": f"127.0.0.1:{free_port()}"}
