@@ -42,7 +42,8 @@ static const struct setting settings[] = {
 	{"datasette_url", TEXT, AT(datasette_url), "http://127.0.0.1:8001", 1, 1024, FOR_SERVE,
 	 "Datasette: http://host:port, https://host:port or unix:/path."},
 	{"datasette_ca_file", TEXT, AT(datasette_ca_file), "", 0, 1024, 0,
-	 "Certificates (PEM) of those who may vouch for an https Datasette. Empty = the system's."},
+	 "Certificates (PEM) of those who may vouch for an https Datasette, alone. Empty = the system's, which every new "
+	 "connection reads anew: some 10 ms of a worker's time, a small file 2 ms."},
 	{"redis_url", TEXT, AT(redis_url), "redis://127.0.0.1:6379", 1, 1024, FOR_SERVE | FOR_TOKEN,
 	 "Redis: redis://, rediss:// or unix:// with user, password and database."},
 	{"sprites_url", TEXT, AT(sprites_url), "https://api.sprites.dev", 1, 1024, FOR_SERVE, "Sprites API."},

@@ -44,8 +44,11 @@ static CURLcode set_up(CURL *easy, const struct curl_probe *probe, char error[CU
 			code = curl_easy_setopt(easy, texts[i].option, texts[i].value);
 	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, drop);
-	if (code == CURLE_OK && probe->ca_file && *probe->ca_file)
+	bool own_ca = probe->ca_file && *probe->ca_file;
+	if (code == CURLE_OK && own_ca)
 		code = curl_easy_setopt(easy, CURLOPT_CAINFO, probe->ca_file);
+	if (code == CURLE_OK && own_ca)
+		code = curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
 	return code == CURLE_OK && probe->token ? set_token(easy, probe->token) : code;
 }
 

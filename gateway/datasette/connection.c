@@ -106,6 +106,9 @@ static int set_url(struct connection *connection)
 		code = curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, pool->unix_path);
 	if (code == CURLE_OK && pool->ca_file)
 		code = curl_easy_setopt(easy, CURLOPT_CAINFO, pool->ca_file);
+	/* Its default would vouch as well. */
+	if (code == CURLE_OK && pool->ca_file)
+		code = curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
 	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
 	if (code == CURLE_OK)

@@ -1,6 +1,7 @@
 """Datasette behind https: the same as without, in both directions, and nothing of it that cannot be trusted."""
 import contextlib
 import socket
+import subprocess
 import threading
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from answers import problem
 from certificates import certificate
 from nasty import PIECE
-from rig import until
+from rig import BINARY, until
 from test_websocket import BLOCK, echo, grant, opened, pieces, until_closed
 from wire import CutOff, Wire
 
@@ -117,6 +118,18 @@ def test_nobody_that_is_not_vouched_for(rig, upstream, ours, tmp_path):
             answer = wire.ask("GET", "/secret").answer()
         assert problem(answer, 502, "bad-upstream")["upstream_error"] == "connect", answer.body
         assert not where.asked("/secret")
+
+
+def test_a_file_of_ones_own_is_the_only_one(rig, ours, tmp_path):
+    """Those whom the system trusts do not vouch beside it."""
+    other = certificate(tmp_path, "127.0.0.1", "other")
+    subprocess.run(["openssl", "rehash", tmp_path], check=True, capture_output=True, timeout=60)
+    elsewhere = rig.upstream(tls=other.tls)
+    among = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" /etc/ssl/certs && exec "$@"', tmp_path, BINARY, "serve"]
+    for trusted, status in ((other.certificate, 404), (ours.certificate, 502)):
+        gateway = rig.gateway(datasette_url=elsewhere.url, datasette_ca_file=trusted, workers=1, token=False, argv=among)
+        with Wire(gateway.port) as wire:
+            assert wire.ask("GET", "/secret").answer().status == status
 
 
 # -- WebSocket ---------------------------------------------------------------------------------
