@@ -109,7 +109,7 @@ struct admission_answer {
 	uint64_t output_bytes;        /* granted for each stream */
 	uint64_t max_input_bytes;     /* 0 = none of its own, or one in shadow that did not refuse */
 	uint64_t max_sessions;        /* 0 = the token may have none */
-	uint64_t valid_ms;            /* until the token expires; 0 = it does not */
+	uint64_t valid_ms;            /* until the token, or the secret that was shown, expires; 0 = it does not */
 	const char *degraded;         /* Redis is away and degraded.h was asked: what it said; else NULL */
 	struct admission_session session; /* when granted with one */
 	char egress[ADMISSION_EGRESS_MAX + 1]; /* what the command may reach: domains and `defaults`, separated by blanks; "" = nothing */

@@ -62,6 +62,7 @@ local function read(key)
 end
 
 local record, policy = {}, nil
+local secret_ends -- when the caller's secret is the one before a rotation, ms
 
 -- A rule: the token's own, else its policy's.
 local function rule(name)
@@ -142,6 +143,7 @@ local function refusal()
     if not present then return 'unknown' end
     return made_with ~= pepper and 'other-pepper' or 'bad-mac'
   end
+  if present ~= mac then secret_ends = tonumber(past_until) end
   record = read(KEYS[1])
   if (record.pol or '') ~= '' then policy = read(PREFIX .. 'p:' .. record.pol) end
   if record.status ~= 'active' then return record.status == 'suspended' and 'suspended' or 'revoked' end
@@ -251,6 +253,12 @@ local function violate(name, us)
   wait = math.max(wait, us)
 end
 
+-- 0 = without end
+local function valid_ms()
+  local last = math.min(record.exp and number('exp') or math.huge, secret_ends or math.huge)
+  return last < math.huge and last - now_ms or 0
+end
+
 -- `what`: which of the command's words is not allowed, when it is one of several; what a command ended with; whose key it was.
 local function report(code, granted_ms, day, granted_out, what)
   local left, reset = state(rate)
@@ -263,7 +271,7 @@ local function report(code, granted_ms, day, granted_out, what)
     number('conc'), running, number('aconc'), actor_running,
     number('bud_ms'), used, held, day_left, number('bud_out'), out_used, out_held,
     table.concat(shadowed, ','), what or '', rule('egress') or '', number('sessions'),
-    record.exp and number('exp') - now_ms or 0,
+    valid_ms(),
   }
 end
 

@@ -332,12 +332,13 @@ class Model:
         states.append((0, 0))
         version = self.policies[own["pol"]]["ver"] if "pol" in own else own["ver"]
         max_in = 0 if code == "granted" and "input" in shadow else r["max_in"]
+        ends = [r["exp"]] * ("exp" in own) + [own.get("pmac_until", 0)] * (secret == "old")
         return [code, actor, own.get("pol", ""), version, granted, granted_day, ",".join(violated), wait, reaped, granted_out, max_in,
                 r["rate_n"], r["rate_per_ms"], r["burst"], *states[0],
                 r["arate_n"], r["arate_per_ms"], r["aburst"], *states[1],
                 r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day,
                 r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else "", r["egress"] or "", 0,
-                r["exp"] - now_ms if "exp" in own else 0]
+                min(ends) - now_ms if ends else 0]
 
     def put_back(self, key, now, since, interval, tau):
         tat, written_with = self.tat.get(key, (now, 0))

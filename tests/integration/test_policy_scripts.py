@@ -588,6 +588,11 @@ def test_a_grant_says_how_long_the_token_is_valid(timed):
     token = Token(timed, exp=NOON // 1000 + 5000)
     assert timed.admit(token).valid_ms == 5000
     assert timed.admit(Token(timed)).valid_ms == 0
+    rotated = Token(timed, exp=NOON // 1000 + 5000, pmac=mac_of("o" * 32), pmac_until=NOON // 1000 + 1000)
+    assert timed.admit(rotated).valid_ms == 5000
+    assert timed.admit(rotated, mac=mac_of("o" * 32)).valid_ms == 1000
+    rotated.set(exp=None)
+    assert timed.admit(rotated, mac=mac_of("o" * 32)).valid_ms == 1000
 
 
 def test_an_unsettled_lease_ends_by_itself_and_is_charged_in_full(timed):
