@@ -49,6 +49,7 @@ struct admission_call {
 	uint64_t session_idle_ms, session_age_ms;
 	bool degradable;
 	char digest[SHA256_HEX + 1]; /* of what it asks for; "" = nobody is asked but Redis */
+	char secret[SHA256_HEX + 1]; /* of what the caller showed */
 	uint64_t asked_ms;
 	/* Of a call that was never sent: what it will be told in the next loop turn. */
 	enum admission_code refusal;
@@ -187,7 +188,8 @@ int admission_settle(struct admission *admission, const struct admission_lease *
 	int r = settlements_add(&admission->settlements, lease,
 				used_ms < lease->granted_ms || !lease->degraded ? used_ms : lease->granted_ms, out_bytes, refund, result);
 	if (r && lease->degraded) /* nobody will ever book it */
-		degraded_booked(admission->options.degraded, lease->kid, used_ms < lease->granted_ms ? used_ms : lease->granted_ms);
+		degraded_booked(admission->options.degraded, lease->kid, used_ms < lease->granted_ms ? used_ms : lease->granted_ms,
+				clock_boot_ms());
 	if (r == SETTLEMENTS_E_FULL)
 		return ADMISSION_E_FULL;
 	if (r == 0)
@@ -290,7 +292,7 @@ static void on_answer(struct admission_call *call, const struct redisReply *repl
 	if (stays_wrong(&answer))
 		known_bad_add(&admission->known_bad, call->kid, call->mac, answer.log_reason, uv_now(admission->options.loop));
 	if (admission->options.degraded)
-		degraded_learn(admission->options.degraded, call->kid, call->digest, &answer, call->asked_ms);
+		degraded_learn(admission->options.degraded, call->kid, call->secret, call->digest, &answer, call->asked_ms);
 	if (answer.code == ADMISSION_GRANTED) {
 		memcpy(answer.lease.id, call->lease, sizeof answer.lease.id);
 		memcpy(answer.lease.kid, call->kid, sizeof answer.lease.kid);
@@ -369,7 +371,8 @@ static int prepare_degraded(struct admission_call *call, const struct admission_
 				      slice_str(call->program), slice_str(call->address), slice_str(call->variables)};
 	call->degradable = request->degradable;
 	call->asked_ms = clock_boot_ms();
-	return degraded_digest(parts, ARRAY_LEN(parts), call->digest);
+	int r = degraded_digest(parts, ARRAY_LEN(parts), call->digest);
+	return r < 0 ? r : degraded_digest(&parts[1], 1, call->secret);
 }
 
 static int prepare(struct admission_call *call, const struct admission_request *request, const struct token_parts *token)

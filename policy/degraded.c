@@ -8,10 +8,15 @@
 #define SHARE 4 /* of a limit, divided among the gateways: also with four times as many of them as were told no limit is exceeded */
 
 struct kind {
-	char digest[SHA256_HEX + 1];
+	char digest[SHA256_HEX + 1], secret[SHA256_HEX + 1];
 	uint64_t asked_ms; /* 0 = empty */
 	uint64_t until_ms; /* of the token's own validity */
 	uint64_t granted_ms, output_bytes, max_input_bytes;
+};
+
+struct bucket {
+	uint64_t interval_us, burst; /* of all gateways together; 0 = no limit */
+	uint64_t tat_us;
 };
 
 struct token {
@@ -19,8 +24,9 @@ struct token {
 	char actor[129], policy[65];
 	uint64_t policy_version;
 	bool actor_limited;
-	uint64_t interval_us, burst; /* of all gateways together */
-	uint64_t tat_us;
+	struct bucket own, actors; /* the second is of all its actor's tokens: the latest TAT of them counts */
+	uint64_t distrusted_ms;    /* what was asked until then is not believed */
+	uint64_t unbooked_ms;
 	bool busy;
 	struct kind kinds[DEGRADED_KINDS];
 	UT_hash_handle hh;
@@ -91,10 +97,36 @@ static struct token *find(const struct degraded *degraded, const char *kid)
 	return token;
 }
 
-static void distrust(struct token *token)
+/* Answers arrive in any order: a grant that was asked for earlier may follow. */
+static void distrust(struct token *token, uint64_t until_ms)
 {
-	if (token)
-		memset(token->kinds, 0, sizeof token->kinds);
+	if (!token)
+		return;
+	memset(token->kinds, 0, sizeof token->kinds);
+	if (until_ms > token->distrusted_ms)
+		token->distrusted_ms = until_ms;
+}
+
+static uint64_t last_asked(const struct token *token)
+{
+	uint64_t last = 0;
+	for (size_t i = 0; i < DEGRADED_KINDS; i++)
+		if (token->kinds[i].asked_ms > last)
+			last = token->kinds[i].asked_ms;
+	return last;
+}
+
+/* One that was rotated away. What the new one was granted stays. */
+static void distrust_secret(struct token *token, const char *secret, uint64_t until_ms)
+{
+	for (size_t i = 0; i < DEGRADED_KINDS; i++) {
+		struct kind *kind = &token->kinds[i];
+		if (!kind->asked_ms || strcmp(kind->secret, secret) != 0)
+			continue;
+		*kind = (struct kind){0};
+		if (until_ms > token->distrusted_ms)
+			token->distrusted_ms = until_ms;
+	}
 }
 
 static struct kind *find_kind(struct token *token, const char *digest)
@@ -117,15 +149,30 @@ static struct kind *kind_for(struct token *token, const char *digest)
 	return kind;
 }
 
-/* One that runs, or whose bucket is not full, stays: it would come back as if it had used nothing. */
+/* One that runs, whose buckets are not full or whose use is not booked stays: it would come back as if it had used nothing. */
+static bool may_go(const struct token *token, uint64_t now_ms)
+{
+	return !token->busy && !token->unbooked_ms && token->own.tat_us <= now_ms * 1000 && token->actors.tat_us <= now_ms * 1000;
+}
+
+static bool make_room(struct degraded *degraded, uint64_t now_ms)
+{
+	struct token *token;
+	if (HASH_COUNT(degraded->tokens) < DEGRADED_TOKENS)
+		return true;
+	DL_FOREACH (degraded->oldest, token) {
+		if (!may_go(token, now_ms))
+			continue;
+		forget(degraded, token);
+		return true;
+	}
+	return false;
+}
+
 static struct token *make(struct degraded *degraded, const char *kid, uint64_t now_ms)
 {
-	struct token *oldest = degraded->oldest;
-	if (HASH_COUNT(degraded->tokens) >= DEGRADED_TOKENS) {
-		if (oldest->busy || oldest->tat_us > now_ms * 1000)
-			return NULL;
-		forget(degraded, oldest);
-	}
+	if (!make_room(degraded, now_ms))
+		return NULL;
 	struct token *token = calloc(1, sizeof *token);
 	if (!token)
 		return NULL;
@@ -135,17 +182,27 @@ static struct token *make(struct degraded *degraded, const char *kid, uint64_t n
 	return token;
 }
 
-static uint64_t interval_us(const struct fields_rate *rate)
+static void set_limit(struct bucket *bucket, const struct fields_rate *rate)
 {
-	return rate->count ? rate->per_ms * 1000 / rate->count + 1 : 0;
+	bucket->interval_us = rate->count ? rate->per_ms * 1000 / rate->count + 1 : 0;
+	bucket->burst = rate->burst;
 }
 
-static void remember(struct degraded *degraded, const char *kid, const char *digest, const struct admission_answer *answer,
-		     uint64_t asked_ms)
+static bool same_rules(const struct token *token, const struct admission_answer *answer)
+{
+	return token->policy_version == answer->policy_version && strcmp(token->policy, answer->policy) == 0;
+}
+
+static void remember(struct degraded *degraded, const char *kid, const char *secret, const char *digest,
+		     const struct admission_answer *answer, uint64_t asked_ms)
 {
 	const struct fields_state *state = &answer->state;
 	struct token *token = find(degraded, kid);
 	if (!token && !(token = make(degraded, kid, asked_ms)))
+		return;
+	if (!same_rules(token, answer)) /* what the rules before allowed is not asked of these */
+		distrust(token, last_asked(token));
+	if (asked_ms <= token->distrusted_ms)
 		return;
 	DL_DELETE(degraded->oldest, token);
 	DL_APPEND(degraded->oldest, token);
@@ -153,13 +210,8 @@ static void remember(struct degraded *degraded, const char *kid, const char *dig
 	memcpy(token->policy, answer->policy, sizeof token->policy);
 	token->policy_version = answer->policy_version;
 	token->actor_limited = state->actor_rate.count || state->actor_concurrency.limit;
-	token->interval_us = interval_us(&state->rate);
-	token->burst = state->rate.burst;
-	if (state->actor_rate.count) {
-		uint64_t actors = interval_us(&state->actor_rate);
-		token->interval_us = actors > token->interval_us ? actors : token->interval_us;
-		token->burst = least(token->burst, state->actor_rate.burst);
-	}
+	set_limit(&token->own, &state->rate);
+	set_limit(&token->actors, &state->actor_rate);
 	struct kind *kind = kind_for(token, digest);
 	*kind = (struct kind){.asked_ms = asked_ms,
 			      .until_ms = answer->valid_ms ? asked_ms + answer->valid_ms : UINT64_MAX,
@@ -167,6 +219,7 @@ static void remember(struct degraded *degraded, const char *kid, const char *dig
 			      .output_bytes = answer->output_bytes,
 			      .max_input_bytes = answer->max_input_bytes};
 	snprintf(kind->digest, sizeof kind->digest, "%s", digest);
+	snprintf(kind->secret, sizeof kind->secret, "%s", secret);
 }
 
 /* A rate and what runs pass by themselves, and say nothing against the token; nor does what is known of its key or session. */
@@ -187,30 +240,29 @@ static bool speaks_against(const struct admission_answer *answer)
 	}
 }
 
-void degraded_learn(struct degraded *degraded, const char *kid, const char *digest, const struct admission_answer *answer,
-		    uint64_t asked_ms)
+void degraded_learn(struct degraded *degraded, const char *kid, const char *secret, const char *digest,
+		    const struct admission_answer *answer, uint64_t asked_ms)
 {
 	/* Anybody may guess at a secret: that says nothing of its owner's token. */
 	bool guess = answer->code == ADMISSION_INVALID_TOKEN && strcmp(answer->log_reason, "bad-mac") == 0;
 	uv_mutex_lock(&degraded->lock);
 	struct token *token = find(degraded, kid);
-	struct kind *kind = token && guess ? find_kind(token, digest) : NULL;
 	if (answer->code == ADMISSION_GRANTED)
-		remember(degraded, kid, digest, answer, asked_ms);
-	else if (kind) /* a secret that was rotated away */
-		distrust(token);
+		remember(degraded, kid, secret, digest, answer, asked_ms);
+	else if (token && guess)
+		distrust_secret(token, secret, asked_ms);
 	else if (!guess && speaks_against(answer))
-		distrust(token);
+		distrust(token, asked_ms);
 	uv_mutex_unlock(&degraded->lock);
 }
 
 /* --- deciding ----------------------------------------------------------------- */
 
-/* Tokens of an actor with limits of its own have one bucket and one place together: the latest TAT of them all counts. */
-static bool find_room(const struct degraded *degraded, const struct token *token, uint64_t *tat_us)
+/* Tokens of an actor with limits of its own have one bucket and one place together. */
+static bool find_room(const struct degraded *degraded, const struct token *token, uint64_t *actor_tat_us)
 {
 	const struct token *other;
-	*tat_us = token->tat_us;
+	*actor_tat_us = token->actors.tat_us;
 	if (token->busy)
 		return false;
 	DL_FOREACH (degraded->oldest, other) {
@@ -218,22 +270,37 @@ static bool find_room(const struct degraded *degraded, const struct token *token
 			continue;
 		if (other->busy)
 			return false;
-		if (other->tat_us > *tat_us)
-			*tat_us = other->tat_us;
+		if (other->actors.tat_us > *actor_tat_us)
+			*actor_tat_us = other->actors.tat_us;
 	}
 	return true;
 }
 
-/* GCRA, as in admit.lua. */
-static bool take(const struct degraded *degraded, struct token *token, uint64_t tat_us, uint64_t now_us)
+/* GCRA, as in admit.lua: the TAT after one more, 0 = no room for it. */
+static uint64_t next_tat(const struct degraded *degraded, const struct bucket *bucket, uint64_t tat_us, uint64_t now_us)
 {
 	uint64_t share = (uint64_t)SHARE * degraded->options.gateways;
-	uint64_t interval = token->interval_us * share, burst = token->burst / share ? token->burst / share : 1;
+	uint64_t interval = bucket->interval_us * share, burst = bucket->burst / share ? bucket->burst / share : 1;
 	uint64_t next = (tat_us > now_us ? tat_us : now_us) + interval;
-	if (next > now_us + interval * burst)
+	return next > now_us + interval * burst ? 0 : next;
+}
+
+static bool take(const struct degraded *degraded, struct token *token, uint64_t actor_tat_us, uint64_t now_us)
+{
+	uint64_t own = next_tat(degraded, &token->own, token->own.tat_us, now_us);
+	uint64_t actors = token->actors.interval_us ? next_tat(degraded, &token->actors, actor_tat_us, now_us) : token->actors.tat_us;
+	if (!own || (token->actors.interval_us && !actors))
 		return false;
-	token->tat_us = next;
+	token->own.tat_us = own;
+	token->actors.tat_us = actors;
 	return true;
+}
+
+/* One token leaves half of what there is to the others. */
+static bool has_budget(const struct degraded *degraded, const struct token *token, uint64_t run_ms)
+{
+	uint64_t all = degraded->options.budget_ms;
+	return run_ms + degraded->unbooked_ms <= all && run_ms + token->unbooked_ms <= all / 2;
 }
 
 static const char *ask(struct degraded *degraded, const char *kid, const char *digest, const struct admission_request *wish,
@@ -241,18 +308,19 @@ static const char *ask(struct degraded *degraded, const char *kid, const char *d
 {
 	struct token *token = find(degraded, kid);
 	const struct kind *kind = token ? find_kind(token, digest) : NULL;
-	uint64_t tat_us;
+	uint64_t actor_tat_us;
 	if (!kind || now_ms < kind->asked_ms || now_ms - kind->asked_ms >= degraded->options.trust_ms || now_ms >= kind->until_ms ||
 	    (kind->max_input_bytes && wish->input_bytes > kind->max_input_bytes))
 		return "unknown";
 	uint64_t run_ms = least(least(wish->want_ms, kind->granted_ms), DEGRADED_RUN_MS);
-	if (run_ms > degraded->options.budget_ms - degraded->unbooked_ms)
+	if (!has_budget(degraded, token, run_ms))
 		return "budget";
-	if (!find_room(degraded, token, &tat_us))
+	if (!find_room(degraded, token, &actor_tat_us))
 		return "concurrency";
-	if (!take(degraded, token, tat_us, now_ms * 1000))
+	if (!take(degraded, token, actor_tat_us, now_ms * 1000))
 		return "rate";
 	token->busy = true;
+	token->unbooked_ms += run_ms;
 	degraded->unbooked_ms += run_ms;
 	*grant = (struct degraded_grant){.policy_version = token->policy_version,
 					 .granted_ms = run_ms,
@@ -276,18 +344,24 @@ const char *degraded_ask(struct degraded *degraded, const char *kid, const char 
 
 void degraded_end(struct degraded *degraded, const char *kid, uint64_t granted_ms, uint64_t used_ms)
 {
+	uint64_t unused_ms = granted_ms - least(used_ms, granted_ms);
 	uv_mutex_lock(&degraded->lock);
 	struct token *token = find(degraded, kid);
-	if (token)
+	if (token) {
 		token->busy = false;
-	degraded->unbooked_ms -= granted_ms - least(used_ms, granted_ms);
+		token->unbooked_ms -= unused_ms;
+	}
+	degraded->unbooked_ms -= unused_ms;
 	uv_mutex_unlock(&degraded->lock);
 }
 
-void degraded_booked(struct degraded *degraded, const char *kid, uint64_t used_ms)
+void degraded_booked(struct degraded *degraded, const char *kid, uint64_t used_ms, uint64_t now_ms)
 {
 	uv_mutex_lock(&degraded->lock);
-	distrust(find(degraded, kid));
+	struct token *token = find(degraded, kid);
+	distrust(token, now_ms);
+	if (token)
+		token->unbooked_ms -= least(used_ms, token->unbooked_ms);
 	degraded->unbooked_ms -= least(used_ms, degraded->unbooked_ms);
 	uv_mutex_unlock(&degraded->lock);
 }

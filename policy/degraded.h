@@ -3,14 +3,15 @@
  *
  * Remembers the kinds of commands that Redis has granted, so that the same kind, of the same token, may go on for a short time at a small
  * rate. The kind is a digest of all that the policy's lists judge (degraded_digest): what was not granted as it stands is not known here,
- * so no rule is applied a second time. Any later answer that is no grant, but for a limit that passes by itself, wipes the token out.
+ * so no rule is applied a second time. Any answer that is no grant, but for a limit that passes by itself, wipes out what the token had been
+ * granted before, and so does a grant by other rules: another policy, or another version.
  *
  * Owns:       its table and its lock: one for all threads of the process.
  * Lifetime:   degraded_new … degraded_free, around every admission that was given it.
  * Runs on:    any thread; nothing waits under the lock. The time is the caller's, of a clock that a suspended machine does not stop.
- * Bounds:     DEGRADED_TOKENS tokens, the one seen longest ago goes; DEGRADED_KINDS kinds of each.
+ * Bounds:     DEGRADED_TOKENS tokens, of those that have used nothing lately the one seen longest ago goes; DEGRADED_KINDS kinds of each.
  *             Trust ends `trust_ms` after Redis was asked. One command a token at a time, also of all tokens of an actor with limits of its
- *             own; rates divided by 4 × gateways. What was granted and Redis does not know yet is never more than `budget_ms` together.
+ *             own; rates divided by 4 × gateways. What was granted and Redis does not know yet is never more than `budget_ms` together, and half of that for a token.
  */
 #pragma once
 
@@ -40,9 +41,9 @@ void degraded_free(struct degraded *degraded);
 /* Of everything that decided, beside numbers: the parts of the question that a list or a secret is compared with. */
 MUST_CHECK int degraded_digest(const struct slice *parts, size_t count, char out[SHA256_HEX + 1]);
 
-/* What Redis said to a question that it was asked at asked_ms. */
-void degraded_learn(struct degraded *degraded, const char *kid, const char *digest, const struct admission_answer *answer,
-		    uint64_t asked_ms);
+/* What Redis said to a question that it was asked at asked_ms. `secret`: a digest of what the caller showed, `digest` of all that decided. */
+void degraded_learn(struct degraded *degraded, const char *kid, const char *secret, const char *digest,
+		    const struct admission_answer *answer, uint64_t asked_ms);
 
 /* DEGRADED_GRANTED and a grant, to be given back by degraded_end; or a word that says why not. */
 #define DEGRADED_GRANTED "granted"
@@ -52,8 +53,8 @@ const char *degraded_ask(struct degraded *degraded, const char *kid, const char 
 /* The command has ended. What it used counts until degraded_booked: Redis knows of it, or never will. */
 void degraded_end(struct degraded *degraded, const char *kid, uint64_t granted_ms, uint64_t used_ms);
 
-/* The token has to be seen again: its use may have reached its budget. */
-void degraded_booked(struct degraded *degraded, const char *kid, uint64_t used_ms);
+/* The token has to be granted something again that is asked for after now_ms: its use may have reached its budget. */
+void degraded_booked(struct degraded *degraded, const char *kid, uint64_t used_ms, uint64_t now_ms);
 
 /* Granted and not booked. */
 uint64_t degraded_unbooked_ms(struct degraded *degraded);

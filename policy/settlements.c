@@ -79,7 +79,7 @@ static void finish(struct settlement *s)
 {
 	struct settlements *list = s->list;
 	if (s->entry.lease.degraded && !s->restored)
-		degraded_booked(list->degraded, s->entry.lease.kid, s->entry.used_ms);
+		degraded_booked(list->degraded, s->entry.lease.kid, s->entry.used_ms, clock_boot_ms());
 	drop_result(s);
 	DL_DELETE(list->sent, s);
 	list->under_way--;
@@ -121,7 +121,8 @@ static void on_event(struct link_command *command, enum link_event event, const 
 	if (event == LINK_REPLY && script_is_missing(reply) && !s->list->stopped && send_one(s, true) == 0)
 		return;
 	if (event == LINK_REPLY && is_hopeless(reply) && ++s->errors >= ERRORS_MAX) {
-		log_error("admission: Redis cannot settle lease %s of %s, it ends by itself: %.*s", s->entry.lease.id, s->entry.lease.kid,
+		log_error("admission: Redis cannot settle lease %s of %s, %s: %.*s", s->entry.lease.id, s->entry.lease.kid,
+			  s->entry.lease.degraded ? "its use is not booked" : "it ends by itself",
 			  (int)(reply->len < 100 ? reply->len : 100), reply->str);
 		finish(s);
 		return;

@@ -6,7 +6,8 @@
  * Runs on:    the link's loop.
  * Results:    0, SETTLEMENTS_E_FULL, -ENOMEM.
  * Bounds:     `max` of them, 32 under way at once; 16 MiB of results, those beyond are left out.
- *             One that the script answers with the same kind of error 3 times is given up: its lease ends by itself.
+ *             One that the script answers with the same kind of error 3 times is given up: its lease ends by itself. Use without a lease
+ *             (degraded.h) is not booked then.
  * Invariants: what was under way when the connection ended is sent again: the script settles a lease once, however often it is asked.
  */
 #pragma once

@@ -115,7 +115,7 @@ def test_what_is_not_known_does_not_run(rig, start, store):
 
 
 def test_rate_concurrency_and_cap(start, store):
-    gateway = start(token={"rate": "4/1d", "burst": 8}, degraded_budget_seconds=31)
+    gateway = start(token={"rate": "4/1d", "burst": 8}, degraded_budget_seconds=62)
     mark = new_mark()
     gateway.run("true", timeout_seconds=30)
     away(gateway, store)
@@ -125,7 +125,7 @@ def test_rate_concurrency_and_cap(start, store):
         until(lambda: "one command" in problem(gateway.exec(command="true", timeout_seconds=1), 503, "policy-unavailable")["detail"],
               "one at a time")
         until(lambda: "used up" in problem(gateway.exec(command="true", timeout_seconds=30), 503, "policy-unavailable")["detail"],
-              "no more than the cap")
+              "no more than half of the cap")
         go_on(mark)
         busy.result()
     until_granted(gateway, timeout_seconds=1)
