@@ -23,6 +23,8 @@ void recent_grant(struct recent *recent, const struct admission_lease *lease, co
 {
 	struct recent_budget *entry = find(recent, lease->kid);
 	uint64_t taken_ms = budget->used_ms + budget->held_ms;
+	if (lease->degraded) /* nobody said anything of a budget */
+		return;
 	if (!budget->limit_ms) {
 		if (entry)
 			*entry = (struct recent_budget){0}; /* it had one */
@@ -41,7 +43,7 @@ void recent_end(struct recent *recent, const struct admission_lease *lease, cons
 {
 	struct recent_budget *entry = find(recent, lease->kid);
 	recent->runs[recent->ended++ % RECENT_RUNS] = *run;
-	if (!entry || used_ms >= lease->granted_ms)
+	if (!entry || lease->degraded || used_ms >= lease->granted_ms)
 		return;
 	entry->left_ms += lease->granted_ms - used_ms;
 	if (entry->left_ms > entry->limit_ms)

@@ -55,6 +55,21 @@ static void test_nearest_exhaustion_first(void **state UNUSED)
 	assert_int_equal(recent_budgets(&recent, 1010, out, 2), 0);
 }
 
+static void test_nothing_is_learned_of_a_budget_while_redis_is_away(void **state UNUSED)
+{
+	struct recent recent = {0};
+	const struct recent_budget *out[2];
+	struct admission_lease l = lease("a", 500);
+	const struct fields_budget none = {0};
+	const struct recent_run run = {.outcome = "exited", .tier = "hot"};
+	l.degraded = true;
+	grant(&recent, "a", 1000, 400, 10);
+	recent_grant(&recent, &l, &none, 20);
+	recent_end(&recent, &l, &run, 100);
+	assert_int_equal(recent_budgets(&recent, 20, out, 2), 1);
+	assert_int_equal(out[0]->left_ms, 600);
+}
+
 static void test_what_was_not_used_comes_back(void **state UNUSED)
 {
 	struct recent recent = {0};
@@ -89,6 +104,7 @@ static void test_the_oldest_budget_gives_way(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_newest_first_and_bounded), cmocka_unit_test(test_nearest_exhaustion_first),
+					   cmocka_unit_test(test_nothing_is_learned_of_a_budget_while_redis_is_away),
 					   cmocka_unit_test(test_what_was_not_used_comes_back),
 					   cmocka_unit_test(test_the_oldest_budget_gives_way)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
