@@ -45,8 +45,8 @@ static bool check_reachable(struct examination *exam)
 	const struct slice ping[] = {SLICE("PING")};
 	bool ok = redis_blocking_tell(&exam->redis, ping, 1) == 0;
 	tell(exam, "redis", ok ? CHECKUP_OK : CHECKUP_FAIL,
-	     "Check REDIS_URL, its password, and that Redis runs: without it every command is refused.", ok ? "answers" : "%s",
-	     exam->redis.reason);
+	     "Check REDIS_URL, its password, and that Redis runs: without it every command is refused, but for a few with REDIS_DOWN=degrade.",
+	     ok ? "answers" : "%s", exam->redis.reason);
 	return ok;
 }
 

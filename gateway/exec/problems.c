@@ -406,7 +406,8 @@ static const char *degraded_detail(const char *result)
 		{"rate", " Until it does, commands may begin at a fraction of the usual rate."},
 		{"concurrency", " Until it does, one command may run at a time."},
 		{"budget", " What may run until it does is used up."},
-		{"unsupported", " Until it does, there are no sessions, idempotency keys, rows into Datasette or looks at other commands."},
+		{"unsupported",
+		 " Until it does, there are no sessions, idempotency keys, rows into Datasette, MCP tools or looks at commands."},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(details); i++)
 		if (strcmp(result, details[i][0]) == 0)
