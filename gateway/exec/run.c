@@ -295,14 +295,15 @@ static void finish_late(struct run *run)
 	finish(run, run->started ? EXEC_TIMED_OUT : EXEC_UNKNOWN);
 }
 
-/* Rows that Datasette has not taken yet may be before the end of the command. It may take them, then they are dropped. */
+/* Rows that Datasette has not taken yet, or has taken just now, may be before the end of the command. It may take them, then they are dropped. */
 static bool waits_for_rows(struct run *run)
 {
 	uint64_t left_ms = check_left_ms(run);
-	if (!writer_is_full(&run->writer))
+	bool full = writer_is_full(&run->writer);
+	if (!writer_went_on(&run->writer) && !full)
 		return false;
 	if (left_ms > HELD_LEAST_MS) {
-		enter(run, KILLING, left_ms - HELD_LEAST_MS);
+		enter(run, KILLING, full ? left_ms - HELD_LEAST_MS : KILL_GRACE_MS);
 		return true;
 	}
 	writer_give_up(&run->writer, WRITER_LATE);

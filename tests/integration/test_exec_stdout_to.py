@@ -301,6 +301,20 @@ def test_datasette_takes_no_rows_until_the_time_is_over(upstream):
     assert (found["error"]["row"], found["error"]["detail"]) == (0, "Datasette did not take the rows in time."), ran.json
 
 
+def test_rows_still_come_when_the_time_is_over(rig, upstream):
+    """Of a command that has ended by then. Datasette takes them at once, so none is waited for; they are few at a time and all are written."""
+    emulator = rig.emulator()
+    gateway = rig.gateway(emulator=emulator, datasette_url=upstream.fake.url, datasette_insert_rows=5)
+
+    @upstream.on(INSERT)
+    def answer(exchange):
+        exchange.read()
+        exchange.reply("201 Created", body=b"{}")
+    with emulator.view.faulty("slow_drip", bytes=10, delay_ms=80):
+        ran = gateway.run("echo id; seq 250; exit 3", stdout_to={"datasette": INSERT}, timeout_seconds=2)
+    assert (ran.outcome, ran.exit_code, ran.stdout_to) == ("exited", 3, wrote(250, 50)), ran.json
+
+
 def test_canceled_while_it_writes(upstream):
     """What was under way is in doubt, and told."""
     asked, go_on = threading.Event(), threading.Event()
