@@ -8,7 +8,7 @@
 
 #define SIGN_MS  5000 /* of silence */
 #define TICK_MS  500
-#define SIGN_MAX 1024
+#define SIGN_MAX 2048 /* a token for progress may be 256 bytes, each of them escaped */
 
 void call_signs_begin(struct call *call)
 {

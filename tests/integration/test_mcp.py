@@ -152,7 +152,7 @@ def events(answer):
     assert not block, f"the stream ends within an event: {block}"
 
 
-@pytest.mark.parametrize("token", [None, "p"])
+@pytest.mark.parametrize("token", [None, "p", "\x01" * 256], ids=["none", "short", "longest"])
 def test_signs_of_life(upstream, token):
     """While its input is held back; then the result is the last event."""
     go_on = threading.Event()
