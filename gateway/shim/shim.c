@@ -139,7 +139,8 @@ static void limit(const rlim_t limits[LIMITS])
 	for (size_t i = 0; i < LIMITS; i++) {
 		if (!limits[i] || getrlimit(limited[i], &now) < 0 || now.rlim_max < limits[i])
 			continue;
-		now.rlim_cur = now.rlim_max = limits[i];
+		now.rlim_max = limits[i];
+		now.rlim_cur = now.rlim_cur < limits[i] ? now.rlim_cur : limits[i];
 		if (setrlimit(limited[i], &now) < 0)
 			fail(EXIT_SETUP, "setrlimit", "command");
 	}

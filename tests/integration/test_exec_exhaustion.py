@@ -1,4 +1,6 @@
 """Commands that take all they can get: processes, disk, output. Each has a clear outcome, its Sprite is destroyed, the next one runs."""
+import resource
+
 import pytest
 
 from processes import new_mark, running
@@ -107,6 +109,13 @@ def test_limits_of_a_command(limited, command, exit_code, stdout, stderr):
     """It is told by the system; its caller is told what it ended with."""
     ran = limited.run(command, timeout_seconds=60)
     assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", exit_code, stdout) and stderr in ran.stderr, ran.json
+
+
+def test_a_limit_that_is_lower_already_stays(rig):
+    emulator = rig.emulator()
+    gateway = rig.gateway(emulator=emulator, exec_max_file_bytes="1MiB")
+    resource.prlimit(emulator.pid, resource.RLIMIT_FSIZE, (512 * 1024, resource.RLIM_INFINITY))
+    assert gateway.run("ulimit -Sf; ulimit -Hf").stdout == "512\n1024\n"
 
 
 def test_limits_are_not_those_of_input_and_output(limited):
