@@ -96,19 +96,24 @@ class World:
 
 
 class Trouble(threading.Thread):
-    """Switches faults on and off, takes Redis and Datasette away, and has the settings read again."""
+    """Switches faults on and off, takes Redis and Datasette away, and has the settings read again. What was not done yet comes first."""
 
-    def __init__(self, world, seed):
+    acts = {"fault": 60, "clear": 10, "reload": 10, "freeze_redis": 12, "restart_redis": 4, "restart_datasette": 4}     # how often, among 100
+
+    def __init__(self, world, seed, before):
         super().__init__()
-        self.world, self.done = world, collections.Counter()
+        self.world, self.done, self.failure = world, collections.Counter(), None
         self.random, self.over = random.Random(seed), threading.Event()
+        self.first = [act for act in self.acts if not before[act]]
 
     def run(self):
-        acts = {self.fault: 60, self.clear: 10, self.reload: 10, self.freeze_redis: 12, self.restart_redis: 4, self.restart_datasette: 4}
-        while not self.over.wait(self.random.uniform(0.5, 3)):
-            act = self.random.choices(*zip(*acts.items()))[0]
-            act()
-            self.done[act.__name__] += 1
+        try:
+            while not self.over.wait(self.random.uniform(0.5, 3)):
+                act = self.first.pop(0) if self.first else self.random.choices(*zip(*self.acts.items()))[0]
+                getattr(self, act)()
+                self.done[act] += 1
+        except Exception as failure:        # noqa: BLE001  raised by stop()
+            self.failure = failure
 
     def fault(self):
         self.world.fleet.sprites.fault(self.random.choice(FAULTS), rate=self.random.choice([0.05, 0.3]), count=self.random.randint(1, 10))
@@ -133,6 +138,8 @@ class Trouble(threading.Thread):
     def stop(self):
         self.over.set()
         self.join()
+        if self.failure:
+            raise self.failure
         self.clear()
 
 
@@ -140,11 +147,11 @@ class Soak:
     def __init__(self, world):
         self.world, self.seed = world, os.environ.get("SG_SEED", "1")
         self.rounds, self.statuses, self.troubles = [], collections.Counter(), collections.Counter()
-        self.lost, self.wrong = [], []
+        self.lost, self.wrong, self.exited = [], [], collections.Counter()
 
     def round(self):
         seed, numbers = f"{self.seed} {len(self.rounds)}", Numbers(ROUND)
-        trouble = Trouble(self.world, seed)
+        trouble = Trouble(self.world, seed, self.troubles)
         callers = [Caller(self.world.gateways, self.world.token, numbers, f"{seed} {i}", self.world.outages, self.world.written)
                    for i in range(CALLERS)]
         for thread in (trouble, *callers):
@@ -154,6 +161,7 @@ class Soak:
             self.lost += caller.failures
             self.wrong += caller.wrong
             self.statuses.update(caller.statuses)
+            self.exited.update(caller.exited)
         trouble.stop()
         self.troubles.update(trouble.done)
         self.world.until_quiet()
@@ -163,7 +171,7 @@ class Soak:
 
     def growth(self, what):
         """From the second round, since the first one warms up, to the last; of the gateway that grew more."""
-        return max(last[what] - first[what] for first, last in zip(self.rounds[1], self.rounds[-1]))
+        return max(last[what] - first[what] for first, last in zip(self.rounds[1], self.rounds[-1])) if self.rounds[1:] else 0
 
     def table(self):
         state = self.world.fleet.sprites.state()
@@ -172,24 +180,37 @@ class Soak:
             "double runs": sum(count > 1 for count in state["starts"].values()),
             "rows that were told as written and are not there": len(self.world.written.ids - self.world.rows()),
             "leaked Sprites": state["created"] - state["destroyed"] - HOT, "Sprites above the maximum": max(0, state["max_alive"] - MOST),
-            "leases held": leases(self.world.fleet.store), "threads grown": self.growth("threads"),
+            "leases held": leases(self.world.fleet.store), "threads grown": max(0, self.growth("threads")),
             "descriptors grown by more than 4": max(0, self.growth("fds") - 4),
             "memory grown by more than 24 MiB": int(self.growth("rss") > 24 * MIB * LARGER),
         }
+
+    def show(self):
+        """Prints it; returns the table."""
+        print(f"\n{sum(self.statuses.values())} requests {dict(self.statuses)}, {dict(self.exited)} exited, {len(self.world.written.ids)} rows; "
+              f"{dict(self.troubles)}")
+        print(f"memory {self.growth('rss') / MIB:+.1f} MiB, descriptors {self.growth('fds'):+}, of each gateway's {self.rounds[-1:]}")
+        print(f"lost: {self.lost[:5]}; wrong: {self.wrong[:5]}", flush=True)
+        table = self.table()
+        for what, count in table.items():
+            print(f"  {what:50} {count}")
+        return table
 
 
 def test_nothing_is_lost_or_wrong_and_nothing_grows(rig):
     world = World(rig)
     soak, end = Soak(world), time.monotonic() + SECONDS
-    while len(soak.rounds) < 3 or time.monotonic() < end:
-        soak.round()
-    table = soak.table()
-    print(f"\n{sum(soak.statuses.values())} requests {dict(soak.statuses)}, {len(world.written.ids)} rows; {dict(soak.troubles)}")
-    print(f"memory {soak.growth('rss') / MIB:+.1f} MiB, descriptors {soak.growth('fds'):+}, of each gateway's {soak.rounds[-1]}")
-    for what, count in table.items():
-        print(f"  {what:50} {count}")
+    try:
+        while len(soak.rounds) < 3 or time.monotonic() < end:
+            soak.round()
+    except Exception:
+        soak.show()     # what does not become quiet may be what is counted there
+        raise
+    table = soak.show()
     assert not any(table.values()), (table, soak.lost[:5], soak.wrong[:5], [gateway.descriptors() for gateway in world.gateways])
     assert soak.statuses[200] > soak.statuses[503] and world.written.ids, "too little of it worked to show anything"
+    assert {"stream", "session", "rows", "mcp"} <= set(soak.exited), f"not all kinds of commands were seen to work: {soak.exited}"
+    assert set(soak.troubles) == set(Trouble.acts), f"not all trouble came: {soak.troubles}"
     for gateway in world.gateways:
         gateway.signal(signal.SIGTERM)
     for gateway in world.gateways:

@@ -1,4 +1,5 @@
 """Requests of every kind that the gateway has, to two gateways on one pool; what went wrong is kept, not raised."""
+import collections
 import itertools
 import json
 import threading
@@ -61,6 +62,7 @@ class Caller(Client):
         super().__init__(gateways[0], token, numbers, seed, troubled=True)
         self.gateways, self.outages, self.written = gateways, outages, written
         self.wrong, self.asked = [], None
+        self.exited = collections.Counter()     # commands that were seen to end by themselves, by kind
 
     def port(self, kind):
         if kind in OF_DATASETTE:
@@ -96,10 +98,11 @@ class Caller(Client):
         except (AssertionError, KeyError, TypeError, ValueError) as failure:
             self.wrong.append(f"{kind}: {failure!r}: {answer.text[:500]}")
 
-    def ended(self, told, stdout):
+    def ended(self, kind, told, stdout):
         """A command that exits with 0 when it is let, and prints that."""
         assert told["outcome"] in ("exited", "timed_out"), told
         if told["outcome"] == "exited":
+            self.exited[kind] += 1
             assert told["exit_code"] == 0, told
             assert stdout is None or told["output_check"] not in WHOLE or stdout(told), told
 
@@ -113,7 +116,7 @@ class Caller(Client):
         assert result["type"] == "result" and objects[0]["type"] == "accepted", "no result at its end"
         printed = "".join(one["data"] for one in objects if one["type"] == "stdout")
         if result["ok"]:
-            self.ended(result, lambda _: printed == "a\nb\n")
+            self.ended("stream", result, lambda _: printed == "a\nb\n")
         else:
             assert result["outcome"] in ("unknown", "not_started"), result
 
@@ -122,7 +125,7 @@ class Caller(Client):
         return self.command(command=f"cat mark 2>/dev/null; echo {self.asked} >mark", session=self.asked)
 
     def judge_session(self, answer):
-        self.ended(answer.json(), lambda told: told["stdout"] in ("", self.asked + "\n"))
+        self.ended("session", answer.json(), lambda told: told["stdout"] in ("", self.asked + "\n"))
 
     def rows(self):
         self.asked = self.written.next()
@@ -131,7 +134,7 @@ class Caller(Client):
 
     def judge_rows(self, answer):
         told = answer.json()
-        self.ended(told, None)
+        self.ended("rows", told, None)
         wrote = told["stdout_to"]
         if told["outcome"] == "exited" and told["output_check"] in WHOLE and wrote["error"] is None:
             assert wrote["rows_written"] == ROWS, told
@@ -146,8 +149,11 @@ class Caller(Client):
     def judge_mcp(self, answer):
         told = answer.json()
         assert told["id"] == 7, told
-        if "result" in told and told["result"]["structuredContent"]["ok"]:
-            self.ended(told["result"]["structuredContent"], lambda one: one["stdout"] == "42\n")
+        found = told["result"]["structuredContent"]
+        if found["ok"]:
+            self.ended("mcp", found, lambda one: one["stdout"] == "42\n")
+        else:
+            assert found["status"] == 503 or found["outcome"] in ("unknown", "not_started"), found
 
     def websocket(self):
         return ("\r\n".join(["GET /echo HTTP/1.1", "Host: a", *ASKED]) + "\r\n\r\n").encode()
