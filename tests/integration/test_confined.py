@@ -51,10 +51,10 @@ WITH_CORES = ["sh", "-c", 'ulimit -c unlimited; cd "$0" && exec "$@"']     # as 
 
 
 def leaves_a_core(pid):
-    """Once it was killed by a signal whose default is one. What a test runs under may keep all cores from being written."""
-    os.kill(pid, signal.SIGQUIT)
+    """Once it was killed by a signal whose default is one (not QUIT, which shells ignore in what they run beside them). What a test runs under may keep all cores from being written."""
+    os.kill(pid, signal.SIGABRT)
     _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGQUIT, status
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGABRT, status
     return os.WCOREDUMP(status)
 
 
