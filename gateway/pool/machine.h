@@ -183,19 +183,19 @@ struct machine {
 		uint64_t wait_us; /* the next listing waits for this; 0 = none planned */
 	} list;
 	struct {
-		unsigned failures;  /* in a row; one burst of failures counts once */
+		unsigned failures; /* in a row; one burst of failures counts once */
 		uint64_t failed_us; /* the last one */
-		uint64_t wait_us;   /* nothing is restored before */
+		uint64_t wait_us; /* nothing is restored before */
 	} restoring;
 	struct {
 		bool joined;
 		uint64_t sent_us; /* the last acknowledged beat was begun then; 0 = none of this session */
 		struct lease_fleet fleet;
 		uint64_t wait_us[2]; /* no reservation before, for stock and for those who wait; 0 = now */
-		size_t stealing;  /* under way */
+		size_t stealing; /* under way */
 		bool adopting;
-		bool stale;      /* what an adoption tells may be older than what we have done since */
-		bool orphans;     /* there may be records of ours that we do not know */
+		bool stale; /* what an adoption tells may be older than what we have done since */
+		bool orphans; /* there may be records of ours that we do not know */
 	} lease;
 	struct {
 		size_t total; /* Sprites that are not the pool's but count against its maximum; of a shared pool 0, since its records count them */
