@@ -206,9 +206,14 @@ static enum MHD_Result after_head(struct http_request *request)
 	return MHD_YES;
 }
 
-/* A chunked body that grew too large; one with a length was refused before it was read. */
+/* A chunked body that grew too large; one with a length was refused before it was read. An answer that has begun can only be cut. */
 static enum MHD_Result refuse_mid_upload(struct http_request *request, size_t *size)
 {
+	if (request->answered) {
+		request_tell_gone(request);
+		request_cut(request);
+		return MHD_NO;
+	}
 	struct http_problem problem = {.status = 413, .code = "body-too-large", .detail = SLICE("The request body is too large.")};
 	request_tell_gone(request);
 	request->refusal = HTTP_GUARD_BODY_LIMIT;

@@ -270,6 +270,33 @@ def test_chunked_upload_above_the_limit(shared_rig, upstream):
     until(lambda: left, "Datasette sees that the upload was cut")
 
 
+def test_chunked_upload_above_the_limit_of_an_answer_under_way(shared_rig, upstream):
+    """It is cut, and nothing is said a second time."""
+    gateway = shared_rig.gateway(datasette_url=upstream.url, max_body_bytes="1MiB", token=False)
+
+    @upstream.on("/upload-answered")
+    def answer(exchange):
+        exchange.reply("200 OK", "Transfer-Encoding: chunked", length=False)
+        exchange.chunk(b"begun")
+        swallow(exchange)
+
+    with Wire(gateway.port) as wire:
+        wire.ask("POST", "/upload-answered", "Transfer-Encoding: chunked")
+        wire.chunk(PIECE)
+        seen = b""
+        while b"begun" not in seen:
+            seen += wire.receive()
+        try:
+            for _ in range(64):
+                wire.chunk(PIECE)
+            while piece := wire.receive():
+                seen += piece
+        except (CutOff, ConnectionError):
+            pass
+    assert seen.count(b"HTTP/1.1 ") == 1 and not seen.endswith(b"0\r\n\r\n"), seen
+    until(lambda: gateway.metrics().get("spritegate_http_requests_in_flight") == 0, "the request has ended")
+
+
 def test_upload_is_streamed(gateway, upstream):
     """Datasette has the first bytes before the last ones are sent."""
     first = threading.Event()
