@@ -301,16 +301,23 @@ int cli_confirm(const struct cli *cli, size_t count, const char *what)
 	return cli_fail(cli, "nothing was changed");
 }
 
-/* Those of one actor that have another status and are not revoked; *kids is the caller's. */
-static int find_of_actor(struct cli *cli, const char *actor, const char *status, store_name **kids, size_t *count)
+struct status_words {
+	const char *status, *actor;
+	bool json, yes, kill;
+	int kids; /* moved to the front of argv */
+};
+
+/* Those of one actor that have another status and are not revoked, with `kill` all: what runs may be of a token that was revoked before.
+ * *kids is the caller's. */
+static int find_of_actor(struct cli *cli, const struct status_words *words, store_name **kids, size_t *count)
 {
 	size_t all = 0, kept = 0;
 	int r = store_list(cli->store, STORE_TOKENS, kids, &all);
 	for (size_t i = 0; r == 0 && i < all; i++) {
 		struct record record;
 		r = store_load(cli->store, slice_str((*kids)[i]), &record);
-		bool wanted = r != STORE_E_MISSING && strcmp(record.actor, actor) == 0 && strcmp(record.status, status) != 0 &&
-			      strcmp(record.status, "revoked") != 0;
+		bool changes = r != STORE_E_MISSING && strcmp(record.status, words->status) != 0 && strcmp(record.status, "revoked") != 0;
+		bool wanted = r != STORE_E_MISSING && strcmp(record.actor, words->actor) == 0 && (changes || words->kill);
 		if (r == STORE_E_MISSING || r == STORE_E_BROKEN)
 			r = 0;
 		if (r == 0 && wanted)
@@ -319,12 +326,6 @@ static int find_of_actor(struct cli *cli, const char *actor, const char *status,
 	*count = kept;
 	return r;
 }
-
-struct status_words {
-	const char *status, *actor;
-	bool json, yes, kill;
-	int kids; /* moved to the front of argv */
-};
 
 /* The worst exit status. A token that cannot be changed keeps none of the others from it; `kids` are reordered. */
 static int change_each(struct cli *cli, char **kids, size_t count, const struct status_words *words)
@@ -347,7 +348,7 @@ static int change_status_of_actor(struct cli *cli, const struct status_words *wo
 	CLEANUP(free_ptr) char **names = NULL;
 	char what[RECORD_TEXT_MAX + 12];
 	size_t count = 0;
-	int r = find_of_actor(cli, words->actor, words->status, &kids, &count);
+	int r = find_of_actor(cli, words, &kids, &count);
 	if (r)
 		return cli_fail_store(cli, r);
 	if (!count)

@@ -82,6 +82,16 @@ def test_revoke_kill_ends_the_commands_of_a_token_on_every_gateway(rig, three, c
     bystander.check_killed()
 
 
+def test_what_tokens_of_an_actor_still_run_is_ended_when_they_were_revoked_before(rig, three, cli):
+    redis, gateways = three
+    token = rig.mint(redis, actor="ann")
+    sleeper = Sleeper(gateways[0], token["token"], next(marks))
+    assert cli("token", "revoke", token["kid"]).returncode == 0
+    done = cli("token", "revoke", "--actor", "ann", "--kill", "--yes")
+    assert done.returncode == 0, done.stderr
+    sleeper.check_killed()
+
+
 def test_lease_kill_ends_what_is_named_and_nothing_else(rig, three, cli):
     redis, gateways = three
     ann, bob = rig.mint(redis, actor="ann"), rig.mint(redis, actor="bob")

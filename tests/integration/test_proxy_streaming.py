@@ -280,7 +280,7 @@ def test_chunked_upload_above_the_limit_of_an_answer_under_way(shared_rig, upstr
         exchange.chunk(b"begun")
         swallow(exchange)
 
-    with Wire(gateway.port) as wire:
+    with Wire(gateway.port, limit=20) as wire:     # at once, not when a silent body is given up
         wire.ask("POST", "/upload-answered", "Transfer-Encoding: chunked")
         wire.chunk(PIECE)
         seen = b""
