@@ -539,7 +539,7 @@ static void print_token_usage(FILE *out)
 	      "       spritegate token export [--actor NAME]           their records, a JSON object a line, without secrets\n"
 	      "       spritegate token import FILE|-                   takes them in, under the same pepper; what is there already stays\n"
 	      "       spritegate token revoke --kill …                 what runs is ended as well, within a second\n"
-	      "KID is the part after sgt_; `spritegate token create --help` lists the flags. All take --json.\n",
+	      "KID is the part after sgt_; `spritegate token create --help` lists the flags. All but import and export take --json.\n",
 	      out);
 }
 
