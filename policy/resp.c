@@ -22,7 +22,7 @@ static char *put_head(char *at, char mark, size_t number)
 
 int resp_command(int argc, const char **argv, const size_t *lengths, char **text, size_t *len)
 {
-	size_t size = HEAD_MAX;
+	size_t size = HEAD_MAX + 1;
 	for (int i = 0; i < argc; i++)
 		size += HEAD_MAX + lengths[i] + 2;
 	char *at = *text = malloc(size);
@@ -36,6 +36,7 @@ int resp_command(int argc, const char **argv, const size_t *lengths, char **text
 		*at++ = '\r';
 		*at++ = '\n';
 	}
+	*at = '\0';
 	*len = (size_t)(at - *text);
 	return 0;
 }

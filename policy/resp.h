@@ -12,5 +12,5 @@
 
 #include <stddef.h>
 
-/* *text is the caller's (free), not terminated. */
+/* *text is the caller's (free). A NUL, which *len does not count, follows it: hiredis looks for the command's name with strchr(). */
 MUST_CHECK int resp_command(int argc, const char **argv, const size_t *lengths, char **text, size_t *len);

@@ -19,7 +19,7 @@ static void assert_as_hiredis(int argc, const char **argv, const size_t *lengths
 	assert_int_equal(resp_command(argc, argv, lengths, &text, &len), 0);
 	long long want_len = redisFormatCommandArgv(&want, argc, argv, lengths);
 	assert_int_equal(len, want_len);
-	assert_memory_equal(text, want, len);
+	assert_memory_equal(text, want, len + 1);
 	free(text);
 	redisFreeCommand(want);
 }
