@@ -1,6 +1,7 @@
 #include "gateway/confine.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <linux/netlink.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -9,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int confine_self(void)
@@ -17,6 +19,15 @@ int confine_self(void)
 	if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
 	return 0;
+}
+
+int confine_rights(void)
+{
+	/* What is not permitted is not in effect, not inherited and not ambient either; what is bounded matters to execve() alone, by which
+	 * nothing gains rights. */
+	struct __user_cap_header_struct own = {.version = _LINUX_CAPABILITY_VERSION_3};
+	const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+	return syscall(SYS_capset, &own, none) < 0 ? -errno : 0;
 }
 
 /* --- system calls ------------------------------------------------------------ */

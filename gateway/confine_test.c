@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/netlink.h>
 #include <netdb.h>
 #include <pthread.h>
@@ -32,7 +33,7 @@ static void in_a_child(int (*attempt)(void))
 	pid_t child = fork();
 	assert_true(child >= 0);
 	if (child == 0)
-		_exit(confine_self() < 0 || confine_calls() < 0 ? 99 : attempt());
+		_exit(confine_self() < 0 || confine_rights() < 0 || confine_calls() < 0 ? 99 : attempt());
 	int status;
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_true(WIFEXITED(status));
@@ -166,6 +167,33 @@ static void test_every_thread(void **state UNUSED)
 	assert_int_equal(status, 0);
 }
 
+/* What the filter would refuse anyway is tried without it. */
+static int try_rights(void)
+{
+	struct __user_cap_header_struct own = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct has[_LINUX_CAPABILITY_U32S_3];
+	if (confine_rights() < 0 || syscall(SYS_capget, &own, has) < 0)
+		return 99;
+	for (size_t i = 0; i < ARRAY_LEN(has); i++)
+		if (has[i].effective || has[i].permitted || has[i].inheritable)
+			return 1;
+	has[0].effective = has[0].permitted = 1U << CAP_SYS_CHROOT;
+	if (!is_refused(syscall(SYS_capset, &own, has), EPERM) || !is_refused(chroot("/"), EPERM))
+		return 2;
+	return 0;
+}
+
+static void test_rights(void **state UNUSED)
+{
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0)
+		_exit(try_rights());
+	int status;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
 #ifdef __x86_64__
 static void *call_another_table(void *arg)
 {
@@ -228,7 +256,7 @@ int main(void)
 		cmocka_unit_test(test_start_programs),       cmocka_unit_test(test_touch_others),
 		cmocka_unit_test(test_gain_rights),          cmocka_unit_test(test_open_sockets),
 		cmocka_unit_test(test_run_what_was_written), cmocka_unit_test(test_go_on),
-		cmocka_unit_test(test_every_thread),
+		cmocka_unit_test(test_every_thread),         cmocka_unit_test(test_rights),
 #ifdef __x86_64__
 		cmocka_unit_test(test_another_architecture),
 #endif

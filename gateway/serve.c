@@ -628,13 +628,17 @@ static int make_cache(struct gateway *gateway)
 	return gateway->cache ? 0 : fail("cache_bytes", "out of memory");
 }
 
-/* After what only a start needs, and before there is a loop: libuv would have calls made through an io_uring, where no filter sees them. */
+/* After what only a start needs, such as an address that is root's, and before there is a thread or a loop: libuv would have calls made
+ * through an io_uring, where no filter sees them. */
 static int confine(const struct config *config)
 {
-#ifdef SPRITEGATE_SANITIZED /* sanitizers need calls of their own */
+#ifdef SPRITEGATE_SANITIZED /* sanitizers need rights and calls of their own */
 	return 0;
 #endif
-	int r = config->seccomp ? confine_calls() : 0;
+	int r = confine_rights();
+	if (r < 0)
+		return fail("capabilities", strerror(-r));
+	r = config->seccomp ? confine_calls() : 0;
 	return r < 0 ? fail("seccomp", strerror(-r)) : 0;
 }
 
@@ -667,8 +671,7 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 		return fail("curl", "could not be initialised");
 	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
 		return fail("access_log", "cannot be opened for writing");
-	if (limit_clients(gateway) < 0 || open_unsettled(gateway) < 0 || confine(gateway->config) < 0 || make_cache(gateway) < 0 ||
-	    make_degraded(gateway) < 0)
+	if (limit_clients(gateway) < 0 || open_unsettled(gateway) < 0 || make_cache(gateway) < 0 || make_degraded(gateway) < 0)
 		return -1;
 	gateway->metrics = metrics_new(gateway->workers + 1, identity);
 	if (!gateway->metrics)
@@ -679,7 +682,8 @@ static int build(struct gateway *gateway, const struct metrics_build *identity)
 	if (open_listeners(gateway->config, "admin_listen", gateway->config->admin_listen, &admin_fd, 1) < 0 ||
 	    open_listeners(gateway->config, "listen", gateway->config->listen, listen_fds, gateway->workers) < 0)
 		return -1;
-	if (make_loop(gateway) < 0 || make_agent(gateway, identity) < 0 || make_admin(gateway, admin_fd) < 0)
+	if (confine(gateway->config) < 0 || make_loop(gateway) < 0 || make_agent(gateway, identity) < 0 ||
+	    make_admin(gateway, admin_fd) < 0)
 		return -1;
 	return make_workers(gateway, listen_fds);
 }

@@ -81,6 +81,8 @@ MUTANTS = [
            "return status == 429 ||", "return", integration("tracing")),
     Mutant("any system call may be made", "gateway/confine.c",
            "seccomp_init(SCMP_ACT_ERRNO(ENOSYS))", "seccomp_init(SCMP_ACT_ALLOW)", ("unit:worker_confine_test",)),
+    Mutant("capabilities are kept", "gateway/confine.c",
+           "syscall(SYS_capset, &own, none) < 0", "own.version == 0 || none[0].permitted", ("unit:worker_confine_test",)),
     Mutant("threads that ran before have all system calls", "gateway/confine.c",
            "SCMP_FLTATR_CTL_TSYNC, 1", "SCMP_FLTATR_CTL_TSYNC, 0", ("unit:worker_confine_test",)),
     Mutant("audit records that are lost are not told", "gateway/telemetry/audit.c",

@@ -3,11 +3,12 @@ import contextlib
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 
 import pytest
 
-from rig import BINARY, PRESET, OwnGateway, until
+from rig import BINARY, PRESET, OwnGateway, free_port, until
 
 # The tests' root may look into everything: without its capabilities it is a user like any other.
 PLAIN_USER = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
@@ -72,14 +73,48 @@ def test_no_secret_is_among_its_arguments(gateway, stack):
         assert secret.encode() not in arguments
 
 
-def filters(pid):
-    """Of each thread: how many filters of system calls."""
+def statuses(pid):
+    """Of each thread what the kernel tells of it: {name: value}."""
     found = []
     for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):    # it has ended
-            status = (thread / "status").read_text(encoding="utf-8")
-            found.append(int(next(line for line in status.splitlines() if line.startswith("Seccomp_filters:")).split()[1]))
+            lines = (thread / "status").read_text(encoding="utf-8").splitlines()
+            found.append({name: value.strip() for name, _, value in (line.partition(":") for line in lines)})
     return found
+
+
+def filters(pid):
+    """Of each thread: how many filters of system calls."""
+    return [int(status["Seccomp_filters"]) for status in statuses(pid)]
+
+
+def low_port():
+    """One that takes a right to listen at."""
+    for port in range(1023, 600, -1):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is none")
+
+
+def rights(pid):
+    """Of each thread: its capabilities in every set but the bounding one."""
+    return [tuple(value for name, value in status.items() if name in ("CapInh", "CapPrm", "CapEff", "CapAmb")) for status in statuses(pid)]
+
+
+def test_roots_capabilities_are_for_its_start(stack, rig):
+    """It listens at an address that takes one, and has none when it serves."""
+    own = rights("self")[0]
+    as_root = os.geteuid() == 0
+    assert not as_root or any(int(one, 16) for one in own), "without any this would show nothing"
+    port = low_port() if as_root else free_port()
+    gateway = OwnGateway({"datasette_url": stack.datasette, "redis_url": stack.redis_url, "sprites_url": stack.sprites.url,
+                          "sprites_token": stack.sprites.token, "pepper": stack.pepper, "pool_hot": 0, "listen": f"127.0.0.1:{port}"})
+    rig.add(gateway, gateway.stop_at_once)
+    assert gateway.get("/sample.json").status_code == 200
+    found = rights(gateway.pid)
+    none = ("0" * 16,) * 4
+    assert len(found) >= 2 and set(found) == {own if PRESET in ("asan", "tsan") else none}     # sanitizers need them
 
 
 def test_every_thread_has_the_filter(gateway, stack, shared_rig):
