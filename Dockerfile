@@ -44,6 +44,8 @@ COPY deploy/one-machine/requirements.txt /opt/datasette/requirements.txt
 RUN python3 -m venv /opt/datasette && /opt/datasette/bin/pip install --no-cache-dir -r /opt/datasette/requirements.txt \
  && ln -s /opt/datasette/bin/datasette /usr/local/bin/datasette
 COPY deploy/one-machine/run /usr/local/bin/gateway-and-datasette
+# Where its Datasette listens, also for `spritegate doctor` in a shell of its own.
+ENV SPRITEGATE_DATASETTE_URL=unix:/run/datasette/datasette.sock
 ENTRYPOINT ["gateway-and-datasette"]
 CMD ["--memory"]
 

@@ -1,16 +1,19 @@
 """deploy/one-machine/run: Datasette on a Unix socket, the gateway in front, started and ended together and in order."""
+import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import stat
+import subprocess
 import tempfile
 import tomllib
 
 import pytest
 
 from fixtures import rigs
-from rig import BINARY, PYTHON, TOP, until
+from rig import BINARY, PYTHON, TOP, clean_environment, until
 
 RUN = TOP / "deploy/one-machine/run"
 SECRET = "secret-that-datasette-must-not-see"
@@ -19,7 +22,7 @@ SECRET = "secret-that-datasette-must-not-see"
 class Machine(rigs.OwnGateway):
     """What a machine runs: the script as its first process."""
 
-    def __init__(self, settings, folder, arguments):
+    def __init__(self, settings, folder, arguments, wait):
         self.folder = folder
         programs = folder / "bin"
         programs.mkdir()
@@ -31,7 +34,7 @@ class Machine(rigs.OwnGateway):
         path = os.environ["PATH"]
         os.environ["PATH"] = f"{programs}:{path}"
         try:
-            super().__init__(settings, argv=["/bin/bash", RUN, *arguments])
+            super().__init__(settings, wait, argv=["/bin/bash", RUN, *arguments])
         finally:
             os.environ["PATH"] = path
             del os.environ["DATASETTE_RUN"], os.environ["DATASETTE_DATA"]
@@ -46,7 +49,7 @@ class Machine(rigs.OwnGateway):
 @pytest.fixture
 def start(stack, request):
     """A machine with these arguments and a volume of its own, empty or with a copy of `data`."""
-    def start(arguments, data=None, **settings):
+    def start(arguments, data=None, wait=True, **settings):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="spritegate-machine-"))
         request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
         if data:
@@ -55,7 +58,7 @@ def start(stack, request):
             (folder / "data").mkdir()
         machine = Machine({"redis_url": stack.redis_url, "sprites_url": stack.sprites.url, "sprites_token": SECRET, "pepper": stack.pepper,
                            "pool_hot": 0, "datasette_url": "http://127.0.0.1:1", **settings}, folder,
-                          [word.replace("/data/", f"{folder}/data/") for word in arguments])
+                          [word.replace("/data/", f"{folder}/data/") for word in arguments], wait)
         request.addfinalizer(lambda: end(machine))
         return machine
     return start
@@ -71,6 +74,26 @@ def end(machine):
 @pytest.fixture
 def machine(start, stack):
     return start(["/data/sample.db", "--setting", "force_https_urls", "on"], stack.folder / "datasette")
+
+
+def test_doctor_asks_its_datasette(machine):
+    """In a shell of the machine, which has the image's own settings and the secrets, not those of the script."""
+    image = (TOP / "Dockerfile").read_text(encoding="utf-8")
+    where = re.search(r"^ENV SPRITEGATE_DATASETTE_URL=(\S+)$", image, re.MULTILINE)[1]
+    env = {**machine.settings, "SPRITEGATE_DATASETTE_URL": where.replace("/run/datasette", str(machine.folder / "run"))}
+    done = subprocess.run([BINARY, "doctor", "--json"], env=clean_environment(env), capture_output=True, text=True, timeout=120, check=False)
+    datasette = next(one for one in json.loads(done.stdout)["checks"] if one["name"] == "datasette")
+    assert datasette["status"] == "ok" and where != env["SPRITEGATE_DATASETTE_URL"], done.stdout
+
+
+def test_told_to_stop_while_the_gateway_starts(start, monkeypatch, tmp_path):
+    """Just when it has been started, and the script does not know its number yet."""
+    before = tmp_path / "before-each-command"
+    before.write_text("""trap 'test "$BASH_COMMAND" != "gateway=\\$!" || kill -TERM $$' DEBUG\n""", encoding="utf-8")
+    monkeypatch.setenv("BASH_ENV", str(before))
+    machine = start(["--memory"], wait=False)
+    assert machine.wait() == 0
+    assert "serving" not in machine.log or "drain: begun" in machine.log
 
 
 def owner(pid):
