@@ -43,6 +43,10 @@ ARG PIP_CERT
 COPY deploy/one-machine/requirements.txt /opt/datasette/requirements.txt
 RUN python3 -m venv /opt/datasette && /opt/datasette/bin/pip install --no-cache-dir -r /opt/datasette/requirements.txt \
  && ln -s /opt/datasette/bin/datasette /usr/local/bin/datasette
+RUN --mount=type=bind,source=deploy/sbom,target=/tmp/sbom --mount=type=bind,from=build,source=/out/linked,target=/tmp/linked \
+    sh /tmp/sbom "$(spritegate version | cut -d ' ' -f 2)" /tmp/linked /opt/datasette >/usr/share/doc/spritegate/sbom.cdx.json
+# A new volume takes over whose it is, where the container's runtime does that; deploy/one-machine/run does it elsewhere.
+RUN install -d -o 10002 -g 10002 /data
 COPY deploy/one-machine/run /usr/local/bin/gateway-and-datasette
 # Where its Datasette listens, also for `spritegate doctor` in a shell of its own.
 ENV SPRITEGATE_DATASETTE_URL=unix:/run/datasette/datasette.sock

@@ -6,6 +6,7 @@ debian:trixie-slim is made here with debootstrap, so that no registry is needed.
 import json
 import os
 import pathlib
+import re
 import resource
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+
+import yaml
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 CACHE = TOP / "build/image"
@@ -33,6 +36,18 @@ user=$1; shift
 exec chroot --userspec="$user" "$0" "$@"
 """
 
+
+# The same with a new volume at /data, which takes over whose the image's folder is, and a place for temporary files; root owner user command…
+WITH_VOLUME = """
+mount --bind "$0" "$0"
+mount -t tmpfs -o "$1" volume "$0/data"
+mount -t tmpfs -o mode=1777 temporary "$0/tmp"
+mount -o remount,bind,ro "$0"
+mount --rbind /proc "$0/proc"
+mount --rbind /dev "$0/dev"
+user=$2; shift 2
+exec chroot "$0" setpriv --reuid "${user%:*}" --regid "${user#*:}" --clear-groups --bounding-set=-all --no-new-privs "$@"
+"""
 
 WRITABLE = """
 mount --rbind /proc "$0/proc"
@@ -122,14 +137,9 @@ def check_serving(root, user):
     check("cannot write", "Read-only" in run(*inside, "sh", "-c", "! touch /x 2>&1"))
     version = run(*inside, "spritegate", "version")
     check("version: " + version, version.endswith(f"(revision {REVISION})"))
-    server = subprocess.Popen([*inside, "spritegate", "serve"], stdin=subprocess.DEVNULL)
+    server = start([*inside, "spritegate", "serve"], f"http://127.0.0.1:{public}/-/gateway/health",
+                   "answers /-/gateway/health on a read-only disk, without Redis")
     try:
-        end = time.monotonic() + 15
-        while not answers(f"http://127.0.0.1:{public}/-/gateway/health"):
-            if server.poll() is not None or time.monotonic() > end:
-                check("starts", False)
-            time.sleep(0.1)
-        check("answers /-/gateway/health on a read-only disk, without Redis", True)
         run(*inside, "spritegate", "health", seconds=10)
         check("`spritegate health` agrees", True)
         server.terminate()
@@ -138,23 +148,68 @@ def check_serving(root, user):
         server.kill()
 
 
+def check_python_packages(root):
+    """By their folders, which pip has made."""
+    installed = {"-".join(re.split("[-_.]+", folder.name.removesuffix(".dist-info").rpartition("-")[0].lower())): folder.name.removesuffix(".dist-info").rpartition("-")[2]
+                 for folder in root.glob("opt/datasette/lib/python3*/site-packages/*.dist-info")}
+    sbom = json.loads((root / "usr/share/doc/spritegate/sbom.cdx.json").read_text(encoding="utf-8"))
+    listed = {one["purl"].partition("?")[0] for one in sbom["components"]}
+    packages = {f"pkg:pypi/{name}@{version}" for name, version in installed.items()}
+    check(f"lists its {len(packages)} Python packages", "datasette" in installed and packages == {one for one in listed if "pypi" in one})
+    names = {one["name"] for one in sbom["components"]}
+    check("and all of Debian's", {line.partition(":")[0] for line in run("chroot", root, "dpkg-query", "-W", "-f", "${Package}\n").splitlines()} <= names)
+
+
+def environment_of(image):
+    """What whoever enters a container of it has."""
+    return json.loads(run("buildah", "inspect", image))["Docker"]["config"]["Env"]
+
+
+def start(words, url, what):
+    """A server that has begun to answer there."""
+    server = subprocess.Popen([str(word) for word in words], stdin=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not answers(url):
+        if server.poll() is not None or time.monotonic() > end:
+            server.kill()
+            check(what, False)
+        time.sleep(0.1)
+    check(what, True)
+    return server
+
+
 def check_both(root):
     """Datasette and the gateway on one machine; here the container's folders may be written."""
     public, admin = free_port(), free_port()
-    inside = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", WRITABLE, root, "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin"]
+    inside = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", WRITABLE, root, "env", "-i", *environment_of(BOTH)]
     for name, value in {"LISTEN": f"127.0.0.1:{public}", "ADMIN_LISTEN": f"127.0.0.1:{admin}", "PEPPER": "0" * 64, "SPRITES_TOKEN": "none",
                         "SPRITES_URL": "http://127.0.0.1:1", "POOL_HOT": "0", "REDIS_URL": "redis://127.0.0.1:1"}.items():
         inside.append(f"SPRITEGATE_{name}={value}")
-    server = subprocess.Popen([*inside, "gateway-and-datasette", "--memory"], stdin=subprocess.DEVNULL)
+    server = start([*inside, "gateway-and-datasette", "--memory"], f"http://127.0.0.1:{public}/-/versions.json",
+                   "with Datasette beside it, its pages are served over the socket")
     try:
-        end = time.monotonic() + 60
-        while not answers(f"http://127.0.0.1:{public}/-/versions.json"):
-            if server.poll() is not None or time.monotonic() > end:
-                check("both start", False)
-            time.sleep(0.1)
-        check("with Datasette beside it, its pages are served over the socket", True)
+        found = subprocess.run([str(word) for word in inside] + ["spritegate", "doctor", "--json"], stdin=subprocess.DEVNULL, capture_output=True,
+                               text=True, timeout=60, check=False)
+        check("doctor finds that Datasette", {one["name"]: one["status"] for one in json.loads(found.stdout)["checks"]}["datasette"] == "ok")
         server.terminate()
         check("both end with 0 on SIGTERM", server.wait(timeout=60) == 0)
+    finally:
+        server.kill()
+
+
+def check_compose(root):
+    """Its Datasette, as deploy/compose.yml starts it."""
+    service = yaml.safe_load((TOP / "deploy/compose.yml").read_text(encoding="utf-8"))["services"]["datasette"]
+    volume, port = (root / "data").stat(), free_port()
+    given = ["127.0.0.1" if word == "0.0.0.0" else str(port) if word == "8001" else word for word in service["command"]]
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", WITH_VOLUME, root, f"uid={volume.st_uid},gid={volume.st_gid},mode=755",
+             service["user"], "env", "-i", *environment_of(BOTH), "DATASETTE_SECRET=none", *service["entrypoint"], *given]
+    server = start(words, f"http://127.0.0.1:{port}/datasette.json", "the Datasette of compose.yml serves the database that it made")
+    try:
+        status = pathlib.Path(f"/proc/{server.pid}/status").read_text(encoding="utf-8")
+        check("as a user of its own", re.search(r"^Uid:\t(\d+)", status, re.MULTILINE)[1] == service["user"].split(":")[0] != "0")
+        server.terminate()
+        server.wait(timeout=60)
     finally:
         server.kill()
 
@@ -183,7 +238,9 @@ def main():
         root, both = (pathlib.Path(run("buildah", "mount", container)) for container in containers)
         check_files(root)
         check_serving(root, user)
+        check_python_packages(both)
         check_both(both)
+        check_compose(both)
     finally:
         run("buildah", "rm", *containers)
         run("buildah", "prune", "--force", quiet=True)
