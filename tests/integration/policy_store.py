@@ -16,6 +16,7 @@ PEPPER = b"pepper of the policy tests, 32 bytes or more"
 DAY_US = 86_400_000_000
 GRACE_MS = 15_000
 UNRENEWED_MS = 60_000
+RENEWED_MS = 75_000
 USUAL_OUT, MOST_OUT = 1 << 20, 64 << 20
 IDLE_MS, AGE_MS = 900_000, 21_600_000
 HERE = "00000000000000000000ffff7f000001"       # 127.0.0.1
@@ -285,7 +286,11 @@ class Model:
 
         code, violated, wait, granted, granted_day, granted_out, charges = "granted", [], 0, 0, "", 0, []
         what = self.denied_variable(r["env_allow"] or "", variables)
-        if not self.network_allowed(r["ip_allow"] or "", address) and refuses("network"):
+        known = self.held(kid, lease)
+        if known:       # asked before: the same answer, and nothing more is taken
+            _, granted, granted_day, *_, reserved = known.split(":")
+            code, granted, granted_out = "known", int(granted), int(reserved.removeprefix("out=")) // 2
+        elif not self.network_allowed(r["ip_allow"] or "", address) and refuses("network"):
             code = "network"
         elif r["cmds"] and program not in r["cmds"].split() and refuses("command"):
             code = "command"
@@ -328,6 +333,7 @@ class Model:
             running, actor_running, held, granted, granted_day = running + 1, actor_running + 1, held + want, want, day
             out_held, granted_out = out_held + 2 * each, each
 
+        code = "granted" if known else code
         states = [self.left(now, *self.bucket(key, now, count, per_ms, burst)) for _, key, count, per_ms, burst in limits]
         states.append((0, 0))
         version = self.policies[own["pol"]]["ver"] if "pol" in own else own["ver"]
@@ -339,6 +345,18 @@ class Model:
                 r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day,
                 r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else "", r["egress"] or "", 0,
                 min(ends) - now_ms if ends else 0]
+
+    def held(self, kid, lease):
+        """The member of the lease, or None."""
+        return next((member for member in self.leases["c", kid] if member.startswith(lease + ":")), None)
+
+    def renew(self, kid, actor, lease, now):
+        member, till = self.held(kid, lease), now // 1000 + RENEWED_MS
+        if not member:
+            return 0
+        for key in ("c", kid), ("ac", actor):
+            self.leases[key][member] = max(till, self.leases[key].get(member, 0))
+        return 1
 
     def put_back(self, key, now, since, interval, tau):
         tat, written_with = self.tat.get(key, (now, 0))
