@@ -574,6 +574,11 @@ size_t admission_unsettled(const struct admission *admission)
 	return admission->settlements.count;
 }
 
+size_t admission_owed(const struct admission *admission)
+{
+	return settlements_owed(&admission->settlements);
+}
+
 bool admission_link_up(const struct admission *admission)
 {
 	return link_breaker(admission->link) == LINK_BREAKER_CLOSED;

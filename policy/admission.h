@@ -206,8 +206,11 @@ void admission_hold(struct admission *admission, struct admission_hold *hold);
 /* Before admission_free(). */
 void admission_let_go(struct admission *admission, struct admission_hold *hold);
 
-/* Settlements not acknowledged yet: drain waits for 0. */
+/* Settlements not acknowledged yet. */
 size_t admission_unsettled(const struct admission *admission);
+
+/* Of them, those that Redis does not refuse again and again: drain waits for 0. */
+size_t admission_owed(const struct admission *admission);
 
 /* Is the link up right now (for health, never for a decision)? */
 bool admission_link_up(const struct admission *admission);

@@ -193,6 +193,8 @@ static void judge(struct link *link, const struct link_command *command, const r
 			succeeded(link);
 		return;
 	}
+	if (command->refused_before && !is_wrong_server(reply))
+		return;
 	failed(link);
 	char reason[160];
 	snprintf(reason, sizeof reason, "it answers %.*s", (int)(reply->len < 120 ? reply->len : 120), reply->str);

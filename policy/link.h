@@ -33,6 +33,7 @@ enum link_event {
 /* Lies in the caller's own struct. Set `event`, zero the rest. */
 struct link_command {
 	void (*event)(struct link_command *command, enum link_event event, const struct redisReply *reply);
+	bool refused_before; /* an error that it is answered with says nothing new about Redis */
 	/* The link's own: */
 	struct link *link;
 	struct link_command *prev, *next;

@@ -16,6 +16,7 @@
 
 #define UNDER_WAY_MAX 32
 #define ERRORS_MAX    3
+#define ASIDE_MS      5000
 #define UNRUN_MS      UINT64_C(3600000)
 #define RESULTS_MAX   ((size_t)16 * 1024 * 1024)
 
@@ -25,6 +26,7 @@ struct settlement {
 	struct settlement *prev, *next;
 	struct unsettled_entry entry;
 	unsigned errors, losses; /* of the script itself; of the connection */
+	uint64_t due_ms;         /* when it is tried again, of one that is set aside */
 	char exec_id[ID_UUID_LEN + 1];
 	bool restored;   /* by a run before this one */
 	char *result;    /* NULL = none */
@@ -36,7 +38,7 @@ static void on_event(struct link_command *command, enum link_event event, const 
 
 static int send_one(struct settlement *s, bool by_text)
 {
-	s->command = (struct link_command){.event = on_event};
+	s->command = (struct link_command){.event = on_event, .refused_before = s->errors >= ERRORS_MAX};
 	char used[24], out[24], keep[24];
 	snprintf(used, sizeof used, "%" PRIu64, s->entry.used_ms);
 	snprintf(out, sizeof out, "%" PRIu64, s->entry.out_bytes);
@@ -64,7 +66,21 @@ static void requeue(struct settlement *s)
 	struct settlements *list = s->list;
 	DL_DELETE(list->sent, s);
 	list->under_way--;
-	DL_APPEND(list->queued, s);
+	if (s->errors < ERRORS_MAX) {
+		DL_APPEND(list->queued, s);
+		return;
+	}
+	s->due_ms = clock_boot_ms() + ASIDE_MS;
+	DL_APPEND(list->aside, s);
+}
+
+/* Said once: while it is tried again it stands in the gauge of what is pending. */
+static void set_aside(struct settlement *s, const struct redisReply *reply)
+{
+	s->list->aside_count++;
+	log_error("admission: Redis cannot settle lease %s of %s, it is tried again every %u s%s: %.*s", s->entry.lease.id,
+		  s->entry.lease.kid, ASIDE_MS / 1000, s->entry.lease.degraded ? "" : " until the lease has ended, charged in full",
+		  (int)(reply->len < 100 ? reply->len : 100), reply->str);
 }
 
 static void drop_result(struct settlement *s)
@@ -84,6 +100,7 @@ static void finish(struct settlement *s)
 	DL_DELETE(list->sent, s);
 	list->under_way--;
 	list->count--;
+	list->aside_count -= s->errors >= ERRORS_MAX;
 	free(s);
 	if (list->restored && !list->count) {
 		list->restored = false;
@@ -120,13 +137,8 @@ static void on_event(struct link_command *command, enum link_event event, const 
 	}
 	if (event == LINK_REPLY && script_is_missing(reply) && !s->list->stopped && send_one(s, true) == 0)
 		return;
-	if (event == LINK_REPLY && is_hopeless(reply) && ++s->errors >= ERRORS_MAX) {
-		log_error("admission: Redis cannot settle lease %s of %s, %s: %.*s", s->entry.lease.id, s->entry.lease.kid,
-			  s->entry.lease.degraded ? "its use is not booked" : "it ends by itself",
-			  (int)(reply->len < 100 ? reply->len : 100), reply->str);
-		finish(s);
-		return;
-	}
+	if (event == LINK_REPLY && is_hopeless(reply) && ++s->errors == ERRORS_MAX)
+		set_aside(s, reply);
 	if (is_too_much(s, event, reply))
 		drop_result(s);
 	requeue(s);
@@ -145,6 +157,8 @@ void settlements_stop(struct settlements *list)
 void settlements_deinit(struct settlements *list)
 {
 	struct settlement *s, *next;
+	DL_CONCAT(list->queued, list->aside);
+	list->aside = NULL;
 	DL_FOREACH_SAFE (list->queued, s, next) {
 		DL_DELETE(list->queued, s);
 		if (list->unsettled)
@@ -214,8 +228,24 @@ int settlements_restore(struct settlements *list)
 	return r == SETTLEMENTS_E_FULL ? -ENOMEM : r;
 }
 
+size_t settlements_owed(const struct settlements *list)
+{
+	return list->count - list->aside_count;
+}
+
+static void take_up_those_due(struct settlements *list)
+{
+	uint64_t now = clock_boot_ms();
+	while (list->aside && list->aside->due_ms <= now) {
+		struct settlement *s = list->aside;
+		DL_DELETE(list->aside, s);
+		DL_APPEND(list->queued, s);
+	}
+}
+
 void settlements_pump(struct settlements *list)
 {
+	take_up_those_due(list);
 	while (!list->stopped && list->queued && list->under_way < UNDER_WAY_MAX) {
 		struct settlement *s = list->queued;
 		if (send_one(s, false) != 0)

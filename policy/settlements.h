@@ -6,9 +6,9 @@
  * Runs on:    the link's loop.
  * Results:    0, SETTLEMENTS_E_FULL, -ENOMEM.
  * Bounds:     `max` of them, 32 under way at once; 16 MiB of results, those beyond are left out.
- *             One that the script answers with the same kind of error 3 times is given up: its lease ends by itself. Use without a lease
- *             (degraded.h) is not booked then.
  * Invariants: what was under way when the connection ended is sent again: the script settles a lease once, however often it is asked.
+ *             One that Redis refuses with an error that will be the same next time is set aside after 3 times: it is told in the log
+ *             and tried every 5 s, until it is settled, or its lease has ended and was charged in full.
  */
 #pragma once
 
@@ -24,13 +24,15 @@ struct settlements {
 	struct link *link;
 	struct settlement *queued; /* oldest first */
 	struct settlement *sent;
+	struct settlement *aside; /* those that Redis refuses, the next to be tried first */
 	size_t count, under_way, max;
+	size_t aside_count;       /* of count */
 	size_t result_bytes;      /* of all that wait */
 	bool stopped;
 	/* Redis has acknowledged it; may be NULL. */
 	void (*on_settled)(void *ctx, const struct admission_lease *lease);
 	void *ctx;
-	struct degraded *degraded;   /* is told of its leases that are booked, or given up */
+	struct degraded *degraded;   /* is told of its leases that are booked */
 	struct unsettled *unsettled; /* where those go that are left; NULL = nowhere */
 	bool restored;               /* some of them are from there */
 };
@@ -49,6 +51,9 @@ void settlements_deinit(struct settlements *list);
  * `refund`: the command certainly did not start, its rate is given back as well. */
 MUST_CHECK int settlements_add(struct settlements *list, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes,
 			       bool refund, const struct admission_result *result);
+
+/* Those that may be acknowledged soon: without those that are set aside. */
+size_t settlements_owed(const struct settlements *list);
 
 /* Sends what can be sent: to be called when the link is back, and now and then. */
 void settlements_pump(struct settlements *list);

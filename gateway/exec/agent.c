@@ -564,13 +564,13 @@ static void on_drain_timer(uv_timer_t *timer)
 	if (now >= agent->drain_deadline_ms)
 		cancel_all(agent);
 	bool ended = agent->pool_stopped && !agent->runs && !agent->held_replies;
-	bool settled = !admission_unsettled(agent->settlement) || (agent->is_kept && now >= agent->drain_deadline_ms);
+	bool settled = !admission_owed(agent->settlement) || (agent->is_kept && now >= agent->drain_deadline_ms);
 	bool done = ended && settled;
 	if (!done && now < agent->drain_deadline_ms + DRAIN_SLACK_MS)
 		return;
 	if (!done)
 		log_warning("drain: given up with %zu commands and %zu settlements left", agent->run_count,
-			    admission_unsettled(agent->settlement));
+			    admission_owed(agent->settlement));
 	uv_timer_stop(timer);
 	agent->on_drained(agent->drained_ctx);
 }

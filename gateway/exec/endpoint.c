@@ -137,7 +137,7 @@ static bool owes_leases(const struct exec_endpoint *endpoint)
 	uint64_t now = uv_now(endpoint->options.loop);
 	if (now >= endpoint->free_deadline_ms || !admission_link_up(endpoint->admission))
 		return false;
-	return now < endpoint->asked_until_ms || admission_unsettled(endpoint->admission);
+	return now < endpoint->asked_until_ms || admission_owed(endpoint->admission);
 }
 
 static void on_leases_timer(uv_timer_t *timer)

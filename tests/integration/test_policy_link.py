@@ -246,15 +246,22 @@ def test_who_was_held_up_does_not_blame_redis(server, store, token):
         assert driver.answer(0)["code"] == GRANTED
 
 
-def test_a_lease_that_cannot_be_settled_does_not_block_the_others(driver, store, token):
-    other = Token(store)
+def test_a_lease_that_cannot_be_settled_blocks_no_other_and_is_settled_as_soon_as_it_can_be(driver, store, token):
+    other, key, aside = Token(store), f"sg:{{g}}:c:{token.kid}", "sg:{g}:aside"
     assert driver.decide(token, 0)["code"] == driver.decide(other, 1)["code"] == GRANTED
-    store.redis.set(f"sg:{{g}}:c:{token.kid}", "of another type")
+    store.redis.rename(key, aside)
+    store.redis.set(key, "of another type")
     driver.send("settle", 0, 10, 0)
     driver.send("settle", 1, 10, 0)
-    driver.until_settled()
+    until(lambda: "cannot settle lease" in driver.errors, "it is said")
+    until(lambda: driver.state()["unsettled"] == 1, "the other one is settled")
     nothing_left(store, other, used=10)
-    assert "cannot settle lease" in driver.errors and driver.state()["up"]
+    assert driver.state()["up"] and driver.decide(other, 2)["code"] == GRANTED
+    driver.send("settle", 2, 5, 0)
+    store.redis.rename(aside, key)
+    driver.until_settled()
+    nothing_left(store, token, used=10)
+    assert driver.errors.count("cannot settle lease") == 1
 
 
 class SlowLine:

@@ -3,6 +3,7 @@ import concurrent.futures
 import json
 import re
 import shutil
+import signal
 
 import pytest
 
@@ -99,6 +100,40 @@ def test_a_question_that_had_no_answer(gateway, start, store, place):
     until(lambda: leases(store.client) == 0, "the lease is given back")
     until_emptied(place)
     assert booked(store.client, gateway.kid)["reqs"] == 1, "what did not run is counted"
+
+
+def run_refused(gateway, store):
+    """A command whose lease Redis cannot settle: what it ran, and what makes the lease whole again."""
+    mark, key, aside = new_mark(), f"sg:{{g}}:c:{gateway.kid}", "sg:{g}:aside"
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(gateway.run, f"sleep {mark}", timeout_seconds=200)
+        until(lambda: running(mark), "the command runs")
+        store.client.rename(key, aside)
+        store.client.set(key, "of another type")
+        go_on(mark)
+        ran = busy.result()
+    until(lambda: "cannot settle lease" in gateway.log, "it is said")
+    assert gateway.metrics().get("spritegate_exec_settlements_pending") == 1
+    return ran, lambda: store.client.rename(aside, key)
+
+
+def test_what_redis_refuses_is_there_for_the_next_start(gateway, start, store, place):
+    before = booked(store.client, gateway.kid)
+    ran, mend = run_refused(gateway, store)
+    gateway.stop_at_once()
+    line, = (json.loads(line) for line in place.read_text(encoding="utf-8").splitlines())
+    assert (line["kid"], line["refund"]) == (gateway.kid, False)
+    mend()
+    start(wait=False)
+    until_emptied(place)
+    assert abs(booked(store.client, gateway.kid)["used"] - before["used"] - ran.duration_ms) <= 1 and leases(store.client) == 0
+
+
+def test_what_redis_refuses_keeps_no_gateway_from_ending(rig, store):
+    gateway = rig.gateway(redis=store)
+    run_refused(gateway, store)
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait() == 0 and "given up" not in gateway.log
 
 
 def test_redis_is_still_away(rig, gateway, start, store, place):
