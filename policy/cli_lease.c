@@ -29,12 +29,14 @@ static void free_leases(struct lease_list *list)
 
 static int add_leases(struct cli *cli, const char *kid, struct lease_list *list)
 {
-	CLEANUP(free_ptr) struct store_lease *leases = calloc(STORE_LEASES_MAX, sizeof *leases);
+	CLEANUP(free_ptr) struct store_lease *leases = NULL;
 	size_t count = 0;
-	int r = leases ? store_leases(cli->store, slice_str(kid), leases, &count) : STORE_E_REDIS;
-	struct found *grown = r == 0 ? realloc(list->found, (list->count + count + 1) * sizeof *grown) : NULL;
+	int r = store_leases(cli->store, slice_str(kid), &leases, &count);
+	if (r)
+		return r;
+	struct found *grown = realloc(list->found, (list->count + count + 1) * sizeof *grown);
 	if (!grown)
-		return r ? r : STORE_E_REDIS;
+		return STORE_E_REDIS;
 	list->found = grown;
 	for (size_t i = 0; i < count; i++) {
 		struct found *new = &grown[list->count++];
@@ -44,21 +46,14 @@ static int add_leases(struct cli *cli, const char *kid, struct lease_list *list)
 	return 0;
 }
 
-static bool is_among(const struct found *found, const struct store_lease *leases, size_t count)
-{
-	while (count && strcmp(leases[count - 1].id, found->lease.id) != 0)
-		count--;
-	return count;
-}
-
 /* Callers that have no token have no record that names the actor either: its own list does. */
 static int keep_of_actor(struct cli *cli, const char *actor, struct lease_list *list)
 {
-	CLEANUP(free_ptr) struct store_lease *leases = calloc(STORE_LEASES_MAX, sizeof *leases);
+	CLEANUP(free_ptr) struct store_lease *leases = NULL;
 	size_t count = 0, kept = 0;
-	int r = leases ? store_actor_leases(cli->store, slice_str(actor), leases, &count) : STORE_E_REDIS;
+	int r = store_actor_leases(cli->store, slice_str(actor), &leases, &count);
 	for (size_t i = 0; r == 0 && i < list->count; i++)
-		if (is_among(&list->found[i], leases, count))
+		if (store_find_lease(leases, count, list->found[i].lease.id))
 			list->found[kept++] = list->found[i];
 	list->count = kept;
 	return r;
@@ -91,6 +86,13 @@ static void print_lease(const struct cli *cli, const struct found *found, bool j
 		fprintf(cli->options->out, "%-24s  %-16s  %-24s  %-8s  %s\n", found->lease.id, found->kid, since, granted, end);
 }
 
+static int by_age(const void *a, const void *b)
+{
+	const struct found *one = a, *other = b;
+	uint64_t first = one->lease.since_ms, second = other->lease.since_ms;
+	return first != second ? (first < second ? -1 : 1) : strcmp(one->lease.id, other->lease.id);
+}
+
 static int run_list(struct cli *cli, int argc, char **argv)
 {
 	CLEANUP(free_leases) struct lease_list list = {0};
@@ -102,6 +104,8 @@ static int run_list(struct cli *cli, int argc, char **argv)
 		return cli_fail_store(cli, r);
 	if (!json)
 		fprintf(cli->options->out, "%-24s  %-16s  %-24s  %-8s  %s\n", "LEASE", "KID", "SINCE", "GRANTED", "ENDS");
+	if (list.count)
+		qsort(list.found, list.count, sizeof *list.found, by_age);
 	for (size_t i = 0; i < list.count; i++)
 		print_lease(cli, &list.found[i], json, i == 0);
 	if (json)
@@ -111,23 +115,27 @@ static int run_list(struct cli *cli, int argc, char **argv)
 
 /* --- kill ------------------------------------------------------------------------- */
 
-/* A lease past its end counts as gone: it is only waiting to be charged. */
+/* A lease past its end counts as gone: it is only waiting to be charged. Those of one kid are asked for together. */
 static int look_again(struct cli *cli, struct lease_list *list, size_t *left)
 {
+	CLEANUP(free_ptr) struct store_lease *leases = NULL;
+	const char *kid = "";
+	size_t count = 0;
 	uint64_t now;
 	int r = store_now(cli->store, &now);
 	*left = 0;
 	for (size_t i = 0; r == 0 && i < list->count; i++) {
 		struct found *found = &list->found[i];
-		CLEANUP(free_leases) struct lease_list still = {0};
 		if (found->gone)
 			continue;
-		r = add_leases(cli, found->kid, &still);
-		bool there = false;
-		for (size_t j = 0; j < still.count; j++)
-			there |= strcmp(still.found[j].lease.id, found->lease.id) == 0 && still.found[j].lease.end_ms > now;
-		found->gone = !there;
-		*left += there;
+		if (strcmp(kid, found->kid) != 0) {
+			free(TAKE(leases));
+			kid = found->kid;
+			r = store_leases(cli->store, slice_str(kid), &leases, &count);
+		}
+		const struct store_lease *still = r == 0 ? store_find_lease(leases, count, found->lease.id) : NULL;
+		found->gone = r == 0 && (!still || still->end_ms <= now);
+		*left += !found->gone;
 	}
 	return r;
 }

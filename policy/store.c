@@ -422,33 +422,41 @@ static bool read_lease(struct slice member, uint64_t end_ms, struct store_lease 
 	return true;
 }
 
-static int read_leases(struct store *store, const char *prefix, struct slice name, struct store_lease leases[STORE_LEASES_MAX],
-		       size_t *count)
+static int read_leases(struct store *store, const char *prefix, struct slice name, struct store_lease **leases, size_t *count)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
-	char key[STORE_KEY_MAX], last[24];
-	snprintf(last, sizeof last, "%d", STORE_LEASES_MAX - 1);
-	struct slice args[] = {SLICE("ZRANGE"), store_key(key, prefix, name), SLICE("0"), slice_str(last), SLICE("WITHSCORES")};
+	char key[STORE_KEY_MAX];
+	struct slice args[] = {SLICE("ZRANGE"), store_key(key, prefix, name), SLICE("0"), SLICE("-1"), SLICE("WITHSCORES")};
 	int r = store_ask(store, args, ARRAY_LEN(args), &reply);
-	*count = 0;
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY)
 		return store_fail(store, "ZRANGE has an unexpected answer");
-	for (size_t i = 0; i + 1 < reply->elements && *count < STORE_LEASES_MAX; i += 2)
-		if (read_lease(store_text(reply->element[i]), store_number(reply->element[i + 1]), &leases[*count]))
+	struct store_lease *found = calloc(reply->elements / 2 + 1, sizeof *found);
+	if (!found)
+		return store_fail(store, "out of memory");
+	*count = 0;
+	for (size_t i = 0; i + 1 < reply->elements; i += 2)
+		if (read_lease(store_text(reply->element[i]), store_number(reply->element[i + 1]), &found[*count]))
 			(*count)++;
+	qsort(found, *count, sizeof *found, by_name);
+	*leases = found;
 	return 0;
 }
 
-int store_leases(struct store *store, struct slice kid, struct store_lease leases[STORE_LEASES_MAX], size_t *count)
+int store_leases(struct store *store, struct slice kid, struct store_lease **leases, size_t *count)
 {
 	return read_leases(store, KEY_LEASES, kid, leases, count);
 }
 
-int store_actor_leases(struct store *store, struct slice actor, struct store_lease leases[STORE_LEASES_MAX], size_t *count)
+int store_actor_leases(struct store *store, struct slice actor, struct store_lease **leases, size_t *count)
 {
 	return read_leases(store, KEY_ACTOR_LEASES, actor, leases, count);
+}
+
+const struct store_lease *store_find_lease(const struct store_lease *leases, size_t count, const char *id)
+{
+	return count ? bsearch(id, leases, count, sizeof *leases, by_name) : NULL;
 }
 
 bool store_copy_text(struct slice from, char *to, size_t size)

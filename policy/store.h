@@ -18,8 +18,7 @@
 #define STORE_E_BROKEN  3
 #define STORE_E_CHANGED 4
 
-#define STORE_NAMES_MAX  100000
-#define STORE_LEASES_MAX 1000 /* of one token */
+#define STORE_NAMES_MAX 100000
 
 struct store;
 
@@ -93,9 +92,12 @@ MUST_CHECK int store_put_policy(struct store *store, struct slice name, const st
 /* Sorted; *names is the caller's to free. At most STORE_NAMES_MAX. */
 MUST_CHECK int store_list(struct store *store, enum store_kind kind, store_name **names, size_t *count);
 
-/* Those of one token or actor, ended ones too until somebody reaps them. */
-MUST_CHECK int store_leases(struct store *store, struct slice kid, struct store_lease leases[STORE_LEASES_MAX], size_t *count);
-MUST_CHECK int store_actor_leases(struct store *store, struct slice actor, struct store_lease leases[STORE_LEASES_MAX], size_t *count);
+/* All of one token or actor, sorted by id, ended ones too until somebody reaps them; *leases is the caller's to free. */
+MUST_CHECK int store_leases(struct store *store, struct slice kid, struct store_lease **leases, size_t *count);
+MUST_CHECK int store_actor_leases(struct store *store, struct slice actor, struct store_lease **leases, size_t *count);
+
+/* NULL = it is not among them. */
+const struct store_lease *store_find_lease(const struct store_lease *leases, size_t count, const char *id);
 
 /* Those of one token; *sessions is the caller's to free. */
 MUST_CHECK int store_sessions(struct store *store, struct slice kid, struct store_session **sessions, size_t *count);

@@ -26,9 +26,7 @@ static bool read_session(struct slice name, struct slice text, struct store_sess
 /* What session_of() of admit.lua says: one whose command has a lease, or whose end has not come. */
 static bool goes_on(struct store_session *session, const struct store_lease *leases, size_t count, uint64_t now_ms)
 {
-	bool busy = false;
-	for (size_t i = 0; i < count && session->lease[0]; i++)
-		busy |= strcmp(leases[i].id, session->lease) == 0;
+	bool busy = session->lease[0] && store_find_lease(leases, count, session->lease);
 	if (!busy)
 		session->lease[0] = '\0';
 	return busy || session->end_ms > now_ms;
@@ -60,18 +58,16 @@ static int by_session_name(const void *a, const void *b)
 int store_sessions(struct store *store, struct slice kid, struct store_session **sessions, size_t *count)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL, *ends = NULL;
-	CLEANUP(free_ptr) struct store_lease *leases = calloc(STORE_LEASES_MAX, sizeof *leases);
+	CLEANUP(free_ptr) struct store_lease *leases = NULL;
 	char key[STORE_KEY_MAX];
 	struct slice all[] = {SLICE("HGETALL"), store_key(key, KEY_SESSIONS, kid)};
 	struct slice by_end[] = {SLICE("ZRANGE"), SLICE(KEY_SESSION_ENDS), SLICE("0"), SLICE("-1"), SLICE("WITHSCORES")};
 	uint64_t now_ms;
-	size_t held, found = 0;
-	if (!leases)
-		return store_fail(store, "out of memory");
+	size_t held = 0, found = 0;
 	int r = store_now(store, &now_ms);
 	r = r ? r : store_ask(store, all, ARRAY_LEN(all), &reply);
 	r = r ? r : store_ask(store, by_end, ARRAY_LEN(by_end), &ends);
-	r = r ? r : store_leases(store, kid, leases, &held);
+	r = r ? r : store_leases(store, kid, &leases, &held);
 	if (r)
 		return r;
 	if (reply->type != REDIS_REPLY_ARRAY || ends->type != REDIS_REPLY_ARRAY)
