@@ -537,9 +537,9 @@ static void print_token_usage(FILE *out)
 	      "       spritegate token suspend|resume|revoke KID…      it is refused from the next call on; revoked is for ever\n"
 	      "       spritegate token suspend|resume|revoke --actor NAME [--yes]   all tokens of an actor\n"
 	      "       spritegate token export [--actor NAME]           their records, a JSON object a line, without secrets\n"
-	      "       spritegate token import FILE|-                   takes them in, under the same pepper; what is there already stays\n"
+	      "       spritegate token import FILE|- [--json]          takes them in, under the same pepper; what is there already stays\n"
 	      "       spritegate token revoke --kill …                 what runs is ended as well, within a second\n"
-	      "KID is the part after sgt_; `spritegate token create --help` lists the flags. All but import and export take --json.\n",
+	      "KID is the part after sgt_; `spritegate token create --help` lists the flags. All take --json but export, which is JSON anyway.\n",
 	      out);
 }
 

@@ -1,5 +1,6 @@
 #include "policy/cli_common.h"
 
+#include "gateway/base/json_text.h"
 #include "policy/limits.h"
 
 #include <inttypes.h>
@@ -86,7 +87,7 @@ static int read_words(struct cli *cli, int argc, char **argv, size_t max, uint64
 {
 	size_t count = 0;
 	for (int i = 1; i < argc; i++) {
-		if (json && strcmp(argv[i], "--json") == 0)
+		if (strcmp(argv[i], "--json") == 0)
 			*json = true;
 		else if (count == max || limits_count(slice_str(argv[i]), 1, UINT32_MAX, &versions[count++]) < 0)
 			return cli_fail_usage(cli, "takes NAME and numbers of versions; --help explains them");
@@ -109,15 +110,27 @@ static int run_show(struct cli *cli, int argc, char **argv)
 	return r ? cli_fail_store(cli, r) : print_policy(cli, name, &policy, json);
 }
 
+static int print_diff_json(const struct cli *cli, const char *name, uint64_t from, const struct record *before, const struct record *after)
+{
+	struct buf text = BUF_MAX(JSON_MAX);
+	int r = cli_show_diff_json(&text, before, after);
+	if (r == 0)
+		fprintf(cli->options->out, "{\"policy\":\"%s\",\"from\":%" PRIu64 ",\"to\":%" PRIu64 ",\"changes\":%.*s}\n", name, from,
+			after->ver, SLICE_FMT(buf_peek(&text)));
+	buf_deinit(&text);
+	return r ? cli_fail(cli, "out of memory") : EXIT_SUCCESS;
+}
+
 /* No version: the one before the present against the present. One: that against the present. */
 static int run_diff(struct cli *cli, int argc, char **argv)
 {
 	uint64_t versions[2] = {0};
+	bool json = false;
 	struct record before = {0}, after;
 	const char *name = take_name(cli, argc, argv);
 	if (!name)
 		return CLI_EXIT_USAGE;
-	int r = read_words(cli, argc, argv, 2, versions, NULL);
+	int r = read_words(cli, argc, argv, 2, versions, &json);
 	if (r)
 		return r;
 	r = store_load_policy(cli->store, slice_str(name), versions[1], &after);
@@ -126,6 +139,8 @@ static int run_diff(struct cli *cli, int argc, char **argv)
 		r = store_load_policy(cli->store, slice_str(name), from, &before);
 	if (r)
 		return cli_fail_store(cli, r);
+	if (json)
+		return print_diff_json(cli, name, from, &before, &after);
 	fprintf(cli->options->out, "%s, version %" PRIu64 " to %" PRIu64 "\n", name, from, after.ver);
 	(void)cli_show_diff(cli->options->out, &before, &after);
 	return EXIT_SUCCESS;
@@ -152,9 +167,37 @@ static int run_list(struct cli *cli, int argc, char **argv)
 	return r ? cli_fail_store(cli, r) : EXIT_SUCCESS;
 }
 
-/* Is there something about this token that keeps every command of it from running? */
-static int check_token(struct cli *cli, const char *kid, const char *only, size_t *followers, size_t *bad)
+struct check {
+	const char *only; /* the one policy; NULL = all */
+	bool json;
+	size_t followers, bad;
+	int failed; /* to write JSON: out of memory */
+};
+
+static void tell_bad(const struct cli *cli, struct check *check, const char *kid, const struct record *own, const char *problem)
 {
+	FILE *out = cli->options->out;
+	check->bad++;
+	if (!check->json) {
+		fprintf(out, "%s  %s  %s: %s\n", kid, own->actor, own->pol, problem);
+		return;
+	}
+	struct buf text = BUF_MAX(JSON_MAX);
+	int r = buf_printf(&text, "{\"kid\":\"%s\",\"actor\":", kid);
+	r = r ? r : json_text_string(&text, slice_str(own->actor));
+	r = r ? r : buf_append(&text, SLICE(",\"policy\":"));
+	r = r ? r : json_text_string(&text, slice_str(own->pol));
+	r = r ? r : buf_append(&text, SLICE(",\"problem\":"));
+	r = r ? r : json_text_string(&text, slice_str(problem));
+	fprintf(out, "%s%.*s}", check->bad > 1 ? ",\n  " : "", SLICE_FMT(buf_peek(&text)));
+	buf_deinit(&text);
+	check->failed = r ? r : check->failed;
+}
+
+/* Is there something about this token that keeps every command of it from running? */
+static int check_token(struct cli *cli, struct check *check, const char *kid)
+{
+	const char *only = check->only;
 	struct record own, rules;
 	char problem[RECORD_PROBLEM];
 	int r = store_load(cli->store, slice_str(kid), &own);
@@ -162,7 +205,7 @@ static int check_token(struct cli *cli, const char *kid, const char *only, size_
 		return 0;
 	if (r == STORE_E_REDIS)
 		return r;
-	(*followers)++;
+	check->followers++;
 	int p = cli_rules_of(cli, &own, &rules);
 	if (p == STORE_E_REDIS)
 		return p;
@@ -172,8 +215,7 @@ static int check_token(struct cli *cli, const char *kid, const char *only, size_
 		snprintf(problem, sizeof problem, "there is no policy %s", own.pol);
 	else if (record_is_usable(&rules, problem))
 		return 0;
-	(*bad)++;
-	fprintf(cli->options->out, "%s  %s  %s: %s\n", kid, own.actor, own.pol, problem);
+	tell_bad(cli, check, kid, &own, problem);
 	return 0;
 }
 
@@ -181,21 +223,29 @@ static int check_token(struct cli *cli, const char *kid, const char *only, size_
 static int run_check(struct cli *cli, int argc, char **argv)
 {
 	CLEANUP(free_ptr) store_name *kids = NULL;
-	size_t count = 0, followers = 0, bad = 0;
-	const char *only = argc ? take_name(cli, argc, argv) : NULL;
+	size_t count = 0;
+	struct check check = {.json = argc && strcmp(argv[argc - 1], "--json") == 0};
 	struct record policy;
-	if (argc > 1)
-		return cli_fail_usage(cli, "takes one NAME, or nothing");
-	if (argc && !only)
+	int names = argc - check.json;
+	if (names > 1)
+		return cli_fail_usage(cli, "takes one NAME, or nothing, and --json");
+	check.only = names ? take_name(cli, names, argv) : NULL;
+	if (names && !check.only)
 		return CLI_EXIT_USAGE;
-	int r = only ? store_load_policy(cli->store, slice_str(only), 0, &policy) : 0;
+	int r = check.only ? store_load_policy(cli->store, slice_str(check.only), 0, &policy) : 0;
 	r = r ? r : store_list(cli->store, STORE_TOKENS, &kids, &count);
+	if (r == 0 && check.json)
+		fputs("{\"cannot_run\":[", cli->options->out);
 	for (size_t i = 0; r == 0 && i < count; i++)
-		r = check_token(cli, kids[i], only, &followers, &bad);
-	if (r)
-		return cli_fail_store(cli, r);
-	fprintf(cli->options->out, "%zu tokens follow %s, %zu of them cannot run commands\n", followers, only ? only : "a policy", bad);
-	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+		r = check_token(cli, &check, kids[i]);
+	if (r || check.failed)
+		return r ? cli_fail_store(cli, r) : cli_fail(cli, "out of memory");
+	if (check.json)
+		fprintf(cli->options->out, "],\"followers\":%zu}\n", check.followers);
+	else
+		fprintf(cli->options->out, "%zu tokens follow %s, %zu of them cannot run commands\n", check.followers,
+			check.only ? check.only : "a policy", check.bad);
+	return check.bad ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 static void print_policy_usage(FILE *out)
@@ -203,8 +253,8 @@ static void print_policy_usage(FILE *out)
 	fputs("usage: spritegate policy set NAME flags           make or change the rules that tokens with --policy NAME inherit\n"
 	      "       spritegate policy list [--json]            all policies\n"
 	      "       spritegate policy show NAME [VERSION] [--json]\n"
-	      "       spritegate policy diff NAME [FROM [TO]]    what changed, by default with the last version\n"
-	      "       spritegate policy check [NAME]             exit 1 when a token that follows a policy cannot run commands\n"
+	      "       spritegate policy diff NAME [FROM [TO]] [--json]    what changed, by default with the last version\n"
+	      "       spritegate policy check [NAME] [--json]    exit 1 when a token that follows a policy cannot run commands\n"
 	      "`spritegate policy set --help` lists the flags.\n",
 	      out);
 }

@@ -339,6 +339,33 @@ int cli_show_json(struct buf *json, const struct cli_token *token, const struct 
 	return r ? r : buf_append_char(json, '}');
 }
 
+static int add_value(struct buf *json, const char *name, const char *text)
+{
+	int r = buf_printf(json, ",\"%s\":", name);
+	if (r)
+		return r;
+	return text[0] ? json_text_string(json, slice_str(text)) : buf_append(json, SLICE("null"));
+}
+
+int cli_show_diff_json(struct buf *json, const struct record *before, const struct record *after)
+{
+	int r = buf_append(json, SLICE("["));
+	bool first = true;
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(rules); i++) {
+		char old[RULE_TEXT], new[RULE_TEXT];
+		write_rule(before, &rules[i], old);
+		write_rule(after, &rules[i], new);
+		if (strcmp(old, new) == 0)
+			continue;
+		r = buf_printf(json, "%s{\"flag\":\"%s\"", first ? "" : ",", rules[i].name);
+		r = r ? r : add_value(json, "before", old);
+		r = r ? r : add_value(json, "after", new);
+		r = r ? r : buf_append_char(json, '}');
+		first = false;
+	}
+	return r ? r : buf_append_char(json, ']');
+}
+
 int cli_show_policy_json(struct buf *json, const char *name, const struct record *policy)
 {
 	int r = buf_printf(json, "{\"policy\":\"%s\",\"version\":%" PRIu64, name, policy->ver);

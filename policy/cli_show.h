@@ -32,5 +32,8 @@ MUST_CHECK int cli_show_policy_json(struct buf *json, const char *name, const st
 /* What differs, one line each, "- " before and "+ " after; returns how many rules do. */
 size_t cli_show_diff(FILE *out, const struct record *before, const struct record *after);
 
+/* The same as an array of {"flag", "before", "after"}: values as their flags are written, null = none. */
+MUST_CHECK int cli_show_diff_json(struct buf *json, const struct record *before, const struct record *after);
+
 /* "rate 60/1m burst 10, 3 at once, 5m a run, budget none" */
 void cli_show_limits(FILE *out, const struct record *rules);

@@ -63,9 +63,18 @@ int cli_token_export(struct cli *cli, int argc, char **argv)
 
 /* --- import ------------------------------------------------------------------------ */
 
-static int refuse(const struct cli *cli, unsigned line, const char *reason)
+struct import {
+	struct cli *cli;
+	unsigned line;
+	bool json;
+};
+
+/* `reason` is plain text without quotes. */
+static int refuse(const struct import *import, const char *reason)
 {
-	fprintf(cli->options->err, "spritegate token import: line %u: %s\n", line, reason);
+	fprintf(import->cli->options->err, "spritegate token import: line %u: %s\n", import->line, reason);
+	if (import->json)
+		fprintf(import->cli->options->out, "{\"line\":%u,\"imported\":false,\"problem\":\"%s\"}\n", import->line, reason);
 	return EXIT_FAILURE;
 }
 
@@ -97,58 +106,64 @@ static const char *read_record(struct slice text, char kid[TOKEN_KID_LEN + 1], s
 	return NULL;
 }
 
-static int import_one(struct cli *cli, unsigned line, struct slice text)
+static int import_one(const struct import *import, struct slice text)
 {
+	struct cli *cli = import->cli;
 	char kid[TOKEN_KID_LEN + 1], pep[TOKEN_PEPPER_ID_LEN + 1], problem[RECORD_PROBLEM];
 	struct record record, rules, there;
 	const char *wrong = read_record(text, kid, &record);
 	if (wrong)
-		return refuse(cli, line, wrong);
+		return refuse(import, wrong);
 	if (token_pepper_id(cli->options->pepper, pep) < 0 || strcmp(pep, record.pep) != 0)
-		return refuse(cli, line, "its secret was stored under another pepper: it would be refused for ever");
+		return refuse(import, "its secret was stored under another pepper: it would be refused for ever");
 	int r = cli_rules_of(cli, &record, &rules);
 	if (r == STORE_E_MISSING || r == STORE_E_BROKEN)
-		return refuse(cli, line, "the policy that it follows is not there, or cannot be read");
+		return refuse(import, "the policy that it follows is not there, or cannot be read");
 	if (r)
 		return cli_fail_store(cli, r);
 	if (!record_is_usable(&rules, problem))
-		return refuse(cli, line, problem);
+		return refuse(import, problem);
 	r = store_watch(cli->store, STORE_TOKENS, slice_str(kid));
 	r = r ? r : store_load(cli->store, slice_str(kid), &there);
 	if (r == 0 || r == STORE_E_BROKEN)
-		return refuse(cli, line, "there is such a token already; it stays as it is");
+		return refuse(import, "there is such a token already; it stays as it is");
 	r = r == STORE_E_MISSING ? store_create(cli->store, slice_str(kid), &record) : r;
 	if (r)
 		return cli_fail_store(cli, r);
-	fprintf(cli->options->out, "%s\n", kid);
+	if (import->json)
+		fprintf(cli->options->out, "{\"line\":%u,\"imported\":true,\"kid\":\"%s\"}\n", import->line, kid);
+	else
+		fprintf(cli->options->out, "%s\n", kid);
 	return 0;
 }
 
-static int import(struct cli *cli, FILE *file)
+static int import_all(struct import *import, FILE *file)
 {
 	CLEANUP(free_ptr) char *text = NULL;
 	size_t cap = 0;
 	int worst = 0;
 	ssize_t len;
-	for (unsigned line = 1; (len = getline(&text, &cap, file)) >= 0; line++) {
-		int r = len > 1 ? import_one(cli, line, slice_of(text, (size_t)len)) : 0;
+	for (import->line = 1; (len = getline(&text, &cap, file)) >= 0; import->line++) {
+		int r = len > 1 ? import_one(import, slice_of(text, (size_t)len)) : 0;
 		worst = r > worst ? r : worst;
 	}
-	return ferror(file) ? cli_fail(cli, "the file cannot be read") : worst;
+	return ferror(file) ? cli_fail(import->cli, "the file cannot be read") : worst;
 }
 
 int cli_token_import(struct cli *cli, int argc, char **argv)
 {
-	if (argc != 1)
-		return cli_fail_usage(cli, "needs a FILE that `spritegate token export` has written, or - for standard input");
+	struct import import = {.cli = cli, .json = argc == 2 && strcmp(argv[1], "--json") == 0};
+	if (argc != 1 + import.json)
+		return cli_fail_usage(
+			cli, "needs a FILE that `spritegate token export` has written, or - for standard input; takes --json after it");
 	if (!cli->options->pepper || !cli->options->pepper->len)
 		return cli_fail(cli, "SPRITEGATE_PEPPER is not set: it must be the one that the tokens were made with");
 	if (strcmp(argv[0], "-") == 0)
-		return import(cli, cli->options->in);
+		return import_all(&import, cli->options->in);
 	FILE *file = fopen(argv[0], "re");
 	if (!file)
 		return cli_fail(cli, strerror(errno));
-	int r = import(cli, file);
+	int r = import_all(&import, file);
 	fclose(file);
 	return r;
 }

@@ -343,6 +343,26 @@ def test_leases(cli, redis):
         assert cli(*words, noun="lease").returncode == 2
 
 
+def test_many_leases_of_an_actor_are_all_listed_and_all_marked(cli, redis):
+    """Of a token and of a caller without one. They are past their ends, which is as good as gone."""
+    kids = {create(cli): 1500, "@00000000000000A": 300}
+    ended = int(time.time() * 1000) - 1000
+    leases = {}
+    for n, (kid, count) in enumerate(kids.items()):
+        members = {f"{n:04x}{i:020x}:1000:20261118:{ended}000:0:0:0:0:out=0": ended for i in range(count)}
+        leases[kid] = {member.split(":")[0] for member in members}
+        redis.zadd(f"sg:{{g}}:c:{kid}", members)
+        redis.zadd("sg:{g}:ac:ann", members)
+    redis.zadd(f"sg:{{g}}:c:{create(cli)}", {f"{'f' * 24}:1000:20261118:{ended}000:0:0:0:0:out=0": ended})
+    assert len(made(cli("list", "--json", noun="lease"))) == 1801
+    killed = cli("kill", "--actor", "ann", "--yes", "--json", noun="lease")
+    assert (killed.returncode, killed.stderr) == (0, "")
+    told = [json.loads(line) for line in killed.stdout.splitlines()]
+    assert all(line["gone"] for line in told) and len(told) == 1800
+    assert {(line["kid"], line["lease"]) for line in told} == {(kid, lease) for kid, some in leases.items() for lease in some}
+    assert {key.removeprefix("sg:{g}:kill:") for key in redis.scan_iter("sg:{g}:kill:*", count=1000)} == set.union(*leases.values())
+
+
 # --- named policies --------------------------------------------------------------------------------------------------
 
 def policy(cli, *words):
@@ -376,6 +396,10 @@ def test_show_list_and_diff(cli):
     assert diff[0] == "agents, version 1 to 2"
     assert [line.split() for line in diff[1:]] == [["-", "conc", "3"], ["+", "conc", "5"], ["-", "cmd", "ls"], ["+", "cmd", "ls", "cat"],
                                                    ["-", "ip", "192.0.2.0/24"]]
+    assert made(policy(cli, "diff", "agents", "--json")) == {"policy": "agents", "from": 1, "to": 2, "changes": [
+        {"flag": "conc", "before": "3", "after": "5"}, {"flag": "cmd", "before": "ls", "after": "ls cat"},
+        {"flag": "ip", "before": "192.0.2.0/24", "after": None}]}
+    assert made(policy(cli, "diff", "agents", "2", "2", "--json"))["changes"] == []
     assert policy(cli, "diff", "agents", "2", "1").stdout.splitlines()[0] == "agents, version 2 to 1"
     assert policy(cli, "diff", "agents", "2", "2").stdout.splitlines() == ["agents, version 2 to 2"]
     assert made(policy(cli, "show", "agents", "--json"))["commands"] == "ls cat"
@@ -398,9 +422,18 @@ def test_check_finds_tokens_that_cannot_run(cli, redis):
     create(cli)
     result = policy(cli, "check")
     assert (result.returncode, result.stdout) == (0, "1 tokens follow a policy, 0 of them cannot run commands\n")
+    assert made(policy(cli, "check", "--json")) == made(policy(cli, "check", "agents", "--json")) == {"cannot_run": [], "followers": 1}
     policy(cli, "set", "agents", "--budget", "100s/day", "--max-run", "100s")
     result = policy(cli, "check", "agents")
     assert result.returncode == 1 and kid in result.stdout and "--max-run" in result.stdout
+    other = create(cli, "--policy", "agents")
+    cli("set", other, "--max-run", "99s")
+    redis.hset(f"sg:{{g}}:k:{other}", mapping={"max_ms": 10**9, "actor": 'a "b"'})
+    result = policy(cli, "check", "--json")
+    told = json.loads(result.stdout)
+    assert (result.returncode, result.stderr, told["followers"]) == (1, "", 2)
+    assert {(line["kid"], line["actor"], line["policy"]) for line in told["cannot_run"]} == {(kid, "ann", "agents"), (other, 'a "b"', "agents")}
+    assert all("--max-run" in line["problem"] for line in told["cannot_run"])
     redis.delete("sg:{g}:p:agents")
     assert policy(cli, "check").returncode == 1 and policy(cli, "check", "agents").returncode == 1
     assert "broken" in cli("list").stdout
@@ -517,6 +550,13 @@ def test_tokens_move_to_another_redis(cli, redis, server):
     assert {kid: redis.hgetall(f"sg:{{g}}:k:{kid}") for kid in before} == before
     assert redis.pttl(f"sg:{{g}}:k:{token['kid']}") > 0 and redis.smembers("sg:{g}:ix:actor:ann") == {token["kid"]}
     assert Store(redis).admit(Token.existing(Store(redis), token["kid"]), program="ls").code == "granted"
+    again = cli("import", "-", "--json", stdin=exported.stdout)
+    told = [json.loads(line) for line in again.stdout.splitlines()]
+    assert again.returncode == 1 and [(line["line"], line["imported"]) for line in told] == [(1, False), (2, False)]
+    assert all("already" in line["problem"] for line in told)
+    redis.delete(f"sg:{{g}}:k:{other}")
+    again = cli("import", "-", "--json", stdin=exported.stdout)
+    assert {line.get("kid") for line in map(json.loads, again.stdout.splitlines()) if line["imported"]} == {other}
     again = cli("import", "-", stdin=exported.stdout)
     assert again.returncode == 1 and again.stderr.count("already") == 2 and again.stdout == ""
 
