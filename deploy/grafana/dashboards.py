@@ -52,8 +52,15 @@ TRAFFIC = [
     ("Datasette", [
         ("Its answers", "reqps", "By class of status.", {"{{code_class}}": rate("upstream_requests_total", "code_class")}),
         ("Its failures", "reqps", "No proper answer, by kind.", {"{{kind}}": rate("upstream_errors_total", "kind")}),
+        ("Answers properly", "short", "1 when the last exchange with it worked.", {"{{instance}}": gauge("spritegate_upstream_healthy", "instance", "min")}),
         ("First byte", "s", "From the request's head to the answer's first byte, pages only; and the time to connect.",
          {**quantiles("http_response_first_byte_seconds", PROXIED), "connect p95": quantiles("upstream_connect_seconds")["p95"]}),
+    ]),
+    ("Cache", [
+        ("Cache share", "percentunit", "Of the requests to Datasette, those answered by the cache; empty while CACHE_BYTES is 0.",
+         {"answered": share("cache_requests_total", 'result=~"hit|collapsed|stale"')}),
+        ("Cache results", "reqps", "By what the cache could do.", {"{{result}}": rate("cache_requests_total", "result")}),
+        ("Cache memory", "bytes", "Of the answers in it.", {"{{instance}}": gauge("spritegate_cache_bytes", "instance")}),
     ]),
     ("Process", [
         ("CPU", "percentunit", "1 = one core.", {"{{instance}}": f"sum by (instance) (rate(process_cpu_seconds_total{{{W}}}[{R}]))"}),
@@ -61,9 +68,12 @@ TRAFFIC = [
         ("File descriptors", "percentunit", "Of the limit.",
          {"{{instance}}": f"max by (instance) (process_open_fds{{{W}}} / process_max_fds{{{W}}})"}),
     ]),
-    ("Versions", [
+    ("Versions and records", [
         ("Running builds", "short", "Gateways by version and revision.", {"{{version}} {{revision}}": gauge("spritegate_build_info", "version, revision")}),
         ("Uptime", "s", "Since the process started.", {"{{instance}}": f"time() - max by (instance) (process_start_time_seconds{{{W}}})"}),
+        ("Scraped", "short", "1 while Prometheus gets the metrics.", {"{{instance}}": gauge("up", "instance", "min")}),
+        ("Settings read", "short", "0 when they were found faulty the last time.",
+         {"{{instance}}": gauge("spritegate_config_last_reload_successful", "instance", "min")}),
         ("Access log lines lost", "cps", "Its reader is too slow.", {"{{instance}}": rate("access_log_dropped_total", "instance")}),
         ("Audit records lost", "cps", "By where they should have gone.", {"{{instance}} {{sink}}": rate("audit_dropped_total", "instance, sink")}),
         ("Spans of traces", "cps", "Those that the collector took, and that were dropped.", {"{{result}}": rate("trace_spans_total", "result")}),
@@ -79,6 +89,8 @@ COMMANDS = [
     ("Decisions", [
         ("Decisions", "reqps", "Stacked: allowed, denied, failed.", {"{{outcome}}": rate("exec_decisions_total", "outcome")}),
         ("Top reasons to deny", "reqps", "The five most frequent.", {"{{reason}}": f"topk(5, {rate('exec_decisions_total', 'reason', ', outcome=' + chr(34) + 'deny' + chr(34))})"}),
+        ("Decisions that failed", "reqps", "By reason; none of these commands ran.",
+         {"{{reason}}": rate("exec_decisions_total", "reason", ', outcome="error"')}),
         ("Wrong tokens", "reqps", "By reason.", {
             "{{reason}}": rate("auth_failures_total", "reason"), "refused without asking Redis": rate("auth_known_bad_total", "job"),
             "answered 429": rate("auth_throttled_total", "job")}),
@@ -98,6 +110,7 @@ COMMANDS = [
     ]),
     ("Making and removing Sprites", [
         ("Created", "cps", "By result.", {"{{result}}": rate("pool_creates_total", "result")}),
+        ("Prepared", "cps", "By result; policy is a network that could not be closed.", {"{{result}}": rate("pool_prepares_total", "result")}),
         ("Time to create and to prepare", "s", "p95.", {"create": quantiles("pool_create_seconds")["p95"], "prepare": quantiles("pool_prepare_seconds")["p95"]}),
         ("Destroyed", "cps", "By result.", {"{{result}}": rate("pool_destroys_total", "result")}),
     ]),
@@ -150,9 +163,76 @@ COMMANDS = [
     ]),
 ]
 
+# Of every alert: the panel (in each dashboard that has it) that shows what it is about, and what to do first.
+ALERTS = {
+    "Failed requests": {
+        "SpritegateErrorBudgetFast": "Find the route and status that fail; 502 and 504 are Datasette, 503 of commands is Redis or the pool.",
+        "SpritegateErrorBudgetSlow": "The same, in working hours."},
+    "Answers properly": {
+        "SpritegateUpstreamDown": "See that Datasette runs and listens at DATASETTE_URL; `spritegate doctor` asks it."},
+    "Wait": {
+        "SpritegateExecSlowStart": "See the cold share: raise POOL_HOT if bursts use the hot ones up, else look at how creations go."},
+    "Waiting": {
+        "SpritegateExecWaiting": "See the states of the Sprites: all leased is load (POOL_MAX), creating or preparing a slow provider."},
+    "Ended": {
+        "SpritegateExecUnknown": "One or two: nothing. Many: look at the failed calls of the Sprites API and its status page."},
+    "Top reasons to deny": {
+        "SpritegateMostlyDenied": "The access log has the token ids; `spritegate token show KID` tells limits and use."},
+    "Decisions that failed": {
+        "SpritegateDecisionFailed": "Reason other is a defect: keep the log of that time and report it."},
+    "Wrong tokens": {
+        "SpritegateAuthFailures": "The access log says from where; other-pepper means that SPRITEGATE_PEPPER is not the one of the tokens."},
+    "Sprites": {
+        "SpritegateSpritesLeft": "The log says why they cannot be destroyed; delete those named sg-INSTANCE-… with the provider's tool."},
+    "Hot Sprites and their target": {
+        "SpritegatePoolEmpty": "See whether creations or preparations fail, or POOL_MAX is reached."},
+    "Created": {
+        "SpritegateCreatesFail": "The log has the provider's words; unauthorized is the token, capacity the organisation's limit.",
+        "SpritegateCreatesLimited": "Ask the provider for a higher limit, or lower the tokens' rates; more hot Sprites do not help."},
+    "Prepared": {
+        "SpritegateNetworkPolicyUnverified": "No such Sprite was handed out. If it goes on keep the log and report it."},
+    "Taken by others": {
+        "SpritegatePoolFenced": "Was Redis away, or did the process or its machine stand still? It has begun anew by itself.",
+        "SpritegatePoolFlushed": "Find out who flushed Redis: tokens and budgets are in it too."},
+    "Refill stalled": {
+        "SpritegatePoolRefillStalled": "See which of creating, preparing and waking fails, and how; the log names each Sprite."},
+    "Ended without being settled": {
+        "SpritegateLeasesReaped": "Do gateways die, or lose Redis for long? Their callers lose what was reserved."},
+    "Held": {
+        "SpritegateSettlementsPending": "Is Redis up? The log says what it answers; do not kill the gateway meanwhile."},
+    "Round trips": {
+        "SpritegateRedisSlow": "Put gateway and Redis into one region; SLOWLOG and LATENCY of Redis tell who slows it down."},
+    "Connection and breaker": {
+        "SpritegateRedisDown": "Bring Redis back; the log says why connections fail. Datasette's pages are served meanwhile.",
+        "SpritegateBreakerOpen": "Redis is there but slow or refuses: its memory, its rights, its load."},
+    "Decided without Redis": {
+        "SpritegateDegraded": "Bring Redis back; to stop a token now restart the gateways."},
+    "Calls that failed": {
+        "SpritegateSpritesUnauthorized": "Set a valid SPRITEGATE_SPRITES_TOKEN and restart."},
+    "Scraped": {
+        "SpritegateDown": "Does the process run? Its log says why not; exit status 2 is a setting that it refuses.",
+        "SpritegateAbsent": "Prometheus has no target of that job: look at its configuration."},
+    "File descriptors": {
+        "SpritegateDescriptors": "See the connections of clients and to Datasette; else raise LimitNOFILE."},
+    "Settings read": {
+        "SpritegateReloadFailed": "The log names every fault, so does `spritegate check-config`; correct it and send SIGHUP again."},
+    "Access log lines lost": {
+        "SpritegateLogDropped": "Is the disk full, or whoever reads the log too slow?"},
+    "Audit records lost": {
+        "SpritegateAuditDropped": "log: the disk or its reader; table: Datasette refuses the rows, the log has its answer."},
+    "Spans of traces": {
+        "SpritegateSpansDropped": "The log says whether the collector refuses them or is away; commands are not affected."},
+}
+
 STACKED = {"Decisions", "Sprites", "Requests", "Ended", "By status"}
 WIDTH, HEIGHT = 8, 8
 ABREAST = 24 // WIDTH
+
+
+def described(title, description):
+    """With what to do when an alert on it fires; Grafana shows it as Markdown."""
+    advice = [f"**{alert}**: {what} (docs/RUNBOOK.md#{alert.lower()})" for alert, what in ALERTS.get(title, {}).items()]
+    return "\n\n".join([description, *advice] if description else advice)
 
 
 def panel(number, title, unit, description, queries, x, y):
@@ -161,7 +241,7 @@ def panel(number, title, unit, description, queries, x, y):
         custom = {**custom, "fillOpacity": 40, "stacking": {"mode": "normal", "group": "A"}}
     source = {"type": "prometheus", "uid": "${datasource}"}
     return {
-        "id": number, "type": "timeseries", "title": title, "description": description, "datasource": source,
+        "id": number, "type": "timeseries", "title": title, "description": described(title, description), "datasource": source,
         "gridPos": {"h": HEIGHT, "w": WIDTH, "x": x, "y": y},
         "fieldConfig": {"defaults": {"unit": unit, "min": 0, "custom": custom}, "overrides": []},
         "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}},

@@ -62,7 +62,7 @@ def redis(shared_rig):
 
 @pytest.fixture(scope="module")
 def gateway(shared_rig, redis):
-    gateway = shared_rig.gateway(redis=redis, emulator=shared_rig.emulator(), pool_hot=1, pool_warm=2)
+    gateway = shared_rig.gateway(redis=redis, emulator=shared_rig.emulator(), pool_hot=1, pool_warm=2, cache_bytes="1MiB")
     gateway.until_ready()
     until(lambda: gateway.metrics().get("spritegate_pool_members", state="warm") == 2, "there are paused Sprites to wake")
     return gateway

@@ -1,4 +1,5 @@
 """Alerts: each is tested to be quiet, to fire and to clear, and each tells its reader what to do."""
+import json
 import pathlib
 import re
 import subprocess
@@ -36,16 +37,32 @@ def minutes(text):
     return int(re.fullmatch(r"(\d+)m", text)[1])
 
 
+def recorded():
+    """{name: [rule]} of the recording rules."""
+    groups = yaml.safe_load((PROMETHEUS / "rules.yml").read_text(encoding="utf-8"))["groups"]
+    found = {}
+    for rule in (rule for group in groups for rule in group["rules"]):
+        found.setdefault(rule["record"], []).append(rule)
+    return found
+
+
+def objectives(rule):
+    """Of an alert: each has windows of its own. None when it is not on one."""
+    used = [one for name, rules in recorded().items() if name in rule["expr"] for one in rules]
+    return {one.get("labels", {}).get("slo") for one in used} or {None}
+
+
 def test_every_alert_is_seen_quiet_firing_and_cleared():
     seen = {}
     for test in yaml.safe_load(TESTS.read_text(encoding="utf-8"))["tests"]:
         points = sorted((minutes(point["eval_time"]), point) for point in test["promql_expr_test"])
-        for _, point in points:
-            assert f'alertname="{test["name"]}",alertstate="firing"' in point["expr"], point
-        seen.setdefault(test["name"], []).append([point["exp_samples"][0]["value"] for _, point in points])
-    assert set(seen) == set(alerts()), set(seen) ^ set(alerts())
-    for name, tests in seen.items():
-        assert [0, 1, 0] in tests, f"{name} is not shown quiet, firing and cleared"
+        asked = {re.match(rf'count\(ALERTS\{{alertname="{test["name"]}",alertstate="firing"(?:,slo="(\w+)")?\}}\)', point["expr"])[1] for _, point in points}
+        (slo,) = asked
+        seen.setdefault((test["name"], slo), []).append([point["exp_samples"][0]["value"] for _, point in points])
+    assert {name for name, _ in seen} == set(alerts())
+    for name, rule in alerts().items():
+        for slo in objectives(rule):
+            assert [0, 1, 0] in seen.get((name, slo), []), f"{name} {slo or ''} is not shown quiet, firing and cleared"
 
 
 def test_every_alert_has_a_section_in_the_runbook():
@@ -57,3 +74,30 @@ def test_every_alert_has_a_section_in_the_runbook():
         assert rule["annotations"]["summary"].endswith(".")
     for link in re.findall(r"\]\(#(\w+)\)", RUNBOOK):
         assert link in {name.lower() for name in alerts()}, f"#{link} leads nowhere"
+
+
+# --- the dashboards ----------------------------------------------------------
+
+def panels():
+    """(dashboard, title) → (description, queries)"""
+    return {(file.stem, panel["title"]): (panel.get("description", ""), [target["expr"] for target in panel.get("targets", [])])
+            for file in (TOP / "deploy/grafana").glob("*.json") for panel in json.loads(file.read_text(encoding="utf-8"))["panels"]}
+
+
+def metrics(expr):
+    """What it asks for, recorded series by what they are recorded from."""
+    for name, rules in recorded().items():
+        expr = expr.replace(name, rules[0]["expr"])
+    return set(re.findall(r"\b(?:spritegate|process)_\w+|\bup\b", re.sub(r'"[^"]*"', "", expr)))
+
+
+def test_every_alert_has_a_panel_that_shows_it_and_says_what_to_do():
+    said = {}
+    for place, (description, queries) in panels().items():
+        for alert, what, section in re.findall(r"^\*\*(\w+)\*\*: (.+) \(docs/RUNBOOK\.md#(\w+)\)$", description, re.MULTILINE):
+            assert section == alert.lower() and what.endswith((".", "?")), (place, what)
+            said.setdefault(alert, []).append((place, set().union(*map(metrics, queries))))
+    assert set(said) == set(alerts()), set(said) ^ set(alerts())
+    for alert, places in said.items():
+        for place, shown in places:
+            assert shown & metrics(alerts()[alert]["expr"]), f"{place} shows nothing of {alert}"
