@@ -61,6 +61,7 @@ def parse_flags(argv):
     add("--running-limit-on", choices=("wake", "create", "both"), default="both",
         help="what the running limit refuses; unknown on the live service (default both)")
     add("--warm-limit", type=int, metavar="N", help="Sprites warm at once; of more the one that was paused first turns cold (default none)")
+    add("--max-processes", type=flag_count, default=512, metavar="N", help="processes of a Sprite's user (default 512)")
     add("--list-counters", type=flag_switch, default=True, metavar="true|false",
         help="lists tell the counters and limits of the organisation, as newer servers do (default true)")
     add("--control-idle-holds", type=flag_switch, default=True, metavar="true|false",

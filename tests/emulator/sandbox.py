@@ -14,7 +14,6 @@ import subprocess
 from disk import HOME, USER_ID, write_accounts
 
 PATH = "/home/sprite/.local/bin:/.sprite/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MAX_PROCESSES = 512
 START_TIMEOUT = 20
 PACKET = 32768
 INSIDE = "/run/inside"         # where a Sprite finds the emulator's own programs
@@ -59,9 +58,10 @@ class Started:
 class Sandbox:
     """Starts with start(), ends with kill(); `died` fires when it ends by itself."""
 
-    def __init__(self, disk, hostname, died):
+    def __init__(self, disk, hostname, max_processes, died):
         self.disk = disk
         self.hostname = hostname
+        self.max_processes = max_processes
         self.died = died
         self.loop = asyncio.get_running_loop()
         self.process = None
@@ -141,7 +141,7 @@ class Sandbox:
                     "--symlink", "/run", "/var/run", "--bind", str(d / "tmp"), "/tmp", "--symlink", "/tmp", "/var/tmp",
                     "--bind", str(d / "home"), HOME, "--ro-bind", str(d / "sprite"), "/.sprite",
                     "--ro-bind", str(self.disk.store.inside), INSIDE, "--remount-ro", "/", "--chdir", "/",
-                    PYTHON, "-I", "-S", "-X", "utf8", f"{INSIDE}/agent.py", str(channel), str(MAX_PROCESSES)]
+                    PYTHON, "-I", "-S", "-X", "utf8", f"{INSIDE}/agent.py", str(channel), str(self.max_processes)]
         return command
 
     async def watch(self):

@@ -183,7 +183,7 @@ class Sprite:
 
     async def boot(self, delay=0):
         await self.api_socket.open()
-        sandbox = self.sandbox = Sandbox(self.disk, self.name, self.died)
+        sandbox = self.sandbox = Sandbox(self.disk, self.name, self.settings.max_processes, self.died)
         try:
             await self.disk.clear_tmp()
             await asyncio.gather(sandbox.start(), asyncio.sleep(delay))

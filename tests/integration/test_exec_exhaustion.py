@@ -29,30 +29,65 @@ def small(shared_rig):
     return gateway
 
 
-@pytest.fixture
-def gateway(small):
+@pytest.fixture(scope="module")
+def unlimited(shared_rig):
+    """A gateway that sets no limits. A Sprite of the emulator has fewer processes than the machine that all of them are on."""
+    emulator = shared_rig.emulator("--max-processes", "60")
+    gateway = shared_rig.gateway(emulator=emulator, token={"sessions": 2})
+    gateway.sprites = emulator.view
+    return gateway
+
+
+def go_on_afterwards(gateway):
     """Afterwards no Sprite is left, and a command finds everything as it should be."""
-    small.sprites.until_alive(0)
-    yield small
-    small.sprites.until_alive(0)
-    ran = small.run("head -c 1000000 /dev/zero >/tmp/x && wc -c </tmp/x")
+    gateway.sprites.until_alive(0)
+    yield gateway
+    gateway.sprites.until_alive(0)
+    ran = gateway.run("head -c 1000000 /dev/zero >/tmp/x && wc -c </tmp/x")
     assert (ran.exit_code, ran.stdout) == (0, "1000000\n"), ran.json
 
 
-def test_a_fork_bomb(gateway):
+@pytest.fixture
+def gateway(small):
+    yield from go_on_afterwards(small)
+
+
+@pytest.fixture(params=["small", "unlimited"])
+def bombed(request):
+    yield from go_on_afterwards(request.getfixturevalue(request.param))
+
+
+def test_a_fork_bomb(bombed):
     """In a session of its own, where no signal for the command's group finds it."""
     mark = next(marks)
-    ran = gateway.run("setsid " + BOMB.format(mark), timeout_seconds=10)
+    ran = bombed.run("setsid " + BOMB.format(mark), timeout_seconds=10, outputs=["/etc/hostname"])
     assert (ran.outcome, ran.stdout) == ("timed_out", "begun\n" * max(1, ran.stdout.count("begun\n"))), ran.json
+    [file] = ran.files.values()
+    assert file.get("error") == "not_read" or file["text"], file
     until(lambda: not running(mark), "all its processes are gone")
 
 
-def test_a_fork_bomb_that_is_left_behind(gateway):
+def test_a_fork_bomb_that_is_left_behind(bombed):
     """The command ends, what it has started does not."""
     mark = next(marks)
-    ran = gateway.run(f"{BOMB.format(mark)} >/dev/null 2>&1 & echo ended", timeout_seconds=60)
+    ran = bombed.run(f"{BOMB.format(mark)} >/dev/null 2>&1 & echo ended", timeout_seconds=60)
     assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 0, "ended\n"), ran.json
     until(lambda: not running(mark), "all its processes are gone")
+
+
+def test_a_fork_bomb_in_a_session(unlimited):
+    """It stays there, and another command finds no room. What becomes of that is told; closing the session ends all of it."""
+    unlimited.sprites.until_alive(0)
+    mark = next(marks)
+    ran = unlimited.run(f"setsid {BOMB.format(mark)} >/dev/null 2>&1 & echo ended", session="full", timeout_seconds=60)
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 0, "ended\n"), ran.json
+    until(lambda: len(running(mark)) > 40, "it has taken all it can get")
+    answer = unlimited.exec(command="echo next", session="full", timeout_seconds=60)
+    assert answer.status_code in (200, 502, 503) and answer.json()["outcome"] in ("exited", "unknown", "not_started"), answer.text
+    closed = unlimited.http.delete("/-/agent/exec/sessions/full", headers={"Authorization": f"Bearer {unlimited.token}"})
+    assert closed.status_code == 200, closed.text
+    until(lambda: not running(mark), "all its processes are gone")
+    unlimited.sprites.until_alive(0)
 
 
 def test_a_full_disk(gateway):
