@@ -131,14 +131,14 @@ static const struct setting settings[] = {
 	{"exec_verify_bytes", BYTES, AT(exec_verify_bytes), "256KiB", 0, GIB, 0,
 	 "Output is compared with its record in the Sprite from so many bytes of a stream on, and whenever fewer arrived than the command "
 	 "wrote; 0 = no record is kept."},
-	{"exec_max_processes", NUMBER, AT(exec_max_processes), "0", 0, 1000000, 0,
-	 "Processes that a sandbox's user may have while a command is running; 0 = as many as the sandbox allows. "
+	{"exec_max_processes", NUMBER, AT(exec_max_processes), "0", 0, 1000000, LIVE,
+	 "Processes that a sandbox's user may have while a command is running; 0 = as many as the sandbox allows. A token may have fewer. "
 	 "With this or any other limit a Sprite in which the gateway's program cannot run refuses every command with 503."},
-	{"exec_max_file_bytes", BYTES, AT(exec_max_file_bytes), "0", 0, 1024 * GIB, 0,
-	 "Size of each file that a command writes; 0 = what fits its disk. "
+	{"exec_max_file_bytes", BYTES, AT(exec_max_file_bytes), "0", 0, 1024 * GIB, LIVE,
+	 "Size of each file that a command writes; 0 = what fits its disk. A token may have less. "
 	 "See `exec_max_processes` for a Sprite that cannot set it."},
-	{"exec_max_memory_bytes", BYTES, AT(exec_max_memory_bytes), "0", 0, 1024 * GIB, 0,
-	 "Memory of each process of a command; 0 = what the sandbox has. "
+	{"exec_max_memory_bytes", BYTES, AT(exec_max_memory_bytes), "0", 0, 1024 * GIB, LIVE,
+	 "Memory of each process of a command; 0 = what the sandbox has. A token may have less. "
 	 "See `exec_max_processes` for a Sprite that cannot set it."},
 	{"exec_result_bytes", BYTES, AT(exec_result_bytes), "1MiB", 0, 8 * MIB, 0,
 	 "What a command ended with is kept in Redis for an hour up to this size, larger ones without their output; 0 = not at all."},

@@ -279,6 +279,9 @@ static struct limits limits_of(const struct config *config)
 					.timeout_ms = config->exec_timeout_ms,
 					.max_timeout_ms = config->exec_max_timeout_ms,
 					.max_output_bytes = config->exec_max_output_bytes,
+					.caps = {.processes = config->exec_max_processes,
+						 .file_bytes = config->exec_max_file_bytes,
+						 .memory_bytes = config->exec_max_memory_bytes},
 					.audit_commands = config->audit_commands,
 					.announces = config->pool_warm != 0}};
 }

@@ -131,6 +131,7 @@ static bool decide_degraded(struct admission_call *call)
 		answer.policy_version = grant.policy_version;
 		answer.output_bytes = grant.output_bytes;
 		answer.max_input_bytes = grant.max_input_bytes;
+		answer.caps = grant.caps;
 		answer.lease.granted_ms = grant.granted_ms;
 		answer.lease.degraded = true;
 		memcpy(answer.actor, grant.actor, sizeof answer.actor);

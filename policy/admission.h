@@ -98,6 +98,13 @@ struct admission_session {
 	bool fresh;      /* no command has been started in it */
 };
 
+/* What a command may have in its sandbox; 0 = no limit. */
+struct admission_caps {
+	uint64_t processes;    /* of its user, all that there are in the Sprite */
+	uint64_t file_bytes;   /* of each file that it writes */
+	uint64_t memory_bytes; /* of each process: its own, writable */
+};
+
 struct admission_answer {
 	enum admission_code code;
 	const char *log_reason;  /* a word for our log only, never for the caller: "expired", "revoked", "bad-mac", "timeout" … */
@@ -108,6 +115,7 @@ struct admission_answer {
 	struct admission_lease lease; /* when granted */
 	uint64_t output_bytes;        /* granted for each stream */
 	uint64_t max_input_bytes;     /* 0 = none of its own, or one in shadow that did not refuse */
+	struct admission_caps caps;   /* of the token; the gateway may have lower ones */
 	uint64_t max_sessions;        /* 0 = the token may have none */
 	uint64_t valid_ms;            /* until the token, or the secret that was shown, expires; 0 = it does not */
 	const char *degraded;         /* Redis is away and degraded.h was asked: what it said; else NULL */

@@ -31,6 +31,9 @@ static const struct rule {
 	{"max-run", "max_run_ms", RECORD_MAX_MS, FORM_DURATION},
 	{"max-out", "max_output_bytes", RECORD_MAX_OUT, FORM_BYTES},
 	{"max-in", "max_input_bytes", RECORD_MAX_IN, FORM_BYTES},
+	{"max-procs", "max_processes", RECORD_MAX_PROCS, FORM_COUNT},
+	{"max-file", "max_file_bytes", RECORD_MAX_FILE, FORM_BYTES},
+	{"max-mem", "max_memory_bytes", RECORD_MAX_MEM, FORM_BYTES},
 	{"cmd", "commands", RECORD_CMDS, FORM_TEXT},
 	{"env", "environment", RECORD_ENV_ALLOW, FORM_TEXT},
 	{"ip", "networks", RECORD_IP_ALLOW, FORM_NETWORKS},
@@ -66,6 +69,12 @@ static uint64_t number_of(const struct record *record, enum record_field field)
 		return record->max_in;
 	case RECORD_SESSIONS:
 		return record->sessions;
+	case RECORD_MAX_PROCS:
+		return record->max_procs;
+	case RECORD_MAX_FILE:
+		return record->max_file;
+	case RECORD_MAX_MEM:
+		return record->max_mem;
 	default:
 		return 0;
 	}

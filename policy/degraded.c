@@ -12,6 +12,7 @@ struct kind {
 	uint64_t asked_ms; /* 0 = empty */
 	uint64_t until_ms; /* of the token's own validity */
 	uint64_t granted_ms, output_bytes, max_input_bytes;
+	struct admission_caps caps;
 };
 
 struct bucket {
@@ -217,7 +218,8 @@ static void remember(struct degraded *degraded, const char *kid, const char *sec
 			      .until_ms = answer->valid_ms ? asked_ms + answer->valid_ms : UINT64_MAX,
 			      .granted_ms = answer->lease.granted_ms,
 			      .output_bytes = answer->output_bytes,
-			      .max_input_bytes = answer->max_input_bytes};
+			      .max_input_bytes = answer->max_input_bytes,
+			      .caps = answer->caps};
 	snprintf(kind->digest, sizeof kind->digest, "%s", digest);
 	snprintf(kind->secret, sizeof kind->secret, "%s", secret);
 }
@@ -325,7 +327,8 @@ static const char *ask(struct degraded *degraded, const char *kid, const char *d
 	*grant = (struct degraded_grant){.policy_version = token->policy_version,
 					 .granted_ms = run_ms,
 					 .output_bytes = least(kind->output_bytes, wish->most_output_bytes),
-					 .max_input_bytes = kind->max_input_bytes};
+					 .max_input_bytes = kind->max_input_bytes,
+					 .caps = kind->caps};
 	memcpy(grant->actor, token->actor, sizeof grant->actor);
 	memcpy(grant->policy, token->policy, sizeof grant->policy);
 	return DEGRADED_GRANTED;

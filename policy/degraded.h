@@ -32,6 +32,7 @@ struct degraded_options {
 struct degraded_grant {
 	char actor[129], policy[65];
 	uint64_t policy_version, granted_ms, output_bytes, max_input_bytes;
+	struct admission_caps caps;
 };
 
 /* NULL = no memory. */

@@ -23,6 +23,7 @@ static struct admission_answer granted(const char *actor)
 					  .lease = {.granted_ms = 10000},
 					  .output_bytes = 4096,
 					  .max_input_bytes = 100,
+					  .caps = {.processes = 64, .file_bytes = 4, .memory_bytes = 5},
 					  .violated = "[]",
 					  .state = {.rate = {.count = 60, .per_ms = 60000, .burst = 8}}};
 	snprintf(answer.actor, sizeof answer.actor, "%s", actor);
@@ -77,6 +78,8 @@ static void test_grant(void **state)
 	assert_int_equal(grant.granted_ms, 5000);
 	assert_int_equal(grant.output_bytes, 1000);
 	assert_int_equal(grant.max_input_bytes, 100);
+	const struct admission_caps caps = granted("ann").caps;
+	assert_memory_equal(&grant.caps, &caps, sizeof caps);
 	assert_int_equal(degraded_unbooked_ms(*state), 5000);
 	degraded_end(*state, "A", 5000, 700);
 	assert_int_equal(degraded_unbooked_ms(*state), 700);

@@ -15,6 +15,7 @@
 #define RUN_MIN_MS   1000
 #define RUN_MAX_MS   LIMITS_DAY_MS
 #define BYTES_MAX    (UINT64_C(1) << 40)
+#define MEMORY_MIN   (UINT64_C(16) << 20) /* with less hardly a program starts */
 #define BUDGET_MAX   (UINT64_C(1000000000) * LIMITS_SECOND_MS)
 #define EXPIRES_MAX  (3650 * LIMITS_DAY_MS)
 #define ECHO_MAX     60
@@ -113,6 +114,21 @@ static int read_max_out(struct slice text, struct flags *flags)
 static int read_max_in(struct slice text, struct flags *flags)
 {
 	return limits_bytes(text, 1, BYTES_MAX, &flags->record.max_in);
+}
+
+static int read_max_procs(struct slice text, struct flags *flags)
+{
+	return limits_count(text, 1, COUNT_MAX, &flags->record.max_procs);
+}
+
+static int read_max_file(struct slice text, struct flags *flags)
+{
+	return limits_bytes(text, 1, BYTES_MAX, &flags->record.max_file);
+}
+
+static int read_max_mem(struct slice text, struct flags *flags)
+{
+	return limits_bytes(text, MEMORY_MIN, BYTES_MAX, &flags->record.max_mem);
 }
 
 static int read_budget_out(struct slice text, struct flags *flags)
@@ -311,6 +327,12 @@ static const struct flag known[] = {
 	{"--max-out", "BYTES", BYTES_ALLOWED, "output of one command, each stream (the gateway's limit)", read_max_out, BITS1(MAX_OUT),
 	 ALL | REMOVABLE},
 	{"--max-in", "BYTES", BYTES_ALLOWED, "input of one command (the gateway's limit)", read_max_in, BITS1(MAX_IN), ALL | REMOVABLE},
+	{"--max-procs", "N", COUNT_ALLOWED, "processes in the sandbox of one command (the gateway's limit)", read_max_procs,
+	 BITS1(MAX_PROCS), ALL | REMOVABLE},
+	{"--max-file", "BYTES", BYTES_ALLOWED, "size of each file that a command writes (the gateway's limit)", read_max_file,
+	 BITS1(MAX_FILE), ALL | REMOVABLE},
+	{"--max-mem", "BYTES", "bytes, such as 64MiB or 2GiB: 16MiB to 1024GiB", "memory of each of its processes (the gateway's limit)",
+	 read_max_mem, BITS1(MAX_MEM), ALL | REMOVABLE},
 	{"--cmd", "A,B,...", "program names without blanks, separated by commas, 1000 bytes in all",
 	 "only these programs; a shell line counts as bash (all)", read_cmd, BITS1(CMDS), ALL | REMOVABLE},
 	{"--env", "A,B_*,...", "names of variables, separated by commas, 1000 bytes in all; B_* is all that begin so, - is no variable",

@@ -39,10 +39,12 @@ static void bad(const char *line, const char *problem)
 static void test_every_flag(void **state UNUSED)
 {
 	struct flags flags;
-	assert_int_equal(parse("--actor ann --name note --rate 60/1m --burst 5 --actor-rate 7/1h --actor-burst 2 --conc 4 --actor-conc 6 "
-			       "--budget 600s/day --max-run 60s --max-out 1MiB --max-in=64KiB --cmd ls,cat --expires 90d --json",
-			       &flags),
-			 0);
+	assert_int_equal(
+		parse("--actor ann --name note --rate 60/1m --burst 5 --actor-rate 7/1h --actor-burst 2 --conc 4 --actor-conc 6 "
+		      "--budget 600s/day --max-run 60s --max-out 1MiB --max-in=64KiB --max-procs 64 --max-file 8MiB --max-mem 1GiB --cmd ls,cat "
+		      "--expires 90d --json",
+		      &flags),
+		0);
 	const struct record *r = &flags.record;
 	assert_string_equal(r->actor, "ann");
 	assert_string_equal(r->name, "note");
@@ -58,6 +60,9 @@ static void test_every_flag(void **state UNUSED)
 	assert_int_equal(r->max_ms, 60000);
 	assert_int_equal(r->max_out, 1048576);
 	assert_int_equal(r->max_in, 65536);
+	assert_int_equal(r->max_procs, 64);
+	assert_int_equal(r->max_file, 8 << 20);
+	assert_int_equal(r->max_mem, 1 << 30);
 	assert_string_equal(r->cmds, "ls cat");
 	assert_int_equal(flags.expires_ms, UINT64_C(7776000000));
 	assert_true(flags.json);

@@ -52,6 +52,9 @@ static const struct field fields[RECORD_FIELDS] = {
 	[RECORD_SHADOW] = TEXT(shadow),
 	[RECORD_EGRESS] = TEXT(egress),
 	[RECORD_SESSIONS] = NUMBER(sessions),
+	[RECORD_MAX_PROCS] = NUMBER(max_procs),
+	[RECORD_MAX_FILE] = NUMBER(max_file),
+	[RECORD_MAX_MEM] = NUMBER(max_mem),
 };
 
 static bool is_present(const struct record *record, size_t field)

@@ -55,6 +55,9 @@ enum record_field {
 	RECORD_SHADOW,
 	RECORD_EGRESS,
 	RECORD_SESSIONS,
+	RECORD_MAX_PROCS,
+	RECORD_MAX_FILE,
+	RECORD_MAX_MEM,
 	RECORD_FIELDS,
 };
 
@@ -88,6 +91,7 @@ struct record {
 	char shadow[RECORD_TEXT_MAX + 1];    /* limits that only are looked at */
 	char egress[RECORD_CMDS_MAX + 1];    /* domains that commands may reach, *.suffix, `defaults`; empty = no network */
 	uint64_t sessions;                   /* at the same time; 0 = none */
+	uint64_t max_procs, max_file, max_mem; /* in the sandbox: processes of its user, bytes of a file, bytes of a process */
 };
 
 /* Names and values as HSET wants them, alternating, of all fields that are present; the count is returned. Numbers live in `numbers`. */

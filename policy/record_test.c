@@ -40,6 +40,9 @@ static const struct record full = {
 	.max_ms = 12,
 	.max_out = 13,
 	.max_in = 14,
+	.max_procs = 16,
+	.max_file = 17,
+	.max_mem = 18,
 	.cmds = "ls cat",
 	.pol = "q",
 	.ver = 15,
@@ -90,7 +93,7 @@ static void test_defaults(void **state UNUSED)
 	assert_int_equal(record.burst, 10);
 	assert_int_equal(record.conc, 3);
 	assert_int_equal(record.max_ms, 300000);
-	assert_int_equal(record.bud_ms + record.max_out + record.max_in, 0);
+	assert_int_equal(record.bud_ms + record.max_out + record.max_in + record.max_procs + record.max_file + record.max_mem, 0);
 	assert_true(record_is_usable(&record, problem));
 }
 

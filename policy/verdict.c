@@ -30,7 +30,8 @@ enum slot {
 	SLOT_EGRESS,
 	SLOT_SESSIONS,
 	SLOT_VALID_MS,
-	SLOT_COUNT,
+	SLOT_CAPS, /* processes, file_bytes, memory_bytes */
+	SLOT_COUNT = SLOT_CAPS + 3,
 };
 
 struct outcome {
@@ -190,6 +191,9 @@ static int read_full(const redisReply *array, struct admission_answer *answer, u
 	answer->max_input_bytes = number_at(array, SLOT_MAX_IN);
 	answer->max_sessions = number_at(array, SLOT_SESSIONS);
 	answer->valid_ms = number_at(array, SLOT_VALID_MS);
+	answer->caps = (struct admission_caps){.processes = number_at(array, SLOT_CAPS),
+					       .file_bytes = number_at(array, SLOT_CAPS + 1),
+					       .memory_bytes = number_at(array, SLOT_CAPS + 2)};
 	answer->retry_after_ms = (number_at(array, SLOT_WAIT_US) + 999) / 1000;
 	*reaped = number_at(array, SLOT_REAPED);
 	write_fields(array, answer);

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <hiredis/hiredis.h>
 
-#define SLOTS 37
+#define SLOTS 40
 
 /* An answer of the script as hiredis would hand it over. */
 struct fake {
@@ -48,6 +48,9 @@ static void fill(struct fake *fake, const char *code)
 	set_text(fake, 34, "pypi.org");
 	set_number(fake, 35, 4);
 	set_number(fake, 36, 90000);
+	set_number(fake, 37, 64);
+	set_number(fake, 38, 1 << 20);
+	set_number(fake, 39, 1 << 28);
 	fake->reply = (redisReply){.type = REDIS_REPLY_ARRAY, .elements = SLOTS, .element = fake->pointer};
 }
 
@@ -62,6 +65,9 @@ static void test_granted(void **state UNUSED)
 	assert_string_equal(answer.egress, "pypi.org");
 	assert_int_equal(answer.max_sessions, 4);
 	assert_int_equal(answer.valid_ms, 90000);
+	assert_int_equal(answer.caps.processes, 64);
+	assert_int_equal(answer.caps.file_bytes, 1 << 20);
+	assert_int_equal(answer.caps.memory_bytes, 1 << 28);
 	assert_null(answer.degraded);
 	assert_string_equal(answer.session.sprite, "");
 	assert_false(answer.session.fresh);

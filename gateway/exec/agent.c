@@ -501,7 +501,6 @@ struct exec_agent *exec_agent_new(const struct exec_agent_options *options)
 					  .session_idle_ms = options->session_idle_ms,
 					  .wait_ms = options->pool_wait_ms,
 					  .verify_bytes = options->verify_bytes,
-					  .limits = options->limits,
 					  .insert_rows = options->insert_rows,
 					  .result_bytes = options->result_bytes,
 					  .on_answered = on_answered,

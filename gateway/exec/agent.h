@@ -32,7 +32,6 @@ struct exec_agent_options {
 	const char *pool_name; /* shared with other gateways under this name; NULL = not */
 	uint64_t pool_wait_ms;
 	uint64_t verify_bytes, result_bytes, insert_rows; /* as in struct run_owner */
-	struct launch_limits limits;
 	size_t max_jobs;
 	struct admission_options settlement; /* loop and observer are filled in here */
 	struct metrics_shard *metrics;

@@ -242,10 +242,13 @@ void call_read(struct call *call, const struct http_head *head);
 
 #define EXEC_FAULTS_MAX ((size_t)64 * 1024)
 
-/* After call->command was read; `parsed` is how that went, EXEC_REQUEST_MALFORMED aside. */
 /* Of a stream, at most, whatever the token allows. */
 uint64_t call_output_max(const struct call *call);
 
+/* The gateway's, or lower ones of the token. */
+struct admission_caps call_caps(const struct call *call, const struct admission_answer *answer);
+
+/* After call->command was read; `parsed` is how that went, EXEC_REQUEST_MALFORMED aside. */
 void call_admit(struct call *call, int parsed, struct buf *faults);
 
 /* Takes a job; the agent's from now on, or the call was refused. */

@@ -104,6 +104,20 @@ void call_send_job(struct call *call, struct exec_job *job)
 		call_signs_begin(call);
 }
 
+/* 0 = no limit. */
+static uint64_t lower_cap(uint64_t a, uint64_t b)
+{
+	return a && b ? min_u64(a, b) : a + b;
+}
+
+struct admission_caps call_caps(const struct call *call, const struct admission_answer *answer)
+{
+	const struct admission_caps *own = &answer->caps, *gateways = &call->endpoint->options.limits.caps;
+	return (struct admission_caps){.processes = lower_cap(own->processes, gateways->processes),
+				       .file_bytes = lower_cap(own->file_bytes, gateways->file_bytes),
+				       .memory_bytes = lower_cap(own->memory_bytes, gateways->memory_bytes)};
+}
+
 static void make_job(struct call *call, const struct admission_answer *answer)
 {
 	struct exec_endpoint *endpoint = call->endpoint;
@@ -115,6 +129,7 @@ static void make_job(struct call *call, const struct admission_answer *answer)
 	}
 	job->reply_to = &endpoint->mailbox;
 	job->max_output_bytes = answer->output_bytes;
+	job->caps = call_caps(call, answer);
 	if (call->command->rows_to.path)
 		snprintf(call->deposit.path, sizeof call->deposit.path, "%s", call->command->rows_to.path);
 	job->request = TAKE(call->command);

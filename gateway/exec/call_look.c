@@ -80,9 +80,10 @@ static void on_quota(void *ctx, const struct admission_answer *answer)
 	CLEANUP(buf_deinit) struct buf body = BUF_MAX(8192);
 	call->admission = NULL;
 	call_remember(call, answer);
+	const struct admission_caps caps = call_caps(call, answer);
 	if (answer->code != ADMISSION_NO_COMMAND)
 		call_refuse_decision(call, answer);
-	else if (quota_write(answer, &body) < 0)
+	else if (quota_write(answer, &caps, &body) < 0)
 		call_refuse(call, exec_problem_internal);
 	else
 		call_respond(call, 200, buf_peek(&body));

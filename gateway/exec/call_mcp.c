@@ -39,7 +39,8 @@ static void respond_tools(struct call *call, const struct admission_answer *answ
 {
 	const struct exec_endpoint_limits *limits = &call->endpoint->options.limits;
 	CLEANUP(buf_deinit) struct buf message = BUF_MAX(MESSAGE_MAX), policy = BUF_MAX(16384);
-	int r = quota_write_policy(answer, limits->timeout_ms, limits->max_timeout_ms, call_output_max(call), &policy);
+	const struct admission_caps caps = call_caps(call, answer);
+	int r = quota_write_policy(answer, &caps, limits->timeout_ms, limits->max_timeout_ms, call_output_max(call), &policy);
 	if (r == 0)
 		r = mcp_put_tools(call->mcp, call->endpoint->tools, buf_peek(&policy), answer->max_sessions > 0, &message);
 	respond(call, 200, r, &message);

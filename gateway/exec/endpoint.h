@@ -28,6 +28,7 @@ struct exec_endpoint_limits {
 	uint64_t max_buffered;     /* of all that no agent has yet */
 	uint64_t timeout_ms, max_timeout_ms;
 	uint64_t max_output_bytes; /* ceiling per stream */
+	struct admission_caps caps; /* of every command; a token's may be lower */
 	bool audit_commands;       /* the audit has the text of commands */
 	bool announces;            /* a head with a token of the right form is told to the agent before its body is there */
 };

@@ -41,6 +41,7 @@ struct exec_job {
 	struct admission_lease lease;
 	uint64_t timeout_ms;
 	uint64_t max_output_bytes;       /* per stream */
+	struct admission_caps caps;      /* the token's and the gateway's */
 	uint64_t admit_us;
 	struct fields_budget budget;     /* of its token, with what this job reserves */
 	enum stream_format format;

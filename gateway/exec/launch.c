@@ -68,7 +68,7 @@ static int put_files(struct buf *out, struct exec_request *request)
 
 static int put_line(struct launch *launch, const struct launch_options *options)
 {
-	const struct launch_limits *limits = &options->limits;
+	const struct admission_caps *caps = &options->caps;
 	struct buf *out = &launch->input;
 	int r = buf_append(out, options->nonce);
 	if (r == 0 && launch->files)
@@ -76,18 +76,18 @@ static int put_line(struct launch *launch, const struct launch_options *options)
 	if (r == 0 && (options->lasts_s || launch->limited))
 		r = buf_printf(out, " %" PRIu64, options->lasts_s);
 	if (r == 0 && launch->limited)
-		r = buf_printf(out, " %" PRIu64 " %" PRIu64 " %" PRIu64, limits->processes, limits->file_bytes, limits->memory_bytes);
+		r = buf_printf(out, " %" PRIu64 " %" PRIu64 " %" PRIu64, caps->processes, caps->file_bytes, caps->memory_bytes);
 	return r < 0 ? r : buf_append_char(out, '\n');
 }
 
 static int build_input(struct launch *launch, struct exec_request *request, const struct launch_options *options)
 {
 	bool files = request->file_count, waits = exec_request_fetches_files(request);
-	const struct launch_limits *limits = &options->limits;
+	const struct admission_caps *caps = &options->caps;
 	buf_init(&launch->input, options->nonce.len + 96 + exec_request_input(request) + request->file_count * (EXEC_MAX_PATH_BYTES + 64));
 	launch->nonce_len = options->nonce.len;
 	launch->files = files;
-	launch->limited = limits->processes || limits->file_bytes || limits->memory_bytes;
+	launch->limited = caps->processes || caps->file_bytes || caps->memory_bytes;
 	int r = put_line(launch, options);
 	if (r == 0)
 		r = put_files(&launch->input, request);

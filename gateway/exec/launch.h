@@ -21,6 +21,7 @@
 #include "gateway/base/buf.h"
 #include "gateway/exec/request.h"
 #include "gateway/sprites/sandbox.h"
+#include "policy/admission.h"
 
 /* Exit codes of shim and script: standard input ended before the first line; cwd or a variable could not be set. */
 #define LAUNCH_EXIT_NO_INPUT 125
@@ -36,17 +37,10 @@ struct launch {
 	char env_count[24];
 };
 
-/* Of what a command may have; 0 = as much as the Sprite allows. */
-struct launch_limits {
-	uint64_t processes;  /* of its user, all that there are in the Sprite */
-	uint64_t file_bytes; /* of each file that it writes */
-	uint64_t memory_bytes; /* of each process: its own, writable */
-};
-
 struct launch_options {
 	struct slice nonce; /* empty = no record is kept */
 	uint64_t lasts_s;   /* 0 = nothing ends by itself */
-	struct launch_limits limits;
+	struct admission_caps caps;
 };
 
 MUST_CHECK int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, const struct launch_options *options);

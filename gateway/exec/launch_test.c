@@ -55,7 +55,7 @@ static int spawn(struct launch *launch, int in, int out)
 
 static struct slice nonce;
 static uint64_t lasts_s;
-static struct launch_limits limits;
+static struct admission_caps caps;
 static int out_to = -1;      /* its standard output, when that is not collected */
 static size_t cut;           /* so many bytes of the input do not come */
 static useconds_t read_late; /* nothing is read before */
@@ -94,7 +94,7 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	int in[2], out[2], status;
 	struct json_failure failure;
 	assert_int_equal(exec_request_parse(slice_str(body), NULL, &request, &faults, &failure), 0);
-	const struct launch_options options = {.nonce = nonce, .lasts_s = lasts_s, .limits = limits};
+	const struct launch_options options = {.nonce = nonce, .lasts_s = lasts_s, .caps = caps};
 	assert_int_equal(launch_init(&launch, request, "id-1", &options), 0);
 	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
@@ -272,7 +272,7 @@ static void test_guard(void **state UNUSED)
 static void test_limits(void **state UNUSED)
 {
 	char text[1024];
-	limits = (struct launch_limits){.file_bytes = 4096, .memory_bytes = 1 << 30};
+	caps = (struct admission_caps){.file_bytes = 4096, .memory_bytes = 1 << 30};
 	for (int records = 0; records < 2; records++) {
 		nonce = records ? SLICE(NONCE) : SLICE("");
 		assert_int_equal(
@@ -282,13 +282,13 @@ static void test_limits(void **state UNUSED)
 		assert_memory_equal(file, "\n4\n1048576\n4\n", 13);
 	}
 	nonce = SLICE(NONCE);
-	limits = (struct launch_limits){.processes = 17};
+	caps = (struct admission_caps){.processes = 17};
 	assert_int_equal(run("{\"command\":\"ulimit -u\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
 	assert_memory_equal(text, "17\n", 3);
-	limits = (struct launch_limits){.file_bytes = UINT64_MAX};
+	caps = (struct admission_caps){.file_bytes = UINT64_MAX};
 	assert_int_equal(run("{\"command\":\"ulimit -f\",\"cwd\":\"/\"}", true, text, sizeof text), 0);
 	assert_memory_equal(text, "unlimited\n", 10);
-	limits = (struct launch_limits){0};
+	caps = (struct admission_caps){0};
 }
 
 /* What `text` holds: the output, and after it these sizes and the status of a command that ended by itself. */

@@ -66,16 +66,26 @@ static int put_egress(struct buf *out, struct slice domains)
 	return r < 0 ? r : buf_append_char(out, ']');
 }
 
-static int put_limits_of_size(const struct admission_answer *answer, struct buf *out)
+static int put_cap(struct buf *out, const char *name, uint64_t cap)
 {
-	int r = answer->max_input_bytes ? buf_printf(out, ",\"max_input_bytes\":%" PRIu64, answer->max_input_bytes)
-					: buf_append(out, SLICE(",\"max_input_bytes\":null"));
+	return cap ? buf_printf(out, ",\"%s\":%" PRIu64, name, cap) : buf_printf(out, ",\"%s\":null", name);
+}
+
+static int put_limits_of_size(const struct admission_answer *answer, const struct admission_caps *caps, struct buf *out)
+{
+	int r = put_cap(out, "max_input_bytes", answer->max_input_bytes);
+	if (r == 0)
+		r = put_cap(out, "max_processes", caps->processes);
+	if (r == 0)
+		r = put_cap(out, "max_file_bytes", caps->file_bytes);
+	if (r == 0)
+		r = put_cap(out, "max_memory_bytes", caps->memory_bytes);
 	if (r == 0)
 		r = buf_printf(out, ",\"max_sessions\":%" PRIu64, answer->max_sessions);
 	return r < 0 ? r : put_egress(out, slice_str(answer->egress));
 }
 
-int quota_write(const struct admission_answer *answer, struct buf *out)
+int quota_write(const struct admission_answer *answer, const struct admission_caps *caps, struct buf *out)
 {
 	int r = buf_printf(out, "{\"ok\":true,\"kid\":\"%s\",\"actor\":", answer->kid);
 	if (r == 0)
@@ -89,7 +99,7 @@ int quota_write(const struct admission_answer *answer, struct buf *out)
 	if (r == 0)
 		r = put_limits(out, &answer->state);
 	if (r == 0)
-		r = put_limits_of_size(answer, out);
+		r = put_limits_of_size(answer, caps, out);
 	return r < 0 ? r : buf_append(out, SLICE("}\n"));
 }
 
@@ -122,8 +132,8 @@ static int put_lasting(struct buf *out, const struct fields_state *state)
 	return r < 0 ? r : put_number(out, "output_budget", "limit_bytes", state->budget.out_limit);
 }
 
-int quota_write_policy(const struct admission_answer *answer, uint64_t timeout_ms, uint64_t max_timeout_ms, uint64_t max_output_bytes,
-		       struct buf *out)
+int quota_write_policy(const struct admission_answer *answer, const struct admission_caps *caps, uint64_t timeout_ms,
+		       uint64_t max_timeout_ms, uint64_t max_output_bytes, struct buf *out)
 {
 	int r = buf_printf(out,
 			   "{\"isolation\":\"microvm\",\"lifetime\":\"one command, or one session\",\"network\":\"%s\","
@@ -131,7 +141,7 @@ int quota_write_policy(const struct admission_answer *answer, uint64_t timeout_m
 			   answer->egress[0] ? "allowed domains" : "none", (double)timeout_ms / 1000, (double)max_timeout_ms / 1000,
 			   max_output_bytes);
 	if (r == 0)
-		r = put_limits_of_size(answer, out);
+		r = put_limits_of_size(answer, caps, out);
 	if (r == 0)
 		r = put_lasting(out, &answer->state);
 	return r < 0 ? r : buf_append_char(out, '}');

@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct launch launch;
 	const struct launch_options options = {.nonce = size % 2 ? SLICE("nonce") : SLICE(""),
 					       .lasts_s = size % 3 ? 900 : 0,
-					       .limits = {.file_bytes = size % 5 ? 0 : UINT64_MAX}};
+					       .caps = {.file_bytes = size % 5 ? 0 : UINT64_MAX}};
 	if (r == 0 && launch_init(&launch, request, "0193e3f0-0000-7000-8000-000000000000", &options) == 0)
 		launch_deinit(&launch);
 	return 0;

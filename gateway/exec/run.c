@@ -687,7 +687,7 @@ static int init_parts(struct run *run)
 		run->result.files = &run->collect.outfiles;
 	if (run->writer.target)
 		run->result.writer = &run->writer;
-	struct launch_options options = {.lasts_s = lasts_s(run), .limits = run->owner->limits};
+	struct launch_options options = {.lasts_s = lasts_s(run), .caps = job->caps};
 	if (run->owner->verify_bytes)
 		options.nonce = verify_nonce(&run->verify);
 	return launch_init(&run->launch, job->request, job->message.exec_id, &options);

@@ -33,7 +33,6 @@ struct run_owner {
 	uint64_t wait_ms;        /* longest wait for a Sprite, both tries together */
 	uint64_t verify_bytes;   /* output is compared with its record from so many bytes of a stream on; 0 = no record is kept */
 	uint64_t insert_rows;    /* that Datasette takes at once */
-	struct launch_limits limits; /* of every command */
 	size_t result_bytes;     /* what a command ended with is kept up to this size, and beyond without its output; 0 = not at all */
 	/* Takes the job; `result` is valid during the call. */
 	void (*on_answered)(void *ctx, struct exec_job *job, const struct exec_result *result);

@@ -51,7 +51,7 @@ local OF_BOTH = {
   scopes = TEXT, cmds = TEXT, env_allow = TEXT, ip_allow = TEXT, shadow = TEXT, egress = TEXT,
   rate_n = NUMBER, rate_per_ms = NUMBER, burst = NUMBER, arate_n = NUMBER, arate_per_ms = NUMBER, aburst = NUMBER,
   conc = NUMBER, aconc = NUMBER, bud_ms = NUMBER, bud_out = NUMBER, max_ms = NUMBER, max_out = NUMBER, max_in = NUMBER,
-  sessions = NUMBER,
+  sessions = NUMBER, max_procs = NUMBER, max_file = NUMBER, max_mem = NUMBER,
 }
 local SHADOWS = ' rate actor-rate concurrency actor-concurrency budget output-budget network command environment input '
 
@@ -271,7 +271,7 @@ local function report(code, granted_ms, day, granted_out, what)
     number('conc'), running, number('aconc'), actor_running,
     number('bud_ms'), used, held, day_left, number('bud_out'), out_used, out_held,
     table.concat(shadowed, ','), what or '', rule('egress') or '', number('sessions'),
-    valid_ms(),
+    valid_ms(), number('max_procs'), number('max_file'), number('max_mem'),
   }
 end
 

@@ -24,7 +24,8 @@ DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 REPLY = ("code actor pol ver granted_ms day violated wait_us reaped granted_out max_in "
          "rate_n rate_per_ms burst left reset_us arate_n arate_per_ms aburst actor_left actor_reset_us "
-         "conc running aconc actor_running bud_ms used held day_left_us bud_out out_used out_held shadowed what egress max_sessions valid_ms").split()
+         "conc running aconc actor_running bud_ms used held day_left_us bud_out out_used out_held shadowed what egress max_sessions valid_ms "
+         "max_procs max_file max_mem").split()
 
 LIMITS = {"rate_n": 600, "rate_per_ms": 1000, "burst": 1000, "conc": 1000, "max_ms": 300_000}
 
@@ -344,7 +345,7 @@ class Model:
                 r["arate_n"], r["arate_per_ms"], r["aburst"], *states[1],
                 r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day,
                 r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else "", r["egress"] or "", 0,
-                min(ends) - now_ms if ends else 0]
+                min(ends) - now_ms if ends else 0, r["max_procs"] or 0, r["max_file"] or 0, r["max_mem"] or 0]
 
     def held(self, kid, lease):
         """The member of the lease, or None."""

@@ -5,6 +5,7 @@ import pytest
 
 from processes import new_mark, running
 from rig import until
+from test_policy_limits import cli
 
 MIB = 1024 * 1024
 marks = iter(new_mark, None)
@@ -144,6 +145,29 @@ def test_limits_of_a_command(limited, command, exit_code, stdout, stderr):
     """It is told by the system; its caller is told what it ended with."""
     ran = limited.run(command, timeout_seconds=60)
     assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", exit_code, stdout) and stderr in ran.stderr, ran.json
+
+
+ULIMITS = "ulimit -Hu; ulimit -Hf; ulimit -Hd"
+
+
+def test_a_token_may_have_less_and_never_more(rig, limited):
+    less = rig.mint(max_procs=30, max_file="512KiB", max_mem="64MiB")["token"]
+    more = rig.mint(max_procs=50, max_file="2MiB", max_mem="256MiB")["token"]
+    for token, limits in ((less, "30\n512\n65536\n"), (more, "40\n1024\n131072\n"), (None, "40\n1024\n131072\n")):
+        assert limited.run(ULIMITS, token=token).stdout == limits
+        told = limited.get("/-/agent/exec/quota", headers={"Authorization": f"Bearer {token or limited.token}"}).json()
+        assert f"{told['max_processes']}\n{told['max_file_bytes'] // 1024}\n{told['max_memory_bytes'] // 1024}\n" == limits
+
+
+def test_a_policy_limits_its_tokens(stack):
+    """What a token says itself comes first, in its sessions as well."""
+    name = "small-" + stack.mint()["kid"]
+    cli(stack, "set", name, "--max-procs", "30", "--max-file", "1MiB", noun="policy")
+    heir, other = (stack.mint(policy=name, **own)["token"] for own in ({}, {"max_procs": 20, "max_file": "none", "sessions": 1}))
+    assert stack.run(ULIMITS, token=heir).stdout == "30\n1024\nunlimited\n"
+    assert stack.run(ULIMITS, token=other, session="one").stdout == "20\nunlimited\nunlimited\n"
+    ran = stack.run("head -c 2000000 /dev/zero >/tmp/large; echo $?", token=heir)
+    assert (ran.exit_code, ran.stdout) == (0, "153\n"), ran.json
 
 
 def test_a_limit_that_is_lower_already_stays(rig):

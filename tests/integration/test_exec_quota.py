@@ -31,7 +31,7 @@ def mint(gateway, **limits):
 
 def test_limits_and_what_is_left(gateway, store):
     made = mint(gateway, actor="ann", rate="60/1m", burst=5, conc=3, actor_rate="10/1h", actor_burst=10, actor_conc=7, budget="600s/day",
-                budget_out="10MiB/day", max_in="1KiB", egress="defaults,a.test", max_run="20s", max_out="1KiB")
+                budget_out="10MiB/day", max_in="1KiB", max_mem="1GiB", egress="defaults,a.test", max_run="20s", max_out="1KiB")
     first = quota(gateway, made["token"])
     body = first.json()
     assert first.headers["Content-Type"] == "application/json" and first.headers["Cache-Control"] == "no-store"
@@ -43,7 +43,7 @@ def test_limits_and_what_is_left(gateway, store):
         "actor_rate": {"limit": 10, "window_seconds": 3600, "burst": 10, "remaining": 10, "reset_seconds": 0},
         "concurrency": {"limit": 3, "running": 0}, "actor_concurrency": {"limit": 7, "running": 0},
         "budget": {"limit_ms": 600_000, "used_ms": 0, "held_ms": 0}, "output_budget": {"limit_bytes": 10 << 20, "used_bytes": 0, "held_bytes": 0},
-        "max_input_bytes": 1024, "max_sessions": 0, "egress": ["defaults", "a.test"]}
+        "max_input_bytes": 1024, "max_processes": None, "max_file_bytes": None, "max_memory_bytes": 1 << 30, "max_sessions": 0, "egress": ["defaults", "a.test"]}
     assert made["token"].rpartition("_")[2] not in first.text and "mac" not in first.text
 
 

@@ -69,13 +69,13 @@ def test_tools(stack, mcp):
 
 
 def test_the_policy_of_the_token(stack):
-    limited = Mcp(stack, stack.mint(rate="60/1m", burst=5, conc=3, budget="600s/day", budget_out="1MiB/day", max_in="1KiB", sessions=2,
+    limited = Mcp(stack, stack.mint(rate="60/1m", burst=5, conc=3, budget="600s/day", budget_out="1MiB/day", max_in="1KiB", max_procs=64, max_file="1MiB", sessions=2,
                                     egress="defaults,a.test")["token"])
     policies = [tool["_meta"]["executionPolicy"] for tool in limited.tools().values()]
     assert len(policies) == 3 and all(policy == policies[0] for policy in policies)
     assert policies[0] == {
         "isolation": "microvm", "lifetime": "one command, or one session", "network": "allowed domains", "egress": ["defaults", "a.test"],
-        "timeout_seconds": {"default": 30, "max": 300}, "max_output_bytes": 4 * 1024 * 1024, "max_input_bytes": 1024, "max_sessions": 2,
+        "timeout_seconds": {"default": 30, "max": 300}, "max_output_bytes": 4 * 1024 * 1024, "max_input_bytes": 1024, "max_processes": 64, "max_file_bytes": 1024 * 1024, "max_memory_bytes": None, "max_sessions": 2,
         "rate": {"limit": 60, "window_seconds": 60, "burst": 5}, "actor_rate": None, "concurrency": {"limit": 3}, "actor_concurrency": None,
         "budget": {"limit_ms": 600_000}, "output_budget": {"limit_bytes": 1024 * 1024}}
     closed = Mcp(stack, stack.mint()["token"]).tools()["run_command"]["_meta"]["executionPolicy"]

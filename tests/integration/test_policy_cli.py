@@ -69,6 +69,7 @@ def test_create_makes_a_token_that_the_script_accepts(cli, redis):
 def test_create_writes_what_was_asked(cli, redis):
     kid = made(cli("create", "--actor", "ann", "--name", 'my "tok"', "--rate", "60/1m", "--burst", "5", "--actor-rate", "7/1h", "--conc", "4",
                    "--actor-conc", "6", "--budget", "600s/day", "--max-run", "60s", "--max-out", "1MiB", "--max-in", "64KiB",
+                   "--max-procs", "64", "--max-file", "8MiB", "--max-mem", "1GiB",
                    "--cmd", "ls,cat", "--env", "LANG,LC_*", "--ip", "10.0.0.0/8,2001:db8::/32", "--budget-out", "10MiB/day",
                    "--shadow", "rate", "--expires", "90d", "--json"))["kid"]
     record = redis.hgetall(f"sg:{{g}}:k:{kid}")
@@ -78,7 +79,7 @@ def test_create_writes_what_was_asked(cli, redis):
     assert record == {
         "created_by": "olga", "status": "active", "actor": "ann", "name": 'my "tok"', "scopes": "exec:run", "rate_n": "60", "rate_per_ms": "60000", "burst": "5",
         "arate_n": "7", "arate_per_ms": "3600000", "aburst": "5", "conc": "4", "aconc": "6", "bud_ms": "600000", "max_ms": "60000",
-        "max_out": "1048576", "max_in": "65536", "cmds": "ls cat", "ver": "1", "env_allow": "LANG LC_*", "bud_out": "10485760", "shadow": "rate",
+        "max_out": "1048576", "max_in": "65536", "max_procs": "64", "max_file": "8388608", "max_mem": "1073741824", "cmds": "ls cat", "ver": "1", "env_allow": "LANG LC_*", "bud_out": "10485760", "shadow": "rate",
         "ip_allow": "00000000000000000000ffff0a000000/104 20010db8000000000000000000000000/32"}
     month = 30 * 86_400_000
     assert 90 * 86_400_000 + month - 60_000 < redis.pttl(f"sg:{{g}}:k:{kid}") <= 90 * 86_400_000 + month
@@ -115,7 +116,7 @@ def test_wrong_arguments_are_named_on_one_line_and_nothing_happens(cli, redis, w
 def test_help(cli):
     assert "create" in cli("--help").stdout
     text = cli("create", "--help").stdout
-    for flag in "actor name rate burst actor-rate actor-burst conc actor-conc budget budget-out max-run max-out max-in cmd env ip scope shadow policy not-before expires json".split():
+    for flag in "actor name rate burst actor-rate actor-burst conc actor-conc budget budget-out max-run max-out max-in max-procs max-file max-mem cmd env ip scope shadow policy not-before expires json".split():
         assert f"--{flag} " in text
 
 

@@ -1082,6 +1082,7 @@ class Pair:
         for token in self.tokens:
             self.model.records[token.kid] = {"status": "active", "actor": token.actor, "ver": 1}
         self.given, self.codes = [], collections.Counter()
+        self.apart = random.Random(1)
         self.change_policy()
         for token in self.tokens:
             self.change(token)
@@ -1099,6 +1100,10 @@ class Pair:
             "scopes": "exec:run",
         }
 
+    def caps(self):
+        """They decide nothing; drawn apart, so that they change no other choice."""
+        return {name: self.apart.choice([None, 0, 64]) for name in ("max_procs", "max_file", "max_mem")}
+
     def change(self, token):
         """What is inherited is None here."""
         rnd, now_ms = self.rnd, self.store.clock // 1000
@@ -1112,6 +1117,7 @@ class Pair:
             "exp": rnd.choice([None, None, now_ms + 5000, now_ms + 86_400_000]),
             "pmac": rnd.choice([None, OLD]), "pmac_until": now_ms + rnd.choice([0, 10_000]),
         }
+        fields |= self.caps()
         if not fields["pmac"]:
             fields["pmac_until"] = None
         token.set(**fields)
@@ -1123,7 +1129,7 @@ class Pair:
 
     def change_policy(self):
         """Sometimes it is gone."""
-        fields = {name: value for name, value in self.rules().items() if value is not None}
+        fields = {name: value for name, value in (self.rules() | self.caps()).items() if value is not None}
         if self.rnd.random() < 0.1:
             self.store.policy("p")
             self.model.policies.clear()

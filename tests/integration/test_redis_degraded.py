@@ -60,13 +60,13 @@ def until_granted(gateway, **fields):
 
 
 def test_what_was_allowed_goes_on_and_is_booked_once(rig, start, store, tmp_path):
-    gateway = start(token={**FAST, "egress": "pypi.org"})
+    gateway = start(token={**FAST, "egress": "pypi.org", "max_file": "1MiB"})
     assert "Exec-Degraded" not in gateway.exec(command="true").headers
     gateway.until_settled()
     before = booked(store.client, gateway.kid)
     away(gateway, store)
-    answer = until_granted(gateway, command="echo out; sleep 0.3")
-    assert answer.headers["Exec-Degraded"] == "?1" and answer.json()["stdout"] == "out\n"
+    answer = until_granted(gateway, command="ulimit -Hf; sleep 0.3")
+    assert answer.headers["Exec-Degraded"] == "?1" and answer.json()["stdout"] == "1024\n"
     assert "RateLimit" not in answer.headers
     exec_id = answer.json()["exec_id"]
     assert results(gateway, "granted") == 1
@@ -91,7 +91,7 @@ def test_what_was_allowed_goes_on_and_is_booked_once(rig, start, store, tmp_path
     assert status(gateway)["degraded"] == {"granted": 1, "unbooked_s": 0}
     after = booked(again.client, gateway.kid)
     assert (after["reqs"], after["held"]) == (before["reqs"] + 1, 0)
-    assert after["used"] - before["used"] >= 300 and after["out"] == before["out"] + 4
+    assert after["used"] - before["used"] >= 300 and after["out"] == before["out"] + 5
     until(lambda: gateway.get("/-/agent/exec/" + exec_id, headers={"Authorization": f"Bearer {gateway.token}"}).status_code == 200, "what it ended with is known")
     assert "Exec-Degraded" not in until_granted(gateway).headers
 

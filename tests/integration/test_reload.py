@@ -77,13 +77,15 @@ def post(gateway, size):
 @pytest.mark.smoke
 def test_limits_change(gateway):
     assert post(gateway, 2000).status_code != 413 and gateway.run("echo 12345").stdout == "12345\n"
-    gateway.reload(pool_hot=0, max_body_bytes="1KiB", exec_timeout_seconds="0.5", exec_max_output_bytes=3, exec_max_body_bytes="1KiB")
+    gateway.reload(pool_hot=0, max_body_bytes="1KiB", exec_timeout_seconds="0.5", exec_max_output_bytes=3, exec_max_body_bytes="1KiB",
+                   exec_max_file_bytes="2MiB")
     # Workers take it over each in its own time.
     until(lambda: all(post(gateway, 2000).status_code == 413 for _ in range(20)), "every worker has the new limit", 30)
     until(lambda: gateway.exec(command="sleep 20").json()["outcome"] == "timed_out", "commands have the new time", 30)
     assert gateway.run("echo 12345", timeout_seconds=60).json["stdout_truncated"] is True
+    assert gateway.run("test $(ulimit -Hf) = 2048", timeout_seconds=60).exit_code == 0
     problem(gateway.exec(command="true", stdin="x" * 2000), 413, "body-too-large")
-    changed = "reload: changed: max_body_bytes, exec_max_body_bytes, exec_timeout_seconds, exec_max_output_bytes"
+    changed = "reload: changed: max_body_bytes, exec_max_body_bytes, exec_timeout_seconds, exec_max_output_bytes, exec_max_file_bytes"
     assert changed in gateway.messages(), gateway.log
     gateway.reload(pool_hot=0)
     until(lambda: all(post(gateway, 2000).status_code != 413 for _ in range(20)), "every worker has the old limit again", 30)
