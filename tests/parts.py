@@ -14,8 +14,8 @@ The parts of `bench` are those of tests/bench/run.py.
   --asleep SECONDS  leave a paused Sprite so long before it is woken (at most 3600)
   --burst           create until the service refuses, 10 Sprites at most (always against the emulator)
 
-`soak --minutes MINUTES` is the mixed traffic alone: pages, commands of every form, sessions, rows, MCP and WebSockets to two gateways on one
-pool; requests that are left, faults of Sprites, restarts of Redis and Datasette, settings read again; with a table of what must never be.
+`soak --minutes MINUTES` is the mixed traffic alone, to two gateways on one pool while all that can fail does; with a table of what must never
+be (docs/SOAK.md).
 
 `chaos`, which is part of soak, kills gateways that share a pool: SG_CHAOS_ROUNDS says how often, SG_SEED in which course.
 

@@ -10,6 +10,8 @@ from wire import CutOff, Wire, exec_request
 
 CLIENTS = 12
 MIB = 1024 * 1024
+PAGES = ["/-/versions.json", "/sample/stations.json", "/sample/readings?_size=100", "/-/static/app.css", "/sample/notes/5"]
+CSV = "/sample/readings.csv?_stream=on&_size=max"
 
 
 class Client(threading.Thread):
@@ -23,6 +25,7 @@ class Client(threading.Thread):
         self.random = random.Random(seed)
         self.statuses, self.failures = {}, []
         self.began = 0      # the request that is under way
+        self.path, self.refusals = None, set()      # of a page; what a request that must be refused is answered
 
     def run(self):
         try:
@@ -34,9 +37,9 @@ class Client(threading.Thread):
     def one(self):
         kind = self.random.choices(*zip(*self.kinds.items()))[0]
         data = getattr(self, kind)()
-        leaves = self.random.random() < 0.4
+        leaves = self.may_leave(kind) and self.random.random() < 0.4
         self.began = time.monotonic()
-        wire = Wire(self.port(kind), limit=90, receive_buffer=self.random.choice([None, 4096]))
+        wire = self.connect(kind)
         try:
             if leaves and self.random.random() < 0.3:
                 data = data[:self.random.randrange(len(data))]
@@ -48,10 +51,16 @@ class Client(threading.Thread):
         except (CutOff, ConnectionError):
             self.cut(kind, leaves)
         finally:
-            wire.close()
+            self.end(wire)
 
-    def port(self, _):
-        return self.gateway.port
+    def may_leave(self, _):
+        return True
+
+    def connect(self, _):
+        return Wire(self.gateway.port, limit=90, receive_buffer=self.random.choice([None, 4096]))
+
+    def end(self, wire):
+        wire.close()
 
     def cut(self, *_):
         self.count("cut")
@@ -81,8 +90,7 @@ class Client(threading.Thread):
     def allowed(self, kind):
         """Statuses."""
         commands = {200, 502, 503} if self.troubled else {200, 503}
-        refusals = {400, 401, 404, 405, 415, 422, 429} | ({503} if self.troubled else set())
-        return {"refused": refusals, "page": {200}, "csv": {200}, "upload": {400, 403, 413}, "rubbish": {400, 414, 431, 501, 505}}.get(kind, commands)
+        return {"refused": self.refusals, "page": {200}, "csv": {200}, "upload": {400, 403, 413}, "rubbish": {400, 414, 431, 501, 505}}.get(kind, commands)
 
     def check(self, answer):
         """An explicit outcome; all these commands exit with 0 when they are let."""
@@ -98,8 +106,12 @@ class Client(threading.Thread):
 
     # -- the requests -----------------------------------------------------------
 
+    def fields(self):
+        """Of every request, beside those that it needs."""
+        return ["Connection: close"]
+
     def command(self, **fields):
-        return exec_request(self.token, json.dumps(fields).encode(), "Connection: close")
+        return exec_request(self.token, json.dumps(fields).encode(), *self.fields())
 
     def exec(self):
         return self.command(command=f"echo {self.random.random()}", stdin="x" * self.random.choice([0, 10, 100_000]))
@@ -111,21 +123,25 @@ class Client(threading.Thread):
         return self.command(command=f"sleep {self.random.choice([0.1, 0.5, 5])}", timeout_seconds=self.random.choice([0.3, 1, 10]))
 
     def refused(self):
-        return self.random.choice([
-            self.command(command=1), exec_request("sgt_wrong", b'{"command": "true"}'), exec_request(self.token, b"{"),
-            exec_request(self.token, b'{"command": "true"}').replace(b"application/json", b"text/plain"),
-            b"PUT /-/agent/exec HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /-/agent/exec/x HTTP/1.1\r\nHost: a\r\n\r\n"])
+        request, self.refusals = self.random.choice([
+            (self.command(command=1), {422}), (exec_request("sgt_wrong", b'{"command": "true"}'), {401, 429}), (exec_request(self.token, b"{"), {400}),
+            (exec_request(self.token, b'{"command": "true"}').replace(b"application/json", b"text/plain"), {415}),
+            (b"PUT /-/agent/exec HTTP/1.1\r\nHost: a\r\n\r\n", {405}), (b"GET /-/agent/exec/x HTTP/1.1\r\nHost: a\r\n\r\n", {404})])
+        return request
+
+    def get(self, path):
+        self.path = path
+        return ("\r\n".join([f"GET {path} HTTP/1.1", "Host: a", *self.fields()]) + "\r\n\r\n").encode()
 
     def page(self):
-        path = self.random.choice(["/-/versions.json", "/sample/stations.json", "/sample/readings?_size=100", "/-/static/app.css", "/sample/notes/5"])
-        return f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+        return self.get(self.random.choice(PAGES))
 
     def csv(self):
-        return b"GET /sample/readings.csv?_stream=on&_size=max HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        return self.get(CSV)
 
     def upload(self):
         body = b"x" * self.random.choice([10, 1_000_000, 3_000_000])
-        head = b"POST /sample/empty/-/insert HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        head = "\r\n".join(["POST /sample/empty/-/insert HTTP/1.1", "Host: a", "Content-Type: application/json", *self.fields(), ""]).encode()
         if self.random.random() < 0.5:
             return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
         return head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
