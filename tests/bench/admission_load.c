@@ -1,9 +1,9 @@
 /*
  * admission_load - what asking the policy costs its own process, with so many questions under way
  *
- *   admission_load ping|admit|pair REDIS_URL TOKEN PEPPER IN_FLIGHT COUNT
+ *   admission_load ping|admit|grant|pair REDIS_URL TOKEN PEPPER IN_FLIGHT COUNT
  *
- * ping: PING over the same link. admit: the question alone. pair: a question that must be granted, and its settlement.
+ * ping: PING over the same link. admit: the question alone. grant: a question that must be granted. pair: the same, and its settlement.
  * Prints one JSON object: {"count", "granted", "cpu_us", "wall_us"}, both of one.
  */
 #include "gateway/base/clock.h"
@@ -18,7 +18,7 @@
 #define WARM_UP       2000
 #define UNSETTLED_MAX 256
 
-enum mode { PING, ADMIT, PAIR };
+enum mode { PING, ADMIT, GRANT, PAIR };
 
 static struct load {
 	enum mode mode;
@@ -106,9 +106,9 @@ static void on_pong(struct link_command *command, enum link_event event, const s
 static void on_decided(void *ctx, const struct admission_answer *answer)
 {
 	bool granted = answer->code == ADMISSION_GRANTED;
-	if (answer->code == ADMISSION_UNAVAILABLE || answer->code == ADMISSION_INVALID_TOKEN || (load.mode == PAIR && !granted))
+	if (answer->code == ADMISSION_UNAVAILABLE || answer->code == ADMISSION_INVALID_TOKEN || (load.mode >= GRANT && !granted))
 		give_up(answer->log_reason);
-	if (granted && admission_settle(load.admission, &answer->lease, 1, 100, false, NULL) != 0)
+	if (load.mode == PAIR && admission_settle(load.admission, &answer->lease, 1, 100, false, NULL) != 0)
 		give_up("a lease could not be settled");
 	next(ctx, granted);
 }
@@ -155,7 +155,7 @@ static void on_state(void *ctx, enum link_breaker breaker)
 
 int main(int argc, char **argv)
 {
-	static const char *const modes[] = {"ping", "admit", "pair"};
+	static const char *const modes[] = {"ping", "admit", "grant", "pair"};
 	struct secret pepper;
 	if (argc != 7)
 		return 2;
