@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./tests/run [unit|integration|sdk|sdk-go|sprites [OPTION…]|fuzz|observe|browser|bench [PART…]|scorecard|image|package|soak|chaos|mutants|full]
+"""./tests/run [unit|integration|sdk|sdk-go|sprites [OPTION…]|fuzz|observe|browser|bench [PART…]|bars|scorecard|image|package|soak|chaos|mutants|full]
 
 Plain: what every change must pass. `full`: what every release must pass; one
 name: that part alone. All parts run even if one fails; the last lines say how
@@ -8,6 +8,8 @@ as a failure, so does any report of a sanitizer, whoever started the program.
 In the plain run up to three Python tests of a part may fail if each passes when
 it is run again, alone; the last lines name them (docs/decisions/0016).
 The parts of `bench` are those of tests/bench/run.py.
+
+`bars` judges what the integration tests time by the bars themselves. The other runs, which may have a slow machine, give five times as much.
 
 `sprites` states what the gateway relies on of the Sprites API, against the emulator; options (docs/SPRITES.md):
   --live            against SPRITEGATE_SPRITES_URL with SPRITEGATE_SPRITES_TOKEN, both from the environment
@@ -286,6 +288,7 @@ INTEGRATION_TSAN = ("integration, tsan", lambda: integration("tsan", 7200))
 FUZZ_BRIEF = ("fuzz, 5 s each", lambda: fuzz(5))
 FUZZ = ("fuzz, 60 s each", lambda: fuzz(60))
 BENCH = ("bench", lambda: script("tests/bench/run.py", 3600, "release", sys.argv[2:]))
+BARS = ("bars", lambda: python_tests("release", "tests/integration", "-m", "bar", "-s", parallel=False, env={"SG_BARS": "1"}))
 OBSERVE = ("observe", lambda: python_tests("release", "tests/observe", parallel=False))
 BROWSER = ("browser", lambda: python_tests("release", "tests/browser", parallel=False))
 IMAGE = ("image", lambda: script("tests/image.py", 1800))
@@ -299,7 +302,7 @@ MUTANTS = ("mutants", lambda: script("tests/mutants.py", 7200))
 PARTS = {
     "": [FORMAT, MUTANTS_FIT, UNIT, EMULATOR, SDK, SPRITES, INTEGRATION, UNIT_ASAN, SMOKE_ASAN, FUZZ_BRIEF],
     "unit": [UNIT], "integration": [EMULATOR, INTEGRATION], "sdk": [SDK], "sdk-go": [SDK_GO], "sprites": [SPRITES], "fuzz": [FUZZ],
-    "observe": [OBSERVE], "browser": [BROWSER], "bench": [BENCH], "scorecard": [SCORECARD], "image": [IMAGE], "package": [PACKAGE], "soak": [SOAK],
+    "observe": [OBSERVE], "browser": [BROWSER], "bench": [BENCH], "bars": [BARS], "scorecard": [SCORECARD], "image": [IMAGE], "package": [PACKAGE], "soak": [SOAK],
     "chaos": [CHAOS], "mutants": [MUTANTS],
     "full": [FORMAT, MUTANTS_FIT, UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN,
              INTEGRATION_TSAN, FUZZ, OBSERVE, BROWSER, SOAK, IMAGE, PACKAGE],

@@ -85,6 +85,7 @@ def shared_rig(stack):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "alone: time is what it judges, so nothing else runs meanwhile")
+    config.addinivalue_line("markers", "bar: ./tests/run bars judges it by the bar itself")
     config.addinivalue_line("markers", "smoke: the short selection that also runs with sanitizers in a plain run")
 
 

@@ -69,6 +69,15 @@ def slowness():
     return max(1, median_ms(times) / START_MS)
 
 
+# ./tests/run bars: on a quiet machine, by the bars themselves, and over more rounds.
+BARS = os.environ.get("SG_BARS") == "1"
+
+
+def margin():
+    """How many times its bar what is timed may take, on a machine as slow as this one is at the moment."""
+    return 1 if BARS else 5 * SLOWER * slowness()
+
+
 def check_median(measure, bar_ms, what, rounds=5, tries=4):
     """`measure()` gives seconds. The median of some rounds is below the bar; since a loaded machine only adds, a few tries are allowed."""
     tried = []

@@ -9,10 +9,10 @@ import pytest
 import rig as rigs
 from answers import problem
 from processes import new_mark, running
-from rig import SLOWER, leases, slowness, until
+from rig import BARS, leases, margin, until
 from streamed import Streamed
 
-WITHIN = 1.0 * SLOWER       # seconds, on a machine that is not slow
+BAR = 1.0       # seconds
 
 
 class Sleeper(threading.Thread):
@@ -58,19 +58,22 @@ def lines(result):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_revoke_kill_ends_the_commands_of_a_token_on_every_gateway(rig, three, cli):
+@pytest.mark.alone
+@pytest.mark.bar
+@pytest.mark.parametrize("round", range(5 if BARS else 1))
+def test_revoke_kill_ends_the_commands_of_a_token_on_every_gateway(rig, three, cli, round):
     redis, gateways = three
     doomed, other = rig.mint(redis), rig.mint(redis)
     sleepers = [Sleeper(gateway, doomed["token"], next(marks)) for gateway in gateways]
     bystander = Sleeper(gateways[0], other["token"], next(marks))
-    factor = slowness()
+    limit = BAR * margin()
     begun = time.monotonic()
     done = cli("token", "revoke", "--kill", doomed["kid"], "--json")
     assert (done.returncode, done.stderr) == (0, "")
     until(lambda: not any(running(sleeper.mark) for sleeper in sleepers), "no process of it is left")
-    took = time.monotonic() - begun
-    print(f"gone after {took:.2f} s")
-    assert took < WITHIN * 3 * max(factor, slowness()), f"{took:.1f} s"
+    took = time.monotonic() - begun     # the start of the program and what it waits for included
+    print(f"round {round}: gone after {took:.2f} s")
+    assert took < max(limit, BAR * margin()), f"{took:.1f} s"
     assert lines(done)[0] == {"kid": doomed["kid"], "status": "revoked"}
     assert len(lines(done)) == 4 and all(line["gone"] and line["kid"] == doomed["kid"] for line in lines(done)[1:])
     for sleeper in sleepers:

@@ -10,10 +10,12 @@ import pytest
 
 from answers import problem
 from processes import go_on, new_mark, running
-from rig import SLOWER, leases, median_ms, slowness, until
+from rig import BARS, PATIENCE, SLOWER, leases, margin, median_ms, slowness, until
 from wire import Wire, exec_request
 
-BAR_MS = 50 * SLOWER
+BAR_MS = 50
+# "Unchanged": by chance alone the p99 of as many pages differs by so much from one part of a run to the next.
+PAGES_BAND, PAGES_SLACK = 1.25, 0.01
 
 
 @pytest.fixture
@@ -67,8 +69,8 @@ def check_outage(gateway):
     factor = slowness()
     times = refusals(gateway)
     factor = max(factor, slowness())
-    assert median_ms(times) < BAR_MS * factor, f"refused after {sorted(round(t * 1000) for t in times)} ms"
-    assert max(times) * 1000 < 100 * BAR_MS, f"one refusal took {max(times) * 1000:.0f} ms"
+    assert median_ms(times) < BAR_MS * SLOWER * factor, f"refused after {sorted(round(t * 1000) for t in times)} ms"
+    assert max(times) * 1000 < 100 * BAR_MS * SLOWER, f"one refusal took {max(times) * 1000:.0f} ms"
     health = gateway.health()
     assert health.status_code == 200, "without Redis Datasette is still served"
     assert health.json()["redis"] == "down", health.text
@@ -124,45 +126,62 @@ class Load:
             thread.join()
 
     def since(self, kind, moment):
+        """What was asked for since then."""
         return [each for each in list(self.answers) if each[0] == kind and each[1] >= moment]
 
-    def until_asked(self, moment, count=200):
-        until(lambda: min(len(self.since(kind, moment)) for kind in ("command", "page")) >= count, "enough is asked")
+    def ended_since(self, kind, moment):
+        """Also what was under way then."""
+        return [each for each in list(self.answers) if each[0] == kind and each[1] + each[2] >= moment]
+
+    def until_asked(self, moment, pages, commands):
+        until(lambda: len(self.since("page", moment)) >= pages and len(self.since("command", moment)) >= commands, "enough is asked",
+              seconds=5 * PATIENCE)
 
 
-def p99(answers):
-    return sorted(took for _, _, took, _, _ in answers)[len(answers) * 99 // 100]
+def p99(times):
+    return sorted(times)[len(times) * 99 // 100]
 
 
 @pytest.mark.alone
+@pytest.mark.bar
 def test_killed_under_load(store, rig):
-    """Refused in 50 ms, the pages' p99 is what it was, and commands run 2 s after Redis is back."""
+    """Refused in 50 ms, what was under way when Redis was killed included; the pages' p99 is what it was, in a band; and commands run 2 s
+    after Redis is back."""
     gateway = rig.gateway(redis=store, emulator=rig.emulator(), pool_hot=4, redis_timeout_ms=40,
                           token={"rate": "100000/1m", "burst": 10_000, "conc": 100})
     gateway.until_ready()
     until_back(gateway)
-    factor = slowness()
+    pages = 1000 if BARS else 100
+    factor = margin()
     with Load(gateway) as load:
-        load.until_asked(0)
-        store.kill()
+        load.until_asked(0, pages, 50)
         killed = time.monotonic()
+        store.kill()
+        dead = time.monotonic()
         before = load.since("page", 0)
-        load.until_asked(killed)
-        refused, during = load.since("command", killed), load.since("page", killed)
+        load.until_asked(dead, pages, 200)
+        ended, during = load.ended_since("command", killed), load.since("page", dead)
         again = store.again()
         rig.add(again, again.kill)
         back = time.monotonic()
         until(lambda: any(status == 200 for _, _, _, status, _ in load.since("command", back)), "commands run again")
         recovered = min(began + took for _, began, took, status, _ in load.since("command", back) if status == 200) - back
-    factor = max(factor, slowness())
-    assert {(status, code) for _, _, _, status, code in refused} == {(503, "policy-unavailable")}
+        served_again = time.monotonic()
+        load.until_asked(served_again, pages, 0)
+        after = load.since("page", served_again)
+    factor = max(factor, margin())
+    refused = [began + took - max(began, killed) for _, began, took, status, _ in ended if status != 200]
+    under_way = [each for each in ended if each[1] < dead and each[3] != 200]
+    assert {(status, code) for _, _, _, status, code in ended if status != 200} == {(503, "policy-unavailable")}
+    assert all(began < dead for _, began, _, status, _ in ended if status == 200), "a command ran without Redis"
     assert {status for _, _, _, status, _ in load.since("page", 0)} == {200}
-    times = [took for _, _, took, _, _ in refused]
-    print(f"refused after {median_ms(times):.1f} ms, p99 {p99(refused) * 1000:.1f}; pages' p99 {p99(before) * 1000:.1f} before, "
-          f"{p99(during) * 1000:.1f} ms without Redis; back after {recovered:.2f} s; machine {factor:.1f} times slower")
-    assert median_ms(times) < BAR_MS * factor
-    assert p99(during) < 3 * p99(before) + 0.05 * SLOWER * factor, "pages are slower without Redis"
-    assert recovered < 2 * SLOWER * factor
+    with_redis, without, again_with = (p99([took for _, _, took, _, _ in some]) for some in (before, during, after))
+    print(f"refused after {median_ms(refused):.1f} ms, p99 {p99(refused) * 1000:.1f} of {len(refused)}, {len(under_way)} of them under way before; "
+          f"pages' p99 {with_redis * 1000:.1f} before, {without * 1000:.1f} without Redis, {again_with * 1000:.1f} ms after; "
+          f"back after {recovered:.2f} s")
+    assert p99(refused) * 1000 < BAR_MS * factor
+    assert without < max(with_redis, again_with) * PAGES_BAND * factor + PAGES_SLACK, "pages are slower without Redis"
+    assert recovered < 2 * factor
 
 
 @pytest.mark.alone
@@ -191,7 +210,7 @@ def test_first_refusal_is_in_time_too(quick_gateway, store):
         for wire in wires:
             problem(wire.answer(), 503, "policy-unavailable")
             times.append(time.monotonic() - began)
-    assert median_ms(times) < BAR_MS * max(factor, slowness()), [round(t * 1000) for t in times]
+    assert median_ms(times) < BAR_MS * SLOWER * max(factor, slowness()), [round(t * 1000) for t in times]
     until_back(gateway)
     until(lambda: leases(store.client) == 0, "what was admitted after all is given back")
     assert all(count == 1 for count in gateway_starts(gateway).values())
