@@ -17,13 +17,17 @@ class Agent:
     def __init__(self, http):
         self.http = http
 
-    def turn(self, steps):
-        """One turn, of steps with (tool, arguments) each: its events, and of each step what the model was told."""
+    def begin(self):
+        """A new conversation."""
         made = self.http.post("/-/agent/api/conversations")
         assert made.status_code == 200, made.text
+        return made.json()["conversation_id"]
+
+    def turn(self, steps, conversation=None):
+        """One turn, of steps with (tool, arguments) each: its events, and of each step what the model was told."""
         script = {"steps": [[{"id": f"call_{number}_{at}", "name": name, "arguments": arguments} for at, (name, arguments) in enumerate(step)]
                             for number, step in enumerate(steps)]}
-        turn = self.http.post(f"/-/agent/{made.json()['conversation_id']}/stream", json={"message": json.dumps(script)})
+        turn = self.http.post(f"/-/agent/{conversation or self.begin()}/stream", json={"message": json.dumps(script)})
         events = [(event, json.loads(data)) for event, data in EVENT.findall(turn.text)]
         assert turn.headers["Content-Type"].startswith("text/event-stream") and events[-1] == ("done", {}), turn.text
         told = [json.loads(data["content"]) for event, data in events if event == "text_chunk"]

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import secrets
 import sqlite3
@@ -157,6 +158,22 @@ def test_rows_are_not_written(place, alice):
     assert starts(place) == before
 
 
+def test_arguments_that_make_no_sense(place, alice, work):
+    """A model may say anything. It is told what was wrong, and no more than fits."""
+    before, code = starts(place), {**work, "command": "id"}
+    calls = [("list_sprites", {"prefix": 5}), ("create_sprite", {}), ("create_sprite", {"name": None}), ("get_sprite", {"name": ["work"]}),
+             ("exec_on_sprite", {**code, "command": ["id"]}), ("exec_on_sprite", {**code, "working_directory": 1}), ("delete_sprite", {"name": {}}),
+             ("read_sprite_file", {**work, "path": 1}), ("write_sprite_file", {**work, "path": "/tmp/a"}), ("run_command", {}),
+             ("read_command_output", {"exec_id": ["a"]}), ("read_command_output", {"exec_id": "a", "offset": "1"})]
+    [told] = alice.say([calls])
+    assert all("missing, or of the wrong type" in result["error"] for result in told), told
+    for wrong in (math.nan, "half of a character: \ud83d", ["a"]):
+        assert "(malformed-request)" in (told := alice.call("run_command", command=wrong)["error"]) or "(invalid-request)" in told, told
+    for long in ("x" * 20_000, "\1" * 20_000):
+        assert len(json.dumps(alice.call("run_command", command="id", **{long: 1}))) < 10_000
+    assert starts(place) == before
+
+
 def test_data_is_read_as_the_actor(place, alice, bob):
     count = {"command": "wc -l", "stdin": {"datasette": "/data/people.csv?_stream=on"}}
     assert alice.call("run_command", **count)["stdout"].strip() == "501"
@@ -167,6 +184,7 @@ def test_data_is_read_as_the_actor(place, alice, bob):
         restricted = Agent(http)
         assert "restricted" in restricted.call("run_command", **count)["error"]
         assert restricted.call("run_command", command="echo ok")["stdout"] == "ok\n"
+        assert restricted.call("run_command", command="cat", stdin={"base64": "b2s="})["stdout"] == "ok"
 
 
 def test_nobody_else_runs_commands(place):
@@ -341,6 +359,14 @@ def test_the_same_call_in_another_conversation_is_another_one(alice, work):
     """Both are call_0_0."""
     for lines in (1, 2):
         assert alice.call("exec_on_sprite", **work, command="echo x >>calls; wc -l <calls")["stdout"] == f"{lines}\n"
+
+
+def test_an_id_that_comes_again_in_a_conversation(alice, work):
+    """Some models count their calls anew in each turn: what was said before is not told in place of what another command says."""
+    conversation = alice.begin()
+    for word in ("one", "two"):
+        _, [[ran, on_sprite]] = alice.turn([[("run_command", {"command": f"echo {word}"}), ("exec_on_sprite", {**work, "command": f"echo {word}"})]], conversation)
+        assert [json.loads(told)["stdout"] for told in (ran, on_sprite)] == [f"{word}\n"] * 2
 
 
 def test_files_are_shown_to_who_has_read_them(place, alice, work):

@@ -91,19 +91,28 @@ class Refused(Exception):
     """What the model is told."""
 
 
+def check_arguments(known, arguments):
+    """A model may give what the tool's description does not offer, and leave out what it asks for."""
+    unknown = sorted(arguments.keys() - known.keys())
+    if unknown:
+        raise Refused(f"There is no parameter {', '.join(unknown)}; nothing was done.")
+    for name, parameter in known.items():
+        given, wanted = arguments.get(name, parameter.default), parameter.annotation
+        if given is parameter.empty or (wanted is not parameter.empty and given is not parameter.default and type(given) is not wanted):
+            raise Refused(f"Parameter {name} is missing, or of the wrong type; nothing was done.")
+
+
 def tool(function):
-    """Its result as JSON, a refusal as well. A model may name what the tool's description does not offer."""
+    """Its result as JSON, a refusal as well."""
     known = inspect.signature(function).parameters
 
     @functools.wraps(function)
     async def told(**arguments):
         try:
-            unknown = sorted(arguments.keys() - known.keys())
-            if unknown:
-                raise Refused(f"There is no parameter {', '.join(unknown)}; nothing was done.")
+            check_arguments(known, arguments)
             return json.dumps(await function(**arguments))
         except Refused as refused:
-            return json.dumps({"error": str(refused)})
+            return json.dumps({"error": shortened(str(refused), PAGE_CHARACTERS)})
     return told
 
 
@@ -135,7 +144,7 @@ async def credentials(datasette, actor):
 
 def has_sources(fields):
     files = fields.get("files")
-    return any(isinstance(source, dict) for source in (fields.get("stdin"), *(files.values() if isinstance(files, dict) else ())))
+    return any(isinstance(source, dict) and "datasette" in source for source in (fields.get("stdin"), *(files.values() if isinstance(files, dict) else ())))
 
 
 @functools.cache
@@ -153,9 +162,11 @@ def patience(fields):
 async def ask(datasette, method, path, headers=None, repeatable=False, **more):
     """The gateway's answer. What is repeatable, or has an idempotency key and so runs at most once, is sent again when the connection breaks."""
     headers = {"Authorization": f"Bearer {await token(datasette)}", **(headers or {})}
+    timeout = httpx.Timeout(patience(more.get("json", {})), connect=10)
+    if "json" in more:      # what is no JSON, half a character for instance, is for the gateway to refuse
+        headers["Content-Type"], more = "application/json", {"content": json.dumps(more["json"])}
     tries = TRIES if repeatable or "Idempotency-Key" in headers else 1
     give_up = None
-    timeout = httpx.Timeout(patience(more.get("json", {})), connect=10)
     async with httpx.AsyncClient(base_url=settings(datasette)["url"], timeout=timeout, verify=certificates(), trust_env=False) as client:
         while True:
             try:
@@ -177,10 +188,11 @@ async def ask(datasette, method, path, headers=None, repeatable=False, **more):
 
 
 def once(context):
-    """The header with which this call of a tool runs its command once, however often it is sent."""
+    """The header with which this call of a tool runs its command once, however often it is sent. Some models begin to count anew in each turn:
+    another call under the same id is another one."""
     if not context.conversation_id or not context.tool_call_id:
         return {}
-    call = json.dumps([context.conversation_id, context.tool_call_id])
+    call = json.dumps([context.conversation_id, context.tool_call_id, context.tool_name, context.arguments], sort_keys=True)
     return {"Idempotency-Key": hashlib.sha256(call.encode()).hexdigest()}
 
 
@@ -261,7 +273,7 @@ def has_begun(body):
 
 
 @tool
-async def read_command_output(datasette, actor, exec_id, stream="stdout", offset=0):
+async def read_command_output(datasette, actor, exec_id: str, stream: str = "stdout", offset: int = 0):
     gone = Refused("Nothing is known of this command any more.")
     if exec_id not in owners or owners[exec_id] != (actor or {}).get("id") or stream not in ("stdout", "stderr"):
         raise gone
@@ -345,13 +357,13 @@ def went_well(body, what):
 
 
 @tool
-async def list_sprites(datasette, actor, prefix=None):
+async def list_sprites(datasette, actor, prefix: str = None):
     found = await sprites_of(datasette, actor)
     return {"sprites": [{"name": name, "status": found[name]} for name in sorted(found) if name.startswith(prefix or "")], "has_more": False}
 
 
 @tool
-async def create_sprite(datasette, actor, context, name):
+async def create_sprite(datasette, actor, context, name: str):
     session = session_of(actor, name)
     if not session:
         raise Refused("Failed create sprite (status 400): a name is 1 to 47 of a-z, 0-9 and, in between, -")
@@ -370,7 +382,7 @@ async def create_sprite(datasette, actor, context, name):
 
 
 @tool
-async def get_sprite(datasette, actor, name):
+async def get_sprite(datasette, actor, name: str):
     found = await sprites_of(datasette, actor)
     if name not in found:
         raise not_found(name)
@@ -378,7 +390,7 @@ async def get_sprite(datasette, actor, name):
 
 
 @tool
-async def exec_on_sprite(datasette, actor, context, name, command, working_directory=None):
+async def exec_on_sprite(datasette, actor, context, name: str, command: str, working_directory: str = None):
     fields = {"command": command, "timeout_seconds": settings(datasette)["timeout_seconds"], "max_output_bytes": OUTPUT_BYTES}
     if working_directory:
         fields["cwd"] = working_directory
@@ -386,7 +398,7 @@ async def exec_on_sprite(datasette, actor, context, name, command, working_direc
 
 
 @tool
-async def delete_sprite(datasette, actor, name):
+async def delete_sprite(datasette, actor, name: str):
     session = session_of(actor, name)
     body = await close(datasette, session) if session else {"code": "session-not-found"}
     if body.get("code") == "session-not-found":
@@ -403,7 +415,7 @@ def absolute(path):
 
 
 @tool
-async def write_sprite_file(datasette, actor, context, name, path, content):
+async def write_sprite_file(datasette, actor, context, name: str, path: str, content: str):
     fields = {"argv": ["true"], "cwd": "/", "files": {absolute(path): {"text": content}}}
     went_well(await in_sprite(datasette, actor, name, once(context), **fields), f"write {path}")
     return {"ok": True, "path": path, "message": f"Wrote {len(content)} characters to {path}"}
@@ -418,7 +430,7 @@ async def content_of(datasette, actor, name, path):
 
 
 @tool
-async def read_sprite_file(datasette, actor, name, path):
+async def read_sprite_file(datasette, actor, name: str, path: str):
     content = await content_of(datasette, actor, name, path)
     extension = posixpath.splitext(path)[1].lower()
     shown = {"file_name": posixpath.basename(path), "content_type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
