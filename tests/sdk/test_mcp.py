@@ -25,6 +25,7 @@ SUITE = PACKAGES / "conformance/dist/index.js"
 INSPECTOR = PACKAGES / "inspector/clients/launcher/build/index.js"
 SAID = yaml.safe_load((HERE / "mcp_conformance.yml").read_text(encoding="utf-8"))
 LIMIT = 300
+TRIES = 5
 
 
 @pytest.fixture(scope="module")
@@ -64,27 +65,39 @@ def excused(scenario, check):
     return None
 
 
+def failed(checks):
+    return [check for check in checks if check[2] in ("FAILURE", "WARNING")]
+
+
+def judge(front, revision, folder):
+    """All checks of the suite."""
+    done = node(SUITE, "server", "--url", f"{front.url}/-/agent/exec/mcp", "--requirements", str(revision), "-o", folder)
+    found = list(results(folder))
+    assert len(found) > 50, done.stdout[-2000:] + done.stderr
+    return found
+
+
 @pytest.fixture(scope="module")
 def judged(front, tmp_path_factory):
-    """Of each revision, all checks of the suite."""
+    """Of each revision. The suite waits half a second for some answers: a busy machine is asked again, and what is wrong is so each time."""
     found = {}
     for revision in SAID["passed"]:
-        folder = tmp_path_factory.mktemp(f"conformance-{revision}")
-        done = node(SUITE, "server", "--url", f"{front.url}/-/agent/exec/mcp", "--requirements", str(revision), "-o", folder)
-        found[revision] = [check for check in results(folder) if f"{check[0]}:{check[1]}" not in SAID["hurried"]]
-        assert len(found[revision]) > 50, done.stdout[-2000:] + done.stderr
+        for attempt in range(TRIES):
+            found[revision] = judge(front, revision, tmp_path_factory.mktemp(f"conformance-{revision}-{attempt}"))
+            if all(excused(*check[:2]) for check in failed(found[revision])):
+                break
     return found
 
 
 @pytest.mark.parametrize("revision", SAID["passed"], ids=str)
 def test_conformance(judged, revision):
     counted = [check for check in judged[revision] if not excused(*check[:2])]
-    assert [check for check in counted if check[2] in ("FAILURE", "WARNING")] == []
+    assert failed(counted) == []
     assert collections.Counter(status for *_, status in counted)["SUCCESS"] == SAID["passed"][revision], counted
 
 
 def test_nothing_is_excused_that_succeeds(judged):
-    used = {excused(scenario, check) for checks in judged.values() for scenario, check, status in checks if status in ("FAILURE", "WARNING")}
+    used = {excused(scenario, check) for checks in judged.values() for scenario, check, _ in failed(checks)}
     assert {line for reason in SAID["allowed"] for line in reason["checks"]} - used == set()
 
 
