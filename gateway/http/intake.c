@@ -81,7 +81,7 @@ struct http_request *request_take(struct http_connection *connection, struct sli
 	request->out.max = HTTP_REQUEST_BUFFER;
 	request->server = server;
 	request->connection = connection;
-	if (buf_append(&request->target, target) < 0) {
+	if (http_target_append(target, &request->target) < 0) {
 		give_back(request);
 		return NULL;
 	}

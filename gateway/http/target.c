@@ -31,13 +31,33 @@ static void split_origin(struct slice origin, struct http_target *target)
 		target->query = slice_of(mark + 1, origin.len - path_len - 1);
 }
 
-static int parse_absolute(struct slice after_scheme, struct http_target *target)
+/* Of an absolute form; empty when it is another one. */
+static struct slice after_scheme(struct slice raw)
 {
-	size_t len = find_any(after_scheme, "/?");
+	if (slice_has_prefix_nocase(raw, SLICE("http://")))
+		return slice_from(raw, 7);
+	return slice_has_prefix_nocase(raw, SLICE("https://")) ? slice_from(raw, 8) : (struct slice){0};
+}
+
+int http_target_append(struct slice raw, struct buf *out)
+{
+	struct slice after = after_scheme(raw);
+	size_t len = find_any(after, "/?");
+	struct slice rest = slice_from(after, len);
+	if (!len || !rest.len || rest.data[0] == '/')
+		return buf_append(out, raw);
+	int r = buf_append(out, slice_of(raw.data, raw.len - rest.len));
+	if (r == 0)
+		r = buf_append_char(out, '/');
+	return r < 0 ? r : buf_append(out, rest);
+}
+
+static int parse_absolute(struct slice after, struct http_target *target)
+{
+	size_t len = find_any(after, "/?");
 	target->form = HTTP_TARGET_ABSOLUTE;
-	target->authority = slice_of(after_scheme.data, len);
-	struct slice rest = slice_from(after_scheme, len);
-	/* "http://host?query" has an empty path, which origin-form cannot express without copying; nobody sends it. */
+	target->authority = slice_of(after.data, len);
+	struct slice rest = slice_from(after, len);
 	if (!len || (rest.len && rest.data[0] != '/'))
 		return HTTP_TARGET_E_INVALID;
 	split_origin(rest.len ? rest : SLICE("/"), target);
@@ -58,10 +78,9 @@ int http_target_parse(struct slice raw, struct http_target *target)
 		target->origin = target->path = raw;
 		return 0;
 	}
-	if (slice_has_prefix_nocase(raw, SLICE("http://")))
-		return parse_absolute(slice_from(raw, 7), target);
-	if (slice_has_prefix_nocase(raw, SLICE("https://")))
-		return parse_absolute(slice_from(raw, 8), target);
+	struct slice after = after_scheme(raw);
+	if (after.len)
+		return parse_absolute(after, target);
 	if (find_any(raw, "/?") == raw.len && memchr(raw.data, ':', raw.len)) {
 		target->form = HTTP_TARGET_AUTHORITY;
 		target->authority = raw;

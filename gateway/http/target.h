@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "gateway/base/slice.h"
+#include "gateway/base/buf.h"
 
 #define HTTP_TARGET_E_INVALID 1
 
@@ -25,7 +25,11 @@ struct http_target {
 	struct slice authority; /* absolute and authority form only */
 };
 
-/* Refuses bytes 0x00-0x20, 0x7f, and above 0x7e (RFC 3986 has no others), and '#': nothing may come after it in a request. */
+/* Appends a target as it came, but for an absolute form that has a query and no path: origin-form cannot say that, so its path is written
+ * out ("http://a?x" is "http://a/?x", RFC 3986 section 6.2.3). 0, or as buf_append. */
+MUST_CHECK int http_target_append(struct slice raw, struct buf *out);
+
+/* Takes what http_target_append has written. Refuses bytes 0x00-0x20, 0x7f, and above 0x7e (RFC 3986 has no others), and '#': nothing may come after it in a request. */
 MUST_CHECK int http_target_parse(struct slice raw, struct http_target *target);
 
 /* What a hexadecimal digit stands for, -1 for any other byte. */

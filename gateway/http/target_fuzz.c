@@ -24,6 +24,20 @@ static void check_target(struct slice raw)
 		abort();
 }
 
+/* Writing it out changes nothing that could be read before. */
+static void check_appended(struct slice raw)
+{
+	struct buf out = BUF_MAX(SIZE_MAX);
+	struct http_target before, after;
+	if (http_target_append(raw, &out) != 0)
+		abort();
+	bool readable = http_target_parse(raw, &before) == 0, same = slice_equal(raw, buf_peek(&out));
+	bool readable_now = http_target_parse(buf_peek(&out), &after) == 0;
+	if (readable ? !same : !same && readable_now && !slice_equal(after.path, SLICE("/")))
+		abort();
+	buf_deinit(&out);
+}
+
 static void check_route(struct slice raw)
 {
 	enum http_route route = http_route_of(raw);
@@ -38,6 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct slice raw = slice_of((const char *)data, size);
 	check_target(raw);
+	check_appended(raw);
 	check_route(raw);
 	if (http_host_is_valid(raw) && !http_host_equal(raw, raw, SLICE("http")))
 		abort();

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <errno.h>
 
 static void check(const char *raw, enum http_target_form form, const char *path, const char *query, const char *authority)
 {
@@ -32,6 +33,28 @@ static void test_forms(void **state UNUSED)
 	assert_int_equal(target.form, HTTP_TARGET_AUTHORITY);
 }
 
+static void check_appended(const char *raw, const char *expected)
+{
+	struct buf out = BUF_MAX(64);
+	assert_int_equal(http_target_append(slice_str(raw), &out), 0);
+	assert_true(slice_equal(buf_peek(&out), slice_str(expected)));
+	buf_deinit(&out);
+}
+
+static void test_an_empty_path_is_written_out(void **state UNUSED)
+{
+	check_appended("http://a?x", "http://a/?x");
+	check_appended("HTTPS://a:1?", "HTTPS://a:1/?");
+	check_appended("http://a?/?", "http://a/?/?");
+	static const char *const same[] = {"",        "/",         "/?x",       "*",   "http://a", "http://a/?x", "http://a/b?c",
+					   "http://", "http://?x", "ftp://a?x", "a:80"};
+	for (size_t i = 0; i < ARRAY_LEN(same); i++)
+		check_appended(same[i], same[i]);
+	struct buf small = BUF_MAX(10);
+	assert_int_equal(http_target_append(SLICE("http://a?x"), &small), -EMSGSIZE);
+	buf_deinit(&small);
+}
+
 static void test_refused(void **state UNUSED)
 {
 	static const char *const bad[] = {"",     "a",       "a/b",      "/a b",     "/a\tb",    "/a\x01", "/a\x7f",    "/a\x80",
@@ -44,6 +67,7 @@ static void test_refused(void **state UNUSED)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_forms), cmocka_unit_test(test_refused)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_forms), cmocka_unit_test(test_an_empty_path_is_written_out),
+					   cmocka_unit_test(test_refused)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -203,9 +203,12 @@ def test_path_goes_through_raw(upstream, wire, path):
 
 
 def test_absolute_form_becomes_origin_form(upstream, wire):
-    came = forwarded(upstream, wire, target="http://gateway.test/mirror?x=1")
-    assert came.target == "/mirror?x=1"
-    assert came["Host"] == "gateway.test"
+    for target, becomes in (("http://gateway.test/mirror?x=1", "/mirror?x=1"), ("http://gateway.test?x=/mirror", "/?x=/mirror")):
+        upstream.routes["/"] = mirror
+        wire.ask("GET", target)
+        assert wire.answer().status == 200
+        came = upstream.asked()[-1]
+        assert (came.target, came["Host"]) == (becomes, "gateway.test")
 
 
 def test_fields_of_a_request_stay_as_they_are(upstream, wire):
