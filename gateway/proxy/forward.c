@@ -321,8 +321,9 @@ bool forward_awaits_continue(const struct http_head *head)
 
 bool forward_may_retry(const struct http_head *head)
 {
-	/* The page of Datasette's one-time login link uses the link up whatever the method. */
-	if (slice_has_prefix(head->path, SLICE("/-/auth-token")))
+	static const struct slice login = SLICE("/-/auth-token");
+	/* The page of Datasette's one-time login link uses the link up whatever the method, and base_url may stand before its path. */
+	if (head->path.len && memmem(head->path.data, head->path.len, login.data, login.len))
 		return false;
 	return is_read_only(head->method);
 }

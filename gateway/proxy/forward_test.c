@@ -237,8 +237,17 @@ static void test_retries(void **state UNUSED)
 		const char *method, *path;
 		bool may;
 	} cases[] = {
-		{"GET", "/", true},     {"HEAD", "/db", true}, {"OPTIONS", "/", true},          {"POST", "/", false},
-		{"DELETE", "/", false}, {"get", "/", false},   {"GET", "/-/auth-token", false}, {"HEAD", "/-/auth-token.json", false},
+		{"GET", "/", true},
+		{"HEAD", "/db", true},
+		{"OPTIONS", "/", true},
+		{"POST", "/", false},
+		{"DELETE", "/", false},
+		{"get", "/", false},
+		{"GET", "/-/auth-token", false},
+		{"HEAD", "/-/auth-token.json", false},
+		{"GET", "/prefix/-/auth-token", false},
+		{"OPTIONS", "/a/b/-/auth-token", false},
+		{"GET", "/-/auth-tok", true},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct http_head head = make(cases[i].method, cases[i].path, "");

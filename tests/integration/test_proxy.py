@@ -350,7 +350,7 @@ def test_a_dead_connection_is_replaced_once(rig, method):
             assert wire.answer(to=method).status == 200
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/dead"), ("DELETE", "/dead"), ("GET", "/-/auth-token")])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/dead"), ("DELETE", "/dead"), ("GET", "/-/auth-token"), ("GET", "/prefix/-/auth-token")])
 def test_what_may_have_acted_is_never_sent_twice(rig, method, path):
     upstream = rig.upstream()
     drop_second(upstream, path)
