@@ -296,7 +296,7 @@ void request_complete(struct http_request *request, enum MHD_RequestTerminationC
 	connection_expect_head(request->connection,
 			       now + (uint64_t)(server->options.idle_timeout_ms + server->options.head_timeout_ms) * 1000);
 	/* One that was upgraded is in none of libmicrohttpd's lists, and the lock that this takes is held. */
-	if (request->stuck_seconds && !request->protocol)
+	if ((request->stuck_seconds || request->slow_seconds) && !request->protocol)
 		connection_time_out(request->connection, server->options.idle_timeout_ms / 1000);
 	if (!request->begun) {
 		give_back(request);
@@ -329,6 +329,6 @@ void request_lost(struct http_request *request)
 {
 	request->fields.count = 0;
 	request->head.host = (struct slice){0};
-	request->stuck_seconds = 0;
+	request->stuck_seconds = request->slow_seconds = 0;
 	request_complete(request, MHD_REQUEST_TERMINATED_WITH_ERROR);
 }

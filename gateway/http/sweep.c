@@ -87,6 +87,10 @@ void connection_reset(struct http_connection *connection)
 
 static void sweep_head(struct http_connection *connection, uint64_t now)
 {
+	uint64_t patience_us = (uint64_t)connection->server->options.head_timeout_ms * 1000;
+	/* The request line is there. A connection that was used before had been given its idle time as well. */
+	if (connection->request && connection->head_deadline_us > now + patience_us)
+		connection_expect_head(connection, now + patience_us);
 	if (!connection->head_deadline_us || now < connection->head_deadline_us)
 		return;
 	/* Without a request line it may be a connection that a browser opened ahead: nothing is said then. */
@@ -146,7 +150,9 @@ static void sweep_body(struct http_request *request, uint64_t now)
 	if (request->phase != PHASE_BODY || request->suspended || request->aborted)
 		return;
 	uint64_t silent_ms = (now - request->body_seen_us) / 1000;
-	request->slow_seconds++;
+	/* libmicrohttpd's own limit is the idle time, and when that is less it would end the connection without a word. */
+	if (!request->slow_seconds++)
+		connection_time_out(request->connection, 0);
 	bool silent = silent_ms >= request->server->options.body_timeout_ms;
 	if (silent || (request->slow_seconds > HTTP_SLOW_SECONDS && crawls(request->slow_seconds, request->bytes_in)))
 		body_too_slow(request);
