@@ -1,4 +1,5 @@
 """What goes through to Datasette and back: methods, bodies, fields, and connections that are used again."""
+import http
 import threading
 import time
 
@@ -137,6 +138,8 @@ def test_any_status_and_reason(upstream, wire, status):
     wire.ask("GET", "/status")
     answer = wire.answer()
     assert (answer.status, answer.body, answer["Location"]) == (status, b"body", "/x y")
+    reason = answer.raw.partition(b"\r\n")[0][13:].decode().strip()
+    assert reason == ("" if status == 599 else http.HTTPStatus(status).phrase), "libmicrohttpd has no place for the upstream's"
 
 
 def test_interim_answers_are_passed_on(upstream, wire):

@@ -3,6 +3,7 @@ import concurrent.futures
 import hashlib
 import json
 import random
+import re
 import time
 
 import pytest
@@ -180,6 +181,36 @@ def test_https_of_a_trusted_proxy(twins):
         assert b"wire/echo" not in data or told(through.body)["scheme"] == "https"
 
 
+def test_under_a_prefix_with_https_urls(shared_rig):
+    """base_url and force_https_urls: Datasette takes the prefix off where it finds it, and repeats it in the addresses that it makes."""
+    pair = pairs.Twins(shared_rig, "--setting", "base_url", "/prefix/", "--setting", "force_https_urls", "1")
+    try:
+        pages = [request("GET", page) for page in (
+            "/", "/prefix", "/prefix/", "/prefix/prefix/", "//prefix/sample", "/prefix/sample/", "/sample", "/prefix/sample/stations",
+            "/prefix/odd/a%2Fb", "/prefix/-/static/app.css", "/prefix/-/auth-token?token=x", "/prefix/-/logout", "/prefix/:memory:?sql=select+1",
+            "/prefix/sample/readings?_size=2", "/prefix/sample/readings.json?_size=2", "/sample/readings.json?_size=2", "/prefix/-/agent/exec")]
+        writes = [request("POST", "/prefix/sample/empty/-/insert", JSON, f"Origin: {scheme}://{HOST}", body=b'{"row": {"text": "x"}}') for scheme in ("http", "https")]
+        for data in pages + writes:
+            direct, through = pair.both(data)
+            assert not differences(direct, through, method_of(data)), data
+        answer = json.loads(pair.ask(pair.through, request("GET", "/sample/readings.json?_size=2")).body)
+        assert answer["next_url"].startswith(f"https://{HOST}/prefix/sample/"), answer["next_url"]
+    finally:
+        pair.close()
+
+
+# -- what only an answer of Datasette tells ------------------------------------------------------
+
+def test_addresses_and_names_that_datasette_hands_out(twins):
+    """A style sheet that may be kept for a year, and a download that has not changed."""
+    hashed = re.search(rb"/-/static/app\.css\?[^\"]+", twins.ask(twins.direct, request("GET", "/")).body)[0].decode()
+    direct, through = twins.both(request("GET", hashed))
+    assert not differences(direct, through) and "immutable" in through["Cache-Control"]
+    name = twins.ask(twins.direct, request("HEAD", "/frozen.db"), "HEAD")["Etag"]
+    direct, through = twins.both(request("GET", "/frozen.db", f"If-None-Match: {name}"))
+    assert not differences(direct, through) and through.status == 304
+
+
 # -- signed in -----------------------------------------------------------------------------------
 
 def test_signed_in(twins, signed_in):
@@ -227,6 +258,19 @@ def test_csv_of_30_000_rows(twins):
     assert not differences(direct, through)
     assert through.body.count(b"\r\n") >= 30_001 and through.end == "whole"
     assert through["Transfer-Encoding"] == "chunked", "it was held back until it was complete"
+
+
+def test_an_export_begins_before_its_last_row_is_made(twins):
+    """Datasette's own, which is half done when its first byte is here."""
+    for port in (twins.direct, twins.through):
+        with Wire(port) as wire, Wire(port) as opener:
+            wire.send(request("GET", "/odd/many.csv?_stream=on&_wire_pieces=15000&_wire_gate=export"))
+            pieces = wire.body(wire.head())
+            first = next(pieces)
+            assert first.startswith(b"id,group")
+            opener.send(request("GET", "/-/wire/open?name=export"))
+            assert Seen(opener).body == b"open"
+            assert (first + b"".join(pieces)).count(b"\r\n") == 30_001
 
 
 @pytest.mark.parametrize("type", ["text/csv", "text/event-stream", "application/octet-stream"])

@@ -134,6 +134,12 @@ PAGES = [
     "/-/wire/size/100000?pieces=1000", "/-/wire/size/100000?pieces=1000&framing=length",
     # long targets at the default setting
     *(f"{page}?sql=select+1+--{tail * 10_000}" for page in ("/", "/sample", "/sample/-/query", "/sample/-/query.json") for tail in ("aaa", "a'\"")),
+    # the other pages of a database and of a table, and what its limits say
+    *(f"/sample/-/{page}" for page in ("foreign-key-targets", "queries", "queries.json", "execute-write", "query/parameters?sql=select+:a", "create")),
+    *(f"/sample/warmest/-/{page}" for page in ("definition", "edit", "none")),
+    *(f"/sample/stations/-/{page}" for page in ("fragment", "schema", "insert", "drop")),
+    "/sample/stations/1/-/update", "/-/static-plugins/none/app.js", "/odd/many.json?_size=max&_shape=arrays", "/odd/many.json?_size=1001",
+    "/sample/-/query.json?sql=select+" + "%2B".join(["1"] * 1100),
     "/-/wire/echo/" + "p" * 30_000, "/-/wire/echo?" + "&".join(f"a{i}={i}" for i in range(3000)),
 ]
 

@@ -70,12 +70,12 @@ class Datasette(rigs.Part):
 
 
 class Twins:
-    """`direct` and `through` are ports; gateways with other settings stand before the second Datasette as well."""
+    """`options` are of both Datasettes; `direct` and `through` are ports; gateways with other settings stand before the second Datasette as well."""
 
-    def __init__(self, rig):
+    def __init__(self, rig, *options):
         self.folder = rigs.LOGS / f"twins-{next(rigs.numbers)}"
         self.folder.mkdir()
-        both = [rig.add(part, part.kill) for part in (Datasette(self.folder / name) for name in ("direct", "behind"))]
+        both = [rig.add(part, part.kill) for part in (Datasette(self.folder / name, *options) for name in ("direct", "behind"))]
         for part in both:
             part.until_up(part.answers)
         self.rig, self.datasette = rig, both[1]

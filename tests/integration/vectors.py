@@ -436,6 +436,7 @@ UNUSUAL = {
         fields={"fly-replay": [], "Fly-Replay-Cache": [], "Alt-Svc": []}),
     "several lines": fine("9110 5.3", OK + b"Set-Cookie: a=1\r\nLink: <a>\r\nSet-Cookie: b=2\r\nlink: <b>\r\n" + HELLO,
         fields={"Set-Cookie": ["a=1", "b=2"], "Link": ["<a>", "<b>"]}),
+    "empty date": fine("9110 6.6.1", OK + b"Date:\r\n" + HELLO, demand=EITHER, fields={"Date": [""]}),
     "empty value": fine("9110 5.5", OK + b"X-Empty:\r\n" + HELLO, fields={"X-Empty": [""]}),
     "bytes beyond ASCII": fine("9110 5.5", OK + b"X: \xc3\xa9\r\n" + HELLO, fields={"X": ["\xc3\xa9"]}),
     "two dates": fine("9110 6.6.1", OK + b"Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nDate: Fri, 02 Jan 2026 00:00:00 GMT\r\n" + HELLO, demand=EITHER,

@@ -2,6 +2,7 @@
 import asyncio
 import gzip
 import hashlib
+import urllib.parse
 
 from datasette import Response, hookimpl
 
@@ -143,6 +144,26 @@ async def refuse(request):
 async def late(request):
     await asyncio.sleep(float(request.args["seconds"]))
     return Response.text("late")
+
+
+@hookimpl
+def asgi_wrapper():
+    """An answer of Datasette itself that stops after ?_wire_pieces= pieces, until /-/wire/open?name=_wire_gate was asked."""
+    def wrap(app):
+        async def stopping(scope, receive, send):
+            args = dict(urllib.parse.parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+            left = int(args.get("_wire_pieces", 0))
+
+            async def counting(message):
+                nonlocal left
+                await send(message)
+                left -= message["type"] == "http.response.body"
+                if left == 0 and message.get("more_body"):
+                    await gates.setdefault(args["_wire_gate"], asyncio.Event()).wait()
+
+            await app(scope, receive, counting if left else send)
+        return stopping
+    return wrap
 
 
 @hookimpl
