@@ -6,6 +6,7 @@
 #define JOIN_SLOTS   4 /* ok, incarnation, session, fresh: the fleet follows */
 #define BEAT_SLOTS   1
 #define FLEET_SLOTS  18
+#define TENANT_SLOTS 2
 #define RECORD_SLOTS 10
 #define STRUCK_SLOTS 2
 
@@ -157,16 +158,39 @@ static bool read_fleet(const redisReply *reply, size_t at, struct pool_fleet *f)
 	       flag_at(reply, at + 11, &f->list) && flag_at(reply, at + 12, &f->superseded);
 }
 
-static size_t names_begin(bool join)
+/* How many tenants are told, and where; they end where the names begin. */
+static bool count_tenants(const redisReply *reply, bool join, size_t *at, size_t *count)
 {
-	return (join ? JOIN_SLOTS : BEAT_SLOTS) + FLEET_SLOTS;
+	uint64_t told;
+	*at = (join ? JOIN_SLOTS : BEAT_SLOTS) + FLEET_SLOTS + 1;
+	if (reply->elements < *at || !number_at(reply, *at - 1, &told) || told > POOL_REPLY_TENANTS_MAX)
+		return false;
+	*count = (size_t)told;
+	return reply->elements - *at >= *count * TENANT_SLOTS;
+}
+
+static bool read_tenants(const redisReply *reply, size_t at, size_t count, struct pool_fleet *fleet)
+{
+	fleet->tenant_count = count;
+	for (size_t i = 0; i < count; i++)
+		if (!hex_at(reply, at + i * TENANT_SLOTS, &fleet->tenants[i].id) ||
+		    !number_at(reply, at + i * TENANT_SLOTS + 1, &fleet->tenants[i].held))
+			return false;
+	return true;
+}
+
+static size_t names_begin(const redisReply *reply, bool join)
+{
+	size_t at, count;
+	return count_tenants(reply, join, &at, &count) ? at + count * TENANT_SLOTS : reply->elements;
 }
 
 static int read_beat(const redisReply *reply, bool join, struct pool_fleet *fleet)
 {
 	char name[POOL_REPLY_NAME_MAX + 1];
-	size_t begin = names_begin(join);
-	if (reply->elements < begin || !read_fleet(reply, begin - FLEET_SLOTS, fleet))
+	size_t at, count, begin = names_begin(reply, join);
+	if (!count_tenants(reply, join, &at, &count) || !read_fleet(reply, at - 1 - FLEET_SLOTS, fleet) ||
+	    !read_tenants(reply, at, count, fleet))
 		return -EPROTO;
 	for (size_t i = begin; i < reply->elements; i++)
 		if (!name_at(reply, i, name))
@@ -192,12 +216,12 @@ int pool_reply_join(const struct redisReply *reply, struct pool_joined *joined, 
 
 size_t pool_reply_revoked_count(const struct redisReply *reply, bool join)
 {
-	return reply->elements > names_begin(join) ? reply->elements - names_begin(join) : 0;
+	return reply->elements - names_begin(reply, join);
 }
 
 int pool_reply_revoked(const struct redisReply *reply, bool join, size_t i, char name[POOL_REPLY_NAME_MAX + 1])
 {
-	return name_at(reply, names_begin(join) + i, name) ? 0 : -EPROTO;
+	return i < pool_reply_revoked_count(reply, join) && name_at(reply, names_begin(reply, join) + i, name) ? 0 : -EPROTO;
 }
 
 static int count_groups(const redisReply *reply, size_t width, size_t *count)

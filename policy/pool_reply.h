@@ -13,6 +13,7 @@
 #define POOL_REPLY_STATE_MAX   15
 #define POOL_REPLY_EXEC_ID_MAX 36
 #define POOL_REPLY_TEXT_MAX    63 /* of incarnation and session */
+#define POOL_REPLY_TENANTS_MAX 32
 
 struct redisReply;
 
@@ -45,6 +46,10 @@ struct pool_fleet {
 	uint64_t total, own, warm, ended, instances, created, spent_nusd, day_left_ms, closed_ms, limit_count, limit_window_ms;
 	bool recovering, list, superseded;
 	uint64_t others_hot_target, others_leased, others_waiting, others_claims;
+	struct pool_fleet_tenant {
+		uint64_t id, held;
+	} tenants[POOL_REPLY_TENANTS_MAX];
+	size_t tenant_count;
 };
 
 struct pool_joined {

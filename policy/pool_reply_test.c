@@ -84,7 +84,7 @@ static void test_heads(void **state UNUSED)
 	assert_int_equal(pool_reply_read(&error, &head), -EPROTO);
 }
 
-#define FLEET "1 2 3 4 5 6 '18446744073709551615 8 9 10 0 1 0 14 15 16 17 18"
+#define FLEET "1 2 3 4 5 6 '18446744073709551615 8 9 10 0 1 0 14 15 16 17 18 2 'deadbeefdeadbeef 3 '0 0"
 
 static void test_join_and_beat(void **state UNUSED)
 {
@@ -98,6 +98,8 @@ static void test_join_and_beat(void **state UNUSED)
 	assert_true(joined.fresh && fleet.list && !fleet.recovering && !fleet.superseded);
 	assert_true(fleet.total == 1 && fleet.instances == 5 && fleet.spent_nusd == UINT64_MAX && fleet.limit_window_ms == 10);
 	assert_true(fleet.others_hot_target == 14 && fleet.others_claims == 17 && fleet.day_left_ms == 18);
+	assert_true(fleet.others_leased == 15 && fleet.tenant_count == 2);
+	assert_true(fleet.tenants[0].id == 0xdeadbeefdeadbeef && fleet.tenants[0].held == 3 && fleet.tenants[1].held == 0);
 	assert_int_equal(pool_reply_revoked_count(reply, true), 2);
 	assert_int_equal(pool_reply_revoked(reply, true, 1, name), 0);
 	assert_string_equal(name, "sg-b");
@@ -113,10 +115,17 @@ static void test_wrong_beats(void **state UNUSED)
 	static const char *const wrong[] = {
 		"ok",
 		"ok 1 2 3",
-		"ok 1 2 3 4 5 6 7 8 9 10 0 1 0 14 15 16 17 18" /* money as a number */,
-		"ok 1 2 3 4 5 6 '7x 8 9 10 0 1 0 14 15 16 17 18",
-		"ok 1 2 3 4 5 6 '7 8 9 10 0 2 0 14 15 16 17 18",
-		"ok x 2 3 4 5 6 '7 8 9 10 0 1 0 14 15 16 17 18",
+		"ok 1 2 3 4 5 6 7 8 9 10 0 1 0 14 15 16 17 18 0" /* money as a number */,
+		"ok 1 2 3 4 5 6 '7x 8 9 10 0 1 0 14 15 16 17 18 0",
+		"ok 1 2 3 4 5 6 '7 8 9 10 0 2 0 14 15 16 17 18 0",
+		"ok x 2 3 4 5 6 '7 8 9 10 0 1 0 14 15 16 17 18 0",
+		"ok 1 2 3 4 5 6 '7 8 9 10 0 1 0 14 15 16 17 18",
+		"ok 1 2 3 4 5 6 '7 8 9 10 0 1 0 14 15 16 17 18 sg-a",
+		"ok 1 2 3 4 5 6 '7 8 9 10 0 1 0 14 15 16 17 18 1 a",
+		"ok 1 2 3 4 5 6 '7 8 9 10 0 1 0 14 15 16 17 18 1 g 1",
+		"ok 1 2 3 4 5 6 '7 8 9 10 0 1 0 14 15 16 17 18 1 a b",
+		"ok 1 2 3 4 5 6 '7 8 9 10 0 1 0 14 15 16 17 18 33 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 "
+		"a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1 a 1",
 		"ok " FLEET " Name",
 		"ok " FLEET " 1",
 		"ok " FLEET " -",

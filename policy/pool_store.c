@@ -86,6 +86,11 @@ int pool_store_beat(struct pool_store *store, const struct pool_store_report *re
 				    report->limit_count, report->limit_window_ms, report->closed_ms, store->known};
 	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
 		add_number(item, numbers[i]);
+	char claimants[WORD_MAX] = "";
+	size_t len = 0;
+	for (size_t i = 0; i < report->claimant_count; i++)
+		len += (size_t)snprintf(claimants + len, sizeof claimants - len, "%s%016" PRIx64, len ? " " : "", report->claimants[i]);
+	add_word(item, claimants);
 	return ask(store, item, done, ctx);
 }
 

@@ -17,7 +17,8 @@
 #include "policy/link.h"
 #include "policy/pool_reply.h"
 
-#define POOL_STORE_LIST_MAX 5000
+#define POOL_STORE_LIST_MAX      5000
+#define POOL_STORE_CLAIMANTS_MAX 2
 
 struct pool_store;
 
@@ -57,6 +58,8 @@ typedef void (*pool_store_struck)(void *ctx, const char *name, bool recorded);
 
 struct pool_store_report {
 	uint64_t hot_target, leased, waiting, claims, spent_nusd, limit_count, limit_window_ms, closed_ms;
+	uint64_t claimants[POOL_STORE_CLAIMANTS_MAX]; /* tenants */
+	size_t claimant_count;
 };
 
 struct pool_store_wish {

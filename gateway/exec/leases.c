@@ -86,7 +86,7 @@ static void write_record(const struct lease_record *from, struct pool_record *to
 
 static struct lease_fleet read_fleet(const struct pool_fleet *from)
 {
-	return (struct lease_fleet){
+	struct lease_fleet fleet = {
 		.total = from->total,
 		.own = from->own,
 		.warm = from->warm,
@@ -104,7 +104,12 @@ static struct lease_fleet read_fleet(const struct pool_fleet *from)
 		.recovering = from->recovering,
 		.list = from->list,
 		.superseded = from->superseded,
+		.tenant_count = from->tenant_count,
 	};
+	_Static_assert(ARRAY_LEN(fleet.tenants) == ARRAY_LEN(from->tenants), "all that may be told");
+	for (size_t i = 0; i < from->tenant_count; i++)
+		fleet.tenants[i] = (struct lease_tenant){.id = from->tenants[i].id, .held = from->tenants[i].held};
+	return fleet;
 }
 
 /* --- answers ------------------------------------------------------------------- */
@@ -256,7 +261,7 @@ static int beat(void *self, const struct lease_report *report, lease_done done, 
 	if (!call)
 		return -ENOMEM;
 	call->beats = true;
-	const struct pool_store_report told = {
+	struct pool_store_report told = {
 		.hot_target = report->hot_target,
 		.leased = report->leased,
 		.waiting = report->waiting,
@@ -265,7 +270,10 @@ static int beat(void *self, const struct lease_report *report, lease_done done, 
 		.limit_count = report->limit.count,
 		.limit_window_ms = report->limit.window_ms,
 		.closed_ms = report->closed_ms,
+		.claimant_count = report->claimant_count,
 	};
+	_Static_assert(sizeof told.claimants == sizeof report->claimants, "all that are reported");
+	memcpy(told.claimants, report->claimants, sizeof told.claimants);
 	return asked(call, pool_store_beat(leases->store, &told, on_done, call));
 }
 

@@ -80,6 +80,21 @@ void fair_unhold(struct fair *fair, struct fair_tenant *tenant)
 	forget(fair, tenant);
 }
 
+void fair_told(struct fair *fair, const struct lease_tenant *tenants, size_t count)
+{
+	fair->elsewhere = tenants;
+	fair->elsewhere_count = count;
+}
+
+size_t fair_claimants(const struct fair *fair, uint64_t now_us, uint64_t ids[LEASE_CLAIMANTS])
+{
+	size_t n = 0;
+	for (size_t i = 0; i < ARRAY_LEN(fair->seen); i++)
+		if (fair->seen[i].set && now_us < fair->seen[i].at_us + FAIR_MEMORY_US)
+			ids[n++] = fair->seen[i].id;
+	return n;
+}
+
 static bool others_want(const struct fair *fair, uint64_t id, uint64_t now_us)
 {
 	for (size_t i = 0; i < ARRAY_LEN(fair->seen); i++)
@@ -89,16 +104,27 @@ static bool others_want(const struct fair *fair, uint64_t id, uint64_t now_us)
 	DL_FOREACH (fair->tenants, tenant)
 		if (tenant->id != id && (tenant->held || tenant->waiting))
 			return true;
+	for (size_t i = 0; i < fair->elsewhere_count; i++)
+		if (fair->elsewhere[i].id != id)
+			return true;
 	return false;
+}
+
+static size_t held_by(const struct fair *fair, const struct fair_tenant *tenant)
+{
+	size_t held = tenant->held;
+	for (size_t i = 0; i < fair->elsewhere_count; i++)
+		held += fair->elsewhere[i].id == tenant->id ? fair->elsewhere[i].held : 0;
+	return held;
 }
 
 size_t fair_allows(const struct fair *fair, const struct fair_tenant *tenant, size_t capacity, uint64_t now_us)
 {
-	size_t free = capacity > fair->held ? capacity - fair->held : 0;
+	size_t free = capacity > fair->held ? capacity - fair->held : 0, held = held_by(fair, tenant);
 	if (!others_want(fair, tenant->id, now_us))
 		return free;
 	/* Each one taken is one more held and one less free. */
-	return free > tenant->held ? (free - tenant->held + 1) / 2 : 0;
+	return free > held ? (free - held + 1) / 2 : 0;
 }
 
 uint64_t fair_next_due(const struct fair *fair, uint64_t now_us)

@@ -3,6 +3,7 @@
  *
  * Dynamic threshold (Choudhury and Hahne, 1998): while others want something, a tenant may hold as many members as are free. One
  * greedy tenant ends at a half, two at a third each, and whoever comes new finds something. A tenant that is alone may hold all.
+ * What a tenant holds, and who wants something, is counted here and, as far as fair_told() has said, in the other machines of the pool.
  *
  * Owns:       one record for each tenant that holds or waits.
  * Lifetime:   fair_init … fair_deinit.
@@ -11,6 +12,7 @@
 #pragma once
 
 #include "gateway/base/slice.h"
+#include "gateway/pool/lease.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,11 +30,13 @@ struct fair_tenant {
 struct fair {
 	struct fair_tenant *slots, *free, *tenants;
 	size_t held; /* by all */
+	const struct lease_tenant *elsewhere; /* borrowed */
+	size_t elsewhere_count;
 	/* The last claimant, and the last one that was another. */
 	struct {
 		uint64_t id, at_us;
 		bool set;
-	} seen[2];
+	} seen[LEASE_CLAIMANTS];
 };
 
 /* -ENOMEM. */
@@ -47,7 +51,14 @@ void fair_unwait(struct fair *fair, struct fair_tenant *tenant);
 void fair_hold(struct fair *fair, struct fair_tenant *tenant);
 void fair_unhold(struct fair *fair, struct fair_tenant *tenant);
 
-/* How many more members this tenant may take now, of a pool of `capacity`. */
+/* What tenants hold and want in other machines. Borrowed until the next call. */
+void fair_told(struct fair *fair, const struct lease_tenant *tenants, size_t count);
+
+/* Who has claimed within FAIR_MEMORY_US: the last one, and the last that was another, which tells everybody that somebody else wants
+ * something. Returns how many. */
+size_t fair_claimants(const struct fair *fair, uint64_t now_us, uint64_t ids[LEASE_CLAIMANTS]);
+
+/* How many more members this tenant may take now, of a pool of `capacity`: what others than these tenants hold is not part of it. */
 size_t fair_allows(const struct fair *fair, const struct fair_tenant *tenant, size_t capacity, uint64_t now_us);
 
 /* When fair_allows() may say more without anything having happened; UINT64_MAX = never. */

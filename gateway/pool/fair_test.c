@@ -106,6 +106,48 @@ static void whoever_waits_wants(void **state)
 	assert_int_equal(fair_allows(&fair, hog, 10, later_us), 10);
 }
 
+static void what_it_holds_elsewhere_counts(void **state)
+{
+	(void)state;
+	static const struct lease_tenant told[] = {{.id = 1, .held = 3}, {.id = 2, .held = 1}};
+	fair_told(&fair, told, ARRAY_LEN(told));
+	struct fair_tenant *hog = fair_claim(&fair, 1, 1);
+	/* 6 of 10 are free, and it has 3. */
+	assert_int_equal(fair_allows(&fair, hog, 6, 1), 2);
+	assert_int_equal(fair_allows(&fair, hog, 3, 1), 0);
+	assert_int_equal(take_all(3, 6, 1), 3);
+	fair_told(&fair, NULL, 0);
+	assert_int_equal(fair_allows(&fair, fair_claim(&fair, 1, 1), 6, 1), 2);
+}
+
+static void who_wants_something_elsewhere_counts(void **state)
+{
+	(void)state;
+	static const struct lease_tenant itself[] = {{.id = 1, .held = 3}}, another[] = {{.id = 1, .held = 3}, {.id = 2, .held = 0}};
+	struct fair_tenant *hog = fair_claim(&fair, 1, 1);
+	fair_told(&fair, itself, ARRAY_LEN(itself));
+	assert_int_equal(fair_allows(&fair, hog, 7, 1), 7);
+	fair_told(&fair, another, ARRAY_LEN(another));
+	assert_int_equal(fair_allows(&fair, hog, 7, 1), 2);
+	fair_told(&fair, NULL, 0);
+	assert_int_equal(fair_allows(&fair, hog, 7, 1), 7);
+}
+
+static void who_has_claimed_within_a_minute(void **state)
+{
+	(void)state;
+	uint64_t ids[LEASE_CLAIMANTS];
+	assert_int_equal(fair_claimants(&fair, 1, ids), 0);
+	for (uint64_t id = 1; id <= 3; id++)
+		fair_claim(&fair, id, 1000 * id);
+	fair_claim(&fair, 3, 4000);
+	assert_int_equal(fair_claimants(&fair, 4000, ids), 2);
+	assert_true(ids[0] == 3 && ids[1] == 2);
+	assert_int_equal(fair_claimants(&fair, 2000 + FAIR_MEMORY_US, ids), 1);
+	assert_true(ids[0] == 3);
+	assert_int_equal(fair_claimants(&fair, 4000 + FAIR_MEMORY_US, ids), 0);
+}
+
 static void records_are_given_back(void **state)
 {
 	(void)state;
@@ -130,6 +172,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(how_many_more, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_last_claim_is_remembered_for_a_minute, setup, teardown),
 		cmocka_unit_test_setup_teardown(whoever_waits_wants, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_it_holds_elsewhere_counts, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_wants_something_elsewhere_counts, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_has_claimed_within_a_minute, setup, teardown),
 		cmocka_unit_test_setup_teardown(records_are_given_back, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

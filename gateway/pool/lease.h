@@ -22,6 +22,8 @@
 #include "gateway/sprites/provider.h"
 
 #define LEASE_EXEC_ID_MAX 36
+#define LEASE_TENANTS_MAX 32
+#define LEASE_CLAIMANTS   2
 
 enum lease_code {
 	LEASE_OK,
@@ -60,11 +62,18 @@ struct lease_record {
 struct lease_report {
 	size_t hot_target, warm_target; /* the second is for the whole pool, as this instance sees it */
 	size_t leased, waiting;
+	uint64_t claimants[LEASE_CLAIMANTS]; /* tenants that have claimed lately (fair.h) */
+	size_t claimant_count;
 	uint64_t claims_per_1000s;      /* recent rate */
 	bool bursting;
 	uint64_t spent_nusd;            /* nano dollars, all of this process so far: a repeated beat adds nothing */
 	uint64_t closed_ms;             /* the provider lets nobody create for so long; 0 = it does */
 	struct provider_limit limit;    /* as it was last told or learnt; count 0 = not known */
+};
+
+struct lease_tenant {
+	uint64_t id;
+	size_t held; /* members that it has leased; 0 = it has only claimed lately */
 };
 
 /* What all instances are together, as of the beat that it answers. */
@@ -74,7 +83,11 @@ struct lease_fleet {
 	size_t warm;       /* nobody's, parked by the others */
 	size_t ended;      /* records of sessions that have ended: somebody should adopt them */
 	size_t instances;  /* sessions that have not ended, this one too */
-	size_t others_hot_target, others_leased, others_waiting;
+	size_t others_hot_target, others_waiting;
+	size_t others_leased; /* by their records, those of sessions that have just ended too */
+	struct lease_tenant
+		tenants[LEASE_TENANTS_MAX]; /* of the other instances, all together; should there be more, those that hold most */
+	size_t tenant_count;
 	uint64_t others_claims_per_1000s;
 	uint64_t created;  /* creations of the last window, by all */
 	uint64_t spent_nusd;  /* this UTC day, by all */

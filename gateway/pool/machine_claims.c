@@ -166,9 +166,18 @@ void machine_refuse_all(struct machine *machine, int refusal)
 	}
 }
 
+/* What is ours, and not only asked for, nobody else has by now, whatever the last beat said. */
+size_t machine_may_take(const struct machine *machine, const struct fair_tenant *tenant, uint64_t now_us)
+{
+	size_t max = machine->options.sizing.max, elsewhere = machine->lease.fleet.others_leased;
+	size_t ours = roster_total(&machine->roster) - machine->roster.counts[POOL_INTENT] - machine->lease.stealing;
+	size_t theirs = max > ours ? max - ours : 0;
+	return fair_allows(&machine->fair, tenant, max - (elsewhere < theirs ? elsewhere : theirs), now_us);
+}
+
 static bool may_take(const struct machine *machine, const struct fair_tenant *record, uint64_t now_us)
 {
-	return fair_allows(&machine->fair, record, machine->options.sizing.max, now_us) > 0;
+	return machine_may_take(machine, record, now_us) > 0;
 }
 
 /* Nothing is on its way for it: because nothing may be? */

@@ -143,6 +143,8 @@ struct node {
 	uint64_t session, inc, fresh_us, beat_us;
 	size_t known;     /* sessions that the last answer told of */
 	uint64_t told_us; /* the provider said: no other Sprite before */
+	struct lease_fleet fleet; /* what it was told last */
+	size_t held[TENANTS + 1];
 	bool told_fenced, told_flushed;
 	struct command outbox[QUEUE];
 	struct message inbox[QUEUE];
@@ -296,6 +298,17 @@ static struct lease_record tell(const struct world *world, const struct record *
 	return told;
 }
 
+/* By others than this session. */
+static size_t leased_to(const struct store *store, uint64_t tenant, uint64_t session)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < RECORDS; i++) {
+		const struct record *record = &store->records[i];
+		n += record->name[0] && record->state == POOL_LEASED && record->tenant == tenant && record->session != session;
+	}
+	return n;
+}
+
 static struct lease_fleet fleet_of(struct world *world, uint64_t session)
 {
 	struct store *store = &world->store;
@@ -307,6 +320,13 @@ static struct lease_fleet fleet_of(struct world *world, uint64_t session)
 		fleet.own += record->session == session;
 		fleet.ended += has_ended(world, record->session);
 		fleet.warm += record->session != session && record->state == POOL_WARM && !record->owned;
+		fleet.others_leased += record->session != session && record->state == POOL_LEASED;
+	}
+	for (uint64_t i = 1; i <= TENANTS; i++) {
+		struct lease_tenant tenant = {.id = i, .held = leased_to(store, i, session)};
+		/* It holds something, or has claimed lately. */
+		if (tenant.held || chance(world, 30))
+			fleet.tenants[fleet.tenant_count++] = tenant;
 	}
 	for (size_t i = 0; i <= store->latest; i++)
 		fleet.instances += !has_ended(world, i);

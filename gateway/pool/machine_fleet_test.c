@@ -142,6 +142,7 @@ static void begin(struct world *world, struct node *node)
 	node->stopping = node->joining = node->beating = node->told_fenced = node->told_flushed = false;
 	node->stopped_us = node->fresh_us = node->session = node->told_us = node->inc = node->known = 0;
 	memset(node->waiters, 0, sizeof node->waiters);
+	node->fleet = (struct lease_fleet){0};
 	drop_inbox(node);
 	send(world, node, (struct machine_event){.type = MACHINE_START});
 	join(world, node);

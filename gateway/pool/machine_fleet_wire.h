@@ -108,7 +108,7 @@ static struct command about(enum command_type type, const struct machine_action 
 				  .member = action->member,
 				  .state = action->state,
 				  .owned = member->owned,
-				  .tenant = member->owner,
+				  .tenant = member->tenant ? member->tenant->id : member->owner,
 				  .stock = action->stock};
 	snprintf(command.name, sizeof command.name, "%s", member->name);
 	return command;
@@ -152,6 +152,26 @@ static void operate(struct world *world, struct node *node, const struct machine
 	snprintf(operation->name, sizeof operation->name, "%s", action->member->name);
 }
 
+/* By what it holds, and what it was told that the others do: what is free is nobody's, and who is not alone holds less than that. */
+static void check_fair(struct world *world, const struct node *node, uint64_t tenant)
+{
+	const struct machine *machine = &node->machine;
+	size_t ours = roster_total(&machine->roster) - machine->roster.counts[POOL_INTENT] - machine->lease.stealing;
+	size_t theirs = world->max > ours ? world->max - ours : 0;
+	size_t taken = node->fleet.others_leased < theirs ? node->fleet.others_leased : theirs, held = node->held[tenant];
+	bool alone = true;
+	for (uint64_t i = 1; i <= TENANTS; i++) {
+		taken += node->held[i];
+		alone &= i == tenant || !node->held[i];
+	}
+	for (size_t i = 0; i < node->fleet.tenant_count; i++) {
+		const struct lease_tenant *told = &node->fleet.tenants[i];
+		held += told->id == tenant ? told->held : 0;
+		alone &= told->id == tenant;
+	}
+	CHECK(world, taken < world->max && (alone || held < world->max - taken));
+}
+
 static void on_grant(struct world *world, struct node *node, const struct machine_action *action)
 {
 	struct sprite *sprite = sprite_find(world, action->member->name);
@@ -160,6 +180,8 @@ static void on_grant(struct world *world, struct node *node, const struct machin
 	CHECK(world, !sprite || !sprite->used || sprite->tenant == tenant);
 	CHECK(world, !sprite || !sprite->bound);
 	CHECK(world, !is_used_elsewhere(world, node, action->member->name));
+	check_fair(world, node, tenant);
+	node->held[tenant]++;
 	CONTAINER_OF(action->waiter, struct waiter, machine)->used = false;
 	size_t slot = (size_t)(action->member - node->machine.roster.slots);
 	node->returns[slot] = chance(world, 15);
@@ -228,8 +250,21 @@ static void on_action(struct world *world, struct node *node, const struct machi
 	}
 }
 
+/* As it is told; what it gives back it does not hold any more. */
+static void note_event(struct node *node, const struct machine_event *event)
+{
+	if (event->type == MACHINE_FLEET)
+		node->fleet = *event->fleet;
+	memset(node->held, 0, sizeof node->held);
+	bool returns = event->type == MACHINE_RETURN || event->type == MACHINE_RELEASE || event->type == MACHINE_KEEP;
+	const struct pool_member *member;
+	DL_FOREACH (node->machine.roster.lists[POOL_LEASED], member)
+		node->held[member->tenant->id] += !returns || member != event->member;
+}
+
 static void send(struct world *world, struct node *node, struct machine_event event)
 {
+	note_event(node, &event);
 	machine_step(&node->machine, world->now_us, &event);
 	struct machine_action action;
 	while (machine_next_action(&node->machine, &action))

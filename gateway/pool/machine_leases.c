@@ -368,6 +368,7 @@ void machine_fleet(struct machine *machine, uint64_t now_us, const struct machin
 	machine->lease.joined = true;
 	machine->lease.sent_us = event->sent_us;
 	machine->lease.fleet = *event->fleet;
+	fair_told(&machine->fair, machine->lease.fleet.tenants, machine->lease.fleet.tenant_count);
 	spend_told(&machine->spend, now_us, event->fleet->spent_nusd, event->fleet->day_left_ms * MS, event->said_nusd, event->counted);
 	if (event->fleet->list && !machine->list.busy && !machine->stopping)
 		machine_start_listing(machine);

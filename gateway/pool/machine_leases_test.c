@@ -15,13 +15,19 @@
 	{"wait 5000", ""}, {beat, ""}, {"wait 5000", ""}, {beat, ""}, {"wait 5000", ""}, {beat, ""}, {"wait 5000", ""}, {beat, ""}, \
 		{"wait 5000", ""}, {beat, ""}
 
-/* Three parked members, c newer than b newer than a. */
-#define THREE_PARKED                                                                                                    \
-	{"start", ""}, {"fleet", "reserve a 3, reserve b 3, reserve c 3"}, {"reserved a", "note a creating, create a"}, \
-		{"reserved b", "note b creating, create b"}, {"reserved c", "note c creating, create c"},               \
-		{"created a ok", "note a preparing, prepare a"}, {"prepared a ok", "close a, note a warm"},             \
-		{"created b ok", "note b preparing, prepare b"}, {"prepared b ok", "close b, note b warm"},             \
-		{"created c ok", "note c preparing, prepare c"}, {"prepared c ok", "close c, note c warm"}
+/* Three members that are ready, and what becomes of them. */
+#define THREE(of_a, of_b, of_c)                                                                                                            \
+	{"start", ""}, {"fleet", "reserve a 3, reserve b 3, reserve c 3"}, {"reserved a", "note a creating, create a"},                    \
+		{"reserved b", "note b creating, create b"}, {"reserved c", "note c creating, create c"},                                  \
+		{"created a ok", "note a preparing, prepare a"}, {"prepared a ok", of_a}, {"created b ok", "note b preparing, prepare b"}, \
+		{"prepared b ok", of_b}, {"created c ok", "note c preparing, prepare c"},                                                  \
+	{                                                                                                                                  \
+		"prepared c ok", of_c                                                                                                      \
+	}
+
+/* c newer than b newer than a. */
+#define THREE_PARKED THREE("close a, note a warm", "close b, note b warm", "close c, note c warm")
+#define THREE_HOT    THREE("note a hot", "note b hot", "note c hot")
 
 /* --- how much is kept ready ------------------------------------------------------------------- */
 
@@ -68,6 +74,46 @@ static void each_gives_up_its_share_of_what_is_too_much(void **state)
 	      {"wait 5000", "take a destroying, take b destroying"});
 }
 
+/* --- fairness --------------------------------------------------------------------------------- */
+
+static void what_others_lease_is_not_free(void **state)
+{
+	(void)state;
+	/* Of 10 others have 6: two of the four that are left are half of them. */
+	SHARE(SIZES(.hot = 3, .max = 10), THREE_HOT, {"fleet own=3 leased=6 wants=2", ""},
+	      {"claim 1 9000 1", "note c leased, grant 1 c hot, reserve d 3"},
+	      {"claim 2 9000 1", "note b leased, grant 2 b hot, reserve e 3"}, {"claim 3 9000 1", ""},
+	      {"claim 4 9000 2", "note a leased, grant 4 a hot, reserve f 3"});
+	/* They have given back. */
+	SHARE(SIZES(.hot = 3, .max = 10), THREE_HOT, {"fleet own=3 leased=8 wants=2", ""},
+	      {"claim 1 9000 1", "note c leased, grant 1 c hot, reserve d 3"},
+	      {"claim 2 9000 1", "note b leased, grant 2 b hot, reserve e 3"}, {"claim 3 9000 1", ""},
+	      {"fleet own=3 leased=4 wants=2", "note a leased, grant 3 a cold, reserve f 3"});
+	/* Alone it may have all that is left. */
+	SHARE(SIZES(.hot = 3, .max = 10), THREE_HOT, {"fleet own=3 leased=6 first=6", ""},
+	      {"claim 1 9000 1", "note c leased, grant 1 c hot, reserve d 3"},
+	      {"claim 2 9000 1", "note b leased, grant 2 b hot, reserve e 3"},
+	      {"claim 3 9000 1", "note a leased, grant 3 a hot, reserve f 3"});
+}
+
+static void what_a_tenant_holds_elsewhere_counts(void **state)
+{
+	(void)state;
+	SHARE(SIZES(.hot = 3, .max = 10), THREE_HOT, {"fleet own=3 leased=4 first=4 wants=2", ""},
+	      {"claim 1 9000 1", "note c leased, grant 1 c hot, reserve d 3"}, {"claim 2 9000 1", ""},
+	      {"claim 3 9000 2", "note b leased, grant 3 b hot, reserve e 3"},
+	      /* The other one has enough, and it has given back. */
+	      {"fleet own=3", "note a leased, grant 2 a cold, reserve f 3"});
+}
+
+/* What is here nobody else has, though they had everything when they were asked last. */
+static void what_is_here_is_not_leased_elsewhere(void **state)
+{
+	(void)state;
+	SHARE(SIZES(.hot = 3, .max = 10), THREE_HOT, {"fleet own=3 leased=10 more=7 wants=2", ""},
+	      {"claim 1 9000 1", "note c leased, grant 1 c hot"}, {"claim 2 9000 2", "note b leased, grant 2 b hot"});
+}
+
 /* --- second strikes --------------------------------------------------------------------------- */
 
 static void a_parked_one_that_two_lists_did_not_show_is_asked_for_and_destroyed(void **state)
@@ -98,6 +144,9 @@ int main(void)
 		cmocka_unit_test(what_the_others_have_parked_is_stock),
 		cmocka_unit_test(stock_follows_the_claims_of_all),
 		cmocka_unit_test(each_gives_up_its_share_of_what_is_too_much),
+		cmocka_unit_test(what_others_lease_is_not_free),
+		cmocka_unit_test(what_a_tenant_holds_elsewhere_counts),
+		cmocka_unit_test(what_is_here_is_not_leased_elsewhere),
 		cmocka_unit_test(a_parked_one_that_two_lists_did_not_show_is_asked_for_and_destroyed),
 		cmocka_unit_test(others_that_two_lists_did_not_show),
 	};

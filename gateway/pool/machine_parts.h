@@ -84,6 +84,9 @@ void machine_claim(struct machine *machine, uint64_t now_us, struct machine_wait
 void machine_claim_again(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter);
 void machine_cancel(struct machine *machine, struct machine_waiter *waiter);
 
+/* How many more members this tenant may take now. */
+size_t machine_may_take(const struct machine *machine, const struct fair_tenant *tenant, uint64_t now_us);
+
 /* Hands hot members to those who wait and may have them. */
 void machine_serve(struct machine *machine, uint64_t now_us);
 

@@ -259,7 +259,7 @@ static size_t owned_idle(const struct machine *machine, uint64_t tenant)
 /* As many as its tenant is likely to come back to, and may take. */
 static bool may_recycle(const struct machine *machine, const struct pool_member *member, const struct fair_tenant *tenant, uint64_t now_us)
 {
-	size_t may = fair_allows(&machine->fair, tenant, machine->options.sizing.max, now_us);
+	size_t may = machine_may_take(machine, tenant, now_us);
 	size_t idle = owned_idle(machine, tenant->id);
 	unsigned uses = machine->options.max_uses ? machine->options.max_uses : MAX_USES;
 	return machine->options.recycle && !machine_is_doomed(machine, member) && now_us >= machine->restoring.wait_us &&

@@ -209,7 +209,14 @@ static void send_fleet(struct script *script, const char *a, const char *b, cons
 				    .warm = told("warm", a, b, c, d),
 				    .others_hot_target = told("hot", a, b, c, d),
 				    .others_claims_per_1000s = told("claims", a, b, c, d),
+				    .others_leased = told("leased", a, b, c, d),
 				    .day_left_ms = 86400000};
+	/* What tenant 1 holds there, and another that wants something. */
+	const size_t first = told("first", a, b, c, d), wants = told("wants", a, b, c, d);
+	if (first)
+		fleet.tenants[fleet.tenant_count++] = (struct lease_tenant){.id = 1, .held = first};
+	if (wants)
+		fleet.tenants[fleet.tenant_count++] = (struct lease_tenant){.id = wants};
 	fleet.total = fleet.own + fleet.warm + told("more", a, b, c, d);
 	fleet.instances = 2;
 	send(script, (struct machine_event){.type = MACHINE_FLEET, .fleet = &fleet, .sent_us = script->now_us});

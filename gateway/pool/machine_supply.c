@@ -239,10 +239,10 @@ size_t machine_owned_on_way(const struct machine *machine, uint64_t tenant)
 /* Waiters get what was restored for them first; returns how many are left that need one that nobody has used. */
 static size_t serve_owners(struct machine *machine, uint64_t now_us)
 {
-	size_t rest = 0, capacity = machine->options.sizing.max;
+	size_t rest = 0;
 	struct fair_tenant *tenant;
 	DL_FOREACH (machine->fair.tenants, tenant) {
-		size_t may = fair_allows(&machine->fair, tenant, capacity, now_us);
+		size_t may = machine_may_take(machine, tenant, now_us);
 		size_t wanted = tenant->waiting < may ? tenant->waiting : may;
 		size_t coming = wanted ? machine_owned_on_way(machine, tenant->id) : 0;
 		struct pool_member *member;

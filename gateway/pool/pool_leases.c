@@ -83,7 +83,7 @@ static struct lease_report report(const struct pool *pool)
 	uint64_t now_us = pool_clock(pool), closed_us = gate->until_us[GATE_RATE_LIMIT];
 	if (gate->until_us[GATE_CAPACITY] > closed_us)
 		closed_us = gate->until_us[GATE_CAPACITY];
-	return (struct lease_report){
+	struct lease_report said = {
 		.hot_target = machine_hot_wanted(machine),
 		.warm_target = machine->target.warm,
 		.leased = machine->roster.counts[POOL_LEASED],
@@ -94,6 +94,8 @@ static struct lease_report report(const struct pool *pool)
 		.closed_ms = closed_us > now_us ? (closed_us - now_us) / 1000 : 0,
 		.limit = {.count = gate->budget.ceiling, .window_ms = gate->budget.period_us / 1000, .left = UINT64_MAX},
 	};
+	said.claimant_count = fair_claimants(&machine->fair, now_us, said.claimants);
+	return said;
 }
 
 /* --- sessions --------------------------------------------------------------------------------- */

@@ -56,6 +56,7 @@ struct fixture {
 	size_t count;
 	int refuse; /* what the records return instead of beginning */
 	char said[1024];
+	struct lease_report report; /* of the last beat */
 	struct lease_listener listener;
 	size_t granted, stopped, left, superseded, freed;
 	struct pool_member *member; /* of the last grant */
@@ -127,6 +128,7 @@ static int fake_join(void *self, lease_done done, void *ctx)
 static int fake_beat(void *self, const struct lease_report *report, lease_done done, void *ctx)
 {
 	assert_int_equal(report->hot_target, 1);
+	((struct fixture *)self)->report = *report;
 	return ask(self, "beat", "", (struct call){.done = done, .ctx = ctx});
 }
 

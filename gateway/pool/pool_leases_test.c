@@ -62,6 +62,17 @@ static void nothing_is_granted_without_a_young_beat(void **state)
 	assert_int_equal(grants(f), 1);
 }
 
+static void a_beat_tells_who_has_claimed_lately(void **state)
+{
+	struct fixture *f = *state;
+	struct pool_claim *claim;
+	fill(f);
+	assert_int_equal(pool_claim(f->pool, 17, 60000, on_grant, f, &claim), 0);
+	pass(f, 5);
+	assert_true(f->report.claimant_count == 1 && f->report.claimants[0] == 17);
+	assert_int_equal(f->report.leased, 1);
+}
+
 static void a_session_that_has_ended_gives_up_what_is_idle(void **state)
 {
 	struct fixture *f = *state;
@@ -364,6 +375,7 @@ int main(void)
 		TEST(it_beats),
 		TEST(it_joins_until_it_is_heard),
 		TEST(nothing_is_granted_without_a_young_beat),
+		TEST(a_beat_tells_who_has_claimed_lately),
 		TEST(a_session_that_has_ended_gives_up_what_is_idle),
 		TEST(after_a_flush_what_we_have_is_written_again),
 		TEST(a_list_goes_to_the_sweep),

@@ -14,7 +14,7 @@ local PREFIX = string.sub(KEYS[1], 1, -4)
 local INC, REC, LISTED, SWEEP = KEYS[1], PREFIX .. 'rec', PREFIX .. 'listed', PREFIX .. 'sweep'
 local INS, SES, SAID, TURN, LISTERS = PREFIX .. 'ins', PREFIX .. 'ses', PREFIX .. 'said', PREFIX .. 'turn', PREFIX .. 'listers'
 local MEMBERS, COUNT, WARM, MADE, LIM = PREFIX .. 'm', PREFIX .. 'n', PREFIX .. 'warm', PREFIX .. 'made', PREFIX .. 'lim'
-local BACK = PREFIX .. 'back'
+local BACK, WANT = PREFIX .. 'back', PREFIX .. 'want'
 local STRANGE, MISSING, GONE = PREFIX .. 's1', PREFIX .. 's2', PREFIX .. 'gone'
 local KEPT = PREFIX .. 'kept' -- Sprites of named sessions (session.lua): no records, but they count
 
@@ -29,6 +29,7 @@ local DAY_MS = 86400000
 
 local MEMBERS_MAX = 25    -- handed over by one call
 local SESSIONS_MAX = 100
+local TENANTS_MAX = 32
 local LOOKED_AT_MAX = 100 -- parked members, for one of the right generation
 local SEEN_MAX = 5000     -- Sprites in one list
 local MADE_MAX = 2000
@@ -195,7 +196,7 @@ local function made_lately(window_ms)
   return window_ms > 0 and redis.call('ZCOUNT', MADE, '(' .. int(now - window_ms), '+inf') or 0
 end
 
--- Of the other living sessions, added up: hot targets, leased, waiting, claims.
+-- Of the other living sessions, added up, as they have said it: hot targets, leased, waiting, claims.
 local function others(sessions)
   local sums = {0, 0, 0, 0}
   for _, other in ipairs(sessions) do
@@ -206,6 +207,33 @@ local function others(sessions)
     end
   end
   return sums
+end
+
+-- What others have leased -> how many, and a flat list: how many tenants, and of each who it is and how many it has there, 0 = it has
+-- only claimed there lately. Of too many those that have most.
+local function others_tenants(sessions)
+  local members, held, tenants, leased = redis.call('HGETALL', MEMBERS), {}, {}, 0
+  local function see(tenant, more)
+    if not held[tenant] then tenants[#tenants + 1] = tenant end
+    held[tenant] = (held[tenant] or 0) + more
+  end
+  for i = 2, #members, 2 do
+    local state, owner, tenant = string.match(members[i], '^(%l+):([^:]*):%d+:%d+:%d+:%d+:(%x+):')
+    if state == 'leased' and owner ~= session then
+      leased = leased + 1
+      see(tenant, 1)
+    end
+  end
+  for _, other in ipairs(sessions) do
+    for tenant in string.gmatch(other ~= session and redis.call('HGET', WANT, other) or '', '%x+') do see(tenant, 0) end
+  end
+  table.sort(tenants, function(a, b) return held[a] > held[b] or (held[a] == held[b] and a < b) end)
+  local flat = {math.min(#tenants, TENANTS_MAX)}
+  for i = 1, flat[1] do
+    flat[#flat + 1] = tenants[i]
+    flat[#flat + 1] = held[tenants[i]]
+  end
+  return leased, flat
 end
 
 local function others_warm()
@@ -251,7 +279,7 @@ end
 
 -- 1 hot target  2 leased  3 waiting  4 claims in 1000 s  5 money so far, nano dollars
 -- 6 creations that the provider allows in a window, 0 = not said  7 the window, ms  8 creations are closed for so long, ms
--- 9 turn of the last beat whose answer was read
+-- 9 turn of the last beat whose answer was read  10 who has claimed lately, tenants with blanks between them
 local function renew(said)
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', SES, '(' .. int(now + SESSION_MS), '+inf', 'LIMIT', 0, SESSIONS_MAX)) do
     redis.call('ZADD', SES, int(now + SESSION_MS), other)
@@ -259,6 +287,7 @@ local function renew(said)
   redis.call('ZADD', SES, int(now + SESSION_MS), session)
   local money = add_money(said[5])
   redis.call('HSET', SAID, session, table.concat({int(said[1]), int(said[2]), int(said[3]), int(said[4]), int(said[5])}, ':'))
+  redis.call('HSET', WANT, session, said[10])
   local count, window_ms, closed_ms = learn(said[6], said[7], said[8])
   redis.call('ZREMRANGEBYSCORE', GONE, '-inf', int(now - KEPT_MS))
   local sessions, abandoned = living(), 0
@@ -268,8 +297,11 @@ local function renew(said)
     total(), redis.call('SCARD', PREFIX .. 'of:' .. session), others_warm(),
     abandoned, #sessions, made_lately(window_ms), money, closed_ms, count, window_ms, recovering() > 0 and 1 or 0,
     may_list(sessions) and 1 or 0, redis.call('HGET', INS, instance) ~= epoch and 1 or 0}
-  for _, sum in ipairs(others(sessions)) do answer[#answer + 1] = sum end
+  local sums, tenants = others(sessions), nil
+  sums[2], tenants = others_tenants(sessions) -- newer than what they said
+  for _, sum in ipairs(sums) do answer[#answer + 1] = sum end
   answer[#answer + 1] = DAY_MS - now % DAY_MS
+  for _, value in ipairs(tenants) do answer[#answer + 1] = value end
   tell_lost(answer, said[9])
   return answer
 end
@@ -280,13 +312,14 @@ local operations = {}
 
 -- 5... as in renew() -> 'ok', records and strangers, own records, others' parked ones, records of ended sessions, living sessions,
 -- creations of the window, money of the day, closed ms, limit, its window ms, recovering, list, superseded, the four of others(),
--- what is left of the day, ms, then names that are not ours any more
+-- what is left of the day, ms, the list of others_tenants(), then names that are not ours any more
 function operations.beat()
   local instance = string.match(session, '^(.*)/')
   local known = tonumber(redis.call('HGET', BACK, instance) or 0)
   if known < 0 then redis.call('HSET', BACK, instance, int(-known)) end
   local said = {}
   for i = 1, 9 do said[i] = tonumber(ARGV[4 + i]) end
+  said[10] = ARGV[14] or ''
   local answer = {'ok'}
   for _, value in ipairs(renew(said)) do answer[#answer + 1] = value end
   return answer
@@ -306,7 +339,7 @@ function operations.join()
   session = instance .. '/' .. epoch
   redis.call('HSET', INS, instance, epoch)
   local answer = {'ok', incarnation, session, fresh and 1 or 0}
-  for _, value in ipairs(renew({0, 0, 0, 0, 0, 0, 0, 0, 0})) do answer[#answer + 1] = value end
+  for _, value in ipairs(renew({0, 0, 0, 0, 0, 0, 0, 0, 0, ''})) do answer[#answer + 1] = value end
   redis.call('HDEL', SAID, session) -- the first beat says what was spent before it, which is not new
   return answer
 end
@@ -421,7 +454,7 @@ end
 
 local function bury(dead)
   for _, key in ipairs({SES, LISTERS}) do redis.call('ZREM', key, dead) end
-  for _, key in ipairs({SAID, TURN}) do redis.call('HDEL', key, dead) end
+  for _, key in ipairs({SAID, WANT, TURN}) do redis.call('HDEL', key, dead) end
   redis.call('DEL', PREFIX .. 'lost:' .. dead)
 end
 

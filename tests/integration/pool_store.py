@@ -1,4 +1,5 @@
 """The records of a shared pool: the script in a real Redis, and a reference model of it."""
+import collections
 import dataclasses
 import pathlib
 
@@ -9,12 +10,24 @@ SECOND = 1000
 BEAT, SESSION, RECOVERY, STRIKE, RELIST, KEPT = 5 * SECOND, 15 * SECOND, 20 * SECOND, 60 * SECOND, 10 * SECOND, 300 * SECOND
 LATE = 90 * SECOND
 DAY = 86_400 * SECOND
-HANDED, MADE = 25, 2000
+HANDED, MADE, TENANTS = 25, 2000, 32
 
 FLEET = ("total own warm ended instances created money closed limit window recovering list superseded "
          "hot_target leased waiting claims day_left").split()
 MEMBER = "name state age idle owned tenant uses left exec parked".split()
 EXISTING = {"preparing", "warm", "hot", "leased", "recycling", "quarantine"}
+
+
+def tenants_in(told):
+    """Of a beat's answer: {tenant: how many it holds elsewhere}"""
+    at = 1 + len(FLEET)
+    return dict(zip(told[at + 1::2], told[at + 2:at + 1 + 2 * told[at]:2]))
+
+
+def names_in(told):
+    """Of a beat's answer: what is not ours any more."""
+    at = 1 + len(FLEET)
+    return told[at + 1 + 2 * told[at]:]
 
 
 def name_of(instance, number, generation="0a1b"):
@@ -42,7 +55,7 @@ class PoolStore:
     def state(self):
         """Everything that the model has, as it has it."""
         redis, prefix = self.redis, self.prefix
-        hashes = {key: redis.hgetall(prefix + key) for key in ("m", "n", "ins", "said", "turn", "lim", "back")}
+        hashes = {key: redis.hgetall(prefix + key) for key in ("m", "n", "ins", "said", "want", "turn", "lim", "back")}
         sets = {key: dict(redis.zrange(prefix + key, 0, -1, withscores=True)) for key in ("ses", "listers", "warm", "made", "s1", "s2", "gone")}
         members = {key.removeprefix(prefix): redis.smembers(key) for key in redis.scan_iter(f"{prefix}of:*")}
         members |= {key.removeprefix(prefix): redis.hgetall(key) for key in redis.scan_iter(f"{prefix}lost:*")}
@@ -79,7 +92,7 @@ class PoolModel:
 
     def flush(self):
         self.inc = self.rec = self.listed = self.sweep_by = None
-        self.instances, self.sessions, self.said, self.turns, self.listers = {}, {}, {}, {}, {}
+        self.instances, self.sessions, self.said, self.want, self.turns, self.listers = {}, {}, {}, {}, {}, {}
         self.members, self.made, self.strange, self.missing, self.gone = {}, {}, {}, {}, {}
         self.lost, self.seen, self.money, self.back = {}, {}, {}, {}
         self.limit, self.window, self.till = 0, 0, 0
@@ -168,13 +181,21 @@ class PoolModel:
         self.listers[self.session] = self.now
         return 1
 
-    def renew(self, hot, leased, waiting, claims, money, limit, window, closed, acknowledged):
+    def tenants(self, living):
+        """What others have leased, and who has it, or has claimed it lately: those that have most first."""
+        leased = [record.tenant for record in self.members.values() if record.state == "leased" and record.session != self.session]
+        held = collections.Counter(leased)
+        held.update({tenant: 0 for other in living - {self.session} for tenant in self.want.get(other, "").split()})
+        told = sorted(held.items(), key=lambda item: (-item[1], item[0]))[:TENANTS]
+        return len(leased), [len(told), *sum(map(list, told), [])]
+
+    def renew(self, hot, leased, waiting, claims, money, limit, window, closed, acknowledged, want=""):
         now, me = self.now, self.session
         self.sessions = {session: min(end, now + SESSION) for session, end in self.sessions.items()} | {me: now + SESSION}
         before = self.said[me][4] if me in self.said else money
         if money > before:
             self.money[now // DAY] = self.money.get(now // DAY, 0) + money - before
-        self.said[me] = hot, leased, waiting, claims, money
+        self.said[me], self.want[me] = (hot, leased, waiting, claims, money), want
         if limit and window:
             self.limit, self.window = limit, window
         closed = max(min(closed, KEPT), self.bounded(self.till - now, KEPT))
@@ -186,6 +207,7 @@ class PoolModel:
         ended = self.sessions.keys() - living
         parked = [record for record in self.members.values() if record.is_stock() and record.session != me]
         sums = [sum(self.said[other][i] for other in living - {me} if other in self.said) for i in range(4)]
+        sums[1], tenants = self.tenants(living)
         instance, epoch = me.split("/")
         created = sum(at > now - self.window for at in self.made.values()) if self.window else 0
         may_list = self.may_list()
@@ -195,7 +217,7 @@ class PoolModel:
         lost |= {name: self.turn for name in told if not lost[name]}
         return [len(self.members) + len(self.strange), len(self.own(me)), len(parked), sum(len(self.own(one)) for one in ended), len(living), created,
                 str(self.money.get(now // DAY, 0)), closed, self.limit, self.window, int(self.recovering() > 0), may_list,
-                int(self.instances.get(instance) != int(epoch)), *sums, DAY - now % DAY, *told]
+                int(self.instances.get(instance) != int(epoch)), *sums, DAY - now % DAY, *tenants, *told]
 
     def trim_made(self):
         latest = sorted(self.made.items(), key=lambda item: (item[1], item[0]))[-MADE:]
@@ -317,7 +339,7 @@ class PoolModel:
                 self.hand_over(name, "warm" if self.members[name].state == "warm" else "destroying")
             for dead in ended:
                 if not self.own(dead):
-                    for table in (self.sessions, self.said, self.turns, self.listers, self.lost):
+                    for table in (self.sessions, self.said, self.want, self.turns, self.listers, self.lost):
                         table.pop(dead, None)
         return self.in_order([self.describe(name) for name in self.own(self.session) if own or self.members[name].turn == self.turn])
 
@@ -365,7 +387,7 @@ class PoolModel:
             "back": {name: str(known) for name, known in self.back.items()},
             "ins": {name: str(epoch) for name, epoch in self.instances.items()},
             "said": {session: ":".join(map(str, said)) for session, said in self.said.items()},
-            "turn": {session: str(turn) for session, turn in self.turns.items()},
+            "want": self.want, "turn": {session: str(turn) for session, turn in self.turns.items()},
             "lim": {**({"count": str(self.limit), "window": str(self.window)} if self.limit else {}), **({"until": str(self.till)} if self.till else {})},
             "ses": self.sessions, "listers": self.listers, "made": self.made, "s1": self.strange, "s2": self.missing, "gone": self.gone,
             "warm": {name: record.since for name, record in self.members.items() if record.is_stock()},

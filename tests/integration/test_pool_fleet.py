@@ -1,9 +1,11 @@
 """Several gateways on one pool, with its records beside what really exists: the maximum, deaths, flushes, and Redis standing still."""
 import concurrent.futures
+import contextlib
 import signal
 import threading
 import time
 
+import httpx
 import pytest
 
 from fleet import PREFIX, Fleet
@@ -47,6 +49,38 @@ def test_alone_it_may_have_the_whole_maximum_and_what_another_has_is_missing(rig
     assert fleet.sprites.state()["max_alive"] == 3
     time.sleep(2)
     assert fleet.sprites.state()["created"] == 3, "the one that has less wants another, which the maximum forbids"
+
+
+def test_a_greedy_token_leaves_room_for_one_on_another_gateway(rig):
+    """It ends at a half, though nobody else claims where it does."""
+    fleet = Fleet(rig, count=2, pool_max=6, pool_hot=1, pool_wait_seconds=60)
+    fleet.until_ready()
+    here, there = (fleet.session_of(gateway.instance) for gateway in fleet.gateways)
+    hog, mouse = fleet.tokens
+    ends, codes, held = threading.Event(), [], []
+
+    def nibble():
+        while not ends.is_set():
+            codes.append(fleet.gateways[1].exec(token=mouse, command="true").status_code)
+            held.append(fleet.states(here)["leased"])
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        nibbling = pool.submit(nibble)
+        try:
+            until(lambda: fleet.store.hget(PREFIX + "want", there), "the other one has said who claims")
+            heard = fleet.store.zscore(PREFIX + "ses", here)
+            until(lambda: fleet.store.zscore(PREFIX + "ses", here) > heard, "this one has heard it")
+            for _ in range(8):
+                pool.submit(fleet.gateways[0].exec, token=hog, command="sleep 240", timeout_seconds=250)
+            until(lambda: fleet.states(here)["leased"] >= 2, "the greedy one has what it may have", 60)
+            served = len(codes)
+            until(lambda: len(codes) >= served + 4, lambda: f"the other one is served: {codes[served:]}, {fleet.states(here)}", 60)
+        finally:
+            ends.set()
+            for gateway in fleet.gateways:
+                gateway.kill()
+        with contextlib.suppress(httpx.TransportError):
+            nibbling.result()
+    assert set(codes) == {200} and max(held) <= 3, (codes, held)
 
 
 def test_a_killed_gateway_leaves_nothing(rig):

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from policy_store import documented_acl
-from pool_store import BEAT, FLEET, LATE, MEMBER, RECOVERY, SECOND, SESSION, START, STRIKE, PoolModel, PoolStore, name_of
+from pool_store import BEAT, FLEET, LATE, MEMBER, RECOVERY, SECOND, SESSION, START, STRIKE, PoolModel, PoolStore, name_of, names_in, tenants_in
 from rig import Redis
 
 MOST = 12
@@ -132,6 +132,40 @@ def test_the_same_reservation_twice_is_one(timed):
     assert not timed.state()["m"]
 
 
+def lease(timed, who, first, tenant, count=1):
+    for number in range(first, first + count):
+        name = name_of(who[1].partition("/")[0], number)
+        assert timed.call("reserve", *who, 2 * number, name, 100, 0, 0, 0) == ["ok"]
+        timed.call("note", *who, 2 * number + 1, f"{name}:leased:0:{tenant:016x}:0:0:0:")
+
+
+def test_a_beat_tells_what_tenants_hold_and_want_elsewhere(timed):
+    a, b, c = ready(timed, "a", "b", "c")
+    for who, first, tenant, count in ((a, 20, 1, 2), (b, 20, 1, 3), (b, 30, 2, 1), (c, 20, 3, 1)):
+        lease(timed, who, first, tenant, count)
+    timed.call("beat", *a, 9000, *[0] * 9, "0000000000000007 0000000000000001")
+    timed.call("beat", *c, 9000, *[0] * 9, "0000000000000008")
+
+    def told(who, turn):
+        answer = timed.call("beat", *who, turn, *[0] * 9)
+        return dict(zip(FLEET, answer[1:]))["leased"], {int(tenant, 16): held for tenant, held in tenants_in(answer).items()}
+    assert told(a, 9001) == (5, {1: 3, 2: 1, 3: 1, 8: 0})
+    assert told(b, 9001) == (3, {1: 2, 3: 1, 8: 0}), "a wants nothing any more"
+    timed.clock += SESSION
+    b = joined(timed, "b", 9002)
+    assert told(b, 9003) == (7, {1: 5, 3: 1, 2: 1}), "what the dead have is not free, but they want nothing"
+
+
+def test_of_too_many_tenants_those_that_hold_most_are_told(timed):
+    a, b = ready(timed, "a", "b")
+    lease(timed, a, 20, 99, 2)
+    for tenant in range(40):
+        lease(timed, a, 30 + tenant, tenant)
+    answer = timed.call("beat", *b, 9000, *[0] * 9)
+    assert dict(zip(FLEET, answer[1:]))["leased"] == 42
+    assert [int(tenant, 16) for tenant in tenants_in(answer)] == [99, *range(31)] and not names_in(answer)
+
+
 def test_only_what_is_parked_is_adopted_as_it_is(timed):
     a, b = ready(timed, "a", "b")
     for turn, state in enumerate(("intent", "hot", "warm", "leased", "destroying"), 20):
@@ -210,7 +244,7 @@ def test_what_was_taken_is_told_until_it_is_known(timed):
     timed.call("reserve", *a, 20, name_of("a", 1), 10, 0, 0, 0)
     timed.call("note", *a, 21, f"{name_of('a', 1)}:warm:0:0:0:0:0:")
     timed.call("take", *b, 20, name_of("a", 1), "preparing", "0a1b")
-    told = [timed.call("beat", *a, turn, *[0] * 8, known)[1 + len(FLEET):] for turn, known in ((22, 0), (22, 0), (23, 21), (24, 22), (25, 24))]
+    told = [names_in(timed.call("beat", *a, turn, *[0] * 8, known)) for turn, known in ((22, 0), (22, 0), (23, 21), (24, 22), (25, 24))]
     assert told == [[name_of("a", 1)]] * 3 + [[], []]
 
 
@@ -306,7 +340,8 @@ class Process:
             self.money += rnd.randrange(10**9)
             self.beat_sent = now
             done = self.ask("beat", rnd.randrange(3), sum(state == "leased" for state in self.members.values()), rnd.randrange(3),
-                            rnd.randrange(9000), self.money, rnd.choice([0, 0, 10]), 60_000, rnd.choice([0] * 9 + [3000]), self.acknowledged)
+                            rnd.randrange(9000), self.money, rnd.choice([0, 0, 10]), 60_000, rnd.choice([0] * 9 + [3000]), self.acknowledged,
+                            " ".join(f"{tenant:016x}" for tenant in rnd.sample(range(4), rnd.randrange(3))))
         else:
             done = rnd.choices([self.reserve, self.move, self.take, self.adopt, self.sweep, self.finish, self.leave], [50, 120, 20, 20, 20, 50, 1])[0]()
         if done:
@@ -327,7 +362,7 @@ class Process:
 
     def entry(self, name, state):
         leased = state == "leased"
-        return f"{name}:{state}:0:{'00000000deadbeef' if leased else '0'}:{int(leased)}:1000:{5000 if leased else 0}:{'e-1' if leased else ''}"
+        return f"{name}:{state}:0:{f'{self.world.rnd.randrange(4):016x}' if leased else '0'}:{int(leased)}:1000:{5000 if leased else 0}:{'e-1' if leased else ''}"
 
     def move(self):
         """Some members go on, without asking."""
@@ -434,7 +469,7 @@ class Process:
         fleet = dict(zip(FLEET, told[1:]))
         self.acknowledged = call.turn
         self.beat_at, self.list, self.superseded = self.beat_sent, bool(fleet["list"]), bool(fleet["superseded"])
-        for name in told[1 + len(FLEET):]:
+        for name in names_in(told):
             if self.members.get(name) == "warm":
                 del self.members[name]
 
