@@ -30,6 +30,7 @@ for _ in range({LINES}):
     os.write(1, b"%d\\n" % time.time_ns())
     time.sleep(0.01)'"""
 CLOCKS = 3
+LINE_MS = 5             # p95 of what a line of output takes from the Sprite to the caller
 
 
 class Caller:
@@ -204,6 +205,13 @@ def one_pair(gateway, sprites, caller, bare):
             pair[who] = run_bare(control, bare.argv)
             bare.end(control)
     return pair
+
+
+def missed(result):
+    """What is above its bar."""
+    line_ms = percentile(result["line_ms"]["gateway"], 95)
+    if line_ms > LINE_MS:
+        yield f"a line of output: {number(line_ms)} ms at p95, the bar is {LINE_MS}"
 
 
 def show(result):

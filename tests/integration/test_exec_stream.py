@@ -68,7 +68,7 @@ def test_output_is_passed_on_at_once(stack):
                 if one["type"] == "stdout":
                     lags.append(time.time() - int(one["data"].split()[-1]) / 1e9)
         return sorted(lags)[len(lags) // 2]
-    check_median(lag, 25 * SLOWER, "the lag of a line", rounds=3)
+    check_median(lag, 5 * SLOWER, "the lag of a line", rounds=3)
 
 
 @pytest.mark.parametrize("data", [
