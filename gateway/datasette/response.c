@@ -83,16 +83,16 @@ static int on_value_complete(llhttp_t *parser)
 		return 0;
 	struct response_span *span = &response->spans[response->count++];
 	span->value_len = response->text.len - span->value;
-	struct slice name = span_name(response, span), value = span_value(response, span);
+	struct slice name = span_name(response, span);
 	if (slice_equal_nocase(name, SLICE("content-length"))) {
 		if (response->content_lengths++)
 			return fail(response, "it has two Content-Length fields");
-		if (slice_to_u64(value, INT64_MAX, &response->content_length) != 0)
+		if (slice_to_u64(span_value(response, span), INT64_MAX, &response->content_length) != 0)
 			return fail(response, "its Content-Length is not a number");
 	} else if (slice_equal_nocase(name, SLICE("transfer-encoding"))) {
 		if (response->codings++)
 			return fail(response, "it has two Transfer-Encoding fields");
-		if (!slice_equal_nocase(value, SLICE("chunked")))
+		if (!slice_equal_nocase(span_value(response, span), SLICE("chunked")))
 			return fail(response, "its transfer coding is not chunked");
 	}
 	return 0;
