@@ -72,10 +72,12 @@ def test_settings_exist_and_secrets_are_not_in_the_file(fly, settings):
     for name in fly["env"]:
         assert name in settings, f"there is no setting {name}"
         assert not settings[name][1] and "URL" not in name, f"{name} belongs into `fly secrets`"
-    env = {**fly["env"], "SPRITEGATE_PEPPER": "0" * 32, "SPRITEGATE_SPRITES_TOKEN": "token", "SPRITEGATE_REDIS_URL": "redis://default:x@fly-y.upstash.io:6379",
+    env = {**fly["env"], "FLY_APP_NAME": fly["app"], "SPRITEGATE_PEPPER": "0" * 32, "SPRITEGATE_SPRITES_TOKEN": "token", "SPRITEGATE_REDIS_URL": "redis://default:x@fly-y.upstash.io:6379",
            "SPRITEGATE_DATASETTE_URL": "http://my-datasette.internal:8001", "FLY_MACHINE_ID": "148e272fe67d89"}
     done = subprocess.run([BINARY, "check-config"], env=clean_environment(env), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0 and "instance = 148e272fe67d89" in done.stdout, done.stdout + done.stderr
+    # What a machine leaves that is destroyed for good has no other who would remove it.
+    assert "pool_shared = 1" in done.stdout and f"pool_name = {fly['app']}" in done.stdout, done.stdout
 
 
 def default(settings, name):

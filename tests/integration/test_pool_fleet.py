@@ -109,6 +109,20 @@ def test_a_killed_gateway_leaves_nothing(rig):
     assert other.run("echo well").stdout == "well\n"
 
 
+def test_what_the_only_one_leaves_the_next_one_removes_whatever_its_name(rig):
+    fleet = Fleet(rig, count=1, pool_hot=1, pool_warm=1)
+    fleet.until_ready()
+    fleet.until_at_rest()
+    left = fleet.records()
+    fleet.gateways[0].kill()
+    fleet.store.zadd(PREFIX + "ses", {fleet.session_of("g0"): 1})     # as 15 s later
+    fleet.gateways = [fleet.start("another-machine")]
+    hot = [name for name, (state, _) in left.items() if state == "hot"]
+    until(lambda: hot and not set(hot) & set(fleet.sprites.names()), lambda: f"{left} is removed: {fleet.records()}", 60)
+    fleet.until_ready()
+    fleet.until_at_rest()
+
+
 def test_a_flush_deletes_nothing_in_use_and_creates_nothing_before_a_list(rig):
     fleet = Fleet(rig, count=2, pool_max=8, pool_hot=2)
     fleet.until_ready()
