@@ -113,33 +113,31 @@ static void on_request(void *ctx, struct http_request *request)
 	}
 }
 
-static void log_request(struct worker *worker, const struct http_head *head, const struct http_summary *summary, const char *aborted,
-			const char *code)
+/* Whoever knows most about it says what only that one knows; the rest is the same for all. */
+static void log_request(void *ctx, const struct http_head *head, const struct http_summary *summary, struct access_record *record)
 {
+	struct worker *worker = ctx;
 	bool gone = summary->end == HTTP_END_GONE || summary->end == HTTP_END_TIMEOUT;
 	bool late = summary->end == HTTP_END_TIMEOUT && summary->status == 408;
 	struct trace trace;
 	(void)http_trace_of(head, &trace);
-	struct access_record record = {
-		.wall_ms = clock_wall_ms() - summary->duration_us / 1000,
-		.request_id = head->id,
-		.trace_id = trace.id,
-		.client = head->peer,
-		.method = head->method,
-		.path = head->path,
-		.route = http_route_label_name(http_route_label_of(head->path)),
-		.status = gone && !summary->status ? 499 : summary->status,
-		.bytes_in = summary->bytes_in,
-		.bytes_out = summary->bytes_out,
-		.duration_us = summary->duration_us,
-		.first_byte_us = summary->first_byte_us,
-		.aborted = aborted                            ? aborted
-			   : gone                             ? "client"
-			   : summary->end == HTTP_END_STOPPED ? "gateway"
-							      : NULL,
-		.code = code || !late ? code : "request-timeout",
-	};
-	access_log_write(&worker->log, &record);
+	record->wall_ms = clock_wall_ms() - summary->duration_us / 1000;
+	record->request_id = head->id;
+	record->trace_id = record->trace_id ? record->trace_id : trace.id;
+	record->client = head->peer;
+	record->method = head->method;
+	record->path = head->path;
+	record->route = http_route_label_name(http_route_label_of(head->path));
+	record->status = gone && !summary->status ? 499 : summary->status;
+	record->bytes_in = summary->bytes_in;
+	record->bytes_out = summary->bytes_out;
+	record->duration_us = summary->duration_us;
+	record->first_byte_us = summary->first_byte_us;
+	if (!record->aborted)
+		record->aborted = gone ? "client" : summary->end == HTTP_END_STOPPED ? "gateway" : NULL;
+	if (!record->code && late)
+		record->code = "request-timeout";
+	access_log_write(&worker->log, record);
 }
 
 static void on_begun(void *ctx, const struct http_head *head)
@@ -154,7 +152,8 @@ static void on_finished(void *ctx, const struct http_head *head, const struct ht
 	struct worker *worker = ctx;
 	meters_request(&worker->meters, head, summary, refusal);
 	if (refusal != HTTP_GUARD_OK || head->route == HTTP_ROUTE_HEALTH)
-		log_request(worker, head, summary, NULL, refusal == HTTP_GUARD_OK ? NULL : http_guard_reason_name(refusal));
+		log_request(worker, head, summary,
+			    &(struct access_record){.code = refusal == HTTP_GUARD_OK ? NULL : http_guard_reason_name(refusal)});
 }
 
 /* Why it was not the client or Datasette who ended it. */
@@ -169,11 +168,12 @@ static void on_relayed(void *ctx, const struct http_head *head, const struct rel
 {
 	struct worker *worker = ctx;
 	meters_relay(&worker->meters, summary);
-	log_request(worker, head, &summary->http, summary->failed && summary->upstream_status ? "upstream" : NULL,
-		    summary->failed         ? exchange_error_name(summary->error)
-		    : summary->head_refused ? "answer_head_limit"
-		    : summary->tunneled     ? websocket_code(summary->tunnel_end)
-					    : NULL);
+	struct access_record record = {.aborted = summary->failed && summary->upstream_status ? "upstream" : NULL,
+				       .code = summary->failed         ? exchange_error_name(summary->error)
+					       : summary->head_refused ? "answer_head_limit"
+					       : summary->tunneled     ? websocket_code(summary->tunnel_end)
+								       : NULL};
+	log_request(worker, head, &summary->http, &record);
 }
 
 /* Of what was asked of Datasette for no request of its own. */
@@ -440,7 +440,7 @@ static int make_endpoint(struct worker *worker)
 			      .degraded = worker->options.degraded,
 			      .observer = meters_admission(&worker->meters)},
 		.metrics = worker->options.metrics,
-		.log = &worker->log,
+		.log_request = log_request,
 		.audit = worker->options.audit,
 		.tracer = worker->options.tracer,
 		.limits = limits_of(config).exec,

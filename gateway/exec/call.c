@@ -89,26 +89,13 @@ static void on_gone(void *ctx)
 		call_cancel(call, call->exec_id);
 }
 
-static void write_log(struct call *call, const struct http_head *head, const struct http_summary *summary)
+static void write_log(const struct call *call, const struct http_summary *summary)
 {
-	static const char *const aborted[] = {NULL, "client", "gateway", "client", "gateway"};
-	bool gone = summary->end == HTTP_END_GONE || summary->end == HTTP_END_TIMEOUT;
-	bool late = summary->end == HTTP_END_TIMEOUT && summary->status == 408;
+	const struct exec_endpoint_options *options = &call->endpoint->options;
 	struct access_record record = {
-		.wall_ms = clock_wall_ms() - summary->duration_us / 1000,
-		.request_id = head->id,
 		.trace_id = call->trace.id,
-		.client = head->peer,
-		.method = head->method,
-		.path = head->path,
-		.route = "exec",
-		.status = gone && !summary->status ? 499 : summary->status,
-		.bytes_in = summary->bytes_in,
-		.bytes_out = summary->bytes_out,
-		.duration_us = summary->duration_us,
-		.first_byte_us = summary->first_byte_us,
-		.aborted = aborted[summary->end],
-		.code = call->code || !late ? call->code : "request-timeout",
+		.aborted = summary->end == HTTP_END_CUT ? "gateway" : NULL,
+		.code = call->code,
 		.exec_id = call->is_post ? slice_str(call->exec_id) : slice_str(call->looked_for),
 		.kid = slice_str(call->kid),
 		.actor = slice_str(call->actor),
@@ -119,7 +106,7 @@ static void write_log(struct call *call, const struct http_head *head, const str
 		.tier = call->tier,
 		.degraded = call->reply.degraded,
 	};
-	access_log_write(call->endpoint->options.log, &record);
+	options->log_request(options->client_ctx, call->reply.head, summary, &record);
 }
 
 /* Of what Redis has decided; strangers have no spans. The agent tells of the command itself (spans.h). */
@@ -154,7 +141,7 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 {
 	struct call *call = ctx;
 	struct exec_endpoint *endpoint = call->endpoint;
-	write_log(call, call->reply.head, summary);
+	write_log(call, summary);
 	tell_spans(call, summary);
 	if (call->with_agent)
 		DL_DELETE(endpoint->calls, call);

@@ -40,7 +40,8 @@ struct exec_endpoint_options {
 	struct metrics_shard *metrics;
 	struct audit *audit;                /* NULL = none */
 	struct tracer *tracer;              /* NULL = none */
-	struct access_log *log;             /* exec requests are logged here, with who and how */
+	/* Writes its line of the access log: `record` has who and how, and is filled in by what every request has. */
+	void (*log_request)(void *ctx, const struct http_head *head, const struct http_summary *summary, struct access_record *record);
 	struct exec_endpoint_limits limits;
 	uint64_t wait_ms;                   /* longest wait for a sandbox, as the agent has it */
 	uint64_t session_idle_ms, session_age_ms; /* as the agent has them */
