@@ -92,7 +92,9 @@ void machine_destroyed(struct machine *machine, uint64_t now_us, const struct ma
 		bool again = member->absent_us && now_us >= member->absent_us + CONFIRM_US;
 		if (!member->absent_us)
 			member->absent_us = now_us;
-		member->wait_us = now_us + (again ? DOUBTFUL_US : CONFIRM_US);
+		uint64_t next_us = now_us + (again ? DOUBTFUL_US : CONFIRM_US);
+		/* It is asked about for the last time when it can appear no more. */
+		member->wait_us = again && member->doubtful_us < next_us ? member->doubtful_us : next_us;
 		if (machine->stopping)
 			machine_hasten_doubtful(machine, now_us);
 		return;
