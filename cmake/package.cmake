@@ -19,6 +19,7 @@ install(FILES ${made}/spritegate.conf.5.gz DESTINATION share/man/man5)
 install(FILES ${made}/changelog.gz ${from}/copyright DESTINATION share/doc/spritegate)
 install(FILES ${CMAKE_SOURCE_DIR}/deploy/spritegate.bash-completion DESTINATION share/bash-completion/completions RENAME spritegate)
 install(FILES ${from}/spritegate.service DESTINATION lib/systemd/system)
+install(FILES ${from}/datasette.service DESTINATION share/doc/spritegate/examples)
 install(FILES ${from}/spritegate.conf DESTINATION /etc/spritegate PERMISSIONS OWNER_READ OWNER_WRITE)
 
 set(CPACK_GENERATOR DEB)

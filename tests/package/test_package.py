@@ -67,7 +67,7 @@ def test_its_files(unpacked, tmp_path):
     files = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file() and "DEBIAN" not in path.parts}
     assert files == {"usr/bin/spritegate", "usr/lib/systemd/system/spritegate.service", "etc/spritegate/spritegate.conf",
                      "usr/share/bash-completion/completions/spritegate", "usr/share/man/man1/spritegate.1.gz", "usr/share/man/man5/spritegate.conf.5.gz",
-                     "usr/share/doc/spritegate/changelog.gz", "usr/share/doc/spritegate/copyright"}
+                     "usr/share/doc/spritegate/changelog.gz", "usr/share/doc/spritegate/copyright", "usr/share/doc/spritegate/examples/datasette.service"}
     assert (unpacked / "etc/spritegate/spritegate.conf").stat().st_mode & 0o777 == 0o600
     assert (unpacked / "DEBIAN/conffiles").read_text(encoding="utf-8") == "/etc/spritegate/spritegate.conf\n"
     call("shellcheck", *(unpacked / "DEBIAN").glob("p*"))
@@ -98,6 +98,7 @@ def test_its_program_serves_with_its_configuration(unpacked, rig, stack, tmp_pat
 # --- the unit ----------------------------------------------------------------
 
 UNIT = TOP / "deploy/debian/spritegate.service"
+DATASETTE_UNIT = TOP / "deploy/debian/datasette.service"
 
 
 def test_the_unit_is_confined():
@@ -106,10 +107,14 @@ def test_the_unit_is_confined():
     print(said.strip().splitlines()[-1])
 
 
-def test_the_unit_is_understood(unpacked):
-    said = call("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", UNIT, ok=False)
-    complaints = [line for line in said.splitlines() if "/usr/bin/spritegate is not executable" not in line]     # it is not installed here
+@pytest.mark.parametrize("unit", [UNIT, DATASETTE_UNIT], ids=lambda unit: unit.stem)
+def test_systemd_understands(unit):
+    said = call("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit, ok=False)
+    complaints = [line for line in said.splitlines() if "is not executable" not in line]     # it is not installed here
     assert not complaints, said
+
+
+def test_the_unit_starts_the_program(unpacked):
     words = re.search(r"^ExecStart=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)[1].split()
     assert (unpacked / words[0].lstrip("/")).is_file() and words[1:3] == ["serve", "--config"]
 
@@ -155,6 +160,49 @@ def test_the_filter_of_system_calls_lets_it_work(rig, stack, tmp_path):
             if re.match(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+\d+", line)} - {"total"}
     assert len(used) > 30
     assert used - {"execve"} <= allowed_calls(), used - allowed_calls()
+
+
+# --- docs/PACKAGE.md: who follows it has a gateway -----------------------------
+
+PAGE = (TOP / "docs/PACKAGE.md").read_text(encoding="utf-8")
+
+
+def written(path):
+    """What the page has its reader put into that file."""
+    return re.search(rf"^cat >+{re.escape(path)} <<('?)EOF\1\n(.*?)^EOF$", PAGE, re.MULTILINE | re.DOTALL)[2]
+
+
+def start_datasette(rig, folder, port):
+    """As its unit does."""
+    words = re.search(r"^ExecStart=\S+ (.*)$", DATASETTE_UNIT.read_text(encoding="utf-8"), re.MULTILINE)[1].replace(" 8001 ", f" {port} ").split()
+    datasette = rigs.Part("datasette", [rigs.PYTHON, "-m", "datasette", *words], cwd=folder)
+    rig.add(datasette, datasette.kill)
+
+
+def start_redis(rig, folder, port):
+    (folder / "redis.conf").write_text(written("/etc/redis/spritegate.conf"), encoding="utf-8")
+    redis = rigs.Part("redis", ["redis-server", folder / "redis.conf", "--port", port, "--bind", "127.0.0.1", "--dir", folder])
+    rig.add(redis, redis.kill)
+
+
+def test_the_page_leads_to_a_gateway(unpacked, rig, stack, tmp_path):
+    program = unpacked / "usr/bin/spritegate"
+    config = tmp_path / "spritegate.conf"
+    lines = written("/etc/spritegate/spritegate.conf").replace("$(openssl rand -hex 32)", "0" * 64)
+    config.write_text((unpacked / "etc/spritegate/spritegate.conf").read_text(encoding="utf-8") + lines, encoding="utf-8")
+    redis, datasette = rigs.free_port(), rigs.free_port()
+    start_redis(rig, tmp_path, redis)
+    start_datasette(rig, tmp_path, datasette)
+    gateway = rigs.OwnGateway({"datasette_url": f"http://127.0.0.1:{datasette}", "redis_url": f"redis://127.0.0.1:{redis}", "pool_hot": 0,
+                               "sprites_url": stack.sprites.url, "sprites_token": stack.sprites.token}, argv=[program, "serve", "--config", config])
+    rig.add(gateway, gateway.stop_at_once)
+    until(lambda: gateway.get("/datasette.json").status_code == 200, "Datasette's pages are served")
+    env = rigs.clean_environment({"SPRITEGATE_PEPPER": "0" * 64, "SPRITEGATE_REDIS_URL": f"redis://127.0.0.1:{redis}"})
+    (command,) = re.findall(r"^spritegate (token create .*)$", PAGE, re.MULTILINE)
+    gateway.token = re.search(r"sgt_\w+", call(program, *command.split(), env=env))[0]
+    assert gateway.run("echo hello").stdout == "hello\n"
+    examined = call(program, "doctor", "--config", config, env=rigs.clean_environment(gateway.settings))
+    assert {line.split()[0] for line in examined.splitlines()} == {"ok"}, examined
 
 
 # --- the manual pages --------------------------------------------------------
