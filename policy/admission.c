@@ -217,10 +217,29 @@ static void give_back(struct admission *admission, const struct admission_lease 
 
 /* --- the question ----------------------------------------------------------- */
 
+/* A look at what there is, which changes nothing. */
+static int send_peek(struct admission_call *call, struct slice key, bool by_text)
+{
+	struct slice args[] = {
+		key,
+		slice_str(call->kid),
+		slice_str(call->mac),
+		slice_str(call->admission->pepper_id),
+		SLICE(SCOPE),
+		slice_str(call->address),
+		slice_str(call->looked_for),
+		slice_str(call->identity.actor),
+		slice_str(call->identity.policy),
+	};
+	return script_send(call->admission->link, &call->command, &script_peek, by_text, args, ARRAY_LEN(args));
+}
+
 static int send_call(struct admission_call *call, bool by_text)
 {
 	char key[sizeof KEY_RECORD + ADMISSION_KID_LEN], want[24], wait[24], input[24], usual[24], most[24], idle[24], age[24];
 	snprintf(key, sizeof key, KEY_RECORD "%s", call->kid);
+	if (call->looked_for[0] && !call->kill)
+		return send_peek(call, slice_str(key), by_text);
 	snprintf(want, sizeof want, "%" PRIu64, call->want_ms);
 	snprintf(wait, sizeof wait, "%" PRIu64, call->wait_ms);
 	snprintf(input, sizeof input, "%" PRIu64, call->input_bytes);
@@ -244,7 +263,6 @@ static int send_call(struct admission_call *call, bool by_text)
 		slice_str(usual),
 		slice_str(most),
 		slice_str(call->looked_for),
-		call->kill ? SLICE("1") : SLICE("0"),
 		slice_str(call->key),
 		slice_str(call->fingerprint),
 		slice_str(call->exec_id),

@@ -49,7 +49,7 @@ enum admission_code {
 	ADMISSION_SESSION_LIMIT,      /* `max_sessions` are there, and this is none of them */
 	ADMISSION_SESSION_BUSY,       /* a command runs in it */
 	/* Of a question about sessions: */
-	ADMISSION_SESSIONS,           /* `result` lists them, as in admit.lua */
+	ADMISSION_SESSIONS,           /* `result` lists them, as in caller.lua */
 	ADMISSION_SESSION_CLOSED,
 };
 

@@ -278,7 +278,7 @@ static bool find_room(const struct degraded *degraded, const struct token *token
 	return true;
 }
 
-/* GCRA, as in admit.lua: the TAT after one more, 0 = no room for it. */
+/* GCRA, as in caller.lua: the TAT after one more, 0 = no room for it. */
 static uint64_t next_tat(const struct degraded *degraded, const struct bucket *bucket, uint64_t tat_us, uint64_t now_us)
 {
 	uint64_t share = (uint64_t)SHARE * degraded->options.gateways;

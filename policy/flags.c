@@ -192,7 +192,7 @@ static int read_scope(struct slice text, struct flags *flags)
 	return read_list(text, flags->record.scopes, sizeof flags->record.scopes, is_scope);
 }
 
-/* admit.lua has the same list. */
+/* caller.lua has the same list. */
 static bool is_limit(struct slice word)
 {
 	static const char *const limits[] = {"rate",          "actor-rate", "concurrency", "actor-concurrency", "budget",

@@ -1,7 +1,7 @@
 /*
  * record - what Redis holds about one token (the hash sg:{g}:k:<kid>) or one named policy (sg:{g}:p:<name>)
  *
- * Plain data; holds no secret, only its MAC. scripts/admit.lua reads the same field names. Numbers are decimal text. A rule that a
+ * Plain data; holds no secret, only its MAC. scripts/shared/caller.lua reads the same field names. Numbers are decimal text. A rule that a
  * token's record does not have comes from its policy; where neither has it, and where it is 0 or empty, there is no such limit (rate,
  * burst, conc and max_ms must be there: without them the script refuses the token).
  *

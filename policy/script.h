@@ -13,6 +13,7 @@ struct script {
 
 /* Generated from scripts/<name>.lua. */
 extern const struct script script_admit;
+extern const struct script script_peek;
 extern const struct script script_settle;
 extern const struct script script_renew;
 extern const struct script script_pool;

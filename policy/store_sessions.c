@@ -23,7 +23,7 @@ static bool read_session(struct slice name, struct slice text, struct store_sess
 	       slice_to_u64(f[3], UINT64_MAX, &session->created_ms) == 0;
 }
 
-/* What session_of() of admit.lua says: one whose command has a lease, or whose end has not come. */
+/* What session_of() of caller.lua says: one whose command has a lease, or whose end has not come. */
 static bool goes_on(struct store_session *session, const struct store_lease *leases, size_t count, uint64_t now_ms)
 {
 	bool busy = session->lease[0] && store_find_lease(leases, count, session->lease);

@@ -6,7 +6,7 @@
 #include <hiredis/hiredis.h>
 #include <stdio.h>
 
-/* The order in which report() of admit.lua returns. */
+/* The order in which report() of caller.lua returns. */
 enum slot {
 	SLOT_CODE,
 	SLOT_ACTOR,

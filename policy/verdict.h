@@ -1,7 +1,7 @@
 /*
  * verdict - what the admission script answered, as the caller wants it
  *
- * Pure; knows the order of the array that scripts/admit.lua returns.
+ * Pure; knows the order of the array that scripts/admit.lua and peek.lua return.
  */
 #pragma once
 

@@ -85,7 +85,7 @@ struct call {
 	char looked_for[ID_UUID_LEN + 1];
 	bool cancels;
 	struct slice session;         /* named by the path, which lives as long as the request */
-	struct slice asked;           /* … in the words of admit.lua */
+	struct slice asked;           /* … in the words of peek.lua and admit.lua */
 	bool asked_ends;
 	admission_done asked_done;
 	/* Of a streamed answer: */
@@ -180,7 +180,7 @@ void call_drop_pieces(struct call *call);
 
 /* --- call_look.c, for questions about something else than a new command --- */
 
-/* `what`: an exec id, or a word of admit.lua. */
+/* `what`: an exec id, or a word of peek.lua or admit.lua. */
 void call_ask(struct call *call, struct slice what, bool ends, admission_done done);
 void call_respond(struct call *call, unsigned status, struct slice body);
 

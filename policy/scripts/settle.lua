@@ -17,7 +17,7 @@ local RESULTS_BYTES = 64 * 1024 * 1024 -- of all that are kept
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
--- yyyymmdd, as in admit.lua
+-- yyyymmdd, as in caller.lua
 local function today()
   local z = math.floor(now / 86400000000) + 719468
   local era = math.floor(z / 146097)

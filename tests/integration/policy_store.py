@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import itertools
 import pathlib
+import re
 import secrets
 import zlib
 
@@ -112,20 +113,25 @@ class Store:
         self.redis = redis
         self.clock = clock
         self.admit_text = self.text("admit")
+        self.peek_text = self.text("peek")
         self.settle_text = self.text("settle")
         self.renew_text = self.text("renew")
         if clock is not None:
-            assert self.admit_text.count(CLOCK) == self.settle_text.count(CLOCK) == self.renew_text.count(CLOCK) == 1
+            assert {text.count(CLOCK) for text in (self.admit_text, self.peek_text, self.settle_text, self.renew_text)} == {1}
+            self.peek_text = self.peek_text.replace(CLOCK, "{ARGV[31], ARGV[32]}")
             self.admit_text = self.admit_text.replace(CLOCK, "{ARGV[31], ARGV[32]}")
             self.settle_text = self.settle_text.replace(CLOCK, "{ARGV[31], ARGV[32]}")
             self.renew_text = self.renew_text.replace(CLOCK, "{ARGV[31], ARGV[32]}")
         self.run_admit = redis.register_script(self.admit_text)
+        self.peek_sha = redis.script_load(self.peek_text)
         self.run_settle = redis.register_script(self.settle_text)
         self.run_renew = redis.register_script(self.renew_text)
 
     @staticmethod
     def text(name):
-        return (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+        """As it is built: with what it includes."""
+        text = (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+        return re.sub(r"^-- include (shared/\w+\.lua)\n", lambda line: (SCRIPTS / line[1]).read_text(encoding="utf-8"), text, flags=re.M)
 
     def args(self, *args):
         """With the time, when the scripts are told it, where they look for it."""
@@ -133,13 +139,18 @@ class Store:
         return [*args, *[""] * (30 - len(args)), *times]
 
     def admit(self, token, lease=None, want=1000, program="bash", scope="exec:run", mac=None, pepper=None, client=None,
-              wait=0, size=0, address=HERE, variables="", usual_out=USUAL_OUT, most_out=MOST_OUT, look="", kill=False,
+              wait=0, size=0, address=HERE, variables="", usual_out=USUAL_OUT, most_out=MOST_OUT, ends="",
               key="", fingerprint="", command="", session="", idle=IDLE_MS, age=AGE_MS, policy=""):
         reply = self.run_admit(keys=[token.key], client=client, args=self.args(
             token.kid, mac or token.mac, pepper or pepper_id(), scope, program, want, lease or lease_id(), wait, size,
-            address, variables, usual_out, most_out, look, int(kill), key, fingerprint, command,
+            address, variables, usual_out, most_out, ends, key, fingerprint, command,
             session, idle, age, token.actor if policy else "", policy))
         return Answer(reply)
+
+    def peek(self, token, what="-", scope="exec:run", mac=None, pepper=None, client=None, address=HERE, policy=""):
+        """Redis lets it write nothing, but for a `client`, which may run less."""
+        args = self.args(token.kid, mac or token.mac, pepper or pepper_id(), scope, address, what, token.actor if policy else "", policy)
+        return Answer((client or self.redis).execute_command("EVALSHA" if client else "EVALSHA_RO", self.peek_sha, 1, token.key, *args))
 
     def settle(self, token, lease, granted=None, used=0, out=0, refund=False, client=None, command="", result="", keep_ms=3_600_000,
                degraded=False):

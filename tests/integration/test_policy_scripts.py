@@ -13,7 +13,7 @@ import uuid
 import pytest
 import redis
 
-from policy_store import (DAY_US, GRACE_MS, HERE, LIMITS, USUAL_OUT, Caller, Model, Store, Token, date, documented_acl, lease_id, mac_of,
+from policy_store import (DAY_US, GRACE_MS, HERE, LIMITS, REPLY, USUAL_OUT, Caller, Model, Store, Token, date, documented_acl, lease_id, mac_of,
                           UNRENEWED_MS, pepper_id)
 from rig import Redis
 
@@ -816,7 +816,7 @@ def test_the_documented_acl_is_enough_and_keeps_us_in_our_keys(server, store):
     assert answer.code == "granted"
     command = command_of(lease)
     assert store.settle(token, lease, answer, refund=True, client=limited, command=command, result="whatever") == 1
-    assert store.admit(token, look=command, client=limited).what == "whatever"
+    assert store.peek(token, command, client=limited).what == "whatever"
     for i in range(70):
         store.settle(token, "x", command=f"filling {i}", result="x" * (1 << 20), client=limited)
     for command in (["GET", "other"], ["KEYS", "*"], ["FLUSHALL"], ["CONFIG", "GET", "*"], ["PUBLISH", "sg:{g}:ev", "x"],
@@ -851,25 +851,50 @@ def test_what_is_known_of_a_command(timed):
     token, other = Token(timed), Token(timed, actor="bob")
     lease = lease_id()
     command = command_of(lease)
-    assert timed.admit(token, look=command).code == "absent"
+    assert timed.peek(token, command).code == "absent"
     answer = timed.admit(token, lease)
-    assert timed.admit(token, look=command).code == "running"
-    assert timed.admit(other, look=command).code == "absent"
+    assert timed.peek(token, command).code == "running"
+    assert timed.peek(other, command).code == "absent"
     before = timed.snapshot()
-    timed.admit(token, look=command)
-    timed.admit(other, look=command)
+    timed.peek(token, command)
+    timed.peek(other, command)
     assert timed.snapshot() == before, "asking changes something"
-    for who, kill in (other, True), (token, False), (token, True):
-        assert not timed.redis.exists(f"sg:{{g}}:kill:{lease}")
-        timed.admit(who, look=command, kill=kill)
+    assert timed.admit(other, ends=command).code == "absent"
+    assert not timed.redis.exists(f"sg:{{g}}:kill:{lease}")
+    assert timed.admit(token, ends=command).code == "running"
     assert timed.redis.get(f"sg:{{g}}:kill:{lease}") == lease
     assert timed.settle(token, lease, answer, used=5, command=command, result="200\n{}\n") == 1
-    told = timed.admit(token, look=command)
+    told = timed.peek(token, command)
     assert (told.code, told.what, told.granted_ms, told.running) == ("finished", "200\n{}\n", 0, 0)
-    assert timed.admit(other, look=command).code == "absent"
-    assert timed.admit(token, look=command, scope="exec:other").code == "scope"
+    assert timed.peek(other, command).code == "absent"
+    assert timed.peek(token, command, scope="exec:other").code == "scope"
     token.set(ip_allow=f"{HERE[:-1]}2/128")
-    assert timed.admit(token, look=command).code == "network"
+    assert timed.peek(token, command).code == "network"
+
+
+def test_a_look_tells_what_a_command_would_find(timed):
+    """Of leases past their end, too, which stay as they are."""
+    token = Token(timed, conc=2, aconc=5, bud_ms=10_000, bud_out=2**30, arate_n=5, arate_per_ms=60_000, aburst=3, shadow="network")
+    lease = lease_id()
+    timed.admit(token, lease, want=700)
+    timed.clock += (700 + GRACE_MS) * 1000
+    timed.admit(Token(timed), want=700)
+    held = timed.redis.zadd(f"sg:{{g}}:c:{token.kid}", {f"{'f' * 24}:300:{date(timed.clock)}:1:0:0:0:0:out=10": timed.clock})
+    before = timed.snapshot()
+    told = timed.peek(token, command_of(lease))
+    assert timed.snapshot() == before and held == 1
+    assert (told.code, told.reaped, told.running, told.used, told.held, told.out_used, told.out_held) == (
+        "absent", 0, 1, 700, 0, 2 * USUAL_OUT, 0)
+    found = timed.admit(token, scope="other")
+    assert found.reaped == 1 and {**vars(told), **{name: None for name in ("reply", "code", "reaped")}} == {
+        **vars(found), **{name: None for name in ("reply", "code", "reaped")}}
+
+
+@pytest.mark.parametrize("change, reason", [({"status": "revoked"}, "revoked"), ({"mac": mac_of("x" * 32)}, "bad-mac"), ({"conc": "x"}, "broken-record")])
+def test_nobody_may_look_without_a_token_that_is_valid(timed, change, reason):
+    token = Token(timed)
+    token.set(**change)
+    assert timed.peek(token).reply == timed.peek(token, "sessions").reply == [reason]
 
 
 def test_a_key_starts_one_command(timed):
@@ -902,7 +927,7 @@ def test_a_key_whose_command_did_not_run_may_start_another(timed, result):
     command = command_of(lease)
     answer = timed.admit(token, lease, key="d1", fingerprint="f00", command=command)
     timed.settle(token, lease, answer, refund=True, command=command, result=result)
-    assert timed.admit(token, look=command).code == ("absent" if result[0] == "0" else "finished")
+    assert timed.peek(token, command).code == ("absent" if result[0] == "0" else "finished")
     second = lease_id()
     assert timed.admit(token, second, key="d1", fingerprint="f00", command=command_of(second)).code == "granted"
     assert timed.admit(token, key="d1", fingerprint="f00", command=command).what == command_of(second)
@@ -938,7 +963,7 @@ def test_only_the_first_end_counts(timed):
     before = timed.snapshot()
     assert timed.settle(token, lease, answer, command=command, result="second") == 0
     assert timed.snapshot()[0] == before[0]
-    assert timed.admit(token, look=command).what == "first"
+    assert timed.peek(token, command).what == "first"
 
 
 def test_results_are_bounded_and_the_oldest_go_first(timed):
@@ -1071,6 +1096,8 @@ def test_10000_wrong_tokens_leave_nothing(store):
 NETWORKS = ["0" * 20 + "ffff7f000000/104", "0" * 20 + "ffff7f000000/105 20010db8800000000000000000000000/33", HERE + "/128"]
 ADDRESSES = [HERE, "0" * 20 + "ffff7f800001", "20010db8800000000000000000000001", "20010db8700000000000000000000001", ""]
 OLD = mac_of("o" * 32)
+# What somebody who is refused is told of the limits and their use, and whoever looks as well.
+TOLD = [name for name in REPLY if name not in ("code", "violated", "wait_us", "reaped", "shadowed", "what")]
 
 
 class Pair:
@@ -1150,7 +1177,9 @@ class Pair:
         secret = "old" if token.store.redis.hexists(token.key, "pmac") and rnd.random() < 0.3 else "mac"
         if self.model.held(token.kid, lease):
             asked = "asked again while it is held"
-        answer = self.store.admit(token, lease, want, program, size=size, mac=OLD if secret == "old" else None, **more)
+        mac = OLD if secret == "old" else None
+        told = self.store.peek(token, mac=mac, address=more["address"])
+        answer = self.store.admit(token, lease, want, program, size=size, mac=mac, **more)
         assert answer.reply == self.model.admit(token.kid, self.store.clock, lease, want, program, size, secret=secret, **more)
         # Their ends are told by Redis' own clock, which is not the test's.
         self.store.redis.persist(f"sg:{{g}}:t:{token.kid}")
@@ -1159,6 +1188,10 @@ class Pair:
         self.codes.update(answer.violated.split(",") if len(answer.reply) > 1 else [])
         if answer.reply[0] == "granted":
             self.given.append((token, lease, answer))
+        elif len(answer.reply) > 1:
+            assert [getattr(told, name) for name in TOLD] == [getattr(answer, name) for name in TOLD]
+        else:
+            assert told.reply == answer.reply
 
     def settle(self):
         """One of the last, often one that is settled or has ended."""

@@ -65,7 +65,7 @@ def test_a_refusal_writes_nothing(store):
     assert store.admit(none, session="work").code == "session-denied"
     assert store.admit(one, session="work").code == "session-busy"
     assert store.admit(one, session="other").code == "session-limit"
-    assert store.admit(one, look="session", session="other", kill=True).code == "absent"
+    assert store.admit(one, ends="session", session="other").code == "absent"
     assert store.snapshot() == before
     assert store.admit(one, lease, session="work").what == " 1", "a repetition has its first answer"
 
@@ -101,8 +101,7 @@ def test_without_a_sprite_it_is_forgotten(store):
     assert store.use(token, "two") == " 1"
 
 
-@pytest.mark.parametrize("look", [{"look": "sessions"}, {"session": "next"}])
-def test_names_that_never_began_do_not_pile_up(store, look):
+def test_names_that_never_began_do_not_pile_up(store):
     """Their lease is gone and nobody has said that the session is free."""
     token, names = Token(store, sessions=2), f"sg:{{g}}:s:%s"
     store.use(token)
@@ -110,8 +109,9 @@ def test_names_that_never_began_do_not_pile_up(store, look):
     granted = store.admit(token, lease, session="lost")
     store.settle(token, lease, granted, refund=True)
     assert set(store.redis.hkeys(names % token.kid)) == {"work", "lost"}
-    assert store.admit(token, **look).code in ("sessions", "granted")
-    assert set(store.redis.hkeys(names % token.kid)) == {"work", look.get("session", "work")}
+    assert [told.split(":")[0] for told in store.peek(token, "sessions").what.split()] == ["work"]
+    assert store.admit(token, session="next").code == "granted"
+    assert set(store.redis.hkeys(names % token.kid)) == {"work", "next"}
     assert store.bind(token, "lost", lease) == store.release(token, "lost", lease) == ["ended"]
 
 
@@ -126,7 +126,7 @@ def test_it_ends_by_its_times(store, idle, age):
     assert store.release(token, "work", lease, idle=idle, age=age) == ["ok"]
     store.settle(token, lease, granted)
     store.pass_ms(6000)
-    assert store.admit(token, look="sessions").what == ""
+    assert store.peek(token, "sessions").what == ""
     lease = lease_id()
     assert store.admit(token, lease, session="work").what == " 1", "its name begins anew"
     assert store.bind(token, "work", lease, "sg-a-0000-2") == ["ok"]
@@ -141,11 +141,11 @@ def test_closing_and_losing(store):
     token = Token(store, sessions=2)
     store.use(token)
     store.use(token, "other", "sg-a-0000-2")
-    assert store.admit(token, look="session", session="work", kill=True).code == "session-closed"
-    assert store.admit(token, look="session", session="work", kill=True).code == "absent"
+    assert store.admit(token, ends="session", session="work").code == "session-closed"
+    assert store.admit(token, ends="session", session="work").code == "absent"
     assert store.session("lost", "sg-a-0000-2") == store.session("lost", "sg-a-0000-3") == ["ok"]
     assert sorted(store.due()[1]) == [SPRITE, "sg-a-0000-2"]
-    assert store.admit(token, look="sessions").what == ""
+    assert store.peek(token, "sessions").what == ""
     for sprite in SPRITE, "sg-a-0000-2":
         store.session("gone", sprite)
     assert store.due() == ([], []) and not store.redis.exists("sg:{g}:sn", "sg:{g}:ss", f"sg:{{g}}:pool:{SCOPE}:kept")
@@ -156,7 +156,7 @@ def test_closing_marks_the_command_that_runs(store):
     lease = lease_id()
     store.admit(token, lease, session="work")
     store.bind(token, "work", lease)
-    assert store.admit(token, look="session", session="work", kill=True).code == "session-closed"
+    assert store.admit(token, ends="session", session="work").code == "session-closed"
     assert store.redis.get(f"sg:{{g}}:kill:{lease}") == lease
     assert store.due() == ([SPRITE], []), "it is killed first"
     store.pass_ms(3000)
