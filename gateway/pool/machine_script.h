@@ -361,3 +361,10 @@ static void run(const struct machine_options *options, const struct row *rows, s
 	} while (0)
 
 #define SIZES(...) {__VA_ARGS__}
+
+#define STARTED {"start", "list"}, {"listed ok", ""}
+
+/* Two hot members, a newer than b. */
+#define TWO_HOT                                                                                                   \
+	{"start", "list"}, {"listed ok", "create a, create b"}, {"pass 2000", ""}, {"created a ok", "prepare a"}, \
+		{"created b ok", "prepare b"}, {"pass 1000", ""}, {"prepared b ok", ""}, {"prepared a ok", ""}
