@@ -102,10 +102,15 @@ def test_checks_are_answered(fly, stack):
 
 # --- deploy/FLY.md: nobody who follows it meets a name that is not there -------
 
+def split(line):
+    """Its words; what the shell puts in is none of them."""
+    return shlex.split(re.sub(r"\$\([^)]*\)", "…", line), comments=True)
+
+
 def options(command):
     """The commands of the page's blocks that begin so, in words."""
     lines = [line for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
-    return [shlex.split(line, comments=True) for line in lines if line.startswith(command)]
+    return [split(line) for line in lines if line.startswith(command)]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -126,8 +131,35 @@ def test_its_settings_and_files_exist(settings):
 
 
 def test_its_tokens_can_be_made(stack):
-    made = {words[-1] for words in options("fly ssh console")}
+    made = {words[-1] for words in options("fly ssh console") if "token" in words[-1]}
     assert len(made) == 1, made
     env = clean_environment({"SPRITEGATE_PEPPER": stack.pepper, "SPRITEGATE_REDIS_URL": stack.redis_url})
     done = subprocess.run([BINARY, *made.pop().split()[1:]], env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0 and "sgt_" in done.stdout, done.stderr
+
+
+# As flyctl's reference has them: {command: its options on the page}. An option that is not known ends a command, and one that is left
+# out may ask a question.
+COMMANDS = {
+    "apps create": set(), "apps destroy": set(), "auth login": set(), "certs add": set(), "checks list": set(),
+    "deploy": {"--ha", "--build-arg", "--config", "--dockerfile", "--build-target", "--image"},
+    "ips list": set(), "ips release": set(), "ips allocate-v6": {"--private"},
+    "logs": {"--no-tail"}, "machine destroy": {"--force"}, "machine list": set(), "machine stop": set(), "platform regions": set(), "proxy": set(),
+    "redis create": {"--name", "--region", "--no-replicas", "--disable-eviction", "--enable-prodpack"}, "redis destroy": set(), "redis status": set(),
+    "releases": {"--image"}, "scale count": {"--region"}, "secrets set": {"--config"}, "ssh console": {"--config", "-C"}, "ssh sftp shell": set(),
+    "volumes create": {"--size", "--region", "--yes", "--config"},
+}
+
+
+def test_flyctl_knows_its_commands():
+    inline = [split(line) for line in re.findall(r"`(fly [^`]*)`", PAGE.replace("\n", " "))]
+    found = set()
+    for words in options("fly ") + inline:
+        name = max((name for name in COMMANDS if " ".join(words[1:]).startswith(name)), key=len, default=None)
+        assert name, words
+        assert {word.partition("=")[0] for word in words if word.startswith("-")} <= COMMANDS[name], words
+        found.add(name)
+    assert found == set(COMMANDS)
+    asks = {"redis create": {"--name", "--region", "--no-replicas", "--disable-eviction", "--enable-prodpack=false"}, "volumes create": {"--region", "--yes"}}
+    for name, needed in asks.items():
+        assert all(needed <= set(words) for words in options(f"fly {name}")), f"fly {name} would ask"
