@@ -5,6 +5,9 @@
 #define SECOND_US UINT64_C(1000000)
 #define HOUR_S    3600
 
+/* Two claims that are no further apart, after a rest, are hardly chance. */
+#define TOGETHER_US (SECOND_US / 4)
+
 enum { PANIC = 2, MINUTE = 5, SLOW = 7 };
 
 const unsigned demand_windows[DEMAND_WINDOWS] = {1, 3, 6, 12, 30, 60, 180, 600, DEMAND_SECONDS};
@@ -54,6 +57,8 @@ void demand_pass(struct demand *demand, uint64_t now_us)
 void demand_claim(struct demand *demand, uint64_t now_us)
 {
 	demand_pass(demand, now_us);
+	demand->together = demand->claimed_us && now_us - demand->claimed_us <= TOGETHER_US;
+	demand->claimed_us = now_us;
 	++*second_at(demand, demand->now_s);
 	uint32_t *most = demand->most[demand->now_s / HOUR_S % DEMAND_HOURS];
 	for (size_t i = 0; i < DEMAND_WINDOWS; i++)
@@ -78,7 +83,8 @@ bool demand_bursts(const struct demand *demand)
 
 uint32_t demand_ahead(const struct demand *demand)
 {
-	return demand_begins(demand) && demand_bursts(demand) ? demand_most(demand, PANIC) - demand->sums[PANIC] : 0;
+	bool burst = demand_bursts(demand) || demand->together;
+	return demand_begins(demand) && burst ? demand_most(demand, PANIC) - demand->sums[PANIC] : 0;
 }
 
 double demand_fast(const struct demand *demand)

@@ -23,6 +23,8 @@ extern const unsigned demand_windows[DEMAND_WINDOWS];
 
 struct demand {
 	uint64_t began_s, now_s;
+	uint64_t claimed_us; /* the last claim; 0 = there was none */
+	bool together;       /* it came so soon after the one before that both are of one burst */
 	uint32_t seconds[DEMAND_SECONDS];
 	uint32_t sums[DEMAND_WINDOWS];                 /* claims in the window that ends now */
 	uint32_t most[DEMAND_HOURS][DEMAND_WINDOWS];   /* largest sum of each hour */
@@ -42,7 +44,7 @@ bool demand_begins(const struct demand *demand);
 /* Three claims or more within the last seconds, and at least twice the rate of the last minute. */
 bool demand_bursts(const struct demand *demand);
 
-/* A burst has begun (demand_begins, demand_bursts): how many more claims would make it as large as the largest of the last day. */
+/* A burst has begun (demand_begins, and demand_bursts or two claims at once): how many more claims would make it as large as the largest of the last day. */
 uint32_t demand_ahead(const struct demand *demand);
 
 /* The most claims that came within one window of this index (demand_windows) during the last day. */

@@ -62,10 +62,10 @@ static void the_rest_of_a_burst_is_foreseen(void **state)
 	assert_false(demand_begins(&demand));
 	assert_int_equal(demand_ahead(&demand), 0);
 	/* The third claim is a burst; two were none. */
-	come(1000 * SECOND, 2, SECOND / 10);
+	come(1000 * SECOND, 2, SECOND / 3);
 	assert_true(demand_begins(&demand));
 	assert_int_equal(demand_ahead(&demand), 0);
-	come(1000 * SECOND + SECOND / 2, 1, 1);
+	come(1000 * SECOND + 9 * SECOND / 10, 1, 1);
 	assert_int_equal(demand_ahead(&demand), 11);
 	come(1001 * SECOND, 10, 1);
 	assert_int_equal(demand_ahead(&demand), 1);
@@ -81,6 +81,24 @@ static void the_rest_of_a_burst_is_foreseen(void **state)
 	come(1030 * SECOND, 3, 1);
 	assert_true(demand_bursts(&demand));
 	assert_false(demand_begins(&demand));
+	assert_int_equal(demand_ahead(&demand), 0);
+}
+
+static void two_at_once_after_a_rest_are_a_burst(void **state)
+{
+	(void)state;
+	demand_init(&demand, 0);
+	come(100 * SECOND, 14, SECOND / 10);
+	come(1000 * SECOND, 1, 1);
+	assert_int_equal(demand_ahead(&demand), 0);
+	come(1000 * SECOND + SECOND / 4, 1, 1);
+	assert_int_equal(demand_ahead(&demand), 12);
+	/* A rest is a minute without any. */
+	come(1030 * SECOND, 2, SECOND / 10);
+	assert_int_equal(demand_ahead(&demand), 0);
+	/* A little further apart they may be chance. */
+	come(2000 * SECOND, 1, 1);
+	come(2000 * SECOND + SECOND / 4 + 1, 1, 1);
 	assert_int_equal(demand_ahead(&demand), 0);
 }
 
@@ -140,6 +158,7 @@ int main(void)
 		cmocka_unit_test(rates),
 		cmocka_unit_test(a_burst_is_seen_at_once),
 		cmocka_unit_test(the_rest_of_a_burst_is_foreseen),
+		cmocka_unit_test(two_at_once_after_a_rest_are_a_burst),
 		cmocka_unit_test(a_young_pool_knows_less),
 		cmocka_unit_test(sums_and_maxima_are_right),
 		cmocka_unit_test(a_day_is_remembered),
