@@ -10,6 +10,7 @@
 #define TICK_MS    250
 #define LOCK_MS    60000 /* so long what is to be destroyed is ours alone */
 #define CHANNEL_MS 60000 /* ski rental, as hot members: the price of a wake */
+#define LINGER_MS  35000 /* without a channel it may run this long before the provider pauses it */
 
 /* A Sprite that is being destroyed. It may outlive the sessions while the provider has not answered: `sessions` is NULL then. */
 struct session_removal {
@@ -153,6 +154,10 @@ struct session_channel *sessions_take_channel(struct sessions *sessions, const c
 	if (!channel)
 		return NULL;
 	DL_DELETE(sessions->channels, channel);
+	if (!channel->sandbox) {
+		free(channel);
+		return NULL;
+	}
 	sandbox_on_lost(channel->sandbox, NULL, NULL);
 	return channel;
 }
@@ -170,12 +175,15 @@ void sessions_put_channel(struct sessions *sessions, struct session_channel *cha
 	sandbox_on_lost(channel->sandbox, on_channel_lost, channel);
 }
 
-static void close_channels(struct sessions *sessions, uint64_t older_than_ms)
+/* What is closed is kept for as long as its Sprite may run. */
+static void close_channels(struct sessions *sessions, uint64_t now)
 {
 	struct session_channel *channel, *next;
 	bool any = false;
 	DL_FOREACH_SAFE (sessions->channels, channel, next) {
-		if (channel->since_ms > older_than_ms)
+		if (now >= channel->since_ms + CHANNEL_MS)
+			sandbox_close(TAKE(channel->sandbox));
+		if (now < channel->since_ms + CHANNEL_MS + LINGER_MS)
 			continue;
 		DL_DELETE(sessions->channels, channel);
 		session_channel_free(channel);
@@ -297,7 +305,7 @@ static void on_tick(uv_timer_t *timer)
 	uint64_t now = now_ms(sessions);
 	look(sessions);
 	pass_removals(sessions);
-	close_channels(sessions, now > CHANNEL_MS ? now - CHANNEL_MS : 0);
+	close_channels(sessions, now);
 }
 
 int sessions_release(struct sessions *sessions, const struct session_ref *ref, bool fresh, session_store_done done, void *ctx)

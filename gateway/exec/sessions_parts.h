@@ -7,7 +7,7 @@
 
 #define SESSIONS_CONFIRM_MS 5000 /* absence is confirmed by a second answer, this much later */
 
-/* An open channel that nobody uses. */
+/* An open channel that nobody uses; without `sandbox` one that is closed, though its Sprite may still run. */
 struct session_channel {
 	struct session_channel *prev, *next;
 	struct sessions *sessions;
