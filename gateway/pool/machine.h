@@ -22,6 +22,7 @@
  */
 #pragma once
 
+#include "gateway/pool/bookings.h"
 #include "gateway/pool/fair.h"
 #include "gateway/pool/gate.h"
 #include "gateway/pool/lease.h"
@@ -45,6 +46,7 @@ struct machine_waiter {
 	uint64_t deadline_us;
 	uint64_t since_us;
 	bool crowded;               /* the machine's: it had to wait for room, a limit or its fair share */
+	bool booked;                /* the machine's: it was refused before, and comes back when it was told to */
 	struct fair_tenant *record; /* the machine's */
 };
 
@@ -152,6 +154,7 @@ struct machine {
 	struct machine_options options;
 	struct roster roster;
 	struct fair fair;
+	struct bookings bookings;
 	struct machine_waiter *waiters;
 	size_t waiting;
 	struct gate gate;

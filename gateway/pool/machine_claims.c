@@ -131,10 +131,13 @@ static uint64_t clip_retry(uint64_t ms)
 	return ms < RETRY_AFTER_MAX ? ms : RETRY_AFTER_MAX;
 }
 
-static uint64_t retry_after_ms(struct machine *machine, uint64_t now_us, size_t position)
+/* Behind so many who wait, and those who were told to come back. */
+static uint64_t retry_after_ms(struct machine *machine, uint64_t now_us, const struct machine_waiter *waiter, size_t waiting)
 {
+	bookings_expire(&machine->bookings, now_us);
 	struct outlook outlook = look_out(machine, now_us, false);
-	return clip_retry((outlook_ready_us(&outlook, position) - now_us) / MS);
+	uint64_t ready_us = outlook_ready_us(&outlook, waiting + bookings_ahead(&machine->bookings, waiter->tenant));
+	return ready_us == UINT64_MAX ? RETRY_AFTER_UNKNOWN : clip_retry((ready_us - now_us) / MS);
 }
 
 /* --- refusing --------------------------------------------------------------------------------- */
@@ -143,6 +146,15 @@ static void refuse(struct machine *machine, struct machine_waiter *waiter, int r
 {
 	machine_act(machine,
 		    (struct machine_action){.type = MACHINE_DO_REFUSE, .waiter = waiter, .refusal = refusal, .retry_after_ms = retry_ms});
+}
+
+/* Until it is likely to be served; while the provider fails nobody knows. */
+static void refuse_until_ready(struct machine *machine, uint64_t now_us, struct machine_waiter *waiter, int refusal, size_t waiting)
+{
+	uint64_t retry_ms = retry_after_ms(machine, now_us, waiter, waiting);
+	if (refusal != POOL_E_UNAVAILABLE)
+		bookings_add(&machine->bookings, waiter->tenant, now_us + retry_ms * MS);
+	refuse(machine, waiter, refusal, retry_ms);
 }
 
 static void unqueue(struct machine *machine, struct machine_waiter *waiter)
@@ -205,17 +217,18 @@ void machine_review_waiters(struct machine *machine, uint64_t now_us)
 		return;
 	struct outlook outlook = look_out(machine, now_us, true);
 	struct machine_waiter *waiter, *next;
-	size_t position = 0, refused = 0;
+	size_t positions[2] = {0}; /* by whether they were told to come back: among them, among all */
 	DL_FOREACH_SAFE (machine->waiters, waiter, next) {
+		size_t position = positions[!waiter->booked];
 		waiter->crowded |=
 			!may_take(machine, waiter->record, now_us) || (position >= outlook.on_way && is_crowded(machine, now_us));
 		if (outlook_ready_us(&outlook, position) < waiter->deadline_us) {
-			position++;
+			positions[0] += waiter->booked;
+			positions[1]++;
 			continue;
 		}
 		unqueue(machine, waiter);
-		/* Those refused together should not come back together. */
-		refuse(machine, waiter, why_late(machine, waiter), retry_after_ms(machine, now_us, position + refused++));
+		refuse_until_ready(machine, now_us, waiter, why_late(machine, waiter), position);
 	}
 }
 
@@ -243,13 +256,19 @@ static void grant(struct machine *machine, uint64_t now_us, struct machine_waite
 	machine_act(machine, (struct machine_action){.type = MACHINE_DO_GRANT, .waiter = waiter, .member = member, .tier = tier});
 }
 
-/* Whoever holds least comes first, among equals whoever has waited longest. */
+static bool goes_before(const struct machine_waiter *waiter, const struct machine_waiter *other)
+{
+	if (waiter->record->held != other->record->held)
+		return waiter->record->held < other->record->held;
+	return waiter->booked && !other->booked;
+}
+
+/* Whoever holds least comes first, among equals who was told to come back, among equals whoever has waited longest. */
 static struct machine_waiter *next_waiter(const struct machine *machine, uint64_t now_us)
 {
 	struct machine_waiter *waiter, *best = NULL;
 	DL_FOREACH (machine->waiters, waiter)
-		if ((!best || waiter->record->held < best->record->held) && pick(machine, waiter->tenant) &&
-		    may_take(machine, waiter->record, now_us))
+		if ((!best || goes_before(waiter, best)) && pick(machine, waiter->tenant) && may_take(machine, waiter->record, now_us))
 			best = waiter;
 	return best;
 }
@@ -284,7 +303,7 @@ static void enqueue(struct machine *machine, uint64_t now_us, struct machine_wai
 		struct machine_waiter *other = one_too_many(machine, waiter->record);
 		if (other)
 			unqueue(machine, other);
-		refuse(machine, other ? other : waiter, POOL_E_FULL, retry_after_ms(machine, now_us, machine->waiting));
+		refuse_until_ready(machine, now_us, other ? other : waiter, POOL_E_FULL, machine->waiting);
 		if (!other)
 			return;
 	}
@@ -319,6 +338,7 @@ void machine_claim(struct machine *machine, uint64_t now_us, struct machine_wait
 {
 	waiter->since_us = now_us;
 	waiter->crowded = false;
+	waiter->booked = bookings_take(&machine->bookings, waiter->tenant, now_us);
 	if (machine->stopping) {
 		refuse(machine, waiter, POOL_E_STOPPING, RETRY_AFTER_MIN);
 		return;

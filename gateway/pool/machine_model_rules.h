@@ -281,6 +281,15 @@ static size_t position_of(struct model *model, const struct machine_waiter *wait
 	return i;
 }
 
+/* How many are before it at most, whoever holds how much: those who were told to come back are before all others. */
+static size_t before(struct model *model, const struct machine_waiter *waiter)
+{
+	size_t position = position_of(model, waiter), booked = 0;
+	for (size_t i = 0; i < position; i++)
+		booked += model->queue[i]->booked;
+	return waiter->booked ? booked : position;
+}
+
 static size_t count_state(const struct model *model, enum pool_state state)
 {
 	return model->machine.roster.counts[state];
@@ -365,7 +374,7 @@ static void on_refuse(struct model *model, const struct machine_action *action)
 {
 	size_t position = position_of(model, action->waiter);
 	const struct gate *gate = &model->machine.gate;
-	CHECK(model, action->retry_after_ms >= 1000 && action->retry_after_ms <= 300000);
+	CHECK(model, action->retry_after_ms >= 1000 && action->retry_after_ms <= 3600000);
 	switch (action->refusal) {
 	case POOL_E_FULL:
 		check_full(model, action->waiter, position);
@@ -378,11 +387,11 @@ static void on_refuse(struct model *model, const struct machine_action *action)
 		break;
 	case POOL_E_UNAVAILABLE:
 		CHECK(model, gate->failures || gate->until_us[GATE_UNAVAILABLE] || gate->until_us[GATE_UNAUTHORIZED]);
-		CHECK(model, soonest(model, position) >= action->waiter->deadline_us);
+		CHECK(model, soonest(model, before(model, action->waiter)) >= action->waiter->deadline_us);
 		break;
 	default:
 		CHECK(model, action->refusal == (action->waiter->crowded ? POOL_E_BUSY : POOL_E_DEADLINE));
-		CHECK(model, soonest(model, position) >= action->waiter->deadline_us);
+		CHECK(model, soonest(model, before(model, action->waiter)) >= action->waiter->deadline_us);
 		break;
 	}
 	CHECK(model, CONTAINER_OF(action->waiter, struct waiter, machine)->used);
@@ -393,14 +402,16 @@ static void on_refuse(struct model *model, const struct machine_action *action)
 	end_waiter(action->waiter);
 }
 
-/* Was it this one's turn? Whoever holds least comes first, among equals whoever has waited longest. */
+/* Was it this one's turn? Whoever holds least comes first, among equals who was told to come back, then whoever has waited longest. */
 static void check_turn(struct model *model, size_t position)
 {
 	size_t held = model->tenants[model->queue[position]->tenant].held;
+	bool booked = model->queue[position]->booked;
 	for (size_t i = 0; i < model->queued; i++) {
 		uint64_t tenant = model->queue[i]->tenant;
 		size_t other = model->tenants[tenant].held;
-		if (other < held || (other == held && i < position))
+		bool before = model->queue[i]->booked != booked ? !booked : i < position;
+		if (other < held || (other == held && before))
 			CHECK(model, !has_one_for(model, tenant) || !may_take(model, tenant, 0));
 	}
 }

@@ -8,9 +8,10 @@
 #define MS     UINT64_C(1000)
 #define SECOND (1000 * MS)
 
-#define RETRY_AFTER_MIN  1000
-#define RETRY_AFTER_MAX  300000
-#define RETRY_OBEYED_MAX 3600000
+#define RETRY_AFTER_MIN     1000
+#define RETRY_AFTER_MAX     3600000
+#define RETRY_AFTER_UNKNOWN 300000
+#define RETRY_OBEYED_MAX    3600000
 
 #define LINGER_US (35 * SECOND) /* a parked member may run this long before the provider pauses it */
 #define SAID_US   (3600 * SECOND) /* the provider's word on how many may run or be paused is believed this long */

@@ -234,7 +234,7 @@ static void money_ends(void **state)
 	script.out = (struct buf)BUF_MAX(4096);
 	play(&script, "claim 2 9000");
 	char *got = buf_take_string(&script.out);
-	assert_non_null(strstr(got, "refuse 2 budget 300000"));
+	assert_non_null(strstr(got, "refuse 2 budget 3600000"));
 	free(got);
 	buf_deinit(&script.out);
 	machine_deinit(&script.machine);

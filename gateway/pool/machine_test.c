@@ -76,7 +76,7 @@ static void a_full_pool_is_told_from_a_slow_one(void **state)
 	RUN(0, 1, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
 	    {"claim 2 1000", ""}, {"claim 3 4000", ""}, {"wait 1000", "refuse 2 busy 5500"}, {"release a", "close a, destroy a"},
 	    {"destroyed a ok", "create b"}, {"wait 3000", "refuse 3 busy 1000"}, {"claim 4 1000", ""},
-	    {"wait 1000", "refuse 4 deadline 1000"});
+	    {"wait 1000", "refuse 4 deadline 2000"});
 	/* Its fair share. */
 	RUN(2, 4, 8, TWO_HOT, {"claim 1 9000 1", "grant 1 a hot, create c"}, {"claim 2 9000 1", "grant 2 b hot, create d"},
 	    {"created c ok", "prepare c"}, {"prepared c ok", ""}, {"claim 3 9000 2", "grant 3 c hot"},
@@ -234,7 +234,7 @@ static void tenants_share(void **state)
 	    {"claim 2 60000 1", "create b"}, {"claim 3 60000 2", ""}, {"created b ok", "prepare b"}, {"prepared b ok", "grant 3 b cold"});
 	/* The queue, too: the youngest of whoever has most of it gives way. */
 	RUN(0, 1, 3, STARTED, {"claim 1 60000 1", "create a"}, {"claim 2 60000 1", ""}, {"claim 3 60000 1", ""},
-	    {"claim 4 60000 2", "refuse 3 full 13500"}, {"claim 5 60000 1", "refuse 5 full 19000"});
+	    {"claim 4 60000 2", "refuse 3 full 13500"}, {"claim 5 60000 1", "refuse 5 full 24500"});
 }
 
 static void options_have_bounds(void **state)
