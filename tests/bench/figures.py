@@ -45,3 +45,13 @@ def table(head, rows):
         else:
             lines.append("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip())
     return "\n".join(lines)
+
+
+def bar_table(bars):
+    """Of (what, figure, reached); reached is None where nothing is demanded."""
+    words = {True: "OK", False: "MISSED", None: "no bar"}
+    return table(["bars", "", ""], [[what, figure, words[reached]] for what, figure, reached in bars])
+
+
+def missed_bars(bars):
+    return [f"{what}: {figure}" for what, figure, reached in bars if reached is False]

@@ -23,6 +23,7 @@ import exec_added
 import failures
 import idle_memory
 import pool
+import pool_live
 import proxied
 import record
 import refusals
@@ -39,6 +40,7 @@ PARTS = {
     "failures": ("Tokens that are refused: does the time tell why?", failures),
     "admission": ("Asking the policy", admission),
     "pool": ("The pool in virtual time", pool),
+    "pool-live": ("The pool in virtual time and a real one", pool_live),
 }
 EMULATOR = ("--create-delay", "1500ms", "--wake-delay", "300ms")
 
