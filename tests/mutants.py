@@ -209,6 +209,10 @@ MUTANTS = [
            "if (!first && share(s) < 0)", "if (share(s) < 0)", ("unit:http_listener_test",)),
     Mutant("gateway tokens reach Datasette", "gateway/proxy/forward.c",
            "if (known->id == HTTP_AUTHORIZATION && redact_has_token(field->value))", "if (0)", integration("proxy")),
+    Mutant("a slow body is ended by the idle time", "gateway/http/sweep.c",
+           "if (!request->slow_seconds++)", "if (request->slow_seconds++ > 1000000)", integration("slow_clients")),
+    Mutant("half a head has the idle time on a connection that was used before", "gateway/http/sweep.c",
+           "connection_expect_head(connection, now + patience_us);", ";", integration("slow_clients")),
 ]
 
 

@@ -22,8 +22,8 @@ CASES = {
 
 def end_of(port, data, used):
     """What comes when nothing more is sent, and how long that takes."""
+    began = time.monotonic()
     with Wire(port, limit=300) as wire:
-        began = time.monotonic()
         if used:
             wire.ask("GET", "/")
             assert wire.answer().status == 200

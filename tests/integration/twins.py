@@ -40,6 +40,10 @@ def frozen(path):
     db.close()
 
 
+# What Datasette leaves out of a page when the machine is slow: one of two would, and the other not.
+PATIENT = [word for name in ("sql_time_limit_ms", "facet_time_limit_ms", "facet_suggest_time_limit_ms") for word in ("--setting", name, "60000")]
+
+
 class Datasette(rigs.Part):
     """A real one, with databases and a plugin of its own."""
 
@@ -56,7 +60,7 @@ class Datasette(rigs.Part):
         super().__init__("datasette", [
             rigs.PYTHON, "-m", "datasette", "serve", *writable, folder / "odd.db", "-i", folder / "frozen.db", "--cors", "--root",
             "--plugins-dir", pathlib.Path(__file__).parent / "datasette_plugins", "--static", f"assets:{folder / 'assets'}",
-            "-c", rigs.TOP / "tests/fixtures/datasette.yml", "--secret", sample.SECRET, "-h", "127.0.0.1", "-p", port, *options],
+            "-c", rigs.TOP / "tests/fixtures/datasette.yml", "--secret", sample.SECRET, "-h", "127.0.0.1", "-p", port, *PATIENT, *options],
             env, folder)
         self.port, self.url = port, f"http://127.0.0.1:{port}"
 
