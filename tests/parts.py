@@ -293,7 +293,7 @@ OBSERVE = ("observe", lambda: python_tests("release", "tests/observe", parallel=
 BROWSER = ("browser", lambda: python_tests("release", "tests/browser", parallel=False))
 IMAGE = ("image", lambda: script("tests/image.py", 1800))
 PACKAGE = ("package", lambda: python_tests("release", "tests/package", parallel=False))
-SCORECARD = ("scorecard", lambda: script("tests/scorecard/run.py", 600, "release"))
+SCORECARD = ("scorecard", lambda: script("tests/scorecard/run.py", 2400, "release"))
 CHAOS = ("chaos", lambda: python_tests("release", "tests/soak/test_chaos.py", "-s", parallel=False, seconds=7200))
 SOAK = ("soak", soak)
 MUTANTS_FIT = ("mutants fit the code", lambda: script("tests/mutants.py", 300, arguments=["--fit"]))
@@ -305,7 +305,7 @@ PARTS = {
     "observe": [OBSERVE], "browser": [BROWSER], "bench": [BENCH], "bars": [BARS], "scorecard": [SCORECARD], "image": [IMAGE], "package": [PACKAGE], "soak": [SOAK],
     "chaos": [CHAOS], "mutants": [MUTANTS],
     "full": [FORMAT, MUTANTS_FIT, UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN,
-             INTEGRATION_TSAN, FUZZ, OBSERVE, BROWSER, SOAK, IMAGE, PACKAGE],
+             INTEGRATION_TSAN, FUZZ, OBSERVE, BROWSER, SCORECARD, SOAK, IMAGE, PACKAGE],
 }
 
 
