@@ -418,61 +418,76 @@ static int look_at(struct cli *cli, const char *kid, struct record *own, struct 
 	return 0;
 }
 
-static int print_one(const struct cli *cli, const struct cli_token *token, bool json, const char *before)
+struct list_words {
+	const char *actor;
+	bool json, usage;
+};
+
+/* `usage` may be NULL. */
+static int print_one(const struct cli *cli, const struct cli_token *token, const struct store_usage *usage, bool json, const char *before)
 {
 	struct buf text = BUF_MAX(JSON_MAX);
 	if (!json) {
-		cli_show_line(cli->options->out, token);
+		if (usage)
+			cli_show_usage(cli->options->out, token, usage);
+		else
+			cli_show_line(cli->options->out, token);
 		return 0;
 	}
-	int r = cli_show_json(&text, token, NULL);
+	int r = cli_show_json(&text, token, usage);
 	if (r == 0)
 		fprintf(cli->options->out, "%s%.*s", before, SLICE_FMT(buf_peek(&text)));
 	buf_deinit(&text);
 	return r;
 }
 
-static int list(struct cli *cli, const char *actor, bool json)
+static int list(struct cli *cli, const struct list_words *words)
 {
 	CLEANUP(free_ptr) store_name *kids = NULL;
 	size_t count = 0;
 	int r = store_list(cli->store, STORE_TOKENS, &kids, &count);
 	if (r)
 		return cli_fail_store(cli, r);
-	if (!json)
+	if (!words->json && words->usage)
+		cli_show_usage_heading(cli->options->out);
+	else if (!words->json)
 		cli_show_heading(cli->options->out);
 	bool first = true;
 	for (size_t i = 0; i < count; i++) {
 		struct record own, rules;
 		struct cli_token token;
+		struct store_usage usage;
 		char broken[200];
 		r = look_at(cli, kids[i], &own, &rules, &token, broken);
-		if (r == STORE_E_MISSING || (r == 0 && actor && strcmp(own.actor, actor) != 0))
+		if (r == STORE_E_MISSING || (r == 0 && words->actor && strcmp(own.actor, words->actor) != 0))
 			continue; /* ended meanwhile, or somebody else's */
+		if (r == 0 && words->usage)
+			r = store_usage(cli->store, slice_str(kids[i]), &usage);
 		if (r)
 			return cli_fail_store(cli, r);
-		if (print_one(cli, &token, json, first ? "[" : ",\n ") < 0)
+		if (print_one(cli, &token, words->usage ? &usage : NULL, words->json, first ? "[" : ",\n ") < 0)
 			return cli_fail(cli, "out of memory");
 		first = false;
 	}
-	if (json)
+	if (words->json)
 		fputs(first ? "[]\n" : "]\n", cli->options->out);
 	return EXIT_SUCCESS;
 }
 
 static int run_list(struct cli *cli, int argc, char **argv)
 {
-	const char *actor = NULL;
-	bool json = false;
+	struct list_words words = {0};
 	for (int i = 0; i < argc; i++) {
 		if (strcmp(argv[i], "--json") == 0)
-			json = true;
-		else if (strcmp(argv[i], "--actor") == 0 && i + 1 < argc && !actor)
-			actor = argv[++i];
+			words.json = true;
+		else if (strcmp(argv[i], "--usage") == 0)
+			words.usage = true;
+		else if (strcmp(argv[i], "--actor") == 0 && i + 1 < argc && !words.actor)
+			words.actor = argv[++i];
 		else
-			return cli_fail_usage(cli, "takes --actor NAME and --json only");
+			return cli_fail_usage(cli, "takes --actor NAME, --usage and --json only");
 	}
-	return list(cli, actor, json);
+	return list(cli, &words);
 }
 
 static int show(struct cli *cli, const char *kid, bool json)
@@ -530,7 +545,7 @@ static int run_resume(struct cli *cli, int argc, char **argv)
 static void print_token_usage(FILE *out)
 {
 	fputs("usage: spritegate token create --actor NAME [flags]      make a token and print it, once\n"
-	      "       spritegate token list [--actor NAME] [--json]    all tokens\n"
+	      "       spritegate token list [--actor NAME] [--usage] [--json]   all tokens; with --usage what they have used today\n"
 	      "       spritegate token show KID [--json]               one token, its limits and its use today\n"
 	      "       spritegate token set KID flags                   change its limits, from the next call on\n"
 	      "       spritegate token rotate KID [--grace TIME]       another secret; the old one counts for TIME (24h) more\n"

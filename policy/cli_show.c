@@ -208,6 +208,25 @@ void cli_show_line(FILE *out, const struct cli_token *token)
 		expires, token->own->name);
 }
 
+#define USAGE_LINE "%-16s  %-9s  %-16s  %-12s  %7s  %8s  %12s  %12s  %14s\n"
+
+void cli_show_usage_heading(FILE *out)
+{
+	fprintf(out, USAGE_LINE, "KID", "STATUS", "ACTOR", "POLICY", "RUNNING", "COMMANDS", "USED", "HELD", "OUTPUT BYTES");
+}
+
+void cli_show_usage(FILE *out, const struct cli_token *token, const struct store_usage *usage)
+{
+	char running[24], requests[24], bytes[24], used[LIMITS_TEXT_LEN + 1], held[LIMITS_TEXT_LEN + 1];
+	snprintf(running, sizeof running, "%" PRIu64, usage->running);
+	snprintf(requests, sizeof requests, "%" PRIu64, usage->requests);
+	snprintf(bytes, sizeof bytes, "%" PRIu64, usage->out_bytes);
+	limits_write_duration(usage->used_ms, used);
+	limits_write_duration(usage->held_ms, held);
+	fprintf(out, USAGE_LINE, token->kid, status_of(token), token->own->actor, token->own->pol[0] ? token->own->pol : "-", running,
+		requests, used, held, bytes);
+}
+
 void cli_show_rules(FILE *out, const struct record *record)
 {
 	for (size_t i = 0; i < ARRAY_LEN(rules); i++) {

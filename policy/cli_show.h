@@ -21,6 +21,9 @@ struct cli_token {
 
 void cli_show_heading(FILE *out);
 void cli_show_line(FILE *out, const struct cli_token *token);
+/* The same table, of what they have used today. */
+void cli_show_usage_heading(FILE *out);
+void cli_show_usage(FILE *out, const struct cli_token *token, const struct store_usage *usage);
 void cli_show_details(FILE *out, const struct cli_token *token, const struct store_usage *usage);
 /* `usage` may be NULL. One object without a line end. */
 MUST_CHECK int cli_show_json(struct buf *json, const struct cli_token *token, const struct store_usage *usage);

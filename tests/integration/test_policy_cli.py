@@ -152,6 +152,20 @@ def test_list(cli):
     assert {token["kid"] for token in made(cli("list", "--actor", "bob", "--json"))} == {kid for kid, actor in kids.items() if actor == "bob"}
 
 
+def test_list_with_usage(cli, redis):
+    store, busy, idle = Store(redis), Token.existing(Store(redis), create(cli)), create(cli)
+    answer = store.admit(busy, "a" * 24, want=2000)
+    store.admit(busy, want=5000)
+    store.settle(busy, "a" * 24, answer, used=1500, out=9)
+    listed = {token["kid"]: token for token in made(cli("list", "--usage", "--json"))}
+    assert listed[busy.kid]["usage"] == {"running": 1, "used_ms": 1500, "held_ms": 5000, "output_bytes": 9, "commands": 2}
+    assert listed[idle]["usage"]["commands"] == 0 and "usage" not in made(cli("list", "--json"))[0]
+    heading, *lines = cli("list", "--usage", "--actor", "ann").stdout.splitlines()
+    assert heading.split()[:6] == ["KID", "STATUS", "ACTOR", "POLICY", "RUNNING", "COMMANDS"] and len(lines) == 2
+    line, = (line.split() for line in lines if line.startswith(busy.kid))
+    assert line[1:] == ["active", "ann", "-", "1", "2", "1500ms", "5s", "9"]
+
+
 def test_many_tokens(cli, redis):
     pipeline = redis.pipeline(transaction=False)
     for i in range(3000):
