@@ -7,7 +7,7 @@
 #include "gateway/exec/pool_metrics.h"
 #include "gateway/exec/run.h"
 #include "gateway/exec/spans.h"
-#include "gateway/exec/writer.h"
+#include "gateway/exec/tally.h"
 #include "gateway/pool/member_name.h"
 
 #include <stdlib.h>
@@ -54,65 +54,6 @@ struct exec_agent {
 	void (*on_freed)(void *ctx);
 	void *freed_ctx;
 };
-
-static void count_rows(struct exec_agent *agent, const struct writer *writer)
-{
-	struct metrics_labels ends = {{metrics_value(METRIC_EXEC_ROW_WRITERS, 0, writer_end_name(writer))}};
-	metrics_add(agent->metrics, METRIC_EXEC_ROW_WRITERS, ends, 1);
-	struct metrics_labels written = {{metrics_value(METRIC_EXEC_ROWS, 0, "written")}},
-			      in_doubt = {{metrics_value(METRIC_EXEC_ROWS, 0, "in_doubt")}};
-	metrics_add(agent->metrics, METRIC_EXEC_ROWS, written, writer->written);
-	metrics_add(agent->metrics, METRIC_EXEC_ROWS, in_doubt, writer->in_doubt);
-}
-
-static void count_end(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result, const char *killer)
-{
-	struct metrics_labels labels = {{job->outcome, metrics_value(METRIC_EXEC_TOTAL, 1, job->tier)}};
-	metrics_add(agent->metrics, METRIC_EXEC_TOTAL, labels, 1);
-	metrics_observe(agent->metrics, METRIC_EXEC_QUEUE_SECONDS, METRICS_NONE, result->claim_us);
-	metrics_add(agent->metrics, METRIC_EXEC_OUTPUT_BYTES, METRICS_NONE, job->output_bytes);
-	if (job->outcome == EXEC_NOT_STARTED)
-		return;
-	struct metrics_labels checks = {{metrics_value(METRIC_EXEC_CHECKS, 0, check_verdict_name(result->check))}};
-	metrics_add(agent->metrics, METRIC_EXEC_CHECKS, checks, 1);
-	if (result->writer)
-		count_rows(agent, result->writer);
-	metrics_observe(agent->metrics, METRIC_EXEC_SECONDS, METRICS_NONE, result->run_us);
-	metrics_add(agent->metrics, METRIC_EXEC_SANDBOX_SECONDS, METRICS_NONE, result->run_us);
-	if (result->refusal == EXEC_REFUSED_SOURCE)
-		killer = "source";
-	const char *reason = job->outcome == EXEC_TIMED_OUT ? "timeout" : killer ? killer : agent->draining ? "drain" : "client_gone";
-	if (job->outcome == EXEC_TIMED_OUT || job->outcome == EXEC_CANCELED) {
-		struct metrics_labels killed = {{metrics_value(METRIC_EXEC_KILLED, 0, reason)}};
-		metrics_add(agent->metrics, METRIC_EXEC_KILLED, killed, 1);
-	}
-}
-
-static void audit_run(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result, bool by_operator)
-{
-	struct audit_record record = AUDIT_RECORD("run");
-	if (!agent->audit)
-		return;
-	record.exec_id = slice_str(job->message.exec_id);
-	record.trace_id = slice_str(job->root.trace.id);
-	record.kid = slice_str(job->lease.kid);
-	record.actor = slice_str(job->lease.actor);
-	record.reason = by_operator ? "killed" : NULL;
-	record.code = job->answer.code;
-	record.command_sha256 = slice_str(job->command_sha256);
-	record.stdin_bytes = job->stdin_bytes;
-	record.granted_ms = job->timeout_ms;
-	record.egress = job->egress;
-	record.sandbox = slice_str(result->sandbox);
-	record.tier = job->tier;
-	record.outcome = exec_outcome_name(job->outcome);
-	record.exit_code = job->outcome == EXEC_EXITED ? result->exit_code : AUDIT_NONE;
-	record.wait_ms = result->claim_us / 1000;
-	record.wall_ms = job->wall_ms;
-	record.stdout_bytes = output_written(&result->streams[0]);
-	record.stderr_bytes = output_written(&result->streams[1]);
-	audit_write(agent->audit, &record);
-}
 
 static void remember(struct exec_agent *agent, const struct exec_job *job, const struct exec_result *result)
 {
@@ -172,12 +113,18 @@ static struct entry *find_entry(struct exec_agent *agent, const char *exec_id)
 	return NULL;
 }
 
-/* NULL = nobody that is known here. */
-static const char *killer_of(const struct entry *entry)
+static bool killed_by_operator(const struct entry *entry)
 {
-	if (!entry)
-		return NULL;
-	return entry->hold.killed || entry->by_operator ? "operator" : entry->on_request ? "request" : NULL;
+	return entry && (entry->hold.killed || entry->by_operator);
+}
+
+static const char *killer_of(const struct exec_agent *agent, const struct entry *entry)
+{
+	if (killed_by_operator(entry))
+		return "operator";
+	if (entry && entry->on_request)
+		return "request";
+	return agent->draining ? "drain" : "client_gone";
 }
 
 static void on_answered(void *ctx, struct exec_job *job, const struct exec_result *result)
@@ -186,8 +133,9 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 	struct entry *entry = find_entry(agent, job->message.exec_id);
 	if (entry)
 		admission_let_go(agent->settlement, &entry->hold);
-	count_end(agent, job, result, killer_of(entry));
-	audit_run(agent, job, result, entry && (entry->hold.killed || entry->by_operator));
+	tally_metrics(agent->metrics, job, result, killer_of(agent, entry));
+	if (agent->audit)
+		tally_audit(agent->audit, job, result, killed_by_operator(entry));
 	remember(agent, job, result);
 	spans_of_run(&agent->spans, job, result);
 	if (job->request->session)
@@ -323,37 +271,23 @@ static void on_message(void *ctx, struct mailbox_item *item)
 	}
 }
 
-static void count_call(struct exec_agent *agent, enum metric calls, enum metric seconds, enum provider_code code, uint64_t took_us)
-{
-	struct metrics_labels labels = {{metrics_value(calls, 0, provider_code_name(code))}};
-	metrics_add(agent->metrics, calls, labels, 1);
-	if (code == PROVIDER_OK)
-		metrics_observe(agent->metrics, seconds, METRICS_NONE, took_us);
-}
-
 static void on_claim(void *ctx, const char *what, uint64_t waited_us)
 {
 	struct exec_agent *agent = ctx;
-	if (strcmp(what, "hot") == 0 || strcmp(what, "warm") == 0 || strcmp(what, "cold") == 0) {
-		struct metrics_labels labels = {{metrics_value(METRIC_POOL_CLAIMS, 0, what)}};
-		metrics_add(agent->metrics, METRIC_POOL_CLAIMS, labels, 1);
-		metrics_observe(agent->metrics, METRIC_POOL_CLAIM_SECONDS, labels, waited_us);
-	} else if (strcmp(what, "canceled") != 0) {
-		struct metrics_labels labels = {{metrics_value(METRIC_POOL_REFUSALS, 0, what)}};
-		metrics_add(agent->metrics, METRIC_POOL_REFUSALS, labels, 1);
-	}
+	pool_metrics_claim(agent->metrics, what, waited_us);
 }
 
 static void on_create(void *ctx, enum provider_code code, uint64_t took_us)
 {
-	count_call(ctx, METRIC_POOL_CREATES, METRIC_POOL_CREATE_SECONDS, code, took_us);
+	struct exec_agent *agent = ctx;
+	pool_metrics_call(agent->metrics, METRIC_POOL_CREATES, METRIC_POOL_CREATE_SECONDS, code, took_us);
 }
 
 static void on_prepare(void *ctx, enum provider_code code, uint64_t took_us)
 {
 	struct exec_agent *agent = ctx;
 	agent->prepared += code == PROVIDER_OK;
-	count_call(ctx, METRIC_POOL_PREPARES, METRIC_POOL_PREPARE_SECONDS, code, took_us);
+	pool_metrics_call(agent->metrics, METRIC_POOL_PREPARES, METRIC_POOL_PREPARE_SECONDS, code, took_us);
 }
 
 /* What others of a shared pool have parked has become ready here when it is woken. */
@@ -361,12 +295,13 @@ static void on_wake(void *ctx, enum provider_code code, uint64_t took_us)
 {
 	struct exec_agent *agent = ctx;
 	agent->prepared += code == PROVIDER_OK && agent->leases;
-	count_call(ctx, METRIC_POOL_WAKES, METRIC_POOL_WAKE_SECONDS, code, took_us);
+	pool_metrics_call(agent->metrics, METRIC_POOL_WAKES, METRIC_POOL_WAKE_SECONDS, code, took_us);
 }
 
 static void on_restore(void *ctx, enum provider_code code, uint64_t took_us)
 {
-	count_call(ctx, METRIC_POOL_RESTORES, METRIC_POOL_RESTORE_SECONDS, code, took_us);
+	struct exec_agent *agent = ctx;
+	pool_metrics_call(agent->metrics, METRIC_POOL_RESTORES, METRIC_POOL_RESTORE_SECONDS, code, took_us);
 }
 
 static void on_destroy(void *ctx, enum provider_code code, uint64_t took_us UNUSED)

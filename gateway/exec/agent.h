@@ -12,7 +12,6 @@
 #pragma once
 
 #include "gateway/exec/job.h"
-#include "gateway/exec/launch.h"
 #include "gateway/exec/recent.h"
 #include "gateway/pool/pool.h"
 #include "gateway/telemetry/audit.h"

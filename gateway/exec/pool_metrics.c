@@ -1,5 +1,25 @@
 #include "gateway/exec/pool_metrics.h"
 
+void pool_metrics_claim(struct metrics_shard *metrics, const char *what, uint64_t waited_us)
+{
+	if (strcmp(what, "hot") == 0 || strcmp(what, "warm") == 0 || strcmp(what, "cold") == 0) {
+		struct metrics_labels labels = {{metrics_value(METRIC_POOL_CLAIMS, 0, what)}};
+		metrics_add(metrics, METRIC_POOL_CLAIMS, labels, 1);
+		metrics_observe(metrics, METRIC_POOL_CLAIM_SECONDS, labels, waited_us);
+	} else if (strcmp(what, "canceled") != 0) {
+		struct metrics_labels labels = {{metrics_value(METRIC_POOL_REFUSALS, 0, what)}};
+		metrics_add(metrics, METRIC_POOL_REFUSALS, labels, 1);
+	}
+}
+
+void pool_metrics_call(struct metrics_shard *metrics, enum metric calls, enum metric seconds, enum provider_code code, uint64_t took_us)
+{
+	struct metrics_labels labels = {{metrics_value(calls, 0, provider_code_name(code))}};
+	metrics_add(metrics, calls, labels, 1);
+	if (code == PROVIDER_OK)
+		metrics_observe(metrics, seconds, METRICS_NONE, took_us);
+}
+
 void pool_metrics_tell(struct metrics_shard *metrics, const struct pool_counts *counts)
 {
 	static const enum pool_state shown[] = {POOL_INTENT, POOL_CREATING,  POOL_PREPARING,  POOL_WARM,      POOL_HOT,
