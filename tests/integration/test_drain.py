@@ -159,6 +159,7 @@ def test_lost_creation_is_named_at_the_deadline(rig):
     assert f"{emulator.view.names()[0]} may still exist, its creation was never confirmed" in gateway.log
 
 
+@pytest.mark.alone
 @pytest.mark.smoke
 def test_second_signal(rig, stack):
     emulator = rig.emulator()
@@ -171,7 +172,7 @@ def test_second_signal(rig, stack):
     began = time.monotonic()
     gateway.signal(signal.SIGTERM)
     assert gateway.wait() == 0
-    assert time.monotonic() - began < 40, f"the second signal took {time.monotonic() - began:.1f} s"
+    assert time.monotonic() - began < 10 * SLOWER, f"the second signal took {time.monotonic() - began:.1f} s"
     try:
         assert wire.answer().json()["outcome"] == "canceled"
     except CutOff:
