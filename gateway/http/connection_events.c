@@ -21,6 +21,8 @@ static _Thread_local struct {
 	struct entry *at;
 	size_t size, used;
 	unsigned wanted;
+	int epoll_fd; /* libmicrohttpd's, of this thread */
+	uint32_t events;
 } table;
 
 static struct entry *find(int fd)
@@ -91,6 +93,8 @@ static int watch(struct entry *entry, int epoll_fd, int fd, const struct epoll_e
 	/* EPOLLRDHUP, because an end that came together with bytes has no event of its own. */
 	struct epoll_event ours = {.events = event->events | EPOLLRDHUP, .data.u64 = OURS | (unsigned)fd};
 	bool known_to_kernel = entry->suspended;
+	table.epoll_fd = epoll_fd;
+	table.events = ours.events;
 	entry->suspended = false;
 	entry->connection = event->data.ptr;
 	/* Edge-triggered: what libmicrohttpd was not told is only told again when it is asked for anew. */
@@ -143,6 +147,13 @@ int microhttpd_epoll_wait(int epoll_fd, struct epoll_event *events, int max, int
 	return count;
 }
 
+/* libmicrohttpd takes a short read for the last one there is, and edge-triggered an end is told only once: with the bytes it came with. */
+static void tell_end_again(int fd)
+{
+	struct epoll_event ours = {.events = table.events, .data.u64 = OURS | (unsigned)fd};
+	epoll_ctl(table.epoll_fd, EPOLL_CTL_MOD, fd, &ours);
+}
+
 ssize_t microhttpd_recv(int fd, void *into, size_t room, int flags)
 {
 	struct entry *entry = find(fd);
@@ -155,5 +166,7 @@ ssize_t microhttpd_recv(int fd, void *into, size_t room, int flags)
 	ssize_t got = recv(fd, into, room, flags);
 	bool drained = got < 0 ? errno == EAGAIN : (size_t)got < room;
 	entry->readable = !drained || entry->ended;
+	if (entry->ended && got > 0 && drained)
+		tell_end_again(fd);
 	return got;
 }

@@ -209,7 +209,25 @@ static void test_an_end_that_came_with_bytes(void **state)
 	shutdown(rig->theirs, SHUT_WR);
 	assert_true(told(rig));
 	assert_reads(rig, "one");
+	assert_true(told(rig));
 	assert_reads(rig, "");
+	assert_reads(rig, "");
+	assert_false(told(rig));
+}
+
+static void test_an_end_that_came_with_bytes_while_suspended(void **state)
+{
+	struct rig *rig = *state;
+	begin(rig);
+	assert_false(told(rig));
+	suspend(rig);
+	say(rig, "one");
+	shutdown(rig->theirs, SHUT_WR);
+	assert_false(told(rig));
+	assert_reads(rig, "one");
+	assert_false(told(rig));
+	add(rig);
+	assert_true(told(rig));
 	assert_reads(rig, "");
 }
 
@@ -285,6 +303,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_resumed_it_may_read_before_it_is_watched, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_bytes_after_it_is_watched_again, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_an_end_that_came_with_bytes, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_an_end_that_came_with_bytes_while_suspended, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_removed_it_is_not_watched, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_left_while_suspended_it_wakes_nobody, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_descriptor_that_is_used_again, set_up, tear_down),

@@ -1,9 +1,15 @@
 """Many clients come and go over few workers: every answer is whole and belongs to its request."""
 import asyncio
 import collections
+import contextlib
 import os
 import random
+import socket
 import time
+
+import pytest
+
+from wire import Wire
 
 SECONDS = 8
 CLIENTS = 40
@@ -60,3 +66,20 @@ def test_no_answer_is_lost_or_mixed_up(rig):
 
     asyncio.run(churn())
     assert set(seen) == {"right"} and seen["right"] > 1000, dict(seen)
+
+
+@pytest.mark.parametrize("last", ["GET /-/gateway/health HTTP/1.1\r\nHost: a\r\n\r\n", "GET /pa"], ids=["a request", "a part of one"])
+def test_the_end_of_a_connection_comes_with_bytes(rig, last):
+    """Both are there before either is looked at, and nothing of what follows would tell of the end once more."""
+    gateway = rig.gateway(workers=1, client_idle_seconds=3600, token=False)
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(gateway.port)) for _ in range(5)]
+        for wire in wires:
+            assert wire.ask("GET", "/-/gateway/health").answer().status == 200
+        with gateway.frozen():
+            for wire in wires:
+                wire.send(last).socket.shutdown(socket.SHUT_WR)
+        for wire in wires:
+            if last.endswith("\r\n\r\n"):
+                assert wire.answer().status == 200
+            assert wire.closed(60), "the gateway does not close it"
