@@ -32,7 +32,7 @@ class Rig:
         bare = Bare(servers.emulator(programs, *exec_added.EMULATOR), "bare")
         gateway = servers.gateway(programs, f"gateway-{shape}", dataclasses.replace(bench.base, sprites=sprites), pool_hot="auto",
                                   pool_warm="auto", pool_max=limits["max"], pool_running_limit=limits["running_limit"],
-                                  pool_creates_per_minute=limits["create_limit"], pool_wait_seconds=30)
+                                  pool_creates_per_minute=limits["create_limit"], pool_wait_seconds=30, redis_timeout_ms=5000)
         token = servers.token(bench.base.redis.port, "--rate", "100000/1m", "--burst", "1000", "--conc", "100")["token"]
         self.where = gateway.port, token
         self.admin = gateway.admin
