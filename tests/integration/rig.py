@@ -247,8 +247,11 @@ class Sprites:
     def clear_faults(self):
         assert self.http.delete("/_emulator/faults").status_code == 204
 
+    def faults(self):
+        return self.http.get("/_emulator/faults").json()["faults"]
+
     def hits(self, name):
-        return sum(fault["hits"] for fault in self.http.get("/_emulator/faults").json()["faults"] if fault["name"] == name)
+        return sum(fault["hits"] for fault in self.faults() if fault["name"] == name)
 
     def pause(self, name):
         answer = self.http.post("/_emulator/pause", json={"sprite": name})

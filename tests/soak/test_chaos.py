@@ -22,18 +22,23 @@ SEED = int(os.environ.get("SG_SEED", "1"))
 MOST = 8
 CLIENTS = 6
 CALM = 2 * CLIENTS      # so many commands run between two rounds, so that each finds something to disturb
+REST = 120              # seconds after the last fault in which all must be at rest
 FLAGS = ("--checkpoint-delay", "50ms", "--restore-delay", "500ms", "--create-limit", "1000/1s", "--seed", str(SEED))
 SETTINGS = {"pool_max": MOST, "pool_hot": 1, "pool_warm": 2, "pool_recycle": 1, "pool_wait_seconds": 20}
+
+POLICY = "*/policy/network"
 
 # In each of these states a gateway is killed; the fault makes it last, or begin.
 EDGES = [
     ("intent", "latency", {"ms": 300}), ("creating", "create_hang", {"delay_ms": 3000}), ("creating", "create_429", {}),
-    ("preparing", "latency", {"ms": 500}), ("warm", None, {}), ("hot", None, {}), ("leased", "cut_before_exit", {}),
-    ("leased", "kill_vm", {"delay_ms": 50}), ("recycling", "create_429", {"rate": 1.0}), ("destroying", "delete_500", {}),
+    ("preparing", "latency", {"ms": 500}), ("quarantine", "http_error", {"status": 429, "retry_after_seconds": 2, "match": {"path": POLICY}}),
+    ("warm", None, {}), ("hot", None, {}), ("leased", "cut_before_exit", {}),
+    ("leased", "kill_vm", {"delay_ms": 50}), ("recycling", "create_429", {"rate": 1.0, "retry_after_seconds": 5}), ("destroying", "delete_500", {}),
     ("destroying", "latency", {"ms": 500}),
 ]
 # What else happens, alone or while one is killed.
-FAULTS = [("create_429", {}), ("create_hang", {"delay_ms": 3000}), ("create_500", {"created": True}), ("restore_nothing", {}), ("delete_500", {}),
+FAULTS = [("create_429", {}), ("create_hang", {"delay_ms": 3000}), ("create_500", {"created": True}), ("restore_nothing", {"rate": 0.5}),
+          ("restore_error", {"rate": 0.5}), ("false_404", {}), ("delete_500", {}),
           ("delete_500", {"deleted": True}), ("http_error", {"status": 404}), ("http_error", {"status": 429, "retry_after_seconds": 1}),
           ("cut_request", {"after": True}), ("cut_after_start", {}), ("stall", {"delay_ms": 4000}), ("latency", {"ms": 12_000}),
           ("pause_under_socket", {"on": "start", "delay_ms": 50})]
@@ -93,12 +98,14 @@ class Chaos:
     def __init__(self, rig):
         self.fleet = Fleet(rig, *FLAGS, tokens=3, **SETTINGS)
         self.random = random.Random(f"{SEED} chaos")
-        self.done, self.kills, self.clients = [], collections.Counter(), []
+        self.done, self.kills, self.struck, self.clients = [], collections.Counter(), collections.Counter(), []
 
     def arm(self):
         self.fleet.sprites.clear_faults()
         for name, more in self.random.sample(FAULTS, 3):
-            self.fleet.sprites.fault(name, rate=round(self.random.uniform(0.02, 0.2), 3), **more)
+            self.fleet.sprites.fault(name, **{"rate": round(self.random.uniform(0.02, 0.2), 3), **more})
+            if name.startswith("restore"):
+                self.fleet.sprites.fault("create_429", rate=0.5, retry_after_seconds=5)     # without it little is restored
 
     def again(self, victim):
         """Another process of the same instance in its place."""
@@ -128,6 +135,8 @@ class Chaos:
 
     def calm(self):
         """Without faults, until commands run again."""
+        for fault in self.fleet.sprites.faults():
+            self.struck[fault["name"]] += fault["hits"]
         self.fleet.sprites.clear_faults()
 
         def ran():
@@ -193,7 +202,7 @@ def test_chaos(rig):
     ended = time.monotonic()
     seen, wrong, foreign = (sum((getattr(client, name) for client in clients), []) for name in ("seen", "wrong", "foreign"))
     try:
-        until(fleet.at_rest, "all is at rest", 200, interval=0.5)
+        until(fleet.at_rest, "all is at rest", REST, interval=0.5)
     except AssertionError:
         pass        # the table tells
     starts = fleet.sprites.state()["starts"]
@@ -209,6 +218,7 @@ def test_chaos(rig):
     edges = collections.Counter(state for state, *_ in (EDGES[number % len(EDGES)] for number in range(ROUNDS)))
     for state, rounds in edges.items():
         print(f"  killed in {state:18} {chaos.kills[state]} of {rounds}")
+    print("faults that struck:", ", ".join(f"{name} {hits}" for name, hits in sorted(chaos.struck.items())))
     assert not any(table.values()), (table, wrong[:3], check_starts(seen, starts)[:3], foreign[:3], fleet.leaked(), fleet.stuck(), fleet.orphans())
     assert not [state for state in edges if not chaos.kills[state]], "nobody was killed there"
     assert outcomes["exited"] > len(seen) / 2, outcomes
