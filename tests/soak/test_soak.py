@@ -22,8 +22,8 @@ SECONDS = int(os.environ.get("SG_SOAK_SECONDS", "600"))
 TROUBLED, CALM = 300, 200       # requests of a round
 CALLERS = 12
 RECOVERY_S = 120 * SLOWER       # a Sprite of unknown fate counts for 90 s, and the longest pause between two tries is 30 s (docs/POOL.md)
-MEMORY_MIB = 8 * LARGER
-FEW_DESCRIPTORS = 4
+MEMORY_MIB = 6 * LARGER
+FEW_DESCRIPTORS = 2
 
 pytestmark = pytest.mark.timeout(SECONDS * 2 + 1200)
 
@@ -61,6 +61,8 @@ class Soak:
         self.troubles.update(trouble.done)
 
     def take(self, caller):
+        for what in (*caller.failures, *caller.refused_calmly, *caller.wrong):
+            print(f"round {len(self.rounds) + 1}, calm: {caller.calm}: {what}", flush=True)
         self.lost += caller.failures
         self.refused_calmly += caller.refused_calmly
         self.wrong += caller.wrong
@@ -104,9 +106,7 @@ class Soak:
         print(f"{sum(self.exited.values())} commands exited {dict(self.exited)}, the output of {sum(self.compared.values())} compared {dict(self.compared)}")
         print(f"{dict(self.reused)}, {len(self.world.written.ids)} rows, {self.cache_hits():.0f} answers from the cache, "
               f"{self.world.reloads} reloads, {dict(self.troubles)}; each gateway's at the end {self.rounds[-1:]}")
-        for what in ("lost", "refused_calmly", "wrong"):
-            print(f"{what}: {getattr(self, what)[:5]}")
-        print(f"reloads: {self.world.reload_failures[:5]}")
+        print(*self.world.reload_failures, sep="\n")
         table = self.table()
         for what, (count, bound) in table.items():
             print(f"  {what:64} {count:>8}   at most {bound:<4} {'BROKEN' if count > bound else 'ok'}", flush=True)

@@ -21,6 +21,7 @@ from wire import CutOff, Wire
 
 MOST = 16           # Sprites: as many as commands and sessions at once, so that nobody has to be refused
 HOT = 2             # one a gateway
+SQL_LIMIT_MS = 100_000      # what it interrupts on a loaded machine it writes into the CSV, and ends that in order
 KIB = 1024
 LIMITS = range(160 * KIB, 400 * KIB, 16 * KIB)      # of bodies, above those that are sent
 FAULTS = ["cut_before_start", "cut_after_start", "cut_before_output", "cut_after_output", "cut_before_exit", "cut_mid_frame", "no_exit_code",
@@ -31,7 +32,7 @@ class Datasette(rigs.Part):
     def __init__(self, folder, port):
         self.folder, self.port, self.url = folder, port, f"http://127.0.0.1:{port}"
         super().__init__("datasette", [PYTHON, "-m", "datasette", "serve", folder / "sample.db", "-c", TOP / "tests/fixtures/datasette.yml",
-                                       "-h", "127.0.0.1", "-p", port], {"DATASETTE_SECRET": SECRET})
+                                       "-h", "127.0.0.1", "-p", port, "--setting", "sql_time_limit_ms", SQL_LIMIT_MS], {"DATASETTE_SECRET": SECRET})
         self.http = rigs.client(base_url=self.url)
         self.until_up(self.answers)
 
