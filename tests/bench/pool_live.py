@@ -20,7 +20,7 @@ SEED = 1
 EMULATOR = ("--create-delay", "500ms", "--wake-delay", "300ms")
 CALLERS = 16
 LATE_SECONDS = 0.5          # of a claim that leaves later than it should the answer says little
-BUSY_SECONDS = 1            # a preparation takes a fifth of it here; where it takes longer than that, what else runs decides what is hot
+BUSY_SECONDS = 1            # where a preparation takes longer, what else runs decides what is hot
 DESTROY_SECONDS = 0.1       # the gateway does not measure it
 BAND = 0.15                 # live and simulated shares of hits: of 27 claims one is 0.04
 
