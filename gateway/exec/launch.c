@@ -80,23 +80,45 @@ static int put_line(struct launch *launch, const struct launch_options *options)
 	return r < 0 ? r : buf_append_char(out, '\n');
 }
 
+#define SCRIPT_ARGC 3 /* bash -c script; then the shim, or a name that the script is given */
+#define SHIM_ARGC   (SCRIPT_ARGC + 1)
+
+static size_t order_size(const struct launch *launch)
+{
+	size_t size = 0;
+	for (size_t i = SHIM_ARGC; i < launch->argc; i++)
+		size += strlen(launch->argv[i]) + 1;
+	return size;
+}
+
+/* Without a nonce nothing is started ahead. */
+static int put_order(struct launch *launch)
+{
+	int r = launch->nonce_len ? buf_printf(&launch->input, RECORD_ORDER_LINE, order_size(launch)) : 0;
+	for (size_t i = SHIM_ARGC; r == 0 && launch->nonce_len && i < launch->argc; i++)
+		r = buf_append(&launch->input, slice_of(launch->argv[i], strlen(launch->argv[i]) + 1));
+	launch->order_len = buf_peek(&launch->input).len;
+	return r;
+}
+
 static int build_input(struct launch *launch, struct exec_request *request, const struct launch_options *options)
 {
 	bool files = request->file_count, waits = exec_request_fetches_files(request);
 	const struct admission_caps *caps = &options->caps;
-	buf_init(&launch->input, options->nonce.len + 96 + exec_request_input(request) + request->file_count * (EXEC_MAX_PATH_BYTES + 64));
+	buf_init(&launch->input, order_size(launch) + options->nonce.len + 128 + exec_request_input(request) +
+					 request->file_count * (EXEC_MAX_PATH_BYTES + 64));
 	launch->nonce_len = options->nonce.len;
 	launch->files = files;
 	launch->limited = caps->processes || caps->file_bytes || caps->memory_bytes;
-	int r = put_line(launch, options);
+	int r = put_order(launch);
+	if (r == 0)
+		r = put_line(launch, options);
 	if (r == 0)
 		r = put_files(&launch->input, request);
 	if (r == 0 && files && !waits)
 		r = buf_append(&launch->input, LAUNCH_FILES_END);
 	return r < 0 ? r : move(&launch->input, &request->input);
 }
-
-#define SCRIPT_ARGC 3 /* bash -c script; then the shim, or a name that the script is given */
 
 int launch_init(struct launch *launch, struct exec_request *request, const char *exec_id, const struct launch_options *options)
 {
@@ -133,9 +155,11 @@ void launch_deinit(struct launch *launch)
 
 struct sandbox_command launch_command(struct launch *launch, bool shim)
 {
-	struct slice input = buf_peek(&launch->input);
+	struct slice ordered = buf_peek(&launch->input), input = slice_from(ordered, launch->order_len);
 	size_t skip = shim ? SCRIPT_ARGC : 0;
 	launch->argv[SCRIPT_ARGC] = shim ? RECORD_SHIM : "spritegate";
-	return (struct sandbox_command){
-		.argv = launch->argv + skip, .argc = launch->argc - skip, .input = shim ? input : slice_from(input, launch->nonce_len)};
+	return (struct sandbox_command){.argv = launch->argv + skip,
+					.argc = launch->argc - skip,
+					.input = shim ? input : slice_from(input, launch->nonce_len),
+					.input_ahead = shim && launch->order_len ? ordered : (struct slice){0}};
 }

@@ -11,6 +11,9 @@
  * Files come between the line and the command's own input, so that they cost no round trip and nothing runs before all of them are
  * there. Those that Datasette is asked for come after the others, from the worker, and then the end of them all as well.
  *
+ * One that was started ahead of its command (sandbox.h) gets the arguments by standard input, before the line. What it was started with holds
+ * nothing of a caller's.
+ *
  * In a Sprite where the shim cannot be run a small bash script does the same, without a record and without files.
  *
  * Owns:       the argument array and the input; the strings are borrowed from the request.
@@ -30,10 +33,10 @@
 struct launch {
 	const char **argv;        /* of the script; its end is that of the shim */
 	size_t argc;
-	struct buf input;         /* the line that starts the command, then its standard input */
-	size_t nonce_len;
-	bool files, limited;      /* only with the shim */
-	char exec_id[64];         /* "SPRITEGATE_EXEC_ID=…" */
+	struct buf input; /* the arguments, for a shim that waits for them; the line that starts the command, then its standard input */
+	size_t order_len, nonce_len;
+	bool files, limited; /* only with the shim */
+	char exec_id[64]; /* "SPRITEGATE_EXEC_ID=…" */
 	char env_count[24];
 };
 

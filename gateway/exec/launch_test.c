@@ -27,12 +27,19 @@
 /* Where the shim lies and keeps its record. "" = run the script. */
 static char folder[32];
 
+static bool waits; /* the shim is started ahead of the command */
+
 static int spawn(struct launch *launch, int in, int out)
 {
 	char *argv[64] = {NULL}, shim[sizeof folder + 8];
 	posix_spawn_file_actions_t actions;
 	pid_t pid;
+	static const char *const waiting[] = {RECORD_SHIM, RECORD_WAIT};
 	struct sandbox_command command = launch_command(launch, folder[0]);
+	if (waits) {
+		command.argv = waiting;
+		command.argc = ARRAY_LEN(waiting);
+	}
 	assert_true(command.argc < ARRAY_LEN(argv));
 	for (size_t i = 0; i < command.argc; i++)
 		argv[i] = (char *)(uintptr_t)command.argv[i];
@@ -86,6 +93,8 @@ static void wait_for_end(int pid)
 	}
 }
 
+static size_t came;          /* bytes of input, had nothing been cut */
+
 static int run(const char *body, bool with_input, char *text, size_t size)
 {
 	CLEANUP(buf_deinit) struct buf faults = BUF_MAX(4096);
@@ -102,7 +111,9 @@ static int run(const char *body, bool with_input, char *text, size_t size)
 	assert_true(pid > 0);
 	close(in[0]);
 	close(out[1]);
-	struct slice input = launch_command(&launch, folder[0]).input;
+	struct sandbox_command command = launch_command(&launch, folder[0]);
+	struct slice input = waits ? command.input_ahead : command.input;
+	came = input.len;
 	if (with_input && cut < input.len)
 		assert_int_equal(write(in[1], input.data, input.len - cut), input.len - cut);
 	close(in[1]);
@@ -319,6 +330,51 @@ static void test_record(void **state UNUSED)
 	check_record(RECORD_STDOUT, SLICE(""));
 }
 
+/* All of the same when the shim was there before the command, and nothing at all until all arguments and the line have come. */
+static void test_waiting(void **state UNUSED)
+{
+	char text[1024];
+	char body[] = "{\"command\":\"pwd; echo \\\"$A\\\"; cat; echo $SPRITEGATE_EXEC_ID; echo seen >&2; exit 7\",\"cwd\":\"/tmp\","
+		      "\"env\":{\"A\":\"a  b\"},\"stdin\":\"in\\n\"}";
+	nonce = SLICE(NONCE);
+	waits = true;
+	assert_int_equal(run(body, true, text, sizeof text), 7);
+	check_reported(text, SLICE("/tmp\na  b\nin\nid-1\n"), 18, 5, RECORD_OWN_END + 7);
+	check_record(RECORD_STDOUT, SLICE("/tmp\na  b\nin\nid-1\n"));
+	check_record(RECORD_END, SLICE(NONCE "\n"));
+	size_t all = came;
+	nonce = SLICE(EARLIER);
+	for (cut = sizeof "in"; cut <= all; cut += 7) {
+		assert_int_equal(run(body, true, text, sizeof text), cut == sizeof "in" ? 7 : LAUNCH_EXIT_NO_INPUT);
+		assert_true(cut == sizeof "in" || !text[0]);
+	}
+	cut = 0;
+	assert_int_equal(run("{\"command\":\"echo no\",\"cwd\":\"/no/such/folder\"}", true, text, sizeof text), LAUNCH_EXIT_SETUP);
+	assert_string_equal(text, "");
+	waits = false;
+}
+
+/* The guard is there before it is told until when; one that nothing was told ends with the shim. */
+static void test_guard_ahead(void **state UNUSED)
+{
+	char text[256], path[64], until[32] = "";
+	nonce = SLICE(NONCE);
+	waits = true;
+	snprintf(path, sizeof path, "%s/" RECORD_UNTIL, folder);
+	for (int i = 0; i < 2; i++) {
+		lasts_s = i ? 1 : 60;
+		cut = i ? 0 : SIZE_MAX;
+		assert_int_equal(run("{\"command\":\"true\",\"cwd\":\"/\"}", i, text, sizeof text), i ? 0 : LAUNCH_EXIT_NO_INPUT);
+		int fd = open(path, O_RDWR | O_CLOEXEC);
+		assert_int_equal(read(fd, until, sizeof until), i ? 17 : 0);
+		/* The lock goes with the guard. */
+		assert_int_equal(flock(fd, LOCK_EX), 0);
+		close(fd);
+	}
+	lasts_s = cut = 0;
+	waits = false;
+}
+
 /* How the command ended is how the shim ends, whatever its group is told. */
 static void test_signals(void **state UNUSED)
 {
@@ -440,6 +496,8 @@ int main(void)
 					   cmocka_unit_test_setup_teardown(test_files, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_record, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_guard, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_waiting, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_guard_ahead, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_limits, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_late_signals, copy_shim, leave_folder),

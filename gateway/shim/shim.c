@@ -26,6 +26,10 @@
  *
  * Three more numbers are the command's limits, 0 for none: processes of its user, bytes of a file that it writes, bytes of memory of a process.
  *
+ * With "wait" as its one argument it is started ahead of its command and gets the others by standard input, before the line: their length in
+ * bytes as eight hexadecimal digits, a line end, and each with a NUL. Recorder and guard are there by then. Input that ends before that ends
+ * all of them. A command that comes this way must have a nonce.
+ *
  * With "read" as first argument it reads files back (sprites/record.h): each is a line "OFFSET LENGTH" (decimal) and a path of so many
  * bytes, an empty line ends them.
  *
@@ -44,6 +48,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -58,6 +63,8 @@
 #define EXIT_SIGNAL   128
 
 #define LINE_BYTES 128
+#define ORDER_LINE 9 /* with its end */
+#define ORDER_MAX  ((size_t)2 * 1024 * 1024)
 #define LINGER_MS  100
 #define COPY_BYTES 65536
 #define GUARD_MS   5000 /* between two looks */
@@ -332,14 +339,60 @@ static _Noreturn void guard(int folder, int fd)
 	_exit(0);
 }
 
+static int64_t until_ms(unsigned long lasts_s)
+{
+	return now_ms() + (int64_t)lasts_s * 1000;
+}
+
+static int open_until(int folder)
+{
+	return openat(folder, RECORD_UNTIL, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+}
+
 /* Says until when all may go on. The descriptor that a guard needs, or -1: there is one at a time, whose file is locked. */
 static int say_until(unsigned long lasts_s, int folder)
 {
-	int fd = openat(folder, RECORD_UNTIL, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int fd = open_until(folder);
 	if (fd < 0)
 		return -1;
-	if (write_until(fd, now_ms() + (int64_t)lasts_s * 1000) && flock(fd, LOCK_EX | LOCK_NB) == 0)
+	if (write_until(fd, until_ms(lasts_s)) && flock(fd, LOCK_EX | LOCK_NB) == 0)
 		return fd;
+	close(fd);
+	return -1;
+}
+
+/* Nothing is said until there is a command; without one it ends with the one that waits, whose end of the pipe is closed then. */
+static _Noreturn void guard_ahead(int folder, int fd, int waiting)
+{
+	struct pollfd polls = {STDIN_FILENO, 0, 0};
+	setsid();
+	/* In place of the streams: it keeps nothing else. */
+	if (dup2(waiting, STDIN_FILENO) < 0 || dup2(folder, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0)
+		_exit(EXIT_SETUP);
+	syscall(SYS_close_range, STDERR_FILENO + 1, UINT_MAX, 0);
+	while (!read_until(STDERR_FILENO))
+		if (poll(&polls, 1, GUARD_MS) > 0 && !read_until(STDERR_FILENO))
+			_exit(0);
+	guard(STDOUT_FILENO, STDERR_FILENO);
+}
+
+/* The descriptor of what is to be said, or -1: another guard has not ended yet, then one is started with the command. */
+static int start_guard_ahead(int folder)
+{
+	int ends[2], fd = open_until(folder);
+	if (fd < 0)
+		return -1;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 || ftruncate(fd, 0) < 0 || pipe2(ends, O_CLOEXEC) < 0) {
+		close(fd);
+		return -1;
+	}
+	pid_t child = fork();
+	if (child == 0)
+		guard_ahead(folder, fd, ends[0]);
+	close(ends[0]);
+	if (child > 0)
+		return fd;
+	close(ends[1]);
 	close(fd);
 	return -1;
 }
@@ -458,6 +511,9 @@ static _Noreturn void record(const char *nonce, int folder, int out, int err, in
 	(void)!write(done, "", 1);
 	close(STDIN_FILENO);
 	pass_all_on(streams, ended);
+	/* There was no command. */
+	if (!nonce[0])
+		_exit(0);
 	finish_record(streams, folder, nonce);
 	report(streams, nonce, hear_own_end(ended));
 	close(STDOUT_FILENO);
@@ -509,46 +565,70 @@ static void tell_own_end(int ended, int status)
 		(void)!write(ended, &byte, 1);
 }
 
-/* The command does not wait for its guard. */
-static _Noreturn void run_recorded(const struct line *start, int folder, int unguarded, char **argv)
+static void block_signals(sigset_t *before)
 {
+	sigset_t all;
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, before);
+}
+
+/* A recorder that waits for the nonce, and what the command gets from it. */
+struct recording {
 	int out[2], err[2], ended[2], done[2];
-	sigset_t all, before;
+	char *nonce; /* shared with it; empty until there is a command */
+};
+
+static void start_recorder(struct recording *recording, int folder)
+{
+	int *out = recording->out, *err = recording->err, *ended = recording->ended, *done = recording->done;
+	sigset_t before;
+	recording->nonce = mmap(NULL, RECORD_NONCE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (recording->nonce == MAP_FAILED)
+		fail(EXIT_SETUP, "mmap", "record");
 	make_pipe(out);
 	make_pipe(err);
 	make_pipe(ended);
 	make_pipe(done);
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, &before);
+	block_signals(&before);
 	if (fork_or_fail() == 0) {
 		close(out[1]);
 		close(err[1]);
 		close(ended[1]);
 		close(done[0]);
-		close(unguarded);
-		record(start->nonce, folder, out[0], err[0], ended[0], done[1]);
+		record(recording->nonce, folder, out[0], err[0], ended[0], done[1]);
 	}
 	close(done[1]);
 	/* A KILL of the group must not find the recorder in it. */
 	hear(done[0]);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	/* A reader that dies must end the command. */
+	close(out[0]);
+	close(err[0]);
+	close(ended[0]);
+}
+
+/* The command does not wait for its guard. */
+static _Noreturn void run_recorded(const struct line *start, struct recording *recording, int folder, int unguarded, char **argv)
+{
+	sigset_t before;
+	block_signals(&before);
+	memcpy(recording->nonce, start->nonce, RECORD_NONCE_LEN);
 	pid_t command = fork_or_fail();
 	if (command == 0) {
 		sigprocmask(SIG_SETMASK, &before, NULL);
-		dup2(out[1], STDOUT_FILENO);
-		dup2(err[1], STDERR_FILENO);
+		dup2(recording->out[1], STDOUT_FILENO);
+		dup2(recording->err[1], STDERR_FILENO);
 		limit(start->limits);
 		become(argv);
 	}
-	/* A reader that dies must end the command, and the command's end the pipes. */
-	close(out[0]);
-	close(out[1]);
-	close(err[0]);
-	close(err[1]);
+	/* The command's end must end the pipes. */
+	close(recording->out[1]);
+	close(recording->err[1]);
 	start_guard(folder, unguarded);
 	int status = wait_for(command);
-	tell_own_end(ended[1], status);
-	close(ended[1]);
-	hear(done[0]);
+	tell_own_end(recording->ended[1], status);
+	close(recording->ended[1]);
+	hear(recording->done[0]);
 	_exit(status);
 }
 
@@ -674,29 +754,82 @@ static int open_own_folder(char *path)
 	return open(path, O_PATH | O_CLOEXEC);
 }
 
-int main(int argc, char **argv)
+/* --- started ahead --- */
+
+static size_t read_order_length(void)
 {
-	struct line start;
-	if (argc < 4)
-		return argc == 1 && write_all(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0 : EXIT_SETUP;
-	if (argc == 5 && strcmp(argv[1], RECORD_READ) == 0)
-		read_files_back(argv);
-	read_start(&start);
-	int folder = open_own_folder(argv[0]);
-	int unguarded = start.lasts_s ? say_until(start.lasts_s, folder) : -1;
+	char line[ORDER_LINE + 1] = "", *end;
+	read_all(line, ORDER_LINE);
+	size_t len = strtoul(line, &end, 16);
+	if (*end != '\n' || !len || len > ORDER_MAX)
+		_exit(EXIT_SETUP);
+	return len;
+}
+
+/* The arguments as they would have come, with this program's name. */
+static char **read_order(char *name, int *argc)
+{
+	size_t len = read_order_length(), count = 0;
+	char *text = malloc(len);
+	if (!text)
+		fail(EXIT_SETUP, "malloc", "wait");
+	read_all(text, len);
+	for (size_t i = 0; i < len; i++)
+		count += !text[i];
+	char **argv = calloc(count + 2, sizeof *argv);
+	if (!argv || text[len - 1])
+		fail(EXIT_SETUP, "argv", "wait");
+	argv[0] = name;
+	for (size_t i = 1; i <= count; i++, text += strlen(text) + 1)
+		argv[i] = text;
+	*argc = (int)count + 1;
+	return argv;
+}
+
+/* --- the first steps --- */
+
+/* Directory, files and variables of the command; where the program is in argv. */
+static char **set_up(const struct line *start, int argc, char **argv)
+{
 	if (chdir(argv[1]) < 0)
 		fail(EXIT_SETUP, "cd", argv[1]);
 	if (setenv("PWD", argv[1], 1) < 0)
 		fail(EXIT_SETUP, "PWD", argv[1]);
-	if (start.files)
+	if (start->files)
 		write_files();
 	int next = 3;
 	for (long left = strtol(argv[2], NULL, 10); left > 0 && next < argc - 1; left--, next++)
 		if (putenv(argv[next]) != 0)
 			fail(EXIT_SETUP, "export", argv[next]);
+	return argv + next;
+}
+
+int main(int argc, char **argv)
+{
+	struct line start;
+	struct recording recording;
+	bool waits = argc == 2 && strcmp(argv[1], RECORD_WAIT) == 0;
+	if (argc < 4 && !waits)
+		return argc == 1 && write_all(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0 : EXIT_SETUP;
+	if (argc == 5 && strcmp(argv[1], RECORD_READ) == 0)
+		read_files_back(argv);
+	int folder = open_own_folder(argv[0]), until = -1, unguarded = -1;
+	if (waits) {
+		start_recorder(&recording, folder);
+		until = start_guard_ahead(folder);
+		argv = read_order(argv[0], &argc);
+	}
+	read_start(&start);
+	if (argc < 4 || (waits && !start.records))
+		_exit(EXIT_SETUP);
+	if (start.records && !waits)
+		start_recorder(&recording, folder);
+	if (start.lasts_s && (until < 0 || !write_until(until, until_ms(start.lasts_s))))
+		unguarded = say_until(start.lasts_s, folder);
+	argv = set_up(&start, argc, argv);
 	if (start.records)
-		run_recorded(&start, folder, unguarded, argv + next);
+		run_recorded(&start, &recording, folder, unguarded, argv);
 	start_adopted_guard(folder, unguarded);
 	limit(start.limits);
-	become(argv + next);
+	become(argv);
 }

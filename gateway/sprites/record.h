@@ -28,6 +28,11 @@
 #define RECORD_REPORT_LEN  (1 + RECORD_NONCE_LEN + 3 * 16)
 #define RECORD_OWN_END     256
 
+/* "shim wait" is started ahead of its command, whose arguments it reads before the line; without any it ends with this status. */
+#define RECORD_WAIT       "wait"
+#define RECORD_UNUSED     125
+#define RECORD_ORDER_LINE "%08zx\n" /* their length in bytes, each with a NUL */
+
 /* The shim also reads files back (exec/outfiles.h): "shim read CWD NONCE BYTES" answers one line per file that it was told on standard
  * input, in order, until it has given BYTES of them: the nonce, a letter, and as 16 hexadecimal digits each the file's size, how many bytes of
  * it follow the line, device, inode, and when contents and inode last changed (ns). RECORD_READ_END ends the answer, which is not whole

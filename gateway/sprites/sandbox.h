@@ -56,6 +56,8 @@ struct sandbox_command {
 	size_t argc;
 	/* Sent as standard input, then EOF. Borrowed: valid until on_exit or on_broken. */
 	struct slice input;
+	/* The same for the shim that was started ahead, in place of arguments and input. Empty = it is not for it. Borrowed, too. */
+	struct slice input_ahead;
 	/* EOF comes only by sandbox_end_input(), after what sandbox_feed() brings. */
 	bool more_input;
 };
