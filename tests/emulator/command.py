@@ -41,6 +41,16 @@ class Command:
         """The gateway's ids of this run, wherever in the request they stand."""
         return {found for text in [*self.env, *self.argv] for found in EXEC_ID.findall(text)}
 
+    @property
+    def waits(self):
+        """The gateway's own program, started ahead of a command that comes as its standard input: that is then the start."""
+        return len(self.argv) == 2 and self.argv[0].endswith("/shim") and self.argv[1] == "wait"
+
+
+def ordered_ids(data):
+    """The same in what a program that waits is told."""
+    return set(EXEC_ID.findall(data.decode("latin-1")))
+
 
 def from_query(query):
     """From the URL of an exec; query is a multidict."""

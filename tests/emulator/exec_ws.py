@@ -115,6 +115,7 @@ class Operation:
         self.struck = {}
         self.sent = {}                      # stream -> bytes, for lose_bytes_above
         self.fed = 0                        # bytes of standard input, for lose_input_above
+        self.ordered = False                # what waits has been told its command
         self.held = collections.deque()     # the last output, for early_exit and late_output
         self.code = None
         self.error = None
@@ -146,11 +147,8 @@ class Operation:
         """Everything up to the last frame. Cut or another ConnectionError when the client was lost."""
         feeder = asyncio.ensure_future(self.take_frames())
         try:
-            if not self.attaching:
-                await self.cut_by("cut_before_start")
-                hole = self.fault("blackhole", "start")
-                if hole:
-                    await self.channel.vanish(hole.delay)
+            if not self.attaching and not self.waits():
+                await self.strike_start()
             if acknowledge:
                 await acknowledge()
             if not await self.begin():
@@ -167,6 +165,20 @@ class Operation:
             if self.session:
                 self.session.detach(self)
 
+    def waits(self):
+        """For a command, so that what strikes starts strikes when that comes."""
+        return self.command is not None and self.command.waits
+
+    async def strike_start(self):
+        await self.cut_by("cut_before_start")
+        hole = self.fault("blackhole", "start")
+        if hole:
+            await self.channel.vanish(hole.delay)
+
+    async def strike_started(self):
+        self.schedule_accidents()
+        await self.cut_by("cut_after_start")
+
     async def begin(self):
         if not self.attaching:
             before = time.monotonic()
@@ -177,9 +189,9 @@ class Operation:
                 return False
             except SandboxError:
                 await self.channel.cut()
-            self.schedule_accidents()
-            await self.cut_by("cut_after_start")
-            race = self.fault("fast_output")
+            if not self.waits():
+                await self.strike_started()
+            race = self.fault("fast_output") if not self.waits() else None
             if race:
                 self.session.run_ahead(max(0, int(race["history"])))
                 await asyncio.wait({self.session.done}, timeout=race.delay)
@@ -338,17 +350,30 @@ class Operation:
                 await self.arrived.wait()
             if self.session.code is not None:
                 return      # what is left over counts as dropped
-            await self.feed(self.inbox[0])
+            try:
+                await self.feed(self.inbox[0])
+            except ConnectionError:
+                return      # cut by a fault; whoever reads the socket sees it
             self.inbox_size -= len(self.inbox.popleft())
             self.room.set()
 
     async def feed(self, data):
         if self.session.command.tty:
             await self.session.feed(data if self.session.command.stdin else b"")
+        elif data[:1] == bytes([STDIN]) and self.waits() and not self.ordered:
+            await self.start_ordered(data[1:])
         elif data[:1] == bytes([STDIN]):
             await self.session.feed(self.lose_input(data[1:]))
         elif data[:1] == bytes([EOF]):
             await self.session.feed(None)
+
+    async def start_ordered(self, data):
+        """What waits is told its command."""
+        self.ordered = True
+        await self.strike_start()
+        self.sprite.world.count_ids(commands.ordered_ids(data))
+        await self.session.feed(self.lose_input(data))
+        await self.strike_started()
 
     def lose_input(self, data):
         loss = self.fault("lose_input_above") if data else None

@@ -322,6 +322,11 @@ class Sprite:
         self.sessions[session.id] = session
         return session
 
+    @property
+    def waits(self):
+        """Something was started here ahead of its command."""
+        return any(session.command.waits for session in self.sessions.values())
+
     def session_ended(self, session):
         self.sessions.pop(session.id, None)
         self.ended[session.id] = None

@@ -141,7 +141,10 @@ class World:
     def count_start(self, command):
         """When it is asked for: one whose answer is lost may have happened."""
         self.started += 1
-        for exec_id in command.exec_ids():
+        self.count_ids(command.exec_ids())
+
+    def count_ids(self, exec_ids):
+        for exec_id in exec_ids:
             self.starts[exec_id] = self.starts.get(exec_id, 0) + 1
             if len(self.starts) > STARTS:
                 del self.starts[next(iter(self.starts))]
@@ -162,7 +165,7 @@ class World:
     def state(self):
         """What really happened, for tests."""
         sprites = [{"name": sprite.name, "status": sprite.status, "created_at": sprite.describe()["created_at"],
-                    "labels": sprite.labels} for sprite in self.sprites.values()]
+                    "labels": sprite.labels, "waits": sprite.waits} for sprite in self.sprites.values()]
         return {"sprites": sprites, "created": self.created, "destroyed": self.destroyed, "started": self.started,
                 "paused": self.paused, "creates_refused": self.creates_refused, "max_alive": self.max_alive,
                 "max_running": self.max_running, "starts": self.starts}

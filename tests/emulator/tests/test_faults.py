@@ -369,6 +369,31 @@ async def test_cuts_with_a_close_frame(emulator, fault, code):
             assert result.exits == ([0] if fault == "cut_after_exit" else []) and "op.complete" not in [told["type"] for told in result.envelopes]
 
 
+@pytest.mark.parametrize("fault, started, out", [(None, 1, "SPRITEGATE_EXEC_ID={}\n"), ("cut_before_start", 0, ""), ("cut_after_start", 1, "")])
+async def test_what_waits_starts_when_it_is_told(emulator, fault, started, out):
+    """As the gateway's own program does, which is started ahead of its command."""
+    async with emulator.client() as client:
+        name = await client.create()
+        async with client.control(name) as control:
+            await control.run("sh", "-c", "printf '#!/bin/sh\\nread line; sleep 0.3; echo $line' >shim && chmod 755 shim")
+            if fault:
+                await client.fault(fault, match={"sprite": name})
+            id = f"waits-{fault}"
+            await control.start("/home/sprite/shim", "wait", stdin="true")
+            await control.frames_until(is_session)
+            assert await starts(client, id) == 0
+            assert [sprite["waits"] for sprite in (await client.state())["sprites"] if sprite["name"] == name] == [True]
+            await control.send(f"\0SPRITEGATE_EXEC_ID={id}\n".encode())
+            result = await control.result()
+            assert (result.out, result.code) == (out.format(id), None if fault else 0)
+            await until(lambda: is_count(client, id, started))
+            await client.clear_faults()
+
+
+async def is_count(client, id, count):
+    return await starts(client, id) == count
+
+
 @pytest.mark.parametrize("on, command", [("output", "true"), ("exit", "true"), ("exit", "pwd")])
 async def test_cut_mid_frame_of_the_exit(emulator, on, command):
     async with faulty(emulator, "cut_mid_frame", count=1, on=on) as (client, name, control):
