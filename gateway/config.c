@@ -109,6 +109,9 @@ static const struct setting settings[] = {
 	 "Dollars, by list prices, that this instance's Sprites may cost in 24 hours, or those of a shared pool on a UTC day; 0 = no limit."},
 	{"pool_recycle", NUMBER, AT(pool_recycle), "0", 0, 1, 0,
 	 "1: when creations are short, a used Sprite is restored from its clean checkpoint, for the same token only; 0: always destroyed."},
+	{"pool_ahead", NUMBER, AT(pool_ahead), "1", 0, 1, 0,
+	 "1: in a hot Sprite the program that starts commands runs already and waits for its command; 0: it is started with the command. "
+	 "Only with a record (`exec_verify_bytes`)."},
 	{"pool_shared", NUMBER, AT(pool_shared), "0", 0, 1, 0,
 	 "1: gateways with the same Redis and the same `pool_name` share their Sprites: `pool_warm` and `pool_max` count those of all; 0: each has its own."},
 	{"pool_name", TEXT, AT(pool_name), NULL, 1, POOL_NAME_MAX, 0,

@@ -51,7 +51,7 @@ struct config {
 	uint64_t pool_running_limit;
 	uint64_t pool_warm_limit;
 	uint64_t pool_usd_per_day;
-	uint64_t pool_recycle;
+	uint64_t pool_recycle, pool_ahead;
 	uint64_t pool_shared;
 	char *pool_name;
 	uint64_t pool_wait_seconds;

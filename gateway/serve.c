@@ -468,6 +468,7 @@ static int make_agent(struct gateway *gateway, const struct metrics_build *ident
 	snprintf(gateway->pool_label, sizeof gateway->pool_label, "pool=%s", config->pool_name);
 	struct sprites_provider_options provider = {.observer = meters_sprites(&gateway->meters),
 						    .restorable = config->pool_recycle,
+						    .ahead = config->pool_ahead && config->exec_verify_bytes,
 						    .label = config->pool_shared ? gateway->pool_label : NULL};
 	if (make_provider(config, &gateway->loop, gateway->curl, &provider, &gateway->provider) < 0)
 		return -1;

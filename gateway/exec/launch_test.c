@@ -361,12 +361,13 @@ static void test_guard_ahead(void **state UNUSED)
 	nonce = SLICE(NONCE);
 	waits = true;
 	snprintf(path, sizeof path, "%s/" RECORD_UNTIL, folder);
-	for (int i = 0; i < 2; i++) {
-		lasts_s = i ? 1 : 60;
-		cut = i ? 0 : SIZE_MAX;
-		assert_int_equal(run("{\"command\":\"true\",\"cwd\":\"/\"}", i, text, sizeof text), i ? 0 : LAUNCH_EXIT_NO_INPUT);
+	for (int i = 0; i < 3; i++) {
+		bool told = i == 1;
+		lasts_s = told ? 1 : 60;
+		cut = told ? 0 : SIZE_MAX;
+		assert_int_equal(run("{\"command\":\"true\",\"cwd\":\"/\"}", told, text, sizeof text), told ? 0 : LAUNCH_EXIT_NO_INPUT);
 		int fd = open(path, O_RDWR | O_CLOEXEC);
-		assert_int_equal(read(fd, until, sizeof until), i ? 17 : 0);
+		assert_int_equal(read(fd, until, sizeof until), told ? 17 : 0);
 		/* The lock goes with the guard. */
 		assert_int_equal(flock(fd, LOCK_EX), 0);
 		close(fd);

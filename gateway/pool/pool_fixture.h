@@ -32,6 +32,10 @@ static struct sandbox *fake_sandbox(void)
 	return calloc(1, sizeof(struct sandbox));
 }
 
+void sandbox_start_ahead(struct sandbox *sandbox UNUSED)
+{
+}
+
 void sandbox_on_lost(struct sandbox *sandbox, void (*on_lost)(void *ctx, const char *reason), void *ctx)
 {
 	sandbox->on_lost = on_lost;

@@ -23,6 +23,10 @@ struct sandbox {
 	int unused;
 };
 
+void sandbox_start_ahead(struct sandbox *sandbox UNUSED)
+{
+}
+
 void sandbox_on_lost(struct sandbox *sandbox, void (*on_lost)(void *ctx, const char *reason), void *ctx)
 {
 	(void)sandbox;

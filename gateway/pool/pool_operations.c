@@ -79,6 +79,7 @@ static void take_sandbox(struct pool *pool, struct pool_member *member, struct s
 	member->sandbox = sandbox;
 	member->opened = false;
 	sandbox_on_lost(sandbox, on_lost, member);
+	sandbox_start_ahead(sandbox);
 }
 
 static bool makes_sandbox(enum pool_verb verb)

@@ -25,6 +25,7 @@ static const struct transition table[OPERATION_STATES][OPERATION_EVENTS] =
 		[IDLE] =
 			{
 				[OPERATION_START] = {QUEUED, OPERATION_NOTHING},
+				[OPERATION_ADOPT] = BUG,
 				[OPERATION_HANDED] = BUG,
 				[OPERATION_PROOF] = STAY(IDLE),
 				[OPERATION_OUTPUT] = LOSS, /* it would be taken for the next command's */
@@ -38,6 +39,7 @@ static const struct transition table[OPERATION_STATES][OPERATION_EVENTS] =
 		[QUEUED] =
 			{
 				[OPERATION_START] = BUG,
+				[OPERATION_ADOPT] = BUG,
 				[OPERATION_HANDED] = {SENT, OPERATION_NOTHING},
 				[OPERATION_PROOF] = STAY(QUEUED),
 				[OPERATION_OUTPUT] = UNRUN,
@@ -51,6 +53,7 @@ static const struct transition table[OPERATION_STATES][OPERATION_EVENTS] =
 		[SENT] =
 			{
 				[OPERATION_START] = BUG,
+				[OPERATION_ADOPT] = BUG,
 				[OPERATION_HANDED] = STAY(SENT),
 				[OPERATION_PROOF] = {RUNNING, OPERATION_NOTHING},
 				[OPERATION_OUTPUT] = {RUNNING, OPERATION_DELIVER},
@@ -64,6 +67,7 @@ static const struct transition table[OPERATION_STATES][OPERATION_EVENTS] =
 		[RUNNING] =
 			{
 				[OPERATION_START] = BUG,
+				[OPERATION_ADOPT] = {QUEUED, OPERATION_NOTHING},
 				[OPERATION_HANDED] = STAY(RUNNING),
 				[OPERATION_PROOF] = STAY(RUNNING),
 				[OPERATION_OUTPUT] = {RUNNING, OPERATION_DELIVER},
@@ -77,6 +81,7 @@ static const struct transition table[OPERATION_STATES][OPERATION_EVENTS] =
 		[EXITED] =
 			{
 				[OPERATION_START] = BUG,
+				[OPERATION_ADOPT] = BUG,
 				[OPERATION_HANDED] = STAY(EXITED),
 				[OPERATION_PROOF] = STAY(EXITED),
 				[OPERATION_OUTPUT] = STAY(EXITED), /* too late: the count will not be right (exec/check.h) */
@@ -90,6 +95,7 @@ static const struct transition table[OPERATION_STATES][OPERATION_EVENTS] =
 		[BROKEN] =
 			{
 				[OPERATION_START] = BUG,
+				[OPERATION_ADOPT] = BUG,
 				[OPERATION_HANDED] = STAY(BROKEN),
 				[OPERATION_PROOF] = STAY(BROKEN),
 				[OPERATION_OUTPUT] = STAY(BROKEN),
@@ -112,6 +118,8 @@ enum operation_action operation_step(struct operation *operation, enum operation
 	const struct transition *transition = &table[operation->state][event];
 	if (event == OPERATION_START)
 		operation->id++;
+	if (event == OPERATION_START || event == OPERATION_ADOPT)
+		operation->adopted = event == OPERATION_ADOPT;
 	operation->state = transition->next;
 	return transition->action;
 }
@@ -126,6 +134,8 @@ static bool is_ours(const struct operation *operation, struct slice id)
 
 static enum operation_action proof(struct operation *operation)
 {
+	if (operation->adopted)
+		return OPERATION_NOTHING;
 	if (operation->state == OPERATION_SENT)
 		operation->acknowledges = true;
 	return operation_step(operation, OPERATION_PROOF);
@@ -135,7 +145,7 @@ static enum operation_action proof(struct operation *operation)
  * must not be taken for this one's. */
 static enum operation_event unless_early(const struct operation *operation, enum operation_event event)
 {
-	return operation->state == OPERATION_SENT && operation->acknowledges ? OPERATION_FAULT : event;
+	return operation->state == OPERATION_SENT && operation->acknowledges && !operation->adopted ? OPERATION_FAULT : event;
 }
 
 static enum operation_action refused(struct operation *operation, enum frame_refusal refusal)

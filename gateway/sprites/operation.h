@@ -2,6 +2,7 @@
  * operation - what may happen to one command on its channel, as a table; no I/O
  *
  *   IDLE ─start→ QUEUED ─handed→ SENT ─proof→ RUNNING ─exit→ EXITED ─complete→ IDLE
+ *   a process that was started ahead of its command: RUNNING ─adopt→ QUEUED ─handed→ SENT ─output→ RUNNING
  *   anything that does not fit → BROKEN, for good
  *
  * The status comes only from an exit frame, never from the text `exit` or from op.complete (sprites contract 3.4, 6.4):
@@ -30,6 +31,7 @@ enum operation_state {
 
 enum operation_event {
 	OPERATION_START,
+	OPERATION_ADOPT, /* what was started is given its command now: only what follows can start that */
 	OPERATION_HANDED, /* the first byte that can start it goes to the network */
 	OPERATION_PROOF,  /* op.ack or session_info */
 	OPERATION_OUTPUT,
@@ -57,6 +59,7 @@ struct operation {
 	enum operation_state state;
 	uint64_t id;       /* of the present or last command; its envelopes carry it */
 	bool acknowledges; /* this server has acknowledged a command, so it acknowledges all */
+	bool adopted;      /* an acknowledgement says nothing of the command, which only output does */
 };
 
 void operation_init(struct operation *operation);

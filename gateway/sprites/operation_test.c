@@ -116,6 +116,44 @@ static void test_bugs_of_the_caller(void **state UNUSED)
 	fresh();
 	assert_int_equal(operation_step(&operation, OPERATION_LATE), OPERATION_IMPOSSIBLE);
 	assert_int_equal(operation.state, OPERATION_BROKEN);
+	/* Before its acknowledgement an exit frame may be the last command's. */
+	fresh();
+	assert_int_equal(operation_step(&operation, OPERATION_ADOPT), OPERATION_IMPOSSIBLE);
+}
+
+/* Started ahead, acknowledged, and given its command now. */
+static void adopted(void)
+{
+	fresh();
+	expect(&ack, OPERATION_NOTHING);
+	expect(&session, OPERATION_NOTHING);
+	assert_int_equal(operation_step(&operation, OPERATION_ADOPT), OPERATION_NOTHING);
+}
+
+/* What was there before its command does not say that the command has started. */
+static void test_adopted(void **state UNUSED)
+{
+	adopted();
+	expect_close(OPERATION_BREAK_NOT_STARTED);
+	adopted();
+	expect(&exit_9, OPERATION_BREAK_NOT_STARTED);
+	adopted();
+	assert_int_equal(operation_step(&operation, OPERATION_HANDED), OPERATION_NOTHING);
+	expect(&ack, OPERATION_NOTHING);
+	expect(&session, OPERATION_NOTHING);
+	assert_int_equal(operation.state, OPERATION_SENT);
+	struct operation handed = operation;
+	expect_close(OPERATION_BREAK_MAY_HAVE_RUN);
+	operation = handed;
+	expect(&output, OPERATION_DELIVER);
+	assert_int_equal(operation.state, OPERATION_RUNNING);
+	expect(&exit_9, OPERATION_FINISH);
+	expect(&complete, OPERATION_FREE);
+	/* The next one is like any other. */
+	start();
+	expect(&output, OPERATION_BREAK_MAY_HAVE_RUN);
+	operation = handed;
+	expect(&exit_9, OPERATION_FINISH);
 }
 
 static bool is_end(enum operation_action action)
@@ -150,6 +188,9 @@ static void test_every_sequence(void **state UNUSED)
 	operation.acknowledges = true;
 	fresh();
 	walk(operation, 4, false);
+	adopted();
+	assert_int_equal(operation_step(&operation, OPERATION_HANDED), OPERATION_NOTHING);
+	walk(operation, 4, false);
 }
 
 int main(void)
@@ -161,6 +202,7 @@ int main(void)
 		cmocka_unit_test(test_leftover_envelopes_are_ignored),
 		cmocka_unit_test(test_late_complete),
 		cmocka_unit_test(test_bugs_of_the_caller),
+		cmocka_unit_test(test_adopted),
 		cmocka_unit_test(test_every_sequence),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include "gateway/base/log.h"
 #include "gateway/sprites/handshake.h"
 #include "gateway/sprites/operation.h"
+#include "gateway/sprites/record.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,8 +23,10 @@ _Static_assert(SANDBOX_EXEC_ARGS_MAX == FRAMES_QUERY_MAX && SANDBOX_ARGS_MAX + 1
 struct job {
 	bool set;
 	bool probe;         /* our keepalive, not the user's */
+	bool ahead;         /* … which waits for the user's command, until its input ends */
 	struct buf start;   /* the op.start message, or the URL of its /exec */
 	struct slice input; /* what is left of it */
+	struct slice input_ahead;
 	bool input_ended;
 	bool more_input;         /* the end of `input` is not that of the command's input */
 	bool may_block;          /* more input than a pipe takes: it may stand between a signal and the command */
@@ -40,6 +43,7 @@ struct sandbox {
 	char *base; /* "wss://…/v1/sprites/{name}" */
 	bool use_exec, dialling, believe_404, closed;
 	bool shim;
+	bool ahead;  /* the shim shall wait for the first command */
 	bool gone;   /* no channel any more, for good */
 	bool lost;   /* … and on_lost is due */
 	bool paused; /* by the user, for the user's command */
@@ -171,7 +175,7 @@ static void pump_input(struct sandbox *sandbox)
 static void ask_for_input(struct sandbox *sandbox)
 {
 	const struct job *job = &sandbox->running;
-	if (job->set && job->more_input && !job->input_ended)
+	if (job->set && !job->probe && job->more_input && !job->input_ended)
 		job->events->on_input(job->ctx);
 }
 
@@ -263,6 +267,28 @@ static int start(struct sandbox *sandbox, struct job *job)
 	return 0;
 }
 
+static bool can_adopt(const struct sandbox *sandbox, const struct job *job)
+{
+	const struct job *ahead = &sandbox->running;
+	return ahead->ahead && ahead->more_input && job->input_ahead.len && sandbox->operation.state == OPERATION_RUNNING;
+}
+
+/* Moves the job into what was started for it. */
+static void adopt(struct sandbox *sandbox, struct job *job)
+{
+	uv_timer_stop(&sandbox->later);
+	(void)operation_step(&sandbox->operation, OPERATION_ADOPT);
+	job_deinit(&sandbox->running);
+	sandbox->running = job_take(job);
+	sandbox->running.set = true;
+	sandbox->running.input = sandbox->running.input_ahead;
+	sandbox->running.may_block |= sandbox->running.input.len > PIPE_BYTES;
+	sandbox->running.ticket = socket_queued(sandbox->socket) + 1;
+	feed_command(sandbox);
+	note_handed(sandbox);
+	apply_pause(sandbox);
+}
+
 static int prepare_job(struct sandbox *sandbox, struct job *job, const char *const *argv, size_t argc)
 {
 	int r;
@@ -289,11 +315,12 @@ static int prepare_job(struct sandbox *sandbox, struct job *job, const char *con
 
 static void on_deadline(uv_timer_t *timer);
 
-static void start_probe(struct sandbox *sandbox)
+static void start_probe(struct sandbox *sandbox, bool ahead)
 {
-	static const char *const argv[] = {"true"};
-	struct job job = {.probe = true};
-	int r = prepare_job(sandbox, &job, argv, ARRAY_LEN(argv));
+	static const char *const keepalive[] = {"true"}, *const waiting[] = {RECORD_SHIM, RECORD_WAIT};
+	struct job job = {.probe = true, .ahead = ahead, .more_input = ahead};
+	int r = ahead ? prepare_job(sandbox, &job, waiting, ARRAY_LEN(waiting))
+		      : prepare_job(sandbox, &job, keepalive, ARRAY_LEN(keepalive));
 	if (r == 0)
 		r = start(sandbox, &job);
 	job_deinit(&job);
@@ -301,6 +328,26 @@ static void start_probe(struct sandbox *sandbox)
 		give_up(sandbox, SANDBOX_NOT_STARTED, "the keepalive could not be started");
 	else
 		uv_timer_start(&sandbox->deadline, on_deadline, sandbox->options.keepalive_timeout_ms, 0);
+}
+
+/* One that waits has started: it is given its command, or told after a while that there is none, which shows that the Sprite is well. */
+static void ahead_waits(struct sandbox *sandbox)
+{
+	/* It has been told to end already. */
+	if (!sandbox->running.more_input)
+		return;
+	uv_timer_stop(&sandbox->deadline);
+	if (sandbox->waiting.set && can_adopt(sandbox, &sandbox->waiting))
+		adopt(sandbox, &sandbox->waiting);
+	else if (sandbox->options.keepalive_ms)
+		uv_timer_start(&sandbox->later, on_later, sandbox->options.keepalive_ms, 0);
+}
+
+static void end_ahead(struct sandbox *sandbox)
+{
+	sandbox->running.more_input = false;
+	uv_timer_start(&sandbox->deadline, on_deadline, sandbox->options.keepalive_timeout_ms, 0);
+	pump_input(sandbox);
 }
 
 /* Called whenever a command has ended or the channel has opened. */
@@ -318,6 +365,8 @@ static void rest(struct sandbox *sandbox)
 			give_up(sandbox, SANDBOX_NOT_STARTED, "the command could not be handed over");
 		else
 			ask_for_input(sandbox);
+	} else if (sandbox->ahead) {
+		start_probe(sandbox, true);
 	} else if (sandbox->options.keepalive_ms) {
 		uv_timer_start(&sandbox->later, on_later, sandbox->options.keepalive_ms, 0);
 	}
@@ -337,10 +386,12 @@ static void on_later(uv_timer_t *timer)
 	struct sandbox *sandbox = timer->data;
 	if (sandbox->gone)
 		tell_loss(sandbox);
+	else if (sandbox->running.ahead && sandbox->running.more_input)
+		end_ahead(sandbox);
 	else if (sandbox->running.set)
 		give_up(sandbox, SANDBOX_MAY_HAVE_RUN, sandbox->reason);
 	else
-		start_probe(sandbox);
+		start_probe(sandbox, sandbox->ahead);
 }
 
 /* --- what the state machine asks for --- */
@@ -359,7 +410,7 @@ static void finish(struct sandbox *sandbox, unsigned exit_code)
 		socket_drop_unsent(sandbox->socket);
 		apply_pause(sandbox);
 	}
-	if (done.probe && exit_code) {
+	if (done.probe && exit_code != (done.ahead ? RECORD_UNUSED : 0)) {
 		give_up(sandbox, SANDBOX_NOT_STARTED, "the keepalive command failed");
 		return;
 	}
@@ -443,6 +494,8 @@ static void on_message(void *ctx, enum frame_message message, struct slice bytes
 	enum operation_action action = operation_frame(&sandbox->operation, &frame);
 	bool started = before != OPERATION_RUNNING && sandbox->operation.state == OPERATION_RUNNING;
 	act(sandbox, action, &frame);
+	if (started && sandbox->running.ahead)
+		ahead_waits(sandbox);
 	if (started)
 		ask_for_input(sandbox);
 }
@@ -537,14 +590,22 @@ int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, 
 		return SANDBOX_E_LOST;
 	if (sandbox->waiting.set || (sandbox->running.set && !sandbox->running.probe))
 		return SANDBOX_E_BUSY;
+	sandbox->ahead = false;
 	struct job job = {.input = command->input,
+			  .input_ahead = command->input_ahead,
 			  .more_input = command->more_input,
 			  .may_block = command->more_input || command->input.len > PIPE_BYTES,
 			  .events = events,
 			  .ctx = ctx};
+	if (can_adopt(sandbox, &job)) {
+		adopt(sandbox, &job);
+		return 0;
+	}
 	int r = prepare_job(sandbox, &job, command->argv, command->argc);
 	if (r != 0)
 		return r;
+	if (sandbox->running.ahead && sandbox->running.more_input && !job.input_ahead.len)
+		end_ahead(sandbox);
 	if (sandbox->operation.state == OPERATION_IDLE) {
 		r = start(sandbox, &job);
 		job_deinit(&job);
@@ -557,7 +618,7 @@ int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, 
 size_t sandbox_feed(struct sandbox *sandbox, struct slice bytes)
 {
 	struct slice rest = bytes;
-	while (rest.len && sandbox->running.more_input && !sandbox->running.input.len && has_room(sandbox))
+	while (rest.len && sandbox->running.more_input && !sandbox->running.probe && !sandbox->running.input.len && has_room(sandbox))
 		if (send_input(sandbox, &rest) != 0)
 			break;
 	return bytes.len - rest.len;
@@ -606,6 +667,13 @@ void sandbox_on_lost(struct sandbox *sandbox, void (*on_lost)(void *ctx, const c
 		uv_timer_start(&sandbox->later, on_later, 0, 0);
 }
 
+void sandbox_start_ahead(struct sandbox *sandbox)
+{
+	sandbox->ahead = sandbox->options.ahead && sandbox->shim && !sandbox->use_exec;
+	if (sandbox->ahead && !sandbox->gone && !sandbox->running.set && sandbox->operation.state == OPERATION_IDLE)
+		uv_timer_start(&sandbox->later, on_later, 0, 0);
+}
+
 void sandbox_set_shim(struct sandbox *sandbox, bool shim)
 {
 	sandbox->shim = shim;
@@ -647,6 +715,8 @@ void sandbox_close(struct sandbox *sandbox)
 {
 	if (!sandbox || sandbox->closed)
 		return;
+	if (sandbox->running.ahead && sandbox->running.more_input && !sandbox->gone)
+		end_ahead(sandbox);
 	sandbox->closed = sandbox->gone = true;
 	drop_socket(sandbox);
 	job_deinit(&sandbox->running);

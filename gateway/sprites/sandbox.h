@@ -72,7 +72,8 @@ void sandbox_end_input(struct sandbox *sandbox);
 /* Sends a signal to the running command: "TERM" or "KILL". SANDBOX_E_LOST when none is running. */
 MUST_CHECK int sandbox_signal(struct sandbox *sandbox, const char *signal);
 
-/* Whether the running command is known to have started: the server has said so. */
+/* Whether the running command is known to have started: the server has said so, or, of one for which the shim had waited, it has printed
+ * something. */
 bool sandbox_has_started(const struct sandbox *sandbox);
 
 /* Back pressure: while paused no output is read from the socket (and on_exit waits). */
@@ -82,6 +83,10 @@ void sandbox_resume(struct sandbox *sandbox);
 /* Whether the Sprite has the shim, which starts commands and records what they print (sprites/record.h). The provider knows. */
 void sandbox_set_shim(struct sandbox *sandbox, bool shim);
 bool sandbox_has_shim(const struct sandbox *sandbox);
+
+/* From now on, and until the first sandbox_run(), the shim waits in the Sprite for its command (sprites/record.h): that one then costs no start of
+ * a process. Only if the options say so, there is a shim and a control socket. */
+void sandbox_start_ahead(struct sandbox *sandbox);
 
 /* Called once when the channel of an idle sandbox is lost (the Sprite paused, the network cut it). */
 void sandbox_on_lost(struct sandbox *sandbox, void (*on_lost)(void *ctx, const char *reason), void *ctx);

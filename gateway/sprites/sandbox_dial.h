@@ -13,6 +13,7 @@ struct sandbox_options {
 	struct socket_options socket;
 	const char *ws_url;            /* "wss://api.sprites.dev", no slash at the end */
 	unsigned keepalive_ms;         /* an idle sandbox runs `true` this long after the last command; 0 = never */
+	bool ahead;      /* sandbox_start_ahead() does what it says */
 	unsigned keepalive_timeout_ms; /* … which must exit within this time */
 	unsigned complete_timeout_ms;  /* from the exit frame to op.complete */
 	/* Signals a session by another way than its socket, where the signal would wait behind input that the command does not

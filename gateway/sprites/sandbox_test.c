@@ -664,6 +664,216 @@ static void test_keepalive_is_not_answered(void **state UNUSED)
 	assert_true(said("unrun "));
 }
 
+/* --- a command that is waited for --- */
+
+#define WAIT(id) START(id, "\"/tmp/.spritegate/shim\",\"wait\"", "/tmp/.spritegate/shim")
+
+static int run_ahead(bool more)
+{
+	static const char *const argv[] = {"sh", "-c", "x"};
+	struct sandbox_command command = {.argv = argv, .argc = 3, .input = SLICE("in"), .input_ahead = SLICE("all"), .more_input = more};
+	return sandbox_run(sandbox, &command, &events, NULL);
+}
+
+static void start_ahead(void)
+{
+	options.ahead = true;
+	open_control();
+	sandbox_set_shim(sandbox, true);
+	sandbox_start_ahead(sandbox);
+	assert_true(sent(""));
+	wait_for_sending();
+	assert_true(sent(WAIT("1")));
+}
+
+static void test_ahead(void **state UNUSED)
+{
+	start_ahead();
+	ack();
+	assert_int_equal(run_ahead(false), 0);
+	assert_true(sent("b:0 all\nb:4 \n"));
+	assert_int_equal(run(), SANDBOX_E_BUSY);
+	assert_false(sandbox_has_started(sandbox));
+	text("{\"type\":\"session_info\",\"session_id\":\"43\"}");
+	assert_false(sandbox_has_started(sandbox));
+	FRAME("\001a");
+	assert_true(sandbox_has_started(sandbox));
+	assert_int_equal(sandbox_signal(sandbox, "TERM"), 0);
+	assert_true(sent("t:{\"type\":\"signal\",\"signal\":\"TERM\"}\n"));
+	FRAME("\003\003");
+	assert_true(said("out:a exit:3 "));
+	/* Nothing waits for another one, which finds none that it is for. */
+	complete();
+	uv_run(&loop, UV_RUN_NOWAIT);
+	assert_true(sent(""));
+	assert_int_equal(run_ahead(false), 0);
+	assert_true(sent(START_SH("2") "b:0 in\nb:4 \n"));
+}
+
+static void test_ahead_with_more_input(void **state UNUSED)
+{
+	start_ahead();
+	ack();
+	assert_true(said(""));
+	assert_int_equal(run_ahead(true), 0);
+	assert_int_equal(sandbox_feed(sandbox, SLICE("more")), 4);
+	sandbox_end_input(sandbox);
+	assert_true(sent("b:0 all\nb:0 more\nb:4 \n"));
+}
+
+/* Before the acknowledgement it waits for that. */
+static void test_ahead_is_still_starting(void **state UNUSED)
+{
+	options.keepalive_ms = 60000;
+	options.keepalive_timeout_ms = 5000;
+	start_ahead();
+	assert_int_equal(run_ahead(true), 0);
+	assert_int_equal(sandbox_feed(sandbox, SLICE("more")), 0);
+	assert_int_equal(sandbox_signal(sandbox, "TERM"), 0);
+	assert_true(sent(""));
+	ack();
+	assert_true(said("more "));
+	assert_int_equal(sandbox_feed(sandbox, SLICE("more")), 4);
+	sandbox_end_input(sandbox);
+	assert_true(sent("b:0 all\nt:{\"type\":\"signal\",\"signal\":\"TERM\"}\nb:0 more\nb:4 \n"));
+	FRAME("\003\217");
+	assert_true(said("exit:143 "));
+}
+
+/* The command is at hand before it: it is started as ever. */
+static void test_too_late_to_start_ahead(void **state UNUSED)
+{
+	options.ahead = true;
+	open_control();
+	sandbox_set_shim(sandbox, true);
+	sandbox_start_ahead(sandbox);
+	assert_int_equal(run_ahead(false), 0);
+	assert_true(sent(START_SH("1") "b:0 in\nb:4 \n"));
+	ack();
+	FRAME("\003\000");
+	complete();
+	uv_run(&loop, UV_RUN_NOWAIT);
+	assert_true(sent(""));
+	assert_true(said("exit:0 "));
+}
+
+static void test_not_ahead(void **state UNUSED)
+{
+	for (int i = 0; i < 2; i++) {
+		options.ahead = i;
+		open_control();
+		sandbox_set_shim(sandbox, !i);
+		sandbox_start_ahead(sandbox);
+		uv_run(&loop, UV_RUN_NOWAIT);
+		assert_true(sent(""));
+		sandbox_close(sandbox);
+	}
+}
+
+/* One that cannot be told its command lets another take its place. */
+static void test_command_that_ahead_is_not_for(void **state UNUSED)
+{
+	options.keepalive_timeout_ms = 5000;
+	start_ahead();
+	ack();
+	assert_int_equal(run(), 0);
+	assert_true(sent("b:4 \n"));
+	FRAME("\003\175");
+	assert_true(said(""));
+	complete();
+	assert_true(sent(START_SH("2") "b:4 \n"));
+}
+
+static void test_command_that_ahead_is_not_for_while_it_starts(void **state UNUSED)
+{
+	options.keepalive_ms = 100;
+	options.keepalive_timeout_ms = 1;
+	start_ahead();
+	assert_int_equal(run(), 0);
+	assert_true(sent("b:4 \n"));
+	ack();
+	/* It does not end. */
+	wait_for_words();
+	assert_true(said("unrun "));
+}
+
+static void test_ahead_is_renewed(void **state UNUSED)
+{
+	options.keepalive_ms = 1;
+	options.keepalive_timeout_ms = 5000;
+	start_ahead();
+	ack();
+	wait_for_sending();
+	assert_true(sent("b:4 \n"));
+	/* Too late for it. */
+	assert_int_equal(run_ahead(false), 0);
+	assert_true(sent(""));
+	FRAME("\003\175");
+	complete();
+	assert_true(sent(START_SH("2") "b:0 in\nb:4 \n"));
+	ack();
+	FRAME("\003\000");
+	assert_true(said("exit:0 "));
+	sandbox_close(sandbox);
+	start_ahead();
+	ack();
+	wait_for_sending();
+	assert_true(sent("b:4 \n"));
+	FRAME("\003\175");
+	complete();
+	assert_true(sent(WAIT("2")));
+	assert_true(said(""));
+}
+
+static void test_ahead_fails(void **state UNUSED)
+{
+	options.keepalive_timeout_ms = 5000;
+	/* It was not told to end. */
+	start_ahead();
+	ack();
+	FRAME("\003\177");
+	assert_true(said("lost "));
+	sandbox_close(sandbox);
+	start_ahead();
+	ack();
+	cut();
+	assert_true(said("lost "));
+	sandbox_close(sandbox);
+	/* Nothing of the command was handed over. */
+	start_ahead();
+	ack();
+	net.holding = true;
+	assert_int_equal(run_ahead(false), 0);
+	cut();
+	assert_true(said("unrun "));
+	sandbox_close(sandbox);
+	buf_deinit(&net.sent);
+	net.holding = false;
+	start_ahead();
+	ack();
+	assert_int_equal(run_ahead(false), 0);
+	cut();
+	assert_true(said("doubt "));
+}
+
+static void test_ahead_does_not_start(void **state UNUSED)
+{
+	options.keepalive_timeout_ms = 1;
+	start_ahead();
+	assert_int_equal(run_ahead(false), 0);
+	wait_for_words();
+	assert_true(said("unrun "));
+}
+
+static void test_ahead_ends_with_the_channel(void **state UNUSED)
+{
+	start_ahead();
+	ack();
+	sandbox_close(sandbox);
+	assert_true(sent("b:4 \n"));
+	assert_true(said(""));
+}
+
 /* --- commands on sockets of their own --- */
 
 static void test_exec(void **state UNUSED)
@@ -792,6 +1002,17 @@ int main(void)
 		TEST(test_command_behind_a_keepalive),
 		TEST(test_keepalive_fails),
 		TEST(test_keepalive_is_not_answered),
+		TEST(test_ahead),
+		TEST(test_ahead_with_more_input),
+		TEST(test_ahead_is_still_starting),
+		TEST(test_too_late_to_start_ahead),
+		TEST(test_not_ahead),
+		TEST(test_command_that_ahead_is_not_for),
+		TEST(test_command_that_ahead_is_not_for_while_it_starts),
+		TEST(test_ahead_is_renewed),
+		TEST(test_ahead_fails),
+		TEST(test_ahead_does_not_start),
+		TEST(test_ahead_ends_with_the_channel),
 		TEST(test_exec),
 		TEST(test_exec_refused),
 		TEST(test_exec_that_cannot_be_opened),

@@ -283,6 +283,7 @@ static int make_client(struct sprites_provider *provider, struct curl_driver *dr
 		.ws_url = provider->ws_url,
 		.keepalive_ms = options->keepalive_ms == UINT_MAX ? 0 : options->keepalive_ms,
 		.keepalive_timeout_ms = options->keepalive_timeout_ms,
+		.ahead = options->ahead,
 		.complete_timeout_ms = options->complete_timeout_ms,
 		.kill = kill_session,
 		.kill_ctx = provider,

@@ -31,6 +31,7 @@ struct sprites_provider_options {
 	unsigned prepare_timeout_ms;   /* 60000: a whole preparation */
 	size_t max_calls;              /* 256 */
 	const char *label;             /* of our pool, as in client.h; NULL = none; borrowed */
+	bool ahead;      /* as in sandbox_dial.h */
 	bool restorable;               /* preparations make a checkpoint, which `restore` brings back */
 	struct sprites_observer observer;
 };

@@ -1,6 +1,7 @@
 """What the caller of POST /-/agent/exec is answered under each fault of the emulator, one row for each fault and variant.
 
-`strikes` says whom: "command" is one hot Sprite whose command is asked for, and its end; "socket" the same of a Sprite without a control
+`strikes` says whom: "command" is one hot Sprite whose command is asked for, and its end; "waiting" the same where the command is told to a program
+that was started ahead of it (POOL_AHEAD, the default); "socket" the same as the first of a Sprite without a control
 socket, where the handshake of /exec asks for the command; "supply" is every Sprite, of a gateway that
 keeps none and has to make one now; "restore" is every Sprite of a gateway that has to restore them, since it may create few.
 """
@@ -71,6 +72,10 @@ def command(fault, answer, variant="", request=None, **parameters):
 
 def socket(fault, answer, variant, request=None, **parameters):
     return Row(fault, f"{variant} of /exec", parameters, "socket", answer, {"command": COMMAND, **(request or {})})
+
+
+def waiting(fault, answer, variant="", request=None, **parameters):
+    return Row(fault, f"{variant} of one that was waited for".strip(), parameters, "waiting", answer, {"command": COMMAND, **(request or {})})
 
 
 def nothing(fault, variant="", **parameters):
@@ -147,6 +152,29 @@ ON_COMMANDS = [
             {"command": PRINT.format(4 << 20), "max_output_bytes": 4 << 20, "timeout_seconds": 60}, bytes=32 << 10),
     command("pause_under_socket", unknown(), request={"command": SLEEPER}, on="start", delay_ms=2000),
     command("kill_vm", unknown(), request={"command": SLEEPER}, delay_ms=2000),
+]
+
+# Nothing says that it has started but its output. Its start cannot be refused any more, and nothing of its output can come before somebody listens.
+ON_WAITING = [
+    waiting("cut_before_start", unknown("", starts=0)),
+    waiting("cut_before_start", unknown("", starts=0), "with a close frame", close=1011),
+    waiting("cut_after_start", unknown("")),
+    waiting("cut_before_output", unknown("")),
+    waiting("cut_after_output", unknown()),
+    waiting("cut_before_exit", unknown()),
+    waiting("cut_after_exit", exited()),
+    waiting("cut_mid_frame", unknown(""), "of the exit, with no output", {"command": "exit 7"}, on="exit"),
+    waiting("duplicate_exit", exited(), "with another code", code=0),
+    waiting("no_exit_code", unknown()),
+    waiting("late_output", exited(check="recovered"), "of everything", count=1, pieces=2),
+    waiting("stall", unknown(""), "past the timeout", {"timeout_seconds": 0.5}, delay_ms=60000),
+    waiting("stall", timed_out("output\n"), "of the exit, past the timeout", {"timeout_seconds": 0.5}, delay_ms=60000, on="exit"),
+    waiting("blackhole", unknown("", starts=0), "when it is asked for", {"timeout_seconds": 0.5}, on="start"),
+    waiting("lose_bytes_above", exited("out", check="failed"), "of so little that nothing can be measured", bytes=3),
+    waiting("pause_under_socket", unknown(), request={"command": SLEEPER}, on="start", delay_ms=2000),
+    waiting("kill_vm", unknown(), request={"command": SLEEPER}, delay_ms=2000),
+    *(Row(fault, "nothing waits for such a command", parameters, "waiting", exited(), {"command": COMMAND}, hits=False)
+      for fault, parameters in (("fast_output", {"delay_ms": 5000}), ("op_error", {}))),
 ]
 
 # Of the messages of a command: op.ack, debug, session_info, exit, op.complete.
@@ -284,7 +312,7 @@ STREAMED = {
     "no_exit_code", "early_exit", "late_output: of the report", "late_output: of everything", "stall: of the exit, past the timeout",
     "op_error: op.busy, so it is run elsewhere", "op_error: after the acknowledgement", "fast_output: of which nothing comes", "slow_drip",
     "lose_bytes_above: of so little that nothing can be measured", "lose_bytes_above: above 512 KiB, of a default request", "kill_vm", "wrong_type: of type",
-    "http_error: 500 by the agent of /exec", "http_error: 504 of /exec",
+    "http_error: 500 by the agent of /exec", "http_error: 504 of /exec", "cut_after_start: of one that was waited for",
 }
 
-ROWS = [*ON_COMMANDS, *ON_MESSAGES, *ON_DELETIONS, *WITHOUT_OCCASION, *ON_CREATIONS, *ON_PREPARATIONS, *ON_EXEC_SOCKETS, *ON_RESTORES]
+ROWS = [*ON_COMMANDS, *ON_WAITING, *ON_MESSAGES, *ON_DELETIONS, *WITHOUT_OCCASION, *ON_CREATIONS, *ON_PREPARATIONS, *ON_EXEC_SOCKETS, *ON_RESTORES]

@@ -17,6 +17,7 @@ def gateway(stack, rig, sprites):
     """One for each test: what a fault leaves behind, a drain must remove; the next test meets no back-off."""
     gateway = rig.gateway(emulator=sprites, pool_hot=1, pool_max=4, pool_wait_seconds=4)
     gateway.until_ready()
+    sprites.until_waiting(*sprites.names())
     yield gateway
     sprites.clear_faults()
     until(lambda: leases(stack.redis) == 0, "every lease is given back")

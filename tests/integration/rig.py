@@ -237,6 +237,10 @@ class Sprites:
     def until_alive(self, count, seconds=PATIENCE):
         until(lambda: self.alive() == count, lambda: f"{count} Sprites exist; there are {self.names()}", seconds)
 
+    def until_waiting(self, name):
+        """What was started ahead of a command is there, and has been told of: no fault meets that any more."""
+        until(lambda: any(sprite["waits"] for sprite in self.state()["sprites"] if sprite["name"] == name), "something waits for its command")
+
     def until_started(self, exec_count):
         until(lambda: len(self.state()["starts"]) >= exec_count, f"{exec_count} commands were started", interval=0.005)
 

@@ -384,7 +384,7 @@ def test_another_sandbox_gets_all_of_it(rig):
         for i in range(0, len(data), 1000):
             exchange.chunk(data[i:i + 1000])
         exchange.send(b"0\r\n\r\n")
-    gateway = rig.gateway(emulator=emulator, datasette_url=fake.url, pool_hot=2)
+    gateway = rig.gateway(emulator=emulator, datasette_url=fake.url, pool_hot=2, pool_ahead=0)
     gateway.until_ready()
     with emulator.faulty("op_error", count=1):
         ran = gateway.run("cat", stdin={"datasette": "/x"}, max_output_bytes=MIB, timeout_seconds=60)

@@ -93,7 +93,7 @@ def sprites(shared_rig):
 
 # -- one hot Sprite
 
-HOT = ("command", "socket")
+HOT = ("command", "waiting", "socket")
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +107,17 @@ def plain(stack, shared_rig, sprites):
     yield from one_hot(stack, shared_rig, sprites, "plain")
 
 
+@pytest.fixture(scope="module")
+def ahead(stack, shared_rig, sprites):
+    """In its Sprites something waits for the command."""
+    yield from one_hot(stack, shared_rig, sprites, "ahead")
+
+
 def one_hot(stack, rig, sprites, kind):
     instance = f"{kind}-{secrets.token_hex(4)}"
     if kind == "plain":
         sprites.fault("false_404", match={"sprite": f"sg-{instance}-*", **CONTROL})
-    gateway = rig.gateway(emulator=sprites, pool_hot=1, pool_max=8, instance=instance)
+    gateway = rig.gateway(emulator=sprites, pool_hot=1, pool_max=8, pool_ahead=int(kind == "ahead"), instance=instance)
     gateway.used = set()
     yield gateway
     until(lambda: not gateway.used & set(sprites.names()), "every Sprite that was used is destroyed")
@@ -126,12 +132,18 @@ def next_of(gateway, sprites):
     gateway.until_ready()
     [name] = until(lambda: [name for name in sprites.names() if gateway.instance in name and name not in gateway.used], "one is ready")
     gateway.used.add(name)
+    if gateway.instance.startswith("ahead-"):
+        sprites.until_waiting(name)
     return name
 
 
+@pytest.fixture
+def asked(row, request):
+    return request.getfixturevalue({"command": "gateway", "waiting": "ahead", "socket": "plain"}[row.strikes])
+
+
 @pytest.mark.parametrize("row", [row for row in ROWS if row.strikes in HOT], ids=str)
-def test_command(gateway, plain, sprites, row):
-    asked = gateway if row.strikes == "command" else plain
+def test_command(asked, sprites, row):
     name = next_of(asked, sprites)
     strike(sprites, row, name)
     check(asked.exec(**{"timeout_seconds": 10, **row.request}), sprites, row)
@@ -139,8 +151,7 @@ def test_command(gateway, plain, sprites, row):
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if str(row) in STREAMED], ids=str)
-def test_command_streamed(gateway, plain, sprites, row):
-    asked = gateway if row.strikes == "command" else plain
+def test_command_streamed(asked, sprites, row):
     name = next_of(asked, sprites)
     strike(sprites, row, name)
     with Streamed(asked, **{"timeout_seconds": 10, **row.request}) as stream:
