@@ -158,6 +158,8 @@ MUTANTS = [
            "return free > held ? (free - held + 1) / 2 : 0;", "return free;", ("unit:pool_machine_model_test",)),
     Mutant("what the other gateways of a pool lease is free", "gateway/pool/machine_claims.c",
            "max - (elsewhere < theirs ? elsewhere : theirs)", "max + 0 * (elsewhere < theirs)", ("unit:pool_machine_leases_test",)),
+    Mutant("what is kept for sessions is free", "gateway/pool/machine_claims.c",
+           "room > kept ? room - kept : 0;", "room + 0 * kept;", ("unit:pool_machine_limits_test",)),
     Mutant("what a token holds on other gateways is forgotten", "policy/scripts/pool.lua",
            "if state == 'leased' and owner ~= session then", "if state == 'hot' and owner ~= session then", integration("pool_scripts")),
     Mutant("what a restore left is not looked at", "gateway/sprites/sprites_prepare.c",

@@ -181,7 +181,8 @@ void machine_refuse_all(struct machine *machine, int refusal)
 /* What is ours, and not only asked for, nobody else has by now, whatever the last beat said. */
 size_t machine_may_take(const struct machine *machine, const struct fair_tenant *tenant, uint64_t now_us)
 {
-	size_t max = machine->options.sizing.max, elsewhere = machine->lease.fleet.others_leased;
+	size_t room = machine->options.sizing.max, kept = machine->kept.total, elsewhere = machine->lease.fleet.others_leased;
+	size_t max = room > kept ? room - kept : 0;
 	size_t ours = roster_total(&machine->roster) - machine->roster.counts[POOL_INTENT] - machine->lease.stealing;
 	size_t theirs = max > ours ? max - ours : 0;
 	return fair_allows(&machine->fair, tenant, max - (elsewhere < theirs ? elsewhere : theirs), now_us);

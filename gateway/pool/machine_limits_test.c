@@ -252,6 +252,17 @@ static void what_is_kept_takes_room(void **state)
 	     {"created a ok", "prepare a"}, {"prepared a ok", ""}, {"kept 2 1", "create b"});
 }
 
+/* Six of ten are sessions': of the four that are free one tenant among others ends at two. */
+static void what_is_kept_is_nobodys_share(void **state)
+{
+	(void)state;
+	RUN(0, 10, 8, {"start", "list"}, {"listed ok", ""}, {"kept 6", ""}, {"claim 1 90000 2", "create a"}, {"cancel 1", ""},
+	    {"claim 2 90000 1", ""}, {"claim 3 90000 1", "create b"}, {"claim 4 90000 1", ""}, {"claim 5 90000 1", ""},
+	    {"created a ok", "prepare a"}, {"prepared a ok", "grant 2 a cold"}, {"created b ok", "prepare b"},
+	    {"prepared b ok", "grant 3 b cold"}, {"counts", "leased 2, waiting 2"}, {"kept 4", "create c"}, {"created c ok", "prepare c"},
+	    {"prepared c ok", "grant 4 c cold"}, {"counts", "leased 3, waiting 1"});
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -267,6 +278,7 @@ int main(void)
 		cmocka_unit_test(a_burst_comes_before_the_stock),
 		cmocka_unit_test(other_calls_wait_too),
 		cmocka_unit_test(what_is_kept_takes_room),
+		cmocka_unit_test(what_is_kept_is_nobodys_share),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,7 +39,7 @@ static bool others_want(struct model *model, uint64_t tenant)
 /* One at a time: may it take another, when it holds so many more already? */
 static bool may_take(struct model *model, uint64_t tenant, size_t more)
 {
-	size_t taken = held_by_all(model) + more;
+	size_t taken = held_by_all(model) + model->kept + more;
 	size_t free = model->options.sizing.max > taken ? model->options.sizing.max - taken : 0;
 	return free && (!others_want(model, tenant) || model->tenants[tenant].held + more < free);
 }
