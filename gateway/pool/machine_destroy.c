@@ -5,7 +5,7 @@
 #define CONFIRM_US      (5 * SECOND)  /* absence is confirmed by a second answer, this much later */
 #define DOUBTFUL_US     (20 * SECOND) /* is what one that may yet appear is asked about so often */
 #define DRAINING_US     (2 * SECOND)  /* while stopping: nobody looks after it later */
-#define RECHECK_US      (300 * SECOND) /* after a creation was given up nevertheless, what exists is listed once more */
+#define RECHECK_US      (300 * SECOND) /* after one was given up because it was not found, what exists is listed once more */
 #define UNAUTHORIZED_US (30 * SECOND)
 #define RELIST_US       (5 * SECOND)
 #define ASK_AGAIN_US    (SAID_US - 60 * SECOND) /* for the limits, before what the last list said of them is not believed any more */
@@ -108,7 +108,7 @@ void machine_destroyed(struct machine *machine, uint64_t now_us, const struct ma
 		hasten_destroys(machine);
 	}
 	gate_room(&machine->gate);
-	if (event->code == PROVIDER_GONE && member->doubtful_us && !machine->stopping && !machine->options.shared)
+	if (event->code == PROVIDER_GONE && !machine->stopping && !machine->options.shared)
 		machine->list.wait_us = machine->list.wait_us ? sooner(machine->list.wait_us, now_us + RECHECK_US) : now_us + RECHECK_US;
 	machine_move(machine, member, POOL_GONE, now_us);
 }

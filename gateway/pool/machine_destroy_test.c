@@ -37,7 +37,10 @@ static void one_not_found_is_no_licence_to_forget(void **state)
 	(void)state;
 	RUN(0, 10, 8, STARTED, {"claim 1 9000", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", "grant 1 a cold"},
 	    {"release a", "close a, destroy a"}, {"destroyed a gone", ""}, {"counts", "destroying 1"}, {"wait 4999", ""},
-	    {"wait 1", "destroy a"}, {"destroyed a gone", ""}, {"counts", ""});
+	    {"wait 1", "destroy a"}, {"destroyed a gone", ""}, {"counts", ""},
+	    /* Nor two: what exists is looked up once more. */
+	    {"wait 299999", ""}, {"wait 1", "list"}, {"found a", "destroy a"}, {"listed ok", ""}, {"destroyed a ok", ""},
+	    {"wait 3600000", ""});
 	/* Two in a row, and not seen in between. */
 	RUN(0, 10, 8, STARTED, {"found x", "destroy x"}, {"destroyed x gone", ""}, {"wait 5000", "destroy x"},
 	    {"destroyed x unavailable", ""}, {"wait 500", "destroy x"}, {"destroyed x gone", ""}, {"counts", "destroying 1"},

@@ -35,7 +35,7 @@
 struct sprite {
 	char name[PROVIDER_NAME_MAX + 1];
 	bool exists;
-	bool denied;         /* "not found" was said of it once though it exists */
+	unsigned denied;     /* so often "not found" was said of it; twice at most though it exists */
 	uint64_t appears_us; /* 0 = not on its way */
 };
 
@@ -88,6 +88,7 @@ struct model {
 	uint64_t wakes; /* begun in this step */
 	unsigned names;
 	bool listing, stopping, stopped;
+	const char *finding;   /* what the list has at this moment and the machine did not */
 	bool listed;           /* one listing has told everything */
 	size_t left;
 	uint64_t tenants_used;
@@ -154,6 +155,12 @@ static bool is_held(struct model *model, const char *name)
 	return false;
 }
 
+/* It was denied twice and given up: until the list has it again. */
+static bool is_given_up(struct model *model, const struct sprite *sprite)
+{
+	return sprite->exists && sprite->denied > 1 && !is_held(model, sprite->name);
+}
+
 static void let_late_ones_appear(struct model *model)
 {
 	for (size_t i = 0; i < SPRITES; i++) {
@@ -162,6 +169,6 @@ static void let_late_ones_appear(struct model *model)
 			continue;
 		sprite->appears_us = 0;
 		sprite->exists = true;
-		sprite->denied = true; /* truly, before it appeared */
+		sprite->denied = 1; /* truly, before it appeared */
 	}
 }

@@ -75,7 +75,8 @@ static void check_lists(struct model *model)
 			CHECK(model,
 			      !mine->used || mine->clean || state == POOL_RECYCLING || state == POOL_DESTROYING || state == POOL_GONE);
 			n++;
-			leftovers += state != POOL_GONE && mine->leftover;
+			bool found = model->finding && strcmp(member->name, model->finding) == 0;
+			leftovers += state != POOL_GONE && (mine->leftover || found);
 		}
 		CHECK(model, n == machine->roster.counts[state]);
 		live += state != POOL_GONE ? n : 0;
@@ -113,17 +114,23 @@ static void check_waiters(struct model *model)
 
 static void check_nothing_leaks(struct model *model)
 {
-	for (size_t i = 0; i < SPRITES; i++)
-		if (model->sprites[i].exists && model->listed)
-			CHECK(model, model->stopped || is_held(model, model->sprites[i].name));
+	uint64_t list_us = model->machine.list.wait_us;
+	bool is_listed_soon = model->stopping || model->listing || (list_us && list_us <= model->now_us + 300 * SECOND_US);
+	for (size_t i = 0; i < SPRITES; i++) {
+		const struct sprite *sprite = &model->sprites[i];
+		if (sprite->exists && model->listed)
+			CHECK(model, model->stopped || is_held(model, sprite->name) || (is_given_up(model, sprite) && is_listed_soon));
+	}
 }
 
 /* Whatever exists, is being created or may yet appear. */
-static size_t alive(const struct model *model)
+static size_t alive(struct model *model)
 {
 	size_t n = 0;
-	for (size_t i = 0; i < SPRITES; i++)
-		n += model->sprites[i].exists || model->sprites[i].appears_us;
+	for (size_t i = 0; i < SPRITES; i++) {
+		const struct sprite *sprite = &model->sprites[i];
+		n += (sprite->exists && !is_given_up(model, sprite)) || sprite->appears_us;
+	}
 	for (size_t i = 0; i < SLOTS; i++)
 		n += model->members[i].operation == CREATE;
 	return n;

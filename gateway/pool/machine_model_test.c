@@ -226,8 +226,8 @@ static struct machine_event answer_destroy(struct model *model, const char *name
 	}
 	if (!there)
 		return (struct machine_event){.code = PROVIDER_GONE};
-	if (!sprite->denied && chance(model, model->trouble)) {
-		sprite->denied = true;
+	if (sprite->denied < 2 && chance(model, model->trouble)) {
+		sprite->denied++;
 		return (struct machine_event){.code = PROVIDER_GONE};
 	}
 	sprite_forget(sprite);
@@ -285,13 +285,18 @@ static void finish_listing(struct model *model)
 	for (size_t i = 0; i < SPRITES; i++) {
 		if (!model->sprites[i].exists || (failed && chance(model, 50)))
 			continue;
-		struct pool_member *next = model->machine.roster.free, *known;
+		const char *name = model->sprites[i].name;
+		model->finding = is_held(model, name) ? NULL : name;
+		struct pool_member *known;
 		DL_FOREACH (model->machine.roster.lists[POOL_DESTROYING], known)
-			if (strcmp(known->name, model->sprites[i].name) == 0)
+			if (strcmp(known->name, name) == 0)
 				member_of(model, known)->denied_us = 0;
-		send(model, (struct machine_event){.type = MACHINE_FOUND, .name = model->sprites[i].name});
-		if (next && next != model->machine.roster.free)
-			*member_of(model, next) = (struct member){.leftover = true, .operation = member_of(model, next)->operation};
+		send(model, (struct machine_event){.type = MACHINE_FOUND, .name = name});
+		DL_FOREACH (model->machine.roster.lists[POOL_DESTROYING], known)
+			if (model->finding && strcmp(known->name, name) == 0)
+				*member_of(model, known) =
+					(struct member){.leftover = true, .operation = member_of(model, known)->operation};
+		model->finding = NULL;
 	}
 	for (size_t i = 0; i < SPRITES && !failed; i++)
 		CHECK(model, !model->sprites[i].exists || is_held(model, model->sprites[i].name));
@@ -408,7 +413,7 @@ static void drain(struct model *model)
 	}
 	CHECK(model, !in_time || !model->left);
 	for (size_t i = 0; i < SPRITES && in_time && model->listed; i++)
-		CHECK(model, !model->sprites[i].exists && !model->sprites[i].appears_us);
+		CHECK(model, (!model->sprites[i].exists || is_given_up(model, &model->sprites[i])) && !model->sprites[i].appears_us);
 }
 
 static size_t play(uint64_t seed)
