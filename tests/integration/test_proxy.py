@@ -9,6 +9,8 @@ from answers import is_uuid7
 from rig import until
 from wire import CutOff, Wire
 
+HOLD_SECONDS = 3    # so long a body waits for a server that does not say whether it wants it
+
 
 @pytest.fixture(scope="module")
 def upstream(shared_rig):
@@ -419,13 +421,34 @@ def test_http_1_0(upstream, gateway):
 
 
 def test_expect_100_continue(upstream, wire):
-    upstream.routes["/mirror"] = mirror
-    wire.ask("POST", "/mirror", "Expect: 100-continue", "Content-Length: 5")
+    """A server that does not know it has the head and says nothing: the client is told to go on all the same, when three seconds have passed."""
+    upstream.routes["/expected"] = mirror
+    began = time.monotonic()
+    wire.ask("POST", "/expected", "Expect: 100-continue", "Content-Length: 5")
+    until(lambda: upstream.asked("/expected"), "the head is there")
     interim = wire.head()
     assert interim.status == 100, interim.raw
+    assert time.monotonic() - began >= HOLD_SECONDS
     wire.send(b"hello")
     answer = wire.answer()
+    assert (answer.status, answer.body, answer.interim) == (200, b"hello", [])
+
+
+def test_expect_100_continue_and_a_body_unasked(upstream, wire):
+    """A client need not wait; its body does, when nobody asks for it."""
+    came = []
+
+    @upstream.on("/unasked")
+    def _(exchange):
+        body = exchange.read()
+        came.append(time.monotonic())
+        exchange.reply(body=body)
+
+    began = time.monotonic()
+    wire.ask("POST", "/unasked", "Expect: 100-continue", body=b"hello")
+    answer = wire.answer()
     assert (answer.status, answer.body) == (200, b"hello")
+    assert came[0] - began >= HOLD_SECONDS
 
 
 def test_expect_is_refused_without_reading(upstream, gateway):

@@ -133,28 +133,42 @@ def test_expect_100_continue(twins, name):
 
 # -- large bodies -----------------------------------------------------------------------------
 
-def test_a_form_of_100_mb(twins):
-    """As large as Datasette takes: two files of just under 50 MiB. One byte more is Datasette's to refuse."""
-    block = random.Random(1).randbytes(1 << 20)
-    part = b"--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"%d.bin\"\r\nContent-Type: application/octet-stream\r\n\r\n"
-    sizes = [50 << 20, (50 << 20) - 1000]
-    total = sum(len(part % i) + size + 2 for i, size in enumerate(sizes)) + len(b"--b--\r\n")
-    with Wire(twins.through, limit=60) as wire:
+LARGEST_FORM = 100 << 20     # bytes of a body that Datasette takes for a form
+PART = b"--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"%d.bin\"\r\nContent-Type: application/octet-stream\r\n\r\n"
+BLOCK = random.Random(1).randbytes(1 << 20)
+
+
+def form_of_two_files(port, total):
+    """The sizes of the files, which make the body as large as that, and the answer."""
+    around = sum(len(PART % i) + len(b"\r\n") for i in range(2)) + len(b"--b--\r\n")
+    sizes = [50 << 20, total - around - (50 << 20)]
+    with Wire(port, limit=60) as wire:
         wire.send(request("POST", "/-/wire/form", "Content-Type: multipart/form-data; boundary=b", f"Content-Length: {total}"))
         for i, size in enumerate(sizes):
-            wire.send(part % i)
-            for begin in range(0, size, len(block)):
-                wire.send(block[:min(len(block), size - begin)])
+            wire.send(PART % i)
+            for begin in range(0, size, len(BLOCK)):
+                wire.send(BLOCK[:min(len(BLOCK), size - begin)])
             wire.send(b"\r\n")
         wire.send(b"--b--\r\n")
-        answer = Seen(wire)
+        return sizes, Seen(wire)
+
+
+def test_a_form_of_100_mb(twins):
+    """As large as Datasette takes."""
+    sizes, answer = form_of_two_files(twins.through, LARGEST_FORM)
     assert answer.status == 200, answer.body
     digests = []
     for size in sizes:
-        whole = hashlib.sha256(block * (size >> 20))
-        whole.update(block[:size & ((1 << 20) - 1)])
+        whole = hashlib.sha256(BLOCK * (size >> 20))
+        whole.update(BLOCK[:size & ((1 << 20) - 1)])
         digests.append([size, whole.hexdigest()])
     assert [entry[3:] for entry in json.loads(answer.body)] == digests
+
+
+def test_a_form_of_100_mb_and_a_byte(twins):
+    """It is Datasette's to refuse."""
+    answer = form_of_two_files(twins.through, LARGEST_FORM + 1)[1]
+    assert answer.status == 400 and b"Request body too large" in answer.body, (answer.status, answer.body)
 
 
 # -- heads larger than the default -----------------------------------------------------------
