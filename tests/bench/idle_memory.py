@@ -4,7 +4,7 @@ import statistics
 import time
 
 import servers
-from figures import number, table
+from figures import bar_table, missed_bars, number, table
 from processes import NotMeasured, Programs
 
 CONNECTIONS = 1000
@@ -12,6 +12,7 @@ BEFORE = 20                 # connections used and closed before the first look,
 SETTLE_SECONDS = 0.5
 REQUEST = b"GET /2k HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n"
 NAMES = ("gateway", "nginx", "haproxy")
+BAR_KIB = 40
 
 
 def measure(bench):
@@ -59,6 +60,16 @@ def close(connections):
         connection.close()
 
 
+def bars(result):
+    """(what, figure, reached)"""
+    kib = statistics.median(each["per_connection"] for each in result["rounds"]["gateway"]) / 1024
+    yield f"an idle connection, at most {BAR_KIB} KiB", f"{number(kib)} KiB", kib <= BAR_KIB
+
+
+def missed(result):
+    return missed_bars(bars(result))
+
+
 def show(result):
     rounds = result["rounds"]
     rows = [[name, *(number(statistics.median(each[key] for each in rounds[name]) / 1024)
@@ -66,4 +77,4 @@ def show(result):
     for name in NAMES[1:]:
         ratios = [a["per_connection"] / b["per_connection"] for a, b in zip(rounds["gateway"], rounds[name])]
         rows.append([f"gateway / {name}", "", "", f"{statistics.median(ratios):.2f} [{min(ratios):.2f}–{max(ratios):.2f}]"])
-    return table(["KiB of RSS", "before", f"with {result['connections']} idle", "per connection"], rows)
+    return table(["KiB of RSS", "before", f"with {result['connections']} idle", "per connection"], rows) + "\n\n" + bar_table(bars(result))

@@ -10,7 +10,7 @@ import os
 import statistics
 
 import servers
-from figures import median_of, number, ratio, ratios, table
+from figures import bar_table, median_of, missed_bars, number, ratio, ratios, table
 from load import BROWSER, loaded, wrk
 from processes import NotMeasured, Programs
 
@@ -45,6 +45,13 @@ CASES = (
     Case("2 KB from a cache, 64 connections", "/2k", 64, ("gateway-cache", "nginx-cache", "varnish"), anonymous=True),
     Case("2 KB, 16 connections, each request on a new one", "/2k", 16, keep=False),
 )
+
+# Of the medians of all rounds: case, figure, ours, theirs, most.
+BARS = (("2 KB, 64 connections", "cpu_us", "gateway", "nginx", 1.15),
+        ("2 KB, 64 connections", "cpu_us", "gateway", "haproxy", 0.95),
+        ("2 KB, 64 connections", "p99_ms", "gateway", "nginx", 1),
+        ("5 MiB, 4 connections", "cpu_us", "gateway", "nginx-unset", 0.8),
+        ("2 KB from a cache, 64 connections", "cpu_us", "gateway-cache", "nginx-cache", 0.75))
 
 
 def measure(bench):
@@ -153,6 +160,20 @@ def least_cpu(rounds):
     return min(each["cpu_us"] for each in rounds)
 
 
+def bars(result):
+    """(what, figure, reached) of the cases that were run."""
+    ran = {case["title"]: rounds for case, rounds in zip(result["cases"], result["rounds"])}
+    for title, figure, *names, most in BARS:
+        if title in ran:
+            ours, theirs = (median_of(ran[title][name], figure) for name in names)
+            yield (f"{title}: {FIGURES[figure]} of {' / '.join(names)}, at most {most}",
+                   f"{ours / theirs:.2f} ({number(ours)} / {number(theirs)})", ours <= most * theirs)
+
+
+def missed(result):
+    return missed_bars(bars(result))
+
+
 def show(result):
     rows = []
     for case, rounds in zip(result["cases"], result["rounds"]):
@@ -165,4 +186,6 @@ def show(result):
             rows.append([f"  {ours} / {name}", f"{least_cpu(rounds[ours]) / least_cpu(rounds[name]):.2f}",
                          *(ratio(rounds[ours], rounds[name], figure) for figure in FIGURES), "", ""])
     alone = ", ".join(f"{path} {number(run['requests'] / run['wall_us'] * 1e6)}" for path, run in result["upstream_alone"].items())
-    return table(["", "least CPU µs", *FIGURES.values(), "of its CPU", "n"], rows) + f"\n\nwrk straight to the upstream, requests/s: {alone}"
+    judged = list(bars(result))
+    return (table(["", "least CPU µs", *FIGURES.values(), "of its CPU", "n"], rows) + f"\n\nwrk straight to the upstream, requests/s: {alone}" +
+            ("\n\n" + bar_table(judged) if judged else ""))
