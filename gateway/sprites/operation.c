@@ -142,10 +142,14 @@ static enum operation_action proof(struct operation *operation)
 }
 
 /* Output or a status before the acknowledgement: a leftover of the command before (a second exit frame, for instance)
- * must not be taken for this one's. */
+ * must not be taken for this one's. An adopted command's report comes before its status: without output that is of a process which
+ * may have ended before it got the command. */
 static enum operation_event unless_early(const struct operation *operation, enum operation_event event)
 {
-	return operation->state == OPERATION_SENT && operation->acknowledges && !operation->adopted ? OPERATION_FAULT : event;
+	if (operation->state != OPERATION_SENT)
+		return event;
+	bool early = operation->adopted ? event == OPERATION_EXIT : operation->acknowledges;
+	return early ? OPERATION_FAULT : event;
 }
 
 static enum operation_action refused(struct operation *operation, enum frame_refusal refusal)
@@ -156,6 +160,9 @@ static enum operation_action refused(struct operation *operation, enum frame_ref
 		return OPERATION_NOTHING;
 	case REFUSAL_BUSY:
 	case REFUSAL_NOT_FOUND:
+		/* What was started ahead was acknowledged: of the command that it was handed this proves nothing. */
+		if (operation->adopted && operation->state == OPERATION_SENT)
+			break;
 		return operation_step(operation, OPERATION_REFUSED);
 	case REFUSAL_OTHER:
 		break;

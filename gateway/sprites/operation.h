@@ -13,7 +13,7 @@
  * Runs on:    anywhere.
  * Invariants: of every start exactly one of FINISH, BREAK_NOT_STARTED and BREAK_MAY_HAVE_RUN comes out, once; after LOST
  *             and BREAK_… nothing comes out. BREAK_NOT_STARTED only while nothing was handed to the network, or on a
- *             refusal that says so.
+ *             refusal that says so, of a command that was not adopted.
  */
 #pragma once
 

@@ -152,8 +152,22 @@ static void test_adopted(void **state UNUSED)
 	/* The next one is like any other. */
 	start();
 	expect(&output, OPERATION_BREAK_MAY_HAVE_RUN);
+	/* The end of a process that printed nothing, no report either, is not the command's. */
 	operation = handed;
-	expect(&exit_9, OPERATION_FINISH);
+	expect(&exit_9, OPERATION_BREAK_MAY_HAVE_RUN);
+}
+
+/* Once it was handed over, no refusal says that it did not run. */
+static void test_adopted_and_refused(void **state UNUSED)
+{
+	static const struct frame *const refusals[] = {&busy, &not_found};
+	for (size_t i = 0; i < ARRAY_LEN(refusals); i++) {
+		adopted();
+		expect(refusals[i], OPERATION_BREAK_NOT_STARTED);
+		adopted();
+		assert_int_equal(operation_step(&operation, OPERATION_HANDED), OPERATION_NOTHING);
+		expect(refusals[i], OPERATION_BREAK_MAY_HAVE_RUN);
+	}
 }
 
 static bool is_end(enum operation_action action)
@@ -162,7 +176,7 @@ static bool is_end(enum operation_action action)
 }
 
 /* Every sequence of frames: a command ends at most once, its status comes from an exit frame, and once handed over only a refusal
- * says that it was not started. */
+ * says that it was not started, of an adopted one not even that. */
 static void walk(struct operation from, unsigned depth, bool ended)
 {
 	const struct frame *const all[] = {&ack,       &session, &output, &exit_0,    &exit_9,     &complete,   &complete_bare,
@@ -175,7 +189,7 @@ static void walk(struct operation from, unsigned depth, bool ended)
 		if (action == OPERATION_FINISH)
 			assert_int_equal(all[i]->kind, FRAME_EXIT);
 		if (action == OPERATION_BREAK_NOT_STARTED)
-			assert_true(all[i] == &busy || all[i] == &not_found);
+			assert_true(!from.adopted && (all[i] == &busy || all[i] == &not_found));
 		assert_false(action == OPERATION_DELIVER && ended);
 		walk(operation, depth - 1, ended || is_end(action));
 	}
@@ -203,6 +217,7 @@ int main(void)
 		cmocka_unit_test(test_late_complete),
 		cmocka_unit_test(test_bugs_of_the_caller),
 		cmocka_unit_test(test_adopted),
+		cmocka_unit_test(test_adopted_and_refused),
 		cmocka_unit_test(test_every_sequence),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

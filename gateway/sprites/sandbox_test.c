@@ -736,8 +736,9 @@ static void test_ahead_is_still_starting(void **state UNUSED)
 	assert_int_equal(sandbox_feed(sandbox, SLICE("more")), 4);
 	sandbox_end_input(sandbox);
 	assert_true(sent("b:0 all\nt:{\"type\":\"signal\",\"signal\":\"TERM\"}\nb:0 more\nb:4 \n"));
+	FRAME("\001a");
 	FRAME("\003\217");
-	assert_true(said("exit:143 "));
+	assert_true(said("out:a exit:143 "));
 }
 
 /* The command is at hand before it: it is started as ever. */
@@ -853,6 +854,23 @@ static void test_ahead_fails(void **state UNUSED)
 	ack();
 	assert_int_equal(run_ahead(false), 0);
 	cut();
+	assert_true(said("doubt "));
+	buf_deinit(&net.sent);
+	sandbox_close(sandbox);
+	/* What ended may not have got the command yet. */
+	start_ahead();
+	ack();
+	assert_int_equal(run_ahead(false), 0);
+	assert_true(sent("b:0 all\nb:4 \n"));
+	FRAME("\003\211");
+	assert_true(said("doubt "));
+	sandbox_close(sandbox);
+	/* What is refused had started. */
+	start_ahead();
+	ack();
+	assert_int_equal(run_ahead(false), 0);
+	assert_true(sent("b:0 all\nb:4 \n"));
+	text("control:{\"type\":\"op.error\",\"id\":\"\",\"args\":{\"code\":\"op.busy\"}}");
 	assert_true(said("doubt "));
 }
 
