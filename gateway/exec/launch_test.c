@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -376,6 +377,49 @@ static void test_guard_ahead(void **state UNUSED)
 	waits = false;
 }
 
+/* The last process that the shim has started, in a session of its own. */
+static int second_child(int pid)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/task/%d/children", pid, pid);
+	for (int first, second;; usleep(1000)) {
+		FILE *file = fopen(path, "r");
+		assert_non_null(file);
+		int count = fscanf(file, "%d %d", &first, &second);
+		fclose(file);
+		if (count == 2 && getsid(second) == second)
+			return second;
+	}
+}
+
+/* Nothing but its own end and KILL ends it, as any guard. */
+static void test_guard_ahead_is_signaled(void **state UNUSED)
+{
+	char shim[sizeof folder + 8];
+	int in[2], status;
+	snprintf(shim, sizeof shim, "%s/shim", folder);
+	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
+	/* What the shim leaves is ours then. */
+	assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	int pid = fork();
+	if (pid == 0) {
+		dup2(in[0], STDIN_FILENO);
+		execl(shim, shim, RECORD_WAIT, NULL);
+		_exit(1);
+	}
+	close(in[0]);
+	int guard = second_child(pid);
+	assert_int_equal(kill(guard, SIGTERM), 0);
+	assert_int_equal(kill(guard, SIGHUP), 0);
+	close(in[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(waitpid(guard, &status, 0), guard);
+	assert_true(WIFEXITED(status));
+	/* The recorder. */
+	assert_true(wait(&status) > 0);
+	assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
+}
+
 /* How the command ended is how the shim ends, whatever its group is told. */
 static void test_signals(void **state UNUSED)
 {
@@ -499,6 +543,7 @@ int main(void)
 					   cmocka_unit_test_setup_teardown(test_guard, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_waiting, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_guard_ahead, copy_shim, leave_folder),
+					   cmocka_unit_test_setup_teardown(test_guard_ahead_is_signaled, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_signals, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_limits, copy_shim, leave_folder),
 					   cmocka_unit_test_setup_teardown(test_late_signals, copy_shim, leave_folder),

@@ -27,8 +27,8 @@
  * Three more numbers are the command's limits, 0 for none: processes of its user, bytes of a file that it writes, bytes of memory of a process.
  *
  * With "wait" as its one argument it is started ahead of its command and gets the others by standard input, before the line: their length in
- * bytes as eight hexadecimal digits, a line end, and each with a NUL. Recorder and guard are there by then. Input that ends before that ends
- * all of them. A command that comes this way must have a nonce.
+ * bytes as eight hexadecimal digits, a line end, and each with a NUL. Recorder and guard are there by then. Input that ends before that, or
+ * has not brought all of it after 90 s, ends all of them. A command that comes this way must have a nonce.
  *
  * With "read" as first argument it reads files back (sprites/record.h): each is a line "OFFSET LENGTH" (decimal) and a path of so many
  * bytes, an empty line ends them.
@@ -68,6 +68,7 @@
 #define LINGER_MS  100
 #define COPY_BYTES 65536
 #define GUARD_MS   5000 /* between two looks */
+#define WAIT_S     90   /* for a command; the gateway ends one that waits after 20 */
 #define UNTIL_LEN  17
 
 static struct iovec text(const char *string)
@@ -285,6 +286,13 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+static void block_signals(sigset_t *before)
+{
+	sigset_t all;
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, before);
+}
+
 /* --- the guard --- */
 
 /* When all ends, in milliseconds of this machine's time awake. */
@@ -379,6 +387,7 @@ static _Noreturn void guard_ahead(int folder, int fd, int waiting)
 /* The descriptor of what is to be said, or -1: another guard has not ended yet, then one is started with the command. */
 static int start_guard_ahead(int folder)
 {
+	sigset_t before;
 	int ends[2], fd = open_until(folder);
 	if (fd < 0)
 		return -1;
@@ -386,9 +395,11 @@ static int start_guard_ahead(int folder)
 		close(fd);
 		return -1;
 	}
+	block_signals(&before);
 	pid_t child = fork();
 	if (child == 0)
 		guard_ahead(folder, fd, ends[0]);
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	close(ends[0]);
 	if (child > 0)
 		return fd;
@@ -563,13 +574,6 @@ static void tell_own_end(int ended, int status)
 	const char byte = (char)status;
 	if (sigpending(&came) == 0 && !sigismember(&came, SIGTERM))
 		(void)!write(ended, &byte, 1);
-}
-
-static void block_signals(sigset_t *before)
-{
-	sigset_t all;
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, before);
 }
 
 /* A recorder that waits for the nonce, and what the command gets from it. */
@@ -817,9 +821,11 @@ int main(int argc, char **argv)
 	if (waits) {
 		start_recorder(&recording, folder);
 		until = start_guard_ahead(folder);
+		alarm(WAIT_S);
 		argv = read_order(argv[0], &argc);
 	}
 	read_start(&start);
+	alarm(0);
 	if (argc < 4 || (waits && !start.records))
 		_exit(EXIT_SETUP);
 	if (start.records && !waits)
