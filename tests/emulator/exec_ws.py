@@ -163,6 +163,7 @@ class Operation:
             self.room.set()
             feeder.cancel()
             if self.session:
+                self.session.waiting = False
                 self.session.detach(self)
 
     def waits(self):
@@ -203,6 +204,7 @@ class Operation:
             if race:
                 await self.tell_path()
         await self.channel.text(self.session.info(owner=not self.attaching))
+        self.session.waiting = self.waits() and not self.inbox
         return True
 
     async def tell_path(self):
@@ -336,6 +338,8 @@ class Operation:
             waiting.cancel()
             if self.channel.left():     # not reading, nothing else would tell
                 await self.channel.cut()
+        if self.session:
+            self.session.waiting = False
         if not self.over:
             self.inbox.append(data)
             self.inbox_size += len(data)
@@ -352,8 +356,8 @@ class Operation:
                 return      # what is left over counts as dropped
             try:
                 await self.feed(self.inbox[0])
-            except ConnectionError:
-                return      # cut by a fault; whoever reads the socket sees it
+            except Cut:
+                return      # by a fault; whoever reads the socket sees it
             self.inbox_size -= len(self.inbox.popleft())
             self.room.set()
 

@@ -41,6 +41,7 @@ class Session:
         self.bytes = 0
         self.code = None
         self.done = self.loop.create_future()
+        self.waiting = False                # its client knows of it, and has told it neither its command nor that there is none
         self.waits = set()
         self.owed = {}
         self.lingered = False

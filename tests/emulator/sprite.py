@@ -324,8 +324,8 @@ class Sprite:
 
     @property
     def waits(self):
-        """Something was started here ahead of its command."""
-        return any(session.command.waits for session in self.sessions.values())
+        """Something that was started here ahead of its command can be told it."""
+        return any(session.waiting for session in self.sessions.values())
 
     def session_ended(self, session):
         self.sessions.pop(session.id, None)

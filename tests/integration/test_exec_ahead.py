@@ -1,4 +1,6 @@
 """In a hot Sprite a program of the gateway's waits for the first command, whose parent it is then."""
+import time
+
 import pytest
 
 from rig import until
@@ -46,5 +48,9 @@ def test_it_takes_one_command(gateway, sprites):
 @pytest.mark.parametrize("settings", [{"pool_ahead": 0}, {"exec_verify_bytes": 0}], ids=str)
 def test_nothing_waits(rig, sprites, settings):
     gateway = rig.gateway(emulator=sprites, pool_hot=1, **settings)
-    next_one(gateway, sprites)
+    name = next_one(gateway, sprites)
+    end = time.monotonic() + 1      # it would have been started at once
+    while time.monotonic() < end:
+        assert [sprite["waits"] for sprite in sprites.state()["sprites"] if sprite["name"] == name] == [False]
+        time.sleep(0.02)
     assert "shim wait" not in run(gateway)
