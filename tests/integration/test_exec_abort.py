@@ -34,6 +34,7 @@ def leave(wire, how):
 
 @pytest.mark.smoke
 @pytest.mark.alone
+@pytest.mark.bar
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 def test_process_and_lease_are_gone_within_100_ms(stack, how):
     minted = stack.mint(conc=1)

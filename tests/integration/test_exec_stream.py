@@ -58,6 +58,7 @@ def test_nothing_is_waited_for_before_accepted(stack):
 
 
 @pytest.mark.alone
+@pytest.mark.bar
 def test_output_is_passed_on_at_once(stack):
     """The median of what a line takes from the command's clock to ours, both being this machine's."""
     def lag():
@@ -202,6 +203,7 @@ def test_a_reader_that_does_not_read_meets_the_timeout(stack):
 
 @pytest.mark.smoke
 @pytest.mark.alone
+@pytest.mark.bar
 @pytest.mark.parametrize("how", ["silent", "printing", "not reading"])
 def test_leaving_cancels_within_100_ms(stack, how):
     minted = stack.mint(conc=1)

@@ -28,6 +28,18 @@ def test_term_comes_first(stack):
     assert ran.stdout == "begun\ntidied\n"
 
 
+def test_kill_comes_two_seconds_later(stack):
+    tells = ("import os, signal, time\n"
+             "def tell(word): os.write(1, f'{word} {time.monotonic()}\\n'.encode())\n"
+             "signal.signal(signal.SIGTERM, lambda *_: tell('asked'))\n"
+             "while True: tell('alive'); time.sleep(0.02)")
+    ran = stack.run(argv=["python3", "-c", tells], timeout_seconds=3)
+    assert ran.outcome == "timed_out"
+    told = [(word, float(at)) for word, at in (line.split() for line in ran.stdout.splitlines())]
+    [asked] = [at for word, at in told if word == "asked"]
+    assert 1.5 <= told[-1][1] - asked <= 20 * SLOWER, ran.stdout[-500:]
+
+
 def test_endless_output(stack):
     ran = stack.run("yes", timeout_seconds=1)
     assert ran.outcome == "timed_out"
