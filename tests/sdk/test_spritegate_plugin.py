@@ -10,6 +10,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -361,9 +362,14 @@ def test_the_same_call_in_another_conversation_is_another_one(alice, work):
         assert alice.call("exec_on_sprite", **work, command="echo x >>calls; wc -l <calls")["stdout"] == f"{lines}\n"
 
 
-def test_an_id_that_comes_again_in_a_conversation(alice, work):
-    """Some models count their calls anew in each turn: what was said before is not told in place of what another command says."""
+def test_an_id_that_comes_again_in_a_conversation(place, alice, work):
+    """Some models count their calls anew in each turn: what was said before is not told in place of what another command says, or the same one later."""
     conversation = alice.begin()
+    again = {**work, "command": "echo x >>again; wc -l <again"}
+    for lines in (1, 2):
+        assert json.loads(alice.turn([[("exec_on_sprite", again)]], conversation)[1][0][0])["stdout"] == f"{lines}\n"
+    place.front.spare, place.front.lose = 1, 1      # the command's, after the list of sessions
+    assert json.loads(alice.turn([[("exec_on_sprite", again)]], conversation)[1][0][0])["stdout"] == "3\n" and place.front.lose == 0
     for word in ("one", "two"):
         _, [[ran, on_sprite]] = alice.turn([[("run_command", {"command": f"echo {word}"}), ("exec_on_sprite", {**work, "command": f"echo {word}"})]], conversation)
         assert [json.loads(told)["stdout"] for told in (ran, on_sprite)] == [f"{word}\n"] * 2
@@ -401,6 +407,18 @@ def plugin(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_it_is_installed_by_pip(tmp_path):
+    """From a copy, since that leaves files beside the source."""
+    shutil.copytree(PLUGIN.parent, tmp_path / "source")
+    installed = tmp_path / "installed"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index",
+                    "--target", installed, tmp_path / "source"], stdin=subprocess.DEVNULL, check=True)
+    env = {name: value for name, value in os.environ.items() if name != "DATASETTE_LOAD_PLUGINS"} | {"PYTHONPATH": str(installed)}
+    plugins = json.loads(subprocess.run([*PROGRAM, "plugins"], env=env, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout)
+    [loaded] = [each for each in plugins if each["name"] == "datasette-spritegate"]
+    assert loaded["version"] == "0.1.0" and {"register_actions", "register_agent_tools", "register_routes"} <= set(loaded["hooks"])
 
 
 def test_settings_that_make_no_sense(plugin):
@@ -471,6 +489,27 @@ def test_a_connection_that_breaks_late(plugin, wire):
     assert asyncio.run(plugin.ask(datasette, "POST", plugin.PATH, headers, json={})) == ended
     wire(broken, *[(plugin.BUSY_SECONDS / 4, busy)] * 10)
     assert asyncio.run(plugin.ask(datasette, "POST", plugin.PATH, headers, json={})) == busy
+
+
+def test_a_call_has_its_key_until_it_has_ended(plugin, wire, monkeypatch):
+    monkeypatch.setenv("SPRITEGATE_TOKEN", "sgt_x")
+    datasette, keys = types.SimpleNamespace(plugin_config=lambda name: None), []
+    call = types.SimpleNamespace(conversation_id="c", tool_call_id="call_0", tool_name="run_command", arguments={"command": "date"})
+
+    async def run():
+        keys.append(plugin.once(call)["Idempotency-Key"])
+        return await plugin.run_command(datasette=datasette, actor=None, context=call, command="date")
+    broken, printed = (0, plugin.httpx.ReadError("broken")), (0, {"ok": True, "outcome": "exited", "exit_code": 0, "stdout": "now"})
+    refused = (0, {"ok": False, "code": "quota-exceeded", "detail": "later"})
+    for come_to, word in (([broken] * plugin.TRIES, "cannot be reached"), ([printed], "now"), ([printed], "now"), ([refused], "later"), ([printed], "now")):
+        wire(*come_to)
+        assert word in asyncio.run(run())
+    assert keys[0] == keys[1] and len(set(keys)) == 4
+    monkeypatch.setattr(plugin, "CALLS_KEPT", 1)
+    call.tool_call_id = "call_1"
+    wire(printed)
+    asyncio.run(run())
+    assert len(plugin.ended) == 1
 
 
 def test_a_long_command_is_waited_for(plugin, wire):

@@ -1,6 +1,7 @@
 """Gives Datasette Agent tools that run commands in sandboxes, through a Spritegate.
 
-    datasette … --plugins-dir deploy/datasette/plugins     with datasette-agent installed
+    datasette … --plugins-dir deploy/datasette/plugins     with datasette-agent installed,
+    pip install deploy/datasette/plugins                   or so, for every Datasette of that Python
 
 Settings: `plugins: {spritegate: {url: http://127.0.0.1:8080, sprites: true, sprites_per_actor: 3, timeout_seconds: 300}}`. Secret:
 SPRITEGATE_TOKEN, a token of the gateway, by datasette-secrets or from the environment; without it there are no tools. Permission: agent-exec.
@@ -57,6 +58,7 @@ BUSY_SECONDS = 120
 BUSY = ("idempotency-in-progress", "session-busy")
 CREDENTIALS_SECONDS = 600
 OUTPUTS_KEPT = 1000
+CALLS_KEPT = 10_000
 # Of each stream: with both the answer is one that the gateway keeps for a later read (1 MiB of JSON, in which a byte may take 6).
 OUTPUT_BYTES = 80 * 1024
 FILE_BYTES = 4 * 1024 * 1024
@@ -87,8 +89,16 @@ owners = collections.OrderedDict()
 turns = weakref.WeakValueDictionary()
 
 
+# Of calls of tools, by what they are known by: how many have ended. Some models count their calls anew in each turn.
+ended = collections.OrderedDict()
+
+
 class Refused(Exception):
     """What the model is told."""
+
+
+class Lost(Refused):
+    """Nobody knows what became of the call: the same one once more asks for that."""
 
 
 def check_arguments(known, arguments):
@@ -110,9 +120,13 @@ def tool(function):
     async def told(**arguments):
         try:
             check_arguments(known, arguments)
-            return json.dumps(await function(**arguments))
+            result = await function(**arguments)
         except Refused as refused:
-            return json.dumps({"error": shortened(str(refused), PAGE_CHARACTERS)})
+            result = {"error": shortened(str(refused), PAGE_CHARACTERS)}
+            if isinstance(refused, Lost):
+                return json.dumps(result)
+        has_ended(arguments.get("context"))
+        return json.dumps(result)
     return told
 
 
@@ -176,7 +190,7 @@ async def ask(datasette, method, path, headers=None, repeatable=False, **more):
                 tries -= 1
                 if not tries:
                     doubt = "" if method == "GET" else " Whether the command ran is not known."
-                    raise Refused(f"The gateway cannot be reached ({type(error).__name__}).{doubt}") from None
+                    raise Lost(f"The gateway cannot be reached ({type(error).__name__}).{doubt}") from None
                 await asyncio.sleep(RETRY_SECONDS / 2 ** tries)
                 continue
             if not isinstance(body, dict):
@@ -187,13 +201,28 @@ async def ask(datasette, method, path, headers=None, repeatable=False, **more):
             await asyncio.sleep(1)
 
 
-def once(context):
-    """The header with which this call of a tool runs its command once, however often it is sent. Some models begin to count anew in each turn:
-    another call under the same id is another one."""
-    if not context.conversation_id or not context.tool_call_id:
-        return {}
+def call_of(context):
+    """What a call of a tool is known by, or None."""
+    if not context or not context.conversation_id or not context.tool_call_id:
+        return None
     call = json.dumps([context.conversation_id, context.tool_call_id, context.tool_name, context.arguments], sort_keys=True)
-    return {"Idempotency-Key": hashlib.sha256(call.encode()).hexdigest()}
+    return hashlib.sha256(call.encode()).hexdigest()
+
+
+def once(context):
+    """The header with which this call of a tool runs its command once, however often it is sent until it has ended. One that comes after that is
+    another call, even if it looks the same."""
+    call = call_of(context)
+    return {"Idempotency-Key": f"{call}-{ended.get(call, 0)}"} if call else {}
+
+
+def has_ended(context):
+    call = call_of(context)
+    if call:
+        ended[call] = ended.get(call, 0) + 1
+        ended.move_to_end(call)
+        if len(ended) > CALLS_KEPT:
+            ended.popitem(last=False)
 
 
 def refusal(body):
