@@ -5,7 +5,7 @@ import threading
 import time
 
 import answers
-from rig import SLOWER, leases, until
+from rig import PATIENCE, SLOWER, leases, until
 from wire import CutOff, Wire, exec_request
 
 CLIENTS = 12
@@ -184,15 +184,15 @@ class Numbers:
             return self.left
 
 
-def until_quiet(gateway, emulator, store, hot):
+def until_quiet(gateway, emulator, store, hot, seconds=PATIENCE):
     """Until nothing is under way any more, and what is kept for later is as it should be. A refused creation may hold back the next
     one for a minute, and the one after that for some seconds more."""
     gateway.until_ready(180 * SLOWER)
-    until(lambda: gateway.metrics().get("spritegate_exec_running") == 0, "no command is under way")
-    until(lambda: gateway.metrics().get("spritegate_http_requests_in_flight") == 0, "no request is under way")
-    until(lambda: gateway.metrics().get("spritegate_exec_settlements_pending") == 0, "nothing is left to settle")
-    until(lambda: leases(store) == 0, lambda: f"no lease is held; there are {leases(store)}")
-    emulator.view.until_alive(hot, 60 * SLOWER)
+    until(lambda: gateway.metrics().get("spritegate_exec_running") == 0, "no command is under way", seconds)
+    until(lambda: gateway.metrics().get("spritegate_http_requests_in_flight") == 0, "no request is under way", seconds)
+    until(lambda: gateway.metrics().get("spritegate_exec_settlements_pending") == 0, "nothing is left to settle", seconds)
+    until(lambda: leases(store) == 0, lambda: f"no lease is held; there are {leases(store)}", seconds)
+    emulator.view.until_alive(hot, max(seconds, 60 * SLOWER))
     time.sleep(5)      # idle connections to Datasette are kept for 4 s
 
 

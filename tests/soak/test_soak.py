@@ -22,7 +22,8 @@ SECONDS = int(os.environ.get("SG_SOAK_SECONDS", "600"))
 TROUBLED, CALM = 300, 200       # requests of a round
 CALLERS = 12
 RECOVERY_S = 120 * SLOWER       # a Sprite of unknown fate counts for 90 s, and the longest pause between two tries is 30 s (docs/POOL.md)
-MEMORY_MIB = 6 * LARGER
+MEMORY_MIB = 2 * LARGER
+UNTOLD_PERCENT = 20     # of the commands that ran while things failed: nobody knows how they ended, or their time was over before
 FEW_DESCRIPTORS = 2
 
 pytestmark = pytest.mark.timeout(SECONDS * 2 + 1200)
@@ -34,15 +35,15 @@ class Soak:
         self.rounds, self.troubles, self.recoveries = [], collections.Counter(), []
         self.lost, self.refused_calmly, self.wrong, self.seen = [], [], [], []
         self.statuses, self.calm_statuses, self.codes = (collections.Counter() for _ in range(3))
-        self.exited, self.compared, self.reused = (collections.Counter() for _ in range(3))
+        self.exited, self.compared, self.reused, self.outcomes = (collections.Counter() for _ in range(4))
 
     def round(self):
         self.send(TROUBLED, calm=False)
         ended = time.monotonic()
-        self.world.until_quiet()
+        self.world.until_quiet(RECOVERY_S)
         self.recoveries.append(time.monotonic() - ended)
         self.send(CALM, calm=True)
-        self.world.until_quiet()
+        self.world.until_quiet(RECOVERY_S)
         self.rounds.append([seen(gateway) for gateway in self.world.gateways])
         print(f"round {len(self.rounds)}: {self.rounds[-1]}, recovered in {self.recoveries[-1]:.0f} s, "
               f"{self.world.fleet.sprites.state()['created']} Sprites so far, {len(self.lost)} lost, {len(self.refused_calmly)} refused, "
@@ -68,6 +69,8 @@ class Soak:
         self.wrong += caller.wrong
         self.seen += caller.seen
         (self.calm_statuses if caller.calm else self.statuses).update(caller.statuses)
+        if not caller.calm:
+            self.outcomes.update(caller.outcomes)
         for name in ("codes", "exited", "compared", "reused"):
             getattr(self, name).update(getattr(caller, name))
 
@@ -80,6 +83,16 @@ class Soak:
         return max(statistics.median(one[gateway][what] for one in rounds[-third:]) - statistics.median(one[gateway][what] for one in rounds[:third])
                    for gateway in range(len(self.world.gateways)))
 
+    def untold(self):
+        """Percent."""
+        untold = self.outcomes["unknown"] + self.outcomes["timed_out"]
+        return round(100 * untold / max(1, untold + self.outcomes["exited"]), 1)
+
+    def waited(self):
+        """Commands that were not given a Sprite within a second."""
+        found = [gateway.metrics() for gateway in self.world.gateways]
+        return sum(one.get("spritegate_exec_queue_seconds_count") - one.get("spritegate_exec_queue_seconds_bucket", le="1") for one in found)
+
     def table(self):
         """What is counted → (how much, the most that it may be)."""
         state = self.world.fleet.sprites.state()
@@ -91,6 +104,7 @@ class Soak:
             "outcomes that the starts contradict": (len(check_starts(self.seen, state["starts"])), 0),
             "rows told as written that are not there": (len(self.world.written.ids - self.world.rows()), 0),
             "reloads without effect, or that closed a connection": (len(self.world.reload_failures), 0),
+            "commands of unknown end or out of time while things failed, %": (self.untold(), UNTOLD_PERCENT),
             "longest recovery after faults, s": (round(max(self.recoveries, default=0)), RECOVERY_S),
             "Sprites leaked": (state["created"] - state["destroyed"] - HOT, 0),
             "Sprites at once": (state["max_alive"], MOST),
@@ -106,6 +120,7 @@ class Soak:
         print(f"{sum(self.exited.values())} commands exited {dict(self.exited)}, the output of {sum(self.compared.values())} compared {dict(self.compared)}")
         print(f"{dict(self.reused)}, {len(self.world.written.ids)} rows, {self.cache_hits():.0f} answers from the cache, "
               f"{self.world.reloads} reloads, {dict(self.troubles)}; each gateway's at the end {self.rounds[-1:]}")
+        print(f"{self.waited():.0f} commands waited for a Sprite for longer than a second; ends while things failed {dict(self.outcomes)}")
         print(*self.world.reload_failures, sep="\n")
         table = self.table()
         for what, (count, bound) in table.items():
@@ -129,6 +144,7 @@ def test_nothing_is_lost_or_wrong_and_nothing_grows(rig):
     assert soak.statuses[200] > soak.statuses[503] and world.written.ids, "too little of it worked to show anything"
     assert {"exec", "output", "sleep", "stream", "session", "rows", "mcp"} <= set(soak.compared), f"not all kinds of commands were seen to work: {soak.compared}"
     assert set(soak.troubles) == set(Trouble.acts), f"not all trouble came: {soak.troubles}"
+    assert soak.waited(), "no command had to wait: the pool is not smaller than what is asked of it"
     assert soak.cache_hits() and soak.reused, "neither the cache nor kept connections were used"
     for gateway in world.gateways:
         gateway.signal(signal.SIGTERM)

@@ -81,6 +81,7 @@ class Caller(Client):
         self.wrong, self.refused_calmly = [], []
         self.seen = []      # (outcome, exec id) of answers
         self.exited, self.compared, self.codes, self.reused = (collections.Counter() for _ in range(4))
+        self.outcomes = collections.Counter()      # of commands that would have exited by themselves
 
     def run(self):
         super().run()
@@ -183,12 +184,17 @@ class Caller(Client):
         code = told.get("code")
         self.codes[code] += 1
         if "outcome" in told:
-            self.seen.append((told["outcome"], told.get("exec_id")))
+            self.note(told["outcome"], told.get("exec_id"))
         if kind not in ("session", "stream") and told.get("outcome") == "unknown":
             assert self.wanted.begins(commands.bytes_of(told)), f"stdout is none of this command: {told['stdout'][:100]!r}"
 
+    def note(self, outcome, exec_id):
+        self.seen.append((outcome, exec_id))
+        if self.wanted is None or self.wanted.exits:
+            self.outcomes[outcome] += 1
+
     def ended(self, kind, told, stdout, stderr):
-        self.seen.append((told["outcome"], told["exec_id"]))
+        self.note(told["outcome"], told["exec_id"])
         self.compared[kind] += commands.compare(self.wanted, told, stdout, stderr, self.troubled)
         self.exited[kind] += told["outcome"] == "exited"
 
@@ -199,9 +205,12 @@ class Caller(Client):
     # -- the requests, and what each is answered when it is let -------------------
 
     def ask(self, fields, wanted):
-        """A loaded machine is no fault, so while all is calm a command has long; otherwise what hangs is not waited for."""
         self.wanted = wanted
-        return self.command(**{**({"timeout_seconds": PATIENCE_S} if self.calm else {}), **fields})
+        return self.command(**self.patient(fields))
+
+    def patient(self, fields):
+        """A loaded machine is no fault, so while all is calm a command has long; otherwise what hangs is not waited for."""
+        return {"timeout_seconds": PATIENCE_S, **fields} if self.calm else fields
 
     def exec(self):
         return self.ask(*commands.echo(self.random))
@@ -256,7 +265,7 @@ class Caller(Client):
 
     def judge_rows(self, kind, answer):
         told = answers.Ran(answer).json
-        self.seen.append((told["outcome"], told["exec_id"]))
+        self.note(told["outcome"], told["exec_id"])
         assert told["outcome"] in self.wanted.outcomes(self.troubled), told
         wrote, whole = told["stdout_to"], told["outcome"] == "exited" and told["output_check"] in commands.WHOLE
         self.exited[kind] += told["outcome"] == "exited"
@@ -270,7 +279,7 @@ class Caller(Client):
         word = self.random.getrandbits(64)
         self.wanted = Wanted(b"%d\n" % word)
         body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call",
-                           "params": {"name": "run_command", "arguments": {"command": f"echo {word}"}}}).encode()
+                           "params": {"name": "run_command", "arguments": self.patient({"command": f"echo {word}"})}}).encode()
         request = exec_request(self.token, body, *self.fields()).replace(b"/-/agent/exec", MCP.encode(), 1)
         return request.replace(b"Host: gateway.test", b"Host: localhost", 1)
 

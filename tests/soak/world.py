@@ -12,14 +12,14 @@ import time
 
 import rig as rigs
 from fleet import Fleet
-from rig import BINARY, PYTHON, SLOWER, TOP, free_port, until
+from rig import BINARY, PYTHON, TOP, free_port, until
 from sample import SECRET
 from storm import CSV, MIB, PAGES, until_quiet
 from test_websocket import echo
 from traffic import NAMES, Outages, Session, Written
 from wire import CutOff, Wire
 
-MOST = 16           # Sprites: as many as commands and sessions at once, so that nobody has to be refused
+MOST = 8            # Sprites: fewer than callers and sessions, so commands wait
 HOT = 2             # one a gateway
 SQL_LIMIT_MS = 100_000      # what it interrupts on a loaded machine it writes into the CSV, and ends that in order
 KIB = 1024
@@ -126,16 +126,16 @@ class World:
             assert answer.status_code in (200, 202, 204, 404), answer.text
             session.count = 0
 
-    def until_quiet(self):
+    def until_quiet(self, seconds):
         """Everything works again and nothing is under way."""
         for gateway in self.gateways:
-            until(gateway.connected, "Redis is connected")
-            gateway.until_ready(180 * SLOWER)
-            until(lambda gateway=gateway: gateway.exec(command="echo 1").status_code == 200, "commands run again")
+            until(gateway.connected, "Redis is connected", seconds)
+            gateway.until_ready(seconds)
+            until(lambda gateway=gateway: gateway.exec(command="echo 1").status_code == 200, "commands run again", seconds)
         self.end_sessions()
         for gateway in self.gateways:
-            until_quiet(gateway, self.fleet.emulator, self.fleet.store, HOT)
-        until(lambda: not self.outages.touch(time.monotonic()), "the last outage is over")
+            until_quiet(gateway, self.fleet.emulator, self.fleet.store, HOT, seconds)
+        until(lambda: not self.outages.touch(time.monotonic()), "the last outage is over", seconds)
 
     def rows(self):
         """Those that Datasette has."""
