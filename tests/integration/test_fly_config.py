@@ -94,10 +94,12 @@ def test_figures_fit_the_program(fly, settings):
     assert service["concurrency"]["soft_limit"] < service["concurrency"]["hard_limit"]
 
 
-def test_checks_are_answered(fly, stack):
-    assert [stack.http.request(check["method"], check["path"]).status_code for check in fly["http_service"]["checks"]] == [200]
-    for check in fly["checks"].values():
-        assert check["port"] == fly["metrics"]["port"] and stack.admin_http.request(check["method"], check["path"]).status_code == 200
+def test_checks_need_no_sprites(fly, rig):
+    """A deploy waits for all of them; also a roll back while Sprites are away."""
+    gateway = rig.gateway(sprites_url="http://127.0.0.1:1", pool_hot=1, token=False)
+    assert gateway.admin_http.get("/health/ready").status_code == 503
+    assert [gateway.http.request(check["method"], check["path"]).status_code for check in fly["http_service"]["checks"]] == [200]
+    assert "checks" not in fly and "machine_checks" not in fly["http_service"]
 
 
 # --- deploy/FLY.md: nobody who follows it meets a name that is not there -------
