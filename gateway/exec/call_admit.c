@@ -203,7 +203,7 @@ void call_refuse_decision(struct call *call, const struct admission_answer *answ
 {
 	switch (answer->code) {
 	case ADMISSION_INPUT_TOO_LARGE:
-		call_refuse(call, exec_problem_too_large("standard input, with files,", answer->max_input_bytes));
+		call_refuse(call, exec_problem_input(answer));
 		break;
 	case ADMISSION_INVALID_TOKEN:
 		call->reply.mcp = NULL; /* no tool was called */
@@ -216,7 +216,7 @@ void call_refuse_decision(struct call *call, const struct admission_answer *answ
 		call_refuse(call, exec_problem_unavailable(answer));
 		break;
 	case ADMISSION_INSUFFICIENT_SCOPE:
-		call_refuse(call, exec_problem_scope());
+		call_refuse(call, exec_problem_scope(answer));
 		break;
 	case ADMISSION_COMMAND_DENIED:
 		call_refuse(call, exec_problem_denied(exec_request_program(call->command), answer));

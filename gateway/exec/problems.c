@@ -199,6 +199,23 @@ struct exec_problem exec_problem_too_large(const char *what, uint64_t limit)
 	return whole(problem, r);
 }
 
+/* Which policy refused, when the token follows one. */
+static int put_policy(struct buf *extra, const struct admission_answer *answer)
+{
+	if (!answer->policy[0])
+		return 0;
+	int r = buf_printf(extra, "%s\"policy\":", extra->len ? "," : "");
+	if (r == 0)
+		r = json_text_string(extra, slice_str(answer->policy));
+	return r < 0 ? r : buf_printf(extra, ",\"policy_version\":%" PRIu64, answer->policy_version);
+}
+
+struct exec_problem exec_problem_input(const struct admission_answer *answer)
+{
+	struct exec_problem problem = exec_problem_too_large("standard input, with files,", answer->max_input_bytes);
+	return whole(problem, put_policy(&problem.extra, answer));
+}
+
 struct exec_problem exec_problem_abuse(uint64_t wait_ms)
 {
 	struct exec_problem problem = {.status = 429,
@@ -212,7 +229,7 @@ struct exec_problem exec_problem_abuse(uint64_t wait_ms)
 	return whole(problem, r);
 }
 
-struct exec_problem exec_problem_scope(void)
+struct exec_problem exec_problem_scope(const struct admission_answer *answer)
 {
 	struct exec_problem problem = {.status = 403,
 				       .code = "insufficient-scope",
@@ -222,18 +239,7 @@ struct exec_problem exec_problem_scope(void)
 				       .authenticate = "Bearer realm=\"exec\", error=\"insufficient_scope\", scope=\"exec:run\"",
 				       .extra = BUF_MAX(EXTRA_MAX)};
 	int r = buf_append(&problem.extra, SLICE("\"required\":\"exec:run\""));
-	return whole(problem, r);
-}
-
-/* Which policy refused, when the token follows one. */
-static int put_policy(struct buf *extra, const struct admission_answer *answer)
-{
-	if (!answer->policy[0])
-		return 0;
-	int r = buf_printf(extra, "%s\"policy\":", extra->len ? "," : "");
-	if (r == 0)
-		r = json_text_string(extra, slice_str(answer->policy));
-	return r < 0 ? r : buf_printf(extra, ",\"policy_version\":%" PRIu64, answer->policy_version);
+	return whole(problem, r < 0 ? r : put_policy(&problem.extra, answer));
 }
 
 static int put_denial(struct buf *extra, const char *what, const char *name, const struct admission_answer *answer)

@@ -44,8 +44,10 @@ struct exec_problem exec_problem_malformed(const struct json_failure *failure);
 struct exec_problem exec_problem_parts(const char *detail);
 struct exec_problem exec_problem_invalid(const struct buf *faults);
 struct exec_problem exec_problem_too_large(const char *what, uint64_t limit);
+/* Standard input above the token's limit. */
+struct exec_problem exec_problem_input(const struct admission_answer *answer);
 struct exec_problem exec_problem_abuse(uint64_t wait_ms);
-struct exec_problem exec_problem_scope(void);
+struct exec_problem exec_problem_scope(const struct admission_answer *answer);
 struct exec_problem exec_problem_denied(const char *program, const struct admission_answer *answer);
 struct exec_problem exec_problem_variable(const struct admission_answer *answer);
 struct exec_problem exec_problem_network(const struct admission_answer *answer);

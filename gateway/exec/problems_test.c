@@ -47,8 +47,14 @@ static void test_denied(void **state UNUSED)
 	expect(exec_problem_variable(&answer), 403, "environment-denied", "environment",
 	       "\"variable\":\"PATH\",\"policy\":\"agents\",\"policy_version\":3");
 	expect(exec_problem_network(&answer), 403, "ip-denied", "network", "\"policy\":\"agents\",\"policy_version\":3");
+	expect(exec_problem_scope(&answer), 403, "insufficient-scope", "scope",
+	       "\"required\":\"exec:run\",\"policy\":\"agents\",\"policy_version\":3");
+	answer.max_input_bytes = 5;
+	expect(exec_problem_input(&answer), 413, "body-too-large", "body_limit",
+	       "\"limit_bytes\":5,\"policy\":\"agents\",\"policy_version\":3");
 	answer.policy[0] = '\0';
 	expect(exec_problem_network(&answer), 403, "ip-denied", "network", "");
+	expect(exec_problem_scope(&answer), 403, "insufficient-scope", "scope", "\"required\":\"exec:run\"");
 }
 
 static void test_bodies(void **state UNUSED)
@@ -62,7 +68,6 @@ static void test_bodies(void **state UNUSED)
 	expect(problem, 413, "body-too-large", "body_limit", "\"limit_bytes\":10");
 	expect(exec_problem_capacity("draining", "why"), 503, "temporary-reduced-capacity", "draining",
 	       "\"violated-policies\":[\"fleet\"],\"retry_after\":2");
-	expect(exec_problem_scope(), 403, "insufficient-scope", "scope", "\"required\":\"exec:run\"");
 }
 
 static void test_retry_after(void **state UNUSED)

@@ -281,6 +281,13 @@ def test_a_denial_names_the_policy_that_the_token_follows(stack):
     stack.redis.hset("sg:{g}:p:agents", "ver", 7)
     body = problem(stack.exec(token=minted["token"], command="true"), 403, "command-denied")
     assert (body["policy"], body["policy_version"]) == ("agents", 7), body
+    redis_key = "sg:{g}:k:" + minted["kid"]
+    stack.redis.hset(redis_key, mapping={"cmds": "", "max_in": 3})
+    body = problem(stack.exec(token=minted["token"], command="true", stdin="four"), 413, "body-too-large")
+    assert (body["limit_bytes"], body["policy"], body["policy_version"]) == (3, "agents", 7), body
+    stack.redis.hset(redis_key, "scopes", "other")
+    body = problem(stack.exec(token=minted["token"], command="true"), 403, "insufficient-scope")
+    assert (body["policy"], body["policy_version"]) == ("agents", 7), body
 
 
 def test_a_shell_line_counts_as_bash(stack):
