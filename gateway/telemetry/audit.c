@@ -33,6 +33,9 @@ struct audit {
 	uv_fs_t write;
 	uv_timer_t again; /* for a descriptor that would block */
 	bool busy, failing, closing;
+	bool inside_line; /* what was written last ended inside of a line */
+	bool torn; /* … the rest of which is lost */
+	bool ending; /* the write under way ends it */
 	uint64_t last_ms; /* in loop time: end of the patience when closing */
 	_Atomic uint64_t dropped;
 	_Atomic size_t posted; /* bytes on their way to the loop */
@@ -243,6 +246,8 @@ static void lose_all(struct audit *audit, const char *reason)
 		count += lines.data[i] == '\n';
 	drop(audit, count);
 	buf_consume(&audit->writing, lines.len);
+	audit->torn = audit->torn || audit->inside_line;
+	audit->inside_line = false;
 	if (!audit->failing)
 		log_error("audit: records are lost, it cannot be written: %s", reason);
 	audit->failing = true;
@@ -268,14 +273,19 @@ static void on_written(uv_fs_t *request)
 	struct audit *audit = request->data;
 	ssize_t n = request->result;
 	uv_fs_req_cleanup(request);
-	audit->busy = false;
+	bool ending = audit->ending;
+	audit->busy = audit->ending = false;
 	if (n == UV_EAGAIN) {
 		wait_for_room(audit);
 		return;
 	}
 	if (n < 0) {
 		lose_all(audit, uv_strerror((int)n));
+	} else if (ending) {
+		audit->torn = false;
 	} else {
+		if (n > 0)
+			audit->inside_line = buf_peek(&audit->writing).data[n - 1] != '\n';
 		buf_consume(&audit->writing, (size_t)n);
 		if (audit->failing)
 			log_info("audit: it can be written again");
@@ -303,11 +313,15 @@ static void pump(struct audit *audit)
 		wait_for_room(audit);
 		return;
 	}
-	uv_buf_t piece = uv_buf_init((char *)(uintptr_t)lines.data, (unsigned)next_piece(audit, lines));
+	static char line_end[] = "\n";
+	uv_buf_t piece =
+		audit->torn ? uv_buf_init(line_end, 1) : uv_buf_init((char *)(uintptr_t)lines.data, (unsigned)next_piece(audit, lines));
+	audit->ending = audit->torn;
 	audit->write.data = audit;
 	int r = uv_fs_write(audit->options.loop, &audit->write, audit->fd, &piece, 1, -1, on_written);
 	audit->busy = r == 0;
 	if (r < 0) {
+		audit->ending = false;
 		lose_all(audit, uv_strerror(r));
 		pump(audit);
 	}
@@ -359,6 +373,8 @@ void audit_reopen(struct audit *audit)
 	int r = access_log_reopen(audit->options.where, audit->fd);
 	if (r < 0)
 		log_error("audit: %s cannot be opened anew, the old file is kept: %s", audit->options.where, strerror(-r));
+	else
+		audit->torn = false;
 }
 
 struct audit *audit_new(const struct audit_options *options, int *error)
