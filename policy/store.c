@@ -136,10 +136,39 @@ static int load_running(struct store *store, struct slice kid, uint64_t now_ms, 
 	return r;
 }
 
+/* <lease>:<granted ms>:<day>:…:out=<reserved bytes>: what nobody settled counts in full, as for scripts/shared/caller.lua. */
+static void charge_ended(struct slice member, struct slice today, struct store_usage *usage)
+{
+	struct slice id, granted, day, part = {0};
+	uint64_t granted_ms, out;
+	if (!slice_next(&member, ':', &id) || !slice_next(&member, ':', &granted) || !slice_next(&member, ':', &day) ||
+	    !slice_equal(day, today) || slice_to_u64(granted, UINT64_MAX, &granted_ms) < 0)
+		return;
+	usage->used_ms += granted_ms;
+	usage->held_ms -= granted_ms < usage->held_ms ? granted_ms : usage->held_ms;
+	while (slice_next(&member, ':', &part))
+		continue;
+	if (slice_has_prefix(part, SLICE("out=")) && slice_to_u64(slice_from(part, 4), UINT64_MAX, &out) == 0)
+		usage->out_bytes += out;
+}
+
+/* Asked for after the sums: one that is settled in between is still told as held, and not twice as used. */
+static int charge_all_ended(struct store *store, struct slice kid, struct slice today, uint64_t now_ms, struct store_usage *usage)
+{
+	CLEANUP(redis_reply_free) redisReply *reply = NULL;
+	char key[STORE_KEY_MAX];
+	struct slice args[] = {SLICE("ZRANGE"), store_key(key, KEY_LEASES, kid), SLICE("0"), SLICE("-1"), SLICE("WITHSCORES")};
+	int r = store_ask(store, args, ARRAY_LEN(args), &reply);
+	for (size_t i = 0; r == 0 && reply->type == REDIS_REPLY_ARRAY && i + 1 < reply->elements; i += 2)
+		if (store_number(reply->element[i + 1]) <= now_ms)
+			charge_ended(store_text(reply->element[i]), today, usage);
+	return r;
+}
+
 int store_usage(struct store *store, struct slice kid, struct store_usage *usage)
 {
 	CLEANUP(redis_reply_free) redisReply *reply = NULL;
-	char key[STORE_KEY_MAX], name[TOKEN_KID_LEN + 10];
+	char key[STORE_KEY_MAX], name[TOKEN_KID_LEN + 10], today[9];
 	uint64_t now_ms;
 	*usage = (struct store_usage){0};
 	int r = store_now(store, &now_ms);
@@ -150,8 +179,8 @@ int store_usage(struct store *store, struct slice kid, struct store_usage *usage
 	time_t seconds = (time_t)(now_ms / 1000);
 	struct tm utc;
 	gmtime_r(&seconds, &utc);
-	snprintf(name, sizeof name, "%.*s:", SLICE_FMT(kid));
-	strftime(name + strlen(name), 9, "%Y%m%d", &utc);
+	strftime(today, sizeof today, "%Y%m%d", &utc);
+	snprintf(name, sizeof name, "%.*s:%s", SLICE_FMT(kid), today);
 	struct slice args[] = {SLICE("HMGET"), store_key(key, KEY_BUDGET, slice_str(name)), SLICE("used"), SLICE("held"), SLICE("out"),
 			       SLICE("reqs")};
 	r = store_ask(store, args, ARRAY_LEN(args), &reply);
@@ -163,7 +192,7 @@ int store_usage(struct store *store, struct slice kid, struct store_usage *usage
 			.out_bytes = store_number(reply->element[2]),
 			.requests = store_number(reply->element[3]),
 		};
-	return r;
+	return r == 0 && usage->held_ms ? charge_all_ended(store, kid, slice_str(today), now_ms, usage) : r;
 }
 
 /* --- changing --------------------------------------------------------------- */

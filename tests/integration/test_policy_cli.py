@@ -166,6 +166,21 @@ def test_list_with_usage(cli, redis):
     assert line[1:] == ["active", "ann", "-", "1", "2", "1500ms", "5s", "9"]
 
 
+def test_what_nobody_settled_counts_as_used(cli, redis):
+    """As for the gateway, before the next command of the token has taken the lease back."""
+    store, token = Store(redis), Token.existing(Store(redis), create(cli))
+    store.admit(token, "a" * 24, want=5000)
+    store.admit(token, "b" * 24, want=2000)
+    member, = (each for each in redis.zrange(f"sg:{{g}}:c:{token.kid}", 0, -1) if each.startswith("a"))
+    redis.zadd(f"sg:{{g}}:c:{token.kid}", {member: int(time.time() * 1000) - 1000}, xx=True)
+    peeked = store.peek(token)
+    assert peeked.out_used
+    expected = {"running": 1, "used_ms": 5000, "held_ms": 2000, "output_bytes": peeked.out_used, "commands": 2}
+    assert made(cli("show", token.kid, "--json"))["usage"] == expected
+    assert made(cli("list", "--usage", "--json"))[0]["usage"] == expected
+    assert (peeked.used, peeked.held) == (5000, 2000)
+
+
 def test_many_tokens(cli, redis):
     pipeline = redis.pipeline(transaction=False)
     for i in range(3000):
