@@ -69,6 +69,19 @@ def wrong_tokens(stack):
     yield "cut", stack.token[:-1]
 
 
+RECORDS_THAT_REFUSE = {
+    "revoked": {"status": "revoked"}, "suspended": {"status": "suspended"}, "expired": {"exp": 1000}, "not yet valid": {"nbf": 10**14},
+    "made with another pepper": {"mac": "0" * 64, "pep": "0" * 8}, "broken record": {"conc": "many"}, "limit of a later version": {"later": 1}}
+
+
+def tokens_with_a_record(stack):
+    """Right ones, but for what is in their records."""
+    for what, fields in RECORDS_THAT_REFUSE.items():
+        minted = stack.mint()
+        stack.redis.hset("sg:{g}:k:" + minted["kid"], mapping=fields)
+        yield what, minted["token"]
+
+
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -89,14 +102,14 @@ def test_checksum_is_as_documented(stack):
 def test_all_wrong_tokens_are_answered_alike(stack):
     """Nothing tells a stranger how close a guess was."""
     seen = set()
-    for what, token in wrong_tokens(stack):
+    for what, token in [*wrong_tokens(stack), *tokens_with_a_record(stack)]:
         answer = stack.exec(token=token, command="true")
         body = problem(answer, 401, "invalid-token")
         assert answer.headers["WWW-Authenticate"] == INVALID, what
         assert "RateLimit" not in answer.headers, f"{what}: a stranger learns of limits"
         for member in ("request_id", "instance"):
             body.pop(member, None)
-        seen.add(json.dumps(body, sort_keys=True))
+        seen.add((json.dumps(body, sort_keys=True), tuple(answer.headers)))
     assert len(seen) == 1, seen
 
 
