@@ -154,7 +154,8 @@ static void tell_killed(const struct cli *cli, const struct found *found, bool j
 			found->lease.id, found->kid, end);
 }
 
-/* Waits until what was marked has been given back, which is when its process has been killed. */
+/* Waits until what was marked has been given back: its gateway has then sent KILL, or the command had ended. It does not wait for the
+ * process, which cannot be seen from here. */
 static int see_them_go(struct cli *cli, struct lease_list *list, bool json)
 {
 	const struct timespec pause = {.tv_nsec = KILL_POLL_MS * 1000000L};
@@ -272,7 +273,8 @@ int cli_lease(struct cli *cli, int argc, char **argv)
 		"usage: spritegate lease list [--json]            commands that are running, or were and are not settled\n"
 		"       spritegate lease kill LEASE… [--json]     ends them on whatever gateway they run, within a second\n"
 		"       spritegate lease kill --kid KID | --actor NAME | --all [--yes] [--json]\n"
-		"A command that is killed is answered as canceled, with what it printed so far. Exit status 1: one was not seen to end in 5 s.\n";
+		"A command that is killed is answered as canceled, with what it printed so far. `gone` means that its gateway has sent KILL, or never\n"
+		"started it, and has given the lease back. Exit status 1: one was not seen to go in 5 s.\n";
 	static const struct cli_verb verbs[] = {{"list", run_list}, {"kill", run_kill}};
 	return cli_run_verb(cli, argc, argv, usage, verbs, ARRAY_LEN(verbs));
 }
