@@ -64,6 +64,30 @@ def test_all_series_are_there_from_the_start(rig):
         metrics.get(name)
 
 
+# What dashboards and alerts of others may rely on: each name with its kind.
+FAMILIES = {
+    "counter": """http_requests_total http_aborts_total http_rejected_total upstream_requests_total upstream_errors_total exec_decisions_total
+        exec_sandbox_seconds_total exec_output_bytes_total exec_leases_reaped_total exec_killed_total redis_errors_total auth_failures_total
+        cache_requests_total""",
+    "histogram": """http_request_duration_seconds http_response_first_byte_seconds http_request_size_bytes http_response_size_bytes
+        upstream_connect_seconds exec_seconds exec_queue_seconds redis_command_seconds""",
+    "gauge": """http_requests_in_flight connections upstream_healthy exec_leases redis_up redis_breaker_state pool_members pool_wait_oldest_seconds
+        config_last_reload_successful config_last_reload_timestamp_seconds build_info""",
+}
+MOVED_BY_THE_START = ("http_", "upstream_", "redis_command_seconds")       # whoever waits for it asks for its health
+
+
+def test_no_family_is_missing(rig):
+    metrics = rig.gateway(token=False, cache_bytes="1MiB").metrics()
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", metrics.text, re.MULTILINE))
+    for kind, names in FAMILIES.items():
+        for name in names.split():
+            assert kinds.get(f"spritegate_{name}") == kind, f"{name}: {kinds.get('spritegate_' + name)}"
+            value = metrics.get(f"spritegate_{name}" + ("_count" if kind == "histogram" else ""))
+            assert kind == "gauge" or value == 0 or name.startswith(MOVED_BY_THE_START), f"{name} begins with {value}"
+    assert any(name.startswith("process_") for name in kinds)
+
+
 @pytest.mark.smoke
 def test_commands_are_counted(gateway):
     before = gateway.metrics()
