@@ -56,17 +56,27 @@ local function keep()
   for _, key in ipairs({'xs', 'xb'}) do redis.call('PEXPIRE', PREFIX .. key, keep_ms) end
 end
 
+-- Redis takes back nothing of what a script that fails has written. So what the use is added to is looked at before anything is
+-- written: otherwise the next try would find that it is settled. Results come last, and must not fail what is charged.
+local function unusable(spent)
+  for _, value in ipairs(redis.call('HMGET', spent, 'used', 'held', 'out', 'out_held', 'reqs')) do
+    if value and not string.find(value, '^%-?%d+$') or #(value or '') > 16 then return redis.error_reply('WRONGTYPE no number in ' .. spent) end
+  end
+end
+
 -- A mark takes the place of the lease: whoever leaves it charges. To the day on which it is booked, by our clock.
 if ARGV[10] == '1' then
-  local charged = redis.call('SET', PREFIX .. 'd:' .. lease, '1', 'PX', BOOKED_MS, 'NX')
+  local mark, spent = PREFIX .. 'd:' .. lease, PREFIX .. 'b:' .. kid .. ':' .. today()
+  local failure = not refund and redis.call('EXISTS', mark) == 0 and unusable(spent)
+  if failure then return failure end
+  local charged = redis.call('SET', mark, '1', 'PX', BOOKED_MS, 'NX')
   if charged and not refund then
-    local spent = PREFIX .. 'b:' .. kid .. ':' .. today()
     redis.call('HINCRBY', spent, 'used', string.format('%.0f', used))
     redis.call('HINCRBY', spent, 'out', string.format('%.0f', out))
     redis.call('HINCRBY', spent, 'reqs', 1)
     redis.call('PEXPIRE', spent, BOOKED_MS)
   end
-  if result ~= '' then keep() end
+  if result ~= '' then pcall(keep) end
   return charged and 1 or 0
 end
 
@@ -80,12 +90,15 @@ if not member then
 end
 if actor == '' then actor = redis.call('HGET', KEYS[1], 'actor') end
 
+local granted, day = string.match(member, '^[^:]*:(%d+):(%d+)')
+local spent = PREFIX .. 'b:' .. kid .. ':' .. day
+local failure = unusable(spent)
+if failure then return failure end
+
 -- The removal decides: whoever removes the member charges.
 if actor then redis.call('ZREM', PREFIX .. 'ac:' .. actor, member) end
 redis.call('ZREM', leases, member)
 
-local granted, day = string.match(member, '^[^:]*:(%d+):(%d+)')
-local spent = PREFIX .. 'b:' .. kid .. ':' .. day
 if redis.call('EXISTS', spent) == 1 then
   -- Never more than was reserved: the time it takes us to kill an overdue command is not the caller's, nor is output that was cut.
   local charged = math.min(used, tonumber(granted))
@@ -96,7 +109,7 @@ if redis.call('EXISTS', spent) == 1 then
   redis.call('HINCRBY', spent, 'out', string.format('%.0f', math.min(out, out_held or out)))
   if refund then redis.call('HINCRBY', spent, 'reqs', -1) end
 end
-if result ~= '' then keep() end
+if result ~= '' then pcall(keep) end
 if not refund then return 1 end
 
 -- Of the one interval that the grant took, what has passed since came back by itself and may have been used again: only the rest is

@@ -584,6 +584,38 @@ def test_what_ran_without_redis_is_booked_once(timed, when):
     assert timed.admit(token, want=700).code == "granted"
 
 
+@pytest.mark.parametrize("degraded", [False, True])
+@pytest.mark.parametrize("spoil", [lambda redis, key: redis.set(key, "of another type"), lambda redis, key: redis.hset(key, "used", "many"),
+                                   lambda redis, key: redis.hset(key, "out", "9" * 19)])
+def test_use_that_cannot_be_added_is_added_later(timed, spoil, degraded):
+    """A script that fails half way would be told the next time that all is settled."""
+    token, lease = Token(timed), "a" * 24
+    key, aside = f"sg:{{g}}:b:{token.kid}:{date(timed.clock)}", "sg:{g}:aside"
+    said = {"granted": timed.admit(token, lease), "used": 300, "out": 7, "degraded": degraded, "command": "c", "result": "200\nwell"}
+    timed.redis.rename(key, aside)
+    spoil(timed.redis, key)
+    before = timed.changes()
+    for _ in range(2):
+        with pytest.raises(redis.ResponseError, match="^WRONGTYPE"):
+            timed.settle(token, lease, **said)
+    assert timed.changes() == before, "something is written"
+    timed.redis.rename(aside, key)
+    assert [timed.settle(token, lease, **said) for _ in range(2)] == [1, 0]
+    booked = timed.budget(token, date(timed.clock))
+    assert (booked["used"], booked["out"], booked["reqs"]) == (300, 7, 2 if degraded else 1)
+    assert timed.redis.get("sg:{g}:x:c") == f"{token.kid} 200\nwell"
+
+
+@pytest.mark.parametrize("degraded", [False, True])
+@pytest.mark.parametrize("name", ["xs", "xb"])
+def test_results_that_cannot_be_kept_fail_no_settlement(timed, name, degraded):
+    token, lease = Token(timed), "a" * 24
+    said = {"granted": timed.admit(token, lease), "used": 300, "degraded": degraded, "command": "c", "result": "200\nwell"}
+    timed.redis.set("sg:{g}:" + name, "of another type")
+    assert [timed.settle(token, lease, **said) for _ in range(2)] == [1, 0]
+    assert timed.budget(token, date(timed.clock))["used"] == 300
+
+
 def test_a_grant_says_how_long_the_token_is_valid(timed):
     token = Token(timed, exp=NOON // 1000 + 5000)
     assert timed.admit(token).valid_ms == 5000
