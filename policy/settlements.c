@@ -116,12 +116,16 @@ static bool is_hopeless(const struct redisReply *reply)
 	return reply->type == REDIS_REPLY_ERROR && (slice_has_prefix(text, SLICE("WRONGTYPE")) || slice_has_prefix(text, SLICE("ERR ")));
 }
 
-/* It may be the result that Redis does not take; the lease matters more. */
+/* It may be the result that Redis does not take; the lease matters more, and is tried once without before it is set aside. A key of
+ * another type is never the result's. */
 static bool is_too_much(struct settlement *s, enum link_event event, const struct redisReply *reply)
 {
 	if (event == LINK_LOST)
 		return ++s->losses > 1;
-	return is_hopeless(reply) || (reply->type == REDIS_REPLY_ERROR && slice_has_prefix(slice_of(reply->str, reply->len), SLICE("OOM")));
+	if (reply->type != REDIS_REPLY_ERROR)
+		return false;
+	struct slice text = slice_of(reply->str, reply->len);
+	return slice_has_prefix(text, SLICE("OOM")) || (slice_has_prefix(text, SLICE("ERR ")) && s->errors + 1 >= ERRORS_MAX);
 }
 
 static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply)
@@ -233,21 +237,22 @@ size_t settlements_owed(const struct settlements *list)
 	return list->count - list->aside_count;
 }
 
-static void take_up_those_due(struct settlements *list)
+/* One that is set aside has its turn only when no other waits. */
+static struct settlement *next_to_send(struct settlements *list, uint64_t now)
 {
-	uint64_t now = clock_boot_ms();
-	while (list->aside && list->aside->due_ms <= now) {
-		struct settlement *s = list->aside;
+	struct settlement *s = list->aside;
+	if (!list->queued && s && s->due_ms <= now) {
 		DL_DELETE(list->aside, s);
 		DL_APPEND(list->queued, s);
 	}
+	return list->queued;
 }
 
 void settlements_pump(struct settlements *list)
 {
-	take_up_those_due(list);
-	while (!list->stopped && list->queued && list->under_way < UNDER_WAY_MAX) {
-		struct settlement *s = list->queued;
+	uint64_t now = clock_boot_ms();
+	struct settlement *s;
+	while (!list->stopped && list->under_way < UNDER_WAY_MAX && (s = next_to_send(list, now))) {
 		if (send_one(s, false) != 0)
 			return;
 		DL_DELETE(list->queued, s);

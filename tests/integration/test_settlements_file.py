@@ -129,6 +129,13 @@ def test_what_redis_refuses_is_there_for_the_next_start(gateway, start, store, p
     assert abs(booked(store.client, gateway.kid)["used"] - before["used"] - ran.duration_ms) <= 1 and leases(store.client) == 0
 
 
+def test_what_redis_refuses_for_a_while_keeps_what_the_command_ended_with(gateway, store):
+    ran, mend = run_refused(gateway, store)
+    mend()
+    until(lambda: leases(store.client) == 0, "the lease is given back")
+    assert store.client.exists(f"sg:{{g}}:x:{ran.exec_id}")
+
+
 def test_what_redis_refuses_keeps_no_gateway_from_ending(rig, store):
     gateway = rig.gateway(redis=store)
     run_refused(gateway, store)
