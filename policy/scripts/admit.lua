@@ -151,9 +151,11 @@ local kept = session ~= '' and session_of(redis.call('HGET', sessions, session))
 if session ~= '' then
   if number('sessions') < 1 then return report('session-denied', 0, '', 0) end
   if kept and kept.busy then return report('session-busy', 0, '', 0) end
-  local others, never_begun = list_sessions()
-  for _, name in ipairs(never_begun) do redis.call('HDEL', sessions, name) end -- nobody else forgets them
-  if not kept and #others >= number('sessions') then return report('session-limit', 0, '', 0) end
+  if not kept then
+    local others, never_begun = list_sessions()
+    for _, name in ipairs(never_begun) do redis.call('HDEL', sessions, name) end -- nobody else forgets them
+    if #others >= number('sessions') then return report('session-limit', 0, '', 0) end
+  end
 end
 
 if rate.wait > 0 then violate('rate', rate.wait) end
