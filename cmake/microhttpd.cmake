@@ -27,3 +27,6 @@ target_link_options(microhttpd INTERFACE LINKER:--undefined=microhttpd_memset LI
 # Its own pages for what it refuses become problems, in gateway/http/refusal.c.
 target_link_options(microhttpd INTERFACE LINKER:--wrap=MHD_create_response_from_buffer_static
   LINKER:--undefined=__wrap_MHD_create_response_from_buffer_static)
+
+# Chunk extensions are skipped in gateway/http/chunk_line.c when it reads a chunk's size.
+target_link_options(microhttpd INTERFACE LINKER:--wrap=MHD_strx_to_uint64_n_ LINKER:--undefined=__wrap_MHD_strx_to_uint64_n_)

@@ -36,6 +36,8 @@ def integration(*names):
 MUTANTS = [
     Mutant("the request guard lets everything through", "gateway/http/intake.c",
            "if (verdict.reason != HTTP_GUARD_OK)", "if (0)", integration("strict_requests")),
+    Mutant("a chunk extension may hold a line end", "gateway/http/chunk_line.c",
+           " || is_control(line[at])", "", ("unit:http_chunk_line_test",)),
     Mutant("answers to cookies are kept for all", "gateway/cache/rules.c",
            "return CACHE_BYPASS_COOKIE;", "continue;", integration("cache")),
     Mutant("fields of any name are taken to say nothing of who asks", "gateway/cache/rules.c",

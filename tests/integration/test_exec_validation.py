@@ -188,6 +188,24 @@ def test_other_paths_below_are_ours(stack, method, path):
     assert answer["Content-Type"] == "application/problem+json", "answered by Datasette"
 
 
+# body -> status, code; the first two are no command, which shows only when they were read
+CHUNKED = {
+    "plain": (b"e\r\n{\"command\": 1}\r\n0\r\n\r\n", 422, "invalid-request"),
+    "extension": (b"e;a=b\r\n{\"command\": 1}\r\n0;c\r\n\r\n", 422, "invalid-request"),
+    "shorter than said": (b"14;a\r\n{\"command\": \"true\"}\r\n0\r\n\r\n", 400, "malformed-request"),
+    "extension too long": (b"e;" + b"x" * 300 + b"\r\n{\"command\": 1}\r\n0\r\n\r\n", 400, "malformed-request"),
+}
+
+
+@pytest.mark.parametrize("name", CHUNKED)
+def test_chunk_extensions(stack, name):
+    body, status, code = CHUNKED[name]
+    with wire.Wire(stack.port) as connection:
+        connection.ask("POST", "/-/agent/exec", f"Authorization: Bearer {stack.token}", "Content-Type: application/json", "Transfer-Encoding: chunked")
+        connection.send(body)
+        problem(connection.answer(), status, code, named=code != "malformed-request")
+
+
 def test_query_is_allowed_and_ignored(stack):
     answer = stack.http.post("/-/agent/exec?command=true", content=b"{}", headers={
         "Authorization": f"Bearer {stack.token}", "Content-Type": "application/json"})

@@ -7,7 +7,7 @@ from answers import problem
 from observer import Recorder, observe
 from rig import until
 from vectors import CHUNKED, CLOSED, GET, PASS, POST, REFUSE, REQUESTS
-from wire import Wire
+from wire import CutOff, Wire
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +88,15 @@ def test_endless_chunk_lines_leave_nothing_behind(shared_rig, recorder):
     """Whatever becomes of such a request, it ends: for the client, towards Datasette, and in our books."""
     gateway = shared_rig.gateway(datasette_url=recorder.url, token=False)
     wires_open = []
-    for size in (30_000, 33_000, 60_000, 100_000, 200_000, 1_000_000):
+    lines = ((first, size) for first in (b"3;", b"0") for size in (30_000, 33_000, 60_000, 100_000, 200_000, 1_000_000))
+    for first, size in lines:
         for pause in (0, 0.002, 0.05):
             wire = Wire(gateway.port)
             wire.ask("POST", "/", "Transfer-Encoding: chunked")
             time.sleep(pause)
             wire.socket.settimeout(0.2)
             try:
-                wire.send(b"3;" + b"x" * size + b"\r\nabc\r\n0\r\n\r\n")
+                wire.send(first + b"0" * size + b"\r\nabc\r\n0\r\n\r\n")
             except OSError:
                 pass
             wires_open.append(wire)
@@ -107,6 +108,32 @@ def test_endless_chunk_lines_leave_nothing_behind(shared_rig, recorder):
     until(lambda: gateway.metrics().get("spritegate_connections") <= 1, "the connections are gone", 5)
     gateway.signal(15)
     assert gateway.wait(15) == 0
+
+
+def test_chunk_extensions_in_two_parts(gateway, recorder):
+    body = b"3 ;a=\"b\"\r\nabc\r\n0;c\r\n\r\n"
+    for at in range(1, len(body)):
+        with Wire(gateway.port) as wire:
+            wire.send(CHUNKED + body[:at])
+            assert wire.silent(0.02), at
+            wire.send(body[at:])
+            answer = wire.answer()
+            assert (answer.status, answer.body) == (200, b"abc"), f"{at}: {answer.text}"
+
+
+@pytest.mark.parametrize("body", [b"3;a\rb\r\nabc\r\n0\r\n\r\n", b"3;a\r\nab\r\n0\r\n\r\n", b"3 ;a\nabc\r\n0\r\n\r\n"], ids=["CR", "shorter than said", "LF"])
+def test_broken_chunk_extensions_in_two_parts(gateway, recorder, body):
+    before = len(recorder.whole)
+    for at in range(1, len(body)):
+        with Wire(gateway.port) as wire:
+            try:
+                wire.send(CHUNKED + body[:at])
+                if wire.silent(0.02):
+                    wire.send(body[at:])
+                assert wire.answer().status == 400 and wire.closed(), at
+            except (CutOff, ConnectionError):
+                pass    # refused before the rest was sent
+    assert len(recorder.whole) == before
 
 
 # bytes -> status, code, what the detail says; beyond what the gateway's own limits ever see
