@@ -85,7 +85,7 @@ def test_one_connection_for_many_pages(twins):
 def test_http_1_0(twins, target, fields):
     """The answers are the same, and their end can be seen."""
     for host in (HOST, None) if "wire" not in target and not fields else (HOST,):
-        direct, through = twins.both(request("GET", target, *fields, version="HTTP/1.0"))
+        direct, through = twins.both(request("GET", target, *fields, version="HTTP/1.0", host=host))
         assert not differences(direct, through)
         assert through["Transfer-Encoding"] is None
 
