@@ -149,7 +149,7 @@ def test_a_client_that_left_is_told_what_became_of_it(stack):
         until(lambda: running(mark), "it runs")
     found = again(stack, key, body=body)
     assert (found.json()["outcome"], found.json()["stdout"]) == ("canceled", "before\n")
-    assert not running(mark)
+    until(lambda: not running(mark), "it is gone")
 
 
 def test_one_that_left_before_it_started_may_try_again(rig):
