@@ -44,6 +44,18 @@ bool request_is_whole(const json_t *number)
 	return trunc(json_real_value(number)) == json_real_value(number);
 }
 
+void *request_room(struct request_reading *reading, const char *pointer, size_t entries, size_t limit, size_t size)
+{
+	if (entries > limit) {
+		request_fault(reading, pointer, "has %zu entries, the limit is %zu", entries, limit);
+		return NULL;
+	}
+	void *room = calloc(entries + 1, size);
+	if (!room)
+		reading->error = -ENOMEM;
+	return room;
+}
+
 const char *request_type_name(const json_t *value)
 {
 	switch (json_typeof(value)) {
@@ -161,15 +173,9 @@ static void read_env(struct request_reading *reading, json_t *value)
 		request_fault(reading, "/env", "must be an object of strings, is %s", request_type_name(value));
 		return;
 	}
-	if (json_object_size(value) > EXEC_MAX_ENV) {
-		request_fault(reading, "/env", "has %zu entries, the limit is %d", json_object_size(value), EXEC_MAX_ENV);
+	reading->request->env = request_room(reading, "/env", json_object_size(value), EXEC_MAX_ENV, sizeof *reading->request->env);
+	if (!reading->request->env)
 		return;
-	}
-	reading->request->env = calloc(json_object_size(value) + 1, sizeof *reading->request->env);
-	if (!reading->request->env) {
-		reading->error = -ENOMEM;
-		return;
-	}
 	json_object_foreach(value, name, member) read_variable(reading, name, member);
 }
 

@@ -148,15 +148,9 @@ void request_read_files(struct request_reading *reading, json_t *value)
 		request_fault(reading, "/files", "must be an object of sources, is %s", request_type_name(value));
 		return;
 	}
-	if (json_object_size(value) > EXEC_MAX_FILES) {
-		request_fault(reading, "/files", "has %zu entries, the limit is %d", json_object_size(value), EXEC_MAX_FILES);
+	reading->request->files = request_room(reading, "/files", json_object_size(value), EXEC_MAX_FILES, sizeof *reading->request->files);
+	if (!reading->request->files)
 		return;
-	}
-	reading->request->files = calloc(json_object_size(value) + 1, sizeof *reading->request->files);
-	if (!reading->request->files) {
-		reading->error = -ENOMEM;
-		return;
-	}
 	json_object_foreach(value, path, member) read_file(reading, path, member);
 }
 
@@ -189,15 +183,10 @@ void request_read_outputs(struct request_reading *reading, const json_t *value)
 		request_fault(reading, "/outputs", "must be an array of paths, is %s", request_type_name(value));
 		return;
 	}
-	if (json_array_size(value) > EXEC_MAX_OUTPUTS) {
-		request_fault(reading, "/outputs", "has %zu entries, the limit is %d", json_array_size(value), EXEC_MAX_OUTPUTS);
+	reading->request->outputs =
+		request_room(reading, "/outputs", json_array_size(value), EXEC_MAX_OUTPUTS, sizeof *reading->request->outputs);
+	if (!reading->request->outputs)
 		return;
-	}
-	reading->request->outputs = calloc(json_array_size(value) + 1, sizeof *reading->request->outputs);
-	if (!reading->request->outputs) {
-		reading->error = -ENOMEM;
-		return;
-	}
 	for (size_t i = 0; i < json_array_size(value); i++)
 		read_output(reading, json_array_get(value, i), i);
 }

@@ -28,6 +28,9 @@ const char *request_type_name(const json_t *value);
 
 bool request_is_whole(const json_t *number);
 
+/* Zeroed room for so many entries of a member, which the request owns; NULL: they are too many, or there is no memory. */
+void *request_room(struct request_reading *reading, const char *pointer, size_t entries, size_t limit, size_t size);
+
 /* --- request_files.c: what goes in, and which files come back --- */
 
 void request_read_stdin(struct request_reading *reading, json_t *value);

@@ -29,7 +29,8 @@ struct http_target {
  * out ("http://a?x" is "http://a/?x", RFC 3986 section 6.2.3). 0, or as buf_append. */
 MUST_CHECK int http_target_append(struct slice raw, struct buf *out);
 
-/* Takes what http_target_append has written. Refuses bytes 0x00-0x20, 0x7f, and above 0x7e (RFC 3986 has no others), and '#': nothing may come after it in a request. */
+/* Takes what http_target_append has written. Refuses bytes 0x00-0x20, 0x7f, and above 0x7e (RFC 3986 has no others), and '#': nothing may
+ * come after it in a request. */
 MUST_CHECK int http_target_parse(struct slice raw, struct http_target *target);
 
 /* What a hexadecimal digit stands for, -1 for any other byte. */

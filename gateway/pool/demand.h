@@ -44,7 +44,8 @@ bool demand_begins(const struct demand *demand);
 /* Three claims or more within the last seconds, and at least twice the rate of the last minute. */
 bool demand_bursts(const struct demand *demand);
 
-/* A burst has begun (demand_begins, and demand_bursts or two claims at once): how many more claims would make it as large as the largest of the last day. */
+/* A burst has begun (demand_begins, and demand_bursts or two claims at once): how many more claims would make it as large as the largest
+ * of the last day. */
 uint32_t demand_ahead(const struct demand *demand);
 
 /* The most claims that came within one window of this index (demand_windows) during the last day. */

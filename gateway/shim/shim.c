@@ -512,8 +512,8 @@ static _Noreturn void ignore_what_comes(int out, int err)
 	_exit(0);
 }
 
-/* `ended` reads as ended when the first process is gone or closes its side; before that comes what tell_own_end() says. A byte in `done` says that this one is out of its group, closing
- * it lets that one go. */
+/* `ended` reads as ended when the first process is gone or closes its side; before that comes what tell_own_end() says. A byte in `done`
+ * says that this one is out of its group, closing it lets that one go. */
 static _Noreturn void record(const char *nonce, int folder, int out, int err, int ended, int done)
 {
 	struct stream streams[] = {{.from = out, .to = STDOUT_FILENO, .record = open_record(folder, RECORD_STDOUT)},

@@ -267,10 +267,15 @@ static int start(struct sandbox *sandbox, struct job *job)
 	return 0;
 }
 
+/* The shim was started ahead, and was told neither a command nor its end. */
+static bool shim_waits(const struct sandbox *sandbox)
+{
+	return sandbox->running.ahead && sandbox->running.more_input;
+}
+
 static bool can_adopt(const struct sandbox *sandbox, const struct job *job)
 {
-	const struct job *ahead = &sandbox->running;
-	return ahead->ahead && ahead->more_input && job->input_ahead.len && sandbox->operation.state == OPERATION_RUNNING;
+	return shim_waits(sandbox) && job->input_ahead.len && sandbox->operation.state == OPERATION_RUNNING;
 }
 
 /* Moves the job into what was started for it. */
@@ -386,7 +391,7 @@ static void on_later(uv_timer_t *timer)
 	struct sandbox *sandbox = timer->data;
 	if (sandbox->gone)
 		tell_loss(sandbox);
-	else if (sandbox->running.ahead && sandbox->running.more_input)
+	else if (shim_waits(sandbox))
 		end_ahead(sandbox);
 	else if (sandbox->running.set)
 		give_up(sandbox, SANDBOX_MAY_HAVE_RUN, sandbox->reason);
@@ -604,7 +609,7 @@ int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, 
 	int r = prepare_job(sandbox, &job, command->argv, command->argc);
 	if (r != 0)
 		return r;
-	if (sandbox->running.ahead && sandbox->running.more_input && !job.input_ahead.len)
+	if (shim_waits(sandbox) && !job.input_ahead.len)
 		end_ahead(sandbox);
 	if (sandbox->operation.state == OPERATION_IDLE) {
 		r = start(sandbox, &job);
@@ -715,7 +720,7 @@ void sandbox_close(struct sandbox *sandbox)
 {
 	if (!sandbox || sandbox->closed)
 		return;
-	if (sandbox->running.ahead && sandbox->running.more_input && !sandbox->gone)
+	if (shim_waits(sandbox) && !sandbox->gone)
 		end_ahead(sandbox);
 	sandbox->closed = sandbox->gone = true;
 	drop_socket(sandbox);

@@ -100,7 +100,7 @@ static double serve(struct claim *claim)
 
 static void arrive(struct claim *claim)
 {
-	if (claim->session && claim->session != claim) {
+	if (claim_goes_on(claim)) {
 		sessions_serve(claim, true);
 		return;
 	}

@@ -83,7 +83,7 @@ static void serve(void)
 
 static void arrive(struct claim *claim)
 {
-	if (claim->session && claim->session != claim)
+	if (claim_goes_on(claim))
 		sessions_serve(claim, true);
 	else
 		oracle.last++;

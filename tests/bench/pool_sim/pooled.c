@@ -155,7 +155,7 @@ static void tell_kept(void)
 
 static void arrive(struct claim *claim)
 {
-	if (claim->session && claim->session != claim) {
+	if (claim_goes_on(claim)) {
 		sessions_serve(claim, false);
 		tell_kept();
 		return;

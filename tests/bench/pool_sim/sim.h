@@ -47,6 +47,12 @@ struct claim {
 	bool busy;             /* likewise: a command of its session runs */
 };
 
+/* A command of a session that is there already. */
+static inline bool claim_goes_on(const struct claim *claim)
+{
+	return claim->session && claim->session != claim;
+}
+
 struct shape {
 	const char *name;
 	void (*claims)(const struct shape *shape);
