@@ -1,6 +1,6 @@
 #include "gateway/config.h"
 
-#include "gateway/exec/identity.h"
+#include "gateway/endpoint/identity.h"
 
 #include <ctype.h>
 #include <errno.h>

@@ -3,7 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/json_text.h"
 #include "gateway/curl/curl_probe.h"
-#include "gateway/exec/identity.h"
+#include "gateway/endpoint/identity.h"
 #include "gateway/serve.h"
 #include "policy/checkup.h"
 

@@ -3,7 +3,7 @@
 #include "gateway/base/base64.h"
 #include "gateway/base/log.h"
 #include "gateway/base/sha256.h"
-#include "gateway/exec/reply.h"
+#include "gateway/endpoint/reply.h"
 #include "gateway/status_page.h"
 #include "gateway/status_view.h"
 

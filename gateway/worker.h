@@ -10,7 +10,7 @@
 #pragma once
 
 #include "gateway/config.h"
-#include "gateway/exec/endpoint.h"
+#include "gateway/endpoint/endpoint.h"
 #include "gateway/meters.h"
 
 struct worker;

@@ -16,7 +16,7 @@ from answers import EXPLAINED
 from rig import SLOWER, TOP, until
 from streamed import NDJSON, SSE, objects_of
 
-PAGE = json.loads((TOP / "gateway/exec/openapi.json").read_text(encoding="utf-8"))
+PAGE = json.loads((TOP / "gateway/endpoint/openapi.json").read_text(encoding="utf-8"))
 EXEC, LOOK = "/-/agent/exec", "/-/agent/exec/{exec_id}"
 
 

@@ -13,7 +13,7 @@ from rig import PATIENCE, TOP, until
 from sources import shared, upstream  # noqa: F401
 from wire import Wire
 
-PAGE = json.loads((TOP / "gateway/exec/openapi.json").read_text(encoding="utf-8"))
+PAGE = json.loads((TOP / "gateway/endpoint/openapi.json").read_text(encoding="utf-8"))
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
 
 
