@@ -1,12 +1,49 @@
 """Medians, percentiles, ratios and tables of them."""
+import collections
 import math
+import random
 import statistics
+
+RESAMPLES = 500
 
 
 def percentile(values, percent):
     """Nearest rank."""
     ordered = sorted(values)
     return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1]
+
+
+def counted_percentile(counts, percent):
+    """Nearest rank, of {value: how often}."""
+    left = max(math.ceil(sum(counts.values()) * percent / 100), 1)
+    for value in sorted(counts):
+        left -= counts[value]
+        if left <= 0:
+            return value
+    raise ValueError("nothing was counted")
+
+
+def pooled(rounds):
+    """The latencies of all of them as one {µs: requests}."""
+    together = collections.Counter()
+    for each in rounds:
+        together.update(each["latencies"])
+    return together
+
+
+def pooled_ratios(ours, theirs, percents):
+    """{percent: (ratio, low, high)} of the pooled latencies; the interval is that of 95 % of the ratios which the rounds give when they are
+    drawn anew, with replacement (bootstrap). A round's requests wait for each other, so only whole rounds are independent."""
+    draw, last = random.Random(1), len(ours) - 1
+    found = {percent: [] for percent in percents}
+    for _ in range(RESAMPLES):
+        chosen = [draw.randint(0, last) for _ in ours]
+        one, other = (pooled(rounds[index] for index in chosen) for rounds in (ours, theirs))
+        for percent in percents:
+            found[percent].append(counted_percentile(one, percent) / counted_percentile(other, percent))
+    one, other = pooled(ours), pooled(theirs)
+    return {percent: (counted_percentile(one, percent) / counted_percentile(other, percent), percentile(each, 2.5), percentile(each, 97.5))
+            for percent, each in found.items()}
 
 
 def median_of(rounds, figure):
@@ -18,13 +55,21 @@ def ratios(ours, theirs, figure):
     return [a[figure] / b[figure] for a, b in zip(ours, theirs) if b[figure]]
 
 
-def ratio(ours, theirs, figure):
-    """Median [quartiles] of the ratios of each round, as text; of few rounds the least and the most."""
-    found = ratios(ours, theirs, figure)
-    if not found:
-        return "–"
+def spread(found):
+    """Median and quartiles; of few values the least and the most."""
     low, _, high = statistics.quantiles(found) if len(found) >= 5 else (min(found), None, max(found))
-    return f"{statistics.median(found):.2f} [{low:.2f}–{high:.2f}]"
+    return statistics.median(found), low, high
+
+
+def ratio(ours, theirs, figure):
+    """The spread of the ratios of each round, as text."""
+    found = ratios(ours, theirs, figure)
+    return with_range(spread(found)) if found else "–"
+
+
+def with_range(figures):
+    """Of (value, low, high)."""
+    return "{:.2f} [{:.2f}–{:.2f}]".format(*figures)
 
 
 def number(value):

@@ -1,8 +1,10 @@
 """One run of wrk against one server."""
+import collections
 import json
 import pathlib
 import subprocess
 
+from figures import counted_percentile
 from processes import NotMeasured
 
 SCRIPT = pathlib.Path(__file__).with_name("wrk.lua")
@@ -18,7 +20,7 @@ BROWSER = {
 
 
 def wrk(port, path, connections, seconds, cpu, script=SCRIPT, headers=BROWSER):
-    """Requests, wall time and latencies as wrk.lua names them."""
+    """What wrk.lua says, with the latencies as {µs: requests}."""
     words = ["taskset", "-c", str(cpu), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script)]
     for name, value in headers.items():
         words += ["-H", f"{name}: {value}"]
@@ -26,8 +28,30 @@ def wrk(port, path, connections, seconds, cpu, script=SCRIPT, headers=BROWSER):
                             timeout=seconds + 20, check=False)
     for line in result.stdout.splitlines():
         if line.startswith("JSON "):
-            return json.loads(line[5:])
+            return with_latencies(json.loads(line[5:]), connections)
     raise NotMeasured(f"wrk failed: {result.stdout[-500:]}{result.stderr[-500:]}")
+
+
+def with_latencies(run, connections):
+    """Those that were measured. To one of n µs wrk has added n - interval, n - 2 * interval and so on, while above the interval (the mean time
+    from one request of a connection to its next), for what it would have sent meanwhile: one stall would count many times."""
+    counts = collections.Counter(dict(run["latencies"]))
+    if run["requests"] >= connections:
+        interval = run["wall_us"] // (run["requests"] // connections)
+        for us in sorted(counts, reverse=True):
+            for added in range(us - interval, interval, -interval):
+                counts[added] -= counts[us]
+    if min(counts.values(), default=0) < 0 or (counts.total() != run["requests"] and not run["socket_errors"]):
+        raise NotMeasured(f"wrk's latencies do not add up to its requests: {counts.total()}, {run['requests']}")
+    run["latencies"] = collections.Counter()
+    for us, count in counts.items():
+        run["latencies"][three_digits(us)] += count
+    return run
+
+
+def three_digits(us):
+    unit = 10 ** max(len(str(us)) - 3, 0)
+    return us // unit * unit
 
 
 def loaded(program, *arguments, statuses_ok=True, beside=(), **options):
@@ -40,7 +64,7 @@ def loaded(program, *arguments, statuses_ok=True, beside=(), **options):
         raise NotMeasured(f"{program.name}: {run}")
     wall = run["wall_us"] / 1e6
     run.update(cpu_us=used[0] * 1e6 / run["requests"], rate=run["requests"] / wall, busy=used[0] / wall,
-               p50_ms=run["p50_us"] / 1000, p99_ms=run["p99_us"] / 1000)
+               p50_ms=counted_percentile(run["latencies"], 50) / 1000, p99_ms=counted_percentile(run["latencies"], 99) / 1000)
     for each, seconds in zip(beside, used[1:]):
         run[f"{each.name}_cpu_us"] = seconds * 1e6 / run["requests"]
     return run

@@ -3,19 +3,24 @@
 Every proxy writes an access log to a file and keeps its counters: the gateway its metrics, nginx those of stub_status, HAProxy those of
 its statistics. nginx collects lines as the gateway does; HAProxy has no such setting. Varnish keeps its log in shared memory and nobody
 writes it out. "nginx-unset" has the buffers that it has by itself; the other nginx has five times as many bytes of them.
+
+Each run comes right after one like it that is forgotten, so that every proxy has its connections to the upstream open. Latencies are those
+of all rounds together: the longest pause of a round is the machine's, and which proxy it meets is chance.
 """
 import dataclasses
 import http.client
 import os
-import statistics
 
 import servers
-from figures import bar_table, median_of, missed_bars, number, ratio, ratios, table
+from figures import bar_table, counted_percentile, median_of, missed_bars, number, pooled, pooled_ratios, ratios, spread, table, with_range
 from load import BROWSER, loaded, wrk
 from processes import NotMeasured, Programs
 
-FIGURES = {"cpu_us": "CPU µs/request", "rate": "requests/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
+MEDIANS = {"cpu_us": "CPU µs/request", "rate": "requests/s"}           # of the rounds
+PERCENTILES = {"p50 ms": 50, "p90 ms": 90, "p99 ms": 99, "p99.9 ms": 99.9}   # of the requests of all rounds
+TITLES = (*MEDIANS.values(), *PERCENTILES)
 ALL = ("gateway", "nginx", "haproxy")
+WARM_SECONDS = 1
 UPLOAD = 1024 * 1024
 UPLOAD_SCRIPT = "wrk.method = 'POST'\nwrk.body = string.rep('x', {})\ndofile('{}')\n"
 
@@ -46,12 +51,12 @@ CASES = (
     Case("2 KB, 16 connections, each request on a new one", "/2k", 16, keep=False),
 )
 
-# Of the medians of all rounds: case, figure, ours, theirs, most.
-BARS = (("2 KB, 64 connections", "cpu_us", "gateway", "nginx", 1.15),
-        ("2 KB, 64 connections", "cpu_us", "gateway", "haproxy", 0.95),
-        ("2 KB, 64 connections", "p99_ms", "gateway", "nginx", 1),
-        ("5 MiB, 4 connections", "cpu_us", "gateway", "nginx-unset", 0.8),
-        ("2 KB from a cache, 64 connections", "cpu_us", "gateway-cache", "nginx-cache", 0.75))
+# Case, figure, ours, theirs, most.
+BARS = (("2 KB, 64 connections", "CPU µs/request", "gateway", "nginx", 1.15),
+        ("2 KB, 64 connections", "CPU µs/request", "gateway", "haproxy", 0.95),
+        ("2 KB, 64 connections", "p99 ms", "gateway", "nginx", 1),
+        ("5 MiB, 4 connections", "CPU µs/request", "gateway", "nginx-unset", 0.8),
+        ("2 KB from a cache, 64 connections", "CPU µs/request", "gateway-cache", "nginx-cache", 0.75))
 
 
 def measure(bench):
@@ -66,9 +71,9 @@ def measure(bench):
         check_answers(upstream, proxies.values(), cases)
         alone = {case.path: wrk(upstream.port, case.path, 64, 1, bench.load_cpu) for case in cases}
         rounds = [{name: [] for name in case.proxies} for case in cases]
-        for number_of_round in range(-1, bench.rounds):
+        for number_of_round in range(bench.rounds):
             one_round(bench, proxies, cases, rounds, number_of_round)
-    return {"cases": [dataclasses.asdict(case) for case in cases], "medians": [medians(each) for each in rounds],
+    return {"cases": [dataclasses.asdict(case) for case in cases], "figures": [figures_of(each) for each in rounds],
             "ratios": [compared(case, each) for case, each in zip(cases, rounds)], "rounds": rounds, "upstream_alone": alone}
 
 
@@ -116,16 +121,15 @@ def answer(program, path, upload):
 
 
 def one_round(bench, proxies, cases, rounds, index):
-    """Every case by every proxy, each time another one first. Round -1 warms up and is forgotten."""
+    """Every case by every proxy, each time another one first."""
     for case, kept in zip(cases, rounds):
         turn = index % len(case.proxies)
         for name in case.proxies[turn:] + case.proxies[:turn]:
-            run = one_run(bench, proxies[name], case)
-            if index >= 0:
-                kept[name].append(run)
+            one_run(bench, proxies[name], case, WARM_SECONDS)
+            kept[name].append(one_run(bench, proxies[name], case, bench.seconds))
 
 
-def one_run(bench, proxy, case):
+def one_run(bench, proxy, case, seconds):
     headers = BROWSER if case.keep else {**BROWSER, "Connection": "close"}
     if case.anonymous:
         headers = {name: value for name, value in headers.items() if name != "Cookie"}
@@ -133,25 +137,29 @@ def one_run(bench, proxy, case):
     if case.upload:
         options["script"] = bench.folder / "upload.lua"
         options["script"].write_text(UPLOAD_SCRIPT.format(UPLOAD, servers.TOP / "tests/bench/wrk.lua"), encoding="utf-8")
-    run = loaded(proxy, case.path, case.connections, bench.seconds, **options)
+    run = loaded(proxy, case.path, case.connections, seconds, **options)
     for log in bench.folder.glob("*.access"):
         os.truncate(log, 0)     # a minute of these would be a gigabyte
     return run
 
 
-def medians(rounds):
-    return {name: {figure: median_of(each, figure) for figure in FIGURES} for name, each in rounds.items()}
+def figures_of(rounds):
+    found = {name: {title: median_of(each, figure) for figure, title in MEDIANS.items()} for name, each in rounds.items()}
+    for name, each in rounds.items():
+        together = pooled(each)
+        found[name].update((title, counted_percentile(together, percent) / 1000) for title, percent in PERCENTILES.items())
+        found[name]["least CPU µs"] = least_cpu(each)
+    return found
 
 
 def compared(case, rounds):
-    """Of the first proxy to every other one, in each round."""
+    """The first proxy with every other one: (ratio, low, high) of each figure."""
     ours, *others = case.proxies
     found = {}
     for name in others:
-        for figure in FIGURES:
-            each = ratios(rounds[ours], rounds[name], figure)
-            found.setdefault(name, {})[figure] = {"median": statistics.median(each), "least": min(each), "most": max(each)}
-        found[name]["cpu_us"]["of_the_least"] = least_cpu(rounds[ours]) / least_cpu(rounds[name])
+        latencies = pooled_ratios(rounds[ours], rounds[name], PERCENTILES.values())
+        found[name] = {title: spread(ratios(rounds[ours], rounds[name], figure)) for figure, title in MEDIANS.items()}
+        found[name].update((title, latencies[percent]) for title, percent in PERCENTILES.items())
     return found
 
 
@@ -162,12 +170,13 @@ def least_cpu(rounds):
 
 def bars(result):
     """(what, figure, reached) of the cases that were run."""
-    ran = {case["title"]: rounds for case, rounds in zip(result["cases"], result["rounds"])}
-    for title, figure, *names, most in BARS:
-        if title in ran:
-            ours, theirs = (median_of(ran[title][name], figure) for name in names)
-            yield (f"{title}: {FIGURES[figure]} of {' / '.join(names)}, at most {most}",
-                   f"{ours / theirs:.2f} ({number(ours)} / {number(theirs)})", ours <= most * theirs)
+    ran = {case["title"]: each for case, *each in zip(result["cases"], result["figures"], result["ratios"])}
+    for case, title, ours, theirs, most in BARS:
+        if case in ran:
+            figures, ratio = ran[case]
+            one, other = figures[ours][title], figures[theirs][title]
+            yield (f"{case}: {title} of {ours} / {theirs}, at most {most}",
+                   f"{one / other:.2f} ({number(one)} / {number(other)}; {with_range(ratio[theirs][title])})", one <= most * other)
 
 
 def missed(result):
@@ -176,16 +185,16 @@ def missed(result):
 
 def show(result):
     rows = []
-    for case, rounds in zip(result["cases"], result["rounds"]):
-        ours, *others = case["proxies"]
+    for case, figures, compared_with, rounds in zip(*(result[key] for key in ("cases", "figures", "ratios", "rounds"))):
         rows.append([case["title"]])
-        for name in case["proxies"]:
-            rows.append([f"  {name}", number(least_cpu(rounds[name])), *(number(median_of(rounds[name], figure)) for figure in FIGURES),
+        for name, each in figures.items():
+            rows.append([f"  {name}", number(each["least CPU µs"]), *(number(each[title]) for title in TITLES),
                          f"{median_of(rounds[name], 'busy'):.0%}", str(len(rounds[name]))])
-        for name in others:
-            rows.append([f"  {ours} / {name}", f"{least_cpu(rounds[ours]) / least_cpu(rounds[name]):.2f}",
-                         *(ratio(rounds[ours], rounds[name], figure) for figure in FIGURES), "", ""])
+        ours = case["proxies"][0]
+        for name, ratio in compared_with.items():
+            rows.append([f"  {ours} / {name}", f"{figures[ours]['least CPU µs'] / figures[name]['least CPU µs']:.2f}",
+                         *(with_range(ratio[title]) for title in TITLES), "", ""])
     alone = ", ".join(f"{path} {number(run['requests'] / run['wall_us'] * 1e6)}" for path, run in result["upstream_alone"].items())
     judged = list(bars(result))
-    return (table(["", "least CPU µs", *FIGURES.values(), "of its CPU", "n"], rows) + f"\n\nwrk straight to the upstream, requests/s: {alone}" +
+    return (table(["", "least CPU µs", *TITLES, "of its CPU", "n"], rows) + f"\n\nwrk straight to the upstream, requests/s: {alone}" +
             ("\n\n" + bar_table(judged) if judged else ""))

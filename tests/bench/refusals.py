@@ -14,8 +14,7 @@ SCRIPT = "wrk.method = 'POST'\nwrk.body = '{}'\ndofile('{}')\n"
 
 def measure(bench):
     with Programs(bench.folder) as programs:
-        gateway = servers.gateway(programs, "gateway-refusals", bench.base, cpu=bench.proxy_cpu, workers=1, pool_hot=0,
-                                  pool_wait_seconds=0)
+        gateway = servers.gateway(programs, "gateway-refusals", bench.base, cpu=bench.proxy_cpu, workers=1, pool_hot=0)
         cases = {"401, no token": (None, 401), "401, revoked token": (revoked(bench), 401),
                  "429, rate used up": (used_up(bench, gateway), 429)}
         script = bench.folder / "refusals.lua"
@@ -42,9 +41,9 @@ def revoked(bench):
 
 
 def used_up(bench, gateway):
-    """A token whose one command a day has been asked for."""
+    """A token whose one command a day has run: one that could not be started would be given back."""
     token = servers.token(bench.base.redis.port, "--rate", "1/1d", "--burst", "1")["token"]
-    ask(gateway, token)
+    expect(gateway, token, 200)
     return token
 
 

@@ -146,7 +146,8 @@ def main():
     print(f"{machine['gateway']} ({machine['preset']}), {machine['nginx']}, {machine['haproxy']}\n"
           f"{machine['cpus']} CPUs, load average {load}; load and upstream on CPU {bench.load_cpu}, proxies on CPU {bench.proxy_cpu}; "
           f"{bench.rounds} rounds of {bench.seconds} s\n"
-          "figures are medians of the rounds but for the least, ratios are medians [quartiles] of the ratios in each round")
+          "figures are medians of the rounds but for the least and for percentiles; ratios are medians [quartiles] of the ratios in each round, those "
+          "of percentiles are of all rounds together [95 % of the rounds drawn anew]")
     above = []
     try:
         with Programs(bench.folder) as programs:

@@ -1,8 +1,10 @@
--- What wrk measured, as one line of JSON; times in microseconds.
-local line = '\nJSON {"requests": %d, "wall_us": %d, "p50_us": %.0f, "p99_us": %.0f, "status_errors": %d, "socket_errors": %d}\n'
+-- What wrk measured, as one line of JSON; times in microseconds, latencies as pairs of one and how many.
+local line = '\nJSON {"requests": %d, "wall_us": %d, "status_errors": %d, "socket_errors": %d, "latencies": [%s]}\n'
 
 done = function(summary, latency, requests)
-  local e = summary.errors
-  io.write(line:format(summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-    e.status, e.connect + e.read + e.write + e.timeout))
+  local e, pairs_of = summary.errors, {}
+  for i = 1, #latency do
+    pairs_of[i] = ('[%d,%d]'):format(latency(i))
+  end
+  io.write(line:format(summary.requests, summary.duration, e.status, e.connect + e.read + e.write + e.timeout, table.concat(pairs_of, ',')))
 end
