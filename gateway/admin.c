@@ -1,6 +1,7 @@
 #include "gateway/admin.h"
 
 #include "gateway/base/log.h"
+#include "gateway/http/trace_of.h"
 #include "gateway/status.h"
 
 #include <stdlib.h>
@@ -81,8 +82,9 @@ static int answer(struct admin *admin, struct http_request *request)
 static void on_request(void *ctx, struct http_request *request)
 {
 	struct admin *admin = ctx;
+	const struct log_subject subject = http_subject_of(http_request_head(request));
 	if (!status_handle(admin->status, request) && answer(admin, request) < 0)
-		log_error("admin: the answer could not be sent");
+		log_error_of(&subject, "admin: the answer could not be sent");
 }
 
 struct admin *admin_new(const struct admin_options *options)

@@ -4,6 +4,7 @@
 #include "gateway/base/log.h"
 #include "gateway/base/sha256.h"
 #include "gateway/endpoint/reply.h"
+#include "gateway/http/trace_of.h"
 #include "gateway/status_page.h"
 #include "gateway/status_view.h"
 
@@ -125,9 +126,11 @@ static int write_event(struct status *status, struct buf *out)
 
 static void send_event(struct watcher *watcher, struct slice event)
 {
-	if (event.len && watcher->request && http_request_room(watcher->request) >= event.len &&
-	    http_request_write(watcher->request, event) < event.len)
-		log_error("status: half an event was sent");
+	if (!event.len || !watcher->request || http_request_room(watcher->request) < event.len)
+		return;
+	const struct log_subject subject = http_subject_of(http_request_head(watcher->request));
+	if (http_request_write(watcher->request, event) < event.len)
+		log_error_of(&subject, "status: half an event was sent");
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -201,7 +204,8 @@ static int cancel(struct status *status, struct http_request *request, struct sl
 	if (exec_authorization(http_request_head(request)->fields, &token) != 0)
 		return respond_problem(request, 401, "missing-token", SLICE("The admin token is needed, as a bearer token."), NULL);
 	if (!secret_equal(status->options.token, token)) {
-		log_warning("status: a cancellation with a wrong token was refused");
+		const struct log_subject subject = http_subject_of(http_request_head(request));
+		log_warning_of(&subject, "status: a cancellation with a wrong token was refused");
 		return respond_problem(request, 401, "invalid-token", SLICE("This is not the admin token."), NULL);
 	}
 	if (!agent || !exec_agent_kill(agent, exec_id))
@@ -238,9 +242,10 @@ static int answer(struct status *status, struct http_request *request, bool *tak
 
 bool status_handle(struct status *status, struct http_request *request)
 {
+	const struct log_subject subject = http_subject_of(http_request_head(request));
 	bool taken;
 	if (answer(status, request, &taken) < 0)
-		log_error("status: the answer could not be sent");
+		log_error_of(&subject, "status: the answer could not be sent");
 	return taken;
 }
 

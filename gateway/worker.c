@@ -65,13 +65,14 @@ struct worker {
 static void respond_health(struct worker *worker, struct http_request *request)
 {
 	const struct http_head *head = http_request_head(request);
+	const struct log_subject subject = http_subject_of(head);
 	struct http_fields fields = {0};
 	char body[160];
 	if (!slice_equal(head->method, SLICE("GET")) && !slice_equal(head->method, SLICE("HEAD"))) {
 		struct http_problem problem = {.status = 405, .code = "method-not-allowed", .detail = SLICE("Allowed here: GET, HEAD.")};
 		if (http_fields_add(&fields, SLICE("Allow"), SLICE("GET, HEAD")) == 0 &&
 		    http_request_respond_problem(request, &problem, &fields) < 0)
-			log_error("health: the answer could not be sent");
+			log_error_of(&subject, "health: the answer could not be sent");
 		return;
 	}
 	int len = snprintf(body, sizeof body, "{\"ok\":%s,\"status\":\"%s\",\"redis\":\"%s\",\"datasette\":\"%s\"%s}\n",
@@ -81,7 +82,7 @@ static void respond_health(struct worker *worker, struct http_request *request)
 	if (http_fields_add(&fields, SLICE("Content-Type"), SLICE("application/json")) != 0 ||
 	    http_fields_add(&fields, SLICE("Cache-Control"), SLICE("no-store")) != 0 ||
 	    http_request_respond(request, worker->draining ? 503 : 200, &fields, slice_of(body, (size_t)len)) < 0)
-		log_error("health: the answer could not be sent");
+		log_error_of(&subject, "health: the answer could not be sent");
 }
 
 /* Whoever opens the chat will probably have a command run. */

@@ -42,6 +42,7 @@ struct admission_call {
 	char address[33]; /* hexadecimal, "" = not known */
 	char looked_for[EXEC_ID_LEN + 1];
 	bool kill;
+	struct log_subject subject;
 	char exec_id[EXEC_ID_LEN + 1]; /* with an idempotency key */
 	char key[DIGEST_LEN + 1], fingerprint[DIGEST_LEN + 1];
 	char *variables;
@@ -139,6 +140,7 @@ static bool decide_degraded(struct admission_call *call)
 		memcpy(answer.lease.actor, grant.actor, sizeof answer.lease.actor);
 		memcpy(answer.lease.id, call->lease, sizeof answer.lease.id);
 		memcpy(answer.lease.kid, call->kid, sizeof answer.lease.kid);
+		answer.lease.subject = call->subject;
 	}
 	finish(call, &answer);
 	return true;
@@ -212,7 +214,7 @@ static void give_back(struct admission *admission, const struct admission_lease 
 	if (admission->settlements.stopped && !admission->settlements.unsettled)
 		return;
 	if (admission_settle(admission, lease, 0, 0, true, NULL) != 0)
-		log_warning("admission: no room to give back lease %s, it ends by itself", lease->id);
+		log_warning_of(&lease->subject, "admission: no room to give back lease %s, it ends by itself", lease->id);
 }
 
 /* --- the question ----------------------------------------------------------- */
@@ -283,6 +285,7 @@ static void on_no_answer(struct admission_call *call, const char *reason)
 	memcpy(lease.id, call->lease, sizeof lease.id);
 	memcpy(lease.kid, call->kid, sizeof lease.kid);
 	memcpy(lease.exec_id, call->exec_id, sizeof lease.exec_id);
+	lease.subject = call->subject;
 	memcpy(lease.actor, call->identity.actor, sizeof lease.actor);
 	if (!call->looked_for[0])
 		give_back(admission, &lease);
@@ -316,6 +319,7 @@ static void on_answer(struct admission_call *call, const struct redisReply *repl
 		memcpy(answer.lease.id, call->lease, sizeof answer.lease.id);
 		memcpy(answer.lease.kid, call->kid, sizeof answer.lease.kid);
 		memcpy(answer.lease.exec_id, call->exec_id, sizeof answer.lease.exec_id);
+		answer.lease.subject = call->subject;
 		if (!call->done)
 			give_back(admission, &answer.lease);
 	}
@@ -397,6 +401,8 @@ static int prepare_degraded(struct admission_call *call, const struct admission_
 static int prepare(struct admission_call *call, const struct admission_request *request, const struct token_parts *token)
 {
 	copy_program(request->program, call->program);
+	if (request->subject)
+		call->subject = *request->subject;
 	call->want_ms = request->want_ms;
 	call->wait_ms = request->wait_ms;
 	call->input_bytes = request->input_bytes;

@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include "gateway/base/log.h"
 #include "gateway/base/secret.h"
 #include "gateway/base/slice.h"
 #include "policy/fields.h"
@@ -63,6 +64,7 @@ struct admission_identity {
 struct admission_request {
 	struct slice token;      /* as it stood in Authorization, without the scheme; its form is already checked (token.h) */
 	const struct admission_identity *identity; /* or this in place of a token; NULL = none. Copied */
+	const struct log_subject *subject; /* in the log; NULL = none. Copied, and its lease gets it */
 	struct slice exec_id;    /* a UUIDv7; the lease gets its random part as its id. Empty = a lease id is made */
 	/* Digests of its idempotency key, empty = none, and of its body; at most 64 bytes each. */
 	struct slice key, fingerprint;
@@ -90,6 +92,7 @@ struct admission_lease {
 	char day[9];             /* UTC day of the reservation, yyyymmdd */
 	bool degraded;           /* Redis does not know it: what it used is added when it is settled, once */
 	char exec_id[37];        /* of a command with an idempotency key: what did not run may be tried again with it; else "" */
+	struct log_subject subject; /* of its command, as far as this process knows it */
 };
 
 /* What a command in a session was granted. */

@@ -20,6 +20,7 @@ struct call {
 	struct call *prev, *next;
 	char words[WORDS_MAX][WORD_MAX];
 	size_t count;
+	struct log_subject subject; /* of a command's question */
 	bool hurries;            /* it is not answered later than the link's time-out */
 	session_store_done done; /* at most one of the two */
 	session_store_listed listed;
@@ -111,7 +112,7 @@ static void on_event(struct link_command *command, enum link_event event, const 
 	if (event == LINK_REPLY && script_is_missing(reply) && send_call(call, true) == 0)
 		return;
 	if (event == LINK_REPLY && reply->type == REDIS_REPLY_ERROR)
-		log_warning("sessions: %s: Redis answers %.120s", call->words[0], reply->str);
+		log_warning_of(&call->subject, "sessions: %s: Redis answers %.120s", call->words[0], reply->str);
 	finish(call, event == LINK_REPLY ? reply : NULL);
 }
 
@@ -132,6 +133,7 @@ static struct call *new_call(struct session_store *store, const char *op, const 
 		add(call, ref->kid);
 		add(call, ref->name);
 		add(call, ref->lease);
+		call->subject = ref->subject;
 	}
 	return call;
 }

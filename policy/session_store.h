@@ -33,6 +33,7 @@ struct session_ref {
 	char name[ADMISSION_SESSION_MAX + 1];
 	char kid[ADMISSION_KID_LEN + 1];
 	char lease[ADMISSION_LEASE_LEN + 1];
+	struct log_subject subject; /* the command, in the log */
 };
 
 enum session_store_code {

@@ -78,9 +78,10 @@ static void requeue(struct settlement *s)
 static void set_aside(struct settlement *s, const struct redisReply *reply)
 {
 	s->list->aside_count++;
-	log_error("admission: Redis cannot settle lease %s of %s, it is tried again every %u s%s: %.*s", s->entry.lease.id,
-		  s->entry.lease.kid, ASIDE_MS / 1000, s->entry.lease.degraded ? "" : " until the lease has ended, charged in full",
-		  (int)(reply->len < 100 ? reply->len : 100), reply->str);
+	log_error_of(&s->entry.lease.subject, "admission: Redis cannot settle lease %s of %s, it is tried again every %u s%s: %.*s",
+		     s->entry.lease.id, s->entry.lease.kid, ASIDE_MS / 1000,
+		     s->entry.lease.degraded ? "" : " until the lease has ended, charged in full",
+		     (int)(reply->len < 100 ? reply->len : 100), reply->str);
 }
 
 static void drop_result(struct settlement *s)

@@ -65,7 +65,7 @@ MUTANTS = [
     Mutant("one caller is taken for another", "gateway/endpoint/identity_cache.c",
            "memcmp(set[i].key, key, IDENTITY_CACHE_KEY) == 0)\n\t\t\treturn", "set[i].key[0])\n\t\t\treturn", ("unit:endpoint_identity_cache_test",)),
     Mutant("a network that could not be opened as asked is used", "gateway/exec/run.c",
-           "if (code == PROVIDER_OK)\n\t\tlaunch(run);", "if (code != PROVIDER_GONE)\n\t\tlaunch(run);",
+           "if (result->code == PROVIDER_OK) {\n\t\tlaunch(run);", "if (result->code != PROVIDER_GONE) {\n\t\tlaunch(run);",
            integration("exec_egress")),
     Mutant("a Sprite that was open is restored", "gateway/pool/machine_ready.c",
            "if (use != MACHINE_OPENED && may_recycle(", "if (use != MACHINE_UNUSED && may_recycle(", integration("exec_egress")),

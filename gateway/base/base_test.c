@@ -3,6 +3,7 @@
 #include "gateway/base/hmac.h"
 #include "gateway/base/id.h"
 #include "gateway/base/json_text.h"
+#include "gateway/base/log.h"
 #include "gateway/base/redact.h"
 #include "gateway/base/secret.h"
 #include "gateway/base/sha256.h"
@@ -17,6 +18,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static void test_slices(void **state UNUSED)
 {
@@ -248,6 +250,35 @@ static void test_clock(void **state UNUSED)
 	assert_string_equal(text, "1970-01-01T00:00:00.000Z");
 }
 
+/* What follows its time and level. */
+static void assert_logged(const struct log_subject *subject, const char *want)
+{
+	char line[512];
+	int ends[2], kept = dup(STDERR_FILENO);
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
+	log_write(LOG_LEVEL_INFO, subject, "it %s", "\"is\"");
+	assert_int_equal(dup2(kept, STDERR_FILENO), STDERR_FILENO);
+	ssize_t len = read(ends[0], line, sizeof line - 1);
+	assert_true(len > 0);
+	line[len] = '\0';
+	assert_string_equal(strchr(line, 'Z'), want);
+	close(kept);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+static void test_log_subject(void **state UNUSED)
+{
+	static const struct log_subject nobody, whole = {.request_id = "r", .exec_id = "e", .trace_id = "t"}, page = {.request_id = "r"};
+	static const char plain[] = "Z\",\"level\":\"info\",\"message\":\"it \\\"is\\\"\"}\n";
+	assert_logged(NULL, plain);
+	assert_logged(&nobody, plain);
+	assert_logged(&page, "Z\",\"level\":\"info\",\"message\":\"it \\\"is\\\"\",\"request_id\":\"r\"}\n");
+	assert_logged(&whole,
+		      "Z\",\"level\":\"info\",\"message\":\"it \\\"is\\\"\",\"request_id\":\"r\",\"exec_id\":\"e\",\"trace_id\":\"t\"}\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -256,6 +287,7 @@ int main(void)
 		cmocka_unit_test(test_json_text_len), cmocka_unit_test(test_base64),  cmocka_unit_test(test_base64_is_whole_over_pieces),
 		cmocka_unit_test(test_hmac),          cmocka_unit_test(test_ids),     cmocka_unit_test(test_sha256),
 		cmocka_unit_test(test_secret),        cmocka_unit_test(test_clock),   cmocka_unit_test(test_tokens_in_text),
+		cmocka_unit_test(test_log_subject),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,19 @@ void log_raw(int fd, struct slice line)
 	}
 }
 
-void log_write(enum log_level level, const char *format, ...)
+static int put_subject(struct buf *line, const struct log_subject *subject)
+{
+	const struct {
+		const char *name, *id;
+	} ids[] = {{"request_id", subject->request_id}, {"exec_id", subject->exec_id}, {"trace_id", subject->trace_id}};
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(ids); i++)
+		if (ids[i].id[0])
+			r = buf_printf(line, ",\"%s\":\"%s\"", ids[i].name, ids[i].id);
+	return r;
+}
+
+void log_write(enum log_level level, const struct log_subject *subject, const char *format, ...)
 {
 	static const char *const names[] = {"debug", "info", "warning", "error"};
 	if ((int)level < threshold)
@@ -49,6 +61,8 @@ void log_write(enum log_level level, const char *format, ...)
 	int r = buf_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\",\"message\":", time, names[level]);
 	if (r == 0)
 		r = json_text_string(&line, slice_of(text, (size_t)len));
+	if (r == 0 && subject)
+		r = put_subject(&line, subject);
 	if (r == 0)
 		r = buf_append(&line, SLICE("}\n"));
 	if (r == 0)

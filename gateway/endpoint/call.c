@@ -56,7 +56,7 @@ void call_refuse(struct call *call, struct exec_problem problem)
 	call->code = problem.code;
 	call_drop_body(call);
 	if (request && exec_reply_problem(request, &call->reply, &problem) < 0)
-		log_error("exec %s: the answer could not be sent", call->exec_id);
+		log_error_of(&call->subject, "exec: the answer could not be sent");
 	exec_problem_deinit(&problem);
 }
 
@@ -64,7 +64,7 @@ void call_cancel(const struct call *call, const char *exec_id)
 {
 	struct exec_cancel *cancel = exec_cancel_new(exec_id, call->cancels);
 	if (!cancel) {
-		log_error("exec %s: could not be canceled, it ends at its timeout", exec_id);
+		log_error_of(&call->subject, "exec: could not be canceled, it ends at its timeout");
 		return;
 	}
 	/* Not counted against the queue: a cancellation belongs to a job or a request that was. */
@@ -182,7 +182,7 @@ void call_answer(struct call *call, struct exec_job *job)
 	struct http_request *request = TAKE(call->request);
 	int r = job->error < 0 ? job->error : exec_reply_job(request, &call->reply, job);
 	if (r < 0) {
-		log_error("exec %s: its answer could not be sent: %s", call->exec_id, strerror(-r));
+		log_error_of(&call->subject, "exec: its answer could not be sent: %s", strerror(-r));
 		call->request = request;
 		call_refuse(call, exec_problem_internal);
 	}
@@ -223,21 +223,23 @@ static void handle(struct call *call, const struct http_head *head)
 	}
 	call->request = NULL;
 	if (exec_page_reply(request, &call->reply, &call->code) < 0)
-		log_error("exec: the answer could not be sent");
+		log_error_of(&call->subject, "exec: the answer could not be sent");
 }
 
 void call_start(struct exec_endpoint *endpoint, struct http_request *request)
 {
 	struct call *call = calloc(1, sizeof *call);
+	struct log_subject subject = http_subject_of(http_request_head(request));
 	if (!call || id_uuid7(call->exec_id, clock_wall_ms()) < 0) {
 		free(call);
 		struct http_problem problem = {.status = 500, .code = "internal"};
 		if (http_request_respond_problem(request, &problem, NULL) < 0)
-			log_error("exec: out of memory");
+			log_error_of(&subject, "exec: out of memory");
 		return;
 	}
 	call->endpoint = endpoint;
 	call->request = request;
+	call->subject = subject;
 	buf_init(&call->body, endpoint->options.limits.max_body);
 	exec_reply_init(&call->reply, http_request_head(request), call->exec_id);
 	(void)http_trace_of(call->reply.head, &call->trace);

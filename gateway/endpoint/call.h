@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include "gateway/base/log.h"
 #include "gateway/datasette/turn.h"
 #include "gateway/endpoint/endpoint.h"
 #include "gateway/endpoint/identity_cache.h"
@@ -100,6 +101,7 @@ struct call {
 	struct exec_reply reply;      /* what every answer of this call says */
 	struct trail trail;           /* of `command`, when there is an audit */
 	struct trace trace;           /* that it belongs to */
+	struct log_subject subject;   /* for the log; its exec_id is that of the command it is about, as in the access log */
 	struct trace_root root;       /* of its spans, once Redis is asked */
 	uint64_t granted_ms;
 	/* For the access log. */

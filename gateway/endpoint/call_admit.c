@@ -58,7 +58,7 @@ static void refuse_unknown(struct call *call, const char *log_reason)
 		refuse_token(call, log_reason);
 		return;
 	}
-	log_warning("exec %s: the policy of its actor is not there or cannot be used (IDENTITY_RULES)", call->exec_id);
+	log_warning_of(&call->subject, "exec: the policy of its actor is not there or cannot be used (IDENTITY_RULES)");
 	count_auth_failure(call, log_reason);
 	call_refuse(call, exec_problem_identity_denied);
 }
@@ -77,7 +77,7 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 static void give_back(struct call *call, const struct admission_lease *lease)
 {
 	if (admission_settle(call->endpoint->admission, lease, 0, 0, true, NULL) != 0)
-		log_warning("exec %s: its lease could not be given back and will end by itself", call->exec_id);
+		log_warning_of(&call->subject, "exec: its lease could not be given back and will end by itself");
 }
 
 void call_give_back(struct call *call, struct exec_job *job)
@@ -252,7 +252,7 @@ void call_refuse_decision(struct call *call, const struct admission_answer *answ
 	case ADMISSION_RUNNING:
 	case ADMISSION_FINISHED:
 	case ADMISSION_NO_COMMAND:
-		log_error("exec %s: an answer to another question", call->exec_id);
+		log_error_of(&call->subject, "exec: an answer to another question");
 		call_refuse(call, exec_problem_internal);
 		break;
 	}
@@ -315,6 +315,7 @@ static void admit(struct call *call)
 	if (call->command->has_max_output)
 		usual = most = min_u64(call->command->max_output_bytes, most);
 	struct admission_request request = {.token = call->token,
+					    .subject = &call->subject,
 					    .identity = call->by_identity ? &call->identity : NULL,
 					    .exec_id = slice_str(call->exec_id),
 					    .key = slice_str(call->key),
@@ -485,6 +486,7 @@ void call_read(struct call *call, const struct http_head *head)
 void call_post(struct call *call, const struct http_head *head)
 {
 	call->is_post = true;
+	memcpy(call->subject.exec_id, call->exec_id, sizeof call->subject.exec_id);
 	call->format = exec_accept(head->fields);
 	call_read(call, head);
 }

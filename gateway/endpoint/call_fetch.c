@@ -73,7 +73,7 @@ static void pass_on(struct call *call, int r, enum exec_input_end end, const str
 {
 	if (r == 0 && send_piece(call, end, failure) == 0)
 		return;
-	log_error("exec %s: no memory for its input", call->exec_id);
+	log_error_of(&call->subject, "exec: no memory for its input");
 	leave(call);
 	call_cancel(call, call->exec_id);
 }

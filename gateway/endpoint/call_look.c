@@ -11,7 +11,7 @@ void call_respond(struct call *call, unsigned status, struct slice body)
 {
 	struct http_request *request = TAKE(call->request);
 	if (request && exec_reply_json(request, &call->reply, status, body) < 0)
-		log_error("exec: the answer could not be sent");
+		log_error_of(&call->subject, "exec: the answer could not be sent");
 }
 
 static void respond_state(struct call *call, unsigned status, const char *state)
@@ -43,10 +43,11 @@ void call_replay(struct call *call, const struct admission_answer *answer)
 		return;
 	}
 	memcpy(call->exec_id, answer->prior, sizeof call->exec_id);
+	memcpy(call->subject.exec_id, answer->prior, sizeof call->subject.exec_id);
 	call_decide(call, "allow", "replayed", NULL);
 	struct http_request *request = TAKE(call->request);
 	if (request && exec_reply_again(request, &call->reply, status, object) < 0)
-		log_error("exec: the answer could not be sent");
+		log_error_of(&call->subject, "exec: the answer could not be sent");
 }
 
 static void on_known(void *ctx, const struct admission_answer *answer)
@@ -117,6 +118,7 @@ void call_ask(struct call *call, struct slice what, bool ends, admission_done do
 void call_look(struct call *call, struct slice exec_id, bool cancels)
 {
 	snprintf(call->looked_for, sizeof call->looked_for, "%.*s", SLICE_FMT(exec_id));
+	memcpy(call->subject.exec_id, call->looked_for, sizeof call->subject.exec_id);
 	call->reply.exec_id = call->looked_for;
 	call->cancels = cancels;
 	call_ask(call, slice_str(call->looked_for), cancels, on_known);

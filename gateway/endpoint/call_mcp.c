@@ -58,6 +58,7 @@ static void call_tool(struct call *call)
 		return;
 	}
 	call->is_post = true;
+	memcpy(call->subject.exec_id, call->exec_id, sizeof call->subject.exec_id);
 	call->reply.exec_id = call->exec_id;
 	call->reply.mcp = call->mcp;
 	if (r == 0)

@@ -51,7 +51,7 @@ static void give_sign(struct call *call)
 	if (piece)
 		call_piece(call, piece);
 	else
-		log_warning("exec %s: no memory for a sign of life", call->exec_id);
+		log_warning_of(&call->subject, "exec: no memory for a sign of life");
 }
 
 void call_signs_tick(uv_timer_t *timer)

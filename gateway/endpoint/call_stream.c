@@ -41,7 +41,7 @@ static void pump(struct call *call)
 /* The client can tell that the answer is not whole. */
 static void cut(struct call *call)
 {
-	log_error("exec %s: its answer could not be streamed", call->exec_id);
+	log_error_of(&call->subject, "exec: its answer could not be streamed");
 	http_request_abort(TAKE(call->request));
 	if (call->with_agent)
 		call_cancel(call, call->exec_id);

@@ -27,7 +27,7 @@ static void report(struct call *call, enum exec_written_how how, const char *det
 	struct exec_written *written = calloc(1, sizeof *written);
 	deposit->exchange = NULL; /* has ended */
 	if (!written) {
-		log_error("exec %s: no memory for what was written", call->exec_id);
+		log_error_of(&call->subject, "exec: no memory for what was written");
 		call_write_stop(call);
 		call_cancel(call, call->exec_id);
 		return;
@@ -65,12 +65,13 @@ static size_t on_room(void *ctx UNUSED)
 /* Only the beginning says anything. */
 static void on_body(void *ctx, struct slice bytes)
 {
-	struct buf *reply = &((struct call *)ctx)->deposit.reply;
+	struct call *call = ctx;
+	struct buf *reply = &call->deposit.reply;
 	size_t room = reply->max - reply->len;
 	if (bytes.len > room)
 		bytes.len = room;
 	if (buf_append(reply, bytes) < 0)
-		log_warning("exec: no memory for an answer of Datasette");
+		log_warning_of(&call->subject, "exec: no memory for an answer of Datasette");
 }
 
 /* Its "errors", or nothing of it when it is not JSON. */

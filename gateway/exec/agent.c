@@ -93,6 +93,7 @@ static void reply_of_session(struct exec_agent *agent, struct exec_job *job)
 	snprintf(ref.name, sizeof ref.name, "%s", job->request->session);
 	memcpy(ref.kid, job->lease.kid, sizeof ref.kid);
 	memcpy(ref.lease, job->lease.id, sizeof ref.lease);
+	ref.subject = job->lease.subject;
 	CLEANUP(free_ptr) struct held_reply *held = malloc(sizeof *held);
 	if (held)
 		*held = (struct held_reply){.agent = agent, .job = job};
@@ -148,7 +149,7 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 static void on_killed(struct admission_hold *hold)
 {
 	struct entry *entry = CONTAINER_OF(hold, struct entry, hold);
-	log_info("exec %s: killed, %s", entry->exec_id, hold->lost ? "its lease has ended" : "there is a mark in Redis");
+	log_info_of(&hold->lease.subject, "exec: killed, %s", hold->lost ? "its lease has ended" : "there is a mark in Redis");
 	run_cancel(entry->run);
 }
 
@@ -169,7 +170,7 @@ static void on_run_freed(void *ctx, struct run *run)
 static void refuse(struct exec_agent *agent, struct exec_job *job)
 {
 	if (admission_settle(agent->settlement, &job->lease, 0, 0, true, NULL) != 0)
-		log_warning("exec %s: its lease could not be settled and will end by itself", job->message.exec_id);
+		log_warning_of(&job->lease.subject, "exec: its lease could not be settled and will end by itself");
 	job->outcome = EXEC_NOT_STARTED;
 	job->tier = "none";
 	job->error = -ENOMEM;
@@ -600,7 +601,7 @@ bool exec_agent_kill(struct exec_agent *agent, struct slice exec_id)
 		if (!slice_equal(slice_str(entry->exec_id), exec_id) || !run_phase(entry->run))
 			continue;
 		entry->by_operator = true;
-		log_info("exec %s: killed by an operator", entry->exec_id);
+		log_info_of(&entry->hold.lease.subject, "exec: killed by an operator");
 		run_cancel(entry->run);
 		return true;
 	}

@@ -115,7 +115,7 @@ static void settle(struct run *run, bool failed)
 	int r = admission_settle(owner->settlement, &job->lease, run->result.run_us / 1000, output_bytes(run), refund,
 				 keeps ? &ended : NULL);
 	if (r != 0)
-		log_warning("exec %s: its lease could not be settled and will end by itself", run->job->message.exec_id);
+		log_warning_of(&run->job->lease.subject, "exec: its lease could not be settled and will end by itself");
 }
 
 /* --- a streamed answer --- */
@@ -150,7 +150,7 @@ static void on_ping(uv_timer_t *timer)
 {
 	struct run *run = timer->data;
 	if (delivery_has_room(&run->delivery) && delivery_ping(&run->delivery) < 0)
-		log_warning("exec %s: no memory for a ping", run->job->message.exec_id);
+		log_warning_of(&run->job->lease.subject, "exec: no memory for a ping");
 }
 
 static int begin_stream(struct run *run)
@@ -321,12 +321,12 @@ static void on_timer(uv_timer_t *timer)
 	case RUNNING:
 		enter(run, TERMINATING, TERM_GRACE_MS);
 		if (sandbox_signal(run->sandbox, "TERM") != 0)
-			log_info("exec %s: TERM could not be sent", run->job->message.exec_id);
+			log_info_of(&run->job->lease.subject, "exec: TERM could not be sent");
 		break;
 	case TERMINATING:
 		enter(run, KILLING, KILL_GRACE_MS);
 		if (sandbox_signal(run->sandbox, "KILL") != 0)
-			log_info("exec %s: KILL could not be sent", run->job->message.exec_id);
+			log_info_of(&run->job->lease.subject, "exec: KILL could not be sent");
 		break;
 	case KILLING:
 		if (!waits_for_rows(run))
@@ -539,6 +539,7 @@ static void launch(struct run *run)
 	}
 	struct sandbox_command command = launch_command(&run->launch, shim);
 	command.more_input = run->job->feeds;
+	command.subject = &run->job->lease.subject;
 	verify_begin(&run->verify, run->owner->verify_bytes && shim);
 	run->result.run_start_us = clock_mono_us();
 	int r = sandbox_run(run->sandbox, &command, &events, run);
@@ -560,15 +561,17 @@ static uint64_t wait_left_ms(const struct run *run)
 	return waited_ms < run->owner->wait_ms ? run->owner->wait_ms - waited_ms : 0;
 }
 
-static void on_opened(void *ctx, enum provider_code code)
+static void on_opened(void *ctx, const struct provider_result *result)
 {
 	struct run *run = ctx;
 	uv_timer_stop(&run->timer);
 	run->result.claim_us = clock_mono_us() - run->result.claim_start_us;
-	if (code == PROVIDER_OK)
+	if (result->code == PROVIDER_OK) {
 		launch(run);
-	else
-		try_again(run, "The sandbox's network could not be opened as the token says.");
+		return;
+	}
+	log_warning_of(&run->job->lease.subject, "exec: open the network of %s: %s", sandbox_name(run->sandbox), result->detail);
+	try_again(run, "The sandbox's network could not be opened as the token says.");
 }
 
 /* Getting a Sprite and opening its network share the wait, but for a second: a Sprite may be ready at its very end. */
@@ -715,6 +718,7 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 		snprintf(run->session.name, sizeof run->session.name, "%s", job->request->session);
 		memcpy(run->session.kid, job->lease.kid, sizeof run->session.kid);
 		memcpy(run->session.lease, job->lease.id, sizeof run->session.lease);
+		run->session.subject = job->lease.subject;
 		run->kept = job->session;
 		run->result.session = run->session.name;
 	}
@@ -743,7 +747,7 @@ static void stop(struct run *run, enum exec_outcome outcome)
 		return;
 	}
 	if (sandbox_signal(run->sandbox, "KILL") != 0)
-		log_info("exec %s: KILL could not be sent", run->job->message.exec_id);
+		log_info_of(&run->job->lease.subject, "exec: KILL could not be sent");
 	answer(run, outcome);
 	/* Lets the KILL leave before the channel closes. A session's Sprite stays, and in it a command that the KILL does
 	 * not reach. */

@@ -85,7 +85,7 @@ static void fail(struct session_use *use, const char *detail, uint64_t retry_aft
 static void lose(struct session_use *use)
 {
 	struct sessions *sessions = use->sessions;
-	log_warning("sessions: %s does not exist any more, and with it its session", use->sprite);
+	log_warning_of(&use->want.ref.subject, "sessions: %s does not exist any more, and with it its session", use->sprite);
 	sessions->counts.lost++;
 	session_store_lost(sessions->store, use->sprite);
 	tell(use, (struct session_use_result){.code = SESSION_USE_LOST, .detail = "The sandbox of this session does not exist any more."});
@@ -144,7 +144,7 @@ static void on_opened(void *ctx, const struct provider_result *result)
 	if (!use)
 		return;
 	if (result->code != PROVIDER_OK) {
-		log_warning("sessions: open %s: %s", use->sprite, result->detail);
+		log_warning_of(&use->want.ref.subject, "sessions: open %s: %s", use->sprite, result->detail);
 		session_channel_free(TAKE(use->channel)); /* what it is open for is not known */
 		fail(use, "The sandbox's network could not be opened as the token says.", result->retry_after_ms);
 		return;
@@ -225,7 +225,7 @@ static void on_resumed(void *ctx, const struct provider_result *result)
 		resumed(use, result->sandbox);
 		return;
 	}
-	log_warning("sessions: resume %s: %s", use->sprite, result->detail);
+	log_warning_of(&use->want.ref.subject, "sessions: resume %s: %s", use->sprite, result->detail);
 	if (result->code == PROVIDER_GONE)
 		deny(use);
 	else

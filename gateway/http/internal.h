@@ -134,8 +134,8 @@ void sweep_connections(struct http_server *server, uint64_t now);
 void connection_expect_head(struct http_connection *connection, uint64_t deadline_us);
 /* By libmicrohttpd, after so long without a byte; 0 = never. */
 void connection_time_out(struct http_connection *connection, unsigned seconds);
-/* Dissolves the association: a reset leaves at once, and nothing that is queued for the client. */
-void connection_reset(struct http_connection *connection);
+/* Dissolves the association of its connection: a reset leaves at once, and nothing that is queued for the client. */
+void request_reset(struct http_request *request);
 void connection_hang_up(struct http_connection *connection);
 /* Has it sent something that nobody has read yet? Then it is not idle. */
 bool connection_has_spoken(const struct http_connection *connection);

@@ -105,7 +105,7 @@ void request_show_cut(struct http_request *request)
 	bool framed = request->head.version_minor > 0 || request->length != HTTP_LENGTH_UNKNOWN || request->bodyless;
 	if (!request->committed || framed)
 		return;
-	connection_reset(request->connection);
+	request_reset(request);
 }
 
 /* libmicrohttpd closes a connection when one of its callbacks says so, or when it sees the end of the socket. */

@@ -8,6 +8,7 @@
 #include "gateway/http/acked.h"
 #include "gateway/http/internal.h"
 #include "gateway/http/status.h"
+#include "gateway/http/trace_of.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -78,11 +79,14 @@ bool connection_has_spoken(const struct http_connection *connection)
 	return recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-void connection_reset(struct http_connection *connection)
+void request_reset(struct http_request *request)
 {
 	static const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
-	if (connect(connection->fd, &nobody, sizeof nobody) < 0)
-		log_warning("http: a connection could not be reset: %s", strerror(errno));
+	if (connect(request->connection->fd, &nobody, sizeof nobody) == 0)
+		return;
+	const char *reason = strerror(errno);
+	const struct log_subject subject = http_subject_of(&request->head);
+	log_warning_of(&subject, "http: a connection could not be reset: %s", reason);
 }
 
 static void sweep_head(struct http_connection *connection, uint64_t now)
@@ -137,7 +141,7 @@ static void reader_too_slow(struct http_request *request)
 {
 	too_slow(request);
 	/* In order it would not end before the client has taken what the kernel still has for it. */
-	connection_reset(request->connection);
+	request_reset(request);
 }
 
 static bool crawls(unsigned seconds, uint64_t bytes)

@@ -1,5 +1,7 @@
 #include "gateway/http/trace_of.h"
 
+#include <stdio.h>
+
 bool http_trace_of(const struct http_head *head, struct trace *trace)
 {
 	const struct http_field *found = NULL;
@@ -14,4 +16,14 @@ bool http_trace_of(const struct http_head *head, struct trace *trace)
 		return true;
 	trace_begin(head->id, trace);
 	return false;
+}
+
+struct log_subject http_subject_of(const struct http_head *head)
+{
+	struct log_subject subject = {0};
+	struct trace trace;
+	(void)http_trace_of(head, &trace);
+	snprintf(subject.request_id, sizeof subject.request_id, "%.*s", SLICE_FMT(head->id));
+	memcpy(subject.trace_id, trace.id, sizeof subject.trace_id);
+	return subject;
 }

@@ -83,7 +83,7 @@ void upgraded_settle(struct http_request *request)
 	if (!request->ended && !request->aborted)
 		return;
 	if (request->aborted || request->short_answer)
-		connection_reset(request->connection);
+		request_reset(request);
 	upgraded_close(request);
 }
 

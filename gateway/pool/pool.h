@@ -110,7 +110,7 @@ void pool_cancel(struct pool *pool, struct pool_claim *claim);
 /* Opens the network of a granted member as `profile` says (provider.h), for its command. `done` runs once, with PROVIDER_OK only when it is
  * certain what is open, unless the member is released before. The member is destroyed after its release, never restored.
  * Negative: `done` will not run; nothing is open. */
-typedef void (*pool_opened)(void *ctx, enum provider_code code);
+typedef void (*pool_opened)(void *ctx, const struct provider_result *result);
 MUST_CHECK int pool_open_network(struct pool *pool, struct pool_member *member, const char *profile, pool_opened done, void *ctx);
 
 /* Gives a member back. It and its sandbox (closed at once, also with a command running) must not be touched any more; the

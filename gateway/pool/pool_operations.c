@@ -215,9 +215,7 @@ static void on_opened(void *ctx, const struct provider_result *result)
 	if (!opening->pool)
 		return;
 	DL_DELETE(opening->pool->openings, opening);
-	if (result->code != PROVIDER_OK)
-		log_warning("pool: open %s: %s", opening->member->name, result->detail);
-	opening->done(opening->ctx, result->code);
+	opening->done(opening->ctx, result);
 }
 
 int pool_open_network(struct pool *pool, struct pool_member *member, const char *profile, pool_opened done, void *ctx)

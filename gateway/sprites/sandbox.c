@@ -34,6 +34,7 @@ struct job {
 	const struct sandbox_events *events;
 	void *ctx;
 	uint64_t ticket; /* its op.start in the socket's count of messages */
+	struct log_subject subject;
 };
 
 struct sandbox {
@@ -182,7 +183,7 @@ static void ask_for_input(struct sandbox *sandbox)
 /* The server hands frames to the command in order, so a signal in the socket waits behind input that nobody reads. */
 static int signal_session(struct sandbox *sandbox, const char *signal)
 {
-	return sandbox->options.kill(sandbox->options.kill_ctx, sandbox->name, sandbox->session, signal);
+	return sandbox->options.kill(sandbox->options.kill_ctx, sandbox->name, sandbox->session, signal, &sandbox->running.subject);
 }
 
 static int send_signal(struct sandbox *sandbox, const char *signal)
@@ -468,7 +469,7 @@ static void act(struct sandbox *sandbox, enum operation_action action, const str
 		rest(sandbox);
 		break;
 	case OPERATION_IMPOSSIBLE:
-		log_error("sandbox: an impossible step of the operation");
+		log_error_of(&job->subject, "sandbox: an impossible step of the operation");
 		give_up(sandbox, SANDBOX_MAY_HAVE_RUN, "internal error");
 		break;
 	case OPERATION_BREAK_NOT_STARTED:
@@ -602,6 +603,8 @@ int sandbox_run(struct sandbox *sandbox, const struct sandbox_command *command, 
 			  .may_block = command->more_input || command->input.len > PIPE_BYTES,
 			  .events = events,
 			  .ctx = ctx};
+	if (command->subject)
+		job.subject = *command->subject;
 	if (can_adopt(sandbox, &job)) {
 		adopt(sandbox, &job);
 		return 0;

@@ -17,6 +17,7 @@
  */
 #pragma once
 
+#include "gateway/base/log.h"
 #include "gateway/base/slice.h"
 
 #define SANDBOX_E_BUSY     1
@@ -60,6 +61,8 @@ struct sandbox_command {
 	struct slice input_ahead;
 	/* EOF comes only by sandbox_end_input(), after what sandbox_feed() brings. */
 	bool more_input;
+	/* For lines of the log that are about it. NULL = none. Copied. */
+	const struct log_subject *subject;
 };
 
 /* Starts a command. `events` and the input must stay valid until it has ended. */

@@ -18,7 +18,7 @@ struct sandbox_options {
 	unsigned complete_timeout_ms;  /* from the exit frame to op.complete */
 	/* Signals a session by another way than its socket, where the signal would wait behind input that the command does not
 	 * read. Called from sandbox_signal(); 0 or -errno. */
-	int (*kill)(void *ctx, const char *name, const char *session, const char *signal);
+	int (*kill)(void *ctx, const char *name, const char *session, const char *signal, const struct log_subject *subject);
 	void *kill_ctx;
 };
 

@@ -21,6 +21,7 @@
 
 /* --- the sandbox --- */
 
+static const struct log_subject of_all = {.exec_id = "01234567-89ab-7def-8123-456789abcdef"};
 static uv_loop_t loop;
 static struct sandbox_options options;
 static struct sandbox *sandbox;
@@ -97,9 +98,10 @@ static void on_dialled(void *ctx UNUSED, struct sandbox *dialled, const struct s
 		say("dialled ");
 }
 
-static int on_kill(void *ctx UNUSED, const char *name, const char *session, const char *signal)
+static int on_kill(void *ctx UNUSED, const char *name, const char *session, const char *signal, const struct log_subject *subject)
 {
 	say("kill:%s/%s/%s ", name, session, signal);
+	assert_string_equal(subject->exec_id, of_all.exec_id);
 	seen.killed++;
 	return seen.kill_result;
 }
@@ -116,7 +118,7 @@ static bool said(const char *want)
 static int run_with(struct slice input)
 {
 	static const char *const argv[] = {"sh", "-c", "x"};
-	struct sandbox_command command = {.argv = argv, .argc = 3, .input = input};
+	struct sandbox_command command = {.argv = argv, .argc = 3, .input = input, .subject = &of_all};
 	return sandbox_run(sandbox, &command, &events, NULL);
 }
 

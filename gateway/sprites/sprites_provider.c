@@ -238,17 +238,23 @@ static struct slice without_slash(struct slice url)
 	return url;
 }
 
-static void on_killed(void *ctx UNUSED, const struct verdict *verdict)
+static void on_killed(void *ctx, const struct verdict *verdict)
 {
+	struct work *work = ctx;
 	/* A session that has ended meanwhile is what was asked for; whoever signals also waits for the end and has a deadline. */
 	if (verdict->code != PROVIDER_OK && verdict->code != PROVIDER_GONE)
-		log_warning("sprites: a signal was not delivered: %s", verdict->detail);
+		log_warning_of(&work->subject, "sprites: a signal was not delivered: %s", verdict->detail);
+	work_free(work);
 }
 
-static int kill_session(void *ctx, const char *name, const char *session, const char *signal)
+static int kill_session(void *ctx, const char *name, const char *session, const char *signal, const struct log_subject *subject)
 {
 	struct sprites_provider *provider = ctx;
-	return client_kill(provider->client, name, session, signal, on_killed, provider);
+	struct work *work = work_new(provider, name, NULL, NULL);
+	if (!work)
+		return -ENOMEM;
+	work->subject = *subject;
+	return work_started(work, client_kill(provider->client, name, session, signal, on_killed, work));
 }
 
 static int make_client(struct sprites_provider *provider, struct curl_driver *driver, struct slice base_url)

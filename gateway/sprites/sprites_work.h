@@ -32,10 +32,11 @@ struct work {
 	struct work *next, **link;
 	struct sprites_provider *provider;
 	char name[PROVIDER_NAME_MAX + 1];
-	provider_done done;
+	provider_done done; /* NULL: nobody waits for it */
 	provider_found found;
 	void *ctx;
 	struct verdict verdict; /* the last one */
+	struct log_subject subject; /* of a signal: the command */
 	/* destroy, and the confirmation of an absence */
 	bool listed;
 	/* prepare */

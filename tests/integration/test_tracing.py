@@ -1,18 +1,20 @@
 """Traces: a caller's goes on, the log and the audit name it, and a collector gets the spans of commands without anybody waiting for it."""
 import concurrent.futures
 import json
+import re
 import secrets
 import signal
 import subprocess
 
 import pytest
 
-from answers import problem
+from answers import not_started, problem
 from collector import Collector
 from rig import BINARY, LOGS, clean_environment, free_port, numbers, until
 from sources import Upstream
 from test_wrong_tokens import made_up
 
+ADMIN_TOKEN = "an-admin-token-of-the-tests-32/~+="
 KEY = "key of the collector, 100%"
 HIDDEN = "hunter2-do-not-trace"
 NAMES = {"exec", "admit", "claim", "run", "settle"}
@@ -78,6 +80,59 @@ def test_log_and_audit_name_the_trace(gateway):
             return found if len(found) == 2 else None
         for record in until(records, "both records are there"):
             assert record["trace_id"] == (wanted or ran.headers["X-Request-Id"].replace("-", "")), record
+
+
+def told(gateway, word):
+    """The line of its own log in which this stands."""
+    def line():
+        lines = [json.loads(line) for line in gateway.log.splitlines() if line.startswith("{")]
+        return next((line for line in lines if word in line["message"]), None)
+    line = until(line, lambda: f"it says {word!r}; it has said {gateway.log[-3000:]}")
+    assert not re.search("[0-9a-f]{8}-[0-9a-f]{4}-7", line["message"]), "ids are fields"
+    return line
+
+
+def ids(line):
+    return {name: line[name] for name in ("request_id", "exec_id", "trace_id") if name in line}
+
+
+def test_own_lines_about_a_command_have_its_ids(rig):
+    redis, emulator = rig.redis(), rig.emulator()
+    gateway = rig.gateway(redis=redis, emulator=emulator, pool_hot=2, pool_wait_seconds=1, admin_token=ADMIN_TOKEN)
+    open_to_some = rig.mint(redis, egress="a.test", sessions=1)["token"]
+    gateway.until_ready()
+    for word, more in (("exec: open the network of", {}), ("sessions: open", {"session": "work"})):
+        trace, _, fields = parent()
+        with emulator.view.faulty("http_error", status=500, match={"method": "POST", "path": "*/policy/network"}):
+            refused = gateway.exec(command="true", token=open_to_some, headers=fields, **more)
+            assert ids(told(gateway, word)) == {"request_id": refused.headers["X-Request-Id"], "exec_id": not_started(refused)["exec_id"],
+                                                "trace_id": trace}
+        gateway.until_ready()
+
+    trace, _, fields = parent()
+    leases, aside = f"sg:{{g}}:c:{gateway.kid}", "sg:{g}:aside"
+    headers = {"Authorization": f"Bearer {gateway.token}", "Accept": "application/x-ndjson", **fields}
+    # More input than a pipe takes: its KILL goes past the socket.
+    body = {"command": "echo it runs; exec sleep 200", "stdin": "x" * 200_000}
+    with gateway.http.stream("POST", "/-/agent/exec", headers=headers, json=body) as streamed:
+        objects = map(json.loads, streamed.iter_lines())
+        exec_id = next(objects)["exec_id"]
+        assert next(one for one in objects if one["type"] == "stdout")["data"] == "it runs\n"
+        of_it = {"request_id": streamed.headers["X-Request-Id"], "exec_id": exec_id, "trace_id": trace}
+        redis.client.rename(leases, aside)
+        redis.client.set(leases, "of another type")
+        emulator.view.fault("http_error", status=500, match={"method": "POST", "path": "*/kill"})
+
+        def cancel(token):
+            return gateway.admin_http.delete(f"/status/commands/{exec_id}", headers={"Authorization": f"Bearer {token}", **fields})
+        refused = cancel("x" * 32)
+        assert refused.status_code == 401 and cancel(ADMIN_TOKEN).status_code == 202
+        assert list(objects)[-1]["outcome"] == "canceled"
+    assert ids(told(gateway, "a cancellation with a wrong token")) == {"request_id": refused.headers["X-Request-Id"], "trace_id": trace}
+    for word in ("killed by an operator", "a signal was not delivered", "cannot settle lease"):
+        assert ids(told(gateway, word)) == of_it
+    redis.client.rename(aside, leases)
+    gateway.until_settled()
 
 
 def test_a_page_is_asked_as_it_came(rig):
