@@ -54,6 +54,7 @@ static const int allowed[] = {
 	SCMP_SYS(fstat),
 	SCMP_SYS(fstatfs),
 	SCMP_SYS(fsync),
+	SCMP_SYS(ftruncate),
 	SCMP_SYS(getcwd),
 	SCMP_SYS(getdents64),
 	SCMP_SYS(ioctl),

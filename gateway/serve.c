@@ -64,7 +64,7 @@ struct gateway {
 	struct admin *admin;
 	struct worker_slot slots[MAX_WORKERS];
 	unsigned workers, idle, stopped;
-	int access_fd;
+	int access_fd, audit_fd;
 	bool draining, stopping, agent_drained;
 };
 
@@ -417,10 +417,9 @@ static int make_audit(struct gateway *gateway)
 	if (has_table && !gateway->audit_table)
 		return fail("audit_table", "could not be made");
 	struct audit_options audit = {
-		.loop = &gateway->loop, .where = config->audit_log, .instance = config->instance, .on_line = on_audit_line, .ctx = gateway};
-	int error;
-	gateway->audit = audit_new(&audit, &error);
-	return gateway->audit ? 0 : fail("audit_log", strerror(-error));
+		.loop = &gateway->loop, .fd = gateway->audit_fd, .where = config->audit_log, .instance = config->instance, .on_line = on_audit_line, .ctx = gateway};
+	gateway->audit = audit_new(&audit);
+	return gateway->audit ? 0 : fail("audit_log", "out of memory");
 }
 
 static void on_span(void *ctx, struct slice span)
@@ -662,14 +661,28 @@ static int open_unsettled(struct gateway *gateway)
 	return why ? fail("settlements_file", why) : 0;
 }
 
+static int open_log(const char *name, const char *where, int *fd)
+{
+	int r = access_log_open(where, fd);
+	return r < 0 ? fail(name, strerror(-r)) : 0;
+}
+
+/* Files that perhaps only a start may write: before rights are given up. */
+static int open_files(struct gateway *gateway)
+{
+	const struct config *config = gateway->config;
+	if (open_log("access_log", config->access_log, &gateway->access_fd) < 0 ||
+	    open_log("audit_log", config->audit_log, &gateway->audit_fd) < 0)
+		return -1;
+	return open_unsettled(gateway);
+}
+
 static int build(struct gateway *gateway, const struct metrics_build *identity)
 {
 	signal(SIGPIPE, SIG_IGN);
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return fail("curl", "could not be initialised");
-	if (access_log_open(gateway->config->access_log, &gateway->access_fd) < 0)
-		return fail("access_log", "cannot be opened for writing");
-	if (limit_clients(gateway) < 0 || open_unsettled(gateway) < 0 || make_cache(gateway) < 0 || make_degraded(gateway) < 0)
+	if (open_files(gateway) < 0 || limit_clients(gateway) < 0 || make_cache(gateway) < 0 || make_degraded(gateway) < 0)
 		return -1;
 	gateway->metrics = metrics_new(gateway->workers + 1, identity);
 	if (!gateway->metrics)

@@ -71,18 +71,23 @@ static int open_file(const struct unsettled *unsettled, int flags)
 
 /* --- writing ---------------------------------------------------------------- */
 
-static int write_file(const struct unsettled *unsettled, struct slice text)
+/* By the descriptor it was opened with: who serves may not open it any more (gateway/confine.h). */
+static int write_file(int fd, struct slice text)
 {
-	CLEANUP(close_fd) int fd = open_file(unsettled, O_WRONLY | O_TRUNC | O_SYNC);
-	if (fd < 0)
+	struct stat status;
+	off_t at = 0;
+	if (ftruncate(fd, 0) < 0)
 		return -errno;
 	while (text.len) {
-		ssize_t n = write(fd, text.data, text.len);
+		ssize_t n = pwrite(fd, text.data, text.len, at);
 		if (n < 0 && errno != EINTR)
 			return -errno;
+		at += n > 0 ? n : 0;
 		text = slice_from(text, n > 0 ? (size_t)n : 0);
 	}
-	return 0;
+	if (fsync(fd) < 0 || fstat(fd, &status) < 0)
+		return -errno;
+	return status.st_nlink ? 0 : -ENOENT; /* somebody has removed it */
 }
 
 void unsettled_keep(struct unsettled *unsettled, const struct unsettled_entry *entry)
@@ -104,7 +109,7 @@ void unsettled_save(struct unsettled *unsettled)
 	for (size_t i = 0; r == 0 && i < unsettled->count; i++)
 		r = unsettled_write_line(&text, &unsettled->kept[i]);
 	if (r == 0 && unsettled->count)
-		r = write_file(unsettled, buf_peek(&text));
+		r = write_file(unsettled->held, buf_peek(&text));
 	buf_deinit(&text);
 	if (r < 0)
 		log_error("settlements_file: cannot be written; of %zu leases those not in it end by themselves: %s", unsettled->count,
@@ -147,7 +152,7 @@ static int read_all(int fd, struct buf *text)
 }
 
 /* A clock that was set back makes nothing old. */
-static int drop_old(struct unsettled *unsettled, uint64_t now_ms)
+static int drop_old(struct unsettled *unsettled, int fd, uint64_t now_ms)
 {
 	struct unsettled_entry *entries = unsettled->loaded;
 	size_t kept = 0, read = unsettled->loaded_count;
@@ -157,7 +162,7 @@ static int drop_old(struct unsettled *unsettled, uint64_t now_ms)
 	unsettled->loaded_count = kept;
 	if (read)
 		log_info("settlements_file: %zu settlements of the last run are repeated, %zu are too old", kept, read - kept);
-	return read && !kept ? write_file(unsettled, SLICE("")) : 0;
+	return read && !kept ? write_file(fd, SLICE("")) : 0;
 }
 
 /* 0, -EINVAL for the sake of a line, another error. */
@@ -171,7 +176,7 @@ static int load(struct unsettled *unsettled, int fd, size_t *bad_line)
 	if (r == 0 && *bad_line)
 		log_warning("settlements_file: line %zu is cut, what was to follow ends by itself", *bad_line);
 	if (r == 0)
-		return drop_old(unsettled, clock_wall_ms());
+		return drop_old(unsettled, fd, clock_wall_ms());
 	unsettled->loaded_count = 0;
 	return r == -EMSGSIZE ? -EINVAL : r;
 }
@@ -230,7 +235,7 @@ const struct unsettled_entry *unsettled_loaded(const struct unsettled *unsettled
 
 void unsettled_done(struct unsettled *unsettled)
 {
-	int r = write_file(unsettled, SLICE(""));
+	int r = write_file(unsettled->held, SLICE(""));
 	if (r < 0)
 		log_error("settlements_file: cannot be emptied, the next start reads it again: %s", strerror(-r));
 	free(TAKE(unsettled->loaded));

@@ -32,9 +32,9 @@ struct unsettled;
 struct unsettled *unsettled_new(const char *path);
 void unsettled_free(struct unsettled *unsettled);
 
-/* Makes the file when it is not there, for nobody else to read, locks it, and reads what the last run left. Later nothing but opening, reading and writing is asked of the
- * system: serving may not change the names of files (gateway/confine.h). A file with a line that is not understood is moved aside, said in
- * the log, and counts as empty. NULL, or why it cannot be used: the gateway must not start then. */
+/* Makes the file when it is not there, for nobody else to read, locks it, and reads what the last run left. Later it is written by the same
+ * descriptor: serving opens no file that only its start may, and changes no names (gateway/confine.h). A file with a line that is not
+ * understood is moved aside, said in the log, and counts as empty. NULL, or why it cannot be used: the gateway must not start then. */
 MUST_CHECK const char *unsettled_open(struct unsettled *unsettled);
 
 /* What was read and is not too old; valid until unsettled_done(). */

@@ -105,6 +105,7 @@ static size_t count_of(const struct place *place)
 static void save(const struct place *place, const struct unsettled_entry *entries, size_t count)
 {
 	struct unsettled *unsettled = open_file(place);
+	assert_null(unsettled_open(unsettled));
 	for (size_t i = 0; i < count; i++)
 		unsettled_keep(unsettled, &entries[i]);
 	unsettled_save(unsettled);
@@ -162,6 +163,7 @@ static void test_at_most_so_many(void **state)
 {
 	const struct place *place = *state;
 	struct unsettled *unsettled = open_file(place);
+	assert_null(unsettled_open(unsettled));
 	for (unsigned i = 0; i < UNSETTLED_MAX + 10; i++) {
 		struct unsettled_entry entry = entry_of(i);
 		unsettled_keep(unsettled, &entry);

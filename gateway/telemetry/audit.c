@@ -377,18 +377,16 @@ void audit_reopen(struct audit *audit)
 		audit->torn = false;
 }
 
-struct audit *audit_new(const struct audit_options *options, int *error)
+struct audit *audit_new(const struct audit_options *options)
 {
 	struct audit *audit = calloc(1, sizeof *audit);
-	*error = -ENOMEM;
 	if (!audit)
 		return NULL;
 	audit->options = *options;
 	audit->waiting = audit->writing = BUF_MAX(AUDIT_BYTES);
-	*error = access_log_open(options->where, &audit->fd);
-	if (*error == 0)
-		*error = mailbox_init(&audit->mailbox, options->loop, AUDIT_RECORDS, on_item, audit);
-	if (*error < 0) {
+	audit->fd = options->fd;
+	int r = mailbox_init(&audit->mailbox, options->loop, AUDIT_RECORDS, on_item, audit);
+	if (r < 0) {
 		free(audit);
 		return NULL;
 	}

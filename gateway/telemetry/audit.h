@@ -8,8 +8,8 @@
  * Lifetime:   audit_new … audit_free (asynchronous: what waits is written first, if it is taken within a second).
  * Runs on:    the loop given to audit_new; audit_write() on any thread.
  * Re-entry:   on_line runs from the loop only.
- * Bounds:     AUDIT_RECORDS records and AUDIT_BYTES on their way to the loop, AUDIT_BYTES of lines waiting to be written. Beyond that they are dropped
- *             and counted, and as soon as there is room a record `lost` says how many.
+ * Bounds:     AUDIT_RECORDS records and AUDIT_BYTES on their way to the loop, AUDIT_BYTES of lines waiting to be written. Beyond that they
+ *             are dropped and counted, and as soon as there is room a record `lost` says how many.
  */
 #pragma once
 
@@ -24,7 +24,8 @@ struct audit;
 
 struct audit_options {
 	uv_loop_t *loop;
-	const char *where;    /* "stdout", "stderr", "off" or a file name, opened for appending; borrowed */
+	int fd;               /* of access_log_open(where); taken, -1 = none */
+	const char *where;    /* what is opened anew; borrowed */
 	const char *instance; /* of this gateway; borrowed */
 	/* Every line as well, without its end; may be NULL. */
 	void (*on_line)(void *ctx, struct slice line);
@@ -68,8 +69,8 @@ struct audit_column {
 };
 extern const struct audit_column audit_columns[];
 
-/* NULL when the file cannot be opened (-errno in *error) or memory is short. */
-struct audit *audit_new(const struct audit_options *options, int *error);
+/* NULL: no memory, and the descriptor is the caller's still. */
+struct audit *audit_new(const struct audit_options *options);
 void audit_free(struct audit *audit, void (*on_freed)(void *ctx), void *ctx);
 
 /* NULL is no audit: nothing is recorded. */

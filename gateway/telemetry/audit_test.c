@@ -1,3 +1,4 @@
+#include "gateway/telemetry/access_log.h"
 #include "gateway/telemetry/audit.h"
 
 #include <setjmp.h>
@@ -31,11 +32,12 @@ static void on_freed(void *ctx)
 static int setup(void **state)
 {
 	static struct fixture f;
-	int error;
 	f = (struct fixture){.file = "/tmp/audit_test.XXXXXX"};
+	int fd;
 	close(mkstemp(f.file));
+	assert_int_equal(access_log_open(f.file, &fd), 0);
 	assert_int_equal(uv_loop_init(&f.loop), 0);
-	f.audit = audit_new(&(struct audit_options){.loop = &f.loop, .where = f.file, .instance = "one"}, &error);
+	f.audit = audit_new(&(struct audit_options){.loop = &f.loop, .fd = fd, .where = f.file, .instance = "one"});
 	assert_non_null(f.audit);
 	*state = &f;
 	return 0;

@@ -1,5 +1,7 @@
 """What other processes of the same user can get of a gateway: nothing."""
+import concurrent.futures
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -8,6 +10,7 @@ import subprocess
 
 import pytest
 
+from processes import go_on, new_mark, running
 from rig import BINARY, PRESET, OwnGateway, free_port, until
 
 # The tests' root may look into everything: without its capabilities it is a user like any other.
@@ -115,6 +118,29 @@ def test_roots_capabilities_are_for_its_start(stack, rig):
     found = rights(gateway.pid)
     none = ("0" * 16,) * 4
     assert len(found) >= 2 and set(found) == {own if PRESET in ("asan", "tsan") else none}     # sanitizers need them
+
+
+def test_files_that_only_its_start_may_open(rig, tmp_path):
+    """Root may enter the folder of another user as long as it has capabilities."""
+    folder = tmp_path / "another's"
+    folder.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(folder, 1, 1)
+    redis = rig.redis()
+    files = {name: folder / name for name in ("access_log", "audit_log", "settlements_file")}
+    gateway = rig.gateway(redis=redis, **files)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        mark = new_mark()
+        busy = pool.submit(gateway.run, f"sleep {mark}", timeout_seconds=200)
+        until(lambda: running(mark), "the command runs")
+        redis.kill()
+        go_on(mark)
+        exec_id = busy.result().exec_id
+    gateway.stop_at_once()
+    lines = {name: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for name, file in files.items()}
+    assert [line["kid"] for line in lines["settlements_file"]] == [gateway.kid]
+    assert [line["record"] for line in lines["audit_log"] if line["exec_id"] == exec_id] == ["decision", "run"]
+    assert exec_id in [line.get("exec_id") for line in lines["access_log"]]
 
 
 def test_every_thread_has_the_filter(gateway, stack, shared_rig):
