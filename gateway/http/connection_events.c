@@ -15,6 +15,7 @@ struct entry {
 	bool missed;      /* something happened meanwhile */
 	bool readable;    /* a read may give something: bytes, an end or an error */
 	bool ended;       /* and always will */
+	bool heard;       /* bytes have come since its last request ended */
 };
 
 static _Thread_local struct {
@@ -61,6 +62,19 @@ void connection_events_suspend(int fd)
 		return;
 	entry->suspended = entry->watched;
 	entry->missed = false;
+}
+
+void connection_events_rest(int fd)
+{
+	struct entry *entry = find(fd);
+	if (entry)
+		entry->heard = false;
+}
+
+bool connection_events_heard(int fd)
+{
+	const struct entry *entry = find(fd);
+	return entry && entry->heard;
 }
 
 void connection_events_leave(int epoll_fd, int fd)
@@ -164,6 +178,7 @@ ssize_t microhttpd_recv(int fd, void *into, size_t room, int flags)
 		return -1;
 	}
 	ssize_t got = recv(fd, into, room, flags);
+	entry->heard |= got > 0;
 	bool drained = got < 0 ? errno == EAGAIN : (size_t)got < room;
 	entry->readable = !drained || entry->ended;
 	if (entry->ended && got > 0 && drained)

@@ -20,6 +20,10 @@
 void connection_events_begin(int fd);
 /* libmicrohttpd is about to suspend it. */
 void connection_events_suspend(int fd);
+/* Its request has ended. */
+void connection_events_rest(int fd);
+/* Has libmicrohttpd read anything of it since then? It says nothing of a request before its first line is whole. */
+bool connection_events_heard(int fd);
 /* How many events libmicrohttpd is told of each time it waits, the others the next time; of none it is told without a system call. */
 void connection_events_expect(unsigned most);
 /* It is libmicrohttpd's no more, but stays open: what happens on it wakes nobody here. */

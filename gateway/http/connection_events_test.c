@@ -109,6 +109,22 @@ static void test_bytes_are_told_once(void **state)
 	assert_false(told(rig));
 }
 
+static void test_what_was_heard_since_the_last_request(void **state)
+{
+	struct rig *rig = *state;
+	begin(rig);
+	assert_false(connection_events_heard(rig->ours));
+	say(rig, "GE");
+	assert_true(told(rig));
+	assert_false(connection_events_heard(rig->ours));
+	assert_reads(rig, "GE");
+	assert_true(connection_events_heard(rig->ours));
+	connection_events_rest(rig->ours);
+	assert_false(connection_events_heard(rig->ours));
+	assert_reads_nothing(rig);
+	assert_false(connection_events_heard(rig->ours));
+}
+
 static void test_no_read_before_an_event(void **state)
 {
 	struct rig *rig = *state;
@@ -295,6 +311,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_bytes_are_told_once, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_what_was_heard_since_the_last_request, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_no_read_before_an_event, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_nothing_is_asked_when_nothing_is_expected, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_what_is_too_many_for_once_is_told_the_next_time, set_up, tear_down),

@@ -4,6 +4,7 @@
  * The first call decides: guard, then on_request. Later calls bring the body and, after it, ask for the answer.
  */
 #include "gateway/base/clock.h"
+#include "gateway/http/connection_events.h"
 #include "gateway/http/internal.h"
 
 #include <stdlib.h>
@@ -53,6 +54,7 @@ static void give_back(struct http_request *request)
 	if (request->queued)
 		DL_DELETE(server->ready, request);
 	request->connection->request = NULL;
+	connection_events_rest(request->connection->fd);
 	trim(&request->target);
 	trim(&request->answer);
 	trim(&request->out);

@@ -425,7 +425,8 @@ void http_server_refuse(struct http_server *server)
 	if (r < 0)
 		log_warning("http: connections that begin while the port is closed may be reset: %s", strerror(-r));
 	DL_FOREACH (server->connections, connection) {
-		if (connection->used && !connection->request && !connection_has_spoken(connection))
+		if (connection->used && !connection->request && !connection_has_spoken(connection) &&
+		    !connection_events_heard(connection->fd))
 			connection_hang_up(connection);
 	}
 }
