@@ -11,7 +11,8 @@
  * Runs on:    any thread; nothing waits under the lock. The time is the caller's, of a clock that a suspended machine does not stop.
  * Bounds:     DEGRADED_TOKENS tokens, of those that have used nothing lately the one seen longest ago goes; DEGRADED_KINDS kinds of each.
  *             Trust ends `trust_ms` after Redis was asked. One command a token at a time, also of all tokens of an actor with limits of its
- *             own; rates divided by 4 × gateways. What was granted and Redis does not know yet is never more than `budget_ms` together, and half of that for a token.
+ *             own; rates divided by 4 × gateways. What was granted and Redis does not know yet is never more than `budget_ms` together,
+ *             and half of that for a token.
  */
 #pragma once
 

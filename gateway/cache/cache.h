@@ -7,8 +7,8 @@
  * Results:    cache_fill_*: false = this one is not kept; NULL = nothing there, or no memory.
  * Bounds:     max_bytes with all that an answer takes, as long as anybody has it; a quarter of that for those which are still arriving;
  *             CACHE_ANSWER_MAX each.
- * Invariants: one that is stale is renewed by one at a time; what was asked for before an invalidation of its database is not kept after it; the one that was used longest ago goes
- *             first.
+ * Invariants: one that is stale is renewed by one at a time; what was asked for before an invalidation of its database is not kept after
+ *             it; the one that was used longest ago goes first.
  */
 #pragma once
 

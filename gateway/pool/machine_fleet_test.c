@@ -3,9 +3,9 @@
  * second, answers that are lost or come twice, owners that stand still and go on, Sprites that become a named session's.
  *
  * Always: no more Sprites than the maximum, in all machines together; no Sprite that two machines use; none that serves a second
- * token; none that is a session's is granted or destroyed; nothing is granted, woken or created without a young beat and a record, nor before the time that the provider said. After a quiet time every Sprite is known to one
- * machine and to the store. A failure prints the seed of its episode: SG_MODEL_SEED=<seed> plays it alone, SG_MODEL_EVENTS=<n> plays
- * more or fewer events.
+ * token; none that is a session's is granted or destroyed; nothing is granted, woken or created without a young beat and a record, nor
+ * before the time that the provider said. After a quiet time every Sprite is known to one machine and to the store. A failure prints the
+ * seed of its episode: SG_MODEL_SEED=<seed> plays it alone, SG_MODEL_EVENTS=<n> plays more or fewer events.
  */
 #include "gateway/pool/machine_fleet_wire.h"
 

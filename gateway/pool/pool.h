@@ -99,8 +99,8 @@ void pool_resize(struct pool *pool, size_t hot, size_t warm);
 void pool_intent(struct pool *pool, uint64_t for_ms);
 
 /*
- * Asks for a member for this tenant (any number that stands for it), waiting at most wait_ms. `done` runs exactly once, on the next turn of the loop at the latest when a
- * member is hot, unless pool_cancel() comes first. *claim is valid until then. -ENOMEM: `done` will not run.
+ * Asks for a member for this tenant (any number that stands for it), waiting at most wait_ms. `done` runs exactly once, on the next turn of
+ * the loop at the latest when a member is hot, unless pool_cancel() comes first. *claim is valid until then. -ENOMEM: `done` will not run.
  */
 MUST_CHECK int pool_claim(struct pool *pool, uint64_t tenant, uint64_t wait_ms, pool_claim_done done, void *ctx, struct pool_claim **claim);
 
