@@ -66,13 +66,19 @@ static const struct setting settings[] = {
 	 "Longest time that a client's connection stays open between two requests, or without taking any of its answer. One that vanished is "
 	 "given up 3 s later, whatever it waits for."},
 	{"max_connections", NUMBER, AT(max_connections), "16384", 64, 1000000, 0,
-	 "Connections of clients that may be open, divided among the workers, fewer when the limit of descriptors demands it. Beyond, those that "
-	 "are idle for longest are closed; when none is idle a new one is answered 503. Each takes up to 160 KiB, more with a larger "
-	 "`max_head_bytes`, mostly far less."},
+	 "Connections of clients that may be open, divided among the workers, fewer when the limit of descriptors or "
+	 "`client_memory_bytes` demands it. Beyond, those that are idle for longest are closed; when none is idle a new one is answered 503. "
+	 "Each takes up to 160 KiB, more with a larger `max_head_bytes`, mostly far less."},
 	{"max_connections_per_address", NUMBER, AT(max_connections_per_address), "0", 0, 1000000, 0,
 	 "Connections of one client address (IPv6: of one /64), 0 = no limit. Beyond: 429. Those of `trusted_proxies` are not counted."},
 	{"max_requests", NUMBER, AT(max_requests), "4096", 16, 1000000, 0,
-	 "Requests that may be under way, divided among the workers. Beyond: 503. Each holds at most 256 KiB of its answer and 64 KiB of its body."},
+	 "Requests that may be under way, divided among the workers, fewer when `client_memory_bytes` demands it. Beyond: 503. Each holds at "
+	 "most 256 KiB of its answer and 64 KiB of its body."},
+	{"client_memory_bytes", BYTES, AT(client_memory_bytes), "0", 0, 1024 * GIB, 0,
+	 "Memory that clients may take at most: requests half of it, 320 KiB each, their connections the rest, 160 KiB each. Of 256 MiB: 409 "
+	 "requests and 820 connections; `max_requests` and `max_connections` as they are want 3.75 GiB. 0 = half of what the machine has, or "
+	 "the cgroup; how many fit is said at the start. Bodies of commands may take half as much again. Output of commands, the cache and "
+	 "the kernel's buffers are not counted."},
 	{"max_websockets", NUMBER, AT(max_websockets), "0", 0, 1000000, 0,
 	 "WebSockets to Datasette that may be open, divided among the workers, fewer when the limit of descriptors demands it. Beyond: 503. Each "
 	 "counts as a connection and as a request under way, too. 0 = none: Upgrade is dropped. Otherwise every request costs a little more."},

@@ -38,6 +38,7 @@ struct config {
 	uint64_t max_connections;
 	uint64_t max_connections_per_address;
 	uint64_t max_requests;
+	uint64_t client_memory_bytes; /* 0 = half of what there is */
 	uint64_t max_websockets, websocket_idle_seconds, websocket_drain_seconds;
 	uint64_t exec_max_body_bytes;
 	uint64_t redis_timeout_ms;

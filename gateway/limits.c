@@ -3,6 +3,7 @@
 #include "gateway/http/server.h"
 
 #include <sys/resource.h>
+#include <uv.h>
 
 /* Loops, logs, Redis, the admin listener. */
 #define OTHER_DESCRIPTORS 256
@@ -14,6 +15,8 @@
 #define CLIENTS_MIN 16
 /* More are of no use to a Datasette. */
 #define DATASETTE_MAX 1024
+/* Of its answer 256 KiB wait here, half of them in libmicrohttpd, of its body 64. */
+#define REQUEST_BYTES (320ull * 1024)
 
 uint64_t limits_most(void)
 {
@@ -36,6 +39,18 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+static uint64_t most(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+uint64_t limits_memory(void)
+{
+	/* UINT64_MAX = it is not limited, 0 = that is not known. */
+	uint64_t ours = uv_get_constrained_memory(), all = uv_get_total_memory();
+	return ours ? least(ours, all) : all;
+}
+
 struct limits_plan limits_plan(const struct limits_wanted *wanted)
 {
 	uint64_t others = OTHER_DESCRIPTORS + wanted->sprites * PER_SPRITE + (uint64_t)wanted->workers * HTTP_CROWD_SPARE;
@@ -44,8 +59,14 @@ struct limits_plan limits_plan(const struct limits_wanted *wanted)
 		.needed = others + 2ull * CLIENTS_MIN * wanted->workers,
 		.datasette = least(rest / 4 / PER_CONNECTION, (uint64_t)wanted->workers * DATASETTE_MAX),
 		.websockets = least(rest / 4 / PER_CONNECTION, wanted->websockets),
+		.requests = least(wanted->requests, wanted->memory / 2 / REQUEST_BYTES),
+		.bodies = wanted->memory / 2,
+		.memory_needed = 2ull * CLIENTS_MIN * wanted->workers * most(wanted->connection_bytes, REQUEST_BYTES),
 	};
+	uint64_t fit = (wanted->memory - plan.requests * REQUEST_BYTES) / wanted->connection_bytes;
 	plan.connections = least(wanted->connections, rest - (plan.datasette + plan.websockets) * PER_CONNECTION);
+	plan.memory_decides = fit < plan.connections;
+	plan.connections = least(plan.connections, fit);
 	return plan;
 }
 

@@ -416,8 +416,12 @@ static int make_audit(struct gateway *gateway)
 	gateway->audit_table = has_table ? audit_table_new(&table) : NULL;
 	if (has_table && !gateway->audit_table)
 		return fail("audit_table", "could not be made");
-	struct audit_options audit = {
-		.loop = &gateway->loop, .fd = gateway->audit_fd, .where = config->audit_log, .instance = config->instance, .on_line = on_audit_line, .ctx = gateway};
+	struct audit_options audit = {.loop = &gateway->loop,
+				      .fd = gateway->audit_fd,
+				      .where = config->audit_log,
+				      .instance = config->instance,
+				      .on_line = on_audit_line,
+				      .ctx = gateway};
 	gateway->audit = audit_new(&audit);
 	return gateway->audit ? 0 : fail("audit_log", "out of memory");
 }
@@ -559,7 +563,8 @@ static int make_worker(struct gateway *gateway, unsigned i, int listen_fd, const
 		.degraded = gateway->degraded,
 		.census = gateway->census,
 		.max_connections = limits_share(gateway->plan.connections, gateway->workers),
-		.max_requests = limits_share(gateway->config->max_requests, gateway->workers),
+		.max_requests = limits_share(gateway->plan.requests, gateway->workers),
+		.max_bodies = gateway->plan.bodies / gateway->workers,
 		.max_websockets = limits_share(gateway->plan.websockets, gateway->workers),
 		.max_datasette = limits_share(gateway->plan.datasette, gateway->workers),
 		.on_idle = on_worker_idle,
@@ -587,13 +592,13 @@ static int make_workers(struct gateway *gateway, const int *listen_fds)
 	return 0;
 }
 
-static void say_room(const char *name, uint64_t wanted, uint64_t fit)
+static void say_room(const char *name, uint64_t wanted, uint64_t fit, const char *what)
 {
 	if (fit < wanted)
-		log_info("%s: the limit of descriptors leaves room for %llu", name, (unsigned long long)fit);
+		log_info("%s: %s leaves room for %llu", name, what, (unsigned long long)fit);
 }
 
-static int plan_descriptors(struct gateway *gateway)
+static int plan_room(struct gateway *gateway)
 {
 	struct limits_wanted wanted = serve_wanted(gateway->config);
 	wanted.descriptors = limits_raise();
@@ -602,14 +607,16 @@ static int plan_descriptors(struct gateway *gateway)
 	/* serve_check() has seen that more may be had. */
 	if (wanted.descriptors < gateway->plan.needed)
 		return fail("descriptors", "the limit cannot be raised");
-	say_room("max_connections", wanted.connections, gateway->plan.connections);
-	say_room("max_websockets", wanted.websockets, gateway->plan.websockets);
+	static const char descriptors[] = "the limit of descriptors", memory[] = "client_memory_bytes";
+	say_room("max_connections", wanted.connections, gateway->plan.connections, gateway->plan.memory_decides ? memory : descriptors);
+	say_room("max_requests", wanted.requests, gateway->plan.requests, memory);
+	say_room("max_websockets", wanted.websockets, gateway->plan.websockets, descriptors);
 	return 0;
 }
 
 static int limit_clients(struct gateway *gateway)
 {
-	if (plan_descriptors(gateway) < 0)
+	if (plan_room(gateway) < 0)
 		return -1;
 	if (!gateway->config->max_connections_per_address)
 		return 0;

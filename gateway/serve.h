@@ -22,5 +22,5 @@ int serve(const struct config *config, const char *file, const struct metrics_bu
  * first. */
 MUST_CHECK int serve_check(const struct config *config, struct buf *faults);
 
-/* What these settings ask of the descriptors that there may be. */
+/* What these settings ask of the descriptors and the memory that there may be. */
 struct limits_wanted serve_wanted(const struct config *config);

@@ -3,6 +3,7 @@
 #include "gateway/datasette/connection.h"
 #include "gateway/http/listener.h"
 #include "gateway/http/peer.h"
+#include "gateway/http/server.h"
 #include "gateway/mcp/origin.h"
 #include "gateway/otlp.h"
 #include "gateway/serve.h"
@@ -172,7 +173,10 @@ struct limits_wanted serve_wanted(const struct config *config)
 {
 	return (struct limits_wanted){
 		.descriptors = limits_most(),
+		.memory = config->client_memory_bytes ? config->client_memory_bytes : limits_memory() / 2,
 		.connections = config->max_connections,
+		.connection_bytes = http_server_connection_bytes(config->max_head_bytes),
+		.requests = config->max_requests,
 		.websockets = config->max_websockets,
 		.sprites = config->pool_max,
 		.workers = worker_count(config),
@@ -193,6 +197,20 @@ static int check_descriptors(const struct config *config, struct buf *faults)
 	return fail(faults, "descriptors", why);
 }
 
+static int check_memory(const struct config *config, struct buf *faults)
+{
+	struct limits_wanted wanted = serve_wanted(config);
+	uint64_t needed = limits_plan(&wanted).memory_needed;
+	char why[192];
+	if (wanted.memory >= needed)
+		return 0;
+	snprintf(why, sizeof why,
+		 "%llu%s are not enough, with these settings at least %llu are needed: raise it, or lower workers or max_head_bytes",
+		 (unsigned long long)wanted.memory, config->client_memory_bytes ? "" : " (half of what there is)",
+		 (unsigned long long)needed);
+	return fail(faults, "client_memory_bytes", why);
+}
+
 int serve_check(const struct config *config, struct buf *faults)
 {
 	const int results[] = {check_listener("listen", config->listen, faults),
@@ -205,7 +223,8 @@ int serve_check(const struct config *config, struct buf *faults)
 			       check_audit(config, faults),
 			       check_otlp(config, faults),
 			       check_admin_token(config, faults),
-			       check_descriptors(config, faults)};
+			       check_descriptors(config, faults),
+			       check_memory(config, faults)};
 	for (size_t i = 0; i < ARRAY_LEN(results); i++)
 		if (results[i] < 0)
 			return results[i];

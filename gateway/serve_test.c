@@ -22,6 +22,7 @@ static void test_check(void **state UNUSED)
 		{"SPRITEGATE_DATASETTE_CA_FILE", "/etc", "/etc/passwd"},
 		{"SPRITEGATE_SPRITES_URL", "api.sprites.dev", "https://api.sprites.dev"},
 		{"SPRITEGATE_TRUSTED_PROXIES", "10.0.0.0/99", "10.0.0.0/8"},
+		{"SPRITEGATE_CLIENT_MEMORY_BYTES", "1MiB", "1GiB"},
 		{"SPRITEGATE_MCP_HOSTS", "https://a.example", "a.example, b.example"},
 	};
 	setenv("SPRITEGATE_SPRITES_TOKEN", "token", 1);

@@ -269,14 +269,16 @@ static void refuse(struct worker *worker)
 	exec_endpoint_drain(worker->endpoint);
 }
 
-static struct limits limits_of(const struct config *config)
+static struct limits limits_of(const struct worker *worker, const struct config *config)
 {
-	uint64_t proxy = config->max_body_bytes, exec = config->exec_max_body_bytes;
+	uint64_t proxy = config->max_body_bytes, exec = config->exec_max_body_bytes, bodies = exec * MAX_BUFFERED_BODIES;
+	if (bodies > worker->options.max_bodies)
+		bodies = worker->options.max_bodies;
 	return (struct limits){.max_body = proxy > exec ? proxy : exec,
 			       .proxy_max_body = proxy,
 			       .silence_ms = (unsigned)config->datasette_timeout_ms,
 			       .exec = {.max_body = exec,
-					.max_buffered = exec * MAX_BUFFERED_BODIES,
+					.max_buffered = bodies > exec ? bodies : exec,
 					.timeout_ms = config->exec_timeout_ms,
 					.max_timeout_ms = config->exec_max_timeout_ms,
 					.max_output_bytes = config->exec_max_output_bytes,
@@ -378,7 +380,7 @@ static int make_upstream(struct worker *worker, char error[WORKER_ERROR_LEN])
 	worker->relay = relay_new(&relay);
 	if (!worker->relay)
 		return -1;
-	const struct limits limits = limits_of(worker->options.config);
+	const struct limits limits = limits_of(worker, worker->options.config);
 	relay_set_limits(worker->relay, limits.proxy_max_body, limits.silence_ms);
 	return 0;
 }
@@ -444,7 +446,7 @@ static int make_endpoint(struct worker *worker)
 		.log_request = log_request,
 		.audit = worker->options.audit,
 		.tracer = worker->options.tracer,
-		.limits = limits_of(config).exec,
+		.limits = limits_of(worker, config).exec,
 		.wait_ms = config->pool_wait_seconds * 1000,
 		.session_idle_ms = config->session_idle_seconds * 1000,
 		.session_age_ms = config->session_max_age_seconds * 1000,
@@ -474,7 +476,7 @@ static int make_server(struct worker *worker)
 	worker->options.listen_fd = -1;
 	options.max_head = config->max_head_bytes;
 	options.idle_timeout_ms = (unsigned)config->client_idle_seconds * 1000;
-	options.max_body = limits_of(config).max_body;
+	options.max_body = limits_of(worker, config).max_body;
 	options.max_connections = worker->options.max_connections;
 	options.max_in_flight = worker->options.max_requests;
 	options.upgrades = worker->tunnels;
@@ -509,7 +511,7 @@ struct worker *worker_new(const struct worker_options *options, char error[WORKE
 	if (!worker)
 		return NULL;
 	worker->options = *options;
-	worker->announces = limits_of(options->config).exec.announces;
+	worker->announces = limits_of(worker, options->config).exec.announces;
 	meters_init(&worker->meters, options->metrics, options->peers);
 	access_log_init(&worker->log, options->access_fd);
 	for (unsigned i = 0; i < ARRAY_LEN(worker->wishes); i++)
@@ -549,7 +551,7 @@ bool worker_reload(struct worker *worker, const struct config *config)
 	if (!item)
 		return false;
 	item->wish.wish = WISH_LIMITS;
-	item->limits = limits_of(config);
+	item->limits = limits_of(worker, config);
 	if (mailbox_reply(&worker->mailbox, &item->wish.item) != 0)
 		free(item); /* it ends */
 	return true;

@@ -31,6 +31,7 @@ struct worker_options {
 	struct degraded *degraded;   /* borrowed; NULL = none (admission.h) */
 	struct census *census;       /* borrowed; NULL = connections of an address are not limited */
 	unsigned max_connections, max_requests, max_websockets, max_datasette; /* of this worker */
+	uint64_t max_bodies;         /* bytes of bodies of commands in it, but for one of the largest */
 	/* Run on the worker's thread: nothing is under way after worker_quiesce(); everything is given back, the thread may be joined. */
 	void (*on_idle)(void *ctx);
 	void (*on_stopped)(void *ctx);

@@ -183,14 +183,16 @@ void admission_cancel(struct admission *admission, struct admission_call *call);
 /* What a command ended with, for whoever asks later (ADMISSION_FINISHED). */
 struct admission_result {
 	struct slice exec_id;
-	struct slice
-		text; /* copied; its first line is a status, and " unrun" when the command certainly did not run; left out when Redis is away for long and many wait */
+	/* Copied; its first line is a status, and " unrun" when the command certainly did not run. Left out when Redis is away for long and
+	 * many wait. */
+	struct slice text;
 	uint64_t keep_ms;
 };
 
 /* Gives back a lease: used_ms of wall time and out_bytes of output are charged, once, however often this is retried.
  * refund: the command certainly did not start; what its grant took from the rates is given back as well.
- * `result` may be NULL. Queued and retried until Redis acknowledges. -ENOMEM or ADMISSION_E_FULL: the lease then ends by itself, charged in full. */
+ * `result` may be NULL. Queued and retried until Redis acknowledges. -ENOMEM or ADMISSION_E_FULL: the lease then ends by itself, charged in
+ * full. */
 #define ADMISSION_E_FULL 1
 MUST_CHECK int admission_settle(struct admission *admission, const struct admission_lease *lease, uint64_t used_ms, uint64_t out_bytes,
 				bool refund, const struct admission_result *result);

@@ -374,7 +374,7 @@ static int start_handles(struct http_server *server)
 }
 
 /* Up to half of a pool is what libmicrohttpd has read: this request's head, and others that the client sent ahead. */
-static size_t pool_size(size_t max_head)
+size_t http_server_connection_bytes(size_t max_head)
 {
 	size_t answer_head = 2 * max_head > ANSWER_HEAD_MIN ? 2 * max_head : ANSWER_HEAD_MIN;
 	return 2 * (answer_head + POOL_RECORDS);
@@ -388,7 +388,7 @@ struct http_server *http_server_new(const struct http_server_options *options)
 		return NULL;
 	}
 	server->options = *options;
-	server->pool_size = pool_size(options->max_head);
+	server->pool_size = http_server_connection_bytes(options->max_head);
 	server->gone_fd = epoll_create1(EPOLL_CLOEXEC);
 	server->daemon = server->gone_fd < 0 ? NULL : start_daemon(server);
 	if (!server->daemon) {

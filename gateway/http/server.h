@@ -87,3 +87,6 @@ void http_server_stop(struct http_server *server, void (*on_stopped)(void *ctx),
 void http_server_set_max_body(struct http_server *server, uint64_t max_body);
 
 size_t http_server_connections(const struct http_server *server);
+
+/* Of memory, that a connection takes at most without what its request holds. */
+size_t http_server_connection_bytes(size_t max_head);

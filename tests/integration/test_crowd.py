@@ -1,6 +1,7 @@
 """Too many clients, or too slow ones: who waits, who is refused, and that the others do not notice."""
 import concurrent.futures
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 from answers import problem
 from nasty import PIECE
 from rig import until
-from wire import CutOff, Wire
+from wire import CutOff, Wire, exec_request
 
 MANY = 64       # the least that MAX_CONNECTIONS may be
 
@@ -149,6 +150,48 @@ def test_requests_beyond_the_limit_are_refused(gateway_of):
             go_on.set()
             assert [wire.answer().body for wire in wires] == [b"held"] * 16
             until(lambda: plain(late).status == 200, "there is room again, on the same connection")
+
+
+def test_memory_bounds_both(gateway_of):
+    """Half of 10 MiB for requests, 320 KiB each; the rest for connections, 160 KiB each."""
+    gateway, go_on, upstream = gateway_of(client_memory_bytes="10MiB")
+    for name, room in (("max_connections", 32), ("max_requests", 16)):
+        assert f"{name}: client_memory_bytes leaves room for {room}\"" in gateway.log
+    with closing([Wire(gateway.port) for _ in range(16)]) as wires:
+        for wire in wires:
+            wire.ask("GET", "/held")
+        until(lambda: len(upstream.asked("/held")) == 16, "as many are under way as may be")
+        for _ in range(16):
+            wires.append(Wire(gateway.port))
+            problem(plain(wires[-1]), 503, "temporary-reduced-capacity")
+        before = crowded(gateway, "idle")
+        for _ in range(16):
+            wires.append(Wire(gateway.port))
+            problem(plain(wires[-1]), 503, "temporary-reduced-capacity")
+        until(lambda: crowded(gateway, "idle") == before + 16, "idle ones made room")
+        go_on.set()
+        assert [wire.answer().body for wire in wires[:16]] == [b"held"] * 16
+
+
+def test_memory_bounds_bodies_of_commands(rig, gateway_of):
+    """They have half as much again: one of two that are larger than half of that."""
+    gateway, _, _ = gateway_of(client_memory_bytes="10MiB", exec_max_body_bytes="4MiB")
+    request = exec_request(rig.mint()["token"], b"x" * (3 << 20))
+    with Wire(gateway.port) as one, Wire(gateway.port) as other:
+        for wire in (one, other):
+            with contextlib.suppress(OSError):      # it may be refused meanwhile
+                wire.send(request[:-1])
+        told, _, _ = select.select([one.socket, other.socket], [], [], 60)
+        refused, kept = (one, other) if one.socket in told else (other, one)
+        problem(refused.answer(), 503, "temporary-reduced-capacity")
+        kept.send(request[-1:])
+        problem(kept.answer(), 400, "malformed-request")
+
+
+def test_too_little_memory_is_said_at_the_start(rig):
+    gateway = rig.gateway(wait=False, token=False, workers=2, client_memory_bytes="19MiB")
+    assert gateway.wait() != 0
+    assert f"client_memory_bytes: {19 << 20} are not enough, with these settings at least {20 << 20} are needed" in gateway.log
 
 
 def endless(exchange):

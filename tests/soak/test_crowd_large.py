@@ -56,7 +56,7 @@ def gateway(rig):
     upstream = rig.upstream()
     upstream.routes["/large"] = lambda exchange: exchange.reply(body=LARGE)
     upstream.routes[None] = lambda exchange: exchange.reply(body=BODY)
-    return rig.gateway(datasette_url=upstream.url, workers=1, client_idle_seconds=600, token=False)
+    return rig.gateway(datasette_url=upstream.url, workers=1, client_idle_seconds=600, client_memory_bytes="4GiB", token=False)
 
 
 def test_ten_thousand_idle_connections(gateway):
