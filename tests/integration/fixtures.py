@@ -33,6 +33,14 @@ class Stack(rigs.Gateway):
         return (self.folder / "logs/gateway.log").read_text(encoding="utf-8", errors="replace")
 
 
+@pytest.fixture(scope="module")
+def server():
+    """A Redis of a file's own, for what needs no stack."""
+    part = rigs.Redis()
+    yield part
+    part.kill()
+
+
 POOL_HOT = 3
 
 

@@ -1,13 +1,12 @@
-"""The policy's scripts and records as the tests use them, and a second implementation of the rules to compare with."""
-import collections
+"""The policy's scripts and records as the tests use them."""
 import datetime
-import fnmatch
 import hashlib
 import hmac
 import itertools
 import pathlib
 import re
 import secrets
+import uuid
 import zlib
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -15,11 +14,14 @@ SCRIPTS = TOP / "policy/scripts"
 CLOCK = "redis.call('TIME')"
 PEPPER = b"pepper of the policy tests, 32 bytes or more"
 DAY_US = 86_400_000_000
+SECOND = 1_000_000
+NOON = 1_795_003_200_000_000        # 2026-11-18 12:00 UTC, µs
+MIDNIGHT = NOON + DAY_US // 2
 GRACE_MS = 15_000
 UNRENEWED_MS = 60_000
-RENEWED_MS = 75_000
 USUAL_OUT, MOST_OUT = 1 << 20, 64 << 20
 IDLE_MS, AGE_MS = 900_000, 21_600_000
+SCOPE, SPRITE = "pool", "sg-a-0000-1"
 HERE = "00000000000000000000ffff7f000001"       # 127.0.0.1
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -47,6 +49,15 @@ def date(us):
 
 def lease_id():
     return secrets.token_hex(12)
+
+
+def command_of(lease):
+    """An id whose end is the lease's."""
+    return str(uuid.UUID(f"0193e3f0{lease}"))
+
+
+def lease_of(command):
+    return command.replace("-", "")[-24:]
 
 
 def documented_acl(user):
@@ -191,6 +202,46 @@ class Store:
         return self.redis.info("persistence")["rdb_changes_since_last_save"]
 
 
+class Sessions(Store):
+    """With the script that tells what became of a session, which is told the time as well."""
+
+    def __init__(self, redis, now_ms=1_790_000_000_000):
+        super().__init__(redis, now_ms * 1000)
+        text = self.text("session")
+        assert text.count(CLOCK) == 1
+        self.run_session = redis.register_script(text.replace(CLOCK, "redis.call('HMGET', 'test:now', 's', 'us')"))
+
+    def session(self, *args):
+        self.redis.hset("test:now", mapping={"s": self.clock // 1_000_000, "us": self.clock % 1_000_000})
+        return self.run_session(keys=["sg:{g}:sn"], args=args)
+
+    def pass_ms(self, ms):
+        self.clock += ms * 1000
+
+    def bind(self, token, name, lease, sprite=SPRITE, idle=IDLE_MS, age=10 * IDLE_MS):
+        return self.session("bind", token.kid, name, lease, sprite, SCOPE, idle, age)
+
+    def release(self, token, name, lease, fresh=0, idle=IDLE_MS, age=10 * IDLE_MS):
+        return self.session("release", token.kid, name, lease, fresh, idle, age)
+
+    def due(self):
+        """(what is kept, what is to be destroyed)"""
+        word, count, *names = self.session("due", SCOPE, 60_000)
+        assert word == "ok"
+        return names[:count], names[count:]
+
+    def use(self, token, name="work", sprite=SPRITE, **more):
+        """A command that begins and ends; what the session was before."""
+        lease = lease_id()
+        granted = self.admit(token, lease, session=name, **more)
+        assert granted.code == "granted", granted
+        if granted.what.startswith(" "):
+            assert self.bind(token, name, lease, sprite) == ["ok"]
+        assert self.release(token, name, lease) == ["ok"]
+        self.settle(token, lease, granted)
+        return granted.what
+
+
 class Answer:
     def __init__(self, reply):
         self.reply = reply
@@ -199,200 +250,3 @@ class Answer:
 
     def __repr__(self):
         return repr(dict(zip(REPLY, self.reply)))
-
-
-class Model:
-    """The rules of docs/POLICY.md over again: plain integers, one dictionary a kind of key."""
-
-    def __init__(self):
-        self.records = {}
-        self.policies = {}
-        self.tat = {}
-        self.leases = collections.defaultdict(dict)     # kid or actor → {member: end ms}
-        self.spent = collections.defaultdict(lambda: {"used": 0, "held": 0, "out": 0, "out_held": 0, "reqs": 0})
-
-    def bucket(self, name, now, count, per_ms, burst):
-        interval = max(1, per_ms * 1000 // count)
-        tau = interval * burst
-        tat, written_with = self.tat.get(name, (now, 0))
-        tat = max(now, tat)
-        if tat > now + (max(tau, written_with) if name[0] == "at" else tau):
-            tat = now + tau - interval
-        return interval, tau, tat
-
-    @staticmethod
-    def left(now, interval, tau, tat):
-        left = (tau - (tat - now)) // interval
-        return left, tat - now if left > 0 else tat + interval - tau - now
-
-    def reap(self, kid, actor, now_ms):
-        ended = [member for member, end in self.leases["c", kid].items() if end <= now_ms]
-        for member in ended:
-            _, want, day, *_, out = member.split(":")
-            out = int(out.removeprefix("out="))
-            del self.leases["c", kid][member]
-            self.leases["ac", actor].pop(member, None)
-            self.spent[kid, day]["held"] -= int(want)
-            self.spent[kid, day]["used"] += int(want)
-            self.spent[kid, day]["out_held"] -= out
-            self.spent[kid, day]["out"] += out
-        for member in [member for member, end in self.leases["ac", actor].items() if end <= now_ms]:
-            del self.leases["ac", actor][member]
-        return len(ended)
-
-    def rules(self, kid):
-        """The token's own over those of its policy."""
-        own = self.records[kid]
-        return collections.defaultdict(int, {**self.policies.get(own.get("pol"), {}), **own})
-
-    @staticmethod
-    def network_allowed(networks, address):
-        if not networks.split():
-            return True
-        if not address:
-            return False
-        for network in networks.split():
-            digits, bits = network.split("/")
-            shift = 128 - int(bits)
-            if int(digits, 16) >> shift == int(address, 16) >> shift:
-                return True
-        return False
-
-    @staticmethod
-    def denied_variable(patterns, variables):
-        for name in variables.split():
-            if patterns and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns.split()):
-                return name
-        return None
-
-    def admit(self, kid, now, lease, want, program, size=0, address="", variables="", usual_out=USUAL_OUT, most_out=MOST_OUT,
-              secret="mac"):
-        own, r = self.records[kid], self.rules(kid)
-        actor, now_ms, day, left_of_day = r["actor"], now // 1000, date(now), DAY_US - now % DAY_US
-        if secret == "old" and own.get("pmac_until", 0) <= now_ms:
-            return ["bad-mac"]
-        if r["status"] != "active":
-            return [r["status"]]
-        if "pol" in own and own["pol"] not in self.policies:
-            return ["broken-record"]
-        if r["nbf"] > now_ms:
-            return ["not-yet-valid"]
-        if "exp" in own and r["exp"] <= now_ms:
-            return ["expired"]
-        reaped = self.reap(kid, actor, now_ms)
-        want = min(want, r["max_ms"])
-        each = min(r["max_out"], most_out) if r["max_out"] else usual_out
-        limits = [("rate", ("t", kid), r["rate_n"], r["rate_per_ms"], r["burst"])]
-        if r["arate_n"]:
-            limits.append(("actor-rate", ("at", actor), r["arate_n"], r["arate_per_ms"], r["aburst"]))
-        running, actor_running = len(self.leases["c", kid]), len(self.leases["ac", actor])
-        spent = self.spent[kid, day]
-        used, held, out_used, out_held = spent["used"], spent["held"], spent["out"], spent["out_held"]
-
-        shadow, shadowed = (r["shadow"] or "").split(), []
-
-        def refuses(name):
-            if name in shadow:
-                shadowed.append(name)
-            return name not in shadow
-
-        code, violated, wait, granted, granted_day, granted_out, charges = "granted", [], 0, 0, "", 0, []
-        what = self.denied_variable(r["env_allow"] or "", variables)
-        known = self.held(kid, lease)
-        if known:       # asked before: the same answer, and nothing more is taken
-            _, granted, granted_day, *_, reserved = known.split(":")
-            code, granted, granted_out = "known", int(granted), int(reserved.removeprefix("out=")) // 2
-        elif not self.network_allowed(r["ip_allow"] or "", address) and refuses("network"):
-            code = "network"
-        elif r["cmds"] and program not in r["cmds"].split() and refuses("command"):
-            code = "command"
-        elif what and refuses("environment"):
-            code = "environment"
-        elif r["max_in"] and size > r["max_in"] and refuses("input"):
-            code = "input"
-        else:
-            found = []
-            for name, key, count, per_ms, burst in limits:
-                interval, tau, tat = self.bucket(key, now, count, per_ms, burst)
-                if tat + interval - tau > now:
-                    found.append((name, tat + interval - tau - now))
-            if running >= r["conc"]:
-                found.append(("concurrency", 1_000_000))
-            if r["aconc"] and actor_running >= r["aconc"]:
-                found.append(("actor-concurrency", 1_000_000))
-            if r["bud_ms"] and used + held + want > r["bud_ms"]:
-                found.append(("budget", left_of_day if used + want > r["bud_ms"] else 1_000_000))
-            if r["bud_out"] and out_used + out_held + 2 * each > r["bud_out"]:
-                found.append(("output-budget", left_of_day if out_used + 2 * each > r["bud_out"] else 1_000_000))
-            found = [(name, us) for name, us in found if refuses(name)]
-            if found:
-                code, violated, wait = "quota", [name for name, _ in found], max(us for _, us in found)
-        if code == "granted":
-            for _, key, count, per_ms, burst in limits:
-                interval, tau, tat = self.bucket(key, now, count, per_ms, burst)
-                if tat + interval - tau > now:
-                    charges += [0, 0]
-                else:
-                    self.tat[key] = tat + interval, tau
-                    charges += [interval, tau]
-            charges += [0, 0] * (2 - len(limits))
-            member = ":".join(str(part) for part in (lease, want, day, now, *charges, f"out={2 * each}"))
-            for key in ("c", kid), ("ac", actor):
-                self.leases[key][member] = now_ms + min(want, UNRENEWED_MS) + GRACE_MS
-            spent["held"] += want
-            spent["out_held"] += 2 * each
-            spent["reqs"] += 1
-            running, actor_running, held, granted, granted_day = running + 1, actor_running + 1, held + want, want, day
-            out_held, granted_out = out_held + 2 * each, each
-
-        code = "granted" if known else code
-        states = [self.left(now, *self.bucket(key, now, count, per_ms, burst)) for _, key, count, per_ms, burst in limits]
-        states.append((0, 0))
-        version = self.policies[own["pol"]]["ver"] if "pol" in own else own["ver"]
-        max_in = 0 if code == "granted" and "input" in shadow else r["max_in"]
-        ends = [r["exp"]] * ("exp" in own) + [own.get("pmac_until", 0)] * (secret == "old")
-        return [code, actor, own.get("pol", ""), version, granted, granted_day, ",".join(violated), wait, reaped, granted_out, max_in,
-                r["rate_n"], r["rate_per_ms"], r["burst"], *states[0],
-                r["arate_n"], r["arate_per_ms"], r["aburst"], *states[1],
-                r["conc"], running, r["aconc"], actor_running, r["bud_ms"], used, held, left_of_day,
-                r["bud_out"], out_used, out_held, ",".join(shadowed), what if code == "environment" else "", r["egress"] or "", 0,
-                min(ends) - now_ms if ends else 0, r["max_procs"] or 0, r["max_file"] or 0, r["max_mem"] or 0]
-
-    def held(self, kid, lease):
-        """The member of the lease, or None."""
-        return next((member for member in self.leases["c", kid] if member.startswith(lease + ":")), None)
-
-    def renew(self, kid, actor, lease, now):
-        member, till = self.held(kid, lease), now // 1000 + RENEWED_MS
-        if not member:
-            return 0
-        for key in ("c", kid), ("ac", actor):
-            self.leases[key][member] = max(till, self.leases[key].get(member, 0))
-        return 1
-
-    def put_back(self, key, now, since, interval, tau):
-        tat, written_with = self.tat.get(key, (now, 0))
-        rest = interval - (now - since)
-        if written_with == tau and now >= since and rest > 0 and now < tat <= now + tau:
-            self.tat[key] = max(tat - rest, now), tau
-
-    def settle(self, kid, actor, lease, used, out, refund, now):
-        for member in list(self.leases["c", kid]):
-            found, want, day, since, *charges, reserved = member.split(":")
-            reserved = int(reserved.removeprefix("out="))
-            if found == lease:
-                del self.leases["c", kid][member]
-                self.leases["ac", actor].pop(member, None)
-                spent = self.spent[kid, day]
-                spent["held"] -= int(want)
-                spent["used"] += min(used, int(want))
-                spent["out_held"] -= reserved
-                spent["out"] += min(out, reserved)
-                if refund:
-                    spent["reqs"] -= 1
-                    interval, tau, actor_interval, actor_tau = map(int, charges)
-                    self.put_back(("t", kid), now, int(since), interval, tau)
-                    if actor_interval:
-                        self.put_back(("at", actor), now, int(since), actor_interval, actor_tau)
-                return 1
-        return 0

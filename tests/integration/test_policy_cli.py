@@ -14,16 +14,8 @@ import pytest
 
 import rig
 from policy_store import DIGITS, PEPPER, Store, Token, documented_acl, mac_of
-from rig import Redis
 
 TOKEN = re.compile(r"sgt_([0-9A-Za-z]{16})_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
-
-
-@pytest.fixture(scope="module")
-def server():
-    part = Redis()
-    yield part
-    part.kill()
 
 
 @pytest.fixture

@@ -3,30 +3,16 @@ import collections
 import concurrent.futures
 import datetime
 import ipaddress
-import os
 import random
 import re
 import threading
 import time
-import uuid
 
 import pytest
 import redis
 
-from policy_store import (DAY_US, GRACE_MS, HERE, LIMITS, REPLY, USUAL_OUT, Caller, Model, Store, Token, date, documented_acl, lease_id, mac_of,
-                          UNRENEWED_MS, pepper_id)
-from rig import Redis
-
-NOON = 1_795_003_200_000_000        # 2026-11-18 12:00 UTC, µs
-MIDNIGHT = NOON + DAY_US // 2
-SECOND = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def server():
-    part = Redis()
-    yield part
-    part.kill()
+from policy_store import (DAY_US, GRACE_MS, HERE, LIMITS, MIDNIGHT, NOON, SECOND, UNRENEWED_MS, USUAL_OUT, Caller, Store, Token, command_of, date,
+                          documented_acl, lease_id, mac_of, pepper_id)
 
 
 @pytest.fixture
@@ -584,9 +570,12 @@ def test_what_ran_without_redis_is_booked_once(timed, when):
     assert timed.admit(token, want=700).code == "granted"
 
 
+spoilt = pytest.mark.parametrize("spoil", [lambda redis, key: redis.set(key, "of another type"), lambda redis, key: redis.hset(key, "used", "many"),
+                                           lambda redis, key: redis.hset(key, "out", "9" * 19)])
+
+
 @pytest.mark.parametrize("degraded", [False, True])
-@pytest.mark.parametrize("spoil", [lambda redis, key: redis.set(key, "of another type"), lambda redis, key: redis.hset(key, "used", "many"),
-                                   lambda redis, key: redis.hset(key, "out", "9" * 19)])
+@spoilt
 def test_use_that_cannot_be_added_is_added_later(timed, spoil, degraded):
     """A script that fails half way would be told the next time that all is settled."""
     token, lease = Token(timed), "a" * 24
@@ -874,11 +863,6 @@ def test_full_memory_refuses_new_leases_and_still_takes_old_ones_back(store):
 
 # --- what is known of a command --------------------------------------------------------------------------------------
 
-def command_of(lease):
-    """An id whose end is the lease's."""
-    return str(uuid.UUID(f"0193e3f0{lease}"))
-
-
 def test_what_is_known_of_a_command(timed):
     token, other = Token(timed), Token(timed, actor="bob")
     lease = lease_id()
@@ -1121,177 +1105,3 @@ def test_10000_wrong_tokens_leave_nothing(store):
         wrong = mac_of(f"{i:032d}")
         assert store.admit(stranger if i % 3 == 0 else tokens[i % 2], mac=wrong).reply == ["unknown" if i % 3 == 0 else "bad-mac"]
     assert store.snapshot() == before
-
-
-# --- the model -------------------------------------------------------------------------------------------------------
-
-NETWORKS = ["0" * 20 + "ffff7f000000/104", "0" * 20 + "ffff7f000000/105 20010db8800000000000000000000000/33", HERE + "/128"]
-ADDRESSES = [HERE, "0" * 20 + "ffff7f800001", "20010db8800000000000000000000001", "20010db8700000000000000000000001", ""]
-OLD = mac_of("o" * 32)
-# What somebody who is refused is told of the limits and their use, and whoever looks as well.
-TOLD = [name for name in REPLY if name not in ("code", "violated", "wait_us", "reaped", "shadowed", "what")]
-
-
-class Pair:
-    """The scripts and the model, asked the same; they must never differ."""
-
-    def __init__(self, store, rnd):
-        self.store, self.rnd, self.model = store, rnd, Model()
-        self.tokens = [Token(store, actor) for actor in ("ann", "ann", "bob")]
-        for token in self.tokens:
-            self.model.records[token.kid] = {"status": "active", "actor": token.actor, "ver": 1}
-        self.given, self.codes = [], collections.Counter()
-        self.apart = random.Random(1)
-        self.change_policy()
-        for token in self.tokens:
-            self.change(token)
-
-    def rules(self):
-        rnd = self.rnd
-        return {
-            "rate_n": rnd.choice([1, 3, 7, 60]), "rate_per_ms": rnd.choice([1000, 10_000, 60_000]), "burst": rnd.choice([1, 2, 10]),
-            "conc": rnd.choice([1, 2, 5]), "max_ms": rnd.choice([1000, 20_000, 300_000]),
-            "arate_n": rnd.choice([None, 0, 1, 5]), "arate_per_ms": rnd.choice([1000, 30_000]), "aburst": rnd.choice([1, 4]), "aconc": rnd.choice([None, 1, 4]),
-            "bud_ms": rnd.choice([None, 5000, 60_000, 10**7]), "bud_out": rnd.choice([None, None, 5 * 2**20, 1000]),
-            "max_out": rnd.choice([None, 100, 10**9]), "max_in": rnd.choice([None, 100]), "cmds": rnd.choice([None, None, "ls cat", ""]),
-            "env_allow": rnd.choice([None, None, "LANG LC_*", "-"]), "ip_allow": rnd.choice([None, None, None, *NETWORKS]),
-            "shadow": rnd.choice([None, None, "rate budget", "actor-rate concurrency command", "network environment input output-budget"]),
-            "scopes": "exec:run",
-        }
-
-    def caps(self):
-        """They decide nothing; drawn apart, so that they change no other choice."""
-        return {name: self.apart.choice([None, 0, 64]) for name in ("max_procs", "max_file", "max_mem")}
-
-    def change(self, token):
-        """What is inherited is None here."""
-        rnd, now_ms = self.rnd, self.store.clock // 1000
-        fields = self.rules()
-        fields["pol"] = rnd.choice([None, "p"])
-        if fields["pol"]:
-            for name in rnd.sample(sorted(fields.keys() - {"pol"}), rnd.randrange(len(fields))):
-                fields[name] = None
-        fields |= {
-            "status": rnd.choice(["active"] * 8 + ["revoked", "suspended"]), "nbf": rnd.choice([None, None, None, now_ms + 3000]),
-            "exp": rnd.choice([None, None, now_ms + 5000, now_ms + 86_400_000]),
-            "pmac": rnd.choice([None, OLD]), "pmac_until": now_ms + rnd.choice([0, 10_000]),
-        }
-        fields |= self.caps()
-        if not fields["pmac"]:
-            fields["pmac_until"] = None
-        token.set(**fields)
-        record = self.model.records[token.kid]
-        for name, value in fields.items():
-            record.pop(name, None)
-            if value is not None:
-                record[name] = value
-
-    def change_policy(self):
-        """Sometimes it is gone."""
-        fields = {name: value for name, value in (self.rules() | self.caps()).items() if value is not None}
-        if self.rnd.random() < 0.1:
-            self.store.policy("p")
-            self.model.policies.clear()
-        else:
-            fields["ver"] = self.rnd.randrange(1, 100)
-            self.store.policy("p", **fields)
-            self.model.policies["p"] = fields
-
-    def admit(self, token):
-        """Sometimes again what was asked before: as a grant whose answer was lost, or one that has ended meanwhile."""
-        rnd, lease, asked = self.rnd, lease_id(), "asked"
-        if self.given and rnd.random() < 0.1:
-            token, lease, _ = rnd.choice(self.given[-12:])
-            asked = "asked again"
-        want, program, size = rnd.choice([1, 500, 3000, 30_000, 300_000]), rnd.choice(["ls", "cat", "bash"]), rnd.choice([0, 100, 101])
-        more = {"address": rnd.choice(ADDRESSES), "variables": rnd.choice(["", "LANG", "LC_ALL LANG", "LANG PATH"]),
-                "usual_out": rnd.choice([0, USUAL_OUT, 50]), "most_out": 64 * 2**20}
-        secret = "old" if token.store.redis.hexists(token.key, "pmac") and rnd.random() < 0.3 else "mac"
-        if self.model.held(token.kid, lease):
-            asked = "asked again while it is held"
-        mac = OLD if secret == "old" else None
-        told = self.store.peek(token, mac=mac, address=more["address"])
-        answer = self.store.admit(token, lease, want, program, size=size, mac=mac, **more)
-        assert answer.reply == self.model.admit(token.kid, self.store.clock, lease, want, program, size, secret=secret, **more)
-        # Their ends are told by Redis' own clock, which is not the test's.
-        self.store.redis.persist(f"sg:{{g}}:t:{token.kid}")
-        self.store.redis.persist(f"sg:{{g}}:at:{token.actor}")
-        self.codes.update([answer.reply[0], f"{asked}: {answer.reply[0]}"])
-        self.codes.update(answer.violated.split(",") if len(answer.reply) > 1 else [])
-        if answer.reply[0] == "granted":
-            self.given.append((token, lease, answer))
-        elif len(answer.reply) > 1:
-            assert [getattr(told, name) for name in TOLD] == [getattr(answer, name) for name in TOLD]
-        else:
-            assert told.reply == answer.reply
-
-    def settle(self):
-        """One of the last, often one that is settled or has ended."""
-        if self.given:
-            token, lease, answer = self.rnd.choice(self.given[-12:])
-            used, out, refund = self.rnd.randrange(25_000), self.rnd.choice([0, 99, 10**7]), self.rnd.random() < 0.5
-            real = self.store.settle(token, lease, answer if self.rnd.random() < 0.6 else None, used, out, refund)
-            assert real == self.model.settle(token.kid, token.actor, lease, used, out, refund, self.store.clock)
-            self.codes[f"settled: {real}"] += 1
-            self.store.redis.persist(f"sg:{{g}}:t:{token.kid}")
-            self.store.redis.persist(f"sg:{{g}}:at:{token.actor}")
-
-    def renew(self):
-        """Past its end, too: then it is renewed unless somebody has reaped it."""
-        if self.given:
-            token, lease, _ = self.rnd.choice(self.given[-12:])
-            member = self.model.held(token.kid, lease)
-            when = "ended" if not member else "late" if self.model.leases["c", token.kid][member] <= self.store.clock // 1000 else "in time"
-            real = self.store.renew(token, lease)
-            assert real == self.model.renew(token.kid, token.actor, lease, self.store.clock)
-            self.codes[f"renewed: {when}"] += 1
-
-    def tick(self):
-        self.store.clock += self.rnd.choice([0, 1, 999, 1000, 33_333, SECOND, 7 * SECOND, 20 * SECOND, 3600 * SECOND, -5 * SECOND])
-
-    def to_midnight(self):
-        """To a moment around the next one."""
-        self.store.clock += DAY_US - self.store.clock % DAY_US + self.rnd.choice([-SECOND, -1, 0, 1])
-
-    def step(self):
-        def one():
-            return self.rnd.choice(self.tokens)
-        self.rnd.choices([lambda: self.admit(one()), self.settle, self.renew, self.tick, lambda: self.change(one()), self.change_policy,
-                          self.to_midnight], [50, 20, 8, 20, 3, 1, 1])[0]()
-
-    def compare(self):
-        for (kind, name), leases in self.model.leases.items():
-            assert dict(self.store.redis.zrange(f"sg:{{g}}:{kind}:{name}", 0, -1, withscores=True)) == leases
-        for (kid, day), spent in self.model.spent.items():
-            real = self.store.redis.hgetall(f"sg:{{g}}:b:{kid}:{day}")
-            assert {name: int(real.get(name, 0)) for name in spent} == spent
-        for (kind, name), (tat, tau) in self.model.tat.items():
-            assert self.store.tat(f"{kind}:{name}") == (tat, tau)
-
-
-# More of them: SG_MODEL_STEPS=1000000 (for each of the four).
-STEPS = int(os.environ.get("SG_MODEL_STEPS", "2500"))
-
-
-@pytest.mark.timeout(300 + STEPS // 10)
-@pytest.mark.parametrize("seed", range(4))
-def test_scripts_and_model_agree(timed, seed):
-    rnd = random.Random(seed if STEPS <= 2500 else f"{seed} {STEPS}")
-    timed.clock = rnd.choice([NOON, MIDNIGHT - 40 * SECOND])
-    pair = Pair(timed, rnd)
-    for step in range(STEPS):
-        pair.step()
-        if step % 50 == 0:
-            pair.compare()
-        if len(pair.given) > 100:
-            del pair.given[:50]
-        if len(pair.model.spent) > 30:      # days long past
-            for key in list(pair.model.spent)[:10]:
-                if not any(f":{key[1]}:" in member for member in pair.model.leases["c", key[0]]):
-                    del pair.model.spent[key]
-    pair.compare()
-    seen = set(pair.codes)
-    assert seen >= {"granted", "quota", "network", "command", "environment", "input", "revoked", "suspended", "expired", "not-yet-valid",
-                    "broken-record", "bad-mac", "rate", "actor-rate", "concurrency", "actor-concurrency", "budget", "output-budget",
-                    "asked again: granted", "asked again while it is held: granted", "settled: 1", "settled: 0",
-                    "renewed: in time", "renewed: late", "renewed: ended"}, seen

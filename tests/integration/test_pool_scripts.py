@@ -10,16 +10,8 @@ import redis
 
 from policy_store import documented_acl
 from pool_store import BEAT, FLEET, LATE, MEMBER, RECOVERY, SECOND, SESSION, START, STRIKE, PoolModel, PoolStore, name_of, names_in, tenants_in
-from rig import Redis
 
 MOST = 12
-
-
-@pytest.fixture(scope="module")
-def server():
-    part = Redis()
-    yield part
-    part.kill()
 
 
 @pytest.fixture

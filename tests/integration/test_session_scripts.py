@@ -1,47 +1,7 @@
 """The scripts of named sessions on a real Redis, with the time told to them."""
 import pytest
 
-from policy_store import CLOCK, IDLE_MS, Caller, Store, Token, lease_id
-
-SCOPE, SPRITE = "pool", "sg-a-0000-1"
-
-
-class Sessions(Store):
-    def __init__(self, redis, now_ms=1_790_000_000_000):
-        super().__init__(redis, now_ms * 1000)
-        text = self.text("session")
-        assert text.count(CLOCK) == 1
-        self.run_session = redis.register_script(text.replace(CLOCK, "redis.call('HMGET', 'test:now', 's', 'us')"))
-
-    def session(self, *args):
-        self.redis.hset("test:now", mapping={"s": self.clock // 1_000_000, "us": self.clock % 1_000_000})
-        return self.run_session(keys=["sg:{g}:sn"], args=args)
-
-    def pass_ms(self, ms):
-        self.clock += ms * 1000
-
-    def bind(self, token, name, lease, sprite=SPRITE, idle=IDLE_MS, age=10 * IDLE_MS):
-        return self.session("bind", token.kid, name, lease, sprite, SCOPE, idle, age)
-
-    def release(self, token, name, lease, fresh=0, idle=IDLE_MS, age=10 * IDLE_MS):
-        return self.session("release", token.kid, name, lease, fresh, idle, age)
-
-    def due(self):
-        """(what is kept, what is to be destroyed)"""
-        word, count, *names = self.session("due", SCOPE, 60_000)
-        assert word == "ok"
-        return names[:count], names[count:]
-
-    def use(self, token, name="work", sprite=SPRITE, **more):
-        """A command that begins and ends; what the session was before."""
-        lease = lease_id()
-        granted = self.admit(token, lease, session=name, **more)
-        assert granted.code == "granted", granted
-        if granted.what.startswith(" "):
-            assert self.bind(token, name, lease, sprite) == ["ok"]
-        assert self.release(token, name, lease) == ["ok"]
-        self.settle(token, lease, granted)
-        return granted.what
+from policy_store import IDLE_MS, SCOPE, SPRITE, Caller, Sessions, Token, lease_id
 
 
 @pytest.fixture
