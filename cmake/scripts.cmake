@@ -1,16 +1,16 @@
 # sg_embed_scripts(<module> <folder>)
 #
-# Makes every <folder>/*.lua a `const struct script script_<name>` of the module (policy/script.h): its text and its SHA-1. In place of a
+# Makes every <folder>/*.lua a `const struct script script_<name>` of the module (policy/script.h): its text and its SHA-1. In place of each
 # line `-- include shared/<name>.lua` stands the text of that file.
 # The same file is the build step: cmake -DNAME=… -DSOURCE=… -DOUTPUT=… -P scripts.cmake
 if(CMAKE_SCRIPT_MODE_FILE)
   file(READ ${SOURCE} text)
-  if(text MATCHES "-- include (shared/[a-z]+\\.lua)\n")
+  while(text MATCHES "-- include (shared/[a-z]+\\.lua)\n")
     set(line "${CMAKE_MATCH_0}")
     cmake_path(GET SOURCE PARENT_PATH folder)
     file(READ ${folder}/${CMAKE_MATCH_1} shared)
     string(REPLACE "${line}" "${shared}" text "${text}")
-  endif()
+  endwhile()
   string(SHA1 sha1 "${text}")
   string(HEX "${text}" bytes)
   string(LENGTH "${bytes}" digits)

@@ -277,8 +277,8 @@ static int send_call(struct admission_call *call, bool by_text)
 	return script_send(call->admission->link, &call->command, &script_admit, by_text, args, ARRAY_LEN(args));
 }
 
-/* The connection ended, or the answer makes no sense: the lease may exist. */
-static void on_no_answer(struct admission_call *call, const char *reason)
+/* The connection ended, or the answer makes no sense: then there may be a lease. */
+static void on_no_answer(struct admission_call *call, const char *reason, bool may_hold)
 {
 	struct admission *admission = call->admission;
 	struct admission_lease lease = {0};
@@ -287,7 +287,7 @@ static void on_no_answer(struct admission_call *call, const char *reason)
 	memcpy(lease.exec_id, call->exec_id, sizeof lease.exec_id);
 	lease.subject = call->subject;
 	memcpy(lease.actor, call->identity.actor, sizeof lease.actor);
-	if (!call->looked_for[0])
+	if (may_hold && !call->looked_for[0])
 		give_back(admission, &lease);
 	finish_without_redis(call, ADMISSION_UNAVAILABLE, reason);
 	free_asked(call);
@@ -306,7 +306,7 @@ static void on_answer(struct admission_call *call, const struct redisReply *repl
 	struct admission_answer answer;
 	uint64_t reaped;
 	if (verdict_read(reply, &answer, &reaped) < 0) {
-		on_no_answer(call, "redis-error");
+		on_no_answer(call, "redis-error", !script_met_wrong_type(reply));
 		return;
 	}
 	if (reaped && admission->options.observer.on_reaped)
@@ -333,7 +333,7 @@ static void on_event(struct link_command *command, enum link_event event, const 
 	if (event == LINK_TIMEOUT) {
 		finish_without_redis(call, ADMISSION_UNAVAILABLE, "timeout");
 	} else if (event == LINK_LOST) {
-		on_no_answer(call, "connection-lost");
+		on_no_answer(call, "connection-lost", true);
 	} else if (!script_is_missing(reply)) {
 		on_answer(call, reply);
 	} else if (!call->done || send_call(call, true) != 0) {

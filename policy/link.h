@@ -11,7 +11,8 @@
  *             command may still run, and one of the two follows.
  *
  * The breaker: no connection, or 5 failures in a row, and link_send refuses at once. PING is then tried about every 500 ms; the
- * first answer in time closes it. A connection that answers nothing for about 2 s is given up.
+ * first answer in time closes it. A connection that answers nothing for about 2 s is given up. An error that a key is of another type
+ * (WRONGTYPE) is no failure: it is about that key.
  */
 #pragma once
 

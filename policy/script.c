@@ -23,7 +23,17 @@ int script_send(struct link *link, struct link_command *command, const struct sc
 	return link_send(link, command, (int)count + 3, argv, lengths);
 }
 
+static bool is_error(const struct redisReply *reply, struct slice code)
+{
+	return reply->type == REDIS_REPLY_ERROR && slice_has_prefix(slice_of(reply->str, reply->len), code);
+}
+
 bool script_is_missing(const struct redisReply *reply)
 {
-	return reply->type == REDIS_REPLY_ERROR && slice_has_prefix(slice_of(reply->str, reply->len), SLICE("NOSCRIPT"));
+	return is_error(reply, SLICE("NOSCRIPT"));
+}
+
+bool script_met_wrong_type(const struct redisReply *reply)
+{
+	return is_error(reply, SLICE("WRONGTYPE"));
 }

@@ -27,3 +27,6 @@ MUST_CHECK int script_send(struct link *link, struct link_command *command, cons
 
 /* Redis does not know the script (restart, failover, SCRIPT FLUSH) and has run nothing: send it again by text. */
 bool script_is_missing(const struct redisReply *reply);
+
+/* A key that it reads or would write is of another type: it has written nothing. */
+bool script_met_wrong_type(const struct redisReply *reply);

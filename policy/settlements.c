@@ -114,7 +114,7 @@ static void finish(struct settlement *s)
 static bool is_hopeless(const struct redisReply *reply)
 {
 	struct slice text = slice_of(reply->str, reply->len);
-	return reply->type == REDIS_REPLY_ERROR && (slice_has_prefix(text, SLICE("WRONGTYPE")) || slice_has_prefix(text, SLICE("ERR ")));
+	return script_met_wrong_type(reply) || (reply->type == REDIS_REPLY_ERROR && slice_has_prefix(text, SLICE("ERR ")));
 }
 
 /* It may be the result that Redis does not take; the lease matters more, and is tried once without before it is set aside. A key of

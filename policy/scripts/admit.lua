@@ -24,6 +24,7 @@ local key, fingerprint, command = ARGV[15], ARGV[16], ARGV[17]
 local session, idle_ms, age_ms = ARGV[18], tonumber(ARGV[19]), tonumber(ARGV[20])
 local identity, identity_policy = ARGV[21] or '', ARGV[22] or ''
 
+-- include shared/sums.lua
 -- include shared/caller.lua
 
 local KILL_MS = 7200000      -- no lease lasts so long
@@ -36,17 +37,14 @@ local RETRY_US = 1000000     -- when only the end of a running command can help
 
 -- A lease that nobody settled is charged in full, to the day it was reserved on.
 local function reap()
-  for _, member in ipairs(ended) do
-    redis.call('ZREM', leases, member)
-    local want, day = string.match(member, '^[^:]*:(%d+):(%d+)')
-    local out = string.match(member, ':out=(%d+)$') or '0'
-    local key = PREFIX .. 'b:' .. kid .. ':' .. day
-    if redis.call('EXISTS', key) == 1 then
-      redis.call('HINCRBY', key, 'held', '-' .. want)
-      redis.call('HINCRBY', key, 'used', want)
-      if out ~= '0' then
-        redis.call('HINCRBY', key, 'out_held', '-' .. out)
-        redis.call('HINCRBY', key, 'out', out)
+  for _, l in ipairs(ended) do
+    redis.call('ZREM', leases, l.member)
+    if redis.call('EXISTS', l.spent) == 1 then
+      redis.call('HINCRBY', l.spent, 'held', int(0 - l.want))
+      redis.call('HINCRBY', l.spent, 'used', int(l.want))
+      if l.out > 0 then
+        redis.call('HINCRBY', l.spent, 'out_held', int(0 - l.out))
+        redis.call('HINCRBY', l.spent, 'out', int(l.out))
       end
     end
   end
@@ -70,6 +68,10 @@ local function violate(name, us)
   wait = math.max(wait, us)
 end
 
+for _, l in ipairs(ended) do
+  local _, unusable = sums(l.spent)
+  if unusable then return unusable end -- it stays until it can be charged
+end
 reaped = reap()
 local want = math.min(asked_ms, number('max_ms'))
 local out_each = number('max_out') > 0 and math.min(number('max_out'), most_out) or usual_out
@@ -90,10 +92,11 @@ if reason then return report(reason, 0, '', 0) end
 
 -- Its name is free at once, its Sprite is destroyed by whichever gateway looks first (session.lua).
 local function close_session(s)
+  local scope = string.match(redis.call('HGET', SPRITES, s.sprite) or '', '^%S*')
   redis.call('HDEL', sessions, session)
   if s.busy then redis.call('SET', PREFIX .. 'kill:' .. s.lease, s.lease, 'PX', KILL_MS) end
   if s.sprite == '' then return end
-  redis.call('HSET', SPRITES, s.sprite, string.match(redis.call('HGET', SPRITES, s.sprite) or '', '^%S*'))
+  redis.call('HSET', SPRITES, s.sprite, scope)
   redis.call('ZADD', ENDS, int(s.busy and now_ms + CLOSED_MS or now_ms), s.sprite)
 end
 

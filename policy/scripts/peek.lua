@@ -9,6 +9,7 @@
 local kid, mac, pepper, scope, address, looked_for = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local identity, identity_policy = ARGV[7] or '', ARGV[8] or ''
 
+-- include shared/sums.lua
 -- include shared/caller.lua
 
 reason = forbidden()

@@ -17,6 +17,8 @@ local RESULTS_BYTES = 64 * 1024 * 1024 -- of all that are kept
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
+-- include shared/sums.lua
+
 -- yyyymmdd, as in caller.lua
 local function today()
   local z = math.floor(now / 86400000000) + 719468
@@ -56,19 +58,11 @@ local function keep()
   for _, key in ipairs({'xs', 'xb'}) do redis.call('PEXPIRE', PREFIX .. key, keep_ms) end
 end
 
--- Redis takes back nothing of what a script that fails has written. So what the use is added to is looked at before anything is
--- written: otherwise the next try would find that it is settled. Results come last, and must not fail what is charged.
-local function unusable(spent)
-  for _, value in ipairs(redis.call('HMGET', spent, 'used', 'held', 'out', 'out_held', 'reqs')) do
-    if value and not string.find(value, '^%-?%d+$') or #(value or '') > 16 then return redis.error_reply('WRONGTYPE no number in ' .. spent) end
-  end
-end
-
 -- A mark takes the place of the lease: whoever leaves it charges. To the day on which it is booked, by our clock.
 if ARGV[10] == '1' then
   local mark, spent = PREFIX .. 'd:' .. lease, PREFIX .. 'b:' .. kid .. ':' .. today()
-  local failure = not refund and redis.call('EXISTS', mark) == 0 and unusable(spent)
-  if failure then return failure end
+  local _, failure = sums(spent)
+  if failure and not refund and redis.call('EXISTS', mark) == 0 then return failure end
   local charged = redis.call('SET', mark, '1', 'PX', BOOKED_MS, 'NX')
   if charged and not refund then
     redis.call('HINCRBY', spent, 'used', string.format('%.0f', used))
@@ -76,7 +70,7 @@ if ARGV[10] == '1' then
     redis.call('HINCRBY', spent, 'reqs', 1)
     redis.call('PEXPIRE', spent, BOOKED_MS)
   end
-  if result ~= '' then pcall(keep) end
+  if result ~= '' then pcall(keep) end -- must not fail what is charged
   return charged and 1 or 0
 end
 
@@ -92,7 +86,7 @@ if actor == '' then actor = redis.call('HGET', KEYS[1], 'actor') end
 
 local granted, day = string.match(member, '^[^:]*:(%d+):(%d+)')
 local spent = PREFIX .. 'b:' .. kid .. ':' .. day
-local failure = unusable(spent)
+local _, failure = sums(spent)
 if failure then return failure end
 
 -- The removal decides: whoever removes the member charges.

@@ -264,6 +264,23 @@ def test_a_lease_that_cannot_be_settled_blocks_no_other_and_is_settled_as_soon_a
     assert driver.errors.count("cannot settle lease") == 1
 
 
+def test_keys_of_another_type_are_no_failures_of_redis(driver, store, token):
+    """However many commands of one token meet them, nobody else is refused for that."""
+    other = Token(store)
+    for number in range(12):
+        assert driver.decide(token, number)["code"] == GRANTED
+    store.redis.set(f"sg:{{g}}:c:{token.kid}", "of another type")
+    for number in range(12):
+        driver.send("settle", number, 10, 0)
+    for number in range(12, 24):
+        answer = driver.decide(token, number)
+        assert (answer["code"], answer["reason"]) == (UNAVAILABLE, "redis-error")
+    until(lambda: driver.errors.count("cannot settle lease") == 12, "it is said of each")
+    assert driver.decide(other, 24)["code"] == GRANTED
+    assert not [line for line in driver.seen if line.get("breaker") == OPEN], driver.errors
+    assert driver.state()["unsettled"] == 12, "what was refused so holds nothing that could be given back"
+
+
 class SlowLine:
     """A TCP line to Redis whose answers take `delay` seconds."""
 

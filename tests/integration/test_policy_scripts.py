@@ -595,6 +595,66 @@ def test_use_that_cannot_be_added_is_added_later(timed, spoil, degraded):
     assert timed.redis.get("sg:{g}:x:c") == f"{token.kid} 200\nwell"
 
 
+@pytest.fixture
+def two_ended(timed):
+    """A token with a lease of yesterday and one of today, both past their ends: it, how it asks, and what is booked when it may."""
+    timed.clock = MIDNIGHT - SECOND
+    token = Token(timed, arate_n=9, arate_per_ms=1000, aburst=9, bud_ms=10**6, bud_out=10**9, sessions=1)
+    days = [timed.admit(token, "a" * 24, want=700).day]
+    timed.clock = MIDNIGHT
+    days.append(timed.admit(token, "b" * 24, want=600).day)
+    timed.clock += (700 + GRACE_MS) * 1000
+    for key in timed.redis.scan_iter():
+        timed.redis.persist(key)    # Redis' own clock is another one
+
+    def check_charged():
+        answer = timed.admit(token, "c" * 24, want=5)
+        assert (answer.code, answer.reaped, answer.used, answer.held) == ("granted", 2, 600, 5)
+        assert timed.budget(token, days[0]) == {"used": 700, "held": 0, "out": 2 * USUAL_OUT, "out_held": 0, "reqs": 1}
+        assert timed.budget(token, days[1]) == {"used": 600, "held": 5, "out": 2 * USUAL_OUT, "out_held": 2 * USUAL_OUT, "reqs": 2}
+    return token, days, check_charged
+
+
+def check_refused(timed, token, **asked):
+    """With an error that names the cause; not a byte is changed."""
+    before = timed.snapshot()
+    for _ in range(2):
+        with pytest.raises(redis.ResponseError, match="^WRONGTYPE"):
+            timed.admit(token, "c" * 24, want=5, **asked)
+    assert timed.snapshot() == before, "something is written"
+
+
+@pytest.mark.parametrize("day", [0, 1])
+@spoilt
+def test_a_lease_that_cannot_be_charged_is_charged_later(timed, two_ended, day, spoil):
+    token, days, check_charged = two_ended
+    key, aside = f"sg:{{g}}:b:{token.kid}:{days[day]}", "sg:{g}:aside"
+    timed.redis.rename(key, aside)
+    spoil(timed.redis, key)
+    check_refused(timed, token)
+    timed.redis.rename(aside, key)
+    check_charged()
+
+
+def test_what_is_no_lease_of_ours_is_not_passed_over(timed, two_ended):
+    token, _, check_charged = two_ended
+    timed.redis.zadd(f"sg:{{g}}:c:{token.kid}", {"d" * 24: timed.clock // 1000})
+    check_refused(timed, token)
+    timed.redis.zrem(f"sg:{{g}}:c:{token.kid}", "d" * 24)
+    check_charged()
+
+
+@pytest.mark.parametrize("name", ["c:{kid}", "ac:ann", "t:{kid}", "at:ann"])
+def test_a_key_of_another_type_is_seen_before_anything_is_written(timed, two_ended, name):
+    token, _, check_charged = two_ended
+    key, aside = "sg:{g}:" + name.format(kid=token.kid), "sg:{g}:aside"
+    timed.redis.rename(key, aside)
+    timed.redis.lpush(key, "of another type")
+    check_refused(timed, token)
+    timed.redis.rename(aside, key)
+    check_charged()
+
+
 @pytest.mark.parametrize("degraded", [False, True])
 @pytest.mark.parametrize("name", ["xs", "xb"])
 def test_results_that_cannot_be_kept_fail_no_settlement(timed, name, degraded):

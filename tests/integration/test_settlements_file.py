@@ -123,6 +123,19 @@ def test_what_redis_refuses_is_there_for_the_next_start(gateway, start, store, p
     gateway.stop_at_once()
     line, = (json.loads(line) for line in place.read_text(encoding="utf-8").splitlines())
     assert (line["kid"], line["refund"]) == (gateway.kid, False)
+    lines = [line, *({**line, "lease": f"{number:024x}"} for number in range(39))]
+    place.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    second = start(wait=False)
+    breakers = set()
+
+    def all_refused():
+        refused = second.log.count("cannot settle lease")
+        if refused:
+            breakers.add(second.metrics().get("spritegate_redis_breaker_state"))
+        return refused == len(lines)
+    until(all_refused, "Redis refuses all of them, again and again")
+    assert breakers == {0}, "what the last run left counts as an outage"
+    second.stop_at_once()
     mend()
     start(wait=False)
     until_emptied(place)

@@ -143,9 +143,23 @@ local day_left = DAY_US - now % DAY_US
 local leases = PREFIX .. 'c:' .. kid
 local actor_leases = PREFIX .. 'ac:' .. record.actor
 local spent = PREFIX .. 'b:' .. kid .. ':' .. today
-local ended = redis.call('ZRANGEBYSCORE', leases, '-inf', int(now_ms))
+local today_sums, failure = sums(spent)
+if failure then return failure end
 
 -- <lease>:<granted ms>:<day>:… , see admit.lua
+local function reservation(member)
+  local want, day = string.match(member, '^[^:]*:(%d+):(%d+)')
+  if not want then return nil, redis.error_reply('WRONGTYPE no lease in ' .. leases) end
+  local out = string.match(member, ':out=(%d+)$') or '0'
+  return {member = member, want = tonumber(want), day = day, out = tonumber(out), spent = PREFIX .. 'b:' .. kid .. ':' .. day}
+end
+
+local ended = {}
+for i, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', int(now_ms))) do
+  ended[i], failure = reservation(member)
+  if failure then return failure end
+end
+
 local function held_leases()
   return redis.call('ZRANGEBYSCORE', leases, '(' .. int(now_ms), '+inf')
 end
@@ -176,18 +190,14 @@ local rate = bucket(PREFIX .. 't:' .. kid, false, number('rate_n'), number('rate
 local actor_rate = bucket(PREFIX .. 'at:' .. record.actor, true, number('arate_n'), number('arate_per_ms'), number('aburst'))
 local running = redis.call('ZCARD', leases) - #ended
 local actor_running = redis.call('ZCOUNT', actor_leases, '(' .. int(now_ms), '+inf')
-local use = redis.call('HMGET', spent, 'used', 'held', 'out', 'out_held')
-local used, held = tonumber(use[1] or 0), tonumber(use[2] or 0)
-local out_used, out_held = tonumber(use[3] or 0), tonumber(use[4] or 0)
+local used, held, out_used, out_held = unpack(today_sums)
 local violated, shadowed, wait = {}, {}, 0
 local reaped = 0 -- by this call
 
 -- What nobody settled is charged in full.
-for _, member in ipairs(ended) do
-  local want, day = string.match(member, '^[^:]*:(%d+):(%d+)')
-  local out = tonumber(string.match(member, ':out=(%d+)$') or 0)
-  if day == today and redis.call('EXISTS', spent) == 1 then
-    used, held, out_used, out_held = used + want, held - want, out_used + out, out_held - out
+for _, l in ipairs(ended) do
+  if l.spent == spent and redis.call('EXISTS', spent) == 1 then
+    used, held, out_used, out_held = used + l.want, held - l.want, out_used + l.out, out_held - l.out
   end
 end
 
