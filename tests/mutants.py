@@ -128,6 +128,8 @@ MUTANTS = [
            "if (n <= 0)\n\t\t\t_exit(EXIT_NO_INPUT);", "if (n <= 0)\n\t\t\treturn;", ("unit:exec_launch_test",)),
     Mutant("a slow reader is not waited for", "gateway/exec/run.c",
            "if (run->sandbox && delivery_is_full(&run->delivery))", "if (0)", integration("exec_stream")),
+    Mutant("more of a stream is held than may be stored", "gateway/exec/copy.c",
+           "bytes.len > copy->left || ", "", ("unit:exec_stored_test",)),
     Mutant("anybody is told what a command ended with", "policy/scripts/shared/caller.lua",
            "if result and string.sub(result, 1, #kid + 1) == kid .. ' ' then", "if result then", integration("policy_scripts")),
     Mutant("leases are not given back", "gateway/exec/run.c",

@@ -46,7 +46,7 @@ void call_replay(struct call *call, const struct admission_answer *answer)
 	memcpy(call->subject.exec_id, answer->prior, sizeof call->subject.exec_id);
 	call_decide(call, "allow", "replayed", NULL);
 	struct http_request *request = TAKE(call->request);
-	if (request && exec_reply_again(request, &call->reply, status, object) < 0)
+	if (request && exec_reply_again(request, &call->reply, status, call->format, object) < 0)
 		log_error_of(&call->subject, "exec: the answer could not be sent");
 }
 

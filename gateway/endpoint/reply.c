@@ -1,6 +1,7 @@
 #include "gateway/endpoint/reply.h"
 
 #include "gateway/endpoint/accept.h"
+#include "gateway/exec/stored.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -245,19 +246,41 @@ static bool has_exited(struct slice object)
 {
 	struct json_failure failure;
 	struct slice outcome;
-	CLEANUP(json_decref_ptr) json_t *answer = json_parse_reals(object, 32, &failure);
+	CLEANUP(json_decref_ptr) json_t *answer = json_parse_own(object, 32, &failure);
 	return json_get_string(answer, "outcome", &outcome) && slice_equal(outcome, SLICE("exited"));
 }
 
-int exec_reply_again(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice object)
+static int put_object_again(const struct exec_reply *reply, unsigned status, struct slice object, struct buf *body)
+{
+	int r = buf_append_char(body, '{');
+	if (r == 0 && status != 200)
+		r = buf_printf(body, "\"request_id\":\"%.*s\",", SLICE_FMT(reply->head->id));
+	return r < 0 ? r : buf_append(body, slice_from(object, 1));
+}
+
+/* The type of its body; empty when that cannot be written. */
+static struct slice put_again(const struct exec_reply *reply, unsigned status, enum stream_format format, struct slice object,
+			      struct buf *body)
+{
+	int r = STORED_NO_TEXT;
+	if (format && status == 200)
+		r = stored_stream(object, reply->exec_id, format, body);
+	if (r == 0)
+		return exec_content_type(format);
+	if (r == STORED_NO_TEXT)
+		r = put_object_again(reply, status, object, body);
+	if (r < 0)
+		return (struct slice){0};
+	return status == 200 ? SLICE("application/json") : SLICE("application/problem+json");
+}
+
+int exec_reply_again(struct http_request *request, const struct exec_reply *reply, unsigned status, enum stream_format format,
+		     struct slice object)
 {
 	struct http_fields fields = {0};
-	struct buf body = BUF_MAX(object.len + 128);
-	int r = buf_append_char(&body, '{');
-	if (r == 0 && status != 200)
-		r = buf_printf(&body, "\"request_id\":\"%.*s\",", SLICE_FMT(reply->head->id));
-	if (r == 0)
-		r = buf_append(&body, slice_from(object, 1));
+	struct buf body = BUF_MAX(EXEC_ANSWER_MAX);
+	struct slice type = put_again(reply, status, format, object, &body);
+	int r = type.len ? 0 : -1;
 	if (r == 0)
 		r = exec_reply_add(&fields, SLICE("Idempotency-Replayed"), "true");
 	if (r == 0)
@@ -265,7 +288,7 @@ int exec_reply_again(struct http_request *request, const struct exec_reply *repl
 	if (r == 0 && reply->mcp)
 		return reply_tool(request, reply, &fields, &body, status != 200 || !has_exited(object));
 	if (r == 0)
-		r = add_content(&fields, status == 200 ? SLICE("application/json") : SLICE("application/problem+json"));
+		r = add_content(&fields, type);
 	if (r != 0) {
 		buf_deinit(&body);
 		return -1;

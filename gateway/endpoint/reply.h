@@ -51,8 +51,10 @@ MUST_CHECK int exec_reply_job(struct http_request *request, const struct exec_re
 
 MUST_CHECK int exec_reply_json(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice body);
 
-/* The answer that an earlier request got: a command's, or a problem. `object` begins with its brace. */
-MUST_CHECK int exec_reply_again(struct http_request *request, const struct exec_reply *reply, unsigned status, struct slice object);
+/* The answer that an earlier request got: a command's, or a problem. `object` begins with its brace. As a stream, when one is asked for and
+ * the command's output was kept; else as JSON. */
+MUST_CHECK int exec_reply_again(struct http_request *request, const struct exec_reply *reply, unsigned status, enum stream_format format,
+				struct slice object);
 
 /* The head of a streamed answer. */
 MUST_CHECK int exec_reply_stream(struct http_request *request, const struct exec_reply *reply, enum stream_format format);

@@ -49,6 +49,7 @@ struct exec_result {
 	bool session_created;       /* no command was started in it before */
 	struct output streams[2];   /* stdout, stderr */
 	const char *encoding[2];    /* of their text once it was told: "utf-8" or "base64" */
+	bool copied;                /* of a streamed answer: streams and files hold all that it has told (copy.h) */
 	enum check_verdict check;
 	const struct outfiles *files; /* borrowed; NULL = none were asked for */
 	const struct writer *writer;  /* borrowed; NULL = rows of standard output are written nowhere */

@@ -65,6 +65,15 @@ int delivery_output(struct delivery *delivery, unsigned which, struct slice byte
 	return r;
 }
 
+int delivery_output_end(struct delivery *delivery, const struct output streams[2])
+{
+	struct buf text = BUF_MAX(TEXT_MAX);
+	int r = 0;
+	for (unsigned i = 0; r == 0 && i < 2; i++)
+		r = stream_output_end(&delivery->stream, i, output_cut(&streams[i]), &text);
+	return tell(delivery, &text, r);
+}
+
 static int tell_file(struct delivery *delivery, const char *path, struct slice bytes, bool last)
 {
 	struct buf text = BUF_MAX(TEXT_MAX);

@@ -30,6 +30,8 @@ void delivery_init(struct delivery *delivery, const struct exec_job *job);
 MUST_CHECK int delivery_begin(struct delivery *delivery);
 
 MUST_CHECK int delivery_output(struct delivery *delivery, unsigned which, struct slice bytes);
+/* No more output comes. */
+MUST_CHECK int delivery_output_end(struct delivery *delivery, const struct output streams[2]);
 MUST_CHECK int delivery_file(struct delivery *delivery, const char *path, struct slice bytes, bool last);
 MUST_CHECK int delivery_ping(struct delivery *delivery);
 MUST_CHECK int delivery_result(struct delivery *delivery, struct exec_result *result, struct exec_answer *answer);

@@ -6,7 +6,7 @@
  * is asked for again in smaller pieces.
  *
  * Pure: outfiles_next() says what to run, the caller runs it and feeds back what it printed.
- * Owns:       what was read, unless it is passed on. The paths are the request's, which outlives it while anything is asked.
+ * Owns:       what was read; of what is passed on, what copy.h keeps. The paths are the request's, which outlives it while anything is asked.
  * Lifetime:   outfiles_init … outfiles_deinit.
  * Results:    0 or negative (no memory, no random bytes; what `pass` says).
  * Bounds:     a reply of RECORD_READ_MAX bytes and a line for each file; the caps of outfiles_begin().
@@ -39,7 +39,7 @@ struct outfiles {
 	const char *argv[5];
 	struct buf input, reply;
 	/* Instead of keeping it: a part of a file, and with file->done its end; NULL = kept. */
-	int (*pass)(void *ctx, const struct outfile *file, struct slice bytes);
+	int (*pass)(void *ctx, struct outfile *file, struct slice bytes);
 	void *pass_ctx;
 };
 

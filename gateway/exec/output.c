@@ -101,11 +101,6 @@ bool output_skip(struct output *output, uint64_t size)
 	return true;
 }
 
-static bool is_cut(const struct output *output)
-{
-	return output->total > output->cap;
-}
-
 static void reverse(char *p, size_t len)
 {
 	for (size_t i = 0; i < len / 2; i++) {
@@ -118,7 +113,7 @@ static void reverse(char *p, size_t len)
 /* Turns the ring so that its oldest byte comes first, in place. */
 static void straighten(struct output *output)
 {
-	if (!is_cut(output) || !output->ring_at)
+	if (!output_cut(output) || !output->ring_at)
 		return;
 	char *ring = output->bytes.data + output->bytes.start + head_size(output);
 	size_t size = ring_size(output), at = output->ring_at;
@@ -156,16 +151,24 @@ static int put_cut_text(struct output *output, struct buf *json, struct slice he
 	return r < 0 ? r : json_text_string(json, buf_peek(&text));
 }
 
+static int put_copy(const struct output *output, struct buf *json, const char **encoding)
+{
+	struct slice bytes = buf_peek(&output->bytes);
+	if (output_cut(output))
+		bytes.len -= utf8_unfinished_tail(bytes);
+	bool text = utf8_is_valid(bytes);
+	*encoding = text ? "utf-8" : "base64";
+	return text ? json_text_string(json, bytes) : put_base64(json, bytes);
+}
+
 int output_put(struct output *output, struct buf *json, const char **encoding)
 {
-	if (output->pass) {
-		*encoding = "utf-8";
-		return buf_append(json, SLICE("\"\""));
-	}
+	if (output->pass)
+		return put_copy(output, json, encoding);
 	straighten(output);
 	struct slice all = buf_peek(&output->bytes);
 	struct slice head = all, tail = {0};
-	if (is_cut(output)) {
+	if (output_cut(output)) {
 		head.len = head_size(output);
 		tail = without_cut_start(slice_from(all, head.len));
 		head.len -= utf8_unfinished_tail(head);
@@ -174,5 +177,5 @@ int output_put(struct output *output, struct buf *json, const char **encoding)
 	*encoding = text ? "utf-8" : "base64";
 	if (!text)
 		return put_base64(json, all);
-	return is_cut(output) ? put_cut_text(output, json, head, tail) : json_text_string(json, all);
+	return output_cut(output) ? put_cut_text(output, json, head, tail) : json_text_string(json, all);
 }

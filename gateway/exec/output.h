@@ -3,7 +3,7 @@
  *
  * Or, passed on as it comes, its first `cap` bytes.
  *
- * Owns:       at most `cap` bytes; none of what is passed on.
+ * Owns:       at most `cap` bytes; of what is passed on, what copy.h keeps.
  * Lifetime:   output_init … output_deinit.
  * Results:    0 or -ENOMEM, and what `pass` says.
  * Invariants: `total` counts every byte fed or skipped, kept or not.
@@ -23,7 +23,7 @@ struct output {
 };
 
 void output_init(struct output *output, size_t cap);
-/* Nothing is kept: `pass` takes what comes below the cap. */
+/* Nothing is kept here: `pass` takes what comes below the cap. */
 void output_init_passing(struct output *output, size_t cap, int (*pass)(void *ctx, const struct output *output, struct slice bytes),
 			 void *ctx);
 void output_deinit(struct output *output);
@@ -43,13 +43,20 @@ static inline uint64_t output_written(const struct output *output)
 	return output->total + output->lost;
 }
 
+/* By its cap. */
+static inline bool output_cut(const struct output *output)
+{
+	return output->total > output->cap;
+}
+
 static inline bool output_truncated(const struct output *output)
 {
-	return output->total > output->cap || output->lost;
+	return output_cut(output) || output->lost;
 }
 
 /*
  * Appends the kept bytes as a JSON string. Text that is UTF-8 goes as it is, with a marker line at the cut and no character
- * split; anything else as base64 of head and tail; what was passed on is empty. *encoding is set to "utf-8" or "base64".
+ * split; anything else as base64 of head and tail. Of what was passed on the copy, as it was told: its end is cut, not its middle; without
+ * one it is empty. *encoding is set to "utf-8" or "base64".
  */
 MUST_CHECK int output_put(struct output *output, struct buf *json, const char **encoding);

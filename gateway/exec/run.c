@@ -3,6 +3,7 @@
 #include "gateway/base/clock.h"
 #include "gateway/base/log.h"
 #include "gateway/exec/collect.h"
+#include "gateway/exec/copy.h"
 #include "gateway/exec/delivery.h"
 #include "gateway/exec/feed.h"
 #include "gateway/exec/stored.h"
@@ -40,6 +41,7 @@ struct run {
 	struct launch launch;
 	struct feed feed;            /* of a job that feeds */
 	struct delivery delivery;    /* of a job that wants its answer streamed */
+	struct copy copy;            /* likewise */
 	struct verify verify;
 	struct collect collect;      /* of a job that wants files back */
 	struct writer writer;        /* of a job whose output is rows for Datasette */
@@ -131,7 +133,9 @@ static void note_told(struct run *run)
 static int pass_on(void *ctx, const struct output *output, struct slice bytes)
 {
 	struct run *run = ctx;
-	int r = delivery_output(&run->delivery, (unsigned)(output - run->result.streams), bytes);
+	unsigned which = (unsigned)(output - run->result.streams);
+	copy_output(&run->copy, which, bytes);
+	int r = delivery_output(&run->delivery, which, bytes);
 	if (r == 0)
 		note_told(run);
 	return r;
@@ -224,6 +228,7 @@ static void answer(struct run *run, enum exec_outcome outcome)
 	if (is_damaged(result->check))
 		writer_lost(&run->writer);
 	writer_give_up(&run->writer, "The command's end was not seen.");
+	result->copied = run->copy.whole;
 	int r = write_answer(run, run->job);
 	settle(run, r < 0);
 	uv_timer_stop(&run->ping);
@@ -360,9 +365,10 @@ static bool has_room_for_file(void *ctx)
 	return !run->job->format || delivery_has_room(&run->delivery);
 }
 
-static int pass_file_on(void *ctx, const struct outfile *file, struct slice bytes)
+static int pass_file_on(void *ctx, struct outfile *file, struct slice bytes)
 {
 	struct run *run = ctx;
+	copy_file(&run->copy, file, bytes);
 	int r = delivery_file(&run->delivery, file->path, bytes, file->done);
 	uv_timer_again(&run->ping);
 	return r;
@@ -380,6 +386,10 @@ static void start_collecting(struct run *run)
 {
 	struct collect *collect = &run->collect;
 	uint64_t each = run->job->max_output_bytes, left = 0;
+	if (run->job->format && delivery_output_end(&run->delivery, run->result.streams) < 0) {
+		finish(run, without_memory(run));
+		return;
+	}
 	for (size_t i = 0; i < 2; i++) {
 		uint64_t written = output_written(&run->result.streams[i]);
 		left += written < each ? each - written : 0;
@@ -686,6 +696,8 @@ static int init_parts(struct run *run)
 		r = collect_init(&run->collect, job->request);
 	if (r < 0)
 		return r;
+	if (job->format)
+		copy_init(&run->copy, run->result.streams, &run->collect.outfiles, run->owner->result_bytes);
 	if (job->request->output_count)
 		run->result.files = &run->collect.outfiles;
 	if (run->writer.target)

@@ -93,6 +93,11 @@ static int put_held(struct stream *stream, unsigned which, const char *path, boo
 	return held.len && !cut ? put_piece(stream, which, path, held, text) : 0;
 }
 
+int stream_output_end(struct stream *stream, unsigned which, bool cut, struct buf *text)
+{
+	return put_held(stream, which, NULL, cut, text);
+}
+
 int stream_file(struct stream *stream, const char *path, struct slice bytes, bool last, struct buf *text)
 {
 	int r = 0;
@@ -105,7 +110,7 @@ int stream_result(struct stream *stream, struct exec_result *result, const char 
 {
 	int r = 0;
 	for (unsigned i = 0; r == 0 && i < 2; i++)
-		r = put_held(stream, i, NULL, result->streams[i].total > result->streams[i].cap, text);
+		r = stream_output_end(stream, i, output_cut(&result->streams[i]), text);
 	for (unsigned i = 0; i < 2; i++)
 		result->encoding[i] = stream->outputs[i].binary ? "base64" : "utf-8";
 	if (r == 0)
@@ -114,6 +119,16 @@ int stream_result(struct stream *stream, struct exec_result *result, const char 
 		r = buf_append_char(text, ',');
 	if (r == 0)
 		r = exec_answer_result(result, exec_id, answer, text);
+	return r < 0 ? r : end(stream, text);
+}
+
+int stream_result_again(const struct stream *stream, struct slice members, struct buf *text)
+{
+	int r = begin(stream, "result", text);
+	if (r == 0)
+		r = buf_append_char(text, ',');
+	if (r == 0)
+		r = buf_append(text, members);
 	return r < 0 ? r : end(stream, text);
 }
 

@@ -37,6 +37,8 @@ static inline void stream_init(struct stream *stream, enum stream_format format)
 /* Each appends to `text`. */
 MUST_CHECK int stream_accepted(const struct stream *stream, const char *exec_id, struct buf *text);
 MUST_CHECK int stream_output(struct stream *stream, unsigned which, struct slice bytes, struct buf *text);
+/* No more of it comes: a character that the command never finished is told, one that was `cut` is not. */
+MUST_CHECK int stream_output_end(struct stream *stream, unsigned which, bool cut, struct buf *text);
 /* A part of a file, or with `last` its end. */
 MUST_CHECK int stream_file(struct stream *stream, const char *path, struct slice bytes, bool last, struct buf *text);
 MUST_CHECK int stream_ping(const struct stream *stream, struct buf *text);
@@ -44,6 +46,9 @@ MUST_CHECK int stream_ping(const struct stream *stream, struct buf *text);
 /* What was still held, and the result. `answer` gets what the logs say of it; its body stays empty. */
 MUST_CHECK int stream_result(struct stream *stream, struct exec_result *result, const char *exec_id, struct exec_answer *answer,
 			     struct buf *text);
+
+/* The same of an answer that was kept: `members` is its object without braces. */
+MUST_CHECK int stream_result_again(const struct stream *stream, struct slice members, struct buf *text);
 
 /* In place of a result that could not be written. */
 MUST_CHECK int stream_failure(const struct stream *stream, const char *exec_id, struct buf *text);

@@ -1,4 +1,5 @@
 """Idempotency-Key: a command runs once however often it is asked for, and its answer is given again."""
+import base64
 import concurrent.futures
 import json
 import secrets
@@ -8,7 +9,7 @@ import pytest
 import answers
 from processes import go_on, new_mark, running
 from rig import leases, until
-from streamed import NDJSON
+from streamed import NDJSON, SSE, objects_of
 from test_exec_lifecycle import Running
 from wire import Wire, exec_request
 
@@ -134,9 +135,10 @@ def test_what_may_have_run_is_not_run_again(rig):
     gateway.until_ready()
     with emulator.faulty("cut_before_exit", rate=1):
         first = answers.unknown(keyed(gateway, key, command="echo partial"))
+    answers.unknown(again(gateway, key, accept=NDJSON, command="echo partial"))
     second = again(gateway, key, command="echo partial")
-    told = {name: value for name, value in answers.unknown(second).items() if name not in ("request_id", "instance")}
-    assert told == {name: value for name, value in first.items() if name not in ("request_id", "instance")}
+    found = {name: value for name, value in answers.unknown(second).items() if name not in ("request_id", "instance")}
+    assert found == {name: value for name, value in first.items() if name not in ("request_id", "instance")}
     assert second.headers["Idempotency-Replayed"] == "true"
     assert emulator.starts(first["exec_id"]) == 1
 
@@ -189,13 +191,45 @@ def test_nothing_is_replayed_when_nothing_is_kept(rig):
     assert body["exec_id"] == first.json()["exec_id"]
 
 
-def test_a_stream_is_replayed_without_its_output(stack):
+def told(answer, kind):
+    """All that a stream says, whatever its pieces are."""
+    assert answer.headers["Content-Type"] == kind
+    objects, pieces = list(objects_of(kind, [answer.content])), {}
+    assert [objects[0]["type"], objects[-1]["type"]] == ["accepted", "result"]
+    for one in objects[1:-1]:
+        name, data = (one["type"], one.get("path")), one["data"]
+        pieces[name] = pieces.get(name, b"") + (base64.b64decode(data) if one["encoding"] == "base64" else data.encode())
+    return objects[0], pieces, objects[-1]
+
+
+@pytest.mark.parametrize("kind", [NDJSON, SSE])
+def test_a_stream_is_replayed(stack, kind):
+    """In the form that is asked for, whatever the first one was told in."""
+    key, fields = new_key(), {"command": "seq 20000; printf 'nul \\0, €, \\342'; printf '\\377\\0' >&2; seq 9999 >a; exit 4", "outputs": ["a", "b"]}
+    first = keyed(stack, key, accept=kind, **fields)
+    accepted, pieces, result = told(first, kind)
+    assert len(pieces) == 3 and result["exit_code"] == 4
+    second = again(stack, key, accept=kind, **fields)
+    assert second.headers["Idempotency-Replayed"] == "true" and second.headers["X-Exec-Id"] == first.headers["X-Exec-Id"]
+    assert told(second, kind) == (accepted, pieces, result)
+    third = again(stack, key, **fields).json()
+    assert base64.b64decode(third["stdout"]) == pieces["stdout", None] and third["files"]["a"]["text"].encode() == pieces["file", "a"]
+    assert {name: third[name] for name in third if name not in ("stdout", "stderr", "files")} == {
+        name: result[name] for name in result if name not in ("type", "files")}
     key = new_key()
-    first = keyed(stack, key, accept=NDJSON, command="echo once; exit 4")
-    result = json.loads(first.text.splitlines()[-1])
-    second = again(stack, key, accept=NDJSON, command="echo once; exit 4")
+    first = keyed(stack, key, command="echo once").json()
+    second = again(stack, key, accept=kind, command="echo once")
+    assert told(second, kind) == ({"type": "accepted", "exec_id": first["exec_id"]}, {("stdout", None): b"once\n"}, {
+        "type": "result", **{name: first[name] for name in first if name not in ("stdout", "stderr")}})
+
+
+def test_a_stream_whose_output_is_not_kept(stack):
+    """It is told as JSON: a stream without output would look like one of a silent command."""
+    key, fields = new_key(), {"command": "head -c 2000000 /dev/zero | tr '\\0' x", "max_output_bytes": 4_000_000}
+    result = told(keyed(stack, key, accept=NDJSON, **fields), NDJSON)[2]
+    second = again(stack, key, accept=NDJSON, **fields)
     assert second.headers["Content-Type"] == "application/json" and second.headers["Idempotency-Replayed"] == "true"
-    assert {"type": "result", **second.json()} == result
+    assert {"type": "result", **second.json()} == result and result["stdout_bytes"] == 2_000_000
 
 
 def test_keys_are_remembered_for_a_day(stack):

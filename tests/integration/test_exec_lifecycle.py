@@ -1,4 +1,5 @@
 """A command after it was started: what is told of it, to whom and for how long, and how it is canceled."""
+import base64
 import concurrent.futures
 import json
 import time
@@ -94,11 +95,45 @@ def test_larger_output_is_not_kept(stack):
     assert told == {name: value for name, value in ran.json.items() if name not in ("stdout", "stderr")}
 
 
-def test_a_streamed_command(stack):
-    with Streamed(stack, command="echo streamed; exit 4") as streamed:
+def as_stored(streamed):
+    """A streamed answer as it would have been without streaming."""
+    members = {name: value for name, value in streamed.result.items() if name not in ("type", "at")}
+    texts = {name: data.decode() if streamed.encoding[name] == "utf-8" else base64.b64encode(data).decode() for name, data in streamed.output.items()}
+    return {"state": "finished", **members, **texts}
+
+
+@pytest.mark.parametrize("fields, outcome", [
+    ({"command": "echo streamed; printf 'nul \\0 byte' >&2; exit 4"}, "exited"), ({"command": "printf 'a\\377'; printf '€\\342'>&2"}, "exited"),
+    ({"command": "printf a€€€€; echo long >&2", "max_output_bytes": 9}, "exited"),
+    ({"command": "echo before; sleep 60", "timeout_seconds": 1}, "timed_out"),
+], ids=["text", "no text", "cut", "timed out"])
+def test_a_streamed_command(stack, fields, outcome):
+    with Streamed(stack, **fields) as streamed:
+        streamed.all()
+    assert streamed.outcome == outcome and streamed.stdout
+    assert finished(stack, streamed.exec_id) == as_stored(streamed)
+
+
+def test_files_of_a_streamed_command(stack):
+    with Streamed(stack, command="echo text >a; printf '\\377' >b; : >c; printf '\\342'", outputs=["a", "b", "c", "gone"]) as streamed:
         streamed.all()
     told = finished(stack, streamed.exec_id)
-    assert told == {"state": "finished", **{name: value for name, value in streamed.result.items() if name not in ("type", "at")}}
+    assert told["files"] == {"a": {"text": "text\n", "bytes": 5}, "b": {"base64": "/w==", "bytes": 1}, "c": {"text": "", "bytes": 0},
+                             "gone": {"error": "not_found"}}
+    assert told["stdout"] == "4g=="
+
+
+@pytest.mark.parametrize("fields", [
+    {"command": "head -c 700000 /dev/zero | tr '\\0' x; head -c 700000 /dev/zero >&2"},
+    {"command": "head -c 700000 /dev/zero; head -c 700000 /dev/zero >a", "outputs": ["a"]},
+    {"command": "head -c 300000 /dev/zero"},    # each byte is \\u0000
+], ids=["both", "with a file", "escaped"])
+def test_what_is_too_large_in_all_is_kept_without_output(stack, fields):
+    with Streamed(stack, **fields) as streamed:
+        streamed.all()
+    told = as_stored(streamed)
+    del told["stdout"], told["stderr"]
+    assert finished(stack, streamed.exec_id) == told
 
 
 def test_a_command_whose_end_is_not_known(rig):
@@ -107,9 +142,13 @@ def test_a_command_whose_end_is_not_known(rig):
     gateway.until_ready()
     with emulator.faulty("cut_before_exit", rate=1):
         body = answers.unknown(gateway.exec(command="echo partial"))
-    told = finished(gateway, body["exec_id"])
-    assert {name: told[name] for name in ("ok", "status", "code", "outcome", "may_have_run", "stdout")} == {
-        "ok": False, "status": 502, "code": "outcome-unknown", "outcome": "unknown", "may_have_run": True, "stdout": "partial\n"}
+    gateway.until_ready()
+    with emulator.faulty("cut_before_exit", rate=1), Streamed(gateway, command="echo partial") as streamed:
+        streamed.all()
+    for exec_id in body["exec_id"], streamed.exec_id:
+        told = finished(gateway, exec_id)
+        assert {name: told[name] for name in ("ok", "status", "code", "outcome", "may_have_run", "stdout")} == {
+            "ok": False, "status": 502, "code": "outcome-unknown", "outcome": "unknown", "may_have_run": True, "stdout": "partial\n"}
 
 
 def test_other_gateways_tell_it_too(stack, rig):
@@ -228,6 +267,7 @@ def test_cancel_a_stream(stack):
         for _ in objects:
             pass
     assert (streamed.ok, streamed.outcome, streamed.stdout) == (True, "canceled", b"before\n")
+    assert finished(stack, streamed.exec_id) == as_stored(streamed)
     until(lambda: not running(mark), "the process is gone")
 
 

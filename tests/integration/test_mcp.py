@@ -255,8 +255,9 @@ def replayed(call):
 
 def test_done_once(older):
     headers = {"Idempotency-Key": f"mcp-{new_mark()}"}
-    first = older.call("run_command", headers, command="date +%s%N; exit 3")
-    again = replayed(lambda: older.call("run_command", headers, command="date +%s%N; exit 3"))
+    command = "date +%s%N; printf '\\0'; exit 3"
+    first = older.call("run_command", headers, command=command)
+    again = replayed(lambda: older.call("run_command", headers, command=command))
     assert again.headers["Idempotency-Replayed"] == "true" and not again.is_error and again.stdout == first.stdout
     assert older.call("run_command", headers, command="other").code == "idempotency-mismatch"
 

@@ -1,0 +1,37 @@
+#include "gateway/exec/copy.h"
+
+void copy_init(struct copy *copy, struct output streams[2], struct outfiles *outfiles, size_t max)
+{
+	*copy = (struct copy){.streams = streams, .outfiles = outfiles, .left = max, .whole = true};
+	for (size_t i = 0; i < 2; i++)
+		streams[i].bytes = BUF_MAX(max);
+}
+
+static void drop(struct copy *copy)
+{
+	copy->whole = false;
+	for (size_t i = 0; i < 2; i++)
+		buf_deinit(&copy->streams[i].bytes);
+	for (size_t i = 0; i < copy->outfiles->count; i++)
+		buf_deinit(&copy->outfiles->files[i].bytes);
+}
+
+static void keep(struct copy *copy, struct buf *kept, struct slice bytes)
+{
+	if (!copy->whole)
+		return;
+	if (bytes.len > copy->left || buf_append(kept, bytes) < 0)
+		drop(copy);
+	else
+		copy->left -= bytes.len;
+}
+
+void copy_output(struct copy *copy, unsigned which, struct slice bytes)
+{
+	keep(copy, &copy->streams[which].bytes, bytes);
+}
+
+void copy_file(struct copy *copy, struct outfile *file, struct slice bytes)
+{
+	keep(copy, &file->bytes, bytes);
+}
