@@ -89,7 +89,7 @@ static void respond_health(struct worker *worker, struct http_request *request)
 static void announce(struct worker *worker, const struct http_head *head)
 {
 	uint64_t now = uv_now(&worker->loop);
-	if (!worker->announces || now < worker->intended_ms || !exec_intent_is_page(head->path))
+	if (!worker->announces || now < worker->intended_ms || !exec_intent_is_page(head->path, head->fields))
 		return;
 	worker->intended_ms = now + INTENT_EVERY_MS;
 	exec_intent_send(worker->options.agent, EXEC_INTENT_PAGE_MS);

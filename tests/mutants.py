@@ -174,6 +174,8 @@ MUTANTS = [
            'set -eC; : >', 'set -e; : >', integration("pool_recycle")),
     Mutant("processes that a restore left are not looked at", "gateway/sprites/sprites_prepare.c",
            "slice_equal(mark, slice_str(baseline->mark))", "false", integration("pool_recycle")),
+    Mutant("anybody's request for a page wakes a Sprite", "gateway/exec/intent.c",
+           "return http_fields_find(fields, SLICE(\"Cookie\")) ||", "return true ||", ("unit:exec_intent_test",)),
     Mutant("bursts are not planned for", "gateway/pool/sizing.c",
            "size_t stock = steady > burst ? steady : burst;", "size_t stock = steady + 0 * burst;", ("unit:pool_sizing_test",)),
     Mutant("a time that the provider said ends when a Sprite goes", "gateway/pool/gate.c",

@@ -13,7 +13,9 @@ void exec_intent_send(struct mailbox *agent, uint64_t for_ms)
 		free(intent);
 }
 
-bool exec_intent_is_page(struct slice path)
+bool exec_intent_is_page(struct slice path, const struct http_fields *fields)
 {
-	return slice_equal(path, SLICE("/-/agent")) || slice_has_prefix(path, SLICE("/-/agent/"));
+	if (!slice_equal(path, SLICE("/-/agent")) && !slice_has_prefix(path, SLICE("/-/agent/")))
+		return false;
+	return http_fields_find(fields, SLICE("Cookie")) || http_fields_find(fields, SLICE("Authorization"));
 }

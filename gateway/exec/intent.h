@@ -6,6 +6,7 @@
 #pragma once
 
 #include "gateway/exec/job.h"
+#include "gateway/http/headers.h"
 
 /* How long it is believed: that a body follows its head, and that a page of Datasette's agent leads to a command. */
 #define EXEC_INTENT_HEAD_MS UINT64_C(5000)
@@ -19,5 +20,5 @@ struct exec_intent {
 /* From any thread. */
 void exec_intent_send(struct mailbox *agent, uint64_t for_ms);
 
-/* Is this the path of a page of Datasette's agent? */
-bool exec_intent_is_page(struct slice path);
+/* Is a page of Datasette's agent asked for, by somebody who may be signed in? Others cannot have commands run by it. */
+bool exec_intent_is_page(struct slice path, const struct http_fields *fields);

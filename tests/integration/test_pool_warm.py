@@ -85,10 +85,11 @@ def test_a_wake_that_may_not_run_loses_nothing(rig):
 def test_a_page_of_the_agent_wakes_one(rig, emulator):
     gateway = rig.gateway(emulator=emulator, pool_hot=0, pool_warm=1)
     paused(emulator, 1)
-    gateway.get("/-/agents")
+    gateway.get("/-/agents", headers={"Cookie": "ds_actor=x"})
     gateway.get("/")
+    gateway.get("/-/agent/01M80PFX7C9FH8PH9HZBBVVV17")      # of nobody who could have a command run
     assert members(gateway, "warm") == 1
-    gateway.get("/-/agent/01M80PFX7C9FH8PH9HZBBVVV17")
+    gateway.get("/-/agent/01M80PFX7C9FH8PH9HZBBVVV17", headers={"Cookie": "ds_actor=x"})
     until(lambda: members(gateway, "hot") == 1, "the paused Sprite is woken")
     assert emulator.view.state()["created"] == 1, "a page had a Sprite created"
     assert gateway.run("true").sandbox["tier"] == "hot"
