@@ -199,8 +199,12 @@ static void unlearn(struct machine_said *said, uint64_t now_us)
 size_t machine_room(const struct machine *machine)
 {
 	const struct lease_fleet *fleet = &machine->lease.fleet;
-	size_t total = roster_total(&machine->roster) + machine->kept.total, max = machine->options.sizing.max;
-	total += fleet->total > fleet->own ? fleet->total - fleet->own : 0;
+	size_t total = roster_total(&machine->roster), max = machine->options.sizing.max;
+	/* The records of a shared pool count what is kept, too. */
+	if (machine->options.shared)
+		total += fleet->total > fleet->own ? fleet->total - fleet->own : 0;
+	else
+		total += machine->kept.total;
 	return max > total ? max - total : 0;
 }
 

@@ -201,7 +201,7 @@ struct machine {
 		bool orphans; /* there may be records of ours that we do not know */
 	} lease;
 	struct {
-		size_t total; /* Sprites that are not the pool's but count against its maximum; of a shared pool 0, since its records count them */
+		size_t total; /* Sprites that are not the pool's but count against its maximum, of a shared one those of all machines */
 		size_t running; /* Sprites of that kind that run here and now */
 	} kept;
 	size_t destroys;

@@ -114,6 +114,15 @@ static void what_is_here_is_not_leased_elsewhere(void **state)
 	      {"claim 1 9000 1", "note c leased, grant 1 c hot"}, {"claim 2 9000 2", "note b leased, grant 2 b hot"});
 }
 
+/* Of 10 six are kept for sessions, wherever they run: of the four that are left one tenant may have two. */
+static void what_is_kept_anywhere_is_not_free(void **state)
+{
+	(void)state;
+	SHARE(SIZES(.hot = 3, .max = 10), {"kept 6", ""}, THREE_HOT, {"fleet own=3 more=6 wants=2", ""},
+	      {"claim 1 9000 1", "note c leased, grant 1 c hot, reserve d 3"}, {"claim 2 9000 1", "note b leased, grant 2 b hot"},
+	      {"claim 3 9000 1", ""}, {"claim 4 9000 2", "note a leased, grant 4 a hot"});
+}
+
 /* --- second strikes --------------------------------------------------------------------------- */
 
 static void a_parked_one_that_two_lists_did_not_show_is_asked_for_and_destroyed(void **state)
@@ -147,6 +156,7 @@ int main(void)
 		cmocka_unit_test(what_others_lease_is_not_free),
 		cmocka_unit_test(what_a_tenant_holds_elsewhere_counts),
 		cmocka_unit_test(what_is_here_is_not_leased_elsewhere),
+		cmocka_unit_test(what_is_kept_anywhere_is_not_free),
 		cmocka_unit_test(a_parked_one_that_two_lists_did_not_show_is_asked_for_and_destroyed),
 		cmocka_unit_test(others_that_two_lists_did_not_show),
 	};

@@ -346,8 +346,7 @@ struct sandbox *pool_keep(struct pool *pool, struct pool_member *member)
 
 void pool_kept(struct pool *pool, size_t total, size_t running)
 {
-	bool shared = pool->machine.options.shared;
-	pool_step(pool, (struct machine_event){.type = MACHINE_KEPT, .kept = shared ? 0 : total, .running = running});
+	pool_step(pool, (struct machine_event){.type = MACHINE_KEPT, .kept = total, .running = running});
 }
 
 void pool_found(struct pool *pool, const char *name)

@@ -124,8 +124,8 @@ void pool_discard(struct pool *pool, struct pool_member *member);
  * (pool_kept) before. NULL: it is not ours any more, whoever has it destroys it; the member must be released. */
 struct sandbox *pool_keep(struct pool *pool, struct pool_member *member);
 
-/* So many Sprites that are not the pool's any more exist, `total`, and count against the maximum; `running` of them run. Of a shared pool
- * only the second counts: its records have the first. */
+/* So many Sprites that are not the pool's any more exist, `total`, and count against the maximum; `running` of them run here and now. Of
+ * a shared pool the first are those of all gateways. */
 void pool_kept(struct pool *pool, size_t total, size_t running);
 
 /* A Sprite with this instance's form of name belongs to nobody: it is destroyed. Not of a shared pool. */
