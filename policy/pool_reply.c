@@ -5,7 +5,7 @@
 
 #define JOIN_SLOTS   4 /* ok, incarnation, session, fresh: the fleet follows */
 #define BEAT_SLOTS   1
-#define FLEET_SLOTS  18
+#define FLEET_SLOTS  19
 #define TENANT_SLOTS 2
 #define RECORD_SLOTS 10
 #define STRUCK_SLOTS 2
@@ -29,6 +29,7 @@ static const struct word words[] = {
 	{"fenced", POOL_REPLY_FENCED, 0, false},
 	{"full", POOL_REPLY_REFUSED, POOL_REPLY_FULL, true},
 	{"stock", POOL_REPLY_REFUSED, POOL_REPLY_STOCK, true},
+	{"crowded", POOL_REPLY_REFUSED, POOL_REPLY_CROWDED, true},
 	{"budget", POOL_REPLY_REFUSED, POOL_REPLY_BUDGET, true},
 	{"closed", POOL_REPLY_REFUSED, POOL_REPLY_CLOSED, true},
 	{"recovering", POOL_REPLY_REFUSED, POOL_REPLY_RECOVERING, true},
@@ -148,7 +149,8 @@ static bool read_fleet(const redisReply *reply, size_t at, struct pool_fleet *f)
 				     &f->others_leased,
 				     &f->others_waiting,
 				     &f->others_claims,
-				     &f->day_left_ms};
+				     &f->day_left_ms,
+				     &f->others_crowd};
 	_Static_assert(ARRAY_LEN(numbers) == FLEET_SLOTS, "one for each");
 	*f = (struct pool_fleet){0};
 	for (size_t i = 0; i < FLEET_SLOTS; i++)

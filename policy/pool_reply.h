@@ -29,6 +29,7 @@ enum pool_reply_refusal {
 	POOL_REPLY_RECOVERING,
 	POOL_REPLY_FULL,
 	POOL_REPLY_STOCK,
+	POOL_REPLY_CROWDED, /* as many run as may */
 	POOL_REPLY_BUDGET,
 	POOL_REPLY_CLOSED,
 	POOL_REPLY_NONE, /* nothing to take */
@@ -45,7 +46,7 @@ struct pool_reply {
 struct pool_fleet {
 	uint64_t total, own, warm, ended, instances, created, spent_nusd, day_left_ms, closed_ms, limit_count, limit_window_ms;
 	bool recovering, list, superseded;
-	uint64_t others_hot_target, others_leased, others_waiting, others_claims;
+	uint64_t others_hot_target, others_leased, others_waiting, others_claims, others_crowd;
 	struct pool_fleet_tenant {
 		uint64_t id, held;
 	} tenants[POOL_REPLY_TENANTS_MAX];

@@ -60,6 +60,7 @@ static void test_heads(void **state UNUSED)
 		{"full 0", POOL_REPLY_REFUSED, POOL_REPLY_FULL, 0},
 		{"budget 1500", POOL_REPLY_REFUSED, POOL_REPLY_BUDGET, 1500},
 		{"closed 7", POOL_REPLY_REFUSED, POOL_REPLY_CLOSED, 7},
+		{"crowded 500", POOL_REPLY_REFUSED, POOL_REPLY_CROWDED, 500},
 		{"stock 5000", POOL_REPLY_REFUSED, POOL_REPLY_STOCK, 5000},
 		{"recovering 20000", POOL_REPLY_REFUSED, POOL_REPLY_RECOVERING, 20000},
 		{"recovering", POOL_REPLY_REFUSED, POOL_REPLY_RECOVERING, 0},
@@ -84,7 +85,7 @@ static void test_heads(void **state UNUSED)
 	assert_int_equal(pool_reply_read(&error, &head), -EPROTO);
 }
 
-#define FLEET "1 2 3 4 5 6 '18446744073709551615 8 9 10 0 1 0 14 15 16 17 18 2 'deadbeefdeadbeef 3 '0 0"
+#define FLEET "1 2 3 4 5 6 '18446744073709551615 8 9 10 0 1 0 14 15 16 17 18 19 2 'deadbeefdeadbeef 3 '0 0"
 
 static void test_join_and_beat(void **state UNUSED)
 {
@@ -97,7 +98,7 @@ static void test_join_and_beat(void **state UNUSED)
 	assert_string_equal(joined.session, "a-b/17");
 	assert_true(joined.fresh && fleet.list && !fleet.recovering && !fleet.superseded);
 	assert_true(fleet.total == 1 && fleet.instances == 5 && fleet.spent_nusd == UINT64_MAX && fleet.limit_window_ms == 10);
-	assert_true(fleet.others_hot_target == 14 && fleet.others_claims == 17 && fleet.day_left_ms == 18);
+	assert_true(fleet.others_hot_target == 14 && fleet.others_claims == 17 && fleet.day_left_ms == 18 && fleet.others_crowd == 19);
 	assert_true(fleet.others_leased == 15 && fleet.tenant_count == 2);
 	assert_true(fleet.tenants[0].id == 0xdeadbeefdeadbeef && fleet.tenants[0].held == 3 && fleet.tenants[1].held == 0);
 	assert_int_equal(pool_reply_revoked_count(reply, true), 2);

@@ -91,6 +91,7 @@ int pool_store_beat(struct pool_store *store, const struct pool_store_report *re
 	for (size_t i = 0; i < report->claimant_count; i++)
 		len += (size_t)snprintf(claimants + len, sizeof claimants - len, "%s%016" PRIx64, len ? " " : "", report->claimants[i]);
 	add_word(item, claimants);
+	add_number(item, report->running_limit);
 	return ask(store, item, done, ctx);
 }
 
@@ -117,21 +118,34 @@ int pool_store_reserve(struct pool_store *store, const struct pool_store_wish *w
 	add_number(item, wish->stock);
 	add_number(item, wish->create_limit);
 	add_number(item, wish->create_window_ms);
+	add_number(item, wish->running_limit);
 	return ask(store, item, done, ctx);
 }
 
-int pool_store_take(struct pool_store *store, const char *name, const char *to, const char *generation, pool_store_done done, void *ctx)
+int pool_store_take(struct pool_store *store, const struct pool_store_want *want, pool_store_done done, void *ctx)
 {
 	struct item *item = new_item(TAKE, 0);
 	if (!item)
 		return -ENOMEM;
-	if (!name)
+	if (!want->name)
 		add_word(item, "");
-	int r = name ? name_item(item, name) : 0;
+	int r = want->name ? name_item(item, want->name) : 0;
 	if (r < 0)
 		return r;
-	add_word(item, to);
-	add_word(item, generation);
+	add_word(item, want->to);
+	add_word(item, want->generation);
+	add_number(item, want->running_limit);
+	add_number(item, want->for_stock);
+	return ask(store, item, done, ctx);
+}
+
+int pool_store_run(struct pool_store *store, const char *name, uint64_t running_limit, pool_store_done done, void *ctx)
+{
+	struct item *item = new_item(RUN, 0);
+	int r = name_item(item, name);
+	if (r < 0)
+		return r;
+	add_number(item, running_limit);
 	return ask(store, item, done, ctx);
 }
 

@@ -60,11 +60,20 @@ struct pool_store_report {
 	uint64_t hot_target, leased, waiting, claims, spent_nusd, limit_count, limit_window_ms, closed_ms;
 	uint64_t claimants[POOL_STORE_CLAIMANTS_MAX]; /* tenants */
 	size_t claimant_count;
+	uint64_t running_limit; /* Sprites that may run at once, as far as is known; 0 = no limit is. Likewise below */
 };
 
 struct pool_store_wish {
 	const char *name;
-	uint64_t max, stock, create_limit, create_window_ms;
+	uint64_t max, stock, create_limit, create_window_ms, running_limit;
+};
+
+struct pool_store_want {
+	const char *name;       /* NULL: one that another session has parked, of this generation */
+	const char *to;         /* "preparing" or "destroying" */
+	const char *generation;
+	uint64_t running_limit;
+	bool for_stock;         /* nobody waits for it */
 };
 
 /* NULL: a URL that is not usable (logged), or no memory. */
@@ -76,9 +85,10 @@ MUST_CHECK int pool_store_join(struct pool_store *store, bool whole, pool_store_
 MUST_CHECK int pool_store_beat(struct pool_store *store, const struct pool_store_report *report, pool_store_done done, void *ctx);
 MUST_CHECK int pool_store_reserve(struct pool_store *store, const struct pool_store_wish *wish, pool_store_done done, void *ctx);
 
-/* `name` NULL: one that another session has parked, of this generation. `to`: "preparing" or "destroying". */
-MUST_CHECK int pool_store_take(struct pool_store *store, const char *name, const char *to, const char *generation, pool_store_done done,
-			       void *ctx);
+MUST_CHECK int pool_store_take(struct pool_store *store, const struct pool_store_want *want, pool_store_done done, void *ctx);
+
+/* May this Sprite of a session, which is in use, be woken? */
+MUST_CHECK int pool_store_run(struct pool_store *store, const char *name, uint64_t running_limit, pool_store_done done, void *ctx);
 MUST_CHECK int pool_store_adopt(struct pool_store *store, size_t most, bool own, pool_store_found found, pool_store_done done, void *ctx);
 MUST_CHECK int pool_store_sweep(struct pool_store *store, const char *const *names, size_t count, pool_store_struck struck,
 				pool_store_done done, void *ctx);

@@ -16,8 +16,8 @@
 #define MEMBERS_MAX 25               /* records in one round trip; the script takes no more */
 #define NAMES_MAX   50               /* names in one round trip */
 
-static const char *const op_names[] = {[JOIN] = "join",   [BEAT] = "beat",   [RESERVE] = "reserve", [NOTE] = "note",  [TAKE] = "take",
-				       [ADOPT] = "adopt", [SWEEP] = "sweep", [RESTORE] = "restore", [LEAVE] = "leave"};
+static const char *const op_names[] = {[JOIN] = "join", [BEAT] = "beat",   [RESERVE] = "reserve", [NOTE] = "note",       [TAKE] = "take",
+				       [RUN] = "run",   [ADOPT] = "adopt", [SWEEP] = "sweep",     [RESTORE] = "restore", [LEAVE] = "leave"};
 
 /* --- items ------------------------------------------------------------------ */
 
@@ -276,6 +276,7 @@ static void on_answer(struct pool_store *store, struct item *item, const redisRe
 			r = read_restored(store, item, reply);
 			break;
 		case RESERVE:
+		case RUN:
 		case NOTE:
 		case LEAVE:
 			break;

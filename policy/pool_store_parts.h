@@ -16,9 +16,9 @@
 
 #define WORD_MAX  64
 #define ENTRY_MAX 256
-#define WORDS_MAX 10
+#define WORDS_MAX 11
 
-enum op { JOIN, BEAT, RESERVE, NOTE, TAKE, ADOPT, SWEEP, RESTORE, LEAVE };
+enum op { JOIN, BEAT, RESERVE, NOTE, TAKE, RUN, ADOPT, SWEEP, RESTORE, LEAVE };
 
 struct item {
 	struct item *prev, *next;

@@ -194,6 +194,8 @@ MUTANTS = [
     Mutant("strangers do not count against a shared maximum", "policy/scripts/pool.lua",
            "redis.call('HLEN', MEMBERS) + redis.call('ZCARD', STRANGE)", "redis.call('HLEN', MEMBERS)",
            integration("pool_scripts")),
+    Mutant("gateways of one pool have one more running than may", "policy/scripts/pool.lua",
+           "running() >= limit or", "running() > limit or", integration("pool_scripts")),
     Mutant("what a dead gateway had in use is adopted as it was", "policy/scripts/pool.lua",
            "r.state == 'warm' and 'warm' or 'destroying')", "r.state)", integration("pool_scripts")),
     Mutant("a session that has ended goes on", "policy/scripts/pool.lua",

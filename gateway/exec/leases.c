@@ -45,9 +45,9 @@ static const enum lease_code codes[] = {
 };
 
 static const enum lease_refusal refusals[] = {
-	[POOL_REPLY_RECOVERING] = LEASE_RECOVERING, [POOL_REPLY_FULL] = LEASE_FULL,     [POOL_REPLY_STOCK] = LEASE_STOCK,
-	[POOL_REPLY_BUDGET] = LEASE_BUDGET,         [POOL_REPLY_CLOSED] = LEASE_CLOSED, [POOL_REPLY_NONE] = LEASE_REFUSALS,
-	[POOL_REPLY_LATE] = LEASE_REFUSALS,
+	[POOL_REPLY_RECOVERING] = LEASE_RECOVERING, [POOL_REPLY_FULL] = LEASE_FULL,       [POOL_REPLY_STOCK] = LEASE_STOCK,
+	[POOL_REPLY_BUDGET] = LEASE_BUDGET,         [POOL_REPLY_CLOSED] = LEASE_CLOSED,   [POOL_REPLY_NONE] = LEASE_REFUSALS,
+	[POOL_REPLY_LATE] = LEASE_REFUSALS,         [POOL_REPLY_CROWDED] = LEASE_CROWDED,
 };
 
 static bool read_state(const char *word, enum pool_state *state)
@@ -96,6 +96,7 @@ static struct lease_fleet read_fleet(const struct pool_fleet *from)
 		.others_leased = from->others_leased,
 		.others_waiting = from->others_waiting,
 		.others_claims_per_1000s = from->others_claims,
+		.others_crowd = from->others_crowd,
 		.created = from->created,
 		.spent_nusd = from->spent_nusd,
 		.day_left_ms = from->day_left_ms,
@@ -271,6 +272,7 @@ static int beat(void *self, const struct lease_report *report, lease_done done, 
 		.limit_window_ms = report->limit.window_ms,
 		.closed_ms = report->closed_ms,
 		.claimant_count = report->claimant_count,
+		.running_limit = report->running_limit,
 	};
 	_Static_assert(sizeof told.claimants == sizeof report->claimants, "all that are reported");
 	memcpy(told.claimants, report->claimants, sizeof told.claimants);
@@ -287,7 +289,8 @@ static int reserve(void *self, const struct lease_wish *wish, lease_done done, v
 					     .max = wish->max,
 					     .stock = wish->stock,
 					     .create_limit = wish->create_limit,
-					     .create_window_ms = wish->create_window_ms};
+					     .create_window_ms = wish->create_window_ms,
+					     .running_limit = wish->running_limit};
 	return asked(call, pool_store_reserve(leases->store, &told, on_done, call));
 }
 
@@ -309,7 +312,21 @@ static int take(void *self, const struct lease_want *want, lease_done done, void
 	struct call *call = new_call(leases, done, ctx);
 	if (!call)
 		return -ENOMEM;
-	return asked(call, pool_store_take(leases->store, want->name, pool_state_name(want->to), want->generation, on_done, call));
+	const struct pool_store_want told = {.name = want->name,
+					     .to = pool_state_name(want->to),
+					     .generation = want->generation,
+					     .running_limit = want->running_limit,
+					     .for_stock = want->for_stock};
+	return asked(call, pool_store_take(leases->store, &told, on_done, call));
+}
+
+static int run(void *self, const char *name, size_t running_limit, lease_done done, void *ctx)
+{
+	struct leases *leases = self;
+	struct call *call = new_call(leases, done, ctx);
+	if (!call)
+		return -ENOMEM;
+	return asked(call, pool_store_run(leases->store, name, running_limit, on_done, call));
 }
 
 static int adopt(void *self, size_t most, bool own, lease_adopted found, lease_done done, void *ctx)
@@ -361,6 +378,7 @@ static const struct lease_ops ops = {
 	.note = note,
 	.forget = forget,
 	.take = take,
+	.run = run,
 	.adopt = adopt,
 	.sweep = sweep,
 	.restore = restore,

@@ -1,7 +1,7 @@
 /*
  * One command's use of a session:
  *
- *   its Sprite is known   (RESUMING → (CONFIRMING → RESUMING) →) (OPENING →) DONE
+ *   its Sprite is known   (PLACING → (CROWDED → PLACING) → RESUMING → (CONFIRMING → RESUMING) →) (OPENING →) DONE
  *   it has none yet       CLAIMING → BINDING → (OPENING →) DONE
  */
 #include "gateway/exec/sessions_parts.h"
@@ -15,8 +15,9 @@
 
 #define OPEN_LEAST_MS 1000 /* a Sprite may be ready at the very end of the wait */
 #define RETRY_MS      2000
+#define PLACE_MS      500 /* whether it may run is asked again */
 
-enum state { BEGINNING, CLAIMING, BINDING, RESUMING, CONFIRMING, OPENING, DONE };
+enum state { BEGINNING, CLAIMING, BINDING, PLACING, CROWDED, RESUMING, CONFIRMING, OPENING, DONE };
 
 struct session_use {
 	struct sessions *sessions;
@@ -93,12 +94,12 @@ static void lose(struct session_use *use)
 
 /* --- errands ------------------------------------------------------------------ */
 
-static struct session_errand *send_out(struct session_use *use, bool asks_provider)
+static struct session_errand *send_out(struct session_use *use, bool is_awaited)
 {
 	struct session_errand *errand = calloc(1, sizeof *errand);
 	if (!errand)
 		return NULL;
-	*errand = (struct session_errand){.sessions = use->sessions, .use = use, .asks_provider = asks_provider};
+	*errand = (struct session_errand){.sessions = use->sessions, .use = use, .is_awaited = is_awaited};
 	memcpy(errand->sprite, use->sprite, sizeof errand->sprite);
 	DL_APPEND(use->sessions->errands, errand);
 	use->errand = errand;
@@ -246,6 +247,45 @@ static void resume(struct session_use *use)
 	fail(use, "The sandbox of this session could not be woken.", 0);
 }
 
+/* As many run as may, in all gateways together. */
+static void crowded(struct session_use *use, uint64_t retry_after_ms)
+{
+	uint64_t wait_ms = retry_after_ms ? retry_after_ms : PLACE_MS;
+	if (left_ms(use) > wait_ms)
+		enter(use, CROWDED, wait_ms);
+	else
+		tell(use, (struct session_use_result){.code = SESSION_USE_REFUSED,
+						      .refusal = POOL_E_BUSY,
+						      .retry_after_ms = RETRY_MS,
+						      .detail = "As many sandboxes run as may."});
+}
+
+static void on_placed(void *ctx, bool may, uint64_t retry_after_ms)
+{
+	struct session_use *use = end_errand(ctx);
+	if (!use)
+		return;
+	if (may)
+		resume(use);
+	else
+		crowded(use, retry_after_ms);
+}
+
+static void place(struct session_use *use)
+{
+	enter(use, PLACING, left_ms(use));
+	struct session_errand *errand = send_out(use, true);
+	int r = errand ? pool_place(use->sessions->options.pool, use->sprite, on_placed, errand) : -ENOMEM;
+	if (r == 0)
+		return;
+	if (errand)
+		(void)end_errand(errand);
+	if (r > 0)
+		resume(use);
+	else
+		fail(use, "The gateway is out of memory.", 0);
+}
+
 static void go_on(struct session_use *use)
 {
 	int refusal = pool_admits(use->sessions->options.pool);
@@ -264,7 +304,7 @@ static void go_on(struct session_use *use)
 	if (use->channel)
 		open_network(use);
 	else
-		resume(use);
+		place(use);
 }
 
 /* --- a session that begins ------------------------------------------------------ */
@@ -371,6 +411,8 @@ static void on_timer(uv_timer_t *timer)
 	struct session_use *use = timer->data;
 	if (use->state == CONFIRMING)
 		resume(use);
+	else if (use->state == CROWDED)
+		place(use);
 	else if (use->state != BEGINNING)
 		overdue(use);
 	else if (use->sprite[0])

@@ -387,7 +387,7 @@ void sessions_free(struct sessions *sessions, void (*on_freed)(void *ctx), void 
 	DL_FOREACH_SAFE (sessions->errands, errand, next_errand) {
 		DL_DELETE(sessions->errands, errand);
 		errand->sessions = NULL;
-		if (!errand->asks_provider)
+		if (!errand->is_awaited)
 			free(errand);
 	}
 	DL_FOREACH_SAFE (sessions->channels, channel, next_channel)

@@ -17,13 +17,13 @@ struct session_channel {
 	uint64_t since_ms;                     /* in loop time */
 };
 
-/* What was asked of the provider or of Redis for a use, and cannot be taken back. `use` is NULL when nobody waits for the answer any
+/* What was asked of the provider, the pool or of Redis for a use, and cannot be taken back. `use` is NULL when nobody waits for the answer any
  * more, `sessions` when they are gone. */
 struct session_errand {
 	struct session_errand *prev, *next;
 	struct sessions *sessions;
 	struct session_use *use;
-	bool asks_provider;
+	bool is_awaited; /* its answer comes even when the sessions are gone */
 	char sprite[PROVIDER_NAME_MAX + 1];
 };
 

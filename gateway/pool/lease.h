@@ -38,6 +38,7 @@ enum lease_refusal {
 	LEASE_RECOVERING, /* after a flush or at the very beginning it is not known yet what exists */
 	LEASE_FULL,       /* as many records as the maximum */
 	LEASE_STOCK,      /* for stock only: enough is there or on its way, in all instances together */
+	LEASE_CROWDED,    /* as many run as may, in all instances together; for stock also: another instance waits until fewer do */
 	LEASE_BUDGET,     /* the creations of the window are used up, by all instances together */
 	LEASE_CLOSED,     /* the provider has told one of the instances to wait */
 	LEASE_REFUSALS,
@@ -69,6 +70,7 @@ struct lease_report {
 	uint64_t spent_nusd;            /* nano dollars, all of this process so far: a repeated beat adds nothing */
 	uint64_t closed_ms;             /* the provider lets nobody create for so long; 0 = it does */
 	struct provider_limit limit;    /* as it was last told or learnt; count 0 = not known */
+	size_t running_limit;           /* Sprites that may run at once; 0 = not known. Likewise below */
 };
 
 struct lease_tenant {
@@ -89,6 +91,7 @@ struct lease_fleet {
 		tenants[LEASE_TENANTS_MAX]; /* of the other instances, all together; should there be more, those that hold most */
 	size_t tenant_count;
 	uint64_t others_claims_per_1000s;
+	size_t others_crowd; /* instances that wait until fewer Sprites run */
 	uint64_t created;  /* creations of the last window, by all */
 	uint64_t spent_nusd;  /* this UTC day, by all */
 	uint64_t day_left_ms; /* that day goes on for so long */
@@ -102,7 +105,7 @@ struct lease_fleet {
 struct lease_result {
 	enum lease_code code;
 	enum lease_refusal refusal;        /* of reserve, LEASE_REFUSED */
-	uint64_t retry_after_ms;           /* of reserve, LEASE_REFUSED: 0 = not known */
+	uint64_t retry_after_ms;           /* of reserve, take and run, LEASE_REFUSED: 0 = not known */
 	const struct lease_fleet *fleet;   /* of join and beat, LEASE_OK; else NULL */
 	const struct lease_record *record; /* of take, LEASE_OK; else NULL */
 	bool fresh;   /* of join: there were no records at all (new, or flushed) */
@@ -124,12 +127,15 @@ struct lease_wish {
 	size_t stock;     /* for stock: refuse when the idle ones of all instances and those on their way are as many; 0 = for a waiter */
 	uint64_t create_limit;     /* creations of a window, by all instances together; 0 = none is known */
 	uint64_t create_window_ms;
+	size_t running_limit;
 };
 
 struct lease_want {
 	const char *name; /* NULL: the one parked last of those that another session has parked, nobody's, and of this generation */
 	const char *generation; /* as it stands in names (member_name.h) */
 	enum pool_state to;     /* POOL_PREPARING: to wake it; POOL_DESTROYING */
+	size_t running_limit;
+	bool for_stock;         /* nobody waits for it */
 };
 
 /* May run at any time but inside a call. */
@@ -170,8 +176,11 @@ struct lease_ops {
 
 	/* A warm one becomes this session's, in state `to`. LEASE_REFUSED: it is not warm, or not there; without a name: there is none.
 	 * The same name again, already this session's in `to`: LEASE_OK. Without a name a lost answer may leave a record that the pool
-	 * knows nothing of; adopt with `own` finds it. */
+	 * knows nothing of; adopt with `own` finds it. LEASE_CROWDED: it is as it was. */
 	int (*take)(void *self, const struct lease_want *want, lease_done done, void *ctx);
+
+	/* A Sprite of a named session, in use by a command, is about to be woken. LEASE_REFUSED: not now, and it counts as paused. */
+	int (*run)(void *self, const char *name, size_t running_limit, lease_done done, void *ctx);
 
 	/* Takes over records of ended sessions, `most` at most: warm ones stay warm, others become POOL_DESTROYING. With `own` all records
 	 * of this session are told as well, as they stand, not counted in `most`. */

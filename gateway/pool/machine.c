@@ -419,6 +419,9 @@ static void handle(struct machine *machine, uint64_t now_us, const struct machin
 	case MACHINE_REVOKED:
 		machine_revoked(machine, now_us, event->name);
 		break;
+	case MACHINE_CROWDED:
+		machine_make_way(machine, now_us, 1);
+		break;
 	case MACHINE_FENCED:
 		machine_fenced(machine, now_us);
 		break;

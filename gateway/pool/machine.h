@@ -88,6 +88,7 @@ enum machine_event_type {
 	MACHINE_ADOPTION,  /* answer: those were all */
 	MACHINE_STRUCK,    /* name */
 	MACHINE_REVOKED,   /* name */
+	MACHINE_CROWDED,   /* a Sprite that is kept was refused a place to run */
 	MACHINE_FENCED,    /* the session has ended */
 	MACHINE_FLUSHED,   /* the records are gone */
 };
@@ -129,7 +130,7 @@ enum machine_action_type {
 	MACHINE_DO_STOPPED, /* left */
 	/* Of a shared pool only: */
 	MACHINE_DO_RESERVE, /* member, stock: give it a name, unless it has one, and ask for its creation */
-	MACHINE_DO_TAKE,    /* member, state: ask for it; without a name: for one that another has parked */
+	MACHINE_DO_TAKE,    /* member, state, stock: ask for it; without a name: for one that another has parked */
 	MACHINE_DO_NOTE,    /* member, state */
 	MACHINE_DO_FORGET,  /* member */
 	MACHINE_DO_ADOPT,   /* most, own */
@@ -146,7 +147,8 @@ struct machine_action {
 	uint64_t retry_after_ms;
 	size_t left;
 	enum pool_state state;
-	size_t stock, most;
+	size_t stock; /* 0 = for somebody who waits */
+	size_t most;
 	bool own;
 };
 
@@ -195,6 +197,7 @@ struct machine {
 		uint64_t sent_us; /* the last acknowledged beat was begun then; 0 = none of this session */
 		struct lease_fleet fleet;
 		uint64_t wait_us[2]; /* no reservation before, for stock and for those who wait; 0 = now */
+		uint64_t place_us[2]; /* likewise nothing that would run: as many run as may */
 		size_t stealing; /* under way */
 		bool adopting;
 		bool stale; /* what an adoption tells may be older than what we have done since */

@@ -201,7 +201,8 @@ static bool is_crowded(const struct machine *machine, uint64_t now_us)
 	for (size_t i = 0; i < ARRAY_LEN(limits); i++)
 		if (machine->gate.until_us[limits[i]])
 			return true;
-	return !machine_room(machine) || (may_run && machine_running_idle(machine, now_us) + machine_running_used(machine) >= may_run);
+	return !machine_room(machine) || machine->lease.place_us[true] ||
+	       (may_run && machine_running_idle(machine, now_us) + machine_running_used(machine) >= may_run);
 }
 
 static int why_late(const struct machine *machine, const struct machine_waiter *waiter)

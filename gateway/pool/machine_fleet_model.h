@@ -36,6 +36,8 @@
 #define RECOVERY_US    (20 * SECOND_US)
 #define UNKNOWN_US     (90 * SECOND_US)
 #define STRIKE_US      (60 * SECOND_US)
+#define PAUSE_US       (30 * SECOND_US) /* what has no channel is paused by the provider */
+#define LINGER_US      (35 * SECOND_US) /* … and counts as running in the store so long */
 #define LATE_US        (85 * SECOND_US) /* a creation that nobody answered takes effect this late at most */
 
 #define CHECK(world, condition)                                                                                                       \
@@ -48,6 +50,7 @@ struct sprite {
 	char name[NAME];
 	bool exists;
 	uint64_t appears_us; /* 0 = not on its way */
+	uint64_t pauses_us;  /* 0 = it runs on */
 	bool used;           /* a command of `tenant` ran in it */
 	uint64_t tenant;
 	struct provider_fence fence; /* of the last wake */
@@ -154,12 +157,13 @@ struct node {
 };
 
 struct figures {
-	uint64_t grants, steals, adoptions, flushes, fences, crashes, falls, taken, keeps;
+	uint64_t grants, crowded, steals, adoptions, flushes, fences, crashes, falls, taken, keeps;
 };
 
 struct world {
 	uint64_t seed, random, now_us;
 	size_t events, max, slack;
+	size_t may_run; /* Sprites at once; 0 = all */
 	size_t unknown; /* that a flush may have made so, until something is created again */
 	unsigned trouble; /* percent of what goes wrong */
 	unsigned demand;  /* of 1000 events: somebody claims */
@@ -266,6 +270,23 @@ static size_t total(struct store *store)
 	for (size_t i = 0; i < SPRITES; i++)
 		n += (store->strays[i].name[0] && !record_find(store, store->strays[i].name)) + (store->kept[i][0] != 0);
 	return n;
+}
+
+/* What was paused long ago does not run. A named session's is left out here. */
+static bool is_crowded(struct world *world)
+{
+	struct store *store = &world->store;
+	size_t running = 0;
+	if (!world->may_run)
+		return false;
+	for (size_t i = 0; i < RECORDS; i++) {
+		const struct record *record = &store->records[i];
+		running += record->name[0] && (record->state != POOL_WARM || record->parked_us + LINGER_US > world->now_us);
+	}
+	for (size_t i = 0; i < SPRITES; i++)
+		running += store->strays[i].name[0] && !record_find(store, store->strays[i].name);
+	world->figures.crowded += running >= world->may_run;
+	return running >= world->may_run;
 }
 
 /* One whose wake came to nothing has the number that it had. */
@@ -380,6 +401,8 @@ static void store_reserve(struct world *world, const struct command *command, st
 		answer->refusal = LEASE_FULL;
 	else if (command->stock && stock >= command->stock)
 		answer->refusal = LEASE_STOCK;
+	else if (is_crowded(world))
+		answer->refusal = LEASE_CROWDED;
 	else
 		answer->code = LEASE_OK;
 	if (answer->code != LEASE_OK)
@@ -412,6 +435,12 @@ static void store_note(struct world *world, const struct command *command, struc
 	record->tenant = command->tenant;
 }
 
+static void refuse(struct message *answer, enum lease_refusal refusal)
+{
+	answer->code = LEASE_REFUSED;
+	answer->refusal = refusal;
+}
+
 static void store_take(struct world *world, const struct command *command, struct message *answer)
 {
 	struct store *store = &world->store;
@@ -426,6 +455,11 @@ static void store_take(struct world *world, const struct command *command, struc
 	bool again = record && record->session == command->session && record->state == command->state;
 	answer->refusal = LEASE_REFUSALS;
 	answer->code = again || (record && record->state == POOL_WARM) ? LEASE_OK : LEASE_REFUSED;
+	bool wakes = answer->code == LEASE_OK && !again && command->state == POOL_PREPARING && world->may_run;
+	if (wakes && is_recovering(world))
+		refuse(answer, LEASE_RECOVERING);
+	else if (wakes && record->parked_us + LINGER_US <= world->now_us && is_crowded(world))
+		refuse(answer, LEASE_CROWDED);
 	if (answer->code != LEASE_OK)
 		return;
 	world->figures.steals += record->session != command->session;

@@ -3,9 +3,9 @@
  * second, answers that are lost or come twice, owners that stand still and go on, Sprites that become a named session's.
  *
  * Always: no more Sprites than the maximum, in all machines together; no Sprite that two machines use; none that serves a second
- * token; none that is a session's is granted or destroyed; nothing is granted, woken or created without a young beat and a record, nor
- * before the time that the provider said. After a quiet time every Sprite is known to one machine and to the store. A failure prints the
- * seed of its episode: SG_MODEL_SEED=<seed> plays it alone, SG_MODEL_EVENTS=<n> plays more or fewer events.
+ * token; none that is a session's is granted or destroyed; no more run than may; nothing is granted, woken or created without a young
+ * beat and a record, nor before the time that the provider said. After a quiet time every Sprite is known to one machine and to the
+ * store. A failure prints the seed of its episode: SG_MODEL_SEED=<seed> plays it alone, SG_MODEL_EVENTS=<n> plays more or fewer events.
  */
 #include "gateway/pool/machine_fleet_wire.h"
 
@@ -59,6 +59,9 @@ static bool is_taken(struct sprite *sprite, const struct operation *operation)
 
 static void use_it(struct world *world, struct operation *operation)
 {
+	struct sprite *sprite = sprite_find(world, operation->name);
+	if (sprite)
+		sprite->pauses_us = 0;
 	operation->event.type = operation->type == RESTORE_IT ? MACHINE_RESTORED : MACHINE_PREPARED;
 	operation->event.code = !exists(world, operation->name)     ? PROVIDER_GONE
 				: chance(world, world->trouble / 2) ? PROVIDER_UNAVAILABLE
@@ -130,7 +133,10 @@ static bool pass_operation(struct world *world, struct operation *operation)
 static void begin(struct world *world, struct node *node)
 {
 	size_t max = world->max;
-	struct machine_options options = {.sizing = {.hot = any(world, 2), .warm = chance(world, 20) ? 0 : any(world, max + 1), .max = max},
+	struct machine_options options = {.sizing = {.hot = any(world, 2),
+						     .warm = chance(world, 20) ? 0 : any(world, max + 1),
+						     .max = max,
+						     .running_limit = world->may_run},
 					  .max_waiters = WAITERS,
 					  .max_age_us = (60 + any(world, 600)) * SECOND_US,
 					  .recycle = chance(world, 50),
@@ -463,6 +469,7 @@ static size_t play(uint64_t seed, struct figures *all)
 	static struct world world;
 	world = (struct world){.seed = seed, .random = seed, .now_us = 1000 * SECOND_US};
 	world.max = 1 + any(&world, 9);
+	world.may_run = world.max > 1 && chance(&world, 50) ? 1 + any(&world, world.max - 1) : 0;
 	world.trouble = chance(&world, 30) ? 0 : (unsigned)any(&world, 30);
 	world.demand = 1 + (unsigned)any(&world, chance(&world, 50) ? 80 : 8);
 	world.upsets = chance(&world, 20) ? 0 : 1 + (unsigned)any(&world, 20);
@@ -477,6 +484,7 @@ static size_t play(uint64_t seed, struct figures *all)
 		machine_deinit(&world.nodes[i].machine);
 	}
 	all->grants += world.figures.grants;
+	all->crowded += world.figures.crowded;
 	all->steals += world.figures.steals;
 	all->adoptions += world.figures.adoptions;
 	all->fences += world.figures.fences;
@@ -507,14 +515,15 @@ static void random_events_break_no_rule(void **state)
 	for (size_t played = 0; played < events;)
 		played += play(++seed, &all);
 	/* A world in which nothing happens proves nothing. */
-	print_message("seeds 1 to %llu: %llu grants, %llu stolen, %llu adopted, %llu fenced, %llu flushed, %llu crashed, "
-		      "%llu fell back, %llu taken before, %llu became a session's\n",
-		      (unsigned long long)seed, (unsigned long long)all.grants, (unsigned long long)all.steals,
-		      (unsigned long long)all.adoptions, (unsigned long long)all.fences, (unsigned long long)all.flushes,
-		      (unsigned long long)all.crashes, (unsigned long long)all.falls, (unsigned long long)all.taken,
-		      (unsigned long long)all.keeps);
-	assert_true(events < EVENTS || (all.grants && all.steals && all.adoptions && all.fences && all.flushes && all.crashes &&
-					all.falls && all.taken && all.keeps));
+	print_message(
+		"seeds 1 to %llu: %llu grants, %llu times as many ran as may, %llu stolen, %llu adopted, %llu fenced, %llu flushed, %llu crashed, "
+		"%llu fell back, %llu taken before, %llu became a session's\n",
+		(unsigned long long)seed, (unsigned long long)all.grants, (unsigned long long)all.crowded, (unsigned long long)all.steals,
+		(unsigned long long)all.adoptions, (unsigned long long)all.fences, (unsigned long long)all.flushes,
+		(unsigned long long)all.crashes, (unsigned long long)all.falls, (unsigned long long)all.taken,
+		(unsigned long long)all.keeps);
+	assert_true(events < EVENTS || (all.grants && all.crowded && all.steals && all.adoptions && all.fences && all.flushes &&
+					all.crashes && all.falls && all.taken && all.keeps));
 }
 
 int main(void)

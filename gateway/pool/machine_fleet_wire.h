@@ -32,6 +32,17 @@ static size_t alive(const struct world *world)
 	return n;
 }
 
+static size_t running(struct world *world)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < SPRITES; i++) {
+		const struct sprite *sprite = &world->sprites[i];
+		bool paused = sprite->pauses_us && sprite->pauses_us <= world->now_us;
+		n += sprite->exists && !paused && !sprite->bound && !kept_find(&world->store, sprite->name);
+	}
+	return n;
+}
+
 /* Of a store that has fallen back two may have taken the same one: only one of them ever finds it ready. */
 static bool uses(const struct world *world, const struct pool_member *member)
 {
@@ -56,6 +67,8 @@ static bool is_used_elsewhere(struct world *world, const struct node *node, cons
 static void check(struct world *world)
 {
 	CHECK(world, alive(world) <= world->max + world->slack);
+	/* A store that falls back has forgotten what was woken. */
+	CHECK(world, !world->may_run || world->fell || running(world) <= world->may_run + world->slack);
 	for (size_t i = 0; i < NODES; i++) {
 		struct node *node = &world->nodes[i];
 		if (!node->up)
@@ -192,6 +205,13 @@ static void on_grant(struct world *world, struct node *node, const struct machin
 	world->figures.grants++;
 }
 
+static void sprite_pauses(struct world *world, const char *name)
+{
+	struct sprite *sprite = name[0] ? sprite_find(world, name) : NULL;
+	if (sprite && !sprite->pauses_us)
+		sprite->pauses_us = world->now_us + PAUSE_US;
+}
+
 static void on_action(struct world *world, struct node *node, const struct machine_action *action)
 {
 	switch (action->type) {
@@ -244,6 +264,8 @@ static void on_action(struct world *world, struct node *node, const struct machi
 		post(world, node, (struct command){.type = ADOPT, .most = action->most, .own = action->own});
 		break;
 	case MACHINE_DO_CLOSE:
+		sprite_pauses(world, action->member->name);
+		break;
 	case MACHINE_DO_REVOKE:
 	case MACHINE_DO_ABANDON:
 		break;

@@ -119,7 +119,9 @@ static void take(struct machine *machine, struct pool_member *member)
 	assert(!member->busy);
 	member->busy = true;
 	member->wait_us = 0;
-	machine_act(machine, (struct machine_action){.type = MACHINE_DO_TAKE, .member = member, .state = member->to});
+	member->stock = !machine->waiting;
+	machine_act(machine,
+		    (struct machine_action){.type = MACHINE_DO_TAKE, .member = member, .state = member->to, .stock = member->stock});
 }
 
 bool machine_ask(struct machine *machine, uint64_t now_us, struct pool_member *member, enum pool_state to)
@@ -153,8 +155,21 @@ static void ask_later(struct machine *machine, uint64_t now_us, struct pool_memb
 
 /* --- answers ---------------------------------------------------------------------------------- */
 
+/* As many run as may, in all machines together. */
+static void crowded(struct machine *machine, uint64_t now_us, const struct machine_event *event)
+{
+	uint64_t until_us = now_us + (event->retry_after_ms ? machine_retry_us(event->retry_after_ms) : REFUSED_US);
+	bool for_waiter = !event->member->stock;
+	machine->lease.place_us[for_waiter] = machine_later(machine->lease.place_us[for_waiter], until_us);
+	machine->worse = true;
+}
+
 static void reservation_refused(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
+	if (event->refusal == LEASE_CROWDED) {
+		crowded(machine, now_us, event);
+		return;
+	}
 	uint64_t usual_us = event->refusal == LEASE_STOCK ? REFUSED_STOCK_US : REFUSED_US;
 	uint64_t wait_us = now_us + (event->retry_after_ms ? machine_retry_us(event->retry_after_ms) : usual_us);
 	machine->lease.wait_us[0] = wait_us;
@@ -205,6 +220,15 @@ static uint64_t parked_us(const struct lease_record *record, uint64_t now_us)
 	return record->idle_ms < now_us / MS ? now_us - record->idle_ms * MS : 0;
 }
 
+/* It was found to run no more. */
+static void stay_parked(struct machine *machine, uint64_t now_us, struct pool_member *member)
+{
+	if (machine->stopping)
+		leave(machine, now_us, member);
+	else if (member->since_us + LINGER_US > now_us)
+		roster_backdate(&machine->roster, member, now_us > LINGER_US ? now_us - LINGER_US : 0);
+}
+
 /* It is ours, or not; false: that is not known. */
 static bool take_ended(struct machine *machine, uint64_t now_us, struct pool_member *member, const struct machine_event *event)
 {
@@ -217,7 +241,9 @@ static bool take_ended(struct machine *machine, uint64_t now_us, struct pool_mem
 		ask_later(machine, now_us, member);
 		return false;
 	}
-	if (event->answer == LEASE_REFUSED && nameless)
+	if (event->answer == LEASE_REFUSED && event->refusal == LEASE_CROWDED)
+		crowded(machine, now_us, event);
+	else if (event->answer == LEASE_REFUSED && nameless)
 		machine->lease.fleet.warm = 0;
 	/* Also of one of our own: another may have taken, used and parked it since. */
 	if (event->answer == LEASE_OK) {
@@ -244,6 +270,10 @@ void machine_taken(struct machine *machine, uint64_t now_us, const struct machin
 	enum pool_state to = member->to;
 	member->asked = false;
 	member->attempts = 0;
+	if (event->answer == LEASE_REFUSED && event->refusal == LEASE_CROWDED && !stolen && !member->foreign) {
+		stay_parked(machine, now_us, member);
+		return;
+	}
 	if (machine->stopping && !stolen && !member->foreign && event->answer != LEASE_OK && event->answer != LEASE_REFUSED) {
 		let_be(machine, now_us, member);
 		return;
@@ -363,6 +393,15 @@ void machine_struck(struct machine *machine, uint64_t now_us, const char *name)
 
 /* --- time ------------------------------------------------------------------------------------- */
 
+/* Who waits there gets what idles here. */
+static void make_way(struct machine *machine, uint64_t now_us)
+{
+	const struct lease_fleet *fleet = &machine->lease.fleet;
+	if (fleet->others_crowd)
+		machine_make_way(machine, now_us,
+				 fleet->others_crowd > fleet->others_waiting ? fleet->others_crowd : fleet->others_waiting);
+}
+
 void machine_fleet(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	machine->lease.joined = true;
@@ -372,6 +411,7 @@ void machine_fleet(struct machine *machine, uint64_t now_us, const struct machin
 	spend_told(&machine->spend, now_us, event->fleet->spent_nusd, event->fleet->day_left_ms * MS, event->said_nusd, event->counted);
 	if (event->fleet->list && !machine->list.busy && !machine->stopping)
 		machine_start_listing(machine);
+	make_way(machine, now_us);
 	/* What waited for it. */
 	machine_pass_supply(machine, now_us);
 	machine_pass_leases(machine, now_us);
@@ -382,9 +422,12 @@ void machine_fleet(struct machine *machine, uint64_t now_us, const struct machin
 void machine_pass_leases(struct machine *machine, uint64_t now_us)
 {
 	struct pool_member *member;
-	for (size_t i = 0; i < ARRAY_LEN(machine->lease.wait_us); i++)
+	for (size_t i = 0; i < ARRAY_LEN(machine->lease.wait_us); i++) {
 		if (is_due(machine->lease.wait_us[i], now_us))
 			machine->lease.wait_us[i] = 0;
+		if (is_due(machine->lease.place_us[i], now_us))
+			machine->lease.place_us[i] = 0;
+	}
 	if (!machine_is_fresh(machine, now_us))
 		return;
 	DL_FOREACH (machine->roster.lists[POOL_INTENT], member)

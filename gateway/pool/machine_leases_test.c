@@ -123,6 +123,42 @@ static void what_is_kept_anywhere_is_not_free(void **state)
 	      {"claim 3 9000 1", ""}, {"claim 4 9000 2", "note a leased, grant 4 a hot"});
 }
 
+/* --- what may run ----------------------------------------------------------------------------- */
+
+static void who_finds_no_place_asks_again(void **state)
+{
+	(void)state;
+	/* Who waits does not wait for what stock was told. */
+	SHARE(SIZES(.hot = 1, .max = 9), {"start", ""}, {"fleet", "reserve a 1"}, {"crowded a 5000", ""}, {"wait 1000", ""},
+	      {"claim 1 9000", "reserve b 0"}, {"crowded b 500", ""}, {"wait 499", ""}, {"wait 1", "reserve c 0"}, {"cancel 1", ""},
+	      {"crowded c 500", ""}, {"wait 3000", ""}, {"wait 500", "reserve d 1"}, {"reserved d", "note d creating, create d"});
+}
+
+static void what_finds_no_place_is_woken_later(void **state)
+{
+	(void)state;
+	SHARE(SIZES(.warm = 3, .max = 3), THREE_PARKED, {"fleet own=3", ""}, {"claim 1 9000", "take c preparing"},
+	      {"crowded c 500", "take b preparing"}, {"crowded b 500", "take a preparing"}, {"crowded a 500", ""},
+	      {"counts", "warm 3, waiting 1"}, {"wait 499", ""}, {"wait 1", "take a preparing"}, {"taken a", "wake a"});
+	/* Nor is anything of the others'. */
+	SHARE(SIZES(.max = 3), {"start", ""}, {"fleet warm=2", ""}, {"claim 1 9000", "take any preparing"}, {"crowded any 500", ""},
+	      {"counts", "waiting 1"}, {"wait 500", "take any preparing"});
+	/* A pool that is being stopped leaves it to the others. */
+	SHARE(SIZES(.warm = 3, .max = 3), THREE_PARKED, {"fleet own=3", ""}, {"claim 1 9000", "take c preparing"},
+	      {"stop 9000", "refuse 1 stopping 1000"}, {"crowded c 500", "stopped 0"});
+}
+
+static void what_idles_makes_way_for_who_waits(void **state)
+{
+	(void)state;
+	SHARE(SIZES(.hot = 3, .max = 9), THREE_HOT,
+	      {"fleet own=3 crowd=1 waiting=2", "close a, note a destroying, close b, note b destroying, destroy a, destroy b"},
+	      {"destroyed a ok", "forget a"}, {"destroyed b ok", "forget b"}, {"fleet own=1", "reserve d 3, reserve e 3"});
+	/* A named session of this machine's. */
+	SHARE(SIZES(.hot = 3, .max = 9), THREE_HOT, {"fleet own=3", ""}, {"kept 1 1", ""},
+	      {"unplaced", "close a, note a destroying, reserve d 3, destroy a"});
+}
+
 /* --- second strikes --------------------------------------------------------------------------- */
 
 static void a_parked_one_that_two_lists_did_not_show_is_asked_for_and_destroyed(void **state)
@@ -157,6 +193,9 @@ int main(void)
 		cmocka_unit_test(what_a_tenant_holds_elsewhere_counts),
 		cmocka_unit_test(what_is_here_is_not_leased_elsewhere),
 		cmocka_unit_test(what_is_kept_anywhere_is_not_free),
+		cmocka_unit_test(who_finds_no_place_asks_again),
+		cmocka_unit_test(what_finds_no_place_is_woken_later),
+		cmocka_unit_test(what_idles_makes_way_for_who_waits),
 		cmocka_unit_test(a_parked_one_that_two_lists_did_not_show_is_asked_for_and_destroyed),
 		cmocka_unit_test(others_that_two_lists_did_not_show),
 	};

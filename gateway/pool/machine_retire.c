@@ -66,6 +66,14 @@ static size_t hot_of_nobody(const struct machine *machine, struct pool_member **
 	return n;
 }
 
+/* Destroyed, not parked: the provider pauses only later, and so long it runs. */
+void machine_make_way(struct machine *machine, uint64_t now_us, size_t count)
+{
+	struct pool_member *oldest = NULL;
+	while (count-- && hot_of_nobody(machine, &oldest))
+		machine_let_go(machine, now_us, oldest);
+}
+
 void machine_retire(struct machine *machine, uint64_t now_us)
 {
 	retire_aged(machine, now_us, POOL_HOT);

@@ -210,6 +210,8 @@ static void send_fleet(struct script *script, const char *a, const char *b, cons
 				    .others_hot_target = told("hot", a, b, c, d),
 				    .others_claims_per_1000s = told("claims", a, b, c, d),
 				    .others_leased = told("leased", a, b, c, d),
+				    .others_crowd = told("crowd", a, b, c, d),
+				    .others_waiting = told("waiting", a, b, c, d),
 				    .day_left_ms = 86400000};
 	/* What tenant 1 holds there, and another that wants something. */
 	const size_t first = told("first", a, b, c, d), wants = told("wants", a, b, c, d);
@@ -222,7 +224,18 @@ static void send_fleet(struct script *script, const char *a, const char *b, cons
 	send(script, (struct machine_event){.type = MACHINE_FLEET, .fleet = &fleet, .sent_us = script->now_us});
 }
 
-static bool send_answer(struct script *script, const char *verb, const char *who)
+/* As many run as may; `ms` says when to ask again. "any" has no name. */
+static void send_crowded(struct script *script, const char *who, const char *ms)
+{
+	struct pool_member *member = member_of(script, strcmp(who, "any") == 0 ? "" : who);
+	send(script, (struct machine_event){.type = member->state == POOL_INTENT ? MACHINE_RESERVED : MACHINE_TAKEN,
+					    .member = member,
+					    .answer = LEASE_REFUSED,
+					    .refusal = LEASE_CROWDED,
+					    .retry_after_ms = (uint64_t)atoi(ms)});
+}
+
+static bool send_answer(struct script *script, const char *verb, const char *who, const char *ms)
 {
 	if (strcmp(verb, "reserved") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_RESERVED, .member = member_of(script, who), .answer = LEASE_OK});
@@ -231,6 +244,8 @@ static bool send_answer(struct script *script, const char *verb, const char *who
 		strcpy(record.name, who);
 		send(script, (struct machine_event){
 				     .type = MACHINE_TAKEN, .member = member_of(script, who), .answer = LEASE_OK, .record = &record});
+	} else if (strcmp(verb, "crowded") == 0) {
+		send_crowded(script, who, ms);
 	} else {
 		return false;
 	}
@@ -266,7 +281,7 @@ static void play(struct script *script, const char *text)
 	char verb[16] = "", a[32] = "", b[16] = "", c[16] = "", d[16] = "";
 	sscanf(text, "%15s %31s %15s %15s %15s", verb, a, b, c, d);
 	uint64_t ms = (uint64_t)atoi(a);
-	if (send_outcome(script, verb, a, b, c, d) || send_member(script, verb, a, b) || send_answer(script, verb, a))
+	if (send_outcome(script, verb, a, b, c, d) || send_member(script, verb, a, b) || send_answer(script, verb, a, b))
 		return;
 	if (strcmp(verb, "start") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_START});
@@ -285,6 +300,8 @@ static void play(struct script *script, const char *text)
 		send(script, (struct machine_event){.type = MACHINE_INTENT, .deadline_us = script->now_us + ms * 1000});
 	} else if (strcmp(verb, "cancel") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_CANCEL, .waiter = &script->waiters[atoi(a)]});
+	} else if (strcmp(verb, "unplaced") == 0) {
+		send(script, (struct machine_event){.type = MACHINE_CROWDED});
 	} else if (strcmp(verb, "kept") == 0) {
 		send(script, (struct machine_event){.type = MACHINE_KEPT, .kept = (size_t)atoi(a), .running = (size_t)atoi(b)});
 	} else if (strcmp(verb, "fleet") == 0) {

@@ -84,9 +84,13 @@ static void block(struct machine *machine, uint64_t until_us)
 		machine->blocked_us = until_us;
 }
 
-static bool may_run_another(struct machine *machine, uint64_t now_us)
+static bool may_run_another(struct machine *machine, uint64_t now_us, bool for_waiter)
 {
 	size_t limit = machine_running_limit(machine);
+	if (machine->lease.place_us[for_waiter]) {
+		block(machine, machine->lease.place_us[for_waiter]);
+		return false;
+	}
 	if (!limit || machine_running_idle(machine, now_us) + machine_running_used(machine) < limit)
 		return true;
 	static const enum pool_state states[] = {POOL_WARM, POOL_DESTROYING};
@@ -106,6 +110,9 @@ size_t machine_hot_wanted(const struct machine *machine)
 		announced += machine->intents_us[i] != 0;
 	if (spend_level(&machine->spend) != SPEND_FREE)
 		announced = 0;
+	/* What idles here is what others wait for. */
+	if (machine->lease.fleet.others_crowd)
+		return 0;
 	return announced > machine->target.hot ? announced : machine->target.hot;
 }
 
@@ -172,7 +179,7 @@ static bool create(struct machine *machine, uint64_t now_us, bool for_waiter, si
 	const struct budget *budget = &machine->gate.budget;
 	size_t reserve = sizing_reserve(budget->count);
 	size_t kept = for_waiter || have <= 2 * reserve || have < wanted / 2 ? 0 : reserve;
-	if (!may_create(machine, now_us) || !may_run_another(machine, now_us))
+	if (!may_create(machine, now_us) || !may_run_another(machine, now_us, for_waiter))
 		return false;
 	if (!for_waiter && leaves_to_wakes(machine, now_us))
 		return false;
@@ -199,7 +206,7 @@ static bool may_wake(struct machine *machine, const struct pool_member *member, 
 {
 	if (gate_wakes_open_us(&machine->gate, false) || !machine_is_fresh(machine, now_us))
 		return false;
-	return member->since_us + LINGER_US > now_us || may_run_another(machine, now_us);
+	return member->since_us + LINGER_US > now_us || may_run_another(machine, now_us, machine->waiting > 0);
 }
 
 static struct pool_member *freshest(const struct machine *machine)
@@ -326,8 +333,8 @@ static void promote(struct machine *machine, uint64_t now_us, size_t waiters, st
 		hedge(machine, now_us, wanted, stock);
 	while (stock->waking < wanted && (member = next_to_wake(machine, now_us, stock->waking + stock->coming >= wanted)))
 		wake(machine, now_us, member, stock);
-	while (stock->waking < wanted && !gate_wakes_open_us(&machine->gate, false) && may_run_another(machine, now_us) &&
-	       machine_steal(machine, now_us))
+	while (stock->waking < wanted && !gate_wakes_open_us(&machine->gate, false) &&
+	       may_run_another(machine, now_us, machine->waiting > 0) && machine_steal(machine, now_us))
 		stock->waking++;
 }
 
@@ -390,7 +397,8 @@ void machine_fill(struct machine *machine, uint64_t now_us)
 	if (waiters)
 		plan_hedge(machine, now_us, &stock);
 	size_t have = stock.hot + stock.warm + stock.waking + stock.late + stock.coming + machine->lease.fleet.warm;
-	size_t wanted = machine->target.hot + warm_wanted(machine) + waiters;
+	size_t hot = machine->lease.fleet.others_crowd ? 0 : machine->target.hot;
+	size_t wanted = hot + warm_wanted(machine) + waiters;
 	size_t on_way = stock.waking + stock.coming;
 	/* Those in use may leave no room; those that cannot be destroyed are a reason to say so. */
 	bool has_room = machine_room(machine) || machine->roster.counts[POOL_DESTROYING];

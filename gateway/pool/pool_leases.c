@@ -9,10 +9,10 @@
 #define BEAT_US   UINT64_C(5000000)
 #define REJOIN_US UINT64_C(1000000)
 
-enum kind { JOIN, BEAT, RESERVE, TAKE, ADOPT, SWEEP, RESTORE, LEAVE };
+enum kind { JOIN, BEAT, RESERVE, TAKE, RUN, ADOPT, SWEEP, RESTORE, LEAVE };
 
 static const char *const kinds[] = {
-	[JOIN] = "join",   [BEAT] = "beat",   [RESERVE] = "reserve", [TAKE] = "take",
+	[JOIN] = "join",   [BEAT] = "beat",   [RESERVE] = "reserve", [TAKE] = "take",   [RUN] = "run",
 	[ADOPT] = "adopt", [SWEEP] = "sweep", [RESTORE] = "restore", [LEAVE] = "leave",
 };
 
@@ -23,6 +23,8 @@ struct pool_question {
 	struct pool_member *member;
 	enum kind kind;
 	uint64_t session, asked_us;
+	pool_placed placed; /* RUN */
+	void *placed_ctx;
 };
 
 static void hear(struct pool *pool, const struct pool_question *question, const struct lease_result *result);
@@ -31,10 +33,12 @@ static void on_done(void *ctx, const struct lease_result *result)
 {
 	CLEANUP(free_ptr) struct pool_question *question = ctx;
 	struct pool *pool = question->pool;
-	if (!pool)
-		return;
-	DL_DELETE(pool->leases.questions, question);
-	hear(pool, question, result);
+	if (pool) {
+		DL_DELETE(pool->leases.questions, question);
+		hear(pool, question, result);
+	}
+	if (question->placed)
+		question->placed(question->placed_ctx, result->code == LEASE_OK, result->retry_after_ms);
 }
 
 /* NULL: no memory. */
@@ -94,6 +98,7 @@ static struct lease_report report(const struct pool *pool)
 		.closed_ms = closed_us > now_us ? (closed_us - now_us) / 1000 : 0,
 		.limit = {.count = gate->budget.ceiling, .window_ms = gate->budget.period_us / 1000, .left = UINT64_MAX},
 	};
+	said.running_limit = machine_running_limit(machine);
 	said.claimant_count = fair_claimants(&machine->fair, now_us, said.claimants);
 	return said;
 }
@@ -250,8 +255,11 @@ static int put(struct pool *pool, const struct machine_action *action, enum kind
 	if (kind == ADOPT)
 		return ops->adopt(self, action->most, action->own, on_adopted, on_done, question);
 	if (kind == TAKE) {
-		const struct lease_want want = {
-			.name = member->name[0] ? member->name : NULL, .generation = pool->gen, .to = action->state};
+		const struct lease_want want = {.name = member->name[0] ? member->name : NULL,
+						.generation = pool->gen,
+						.to = action->state,
+						.running_limit = machine_running_limit(&pool->machine),
+						.for_stock = action->stock};
 		return ops->take(self, &want, on_done, question);
 	}
 	int r = member->name[0] ? 0 : pool_name_member(pool, member);
@@ -260,7 +268,8 @@ static int put(struct pool *pool, const struct machine_action *action, enum kind
 					.max = pool->machine.options.sizing.max,
 					.stock = action->stock,
 					.create_limit = budget->ceiling,
-					.create_window_ms = budget->period_us / 1000};
+					.create_window_ms = budget->period_us / 1000,
+					.running_limit = machine_running_limit(&pool->machine)};
 	return r < 0 ? r : ops->reserve(self, &wish, on_done, question);
 }
 
@@ -299,6 +308,24 @@ void pool_ask(struct pool *pool, const struct machine_action *action)
 	}
 }
 
+int pool_place(struct pool *pool, const char *sprite, pool_placed done, void *ctx)
+{
+	const struct lease_table *table = &pool->leases.table;
+	if (!table->ops)
+		return 1;
+	struct pool_question *question = pose(pool, NULL, RUN);
+	if (!question)
+		return -ENOMEM;
+	question->placed = done;
+	question->placed_ctx = ctx;
+	int r = table->ops->run(table->self, sprite, machine_running_limit(&pool->machine), on_done, question);
+	if (r < 0) {
+		DL_DELETE(pool->leases.questions, question);
+		free(question);
+	}
+	return r;
+}
+
 /* --- answers ---------------------------------------------------------------------------------- */
 
 static void hear(struct pool *pool, const struct pool_question *question, const struct lease_result *result)
@@ -335,6 +362,11 @@ static void hear(struct pool *pool, const struct pool_question *question, const 
 		pool->stopped = true;
 		pool_wake(pool);
 		return;
+	case RUN:
+		event.type = MACHINE_CROWDED;
+		if (result->code == LEASE_REFUSED && result->refusal == LEASE_CROWDED)
+			pool_step(pool, event);
+		break;
 	case SWEEP:
 	case RESTORE:
 		break;

@@ -158,6 +158,12 @@ static int fake_take(void *self, const struct lease_want *want, lease_done done,
 	return ask(self, "take", want->name ? want->name : "", (struct call){.done = done, .ctx = ctx});
 }
 
+static int fake_run(void *self, const char *name, size_t running_limit, lease_done done, void *ctx)
+{
+	assert_int_equal(running_limit, 0);
+	return ask(self, "run", name, (struct call){.done = done, .ctx = ctx});
+}
+
 static int fake_adopt(void *self, size_t most, bool own, lease_adopted found, lease_done done, void *ctx)
 {
 	assert_true(most > 0);
@@ -191,6 +197,7 @@ static const struct lease_ops lease_ops = {.listen = fake_listen,
 					   .note = fake_note,
 					   .forget = fake_forget,
 					   .take = fake_take,
+					   .run = fake_run,
 					   .adopt = fake_adopt,
 					   .sweep = fake_sweep,
 					   .restore = fake_restore,

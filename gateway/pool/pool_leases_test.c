@@ -366,6 +366,43 @@ static void a_creation_that_hangs_at_the_deadline_is_left_to_others(void **state
 	assert_int_equal(f->left, 1);
 }
 
+struct placed {
+	unsigned yes, no;
+	uint64_t retry_after_ms;
+};
+
+static void on_placed(void *ctx, bool may, uint64_t retry_after_ms)
+{
+	struct placed *placed = ctx;
+	placed->yes += may;
+	placed->no += !may;
+	placed->retry_after_ms = retry_after_ms;
+}
+
+static void a_place_for_what_is_kept_is_asked_for(void **state)
+{
+	struct fixture *f = *state;
+	struct placed placed = {0};
+	fill(f);
+	assert_int_equal(pool_place(f->pool, "sg-kept", on_placed, &placed), 0);
+	expect(f, "run ");
+	told(f, "run", (struct lease_result){.code = LEASE_REFUSED, .refusal = LEASE_CROWDED, .retry_after_ms = 500});
+	assert_true(placed.no == 1 && placed.retry_after_ms == 500);
+	/* What idles here makes way. */
+	expect(f, "note:destroying reserve destroy ");
+	assert_int_equal(pool_place(f->pool, "sg-kept", on_placed, &placed), 0);
+	told(f, "run", (struct lease_result){.code = LEASE_LOST});
+	assert_int_equal(placed.no, 2);
+	assert_int_equal(pool_place(f->pool, "sg-kept", on_placed, &placed), 0);
+	told(f, "run", (struct lease_result){.code = LEASE_OK});
+	assert_true(placed.yes == 1 && placed.no == 2);
+	f->refuse = -EINVAL;
+	assert_int_equal(pool_place(f->pool, "sg-kept", on_placed, &placed), -EINVAL);
+	f->refuse = 0;
+	assert_true(placed.yes == 1 && placed.no == 2);
+	f->said[0] = '\0';
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -392,6 +429,7 @@ int main(void)
 		TEST(what_is_adopted_too_late_is_left_to_others),
 		TEST(what_is_not_known_to_be_ours_counts_as_left),
 		TEST(what_cannot_be_asked_for_counts_as_left),
+		TEST(a_place_for_what_is_kept_is_asked_for),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

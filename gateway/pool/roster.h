@@ -28,7 +28,7 @@ struct pool_member {
 	enum pool_state to;
 	bool missing;        /* warm: our records are being looked through, and this one has not been met */
 	bool foreign;        /* its record is not ours, or not any more: nothing of it is noted, and it will be destroyed or let alone */
-	size_t stock;        /* intent: wanted for a stock of so many; 0 = by somebody who waits */
+	size_t stock;        /* intent, and asked: wanted for a stock, of so many; 0 = by somebody who waits */
 	bool owned;          /* it was used and restored: only for `owner` */
 	uint64_t owner;
 	unsigned uses;       /* commands it has run */

@@ -17,6 +17,9 @@ local MEMBERS, COUNT, WARM, MADE, LIM = PREFIX .. 'm', PREFIX .. 'n', PREFIX .. 
 local BACK, WANT = PREFIX .. 'back', PREFIX .. 'want'
 local STRANGE, MISSING, GONE = PREFIX .. 's1', PREFIX .. 's2', PREFIX .. 'gone'
 local KEPT = PREFIX .. 'kept' -- Sprites of named sessions (session.lua): no records, but they count
+local ASLEEP = PREFIX .. 'asleep' -- those of them that were refused a place, so that they do not run
+local LIMITS, CROWD = PREFIX .. 'limits', PREFIX .. 'crowd'
+local ROOT = string.match(PREFIX, '^(.-)pool:')
 
 local BEAT_MS = 5000
 local SESSION_MS = 15000  -- a session ends so long after its last beat
@@ -26,6 +29,11 @@ local STRIKE_MS = 60000   -- between two strikes, and between two lists
 local RELIST_MS = 10000   -- between two lists while there has been none
 local KEPT_MS = 300000    -- what is remembered of members that are gone, and the longest that creations can be closed
 local DAY_MS = 86400000
+local LINGER_MS = 35000   -- what was parked may run so long before the provider pauses it
+local QUIET_MS = 100000   -- … and what a session used, whose channel is kept for a while
+local LIMIT_MS = 120000   -- a limit is known so long after it was told last, longer than until another gateway has listed
+local PLACE_MS = 500      -- who waits for a place asks again then
+local CROWD_MS = 2000     -- … and has gone when it has not asked for so long
 
 local MEMBERS_MAX = 25    -- handed over by one call
 local SESSIONS_MAX = 100
@@ -99,6 +107,55 @@ end
 -- What counts against the maximum. One that is just becoming a session's counts twice.
 local function total()
   return redis.call('HLEN', MEMBERS) + redis.call('ZCARD', STRANGE) + redis.call('SCARD', KEPT)
+end
+
+-- --- what runs ---
+
+-- Of a session that has ended: until it is gone.
+local function session_runs(sprite)
+  local kid, name = string.match(redis.call('HGET', ROOT .. 'sn', sprite) or '', '^%S+ (%S+) (%S+)$')
+  local lease, used = string.match(kid and redis.call('HGET', ROOT .. 's:' .. kid, name) or '', '^[^:]*:([^:]*):(%d+):')
+  return lease ~= '' or left(tonumber(used) + QUIET_MS, QUIET_MS) > 0
+end
+
+-- Sprites that run, or may: what a record or a list tells of, but for what was parked long enough ago, and those of sessions in use.
+local function running()
+  local members, count = redis.call('HGETALL', MEMBERS), redis.call('ZCARD', STRANGE)
+  for i = 2, #members, 2 do
+    local state, since = string.match(members[i], '^(%l+):[^:]*:%d+:(%d+):')
+    if state ~= 'warm' or left(tonumber(since) + LINGER_MS, LINGER_MS) > 0 then count = count + 1 end
+  end
+  for _, sprite in ipairs(redis.call('SMEMBERS', KEPT)) do
+    local counted = redis.call('HEXISTS', MEMBERS, sprite) == 1 or redis.call('SISMEMBER', ASLEEP, sprite) == 1
+    if not counted and session_runs(sprite) then count = count + 1 end
+  end
+  return count
+end
+
+-- How many may, the least that any gateway has told lately; 0 = none has told any.
+local function may_run(told)
+  if told > 0 then redis.call('ZADD', LIMITS, int(now + LIMIT_MS), int(told)) end
+  local least = 0
+  for _, limit in ipairs(redis.call('ZRANGEBYSCORE', LIMITS, '(' .. int(now), '+inf')) do
+    if least == 0 or tonumber(limit) < least then least = tonumber(limit) end
+  end
+  return least
+end
+
+-- Sessions that wait for a place.
+local function crowd()
+  return redis.call('ZRANGEBYSCORE', CROWD, '(' .. int(now), int(now + CROWD_MS))
+end
+
+-- May nothing more run? Nobody gets what is to be ready while somebody waits.
+local function is_full(limit, for_stock)
+  return limit > 0 and (running() >= limit or (for_stock and #crowd() > 0))
+end
+
+local function crowded(for_stock)
+  if for_stock then return {'crowded', BEAT_MS} end
+  redis.call('ZADD', CROWD, int(now + CROWD_MS), session)
+  return {'crowded', PLACE_MS}
 end
 
 -- Ours from now on.
@@ -280,6 +337,7 @@ end
 -- 1 hot target  2 leased  3 waiting  4 claims in 1000 s  5 money so far, nano dollars
 -- 6 creations that the provider allows in a window, 0 = not said  7 the window, ms  8 creations are closed for so long, ms
 -- 9 turn of the last beat whose answer was read  10 who has claimed lately, tenants with blanks between them
+-- 11 Sprites that may run at once, as far as this gateway knows; 0 = it knows of no limit
 local function renew(said)
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', SES, '(' .. int(now + SESSION_MS), '+inf', 'LIMIT', 0, SESSIONS_MAX)) do
     redis.call('ZADD', SES, int(now + SESSION_MS), other)
@@ -288,6 +346,8 @@ local function renew(said)
   local money = add_money(said[5])
   redis.call('HSET', SAID, session, table.concat({int(said[1]), int(said[2]), int(said[3]), int(said[4]), int(said[5])}, ':'))
   redis.call('HSET', WANT, session, said[10])
+  may_run(said[11])
+  redis.call('ZREMRANGEBYSCORE', LIMITS, '-inf', int(now))
   local count, window_ms, closed_ms = learn(said[6], said[7], said[8])
   redis.call('ZREMRANGEBYSCORE', GONE, '-inf', int(now - KEPT_MS))
   local sessions, abandoned = living(), 0
@@ -301,6 +361,9 @@ local function renew(said)
   sums[2], tenants = others_tenants(sessions) -- newer than what they said
   for _, sum in ipairs(sums) do answer[#answer + 1] = sum end
   answer[#answer + 1] = DAY_MS - now % DAY_MS
+  local others_crowd = 0
+  for _, other in ipairs(crowd()) do others_crowd = others_crowd + (other ~= session and 1 or 0) end
+  answer[#answer + 1] = others_crowd
   for _, value in ipairs(tenants) do answer[#answer + 1] = value end
   tell_lost(answer, said[9])
   return answer
@@ -312,14 +375,14 @@ local operations = {}
 
 -- 5... as in renew() -> 'ok', records and strangers, own records, others' parked ones, records of ended sessions, living sessions,
 -- creations of the window, money of the day, closed ms, limit, its window ms, recovering, list, superseded, the four of others(),
--- what is left of the day, ms, the list of others_tenants(), then names that are not ours any more
+-- what is left of the day, ms, other sessions that wait for a place, the list of others_tenants(), then names that are not ours any more
 function operations.beat()
   local instance = string.match(session, '^(.*)/')
   local known = tonumber(redis.call('HGET', BACK, instance) or 0)
   if known < 0 then redis.call('HSET', BACK, instance, int(-known)) end
   local said = {}
   for i = 1, 9 do said[i] = tonumber(ARGV[4 + i]) end
-  said[10] = ARGV[14] or ''
+  said[10], said[11] = ARGV[14] or '', tonumber(ARGV[15] or 0)
   local answer = {'ok'}
   for _, value in ipairs(renew(said)) do answer[#answer + 1] = value end
   return answer
@@ -339,7 +402,7 @@ function operations.join()
   session = instance .. '/' .. epoch
   redis.call('HSET', INS, instance, epoch)
   local answer = {'ok', incarnation, session, fresh and 1 or 0}
-  for _, value in ipairs(renew({0, 0, 0, 0, 0, 0, 0, 0, 0, ''})) do answer[#answer + 1] = value end
+  for _, value in ipairs(renew({0, 0, 0, 0, 0, 0, 0, 0, 0, '', 0})) do answer[#answer + 1] = value end
   redis.call('HDEL', SAID, session) -- the first beat says what was spent before it, which is not new
   return answer
 end
@@ -351,10 +414,12 @@ function operations.leave()
 end
 
 -- 5 name  6 most Sprites of the pool  7 for stock: so many idle ones or ones on their way are enough; 0 = somebody waits for it
--- 8 creations of a window, 0 = no limit  9 the window, ms
---   -> 'ok', or why not and when to ask again, ms: 'recovering', 'full', 'stock', 'budget', 'closed', 'taken' (another session has it)
+-- 8 creations of a window, 0 = no limit  9 the window, ms  10 as 11 of renew()
+--   -> 'ok', or why not and when to ask again, ms: 'recovering', 'full', 'stock', 'closed', 'budget', 'crowded', 'taken' (another
+-- session has it)
 function operations.reserve()
   local name, most, enough, count, window_ms = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+  local limit = may_run(tonumber(ARGV[10] or 0))
   local again, r = not first_time(), read(name)
   if r then return r.session == session and {'ok'} or {'taken', 0} end
   if again then return {'stale'} end
@@ -371,6 +436,7 @@ function operations.reserve()
     local at = redis.call('ZREVRANGE', MADE, count - 1, count - 1, 'WITHSCORES')[2]
     return {'budget', math.max(1, tonumber(at) + window_ms - now)}
   end
+  if is_full(limit, enough > 0) then return crowded(enough > 0) end
   write(name, new_record('intent'))
   redis.call('ZADD', MADE, int(now), name)
   return {'ok'}
@@ -421,9 +487,11 @@ function operations.restore()
 end
 
 -- 5 name, empty = what others have parked last of this generation  6 'preparing' or 'destroying'  7 generation
---   -> 'ok' and what describe() says, or 'none'
+-- 8 as 11 of renew()  9 1 = to be ready, nobody waits for it
+--   -> 'ok' and what describe() says, 'none', or 'crowded' or 'recovering' and when to ask again, ms
 function operations.take()
   local name, to, generation = ARGV[5], ARGV[6], ARGV[7]
+  local limit, for_stock = may_run(tonumber(ARGV[8] or 0)), ARGV[9] == '1'
   local again = not first_time()
   if again and name == '' then return handed_over({'ok'}) end
   local answer = {'ok'}
@@ -441,9 +509,14 @@ function operations.take()
   end
   -- What we have parked ourselves since a flush is nobody else's.
   if recovering() > 0 and not (r and r.session == session) then return {'none'} end
+  if to == 'destroying' then limit = 0 end
+  -- Nor has everybody told what runs.
+  if recovering() > 0 and limit > 0 then return {'recovering', recovering()} end
   for _, found in ipairs(name ~= '' and {name} or redis.call('ZREVRANGE', WARM, 0, LOOKED_AT_MAX - 1)) do
     r = read(found)
     if may_take(found, r) and (name ~= '' or r.session ~= session) then
+      -- What runs on after its parking takes no other place; of what others have parked the last one is the first to be met.
+      if left(r.since + LINGER_MS, LINGER_MS) == 0 and is_full(limit, for_stock) then return crowded(for_stock) end
       if r.session ~= session then tell_revoked(r.session, found) end
       describe(answer, found, hand_over(found, r, to))
       return answer
@@ -452,8 +525,22 @@ function operations.take()
   return {'none'}
 end
 
+-- 5 Sprite of a session, which is about to be woken for a command  6 as 11 of renew()
+--   -> 'ok', or 'crowded' or 'recovering' and when to ask again, ms: it does not run then
+function operations.run()
+  local sprite, limit = ARGV[5], may_run(tonumber(ARGV[6]))
+  if not first_time() and turn < tonumber(redis.call('HGET', TURN, session)) then return {'stale'} end
+  redis.call('SREM', ASLEEP, sprite)
+  if limit == 0 then return {'ok'} end
+  -- It is in use, so that it counts already.
+  if recovering() == 0 and running() <= limit then return {'ok'} end
+  redis.call('SADD', ASLEEP, sprite)
+  if recovering() > 0 then return {'recovering', recovering()} end
+  return crowded(false)
+end
+
 local function bury(dead)
-  for _, key in ipairs({SES, LISTERS}) do redis.call('ZREM', key, dead) end
+  for _, key in ipairs({SES, LISTERS, CROWD}) do redis.call('ZREM', key, dead) end
   for _, key in ipairs({SAID, WANT, TURN}) do redis.call('HDEL', key, dead) end
   redis.call('DEL', PREFIX .. 'lost:' .. dead)
 end

@@ -137,6 +137,7 @@ function operations.gone(sprite)
   if scope and redis.call('SREM', kept_of(scope), sprite) == 1 then
     redis.call('ZADD', PREFIX .. 'pool:' .. scope .. ':gone', int(now), sprite) -- a list under way may still have it (pool.lua)
     redis.call('PEXPIRE', PREFIX .. 'pool:' .. scope .. ':gone', GONE_MS)
+    redis.call('SREM', PREFIX .. 'pool:' .. scope .. ':asleep', sprite)
   end
   redis.call('HDEL', SPRITES, sprite)
   redis.call('ZREM', ENDS, sprite)

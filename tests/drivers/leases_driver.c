@@ -3,8 +3,9 @@
  *
  *   leases_driver REDIS_URL TIMEOUT_MS POOL INSTANCE
  *
- * Lines in:   join | beat <hot> <leased> <nusd> <closed ms> | reserve <name> <max> <stock> <limit> <window ms> |
- *             note <name> <state> | forget <name> | take <name or -> <state> <generation> | adopt <most> <own> |
+ * Lines in:   join | beat <hot> <leased> <nusd> <closed ms> | reserve <name> <max> <stock> <limit> <window ms> [<may run>] |
+ *             note <name> <state> | forget <name> | take <name or -> <state> <generation> [<may run>] | run <name> <may run> |
+ *             adopt <most> <own> |
  *             sweep <name>... | restore <state> <name>... | leave | quit
  * Lines out:  JSON objects: {"op", "code", "detail", ...} for an answer, {"found": name, "state"} and {"struck": name, "recorded": n} before
  *             it, {"event": word, "name"} for what the listener hears, {"freed": true} at the end.
@@ -149,7 +150,7 @@ static int ask_one(struct driver *driver, const char *line, const char *op)
 	const struct lease_ops *ops = driver->table.ops;
 	void *self = driver->table.self;
 	char name[128] = "", state[32] = "", generation[32] = "";
-	size_t a = 0, b = 0;
+	size_t a = 0, b = 0, running = 0;
 	uint64_t c = 0, d = 0;
 	unsigned limit = 0;
 	if (strcmp(op, "join") == 0)
@@ -159,11 +160,13 @@ static int ask_one(struct driver *driver, const char *line, const char *op)
 	if (sscanf(line, "beat %zu %zu %" SCNu64 " %" SCNu64, &a, &b, &c, &d) == 4)
 		return ops->beat(self, &(struct lease_report){.hot_target = a, .leased = b, .spent_nusd = c, .closed_ms = d}, on_done,
 				 ask(op));
-	if (sscanf(line, "reserve %127s %zu %zu %u %" SCNu64, name, &a, &b, &limit, &c) == 5)
-		return ops->reserve(self, &(struct lease_wish){name, a, b, limit, c}, on_done, ask(op));
-	if (sscanf(line, "take %127s %31s %31s", name, state, generation) == 3)
-		return ops->take(self, &(struct lease_want){strcmp(name, "-") ? name : NULL, generation, state_of(state)}, on_done,
-				 ask(op));
+	if (sscanf(line, "reserve %127s %zu %zu %u %" SCNu64 " %zu", name, &a, &b, &limit, &c, &running) >= 5)
+		return ops->reserve(self, &(struct lease_wish){name, a, b, limit, c, running}, on_done, ask(op));
+	if (sscanf(line, "take %127s %31s %31s %zu", name, state, generation, &running) >= 3)
+		return ops->take(self, &(struct lease_want){strcmp(name, "-") ? name : NULL, generation, state_of(state), running, false},
+				 on_done, ask(op));
+	if (sscanf(line, "run %127s %zu", name, &running) == 2)
+		return ops->run(self, name, running, on_done, ask(op));
 	if (sscanf(line, "adopt %zu %zu", &a, &b) == 2)
 		return ops->adopt(self, a, b, on_adopted, on_done, ask(op));
 	if (sscanf(line, "note %127s %31s", name, state) == 2) {

@@ -10,7 +10,7 @@ PREFIX = f"sg:{{g}}:pool:{POOL}:"
 class Fleet:
     """`known`: as if a list had been made and no flush were near, so that nobody waits for the recovery at the start."""
 
-    def __init__(self, rig, *flags, count=3, known=True, tokens=2, **settings):
+    def __init__(self, rig, *flags, count=3, known=True, tokens=2, sessions=None, **settings):
         self.rig, self.redis, self.emulator = rig, rig.redis(), rig.emulator(*flags)
         rig.add(self, lambda: self.redis.kill())    # of several that took each other's place, the last one
         self.settings = {"pool_shared": 1, "pool_name": POOL, "pool_max": 8, "pool_hot": 1, **settings}
@@ -19,7 +19,7 @@ class Fleet:
         self.gateways = [self.start(f"g{number}", wait=False) for number in range(count)]
         for gateway in self.gateways:
             gateway.until_up(gateway.serves)
-        self.tokens = [rig.mint(self.redis)["token"] for _ in range(tokens)]
+        self.tokens = [rig.mint(self.redis, sessions=sessions)["token"] for _ in range(tokens)]
         for gateway in self.gateways:
             gateway.token = self.tokens[0]
 

@@ -11,9 +11,10 @@ BEAT, SESSION, RECOVERY, STRIKE, RELIST, KEPT = 5 * SECOND, 15 * SECOND, 20 * SE
 LATE = 90 * SECOND
 DAY = 86_400 * SECOND
 HANDED, MADE, TENANTS = 25, 2000, 32
+LINGER, QUIET, LIMIT, PLACE, CROWD = 35 * SECOND, 100 * SECOND, 120 * SECOND, 500, 2 * SECOND
 
 FLEET = ("total own warm ended instances created money closed limit window recovering list superseded "
-         "hot_target leased waiting claims day_left").split()
+         "hot_target leased waiting claims day_left crowd").split()
 MEMBER = "name state age idle owned tenant uses left exec parked".split()
 EXISTING = {"preparing", "warm", "hot", "leased", "recycling", "quarantine"}
 
@@ -56,10 +57,10 @@ class PoolStore:
         """Everything that the model has, as it has it."""
         redis, prefix = self.redis, self.prefix
         hashes = {key: redis.hgetall(prefix + key) for key in ("m", "n", "ins", "said", "want", "turn", "lim", "back")}
-        sets = {key: dict(redis.zrange(prefix + key, 0, -1, withscores=True)) for key in ("ses", "listers", "warm", "made", "s1", "s2", "gone")}
+        sets = {key: dict(redis.zrange(prefix + key, 0, -1, withscores=True)) for key in ("ses", "listers", "warm", "made", "s1", "s2", "gone", "limits", "crowd")}
         members = {key.removeprefix(prefix): redis.smembers(key) for key in redis.scan_iter(f"{prefix}of:*")}
         members |= {key.removeprefix(prefix): redis.hgetall(key) for key in redis.scan_iter(f"{prefix}lost:*")}
-        return {**hashes, **sets, **members, "n": {word: int(count) for word, count in hashes["n"].items() if int(count)},
+        return {**hashes, **sets, **members, "asleep": redis.smembers(prefix + "asleep"), "n": {word: int(count) for word, count in hashes["n"].items() if int(count)},
                 **{key: redis.get(prefix + key) for key in ("inc", "rec", "listed", "sweep")}}
 
 
@@ -96,6 +97,7 @@ class PoolModel:
         self.members, self.made, self.strange, self.missing, self.gone = {}, {}, {}, {}, {}
         self.lost, self.seen, self.money, self.back = {}, {}, {}, {}
         self.limit, self.window, self.till = 0, 0, 0
+        self.limits, self.waits, self.asleep = {}, {}, set()
 
     def call(self, now, op, incarnation, session, turn, *args, told):
         self.now, self.session, self.turn, self.told, self.former = now, session, turn, told, incarnation
@@ -145,6 +147,29 @@ class PoolModel:
         self.put(name, dataclasses.replace(old, state=state, session=self.session, turn=self.turn,
                                            since=old.since if state == old.state else self.now))
 
+    def may_run(self, told):
+        if told:
+            self.limits[told] = self.now + LIMIT
+        return min((limit for limit, till in self.limits.items() if till > self.now), default=0)
+
+    def running(self):
+        return len(self.strange) + sum(record.state != "warm" or self.lingers(record) for record in self.members.values())
+
+    def lingers(self, record):
+        return self.bounded(record.since + LINGER - self.now, LINGER) > 0
+
+    def crowd(self):
+        return [session for session, till in self.waits.items() if self.now < till <= self.now + CROWD]
+
+    def is_full(self, limit, for_stock):
+        return limit and (self.running() >= limit or (for_stock and self.crowd()))
+
+    def crowded(self, for_stock):
+        if for_stock:
+            return ["crowded", BEAT]
+        self.waits[self.session] = self.now + CROWD
+        return ["crowded", PLACE]
+
     def describe(self, name):
         r = self.members[name]
         return [name, r.state, max(0, self.now - r.created), max(0, self.now - r.since), r.owned, r.tenant, r.uses, max(0, r.till - self.now), r.exec,
@@ -189,13 +214,15 @@ class PoolModel:
         told = sorted(held.items(), key=lambda item: (-item[1], item[0]))[:TENANTS]
         return len(leased), [len(told), *sum(map(list, told), [])]
 
-    def renew(self, hot, leased, waiting, claims, money, limit, window, closed, acknowledged, want=""):
+    def renew(self, hot, leased, waiting, claims, money, limit, window, closed, acknowledged, want="", may_run=0):
         now, me = self.now, self.session
         self.sessions = {session: min(end, now + SESSION) for session, end in self.sessions.items()} | {me: now + SESSION}
         before = self.said[me][4] if me in self.said else money
         if money > before:
             self.money[now // DAY] = self.money.get(now // DAY, 0) + money - before
         self.said[me], self.want[me] = (hot, leased, waiting, claims, money), want
+        self.may_run(may_run)
+        self.limits = {limit: till for limit, till in self.limits.items() if till > now}
         if limit and window:
             self.limit, self.window = limit, window
         closed = max(min(closed, KEPT), self.bounded(self.till - now, KEPT))
@@ -217,7 +244,8 @@ class PoolModel:
         lost |= {name: self.turn for name in told if not lost[name]}
         return [len(self.members) + len(self.strange), len(self.own(me)), len(parked), sum(len(self.own(one)) for one in ended), len(living), created,
                 str(self.money.get(now // DAY, 0)), closed, self.limit, self.window, int(self.recovering() > 0), may_list,
-                int(self.instances.get(instance) != int(epoch)), *sums, DAY - now % DAY, *tenants, *told]
+                int(self.instances.get(instance) != int(epoch)), *sums, DAY - now % DAY,
+                len(set(self.crowd()) - {me}), *tenants, *told]
 
     def trim_made(self):
         latest = sorted(self.made.items(), key=lambda item: (item[1], item[0]))[-MADE:]
@@ -246,7 +274,8 @@ class PoolModel:
         self.sessions[self.session] = self.now
         return ["ok"]
 
-    def reserve(self, name, most, enough, count, window):
+    def reserve(self, name, most, enough, count, window, may_run=0):
+        may_run = self.may_run(may_run)
         again, record = not self.first(), self.members.get(name)
         if record:
             return ["ok"] if record.session == self.session else ["taken", 0]
@@ -266,6 +295,8 @@ class PoolModel:
             lately = sorted((at for at in self.made.values() if at > self.now - window), reverse=True)
             if len(lately) >= count:
                 return ["budget", max(1, lately[count - 1] + window - self.now)]
+        if self.is_full(may_run, enough > 0):
+            return self.crowded(enough > 0)
         self.put(name, Record("intent", self.session, self.turn, self.now, self.now))
         self.made[name] = self.now
         return ["ok"]
@@ -299,7 +330,8 @@ class PoolModel:
     def restore(self, *entries):
         return ["ok", *[self.apply(entry, True) for entry in entries]]
 
-    def take(self, name, to, generation):
+    def take(self, name, to, generation, may_run=0, for_stock=0):
+        may_run = self.may_run(may_run) if to == "preparing" else 0 * self.may_run(may_run)
         again, me = not self.first(), self.session
         if name:
             record = self.members.get(name)
@@ -312,6 +344,8 @@ class PoolModel:
             return self.in_order(rows) if rows else ["stale"]
         if self.recovering() and not (name in self.members and self.members[name].session == me):
             return ["none"]
+        if self.recovering() and may_run:
+            return ["recovering", self.recovering()]
 
         def right(found):
             record = self.members.get(found)
@@ -324,10 +358,22 @@ class PoolModel:
             found = max(parked, key=lambda found: (self.members[found].since, found), default=None)
         if not found:
             return ["none"]
+        if not self.lingers(self.members[found]) and self.is_full(may_run, for_stock):
+            return self.crowded(for_stock)
         if self.members[found].session != me:
             self.revoke(self.members[found].session, found)
         self.hand_over(found, to)
         return ["ok", *self.describe(found)]
+
+    def run(self, name, may_run):
+        may_run = self.may_run(may_run)
+        if not self.first() and self.turn < self.turns[self.session]:
+            return ["stale"]
+        self.asleep.discard(name)
+        if not may_run or (not self.recovering() and self.running() <= may_run):
+            return ["ok"]
+        self.asleep.add(name)
+        return ["recovering", self.recovering()] if self.recovering() else self.crowded(False)
 
     def adopt(self, most, own):
         if self.first():
@@ -339,7 +385,7 @@ class PoolModel:
                 self.hand_over(name, "warm" if self.members[name].state == "warm" else "destroying")
             for dead in ended:
                 if not self.own(dead):
-                    for table in (self.sessions, self.said, self.want, self.turns, self.listers, self.lost):
+                    for table in (self.sessions, self.said, self.want, self.turns, self.listers, self.lost, self.waits):
                         table.pop(dead, None)
         return self.in_order([self.describe(name) for name in self.own(self.session) if own or self.members[name].turn == self.turn])
 
@@ -393,6 +439,7 @@ class PoolModel:
             "warm": {name: record.since for name, record in self.members.items() if record.is_stock()},
             **{f"of:{owner}": self.own(owner) for owner in owners},
             **{f"lost:{owner}": {name: str(at) for name, at in names.items()} for owner, names in self.lost.items() if names},
+            "limits": {str(limit): till for limit, till in self.limits.items()}, "crowd": self.waits, "asleep": self.asleep,
             "inc": self.inc, "rec": self.rec and str(self.rec), "listed": self.listed and str(self.listed),
             "sweep": self.sweep_by and f"{self.sweep_by[0]} {self.sweep_by[1]} {self.sweep_by[2]}",
         }

@@ -43,6 +43,18 @@ def test_three_gateways_share_one_pool_and_its_maximum(rig):
     assert fleet.sprites.names() == [] and not fleet.records()
 
 
+def test_no_more_run_than_may_whichever_gateway_has_them(rig):
+    """Six are wanted hot and four may run: who finds no place is made way for, a named session too."""
+    fleet = Fleet(rig, "--idle-pause", "500ms", pool_max=12, pool_hot=2, pool_running_limit=4, pool_wait_seconds=60, sessions=1)
+    until(lambda: fleet.states()["hot"] == 4, lambda: f"as many are hot as may run: {fleet.states()}", 60)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        others = pool.submit(many, fleet, 12, "sleep 0.2")
+        counts = [gateway.run("echo >> used; wc -l < used", token=fleet.tokens[0], session="s").stdout for gateway in fleet.gateways]
+        statuses = others.result()
+    assert counts == ["1\n", "2\n", "3\n"] and statuses.count(200) > 6, (counts, statuses)
+    assert 3 <= fleet.sprites.state()["max_running"] <= 4
+
+
 def test_alone_it_may_have_the_whole_maximum_and_what_another_has_is_missing(rig):
     fleet = Fleet(rig, count=2, pool_max=3, pool_hot=2)
     until(lambda: fleet.states()["hot"] == 3, lambda: f"all are hot: {fleet.states()}")

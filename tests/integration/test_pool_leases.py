@@ -12,7 +12,7 @@ from pool_store import PoolStore, name_of
 from rig import PATIENCE, Redis, until
 
 OK, REFUSED, LOST, FENCED, FLUSHED = range(5)
-RECOVERING, FULL, STOCK, BUDGET, CLOSED = range(5)
+RECOVERING, FULL, STOCK, CROWDED, BUDGET, CLOSED = range(6)
 
 
 class Driver(LineDriver):
@@ -127,7 +127,7 @@ def test_refusals(world):
     a, = world.ready("a")
     assert a.ask("reserve", name_of("a", 1), 1, 0, 0, 0)["code"] == OK
     assert a.ask("reserve", name_of("a", 1), 1, 0, 0, 0)["code"] == OK
-    for words, refusal in (((1, 0, 0, 0), FULL), ((9, 1, 0, 0), STOCK), ((9, 0, 1, 60_000), BUDGET)):
+    for words, refusal in (((1, 0, 0, 0), FULL), ((9, 1, 0, 0), STOCK), ((9, 0, 1, 60_000), BUDGET), ((9, 0, 0, 0, 1), CROWDED)):
         answer = a.ask("reserve", name_of("a", 2), *words)
         assert (answer["code"], answer["refusal"]) == (REFUSED, refusal)
     a.ask("beat", 0, 0, 0, 3000)

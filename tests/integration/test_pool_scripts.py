@@ -1,5 +1,6 @@
 """The script of a shared pool against a real Redis and against its model."""
 import collections
+import math
 import os
 import random
 import re
@@ -9,9 +10,11 @@ import pytest
 import redis
 
 from policy_store import documented_acl
-from pool_store import BEAT, FLEET, LATE, MEMBER, RECOVERY, SECOND, SESSION, START, STRIKE, PoolModel, PoolStore, name_of, names_in, tenants_in
+from pool_store import (BEAT, FLEET, LATE, LIMIT, LINGER, MEMBER, PLACE, QUIET, RECOVERY, SECOND, SESSION, START, STRIKE, PoolModel, PoolStore,
+                        name_of, names_in, tenants_in)
 
-MOST = 12
+MOST, MAY_RUN = 12, 8
+PAUSE = 30 * SECOND     # so long after it was parked the provider pauses a Sprite
 
 
 @pytest.fixture
@@ -259,6 +262,117 @@ def test_refusals_of_the_provider_are_known_to_all(timed):
     assert timed.call("reserve", *a, 40, name_of("a", 1), 100, 0, 10, 60_000) == ["budget", 59_000]
 
 
+def reserve(timed, who, turn, number, may_run, stock=0):
+    return timed.call("reserve", *who, turn, name_of(who[1].partition("/")[0], number), 100, stock, 0, 0, may_run)
+
+
+def beat(timed, who, turn, may_run=0):
+    return dict(zip(FLEET, timed.call("beat", *who, turn, *[0] * 9, "", may_run)[1:]))
+
+
+def pass_time(timed, span, turn, *sessions):
+    """Nobody's session ends."""
+    while span > 0:
+        timed.clock += min(span, BEAT)
+        span -= BEAT
+        for who in sessions:
+            beat(timed, who, turn)
+
+
+def test_no_more_run_than_may_in_all_together(timed):
+    a, b = ready(timed, "a", "b")
+    assert [reserve(timed, who, 20 + number, number, 3) for number, who in enumerate((a, b, a))] == [["ok"]] * 3
+    assert reserve(timed, b, 30, 30, 3) == ["crowded", PLACE] and reserve(timed, b, 31, 31, 4) == ["crowded", PLACE], "the least limit counts"
+    timed.call("note", *a, 32, f"{name_of('a', 0)}:warm:0:0:0:0:0:", f"{name_of('a', 2)}:leased:0:0:0:0:0:")
+    pass_time(timed, LINGER - 1, 33, a, b)
+    assert reserve(timed, b, 34, 34, 3)[0] == "crowded", "what was parked may run on"
+    assert timed.call("take", *b, 35, "", "preparing", "0a1b", 3, 0)[0] == "ok", "… and takes no other place"
+    timed.call("note", *b, 36, f"{name_of('a', 0)}:warm:0:0:0:0:0:")
+    pass_time(timed, LINGER, 37, a, b)
+    assert reserve(timed, a, 38, 38, 3) == ["ok"]
+    for turn, name in ((39, name_of("a", 0)), (40, "")):
+        assert timed.call("take", *(a if not name else b), turn, name, "preparing", "0a1b", 3, 0) == ["crowded", PLACE]
+    assert timed.call("take", *b, 41, name_of("a", 0), "destroying", "0a1b", 3, 0)[0] == "ok"
+    timed.call("note", *b, 42, f"{name_of('a', 0)}:gone:0:0:0:0:0:", f"{name_of('b', 1)}:destroying:0:0:0:0:0:")
+    assert reserve(timed, a, 43, 43, 3)[0] == "crowded", "it may run until it is gone"
+    timed.call("note", *b, 44, f"{name_of('b', 1)}:gone:0:0:0:0:0:")
+    assert reserve(timed, a, 45, 45, 3) == ["ok"]
+
+
+def test_a_dead_gateways_places_are_free_when_its_sprites_are_gone(timed):
+    a, b = ready(timed, "a", "b")
+    assert reserve(timed, a, 20, 1, 1) == ["ok"]
+    timed.clock += SESSION - 1
+    beat(timed, b, 20)
+    timed.clock += SESSION - 1
+    assert reserve(timed, b, 21, 21, 1)[0] == "crowded"
+    assert timed.call("adopt", *b, 22, 25, 0)[2] == "destroying"
+    assert reserve(timed, b, 23, 23, 1)[0] == "crowded"
+    timed.call("note", *b, 24, f"{name_of('a', 1)}:gone:0:0:0:0:0:")
+    assert reserve(timed, b, 25, 25, 1) == ["ok"]
+
+
+def test_a_limit_that_one_was_told_counts_for_all(timed):
+    a, b = ready(timed, "a", "b")
+    beat(timed, a, 20, may_run=1)
+    assert [reserve(timed, b, turn, turn, 0)[0] for turn in (21, 22)] == ["ok", "crowded"]
+    pass_time(timed, LIMIT - 1, 23, b)
+    assert reserve(timed, b, 24, 24, 0)[0] == "crowded", "another one has listed by then"
+    timed.clock += 1
+    assert reserve(timed, b, 25, 25, 0)[0] == "ok"
+
+
+def test_nothing_is_kept_ready_while_somebody_waits_for_a_place(timed):
+    a, b = ready(timed, "a", "b")
+    assert reserve(timed, a, 20, 1, 2, stock=9) == ["ok"]
+    timed.call("note", *a, 21, f"{name_of('a', 1)}:warm:0:0:0:0:0:")
+    pass_time(timed, LINGER, 22, a, b)
+    assert [reserve(timed, a, turn, turn, 2)[0] for turn in (23, 24)] == ["ok", "ok"]
+    assert reserve(timed, a, 25, 25, 2, stock=9) == ["crowded", BEAT] and beat(timed, b, 25)["crowd"] == 0, "nobody waits for stock"
+    assert reserve(timed, b, 26, 26, 2) == ["crowded", PLACE]
+    assert (beat(timed, a, 26)["crowd"], beat(timed, b, 27)["crowd"]) == (1, 0)
+    timed.call("note", *a, 27, f"{name_of('a', 23)}:gone:0:0:0:0:0:")
+    for who, turn in ((a, 28), (b, 28)):
+        assert reserve(timed, who, turn, turn, 2, stock=9)[0] == "crowded", "a place is free, and not for this"
+    assert timed.call("take", *a, 29, name_of("a", 1), "preparing", "0a1b", 2, 1)[0] == "crowded"
+    assert reserve(timed, b, 29, 29, 2) == ["ok"]
+
+
+def kept(timed, number, lease, used):
+    """A session's Sprite, as admit.lua and session.lua write it."""
+    sprite, root = name_of("a", number), "sg:{g}:"
+    timed.redis.sadd(timed.prefix + "kept", sprite)
+    timed.redis.hset(root + "sn", sprite, f"p K s{number}")
+    timed.redis.hset(root + "s:K", f"s{number}", f"{sprite}:{lease}:{used}:{START}:0")
+    return sprite
+
+
+def test_what_sessions_use_runs(timed):
+    a, = ready(timed, "a")
+    kept(timed, 1, "lease", START)
+    kept(timed, 2, "", timed.clock)
+    pass_time(timed, QUIET - 1, 20, a)
+    assert reserve(timed, a, 21, 21, 2)[0] == "crowded", "one is in use, the other one was lately"
+    timed.clock += 1
+    assert reserve(timed, a, 22, 22, 2)[0] == "ok"
+    timed.redis.hset("sg:{g}:sn", name_of("a", 2), "p")
+    assert reserve(timed, a, 23, 23, 3)[0] == "crowded", "its session has ended, and it is not gone yet"
+
+
+def test_a_session_is_woken_when_it_may_run(timed):
+    a, b = ready(timed, "a", "b")
+    assert reserve(timed, a, 20, 20, 2) == ["ok"]
+    first, second = (kept(timed, number, "lease", timed.clock) for number in (1, 2))
+    assert timed.call("run", *a, 21, first, 2) == ["crowded", PLACE], "the other one may run as well as far as anybody knows"
+    assert timed.call("run", *b, 21, second, 2) == ["ok"]
+    assert timed.call("run", *a, 22, first, 2) == ["crowded", PLACE] and beat(timed, b, 22)["crowd"] == 1
+    assert timed.call("run", *b, 23, second, 2) == ["ok"], "it runs"
+    timed.call("note", *a, 23, f"{name_of('a', 20)}:gone:0:0:0:0:0:")
+    assert timed.call("run", *a, 24, first, 2) == ["ok"]
+    assert timed.call("run", *a, 22, first, 2) == ["stale"], "carried out late"
+    assert reserve(timed, b, 25, 25, 2)[0] == "crowded"
+
+
 class Call:
     """What one process asks, as often as it is asked."""
 
@@ -274,6 +388,7 @@ class World:
         self.calls = collections.deque(maxlen=30)
         self.sprites = set()
         self.users = collections.defaultdict(set)       # Sprite → processes that hold it open
+        self.paused = {}        # Sprite → when, or from when on
         self.seen = collections.Counter()
         self.numbers = 0
         self.real_clock = store.clock       # without the jumps of Redis'
@@ -333,9 +448,10 @@ class Process:
             self.beat_sent = now
             done = self.ask("beat", rnd.randrange(3), sum(state == "leased" for state in self.members.values()), rnd.randrange(3),
                             rnd.randrange(9000), self.money, rnd.choice([0, 0, 10]), 60_000, rnd.choice([0] * 9 + [3000]), self.acknowledged,
-                            " ".join(f"{tenant:016x}" for tenant in rnd.sample(range(4), rnd.randrange(3))))
+                            " ".join(f"{tenant:016x}" for tenant in rnd.sample(range(4), rnd.randrange(3))), rnd.choice([0, MAY_RUN]))
         else:
-            done = rnd.choices([self.reserve, self.move, self.take, self.adopt, self.sweep, self.finish, self.leave], [50, 120, 20, 20, 20, 50, 1])[0]()
+            done = rnd.choices([self.reserve, self.move, self.take, self.run, self.adopt, self.sweep, self.finish, self.leave],
+                               [50, 120, 20, 5, 20, 20, 50, 1])[0]()
         if done:
             self.answered(*done)
 
@@ -350,7 +466,7 @@ class Process:
             return None
         world.numbers += 1
         name = name_of(self.instance, world.numbers, rnd.choice(["0a1b", "0a1b", "ffff"]))
-        return self.ask("reserve", name, MOST, rnd.choice([0, 0, 6]), rnd.choice([0, 20]), 60_000)
+        return self.ask("reserve", name, MOST, rnd.choice([0, 0, 6]), rnd.choice([0, 20]), 60_000, MAY_RUN)
 
     def entry(self, name, state):
         leased = state == "leased"
@@ -382,6 +498,10 @@ class Process:
             self.world.users[name].add(self)
         else:
             self.world.users[name].discard(self)
+        if state == "warm":
+            self.world.paused.setdefault(name, self.world.real_clock + PAUSE)
+        elif state not in ("destroying", "gone"):
+            self.world.paused.pop(name, None)
 
     def take(self):
         rnd = self.world.rnd
@@ -391,7 +511,11 @@ class Process:
         name = rnd.choice(parked) if parked and rnd.random() < 0.5 else ""
         if rnd.random() < 0.1 and self.world.model.members:
             name = rnd.choice(sorted(self.world.model.members))     # whosever it is
-        return self.ask("take", name, rnd.choice(["preparing", "preparing", "destroying"]) if name else "preparing", "0a1b")
+        return self.ask("take", name, rnd.choice(["preparing", "preparing", "destroying"]) if name else "preparing", "0a1b", MAY_RUN,
+                        rnd.choice([0, 1]))
+
+    def run(self):
+        return self.ask("run", name_of("s", self.world.rnd.randrange(3)), MAY_RUN)
 
     def adopt(self):
         return self.ask("adopt", self.world.rnd.choice([1, 25]), self.world.rnd.choice([0, 0, 1]))
@@ -479,6 +603,9 @@ class Process:
             found = dict(zip(MEMBER, told[at:at + len(MEMBER)]))
             self.members.setdefault(found["name"], found["state"] if found["state"] in ("warm", "destroying") else "destroying")
 
+    def on_run(self, call, told):
+        pass        # no Sprite of the pool's
+
     def on_sweep(self, call, told):
         for name, recorded in zip(told[1::2], told[2::2]):
             if recorded and self.members.get(name) in (None, "warm"):
@@ -552,6 +679,8 @@ class Course(World):
         self.most_alive = max(self.most_alive, len(ours))
         if not self.jumps:
             assert len(ours) <= MOST, sorted(ours)
+            running = sum(self.paused.get(name, math.inf) > self.real_clock for name in ours)
+            assert running <= MAY_RUN, sorted(ours)
 
 
 # More of them: SG_MODEL_STEPS=200000 (for each of the four).
@@ -568,4 +697,4 @@ def test_script_and_model_agree(timed, seed, jumps, flushes):
             course.compare()
     course.compare()
     assert {op for op, word in course.seen if word == "ok"} >= {"join", "beat", "reserve", "note", "take", "adopt", "sweep", "leave"}, course.seen
-    assert course.most_alive > MOST // 2
+    assert course.most_alive > MOST // 3 and (flushes or course.seen["reserve", "crowded"]), course.seen
