@@ -13,20 +13,22 @@ import time
 import httpx
 import pytest
 
-from fault_mix import Case, check_starts, judge
+import answers
+from fault_mix import WHOLE, Case, check_starts, judge
 from fleet import Fleet
 from rig import until
 
 ROUNDS = int(os.environ.get("SG_CHAOS_ROUNDS", "24"))
 SEED = int(os.environ.get("SG_SEED", "1"))
-MOST = 8
+MOST, MAY_RUN = 8, 6
 CLIENTS = 6
 CALM = 2 * CLIENTS      # so many commands run between two rounds, so that each finds something to disturb
 REST = 120              # seconds after the last fault in which all must be at rest
 FLAGS = ("--checkpoint-delay", "50ms", "--restore-delay", "500ms", "--create-limit", "1000/1s", "--seed", str(SEED))
-SETTINGS = {"pool_max": MOST, "pool_hot": 1, "pool_warm": 2, "pool_recycle": 1, "pool_wait_seconds": 20}
+SETTINGS = {"pool_max": MOST, "pool_running_limit": MAY_RUN, "pool_hot": 1, "pool_warm": 2, "pool_recycle": 1, "pool_wait_seconds": 20}
 
 POLICY = "*/policy/network"
+SESSION = "chaos"       # of each token that has one
 
 # In each of these states a gateway is killed; the fault makes it last, or begin.
 EDGES = [
@@ -69,18 +71,26 @@ class Client(threading.Thread):
     def run(self):
         while not self.ends.is_set():
             self.number += 100
-            owner = self.random.randrange(len(self.fleet.tokens))
-            case = Marked(self.random, self.number, owner)
-            gateway = self.random.choice(self.fleet.gateways)
-            try:
-                with httpx.Client(trust_env=False, timeout=60, base_url=gateway.url) as http:
-                    response = gateway.exec(json.dumps(case.body()), token=self.fleet.tokens[owner], http=http)
-            except httpx.TransportError:
-                time.sleep(0.1)         # it was killed
-                continue
+            self.one(self.random.randrange(len(self.fleet.tokens)))
+
+    def one(self, owner):
+        case = Marked(self.random, self.number, owner)
+        response = self.ask(owner, case.body())
+        if response is not None:
             self.judge(case, response)
-            if response.status_code != 200:
-                time.sleep(0.2)
+
+    def ask(self, owner, body):
+        """Through any gateway; None when that was killed."""
+        gateway = self.random.choice(self.fleet.gateways)
+        try:
+            with httpx.Client(trust_env=False, timeout=60, base_url=gateway.url) as http:
+                response = gateway.exec(json.dumps(body), token=self.fleet.tokens[owner], http=http)
+        except httpx.TransportError:
+            time.sleep(0.1)
+            return None
+        if response.status_code != 200:
+            time.sleep(0.2)
+        return response
 
     def judge(self, case, response):
         if response.status_code == 503 and response.json()["code"] == "policy-unavailable":
@@ -96,9 +106,66 @@ class Client(threading.Thread):
             self.wrong.append(f"{case.argv}: {str(failure)[:300]}: {response.status_code} {response.text[:300]}")
 
 
+class Kept:
+    """Lines of a session's file: those that are there, and those that may be or come yet."""
+
+    def __init__(self):
+        self.sure, self.maybe = [], set()
+
+
+class Keeper(Client):
+    """Each of its commands leaves a line in a session's file and reads those of before. Two tokens have a session of one name."""
+
+    def __init__(self, fleet, number):
+        super().__init__(fleet, number)
+        self.kept = [Kept(), Kept()]
+        self.lines, self.told_lost, self.lost = 0, 0, []
+
+    def one(self, owner):
+        owner %= len(self.kept)
+        kept, line = self.kept[owner], f"{owner}-{self.number}"
+        kept.maybe.add(line)
+        response = self.ask(owner, {"command": f"cat ~/.owner lines 2>/dev/null; echo {line} >>lines", "session": SESSION, "timeout_seconds": 5})
+        if response is None:
+            return
+        try:
+            if response.status_code == 200:
+                self.compare(owner, kept, line, answers.Ran(response))
+            else:
+                self.refused(kept, line, response.json())
+        except (AssertionError, KeyError, ValueError) as failure:
+            self.wrong.append(f"{line}: {str(failure)[:300]}: {response.status_code} {response.text[:300]}")
+
+    def refused(self, kept, line, told):
+        if told.get("outcome") != "unknown":
+            kept.maybe.discard(line)
+        if told["code"] == "session-lost":
+            self.told_lost += 1
+            kept.sure, kept.maybe = [], set()
+
+    def compare(self, owner, kept, line, ran):
+        self.seen.append((ran.outcome, ran.exec_id, ran.output_check, None))
+        if ran.outcome != "exited" or ran.output_check not in WHOLE:
+            return
+        found = ran.stdout.split()
+        self.foreign += [f"the session of token {owner} has {other}" for other in found if not other.startswith(f"{owner}-")]
+        missing, strange = set(kept.sure) - set(found), set(found) - set(kept.sure) - kept.maybe
+        if missing or strange or len(set(found)) != len(found) or (kept.sure and ran.sandbox["session"]["created"]):
+            self.lost.append(f"token {owner}: of {kept.sure[-9:]} and perhaps {sorted(kept.maybe)[-9:]} {found[-9:]} is left")
+        assert ran.exit_code == 0, ran.json
+        self.lines += 1
+        kept.sure = [*found, line]
+        kept.maybe -= set(kept.sure)
+
+    def close(self):
+        for owner in range(len(self.kept)):
+            answer = self.fleet.gateways[0].http.delete(f"/-/agent/exec/sessions/{SESSION}", headers={"Authorization": f"Bearer {self.fleet.tokens[owner]}"})
+            assert answer.status_code in (200, 202, 404), answer.text
+
+
 class Chaos:
     def __init__(self, rig):
-        self.fleet = Fleet(rig, *FLAGS, tokens=3, **SETTINGS)
+        self.fleet = Fleet(rig, *FLAGS, tokens=3, sessions=1, **SETTINGS)
         self.random = random.Random(f"{SEED} chaos")
         self.done, self.kills, self.clients = [], collections.Counter(), []
         self.armed, self.struck = collections.Counter(), collections.Counter()      # rounds, times
@@ -192,7 +259,8 @@ def test_chaos(rig):
     chaos = Chaos(rig)
     fleet, began = chaos.fleet, time.monotonic()
     fleet.until_ready()
-    clients = chaos.clients = [Client(fleet, number) for number in range(CLIENTS)]
+    keeper = Keeper(fleet, 0)
+    clients = chaos.clients = [keeper, *(Client(fleet, number) for number in range(1, CLIENTS))]
     for client in clients:
         client.start()
     try:
@@ -206,6 +274,7 @@ def test_chaos(rig):
             client.join()
     fleet.sprites.clear_faults()
     ended = time.monotonic()
+    keeper.close()
     seen, wrong, foreign = (sum((getattr(client, name) for client in clients), []) for name in ("seen", "wrong", "foreign"))
     try:
         until(fleet.at_rest, "all is at rest", REST, interval=0.5)
@@ -215,21 +284,24 @@ def test_chaos(rig):
     table = {
         "leaked Sprites": len(fleet.leaked()), "stuck leases": len(fleet.stuck()) + fleet.leases(), "records of the dead": len(fleet.orphans()),
         "double runs": sum(count > 1 for count in starts.values()), "wrong answers": len(wrong) + len(check_starts(seen, starts)),
-        "reuse across tokens": len(foreign), "Sprites above the maximum": max(0, fleet.sprites.state()["max_alive"] - MOST),
+        "reuse across tokens": len(foreign), "lost of sessions, and not told": len(keeper.lost), "Sprites above the maximum": max(0, fleet.sprites.state()["max_alive"] - MOST),
+        "… that run above the limit": max(0, fleet.sprites.state()["max_running"] - MAY_RUN),
     }
     outcomes = collections.Counter(outcome for outcome, *_ in seen)
     print(f"{len(seen)} commands {dict(outcomes)}, {fleet.sprites.state()['created']} Sprites, at rest {time.monotonic() - ended:.0f} s after the last fault")
+    print(f"{keeper.lines} of them in sessions, which were told to be lost {keeper.told_lost} times")
     for what, count in table.items():
         print(f"  {what:28} {count}")
     edges = collections.Counter(state for state, *_ in (EDGES[number % len(EDGES)] for number in range(ROUNDS)))
     for state, rounds in edges.items():
         print(f"  killed in {state:18} {chaos.kills[state]} of {rounds}")
     print("faults that struck:", ", ".join(f"{name} {hits}" for name, hits in sorted(chaos.struck.items())))
-    assert not any(table.values()), (table, wrong[:3], check_starts(seen, starts)[:3], foreign[:3], fleet.leaked(), fleet.stuck(), fleet.orphans())
+    assert not any(table.values()), (table, wrong[:3], check_starts(seen, starts)[:3], foreign[:3], keeper.lost[:3], fleet.leaked(), fleet.stuck(), fleet.orphans())
     assert not [state for state in edges if not chaos.kills[state]], "nobody was killed there"
     idle = [name for name, rounds in chaos.armed.items() if rounds >= OFTEN and not chaos.struck[name] and name not in RARE]
     assert not idle, f"these never struck: {idle}"
     assert outcomes["exited"] > len(seen) / 2, outcomes
+    assert keeper.lines > ROUNDS, "sessions were hardly used"
     for gateway in fleet.gateways:
         gateway.signal(signal.SIGTERM)
     for gateway in fleet.gateways:
