@@ -30,6 +30,12 @@ enum check_verdict {
 
 const char *check_verdict_name(enum check_verdict verdict);
 
+/* Bytes are missing, or may be others. */
+static inline bool check_is_damaged(enum check_verdict verdict)
+{
+	return verdict == CHECK_INCOMPLETE || verdict == CHECK_FAILED;
+}
+
 /* Well below the size from which streams are known to lose bytes; halved when even that does not arrive whole. */
 #define CHECK_PIECE     ((size_t)256 * 1024)
 #define CHECK_PIECE_MIN ((size_t)4 * 1024)
