@@ -379,6 +379,7 @@ BROKEN_HEADS = {
     "bare LF": broken("2.2", b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", EITHER),
     "bare LF in one line": broken("2.2", OK + b"X: a\nY: b\r\n" + HELLO, EITHER),
     "bare CR": broken("2.2", OK + b"X: a\rb\r\n" + HELLO), "NUL": broken("9110 5.5", OK + b"X: a\0b\r\n" + HELLO),
+    "NUL in a name": broken("5.1", OK + b"X\0Y: a\r\n" + HELLO), "NUL after a name": broken("5.1", OK + b"Content-Length\0: 3\r\n" + HELLO),
     "control": broken("9110 5.5", OK + b"X: a\x01b\r\n" + HELLO, EITHER),
     "DEL": broken("9110 5.5", OK + b"X: a\x7fb\r\n" + HELLO, EITHER), "folded": broken("5.2", OK + b"X: a\r\n b\r\n" + HELLO, EITHER),
     "first line folded": broken("2.2", OK + b" X: a\r\n" + HELLO),
