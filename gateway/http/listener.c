@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <linux/filter.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -138,7 +139,12 @@ int listener_refuse(int fd)
 		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
 	};
 	const struct sock_fprog filter = {.len = ARRAY_LEN(code), .filter = code};
-	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) < 0 ? -errno : 0;
+	const int no_device = INT_MAX;
+	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) == 0)
+		return 0;
+	/* Recent kernels want CAP_NET_ADMIN for that, which nobody has who serves. Where the socket belongs to a device that does not exist, SYNs
+	 * do not find it any more, and what has begun stays: its client is refused at once. */
+	return setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &no_device, sizeof no_device) < 0 ? -errno : 0;
 }
 
 bool listener_has_backlog(int fd)

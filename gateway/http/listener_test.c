@@ -7,9 +7,11 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static void test_addresses(void **state UNUSED)
@@ -161,6 +163,20 @@ static void test_a_close_resets_nobody(void **state UNUSED)
 	close(accepted);
 }
 
+/* As when it serves. */
+static void test_a_close_resets_nobody_without_capabilities(void **state)
+{
+	struct __user_cap_header_struct own = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct has[_LINUX_CAPABILITY_U32S_3], less[_LINUX_CAPABILITY_U32S_3];
+	assert_int_equal(syscall(SYS_capget, &own, has), 0);
+	memcpy(less, has, sizeof less);
+	for (unsigned i = 0; i < ARRAY_LEN(less); i++)
+		less[i].effective = 0;
+	assert_int_equal(syscall(SYS_capset, &own, less), 0);
+	test_a_close_resets_nobody(state);
+	assert_int_equal(syscall(SYS_capset, &own, has), 0);
+}
+
 static void test_errors_are_named(void **state UNUSED)
 {
 	struct listener_address address;
@@ -178,6 +194,7 @@ int main(void)
 		cmocka_unit_test(test_workers_share_the_connections),
 		cmocka_unit_test(test_an_address_in_use_is_refused),
 		cmocka_unit_test(test_a_close_resets_nobody),
+		cmocka_unit_test(test_a_close_resets_nobody_without_capabilities),
 		cmocka_unit_test(test_errors_are_named),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -217,6 +217,7 @@ def test_what_waits_to_be_accepted_is_answered(rig):
         wires = [Wire(gateway.port).ask("GET", "/-/versions.json") for _ in range(200)]
     assert [wire.answer().status for wire in wires] == [200] * 200
     assert gateway.wait() == 0
+    assert "may be reset" not in gateway.log
 
 
 @pytest.mark.alone
