@@ -55,6 +55,22 @@ def test_no_more_run_than_may_whichever_gateway_has_them(rig):
     assert 3 <= fleet.sprites.state()["max_running"] <= 4
 
 
+def test_what_idles_makes_way_for_a_session(rig):
+    fleet = Fleet(rig, "--idle-pause", "500ms", count=2, pool_hot=1, pool_wait_seconds=60, sessions=1)
+    first, second = fleet.gateways
+    first.run("echo one >note", session="s")
+    [key] = fleet.store.scan_iter("sg:{g}:s:*")
+    until(lambda: fleet.store.hget(key, "s").split(":")[1] == "", "it is not in use")
+    until(lambda: fleet.states()["hot"] == 2, lambda: f"each has one: {fleet.states()}", 60)
+    sprite, lease, used, *rest = fleet.store.hget(key, "s").split(":")
+    fleet.store.hset(key, "s", ":".join([sprite, lease, str(int(used) - 200_000), *rest]))    # so long ago that it is paused
+    fleet.store.zadd(PREFIX + "limits", {"2": fleet.now_ms() + 120_000})      # as a third one would have told
+    [idle] = [name for name, (state, owner) in fleet.records().items() if (state, owner) == ("hot", fleet.session_of(second.instance))]
+    fleet.sprites.fault("delete_500", rate=1.0, count=2, match={"sprite": idle})
+    assert second.run("cat note", session="s").stdout == "one\n"
+    assert idle not in fleet.sprites.names(), "it was woken before that was gone"
+
+
 def test_alone_it_may_have_the_whole_maximum_and_what_another_has_is_missing(rig):
     fleet = Fleet(rig, count=2, pool_max=3, pool_hot=2)
     until(lambda: fleet.states()["hot"] == 3, lambda: f"all are hot: {fleet.states()}")
