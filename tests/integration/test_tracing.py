@@ -98,7 +98,7 @@ def ids(line):
 
 def test_own_lines_about_a_command_have_its_ids(rig):
     redis, emulator = rig.redis(), rig.emulator()
-    gateway = rig.gateway(redis=redis, emulator=emulator, pool_hot=2, pool_wait_seconds=1, admin_token=ADMIN_TOKEN)
+    gateway = rig.gateway(redis=redis, emulator=emulator, pool_hot=2, admin_token=ADMIN_TOKEN)
     open_to_some = rig.mint(redis, egress="a.test", sessions=1)["token"]
     gateway.until_ready()
     for word, more in (("exec: open the network of", {}), ("sessions: open", {"session": "work"})):
@@ -131,8 +131,6 @@ def test_own_lines_about_a_command_have_its_ids(rig):
     assert ids(told(gateway, "a cancellation with a wrong token")) == {"request_id": refused.headers["X-Request-Id"], "trace_id": trace}
     for word in ("killed by an operator", "a signal was not delivered", "cannot settle lease"):
         assert ids(told(gateway, word)) == of_it
-    redis.client.rename(aside, leases)
-    gateway.until_settled()
 
 
 def test_a_page_is_asked_as_it_came(rig):
