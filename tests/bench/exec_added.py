@@ -9,6 +9,7 @@ import re
 import socket
 import time
 
+import pieces
 import servers
 from control_socket import RECORD, REPORT_BYTES, ControlSocket, launch
 from figures import bar_table, missed_bars, number, percentile, table
@@ -23,14 +24,6 @@ LEAST_HOT = 50
 READY_SECONDS = 40
 REST_SECONDS = 0.05         # after everything was seen to be done
 PERCENTILES = (50, 95, 99)
-# Says what time it is; the clock is the same in the emulator's Sprites.
-LINES = 200
-CLOCK = f"""python3 -c 'import os, time
-for _ in range({LINES}):
-    os.write(1, b"%d\\n" % time.time_ns())
-    time.sleep(0.01)'"""
-CLOCKS = 3
-LINE_MS = 5             # p95 of what a line of output takes from the Sprite to the caller
 ADDED_MS = {50: 0.5, 99: 3}     # to a command that found a hot Sprite
 
 
@@ -113,47 +106,6 @@ def metrics(port):
     return text
 
 
-def age_ms(piece):
-    """Of what was printed last."""
-    return (time.time_ns() - int(piece.split()[-1])) / 1e6
-
-
-def lines_streamed(gateway, token):
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
-    connection.request("POST", "/-/agent/exec", json.dumps({"command": CLOCK}),
-                       {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Accept": "application/x-ndjson"})
-    events = map(json.loads, connection.getresponse())
-    ages = [age_ms(event["data"]) for event in events if event["type"] == "stdout"]
-    connection.close()
-    return ages
-
-
-def lines_bare(control):
-    ages = []
-
-    def heard(piece):
-        if piece.strip().isdigit():     # and not the shim's report
-            ages.append(age_ms(piece))
-    control.run(launch(CLOCK), RECORD, heard)
-    control.settle()
-    return ages
-
-
-def lines(gateway, sprites, token, bare):
-    """How old lines of output are when they are read, of one command after the other."""
-    found = {"gateway": [], "bare": []}
-    for _ in range(CLOCKS):
-        wait_rest(gateway, sprites)
-        found["gateway"] += lines_streamed(gateway, token)
-        wait_rest(gateway, sprites)
-        control = bare.prepare()
-        found["bare"] += lines_bare(control)
-        bare.end(control)
-    if min(map(len, found.values())) < CLOCKS * LINES // 2:
-        raise NotMeasured(f"exec: only {[len(ages) for ages in found.values()]} lines of output")
-    return found
-
-
 class Bare:
     """A new Sprite for each command, prepared as the gateway prepares its own."""
 
@@ -181,12 +133,12 @@ def measure(bench):
         token = servers.token(bench.base.redis.port, "--rate", "100000/1m", "--burst", "1000", "--conc", "10")["token"]
         caller, bare = Caller(gateway.port, token), Bare(sprites, f"bare-{gateway.port}")
         pairs = [one_pair(gateway, sprites, caller, bare) for _ in range(-WARM_UPS, bench.pairs)][WARM_UPS:]
-        line_ms = lines(gateway, sprites, token, bare)
         floor = [caller.request("GET", "/-/gateway/health")[0] * 1000 for _ in range(200)]
+        output = pieces.measure(gateway, sprites, token, bare, wait_rest)
     hot = [pair for pair in pairs if pair["gateway"]["tier"] == "hot"]
     if len(hot) < min(LEAST_HOT, bench.pairs):
         raise NotMeasured(f"exec: only {len(hot)} of {len(pairs)} commands found a hot Sprite")
-    return {"pool": POOL, "pairs": pairs, "line_ms": line_ms, "health_ms": floor}
+    return {"pool": POOL, "pairs": pairs, "output_ms": output, "health_ms": floor}
 
 
 RANDOM = random.Random(1)
@@ -223,8 +175,7 @@ def bars(result):
         added = percentile(through, percent) - percentile(bare, percent)
         yield f"a hot command: p{percent} at most {most} ms above the bare one's", f"{signed(added)} ms", added <= most
         yield f"… p{percent} of the paired differences", f"{signed(percentile(paired, percent))} ms", None
-    line_ms = percentile(result["line_ms"]["gateway"], 95)
-    yield f"a line of output: p95 at most {LINE_MS} ms", f"{number(line_ms)} ms", line_ms <= LINE_MS
+    yield from pieces.bars(result["output_ms"])
 
 
 def missed(result):
@@ -239,7 +190,7 @@ def show(result):
         "bare": bare,
         "added (paired difference)": [pair["gateway"]["ms"] - pair["bare"]["ms"] for pair in hot],
         **{f"gateway's own: {part}": [pair["gateway"]["timing_ms"][part] for pair in hot] for part in ("admit", "claim", "exec")},
-        "a line of output, from its write to the caller": result["line_ms"]["gateway"], "the same, bare": result["line_ms"]["bare"],
+        **pieces.series(result["output_ms"]),
         "GET /-/gateway/health": result["health_ms"]}
     rows = [[name, *(signed(percentile(values, percent)) for percent in PERCENTILES)] for name, values in series.items()]
     rows.insert(3, ["added (difference of the percentiles)",
