@@ -65,11 +65,11 @@ def test_not_reached(stack):
 
 
 def test_default_and_ceiling_of_the_gateway(rig):
-    gateway = rig.gateway(exec_timeout_seconds=1, exec_max_timeout_seconds=2)
+    gateway = rig.gateway(exec_timeout_seconds=2, exec_max_timeout_seconds=4)
     assert gateway.run("echo x; sleep 60").outcome == "timed_out"
     ran = gateway.run("echo x; sleep 60", timeout_seconds=600)
     assert ran.outcome == "timed_out"
-    assert 1900 <= ran.duration_ms <= 30_000 * SLOWER, f"{ran.duration_ms} ms for a ceiling of 2 s"
+    assert 3900 <= ran.duration_ms <= 30_000 * SLOWER, f"{ran.duration_ms} ms for a ceiling of 4 s"
 
 
 def test_nothing_is_left_of_it(stack):
@@ -77,7 +77,7 @@ def test_nothing_is_left_of_it(stack):
     from processes import new_mark, running
     from rig import leases, until
     mark = new_mark()
-    assert stack.run(f"trap '' TERM; sleep {mark} & wait", timeout_seconds=2).outcome == "timed_out"
+    assert stack.run(f"trap '' TERM; sleep {mark} & wait", timeout_seconds=5).outcome == "timed_out"
     until(lambda: not running(mark), "the process is gone")
     until(lambda: leases(stack.redis) == 0, "its lease is given back")
 
