@@ -100,7 +100,7 @@ static bool take_hex(struct slice *rest, uint64_t *number)
 		*number = *number << 4 | (uint64_t)(digit ? c - '0' : c - 'a' + 10);
 	}
 	*rest = slice_from(*rest, 16);
-	return true;
+	return *number <= INT64_MAX; /* no file is larger, and every reader of JSON takes it */
 }
 
 /* A line and the bytes after it. */

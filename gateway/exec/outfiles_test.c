@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,7 +230,8 @@ static void test_replies_that_contradict_themselves(void **state UNUSED)
 {
 	static const struct {
 		char kind;
-		unsigned size, len, sent;
+		uint64_t size, len;
+		unsigned sent;
 		const char *told;
 	} rows[] = {
 		{'f', 3, 3, 3, "{\"a\":{\"bytes\":3}}"},
@@ -237,6 +239,8 @@ static void test_replies_that_contradict_themselves(void **state UNUSED)
 		{'f', 3, 0, 0, "{\"a\":{\"error\":\"not_read\"}}"},
 		{'f', 3, 3, 2, NULL},
 		{'f', 11, 3, 3, "{\"a\":{\"error\":\"too_large\",\"bytes\":11}}"},
+		{'f', INT64_MAX, 3, 3, "{\"a\":{\"error\":\"too_large\",\"bytes\":9223372036854775807}}"},
+		{'f', (uint64_t)INT64_MAX + 1, 3, 3, NULL},
 		{'n', 3, 3, 3, NULL},
 		{'n', 0, 0, 0, "{\"a\":{\"error\":\"not_found\"}}"},
 		{'?', 0, 0, 0, "{\"a\":{\"error\":\"not_read\"}}"},
@@ -248,8 +252,8 @@ static void test_replies_that_contradict_themselves(void **state UNUSED)
 		const char *paths[] = {"a"};
 		begin(&outfiles, paths, 1, 10, 10);
 		assert_true(outfiles_next(&outfiles, &command));
-		assert_int_equal(buf_printf(&reply, "%s%c%016x%016x%064d\n%.*s%se%096d\n", outfiles.nonce, rows[i].kind, rows[i].size,
-					    rows[i].len, 1, (int)rows[i].sent, "12345", outfiles.nonce, 0),
+		assert_int_equal(buf_printf(&reply, "%s%c%016" PRIx64 "%016" PRIx64 "%064d\n%.*s%se%096d\n", outfiles.nonce, rows[i].kind,
+					    rows[i].size, rows[i].len, 1, (int)rows[i].sent, "12345", outfiles.nonce, 0),
 				 0);
 		assert_int_equal(outfiles_reply(&outfiles, buf_peek(&reply)), 0);
 		assert_int_equal(outfiles_replied(&outfiles, 0), 0);

@@ -92,8 +92,11 @@ bool report_end(struct report *report, uint64_t numbers[REPORT_NUMBERS], struct 
 			*rest = held;
 		return false;
 	}
-	for (size_t i = 0; i < REPORT_NUMBERS; i++)
+	bool possible = true;
+	for (size_t i = 0; i < REPORT_NUMBERS; i++) {
 		numbers[i] = read_hex(report->held + 1 + RECORD_NONCE_LEN + NUMBER_LEN * i);
+		possible &= numbers[i] <= INT64_MAX;
+	}
 	report->held_len = 0;
-	return true;
+	return possible;
 }

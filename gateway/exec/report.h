@@ -29,6 +29,6 @@ MUST_CHECK int report_init(struct report *report);
 /* `out` are those bytes that are no report: valid until the next call, as long as `bytes` are. */
 void report_feed(struct report *report, struct slice bytes, struct slice out[2]);
 
-/* No more comes. True: this was the report. False: there was none, or only its beginning, and *rest is output too, valid until the
- * next call. */
+/* No more comes. True: this was the report. False: there was none, or only its beginning, or a number in it is above INT64_MAX; *rest is output
+ * too, valid until the next call. */
 bool report_end(struct report *report, uint64_t numbers[REPORT_NUMBERS], struct slice *rest);

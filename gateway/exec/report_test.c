@@ -122,6 +122,28 @@ static void test_cut(void **state UNUSED)
 	}
 }
 
+/* No command writes so much, and not every reader of JSON takes it. */
+static void test_numbers_that_cannot_be(void **state UNUSED)
+{
+	static const char *const rows[] = {"8000000000000000"
+					   "0000000000000000"
+					   "0000000000000000",
+					   "0000000000000000"
+					   "ffffffffffffffff"
+					   "0000000000000000"};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		uint64_t numbers[REPORT_NUMBERS];
+		struct slice rest;
+		feed(SLICE("out\x1e"
+			   "0123456789abcdef0123456789abcdef"),
+		     7);
+		feed(slice_str(rows[i]), 7);
+		assert_false(report_end(&report, numbers, &rest));
+		assert_int_equal(rest.len, 0);
+		check_out(SLICE("out"));
+	}
+}
+
 /* Ordinary output is not held back. */
 static void test_at_once(void **state UNUSED)
 {
@@ -148,6 +170,7 @@ static void test_nonces_differ(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_report, set_up, tear_down),
+					   cmocka_unit_test_setup_teardown(test_numbers_that_cannot_be, set_up, tear_down),
 					   cmocka_unit_test_setup_teardown(test_none, set_up, tear_down),
 					   cmocka_unit_test_setup_teardown(test_cut, set_up, tear_down),
 					   cmocka_unit_test_setup_teardown(test_at_once, set_up, tear_down),
