@@ -46,8 +46,11 @@ void call_replay(struct call *call, const struct admission_answer *answer)
 	memcpy(call->subject.exec_id, answer->prior, sizeof call->subject.exec_id);
 	call_decide(call, "allow", "replayed", NULL);
 	struct http_request *request = TAKE(call->request);
-	if (request && exec_reply_again(request, &call->reply, status, call->format, object) < 0)
-		log_error_of(&call->subject, "exec: the answer could not be sent");
+	if (request && exec_reply_again(request, &call->reply, status, call->format, object) < 0) {
+		log_error_of(&call->subject, "exec: an answer could not be sent again");
+		call->request = request;
+		call_refuse(call, exec_problem_internal);
+	}
 }
 
 static void on_known(void *ctx, const struct admission_answer *answer)

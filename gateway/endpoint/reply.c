@@ -3,6 +3,7 @@
 #include "gateway/endpoint/accept.h"
 #include "gateway/exec/stored.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -246,7 +247,7 @@ static bool has_exited(struct slice object)
 {
 	struct json_failure failure;
 	struct slice outcome;
-	CLEANUP(json_decref_ptr) json_t *answer = json_parse_own(object, 32, &failure);
+	CLEANUP(json_decref_ptr) json_t *answer = json_parse_own_reals(object, 32, &failure);
 	return json_get_string(answer, "outcome", &outcome) && slice_equal(outcome, SLICE("exited"));
 }
 
@@ -267,7 +268,10 @@ static struct slice put_again(const struct exec_reply *reply, unsigned status, e
 		r = stored_stream(object, reply->exec_id, format, body);
 	if (r == 0)
 		return exec_content_type(format);
-	if (r == STORED_NO_TEXT)
+	/* What cannot be read to be streamed is still what was answered. */
+	if (r == -EINVAL)
+		buf_consume(body, body->len);
+	if (r == STORED_NO_TEXT || r == -EINVAL)
 		r = put_object_again(reply, status, object, body);
 	if (r < 0)
 		return (struct slice){0};

@@ -89,6 +89,11 @@ json_t *json_parse_own(struct slice text, unsigned max_depth, struct json_failur
 	return parse(text, max_depth, JSON_ALLOW_NUL, failure);
 }
 
+json_t *json_parse_own_reals(struct slice text, unsigned max_depth, struct json_failure *failure)
+{
+	return parse(text, max_depth, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, failure);
+}
+
 void json_decref_ptr(json_t **value)
 {
 	json_decref(*value);

@@ -29,8 +29,9 @@ json_t *json_parse_reals(struct slice text, unsigned max_depth, struct json_fail
 /* Scope clean-up: `CLEANUP(json_decref_ptr) json_t *value = …`. */
 void json_decref_ptr(json_t **value);
 
-/* The same of a text that we have written ourselves: strings may hold \u0000, as what commands print does. */
+/* json_parse() and json_parse_reals() of a text that we have written ourselves: strings may hold \u0000, as what commands print does. */
 json_t *json_parse_own(struct slice text, unsigned max_depth, struct json_failure *failure);
+json_t *json_parse_own_reals(struct slice text, unsigned max_depth, struct json_failure *failure);
 
 /* A member that is a string, as a borrowed slice valid while the object lives; empty and false when missing or of another type. */
 bool json_get_string(const json_t *object, const char *key, struct slice *out);

@@ -65,6 +65,19 @@ static void test_reals(void **state UNUSED)
 	assert_null(json_parse_reals(SLICE("[1e999]"), 4, &failure));
 }
 
+/* What we have written: with NUL, and where only the rest is asked for with numbers of any size. */
+static void test_own(void **state UNUSED)
+{
+	struct json_failure failure;
+	const struct slice text = SLICE("[7,\"a\\u0000\"]"), large = SLICE("[9223372036854775808,\"a\\u0000\"]");
+	CLEANUP(json_decref_ptr) json_t *value = json_parse_own(text, 4, &failure), *reals = json_parse_own_reals(large, 4, &failure);
+	assert_int_equal(json_integer_value(json_array_get(value, 0)), 7);
+	assert_int_equal(json_string_length(json_array_get(value, 1)), 2);
+	assert_true(json_number_value(json_array_get(reals, 0)) > 9e18);
+	assert_int_equal(json_string_length(json_array_get(reals, 1)), 2);
+	assert_null(json_parse_own(large, 4, &failure));
+}
+
 /* Whatever stands there, and wherever it is cut. */
 static void test_pointers_of_anything(void **state UNUSED)
 {
@@ -119,8 +132,12 @@ static void test_values(void **state UNUSED)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_strict), cmocka_unit_test(test_failures),
-					   cmocka_unit_test(test_reals),  cmocka_unit_test(test_pointers_of_anything),
-					   cmocka_unit_test(test_depth),  cmocka_unit_test(test_values)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_strict),
+					   cmocka_unit_test(test_failures),
+					   cmocka_unit_test(test_reals),
+					   cmocka_unit_test(test_own),
+					   cmocka_unit_test(test_pointers_of_anything),
+					   cmocka_unit_test(test_depth),
+					   cmocka_unit_test(test_values)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -232,6 +232,22 @@ def test_a_stream_whose_output_is_not_kept(stack):
     assert {"type": "result", **second.json()} == result and result["stdout_bytes"] == 2_000_000
 
 
+@pytest.mark.parametrize("was, now", [('"stdout_bytes":5', '"stdout_bytes":9223372036854775808'), ('"encoding":{"stdout":"utf-8",', '"encoding":{"stdout":1,')],
+                         ids=["a large number", "no encoding"])
+def test_what_cannot_be_streamed_is_told_all_the_same(stack, was, now):
+    """As JSON, and whole: nothing of the stream that was begun comes with it."""
+    key, fields = new_key(), {"command": "echo once"}
+    first = keyed(stack, key, **fields).json()
+    again(stack, key, **fields)
+    name = f"sg:{{g}}:x:{first['exec_id']}"
+    kept = stack.redis.get(name)
+    assert was in kept
+    stack.redis.set(name, kept.replace(was, now), keepttl=True)
+    second = again(stack, key, accept=NDJSON, **fields)
+    assert second.status_code == 200 and second.headers["Content-Type"] == "application/json"
+    assert second.headers["Idempotency-Replayed"] == "true" and second.json()["stdout"] == "once\n"
+
+
 def test_keys_are_remembered_for_a_day(stack):
     minted = stack.mint()
     keyed(stack, new_key(), token=minted["token"], command="true")
