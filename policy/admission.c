@@ -13,6 +13,7 @@
 #include "policy/verdict.h"
 
 #include <errno.h>
+#include <hiredis/hiredis.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 #define PROGRAM_MAX          255
 #define UNAVAILABLE_RETRY_MS 2000
 #define SETTLE_RETRY_MS      500
+#define SAY_TYPE_MS          60000
 #define EXEC_ID_LEN          ID_UUID_LEN
 #define DIGEST_LEN           64
 
@@ -70,6 +72,7 @@ struct admission {
 	size_t pending;                 /* in `asked` */
 	uv_timer_t soon;                /* tells `refused` */
 	uv_timer_t retry;               /* settlements that Redis answered with an error */
+	uint64_t say_type_ms;           /* nothing is said of keys of another type before */
 	unsigned handles;
 	void (*on_freed)(void *ctx);
 	void *freed_ctx;
@@ -293,6 +296,18 @@ static void on_no_answer(struct admission_call *call, const char *reason, bool m
 	free_asked(call);
 }
 
+/* Whose keys they are is all that helps, but a busy caller is not to fill the log. */
+static void say_wrong_type(const struct admission_call *call, const struct redisReply *reply)
+{
+	struct admission *admission = call->admission;
+	uint64_t now = uv_now(admission->options.loop);
+	if (now < admission->say_type_ms)
+		return;
+	admission->say_type_ms = now + SAY_TYPE_MS;
+	log_warning_of(&call->subject, "admission: Redis cannot decide about %s (said once a minute): %.*s", call->kid,
+		       (int)(reply->len < 120 ? reply->len : 120), reply->str);
+}
+
 /* The other reasons are about a record that an operator may change, or time, at any moment. */
 static bool stays_wrong(const struct admission_answer *answer)
 {
@@ -306,7 +321,10 @@ static void on_answer(struct admission_call *call, const struct redisReply *repl
 	struct admission_answer answer;
 	uint64_t reaped;
 	if (verdict_read(reply, &answer, &reaped) < 0) {
-		on_no_answer(call, "redis-error", !script_met_wrong_type(reply));
+		bool wrong_type = script_met_wrong_type(reply);
+		if (wrong_type)
+			say_wrong_type(call, reply);
+		on_no_answer(call, "redis-error", !wrong_type);
 		return;
 	}
 	if (reaped && admission->options.observer.on_reaped)

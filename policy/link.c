@@ -188,14 +188,13 @@ static void judge(struct link *link, const struct link_command *command, const r
 	bool broken = reply->type == REDIS_REPLY_ERROR && !repeats;
 	if (!repeats)
 		observe(link, command, broken ? "error" : NULL);
-	/* A key of another type is the command's own: Redis works, and nobody else is to wait for it. */
+	/* A key of another type is the command's own, and its owner's to tell: Redis works, and nobody else is to wait for it. */
 	bool works = !broken || is_error(reply, "WRONGTYPE");
 	if (works && !command->late)
 		succeeded(link);
-	if (!broken || (command->refused_before && !is_wrong_server(reply)))
+	if (works || (command->refused_before && !is_wrong_server(reply)))
 		return;
-	if (!works)
-		failed(link);
+	failed(link);
 	char reason[160];
 	snprintf(reason, sizeof reason, "it answers %.*s", (int)(reply->len < 120 ? reply->len : 120), reply->str);
 	if (is_wrong_server(reply))

@@ -276,6 +276,8 @@ def test_keys_of_another_type_are_no_failures_of_redis(driver, store, token):
         answer = driver.decide(token, number)
         assert (answer["code"], answer["reason"]) == (UNAVAILABLE, "redis-error")
     until(lambda: driver.errors.count("cannot settle lease") == 12, "it is said of each")
+    assert driver.errors.count(f"Redis cannot decide about {token.kid}") == 1
+    assert "it answers" not in driver.errors, "the line that tells of a loss is kept for one"
     assert driver.decide(other, 24)["code"] == GRANTED
     assert not [line for line in driver.seen if line.get("breaker") == OPEN], driver.errors
     assert driver.state()["unsettled"] == 12, "what was refused so holds nothing that could be given back"

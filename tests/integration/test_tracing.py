@@ -122,6 +122,9 @@ def test_own_lines_about_a_command_have_its_ids(rig):
         redis.client.rename(leases, aside)
         redis.client.set(leases, "of another type")
         emulator.view.fault("http_error", status=500, match={"method": "POST", "path": "*/kill"})
+        unavailable = gateway.exec(command="true", headers=fields)
+        problem(unavailable, 503, "policy-unavailable")
+        assert ids(told(gateway, "Redis cannot decide")).items() >= {"request_id": unavailable.headers["X-Request-Id"], "trace_id": trace}.items()
 
         def cancel(token):
             return gateway.admin_http.delete(f"/status/commands/{exec_id}", headers={"Authorization": f"Bearer {token}", **fields})
