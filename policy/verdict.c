@@ -147,7 +147,16 @@ static void write_fields(const redisReply *array, struct admission_answer *answe
 	fields_exec_budget(&state, answer->exec_budget, sizeof answer->exec_budget);
 }
 
-static void read_what(struct slice what, struct admission_answer *answer)
+/* As id_uuid7() writes them. It goes into answers and logs as it is. */
+static bool is_id(struct slice text)
+{
+	for (size_t i = 0; i < text.len; i++)
+		if (!memchr("0123456789abcdef-", text.data[i], 17))
+			return false;
+	return text.len == ID_UUID_LEN;
+}
+
+static bool read_what(struct slice what, struct admission_answer *answer)
 {
 	struct slice prior = {0};
 	switch (answer->code) {
@@ -165,12 +174,15 @@ static void read_what(struct slice what, struct admission_answer *answer)
 	case ADMISSION_IN_PROGRESS:
 	case ADMISSION_FORGOTTEN:
 		(void)slice_next(&what, ' ', &prior);
+		if (!is_id(prior))
+			return false;
 		snprintf(answer->prior, sizeof answer->prior, "%.*s", SLICE_FMT(prior));
 		answer->result = what;
 		break;
 	default:
 		snprintf(answer->variable, sizeof answer->variable, "%.*s", SLICE_FMT(what));
 	}
+	return true;
 }
 
 static int read_full(const redisReply *array, struct admission_answer *answer, uint64_t *reaped)
@@ -183,7 +195,8 @@ static int read_full(const redisReply *array, struct admission_answer *answer, u
 	    !write_violated(text_at(array, SLOT_SHADOWED), answer->shadowed, sizeof answer->shadowed) ||
 	    !copy_at(array, SLOT_EGRESS, answer->egress, sizeof answer->egress))
 		return -EPROTO;
-	read_what(text_at(array, SLOT_WHAT), answer);
+	if (!read_what(text_at(array, SLOT_WHAT), answer))
+		return -EPROTO;
 	memcpy(lease->actor, answer->actor, sizeof lease->actor);
 	lease->granted_ms = number_at(array, SLOT_GRANTED_MS);
 	answer->policy_version = number_at(array, SLOT_VERSION);

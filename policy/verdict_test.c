@@ -107,6 +107,29 @@ static void test_session(void **state UNUSED)
 	}
 }
 
+/* It goes into answers and logs as it is. */
+static void test_what_is_no_id_of_a_command(void **state UNUSED)
+{
+	static const char good[] = "01a20740-3ca8-7506-b5eb-1d46bb637d07 200";
+	static const char *const bad[] = {"", "01a20740-3ca8-7506-b5eb-1d46bb637d0 200", "01a20740-3ca8-7506-b5eb-1d46bb637d079 200",
+					  "01a20740-3ca8-7506-b5eb-1d46bb637d0\" 200", "01a20740-3ca8-7506-b5eb-1d46bb637d0\n 200"};
+	static const char *const words[] = {"replay", "in-progress", "forgotten"};
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		struct fake fake;
+		struct admission_answer answer;
+		uint64_t reaped;
+		fill(&fake, words[i]);
+		set_text(&fake, 33, good);
+		assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
+		assert_memory_equal(answer.prior, good, ID_UUID_LEN);
+		assert_true(slice_equal(answer.result, SLICE("200")));
+		for (size_t j = 0; j < ARRAY_LEN(bad); j++) {
+			set_text(&fake, 33, bad[j]);
+			assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), -EPROTO);
+		}
+	}
+}
+
 static void test_quota(void **state UNUSED)
 {
 	struct fake fake;
@@ -164,6 +187,7 @@ static void test_words(void **state UNUSED)
 		struct admission_answer answer;
 		uint64_t reaped;
 		fill(&fake, words[i].word);
+		set_text(&fake, 33, "01a20740-3ca8-7506-b5eb-1d46bb637d07");
 		if (words[i].code == ADMISSION_INVALID_TOKEN)
 			fake.reply.elements = 1;
 		assert_int_equal(verdict_read(&fake.reply, &answer, &reaped), 0);
@@ -221,6 +245,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_granted),
 		cmocka_unit_test(test_session),
+		cmocka_unit_test(test_what_is_no_id_of_a_command),
 		cmocka_unit_test(test_quota),
 		cmocka_unit_test(test_words),
 		cmocka_unit_test(test_finished),
