@@ -77,8 +77,9 @@ static const struct setting settings[] = {
 	{"client_memory_bytes", BYTES, AT(client_memory_bytes), "0", 0, 1024 * GIB, 0,
 	 "Memory that clients may take at most: requests half of it, 320 KiB each, their connections the rest, 160 KiB each. Of 256 MiB: 409 "
 	 "requests and 820 connections; `max_requests` and `max_connections` as they are want 3.75 GiB. 0 = half of what the machine has, or "
-	 "the cgroup; how many fit is said at the start. Bodies of commands may take half as much again. Output of commands, the cache and "
-	 "the kernel's buffers are not counted."},
+	 "the cgroup, but at least 10 MiB for each worker; no bound where that is not known. Less than that is refused. How many fit is said "
+	 "at the start. Bodies of commands may take half as much again. Output of commands, the cache and the kernel's buffers are not "
+	 "counted."},
 	{"max_websockets", NUMBER, AT(max_websockets), "0", 0, 1000000, 0,
 	 "WebSockets to Datasette that may be open, divided among the workers, fewer when the limit of descriptors demands it. Beyond: 503. Each "
 	 "counts as a connection and as a request under way, too. 0 = none: Upgrade is dropped. Otherwise every request costs a little more."},

@@ -16,7 +16,8 @@
 /* More are of no use to a Datasette. */
 #define DATASETTE_MAX 1024
 /* Of its answer 256 KiB wait here, half of them in libmicrohttpd, of its body 64. */
-#define REQUEST_BYTES (320ull * 1024)
+#define REQUEST_BYTES     (320ull * 1024)
+#define CLIENT_MEMORY_MAX (UINT64_C(1) << 40)
 
 uint64_t limits_most(void)
 {
@@ -49,6 +50,13 @@ uint64_t limits_memory(void)
 	/* UINT64_MAX = it is not limited, 0 = that is not known. */
 	uint64_t ours = uv_get_constrained_memory(), all = uv_get_total_memory();
 	return ours ? least(ours, all) : all;
+}
+
+uint64_t limits_client_memory(uint64_t setting, uint64_t all, uint64_t needed)
+{
+	if (setting)
+		return setting;
+	return all ? most(all / 2, needed) : CLIENT_MEMORY_MAX;
 }
 
 struct limits_plan limits_plan(const struct limits_wanted *wanted)

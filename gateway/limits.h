@@ -40,6 +40,9 @@ uint64_t limits_raise(void);
 /* Bytes that the machine has, or the cgroup that we are in; 0 = not known. */
 uint64_t limits_memory(void);
 
+/* Bytes that clients may take: `setting`, or with 0 half of `all`, but at least `needed`; when that is 0, not known, as much as could be set. */
+uint64_t limits_client_memory(uint64_t setting, uint64_t all, uint64_t needed);
+
 /* Of the descriptors that Sprites and everything else leave, Datasette has a quarter, WebSockets at most another one beside the connections of
  * their clients, and clients have the rest. Of the memory requests have at most half, and connections what they leave. Nothing fits when
  * there are fewer descriptors than `needed`, or less memory than `memory_needed`. */

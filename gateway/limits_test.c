@@ -130,6 +130,14 @@ static void test_memory(void **state UNUSED)
 	assert_true(memory > 64 * MIB && memory <= uv_get_total_memory());
 }
 
+static void test_memory_of_clients(void **state UNUSED)
+{
+	assert_int_equal(limits_client_memory(10 * MIB, 512 * MIB, 40 * MIB), 10 * MIB);
+	assert_int_equal(limits_client_memory(0, 512 * MIB, 40 * MIB), 256 * MIB);
+	assert_int_equal(limits_client_memory(0, 256 * MIB, 160 * MIB), 160 * MIB);
+	assert_int_equal(limits_client_memory(0, 0, 160 * MIB), 1024 * 1024 * MIB);
+}
+
 static void test_shares_add_up(void **state UNUSED)
 {
 	assert_int_equal(limits_share(16384, 4), 4096);
@@ -159,6 +167,7 @@ int main(void)
 		cmocka_unit_test(test_with_little_memory_each_has_its_half),
 		cmocka_unit_test(test_the_memory_suffices),
 		cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_memory_of_clients),
 		cmocka_unit_test(test_shares_add_up),
 		cmocka_unit_test(test_raising),
 	};

@@ -608,6 +608,9 @@ static int plan_room(struct gateway *gateway)
 	if (wanted.descriptors < gateway->plan.needed)
 		return fail("descriptors", "the limit cannot be raised");
 	static const char descriptors[] = "the limit of descriptors", memory[] = "client_memory_bytes";
+	if (!gateway->config->client_memory_bytes && wanted.memory == gateway->plan.memory_needed)
+		log_warning("client_memory_bytes: half of the memory is not enough for %u workers, clients may take %llu", wanted.workers,
+			    (unsigned long long)wanted.memory);
 	say_room("max_connections", wanted.connections, gateway->plan.connections, gateway->plan.memory_decides ? memory : descriptors);
 	say_room("max_requests", wanted.requests, gateway->plan.requests, memory);
 	say_room("max_websockets", wanted.websockets, gateway->plan.websockets, descriptors);

@@ -171,9 +171,8 @@ static unsigned worker_count(const struct config *config)
 
 struct limits_wanted serve_wanted(const struct config *config)
 {
-	return (struct limits_wanted){
+	struct limits_wanted wanted = {
 		.descriptors = limits_most(),
-		.memory = config->client_memory_bytes ? config->client_memory_bytes : limits_memory() / 2,
 		.connections = config->max_connections,
 		.connection_bytes = http_server_connection_bytes(config->max_head_bytes),
 		.requests = config->max_requests,
@@ -181,6 +180,9 @@ struct limits_wanted serve_wanted(const struct config *config)
 		.sprites = config->pool_max,
 		.workers = worker_count(config),
 	};
+	uint64_t needed = limits_plan(&wanted).memory_needed;
+	wanted.memory = limits_client_memory(config->client_memory_bytes, limits_memory(), needed);
+	return wanted;
 }
 
 static int check_descriptors(const struct config *config, struct buf *faults)
@@ -205,9 +207,8 @@ static int check_memory(const struct config *config, struct buf *faults)
 	if (wanted.memory >= needed)
 		return 0;
 	snprintf(why, sizeof why,
-		 "%llu%s are not enough, with these settings at least %llu are needed: raise it, or lower workers or max_head_bytes",
-		 (unsigned long long)wanted.memory, config->client_memory_bytes ? "" : " (half of what there is)",
-		 (unsigned long long)needed);
+		 "%llu are not enough, with these settings at least %llu are needed: raise it, or lower workers or max_head_bytes",
+		 (unsigned long long)wanted.memory, (unsigned long long)needed);
 	return fail(faults, "client_memory_bytes", why);
 }
 
