@@ -129,7 +129,7 @@ MUTANTS = [
     Mutant("a slow reader is not waited for", "gateway/exec/run_answer.c",
            "if (run->sandbox && delivery_is_full(&run->delivery))", "if (0)", integration("exec_stream")),
     Mutant("more of a stream is held than may be stored", "gateway/exec/copy.c",
-           "bytes.len > copy->left || ", "", ("unit:exec_stored_test",)),
+           "bytes.len > copy->max - held(copy) || ", "", ("unit:exec_copy_test",)),
     Mutant("anybody is told what a command ended with", "policy/scripts/shared/caller.lua",
            "if result and string.sub(result, 1, #kid + 1) == kid .. ' ' then", "if result then", integration("policy_scripts")),
     Mutant("leases are not given back", "gateway/exec/run_answer.c",

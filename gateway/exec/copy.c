@@ -2,7 +2,7 @@
 
 void copy_init(struct copy *copy, struct output streams[2], struct outfiles *outfiles, size_t max)
 {
-	*copy = (struct copy){.streams = streams, .outfiles = outfiles, .left = max, .whole = true};
+	*copy = (struct copy){.streams = streams, .outfiles = outfiles, .max = max, .whole = true};
 	for (size_t i = 0; i < 2; i++)
 		streams[i].bytes = BUF_MAX(max);
 }
@@ -16,14 +16,21 @@ static void drop(struct copy *copy)
 		buf_deinit(&copy->outfiles->files[i].bytes);
 }
 
+/* A file that failed has given its bytes back. */
+static size_t held(const struct copy *copy)
+{
+	size_t bytes = copy->streams[0].bytes.len + copy->streams[1].bytes.len;
+	for (size_t i = 0; i < copy->outfiles->count; i++)
+		bytes += copy->outfiles->files[i].bytes.len;
+	return bytes;
+}
+
 static void keep(struct copy *copy, struct buf *kept, struct slice bytes)
 {
 	if (!copy->whole)
 		return;
-	if (bytes.len > copy->left || buf_append(kept, bytes) < 0)
+	if (bytes.len > copy->max - held(copy) || buf_append(kept, bytes) < 0)
 		drop(copy);
-	else
-		copy->left -= bytes.len;
 }
 
 void copy_output(struct copy *copy, unsigned which, struct slice bytes)

@@ -14,7 +14,7 @@
 struct copy {
 	struct output *streams; /* stdout, stderr: passing */
 	struct outfiles *outfiles;
-	size_t left;
+	size_t max;
 	bool whole; /* everything that was told is there */
 };
 
