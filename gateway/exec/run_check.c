@@ -38,6 +38,8 @@ static int pass_file_on(void *ctx, struct outfile *file, struct slice bytes)
 {
 	struct run *run = ctx;
 	copy_file(&run->copy, file, bytes);
+	if (file->at == bytes.len)
+		stream_file_begin(&run->delivery.stream);
 	int r = delivery_file(&run->delivery, file->path, bytes, file->done);
 	uv_timer_again(&run->ping);
 	return r;

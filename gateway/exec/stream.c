@@ -98,6 +98,11 @@ int stream_output_end(struct stream *stream, unsigned which, bool cut, struct bu
 	return put_held(stream, which, NULL, cut, text);
 }
 
+void stream_file_begin(struct stream *stream)
+{
+	stream->outputs[FILE_OUTPUT].held_len = 0;
+}
+
 int stream_file(struct stream *stream, const char *path, struct slice bytes, bool last, struct buf *text)
 {
 	int r = 0;

@@ -39,6 +39,8 @@ MUST_CHECK int stream_accepted(const struct stream *stream, const char *exec_id,
 MUST_CHECK int stream_output(struct stream *stream, unsigned which, struct slice bytes, struct buf *text);
 /* No more of it comes: a character that the command never finished is told, one that was `cut` is not. */
 MUST_CHECK int stream_output_end(struct stream *stream, unsigned which, bool cut, struct buf *text);
+/* Before the first part of each file: what is still held is of one that failed, and is not told. */
+void stream_file_begin(struct stream *stream);
 /* A part of a file, or with `last` its end. */
 MUST_CHECK int stream_file(struct stream *stream, const char *path, struct slice bytes, bool last, struct buf *text);
 MUST_CHECK int stream_ping(const struct stream *stream, struct buf *text);

@@ -61,6 +61,22 @@ static void test_characters(void **state UNUSED)
 	}
 }
 
+/* One that changed while it was read was told up to the middle of a character. */
+static void test_a_file_after_one_that_failed(void **state UNUSED)
+{
+	CLEANUP(buf_deinit) struct buf out = BUF_MAX(4096);
+	struct stream stream;
+	stream_init(&stream, STREAM_NDJSON);
+	stream_file_begin(&stream);
+	assert_int_equal(stream_file(&stream, "a", SLICE("x\xe2\x82"), false, &out), 0);
+	stream_file_begin(&stream);
+	assert_int_equal(stream_file(&stream, "b", SLICE("y\xc3"), false, &out), 0);
+	assert_int_equal(stream_file(&stream, "b", SLICE("\xbc"), true, &out), 0);
+	is_text(&out, "{\"type\":\"file\",\"path\":\"a\",\"data\":\"x\",\"encoding\":\"utf-8\"}\n"
+		      "{\"type\":\"file\",\"path\":\"b\",\"data\":\"y\",\"encoding\":\"utf-8\"}\n"
+		      "{\"type\":\"file\",\"path\":\"b\",\"data\":\"\xc3\xbc\",\"encoding\":\"utf-8\"}\n");
+}
+
 static void finish(struct stream *stream, size_t cap, struct slice bytes, struct buf *out, struct exec_answer *answer)
 {
 	struct exec_result result = {.outcome = EXEC_UNKNOWN, .tier = "hot", .detail = "The connection broke."};
@@ -124,6 +140,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_formats),
 		cmocka_unit_test(test_characters),
+		cmocka_unit_test(test_a_file_after_one_that_failed),
 		cmocka_unit_test(test_result),
 		cmocka_unit_test(test_large_output_falls_in_pieces),
 	};

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from answers import problem
+from processes import go_on, new_mark, running
 from rig import until
 from streamed import SSE, Streamed
 
@@ -161,3 +162,19 @@ def test_one_that_changes(stack):
     ran = stack.run("head -c 3000000 /dev/zero >a; sh -c 'while touch a; do :; done' >/dev/null 2>&1 & exit 0", outputs=["a"],
                     max_output_bytes=4 * MIB, timeout_seconds=60)
     assert ran.files["a"] == {"error": "changed"}
+
+
+def test_what_was_told_of_one_that_changes_is_not_of_the_next(stack):
+    """Every piece of it ends within a character of four bytes."""
+    mark, touched = new_mark(), new_mark()
+    change = f"sleep {mark}; touch a; exec sleep {touched}"
+    with Streamed(stack, receive_buffer=8192, outputs=["a", "b"], max_output_bytes=8 * MIB, timeout_seconds=60,
+                  command=f"{{ printf x; yes 🌡🌡🌡🌡 | tr -d '\\n' | head -c {4 * MIB}; }} >a; echo b >b; sh -c '{change}' >/dev/null 2>&1 & exit 0") as streamed:
+        objects = iter(streamed)
+        while next(objects)["type"] != "file":
+            pass
+        go_on(mark)
+        until(lambda: running(touched), "it has changed")
+        for _ in objects:
+            pass
+    assert streamed.result["files"] == {"a": {"error": "changed"}, "b": {"bytes": 2}} and streamed.files["b"] == b"b\n"
