@@ -17,7 +17,8 @@ local MEMBERS, COUNT, WARM, MADE, LIM = PREFIX .. 'm', PREFIX .. 'n', PREFIX .. 
 local BACK, WANT = PREFIX .. 'back', PREFIX .. 'want'
 local STRANGE, MISSING, GONE = PREFIX .. 's1', PREFIX .. 's2', PREFIX .. 'gone'
 local KEPT = PREFIX .. 'kept' -- Sprites of named sessions (session.lua): no records, but they count
-local ASLEEP = PREFIX .. 'asleep' -- those of them that were refused a place, so that they do not run
+local ASLEEP = PREFIX .. 'asleep' -- those of them that were found to run no more, and have no place until they are given one (run)
+local LEFT = PREFIX .. 'left' -- leases of their commands that ended without a word about it -> since when that is known
 local LIMITS, CROWD = PREFIX .. 'limits', PREFIX .. 'crowd'
 local ROOT = string.match(PREFIX, '^(.-)pool:')
 
@@ -111,23 +112,47 @@ end
 
 -- --- what runs ---
 
+local function is_held(kid, lease)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'c:' .. kid, '(' .. int(now), '+inf')) do
+    if string.sub(member, 1, #lease + 1) == lease .. ':' then return true end
+  end
+  return false
+end
+
+-- Since when this lease is not held, as far as it was looked at.
+local function left_since(lease)
+  local since = tonumber(redis.call('ZSCORE', LEFT, lease) or math.huge)
+  if since <= now then return since end
+  redis.call('ZADD', LEFT, int(now), lease)
+  return now
+end
+
 -- Of a session that has ended: until it is gone.
 local function session_runs(sprite)
   local kid, name = string.match(redis.call('HGET', ROOT .. 'sn', sprite) or '', '^%S+ (%S+) (%S+)$')
   local lease, used = string.match(kid and redis.call('HGET', ROOT .. 's:' .. kid, name) or '', '^[^:]*:([^:]*):(%d+):')
-  return lease ~= '' or left(tonumber(used) + QUIET_MS, QUIET_MS) > 0
+  if not lease or (lease ~= '' and is_held(kid, lease)) then return true end
+  return left((lease == '' and tonumber(used) or left_since(lease)) + QUIET_MS, QUIET_MS) > 0
 end
 
--- Sprites that run, or may: what a record or a list tells of, but for what was parked long enough ago, and those of sessions in use.
+-- Sprites of sessions in use. One that was not counted once has no place from then on: what was always counted has one, however long it
+-- was not used.
+local function sessions_running()
+  local count = 0
+  for _, sprite in ipairs(redis.call('SMEMBERS', KEPT)) do
+    if redis.call('HEXISTS', MEMBERS, sprite) == 0 and redis.call('SISMEMBER', ASLEEP, sprite) == 0 then
+      if session_runs(sprite) then count = count + 1 else redis.call('SADD', ASLEEP, sprite) end
+    end
+  end
+  return count
+end
+
+-- Sprites that run, or may: what a record or a list tells of, but for what was parked long enough ago, and those of sessions.
 local function running()
-  local members, count = redis.call('HGETALL', MEMBERS), redis.call('ZCARD', STRANGE)
+  local members, count = redis.call('HGETALL', MEMBERS), redis.call('ZCARD', STRANGE) + sessions_running()
   for i = 2, #members, 2 do
     local state, since = string.match(members[i], '^(%l+):[^:]*:%d+:(%d+):')
     if state ~= 'warm' or left(tonumber(since) + LINGER_MS, LINGER_MS) > 0 then count = count + 1 end
-  end
-  for _, sprite in ipairs(redis.call('SMEMBERS', KEPT)) do
-    local counted = redis.call('HEXISTS', MEMBERS, sprite) == 1 or redis.call('SISMEMBER', ASLEEP, sprite) == 1
-    if not counted and session_runs(sprite) then count = count + 1 end
   end
   return count
 end
@@ -348,6 +373,11 @@ local function renew(said)
   redis.call('HSET', WANT, session, said[10])
   may_run(said[11])
   redis.call('ZREMRANGEBYSCORE', LIMITS, '-inf', int(now))
+  for _, limit in ipairs(redis.call('ZRANGEBYSCORE', LIMITS, '(' .. int(now + LIMIT_MS), '+inf')) do
+    redis.call('ZADD', LIMITS, int(now + LIMIT_MS), limit)
+  end
+  redis.call('ZREMRANGEBYSCORE', LEFT, '-inf', int(now - KEPT_MS))
+  sessions_running() -- which have no place is known before any limit is
   local count, window_ms, closed_ms = learn(said[6], said[7], said[8])
   redis.call('ZREMRANGEBYSCORE', GONE, '-inf', int(now - KEPT_MS))
   local sessions, abandoned = living(), 0
@@ -530,13 +560,12 @@ end
 function operations.run()
   local sprite, limit = ARGV[5], may_run(tonumber(ARGV[6]))
   if not first_time() and turn < tonumber(redis.call('HGET', TURN, session)) then return {'stale'} end
+  if limit > 0 and redis.call('SISMEMBER', ASLEEP, sprite) == 1 then
+    if recovering() > 0 then return {'recovering', recovering()} end
+    if is_full(limit, false) then return crowded(false) end
+  end
   redis.call('SREM', ASLEEP, sprite)
-  if limit == 0 then return {'ok'} end
-  -- It is in use, so that it counts already.
-  if recovering() == 0 and running() <= limit then return {'ok'} end
-  redis.call('SADD', ASLEEP, sprite)
-  if recovering() > 0 then return {'recovering', recovering()} end
-  return crowded(false)
+  return {'ok'}
 end
 
 local function bury(dead)

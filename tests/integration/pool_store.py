@@ -1,6 +1,7 @@
 """The records of a shared pool: the script in a real Redis, and a reference model of it."""
 import collections
 import dataclasses
+import math
 import pathlib
 
 CLOCK = "redis.call('TIME')"
@@ -57,7 +58,7 @@ class PoolStore:
         """Everything that the model has, as it has it."""
         redis, prefix = self.redis, self.prefix
         hashes = {key: redis.hgetall(prefix + key) for key in ("m", "n", "ins", "said", "want", "turn", "lim", "back")}
-        sets = {key: dict(redis.zrange(prefix + key, 0, -1, withscores=True)) for key in ("ses", "listers", "warm", "made", "s1", "s2", "gone", "limits", "crowd")}
+        sets = {key: dict(redis.zrange(prefix + key, 0, -1, withscores=True)) for key in ("ses", "listers", "warm", "made", "s1", "s2", "gone", "limits", "crowd", "left")}
         members = {key.removeprefix(prefix): redis.smembers(key) for key in redis.scan_iter(f"{prefix}of:*")}
         members |= {key.removeprefix(prefix): redis.hgetall(key) for key in redis.scan_iter(f"{prefix}lost:*")}
         return {**hashes, **sets, **members, "asleep": redis.smembers(prefix + "asleep"), "n": {word: int(count) for word, count in hashes["n"].items() if int(count)},
@@ -85,6 +86,14 @@ class Record:
         return self.state == "warm" and not self.owned
 
 
+@dataclasses.dataclass
+class KeptSprite:
+    """Of a named session."""
+    lease: str = ""     # of its last command, until that is known to have ended
+    till: int = 0       # when that lease ends
+    used: int = 0
+
+
 class PoolModel:
     """The rules of docs/decisions/0012 over again, on dictionaries. Where the script may choose, `told` is what it chose."""
 
@@ -98,6 +107,7 @@ class PoolModel:
         self.lost, self.seen, self.money, self.back = {}, {}, {}, {}
         self.limit, self.window, self.till = 0, 0, 0
         self.limits, self.waits, self.asleep = {}, {}, set()
+        self.kept, self.left = {}, {}
 
     def call(self, now, op, incarnation, session, turn, *args, told):
         self.now, self.session, self.turn, self.told, self.former = now, session, turn, told, incarnation
@@ -152,8 +162,25 @@ class PoolModel:
             self.limits[told] = self.now + LIMIT
         return min((limit for limit, till in self.limits.items() if till > self.now), default=0)
 
+    def sessions_running(self):
+        uncounted = self.kept.keys() - self.members.keys() - self.asleep
+        quiet = {name for name in uncounted if not self.session_runs(self.kept[name])}
+        self.asleep |= quiet
+        return len(uncounted - quiet)
+
     def running(self):
-        return len(self.strange) + sum(record.state != "warm" or self.lingers(record) for record in self.members.values())
+        return len(self.strange) + self.sessions_running() + sum(record.state != "warm" or self.lingers(record) for record in self.members.values())
+
+    def session_runs(self, kept):
+        if kept.lease and kept.till > self.now:
+            return True
+        since = kept.used
+        if kept.lease:
+            since = self.left[kept.lease] = min(self.left.get(kept.lease, math.inf), self.now)
+        return self.bounded(since + QUIET - self.now, QUIET) > 0
+
+    def total(self):
+        return len(self.members) + len(self.strange) + len(self.kept)
 
     def lingers(self, record):
         return self.bounded(record.since + LINGER - self.now, LINGER) > 0
@@ -222,7 +249,9 @@ class PoolModel:
             self.money[now // DAY] = self.money.get(now // DAY, 0) + money - before
         self.said[me], self.want[me] = (hot, leased, waiting, claims, money), want
         self.may_run(may_run)
-        self.limits = {limit: till for limit, till in self.limits.items() if till > now}
+        self.limits = {limit: min(till, now + LIMIT) for limit, till in self.limits.items() if till > now}
+        self.left = {lease: at for lease, at in self.left.items() if at > now - KEPT}
+        self.sessions_running()
         if limit and window:
             self.limit, self.window = limit, window
         closed = max(min(closed, KEPT), self.bounded(self.till - now, KEPT))
@@ -242,7 +271,7 @@ class PoolModel:
         told = self.told[-min(len(lost), HANDED):] if lost else []
         assert set(told) <= lost.keys() and len(set(told)) == len(told)
         lost |= {name: self.turn for name in told if not lost[name]}
-        return [len(self.members) + len(self.strange), len(self.own(me)), len(parked), sum(len(self.own(one)) for one in ended), len(living), created,
+        return [self.total(), len(self.own(me)), len(parked), sum(len(self.own(one)) for one in ended), len(living), created,
                 str(self.money.get(now // DAY, 0)), closed, self.limit, self.window, int(self.recovering() > 0), may_list,
                 int(self.instances.get(instance) != int(epoch)), *sums, DAY - now % DAY,
                 len(set(self.crowd()) - {me}), *tenants, *told]
@@ -283,7 +312,7 @@ class PoolModel:
             return ["stale"]
         if self.recovering():
             return ["recovering", self.recovering()]
-        if len(self.members) + len(self.strange) >= most:
+        if self.total() >= most:
             return ["full", 0]
         stock = sum(record.is_stock() or record.state in ("intent", "creating", "preparing", "quarantine", "hot") for record in self.members.values())
         if enough and stock >= enough:
@@ -369,11 +398,13 @@ class PoolModel:
         may_run = self.may_run(may_run)
         if not self.first() and self.turn < self.turns[self.session]:
             return ["stale"]
+        if may_run and name in self.asleep:
+            if self.recovering():
+                return ["recovering", self.recovering()]
+            if self.is_full(may_run, False):
+                return self.crowded(False)
         self.asleep.discard(name)
-        if not may_run or (not self.recovering() and self.running() <= may_run):
-            return ["ok"]
-        self.asleep.add(name)
-        return ["recovering", self.recovering()] if self.recovering() else self.crowded(False)
+        return ["ok"]
 
     def adopt(self, most, own):
         if self.first():
@@ -402,7 +433,7 @@ class PoolModel:
         if self.first():
             self.strange = {name: at for name, at in self.strange.items() if name in seen}
             struck = []
-            for name in seen - self.members.keys():
+            for name in seen - self.members.keys() - self.kept.keys():
                 if self.gone.get(name, 0) < began:
                     first = min(now, self.strange.get(name, now))
                     if first <= now - STRIKE:
@@ -439,7 +470,7 @@ class PoolModel:
             "warm": {name: record.since for name, record in self.members.items() if record.is_stock()},
             **{f"of:{owner}": self.own(owner) for owner in owners},
             **{f"lost:{owner}": {name: str(at) for name, at in names.items()} for owner, names in self.lost.items() if names},
-            "limits": {str(limit): till for limit, till in self.limits.items()}, "crowd": self.waits, "asleep": self.asleep,
+            "limits": {str(limit): till for limit, till in self.limits.items()}, "crowd": self.waits, "asleep": self.asleep, "left": self.left,
             "inc": self.inc, "rec": self.rec and str(self.rec), "listed": self.listed and str(self.listed),
             "sweep": self.sweep_by and f"{self.sweep_by[0]} {self.sweep_by[1]} {self.sweep_by[2]}",
         }

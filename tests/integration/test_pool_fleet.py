@@ -64,6 +64,7 @@ def test_what_idles_makes_way_for_a_session(rig):
     until(lambda: fleet.states()["hot"] == 2, lambda: f"each has one: {fleet.states()}", 60)
     sprite, lease, used, *rest = fleet.store.hget(key, "s").split(":")
     fleet.store.hset(key, "s", ":".join([sprite, lease, str(int(used) - 200_000), *rest]))    # so long ago that it is paused
+    until(lambda: fleet.store.sismember(PREFIX + "asleep", sprite), "it is known to have no place")
     fleet.store.zadd(PREFIX + "limits", {"2": fleet.now_ms() + 120_000})      # as a third one would have told
     [idle] = [name for name, (state, owner) in fleet.records().items() if (state, owner) == ("hot", fleet.session_of(second.instance))]
     fleet.sprites.fault("delete_500", rate=1.0, count=2, match={"sprite": idle})

@@ -10,11 +10,14 @@ import pytest
 import redis
 
 from policy_store import documented_acl
-from pool_store import (BEAT, FLEET, LATE, LIMIT, LINGER, MEMBER, PLACE, QUIET, RECOVERY, SECOND, SESSION, START, STRIKE, PoolModel, PoolStore,
-                        name_of, names_in, tenants_in)
+from pool_store import (BEAT, FLEET, LATE, LIMIT, LINGER, MEMBER, PLACE, QUIET, RECOVERY, SECOND, SESSION, START, STRIKE, KeptSprite, PoolModel,
+                        PoolStore, name_of, names_in, tenants_in)
 
-MOST, MAY_RUN = 12, 8
+MOST, MAY_RUN = 12, 7
 PAUSE = 30 * SECOND     # so long after it was parked the provider pauses a Sprite
+CHANNEL = 60 * SECOND   # so long a session's channel is kept
+LEASE_LEFT = 55 * SECOND        # of a command, at least, when its gateway dies
+KEPT_MOST = 3
 
 
 @pytest.fixture
@@ -338,39 +341,92 @@ def test_nothing_is_kept_ready_while_somebody_waits_for_a_place(timed):
     assert reserve(timed, b, 29, 29, 2) == ["ok"]
 
 
-def kept(timed, number, lease, used):
+ROOT = "sg:{g}:"
+
+
+def write_kept(store, sprite, kept):
     """A session's Sprite, as admit.lua and session.lua write it."""
-    sprite, root = name_of("a", number), "sg:{g}:"
-    timed.redis.sadd(timed.prefix + "kept", sprite)
-    timed.redis.hset(root + "sn", sprite, f"p K s{number}")
-    timed.redis.hset(root + "s:K", f"s{number}", f"{sprite}:{lease}:{used}:{START}:0")
+    store.redis.sadd(store.prefix + "kept", sprite)
+    store.redis.hset(ROOT + "sn", sprite, f"p K {sprite}")
+    store.redis.hset(ROOT + "s:K", sprite, f"{sprite}:{kept.lease}:{kept.used}:{START}:0")
+    if kept.lease and kept.till:
+        store.redis.zadd(ROOT + "c:K", {f"{kept.lease}:1000:20260101": kept.till})
+
+
+def kept(timed, number, lease, used, till=0):
+    sprite = name_of("a", number)
+    write_kept(timed, sprite, KeptSprite(lease, till, used))
     return sprite
 
 
 def test_what_sessions_use_runs(timed):
     a, = ready(timed, "a")
-    kept(timed, 1, "lease", START)
+    kept(timed, 1, "lease", START, till=timed.clock + 10 * QUIET)
     kept(timed, 2, "", timed.clock)
+    ended = kept(timed, 3, "", START)
+    timed.redis.hset(ROOT + "sn", ended, "p")
     pass_time(timed, QUIET - 1, 20, a)
-    assert reserve(timed, a, 21, 21, 2)[0] == "crowded", "one is in use, the other one was lately"
+    assert reserve(timed, a, 21, 21, 3)[0] == "crowded", "one is in use, one was lately, and one has ended and is not gone yet"
     timed.clock += 1
-    assert reserve(timed, a, 22, 22, 2)[0] == "ok"
-    timed.redis.hset("sg:{g}:sn", name_of("a", 2), "p")
-    assert reserve(timed, a, 23, 23, 3)[0] == "crowded", "its session has ended, and it is not gone yet"
+    assert [reserve(timed, a, turn, turn, 3)[0] for turn in (22, 23)] == ["ok", "crowded"]
+
+
+def test_a_session_whose_end_nobody_told_has_no_place_for_long(timed):
+    a, = ready(timed, "a")
+    kept(timed, 1, "lease", timed.clock - 10 * QUIET, till=timed.clock + SECOND)
+    assert reserve(timed, a, 20, 20, 1)[0] == "crowded"
+    pass_time(timed, BEAT + QUIET - 1, 21, a)
+    assert reserve(timed, a, 22, 22, 1)[0] == "crowded", "its channel may have been kept until it was seen"
+    timed.clock += 1
+    assert reserve(timed, a, 23, 23, 1) == ["ok"]
+
+
+def asleep(timed, who, turn, *numbers):
+    """Sprites of sessions that were found not to run."""
+    sprites = [kept(timed, number, "", timed.clock - QUIET) for number in numbers]
+    beat(timed, who, turn)
+    return sprites
 
 
 def test_a_session_is_woken_when_it_may_run(timed):
     a, b = ready(timed, "a", "b")
+    first, second = asleep(timed, a, 16, 1, 2)
     assert reserve(timed, a, 20, 20, 2) == ["ok"]
-    first, second = (kept(timed, number, "lease", timed.clock) for number in (1, 2))
-    assert timed.call("run", *a, 21, first, 2) == ["crowded", PLACE], "the other one may run as well as far as anybody knows"
-    assert timed.call("run", *b, 21, second, 2) == ["ok"]
-    assert timed.call("run", *a, 22, first, 2) == ["crowded", PLACE] and beat(timed, b, 22)["crowd"] == 1
-    assert timed.call("run", *b, 23, second, 2) == ["ok"], "it runs"
-    timed.call("note", *a, 23, f"{name_of('a', 20)}:gone:0:0:0:0:0:")
-    assert timed.call("run", *a, 24, first, 2) == ["ok"]
-    assert timed.call("run", *a, 22, first, 2) == ["stale"], "carried out late"
+    for number in (1, 2):
+        kept(timed, number, f"lease{number}", timed.clock, till=timed.clock + 10 * QUIET)
+    assert timed.call("run", *a, 21, first, 2) == ["ok"], "the other one has no place yet"
+    assert timed.call("run", *b, 21, second, 2) == ["crowded", PLACE] and beat(timed, a, 22)["crowd"] == 1
+    assert timed.call("run", *a, 23, first, 2) == ["ok"], "it runs"
+    timed.call("note", *a, 24, f"{name_of('a', 20)}:gone:0:0:0:0:0:")
+    assert timed.call("run", *b, 24, second, 2) == ["ok"]
+    assert timed.call("run", *b, 21, second, 2) == ["stale"], "carried out late"
     assert reserve(timed, b, 25, 25, 2)[0] == "crowded"
+
+
+def test_a_session_that_runs_keeps_its_place(timed):
+    """Where more run than may: one that is parked runs on while it is destroyed, and counts again."""
+    a, b = ready(timed, "a", "b")
+    assert reserve(timed, a, 20, 1, 2) == ["ok"]
+    timed.call("note", *a, 21, f"{name_of('a', 1)}:warm:0:0:0:0:0:")
+    pass_time(timed, LINGER, 22, a, b)
+    sprite = kept(timed, 3, "lease", timed.clock, till=timed.clock + 10 * QUIET)
+    assert reserve(timed, a, 23, 2, 2) == ["ok"]
+    timed.call("take", *a, 24, name_of("a", 1), "destroying", "0a1b", 2, 0)
+    assert timed.call("run", *b, 25, sprite, 2) == ["ok"]
+    timed.call("note", *a, 25, f"{name_of('a', 1)}:gone:0:0:0:0:0:")
+    assert reserve(timed, b, 26, 26, 2)[0] == "crowded"
+
+
+def test_a_clock_set_back_makes_no_limit_last(timed):
+    ready(timed, "a")
+    timed.clock += 7200 * SECOND
+    a = joined(timed, "a", 19)
+    beat(timed, a, 20, may_run=1)
+    timed.clock -= 3600 * SECOND
+    beat(timed, a, 21)
+    assert [reserve(timed, a, turn, turn, 0)[0] for turn in (22, 23)] == ["ok", "crowded"]
+    pass_time(timed, LIMIT, 24, a)
+    assert reserve(timed, a, 25, 25, 0)[0] == "ok"
 
 
 class Call:
@@ -392,6 +448,9 @@ class World:
         self.seen = collections.Counter()
         self.numbers = 0
         self.real_clock = store.clock       # without the jumps of Redis'
+        self.in_use = {}        # Sprite of a session → the process whose command has it
+        self.rests = {}         # … → until when nobody uses it
+        self.channels = collections.defaultdict(dict)   # … → processes that keep a channel to it → until when
 
     def ask(self, call):
         told = self.store.call(call.op, call.incarnation, call.session, call.turn, *call.args)
@@ -403,6 +462,27 @@ class World:
     def pass_time(self, ms):
         self.store.clock += ms
         self.real_clock += ms
+
+    # --- sessions ---
+
+    def write(self, sprite, lease):
+        """'' = its command has ended."""
+        self.model.kept[sprite] = KeptSprite(lease, self.store.clock + 10**9 if lease else 0, self.store.clock)
+        write_kept(self.store, sprite, self.model.kept[sprite])
+
+    def lease(self):
+        self.numbers += 1
+        return f"lease{self.numbers}"
+
+    def end_lease(self, sprite, at):
+        """It is settled, or its gateway is dead: nobody tells of the session."""
+        kept = self.model.kept[sprite]
+        kept.till = at
+        self.store.redis.zadd(ROOT + "c:K", {f"{kept.lease}:1000:20260101": at})
+
+    def leave_running(self, sprite, till):
+        """It is paused some time after its last channel is closed."""
+        self.paused[sprite] = max(self.paused.get(sprite, 0), till + PAUSE)
 
     def compare(self):
         real, model = self.store.state(), self.model.state()
@@ -450,8 +530,8 @@ class Process:
                             rnd.randrange(9000), self.money, rnd.choice([0, 0, 10]), 60_000, rnd.choice([0] * 9 + [3000]), self.acknowledged,
                             " ".join(f"{tenant:016x}" for tenant in rnd.sample(range(4), rnd.randrange(3))), rnd.choice([0, MAY_RUN]))
         else:
-            done = rnd.choices([self.reserve, self.move, self.take, self.run, self.adopt, self.sweep, self.finish, self.leave],
-                               [50, 120, 20, 5, 20, 20, 50, 1])[0]()
+            done = rnd.choices([self.reserve, self.move, self.take, self.use, self.keep, self.adopt, self.sweep, self.finish, self.leave],
+                               [50, 120, 20, 40, 20, 20, 20, 50, 1])[0]()
         if done:
             self.answered(*done)
 
@@ -514,8 +594,50 @@ class Process:
         return self.ask("take", name, rnd.choice(["preparing", "preparing", "destroying"]) if name else "preparing", "0a1b", MAY_RUN,
                         rnd.choice([0, 1]))
 
-    def run(self):
-        return self.ask("run", name_of("s", self.world.rnd.randrange(3)), MAY_RUN)
+    def keep(self):
+        """A command begins a session: its Sprite is no member any more."""
+        world = self.world
+        ready = sorted(name for name, state in self.members.items() if state in ("hot", "leased", "preparing") and name in world.sprites)
+        if not ready or not self.may_act() or len(world.model.kept) == KEPT_MOST:
+            return None
+        name = ready[0]
+        world.write(name, world.lease())
+        world.in_use[name] = self
+        del self.members[name]
+        world.users[name].discard(self)
+        return self.ask("note", self.entry(name, "gone"))
+
+    def use(self):
+        """A command of a session begins here, or ends."""
+        rnd, world = self.world.rnd, self.world
+        if not world.model.kept:
+            return None
+        sprite = rnd.choice(sorted(world.model.kept))
+        kept = world.model.kept[sprite]
+        if world.in_use.get(sprite) is self:
+            self.end_use(sprite)
+            world.channels[sprite][self] = world.real_clock + CHANNEL
+            world.leave_running(sprite, world.real_clock + CHANNEL)
+            return None
+        if kept.till > world.store.clock or sprite in world.in_use or world.rests.get(sprite, 0) > world.real_clock:
+            return None
+        world.write(sprite, world.lease())
+        world.in_use[sprite] = self
+        if world.channels[sprite].pop(self, 0) > world.real_clock:
+            world.paused.pop(sprite, None)
+            world.seen["channel", ""] += 1
+            return None
+        return self.ask("run", sprite, MAY_RUN)
+
+    def end_use(self, sprite):
+        """What is said of it may be lost."""
+        del self.world.in_use[sprite]
+        self.world.rests[sprite] = self.world.real_clock + self.world.rnd.choice([0, 0, QUIET + 10 * SECOND])
+        if self.world.rnd.random() < 0.2:
+            self.world.end_lease(sprite, self.world.store.clock)
+        else:
+            self.world.end_lease(sprite, self.world.store.clock)
+            self.world.write(sprite, "")
 
     def adopt(self):
         return self.ask("adopt", self.world.rnd.choice([1, 25]), self.world.rnd.choice([0, 0, 1]))
@@ -544,6 +666,8 @@ class Process:
     # --- what it is answered ---
 
     def answered(self, call, told):
+        if call.op == "run" and told[0] != "ok" and self.world.in_use.get(call.args[0]) is self:
+            self.end_use(call.args[0])      # it was not woken
         if told[0] == "flushed":
             self.session = ""
         elif told[0] == "fenced":
@@ -604,7 +728,8 @@ class Process:
             self.members.setdefault(found["name"], found["state"] if found["state"] in ("warm", "destroying") else "destroying")
 
     def on_run(self, call, told):
-        pass        # no Sprite of the pool's
+        if self.world.in_use.get(call.args[0]) is self:
+            self.world.paused.pop(call.args[0], None)
 
     def on_sweep(self, call, told):
         for name, recorded in zip(told[1::2], told[2::2]):
@@ -634,8 +759,16 @@ class Course(World):
 
     def crash(self):
         at = self.rnd.randrange(len(self.processes))
+        dead = self.processes[at]
         for users in self.users.values():
-            users.discard(self.processes[at])
+            users.discard(dead)
+        for sprite in [sprite for sprite, process in self.in_use.items() if process is dead]:
+            del self.in_use[sprite]
+            self.end_lease(sprite, self.store.clock + LEASE_LEFT)
+            if sprite not in self.paused:
+                self.leave_running(sprite, self.real_clock)
+        for channels in self.channels.values():
+            channels.pop(dead, None)
         self.processes[at] = Process(self, self.rnd.choice("abcd"))
 
     def pause(self):
@@ -647,7 +780,12 @@ class Course(World):
 
     def flush(self):
         self.store.redis.flushall()
+        for sprite in self.model.kept:
+            if sprite not in self.paused:
+                self.leave_running(sprite, self.real_clock)
         self.model.flush()
+        self.in_use.clear()
+        self.channels.clear()
         self.calls.clear()
         self.seen["flush", ""] += 1
 
@@ -658,6 +796,21 @@ class Course(World):
         """A Sprite that no record tells of."""
         self.numbers += 1
         self.sprites.add(name_of("x", self.numbers))
+
+    def close(self):
+        """A session has ended and its Sprite is destroyed."""
+        free = sorted(self.model.kept.keys() - self.in_use.keys())
+        if not free:
+            return
+        sprite, model, redis = self.rnd.choice(free), self.model, self.store.redis
+        self.sprites.discard(sprite)
+        del model.kept[sprite]
+        model.asleep.discard(sprite)
+        model.gone[sprite] = self.store.clock
+        redis.zadd(self.store.prefix + "gone", {sprite: self.store.clock})
+        redis.srem(self.store.prefix + "kept", sprite)
+        redis.srem(self.store.prefix + "asleep", sprite)
+        redis.hdel(ROOT + "sn", sprite)
 
     def late(self):
         """A call of before is carried out once more: of a connection that was thought dead."""
@@ -673,8 +826,8 @@ class Course(World):
         rnd = self.rnd
         rnd.choices(
             [lambda: rnd.choice(self.processes).step(), lambda: self.pass_time(rnd.choice([0, 1, 300, SECOND])), self.turn, self.crash, self.late,
-             self.pause, self.stray, self.flush if self.flushes else self.turn, self.jump if self.jumps else self.turn],
-            [800, 120, 120, 3, 30, 2, 2, 1, 2])[0]()
+             self.pause, self.stray, self.close, self.flush if self.flushes else self.turn, self.jump if self.jumps else self.turn],
+            [800, 120, 120, 3, 30, 2, 2, 1, 1, 2])[0]()
         ours = {name for name in self.sprites if not name.startswith("sg-x-")}
         self.most_alive = max(self.most_alive, len(ours))
         if not self.jumps:
@@ -697,4 +850,5 @@ def test_script_and_model_agree(timed, seed, jumps, flushes):
             course.compare()
     course.compare()
     assert {op for op, word in course.seen if word == "ok"} >= {"join", "beat", "reserve", "note", "take", "adopt", "sweep", "leave"}, course.seen
+    assert flushes or (course.seen["run", "ok"] and course.seen["channel", ""]), course.seen
     assert course.most_alive > MOST // 3 and (flushes or course.seen["reserve", "crowded"]), course.seen
