@@ -151,7 +151,7 @@ static const struct setting settings[] = {
 	 "Memory of each process of a command; 0 = what the sandbox has. A token may have less. "
 	 "See `exec_max_processes` for a Sprite that cannot set it."},
 	{"exec_result_bytes", BYTES, AT(exec_result_bytes), "1MiB", 0, 8 * MIB, 0,
-	 "What a command ended with is kept in Redis for an hour up to this size, larger ones without their output; 0 = not at all. Of what streams so much is held for it."},
+	 "What a command ended with is kept in Redis for an hour up to this size, larger ones without their output; 0 = not at all. Each command that streams holds up to so much memory for it, uncounted by `client_memory_bytes`."},
 	{"wrong_token_burst", NUMBER, AT(wrong_token_burst), "20", 0, 10000, 0,
 	 "Requests with a wrong token that one address may make at once and per worker before it gets 429; 5 a minute come back. 0 = no limit."},
 	{"identity_rules", TEXT, AT(identity_rules), "", 0, 4096, 0,
