@@ -23,11 +23,10 @@ static void respond_state(struct call *call, unsigned status, const char *state)
 
 static void respond_finished(struct call *call, struct slice stored)
 {
-	unsigned status;
-	struct slice object;
+	struct stored found;
 	CLEANUP(buf_deinit) struct buf body = BUF_MAX(stored.len + 64);
-	if (!stored_read(stored, &status, &object) || buf_append(&body, SLICE("{\"state\":\"finished\",")) < 0 ||
-	    buf_append(&body, slice_from(object, 1)) < 0) {
+	if (!stored_read(stored, &found) || buf_append(&body, SLICE("{\"state\":\"finished\",")) < 0 ||
+	    buf_append(&body, slice_from(found.object, 1)) < 0) {
 		call_refuse(call, exec_problem_internal);
 		return;
 	}
@@ -36,9 +35,8 @@ static void respond_finished(struct call *call, struct slice stored)
 
 void call_replay(struct call *call, const struct admission_answer *answer)
 {
-	unsigned status;
-	struct slice object;
-	if (!stored_read(answer->result, &status, &object)) {
+	struct stored found;
+	if (!stored_read(answer->result, &found)) {
 		call_refuse(call, exec_problem_internal);
 		return;
 	}
@@ -46,7 +44,8 @@ void call_replay(struct call *call, const struct admission_answer *answer)
 	memcpy(call->subject.exec_id, answer->prior, sizeof call->subject.exec_id);
 	call_decide(call, "allow", "replayed", NULL);
 	struct http_request *request = TAKE(call->request);
-	if (request && exec_reply_again(request, &call->reply, status, call->format, object) < 0) {
+	enum stream_format format = found.cut ? STREAM_NONE : call->format;
+	if (request && exec_reply_again(request, &call->reply, found.status, format, found.object) < 0) {
 		log_error_of(&call->subject, "exec: an answer could not be sent again");
 		call->request = request;
 		call_refuse(call, exec_problem_internal);

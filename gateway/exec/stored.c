@@ -25,6 +25,18 @@ static int put_without_text(const struct exec_job *job, struct exec_result *resu
 	return r < 0 ? r : buf_append(out, SLICE("}\n"));
 }
 
+static bool is_without_middle(const struct output *output)
+{
+	return !output->pass && output_cut(output);
+}
+
+static const char *first_word(const struct exec_result *result, bool unrun)
+{
+	if (unrun)
+		return " unrun";
+	return is_without_middle(&result->streams[0]) || is_without_middle(&result->streams[1]) ? " cut" : "";
+}
+
 int stored_write(const struct exec_job *job, struct exec_result *result, bool unrun, size_t max, struct buf *out)
 {
 	CLEANUP(exec_answer_deinit) struct exec_answer copy = {0};
@@ -34,21 +46,20 @@ int stored_write(const struct exec_job *job, struct exec_result *result, bool un
 		answer = &copy;
 		whole = true;
 	}
-	int r = buf_printf(out, "%u%s\n", answer->status, unrun ? " unrun" : "");
+	int r = buf_printf(out, "%u%s\n", answer->status, first_word(result, unrun));
 	if (r < 0)
 		return r;
 	return whole && answer->body.len + sizeof answer->detail <= max ? put_whole(answer, out) : put_without_text(job, result, out);
 }
 
-bool stored_read(struct slice text, unsigned *status, struct slice *object)
+bool stored_read(struct slice text, struct stored *stored)
 {
 	struct slice line, word;
 	uint64_t number;
 	if (!slice_next(&text, '\n', &line) || !slice_next(&line, ' ', &word) || slice_to_u64(word, 599, &number) < 0 || number < 200 ||
 	    !text.len || text.data[0] != '{')
 		return false;
-	*status = (unsigned)number;
-	*object = text;
+	*stored = (struct stored){.status = (unsigned)number, .cut = slice_equal(line, SLICE("cut")), .object = text};
 	return true;
 }
 

@@ -1,6 +1,6 @@
 /*
- * stored - what a command ended with, as it is kept in Redis: a line with its status, and " unrun" when it certainly did not run, then the
- * JSON object of its answer
+ * stored - what a command ended with, as it is kept in Redis: a line with its status, and " unrun" when it certainly did not run or " cut"
+ * when its output is told without the middle, then the JSON object of its answer
  *
  * What was streamed is kept as if it had not been: copy.h has what it told.
  *
@@ -18,8 +18,14 @@
  * files. */
 MUST_CHECK int stored_write(const struct exec_job *job, struct exec_result *result, bool unrun, size_t max, struct buf *out);
 
-/* False when it cannot be read. `object` is borrowed and begins with its brace. */
-MUST_CHECK bool stored_read(struct slice text, unsigned *status, struct slice *object);
+struct stored {
+	unsigned status;
+	bool cut;            /* head and tail of the output: a stream, which tells the beginning, cannot be made of it */
+	struct slice object; /* borrowed; begins with its brace */
+};
+
+/* False when it cannot be read. */
+MUST_CHECK bool stored_read(struct slice text, struct stored *stored);
 
 #define STORED_NO_TEXT 1 /* it is kept without the text of output and files: a stream would look like one of a silent command */
 

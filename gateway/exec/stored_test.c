@@ -26,9 +26,8 @@ static unsigned store(struct slice text, size_t cap, size_t max, struct buf *obj
 	struct exec_result result = {.tier = "hot", .admit_us = 400};
 	struct outfiles outfiles = {0};
 	struct exec_job *job = exec_job_new(ID);
-	struct slice found;
+	struct stored found;
 	struct copy copy;
-	unsigned status;
 	job->streamed = true;
 	job->answer.status = 200;
 	for (size_t i = 0; i < 2; i++)
@@ -41,12 +40,13 @@ static unsigned store(struct slice text, size_t cap, size_t max, struct buf *obj
 		assert_true(copy.whole || !result.streams[i].bytes.data);
 	result.copied = copy.whole;
 	assert_int_equal(stored_write(job, &result, false, max, &stored), 0);
-	assert_true(stored_read(buf_peek(&stored), &status, &found));
-	assert_int_equal(buf_append(object, found), 0);
+	assert_true(stored_read(buf_peek(&stored), &found));
+	assert_int_equal(buf_append(object, found.object), 0);
+	assert_false(found.cut);
 	for (size_t i = 0; i < 2; i++)
 		output_deinit(&result.streams[i]);
 	exec_job_free(job);
-	return status;
+	return found.status;
 }
 
 static bool has(const struct buf *text, struct slice part)
@@ -98,6 +98,32 @@ static void test_too_large(void **state UNUSED)
 	}
 }
 
+/* A stream tells the beginning: it cannot be made of head and tail. */
+static void test_without_the_middle(void **state UNUSED)
+{
+	for (size_t which = 0; which < 2; which++)
+		for (size_t cap = 3; cap < 6; cap++)
+			for (size_t unrun = 0; unrun < 2; unrun++) {
+				CLEANUP(buf_deinit) struct buf text = BUF_MAX(ROOM + STORED_HEAD_MAX);
+				struct exec_result result = {.tier = "hot"};
+				struct exec_job *job = exec_job_new(ID);
+				struct stored found;
+				output_init(&result.streams[which], cap);
+				output_init(&result.streams[!which], 10);
+				for (size_t i = 0; i < 2; i++)
+					assert_int_equal(output_feed(&result.streams[i], SLICE("12345")), 0);
+				assert_int_equal(exec_answer_write(&result, ID, &job->answer), 0);
+				assert_int_equal(stored_write(job, &result, unrun, ROOM, &text), 0);
+				assert_true(stored_read(buf_peek(&text), &found));
+				assert_int_equal(found.cut, cap < 5 && !unrun);
+				assert_int_equal(slice_has_prefix(buf_peek(&text), SLICE("200 unrun\n")), unrun);
+				assert_true(slice_has_prefix(found.object, SLICE("{\"ok\":true,")));
+				output_deinit(&result.streams[0]);
+				output_deinit(&result.streams[1]);
+				exec_job_free(job);
+			}
+}
+
 static void test_files(void **state UNUSED)
 {
 	CLEANUP(buf_deinit) struct buf text = BUF_MAX(ROOM);
@@ -130,6 +156,7 @@ static void test_no_answer(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_streamed_again), cmocka_unit_test(test_too_large),
-					   cmocka_unit_test(test_files), cmocka_unit_test(test_no_answer)};
+					   cmocka_unit_test(test_without_the_middle), cmocka_unit_test(test_files),
+					   cmocka_unit_test(test_no_answer)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

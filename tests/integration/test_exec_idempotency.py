@@ -232,6 +232,25 @@ def test_a_stream_whose_output_is_not_kept(stack):
     assert {"type": "result", **second.json()} == result and result["stdout_bytes"] == 2_000_000
 
 
+@pytest.mark.parametrize("middle", ["é", "\\377"], ids=["text", "no text"])
+def test_output_that_was_cut(stack, middle):
+    """JSON has head and tail, a stream the beginning: each is told again as it was kept, and none made of the other."""
+    fields = {"command": f"printf 'ab{middle}cdefgh' | tee /dev/stderr", "max_output_bytes": 6}
+    key = new_key()
+    first = keyed(stack, key, **fields)
+    second = again(stack, key, accept=NDJSON, **fields)
+    assert second.headers["Content-Type"] == "application/json" and second.headers["Idempotency-Replayed"] == "true"
+    assert second.json() == first.json() and first.json()["stderr_truncated"]
+    key = new_key()
+    accepted, pieces, result = told(keyed(stack, key, accept=NDJSON, **fields), NDJSON)
+    assert told(again(stack, key, accept=NDJSON, **fields), NDJSON) == (accepted, pieces, result)
+    third = again(stack, key, **fields).json()
+    for name in ("stdout", "stderr"):
+        text = third[name].encode() if third["encoding"][name] == "utf-8" else base64.b64decode(third[name])
+        assert text == pieces[name, None] and third[f"{name}_truncated"]
+        assert len(text) == 6 and "cut" not in third[name]
+
+
 @pytest.mark.parametrize("was, now", [('"stdout_bytes":5', '"stdout_bytes":9223372036854775808'), ('"encoding":{"stdout":"utf-8",', '"encoding":{"stdout":1,')],
                          ids=["a large number", "no encoding"])
 def test_what_cannot_be_streamed_is_told_all_the_same(stack, was, now):
