@@ -232,13 +232,14 @@ KEEP_MS = 3_600_000     # Redis counts this by its own clock
 STEPS = int(os.environ.get("SG_MODEL_STEPS", "2500"))
 
 
-EVERYTHING = {
+# What each seed meets, and what is seldom enough that one of them may miss it.
+COMMON = {
     "granted", "quota", "network", "command", "environment", "input", "revoked", "suspended", "expired", "not-yet-valid", "broken-record", "bad-mac",
-    "rate", "actor-rate", "concurrency", "actor-concurrency", "budget", "output-budget",
-    "in-progress", "replay", "other-body", "forgotten", "running", "finished", "absent",
-    "session-denied", "session-busy", "session-limit", "session-closed",
-    "asked again: granted", "asked again while it is held: granted", "settled: 1", "settled: 0", "renewed: in time", "renewed: late", "renewed: ended",
+    "rate", "actor-rate", "actor-concurrency", "budget", "output-budget", "in-progress", "replay", "other-body", "finished", "absent",
+    "session-denied", "session-limit", "asked again while it is held: granted", "settled: 1", "settled: 0",
+    "renewed: in time", "renewed: late", "renewed: ended",
     "seen: running", "seen: finished", "seen: absent", "bound: ok", "bound: ended", "released: ok", "released: ended"}
+EVERYTHING = COMMON | {"concurrency", "forgotten", "running", "session-busy", "session-closed", "asked again: granted"}
 SEEDS = 4
 
 
@@ -271,3 +272,4 @@ def test_scripts_and_model_agree(store, met, seed):
                     del pair.model.spent[key]
     pair.compare()
     met[seed] = set(pair.codes)
+    assert met[seed] >= COMMON, COMMON - met[seed]
