@@ -247,28 +247,35 @@ static void resume(struct session_use *use)
 	fail(use, "The sandbox of this session could not be woken.", 0);
 }
 
-/* As many run as may, in all gateways together. */
-static void crowded(struct session_use *use, uint64_t retry_after_ms)
+static void not_known(struct session_use *use)
+{
+	fail(use, "Whether the sandbox of this session may run is not known.", 0);
+}
+
+/* As many run as may, in all gateways together; or that is not known just now. */
+static void not_placed(struct session_use *use, int code, uint64_t retry_after_ms)
 {
 	uint64_t wait_ms = retry_after_ms ? retry_after_ms : PLACE_MS;
 	if (left_ms(use) > wait_ms)
 		enter(use, CROWDED, wait_ms);
+	else if (code == POOL_E_UNAVAILABLE)
+		not_known(use);
 	else
 		tell(use, (struct session_use_result){.code = SESSION_USE_REFUSED,
-						      .refusal = POOL_E_BUSY,
+						      .refusal = code,
 						      .retry_after_ms = RETRY_MS,
 						      .detail = "As many sandboxes run as may."});
 }
 
-static void on_placed(void *ctx, bool may, uint64_t retry_after_ms)
+static void on_placed(void *ctx, int code, uint64_t retry_after_ms)
 {
 	struct session_use *use = end_errand(ctx);
 	if (!use)
 		return;
-	if (may)
+	if (code == 0)
 		resume(use);
 	else
-		crowded(use, retry_after_ms);
+		not_placed(use, code, retry_after_ms);
 }
 
 static void place(struct session_use *use)
@@ -282,19 +289,33 @@ static void place(struct session_use *use)
 		(void)end_errand(errand);
 	if (r > 0)
 		resume(use);
-	else
+	else if (r == -ENOMEM)
 		fail(use, "The gateway is out of memory.", 0);
+	else
+		not_known(use);
+}
+
+/* The pool stops, or its money is spent. */
+static bool is_refused(struct session_use *use)
+{
+	int refusal = pool_admits(use->sessions->options.pool);
+	if (refusal)
+		tell(use,
+		     (struct session_use_result){
+			     .code = SESSION_USE_REFUSED, .refusal = refusal, .retry_after_ms = RETRY_MS, .detail = "The pool refuses."});
+	return refusal != 0;
+}
+
+static void place_again(struct session_use *use)
+{
+	if (!is_refused(use))
+		place(use);
 }
 
 static void go_on(struct session_use *use)
 {
-	int refusal = pool_admits(use->sessions->options.pool);
-	if (refusal) {
-		tell(use,
-		     (struct session_use_result){
-			     .code = SESSION_USE_REFUSED, .refusal = refusal, .retry_after_ms = RETRY_MS, .detail = "The pool refuses."});
+	if (is_refused(use))
 		return;
-	}
 	hold(use);
 	use->channel = sessions_take_channel(use->sessions, use->sprite);
 	use->tier = use->channel ? "hot" : "warm";
@@ -412,7 +433,7 @@ static void on_timer(uv_timer_t *timer)
 	if (use->state == CONFIRMING)
 		resume(use);
 	else if (use->state == CROWDED)
-		place(use);
+		place_again(use);
 	else if (use->state != BEGINNING)
 		overdue(use);
 	else if (use->sprite[0])

@@ -135,9 +135,9 @@ void pool_found(struct pool *pool, const char *name);
 int pool_admits(const struct pool *pool);
 
 /* A Sprite that is kept, and that a command waits for, is to be woken: may one more run? 1: yes, nobody need be asked. 0: the others of a
- * shared pool are asked, and `done` runs once, not in this call, also when the pool is gone by then. Negative: it does not. Who was told
- * no asks again, after retry_after_ms if that is not 0. */
-typedef void (*pool_placed)(void *ctx, bool may, uint64_t retry_after_ms);
+ * shared pool are asked, and `done` runs once, not in this call, also when the pool is gone by then. Negative: it does not. `code`: 0,
+ * POOL_E_BUSY (as many run as may) or POOL_E_UNAVAILABLE (that is not known); then one asks again, after retry_after_ms if that is not 0. */
+typedef void (*pool_placed)(void *ctx, int code, uint64_t retry_after_ms);
 MUST_CHECK int pool_place(struct pool *pool, const char *sprite, pool_placed done, void *ctx);
 
 /* The Sprite's name; valid until pool_release(). */

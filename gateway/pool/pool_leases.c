@@ -29,6 +29,13 @@ struct pool_question {
 
 static void hear(struct pool *pool, const struct pool_question *question, const struct lease_result *result);
 
+static int placed_code(const struct lease_result *result)
+{
+	if (result->code == LEASE_OK)
+		return 0;
+	return result->code == LEASE_REFUSED && result->refusal == LEASE_CROWDED ? POOL_E_BUSY : POOL_E_UNAVAILABLE;
+}
+
 static void on_done(void *ctx, const struct lease_result *result)
 {
 	CLEANUP(free_ptr) struct pool_question *question = ctx;
@@ -38,7 +45,7 @@ static void on_done(void *ctx, const struct lease_result *result)
 		hear(pool, question, result);
 	}
 	if (question->placed)
-		question->placed(question->placed_ctx, result->code == LEASE_OK, result->retry_after_ms);
+		question->placed(question->placed_ctx, placed_code(result), result->retry_after_ms);
 }
 
 /* NULL: no memory. */

@@ -368,14 +368,16 @@ static void a_creation_that_hangs_at_the_deadline_is_left_to_others(void **state
 
 struct placed {
 	unsigned yes, no;
+	int code;
 	uint64_t retry_after_ms;
 };
 
-static void on_placed(void *ctx, bool may, uint64_t retry_after_ms)
+static void on_placed(void *ctx, int code, uint64_t retry_after_ms)
 {
 	struct placed *placed = ctx;
-	placed->yes += may;
-	placed->no += !may;
+	placed->yes += code == 0;
+	placed->no += code != 0;
+	placed->code = code;
 	placed->retry_after_ms = retry_after_ms;
 }
 
@@ -387,12 +389,12 @@ static void a_place_for_what_is_kept_is_asked_for(void **state)
 	assert_int_equal(pool_place(f->pool, "sg-kept", on_placed, &placed), 0);
 	expect(f, "run ");
 	told(f, "run", (struct lease_result){.code = LEASE_REFUSED, .refusal = LEASE_CROWDED, .retry_after_ms = 500});
-	assert_true(placed.no == 1 && placed.retry_after_ms == 500);
+	assert_true(placed.no == 1 && placed.code == POOL_E_BUSY && placed.retry_after_ms == 500);
 	/* What idles here makes way. */
 	expect(f, "note:destroying reserve destroy ");
 	assert_int_equal(pool_place(f->pool, "sg-kept", on_placed, &placed), 0);
 	told(f, "run", (struct lease_result){.code = LEASE_LOST});
-	assert_int_equal(placed.no, 2);
+	assert_true(placed.no == 2 && placed.code == POOL_E_UNAVAILABLE);
 	assert_int_equal(pool_place(f->pool, "sg-kept", on_placed, &placed), 0);
 	told(f, "run", (struct lease_result){.code = LEASE_OK});
 	assert_true(placed.yes == 1 && placed.no == 2);

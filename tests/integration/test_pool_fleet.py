@@ -55,21 +55,52 @@ def test_no_more_run_than_may_whichever_gateway_has_them(rig):
     assert 3 <= fleet.sprites.state()["max_running"] <= 4
 
 
-def test_what_idles_makes_way_for_a_session(rig):
-    fleet = Fleet(rig, "--idle-pause", "500ms", count=2, pool_hot=1, pool_wait_seconds=60, sessions=1)
-    first, second = fleet.gateways
-    first.run("echo one >note", session="s")
+def asleep(fleet):
+    """A session that the first gateway has begun, and that was not used for so long that it is paused; its Sprite."""
+    fleet.gateways[0].run("echo one >note", session="s")
     [key] = fleet.store.scan_iter("sg:{g}:s:*")
     until(lambda: fleet.store.hget(key, "s").split(":")[1] == "", "it is not in use")
-    until(lambda: fleet.states()["hot"] == 2, lambda: f"each has one: {fleet.states()}", 60)
     sprite, lease, used, *rest = fleet.store.hget(key, "s").split(":")
-    fleet.store.hset(key, "s", ":".join([sprite, lease, str(int(used) - 200_000), *rest]))    # so long ago that it is paused
+    fleet.store.hset(key, "s", ":".join([sprite, lease, str(int(used) - 200_000), *rest]))
     until(lambda: fleet.store.sismember(PREFIX + "asleep", sprite), "it is known to have no place")
+    return sprite
+
+
+def test_what_idles_makes_way_for_a_session(rig):
+    fleet = Fleet(rig, "--idle-pause", "500ms", count=2, pool_hot=1, pool_wait_seconds=60, sessions=1)
+    second = fleet.gateways[1]
+    asleep(fleet)
+    until(lambda: fleet.states()["hot"] == 2, lambda: f"each has one: {fleet.states()}", 60)
     fleet.store.zadd(PREFIX + "limits", {"2": fleet.now_ms() + 120_000})      # as a third one would have told
     [idle] = [name for name, (state, owner) in fleet.records().items() if (state, owner) == ("hot", fleet.session_of(second.instance))]
     fleet.sprites.fault("delete_500", rate=1.0, count=2, match={"sprite": idle})
     assert second.run("cat note", session="s").stdout == "one\n"
     assert idle not in fleet.sprites.names(), "it was woken before that was gone"
+
+
+def test_a_session_that_waits_for_a_place_is_refused_when_the_pool_stops(rig):
+    fleet = Fleet(rig, "--idle-pause", "500ms", count=2, pool_hot=1, pool_wait_seconds=120, sessions=1)
+    second = fleet.gateways[1]
+    asleep(fleet)
+    until(lambda: fleet.states()["hot"] == 2, lambda: f"each has one: {fleet.states()}", 60)
+    fleet.sprites.fault("delete_500", rate=1.0)
+    fleet.store.zadd(PREFIX + "limits", {"1": fleet.now_ms() + 120_000})
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(second.exec, command="cat note", session="s")
+        until(lambda: fleet.session_of(second.instance) in fleet.store.zrange(PREFIX + "crowd", 0, -1), "it waits")
+        second.signal(signal.SIGTERM)
+        assert answer.result(60).json()["detail"] == "The pool refuses."
+    fleet.sprites.clear_faults()
+
+
+def test_who_cannot_know_whether_a_session_may_run_is_not_told_of_a_limit(rig):
+    fleet = Fleet(rig, count=2, pool_hot=0, pool_wait_seconds=3, sessions=1)
+    asleep(fleet)
+    fleet.store.set(PREFIX + "limits", "broken")
+    answer = fleet.gateways[1].exec(command="cat note", session="s")
+    assert answer.status_code == 503 and answer.json()["detail"] == "Whether the sandbox of this session may run is not known.", answer.text
+    fleet.store.delete(PREFIX + "limits")
+    assert fleet.gateways[1].run("cat note", session="s").stdout == "one\n"
 
 
 def test_alone_it_may_have_the_whole_maximum_and_what_another_has_is_missing(rig):
