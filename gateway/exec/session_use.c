@@ -180,7 +180,8 @@ static void resume(struct session_use *use);
  * the network for itself. */
 static void keep_late(struct sessions *sessions, const char *sprite, struct sandbox *sandbox)
 {
-	bool wanted = sessions && !sessions_is_held(sessions, sprite);
+	/* Of a shared pool it would run for longer than the others count it. */
+	bool wanted = sessions && !sessions_is_held(sessions, sprite) && !pool_is_shared(sessions->options.pool);
 	struct session_channel *channel = wanted ? session_channel_new(sprite, sandbox) : NULL;
 	if (channel)
 		sessions_put_channel(sessions, channel);

@@ -134,6 +134,9 @@ void pool_found(struct pool *pool, const char *name);
 /* May a Sprite that is kept be woken? 0, POOL_E_STOPPING or POOL_E_BUDGET. */
 int pool_admits(const struct pool *pool);
 
+/* Others count what runs here, by what they are told. */
+bool pool_is_shared(const struct pool *pool);
+
 /* A Sprite that is kept, and that a command waits for, is to be woken: may one more run? 1: yes, nobody need be asked. 0: the others of a
  * shared pool are asked, and `done` runs once, not in this call, also when the pool is gone by then. Negative: it does not. `code`: 0,
  * POOL_E_BUSY (as many run as may) or POOL_E_UNAVAILABLE (that is not known); then one asks again, after retry_after_ms if that is not 0. */

@@ -315,6 +315,11 @@ void pool_ask(struct pool *pool, const struct machine_action *action)
 	}
 }
 
+bool pool_is_shared(const struct pool *pool)
+{
+	return pool->leases.table.ops != NULL;
+}
+
 int pool_place(struct pool *pool, const char *sprite, pool_placed done, void *ctx)
 {
 	const struct lease_table *table = &pool->leases.table;

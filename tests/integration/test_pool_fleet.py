@@ -103,6 +103,17 @@ def test_who_cannot_know_whether_a_session_may_run_is_not_told_of_a_limit(rig):
     assert fleet.gateways[1].run("cat note", session="s").stdout == "one\n"
 
 
+def test_a_session_that_is_awake_too_late_is_not_kept_awake(rig):
+    fleet = Fleet(rig, "--idle-pause", "500ms", count=2, pool_hot=0, pool_wait_seconds=3, sessions=1)
+    first, second = fleet.gateways
+    sprite = asleep(fleet)
+    first.stop()
+    until(lambda: fleet.sprites.state()["paused"] == 1, "nobody holds it")
+    fleet.sprites.fault("latency", ms=6000, count=1, match={"sprite": sprite})
+    assert second.exec(command="cat note", session="s").status_code == 503
+    until(lambda: fleet.sprites.state()["paused"] == 2, "it has run, and is paused again", 30)
+
+
 def test_alone_it_may_have_the_whole_maximum_and_what_another_has_is_missing(rig):
     fleet = Fleet(rig, count=2, pool_max=3, pool_hot=2)
     until(lambda: fleet.states()["hot"] == 3, lambda: f"all are hot: {fleet.states()}")
