@@ -112,8 +112,11 @@ end
 
 -- --- what runs ---
 
+-- What is of another type fails no call of the pool.
 local function is_held(kid, lease)
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'c:' .. kid, '(' .. int(now), '+inf')) do
+  local held = redis.pcall('ZRANGEBYSCORE', ROOT .. 'c:' .. kid, '(' .. int(now), '+inf')
+  if held.err then return true end
+  for _, member in ipairs(held) do
     if string.sub(member, 1, #lease + 1) == lease .. ':' then return true end
   end
   return false
@@ -130,7 +133,8 @@ end
 -- Of a session that has ended: until it is gone.
 local function session_runs(sprite)
   local kid, name = string.match(redis.call('HGET', ROOT .. 'sn', sprite) or '', '^%S+ (%S+) (%S+)$')
-  local lease, used = string.match(kid and redis.call('HGET', ROOT .. 's:' .. kid, name) or '', '^[^:]*:([^:]*):(%d+):')
+  local text = kid and redis.pcall('HGET', ROOT .. 's:' .. kid, name)
+  local lease, used = string.match(type(text) == 'string' and text or '', '^[^:]*:([^:]*):(%d+):')
   if not lease or (lease ~= '' and is_held(kid, lease)) then return true end
   return left((lease == '' and tonumber(used) or left_since(lease)) + QUIET_MS, QUIET_MS) > 0
 end

@@ -381,6 +381,17 @@ def test_a_session_whose_end_nobody_told_has_no_place_for_long(timed):
     assert reserve(timed, a, 23, 23, 1) == ["ok"]
 
 
+@pytest.mark.parametrize("key", ["c:K", "s:K"])
+def test_a_tokens_key_of_another_type_fails_no_call(timed, key):
+    a, = ready(timed, "a")
+    kept(timed, 1, "lease", START)
+    timed.redis.delete(ROOT + key)
+    timed.redis.set(ROOT + key, "broken")
+    timed.clock += QUIET
+    a = joined(timed, "a", 20)
+    assert beat(timed, a, 21)["total"] == 1 and reserve(timed, a, 22, 22, 1)[0] == "crowded", "it may run"
+
+
 def asleep(timed, who, turn, *numbers):
     """Sprites of sessions that were found not to run."""
     sprites = [kept(timed, number, "", timed.clock - QUIET) for number in numbers]
