@@ -19,7 +19,7 @@ local STRANGE, MISSING, GONE = PREFIX .. 's1', PREFIX .. 's2', PREFIX .. 'gone'
 local KEPT = PREFIX .. 'kept' -- Sprites of named sessions (session.lua): no records, but they count
 local ASLEEP = PREFIX .. 'asleep' -- those of them that were found to run no more, and have no place until they are given one (run)
 local LEFT = PREFIX .. 'left' -- leases of their commands that ended without a word about it -> since when that is known
-local LIMITS, CROWD = PREFIX .. 'limits', PREFIX .. 'crowd'
+local LIMITS, CROWD, ASKED = PREFIX .. 'limits', PREFIX .. 'crowd', PREFIX .. 'asked'
 local ROOT = string.match(PREFIX, '^(.-)pool:')
 
 local BEAT_MS = 5000
@@ -176,13 +176,32 @@ local function crowd()
   return redis.call('ZRANGEBYSCORE', CROWD, '(' .. int(now), int(now + CROWD_MS))
 end
 
--- May nothing more run? Nobody gets what is to be ready while somebody waits.
+-- How many of them have waited for longer than this one.
+local function earlier()
+  local asked, count = {}, 0
+  for _, waiting in ipairs(crowd()) do asked[waiting] = tonumber(redis.call('ZSCORE', ASKED, waiting) or nil) end
+  for _, at in pairs(asked) do
+    if at < (asked[session] or math.huge) then count = count + 1 end
+  end
+  return count
+end
+
+-- May nothing more run? Nobody gets what is to be ready while somebody waits, nor a place that is somebody else's turn: who has all places
+-- would ask for each that gets free before anybody else could.
 local function is_full(limit, for_stock)
-  return limit > 0 and (running() >= limit or (for_stock and #crowd() > 0))
+  return limit > 0 and ((for_stock and #crowd() > 0) or running() + earlier() >= limit)
+end
+
+-- It has what it waited for: whatever else it waits for, others come first.
+local function end_turn()
+  redis.call('ZREM', ASKED, session)
 end
 
 local function crowded(for_stock)
   if for_stock then return {'crowded', BEAT_MS} end
+  local till = tonumber(redis.call('ZSCORE', CROWD, session) or 0)
+  if till <= now or till > now + CROWD_MS then end_turn() end
+  redis.call('ZADD', ASKED, 'NX', int(now), session)
   redis.call('ZADD', CROWD, int(now + CROWD_MS), session)
   return {'crowded', PLACE_MS}
 end
@@ -471,6 +490,7 @@ function operations.reserve()
     return {'budget', math.max(1, tonumber(at) + window_ms - now)}
   end
   if is_full(limit, enough > 0) then return crowded(enough > 0) end
+  if enough == 0 then end_turn() end
   write(name, new_record('intent'))
   redis.call('ZADD', MADE, int(now), name)
   return {'ok'}
@@ -551,6 +571,7 @@ function operations.take()
     if may_take(found, r) and (name ~= '' or r.session ~= session) then
       -- What runs on after its parking takes no other place; of what others have parked the last one is the first to be met.
       if left(r.since + LINGER_MS, LINGER_MS) == 0 and is_full(limit, for_stock) then return crowded(for_stock) end
+      if to == 'preparing' and not for_stock then end_turn() end
       if r.session ~= session then tell_revoked(r.session, found) end
       describe(answer, found, hand_over(found, r, to))
       return answer
@@ -567,13 +588,14 @@ function operations.run()
   if limit > 0 and redis.call('SISMEMBER', ASLEEP, sprite) == 1 then
     if recovering() > 0 then return {'recovering', recovering()} end
     if is_full(limit, false) then return crowded(false) end
+    end_turn()
   end
   redis.call('SREM', ASLEEP, sprite)
   return {'ok'}
 end
 
 local function bury(dead)
-  for _, key in ipairs({SES, LISTERS, CROWD}) do redis.call('ZREM', key, dead) end
+  for _, key in ipairs({SES, LISTERS, CROWD, ASKED}) do redis.call('ZREM', key, dead) end
   for _, key in ipairs({SAID, WANT, TURN}) do redis.call('HDEL', key, dead) end
   redis.call('DEL', PREFIX .. 'lost:' .. dead)
 end

@@ -58,7 +58,7 @@ class PoolStore:
         """Everything that the model has, as it has it."""
         redis, prefix = self.redis, self.prefix
         hashes = {key: redis.hgetall(prefix + key) for key in ("m", "n", "ins", "said", "want", "turn", "lim", "back")}
-        sets = {key: dict(redis.zrange(prefix + key, 0, -1, withscores=True)) for key in ("ses", "listers", "warm", "made", "s1", "s2", "gone", "limits", "crowd", "left")}
+        sets = {key: dict(redis.zrange(prefix + key, 0, -1, withscores=True)) for key in ("ses", "listers", "warm", "made", "s1", "s2", "gone", "limits", "crowd", "asked", "left")}
         members = {key.removeprefix(prefix): redis.smembers(key) for key in redis.scan_iter(f"{prefix}of:*")}
         members |= {key.removeprefix(prefix): redis.hgetall(key) for key in redis.scan_iter(f"{prefix}lost:*")}
         return {**hashes, **sets, **members, "asleep": redis.smembers(prefix + "asleep"), "n": {word: int(count) for word, count in hashes["n"].items() if int(count)},
@@ -106,6 +106,7 @@ class PoolModel:
         self.members, self.made, self.strange, self.missing, self.gone = {}, {}, {}, {}, {}
         self.lost, self.seen, self.money, self.back = {}, {}, {}, {}
         self.limit, self.window, self.till = 0, 0, 0
+        self.asked = {}
         self.limits, self.waits, self.asleep = {}, {}, set()
         self.kept, self.left = {}, {}
 
@@ -189,11 +190,15 @@ class PoolModel:
         return [session for session, till in self.waits.items() if self.now < till <= self.now + CROWD]
 
     def is_full(self, limit, for_stock):
-        return limit and (self.running() >= limit or (for_stock and self.crowd()))
+        asked = {session: self.asked[session] for session in self.crowd() if session in self.asked}
+        earlier = sum(at < asked.get(self.session, math.inf) for at in asked.values())
+        return limit and ((for_stock and self.crowd()) or self.running() + earlier >= limit)
 
     def crowded(self, for_stock):
         if for_stock:
             return ["crowded", BEAT]
+        if self.session not in self.crowd() or self.session not in self.asked:
+            self.asked[self.session] = self.now
         self.waits[self.session] = self.now + CROWD
         return ["crowded", PLACE]
 
@@ -326,6 +331,8 @@ class PoolModel:
                 return ["budget", max(1, lately[count - 1] + window - self.now)]
         if self.is_full(may_run, enough > 0):
             return self.crowded(enough > 0)
+        if not enough:
+            self.asked.pop(self.session, None)
         self.put(name, Record("intent", self.session, self.turn, self.now, self.now))
         self.made[name] = self.now
         return ["ok"]
@@ -389,6 +396,8 @@ class PoolModel:
             return ["none"]
         if not self.lingers(self.members[found]) and self.is_full(may_run, for_stock):
             return self.crowded(for_stock)
+        if to == "preparing" and not for_stock:
+            self.asked.pop(me, None)
         if self.members[found].session != me:
             self.revoke(self.members[found].session, found)
         self.hand_over(found, to)
@@ -403,6 +412,7 @@ class PoolModel:
                 return ["recovering", self.recovering()]
             if self.is_full(may_run, False):
                 return self.crowded(False)
+            self.asked.pop(self.session, None)
         self.asleep.discard(name)
         return ["ok"]
 
@@ -416,7 +426,7 @@ class PoolModel:
                 self.hand_over(name, "warm" if self.members[name].state == "warm" else "destroying")
             for dead in ended:
                 if not self.own(dead):
-                    for table in (self.sessions, self.said, self.want, self.turns, self.listers, self.lost, self.waits):
+                    for table in (self.sessions, self.said, self.want, self.turns, self.listers, self.lost, self.waits, self.asked):
                         table.pop(dead, None)
         return self.in_order([self.describe(name) for name in self.own(self.session) if own or self.members[name].turn == self.turn])
 
@@ -470,7 +480,7 @@ class PoolModel:
             "warm": {name: record.since for name, record in self.members.items() if record.is_stock()},
             **{f"of:{owner}": self.own(owner) for owner in owners},
             **{f"lost:{owner}": {name: str(at) for name, at in names.items()} for owner, names in self.lost.items() if names},
-            "limits": {str(limit): till for limit, till in self.limits.items()}, "crowd": self.waits, "asleep": self.asleep, "left": self.left,
+            "limits": {str(limit): till for limit, till in self.limits.items()}, "crowd": self.waits, "asked": self.asked, "asleep": self.asleep, "left": self.left,
             "inc": self.inc, "rec": self.rec and str(self.rec), "listed": self.listed and str(self.listed),
             "sweep": self.sweep_by and f"{self.sweep_by[0]} {self.sweep_by[1]} {self.sweep_by[2]}",
         }

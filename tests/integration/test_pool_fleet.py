@@ -114,6 +114,30 @@ def test_a_session_that_is_awake_too_late_is_not_kept_awake(rig):
     until(lambda: fleet.sprites.state()["paused"] == 2, "it has run, and is paused again", 30)
 
 
+def test_a_place_is_had_in_turn_by_gateways_with_lasting_queues(rig):
+    """Who has it would otherwise take it again and again, since it is told first that it is free."""
+    fleet = Fleet(rig, count=2, pool_hot=0, pool_running_limit=1, pool_wait_seconds=60)
+    ends, served = threading.Event(), [0, 0]
+
+    def load(at):
+        while not ends.is_set():
+            fleet.gateways[at].exec(token=fleet.tokens[at], command="sleep 0.1")
+            served[at] += 1
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        loads = [pool.submit(load, 0) for _ in range(3)]
+        try:
+            until(lambda: served[0], "the first one goes on", 60)
+            loads += [pool.submit(load, 1) for _ in range(3)]
+            until(lambda: served[1], lambda: f"the second one is served: {served}", 60)
+            before = list(served)
+            until(lambda: min(now - then for now, then in zip(served, before)) >= 3, lambda: f"both are: {before}, {served}", 60)
+        finally:
+            ends.set()
+        for one in loads:
+            one.result()
+    assert fleet.sprites.state()["max_running"] == 1
+
+
 def test_alone_it_may_have_the_whole_maximum_and_what_another_has_is_missing(rig):
     fleet = Fleet(rig, count=2, pool_max=3, pool_hot=2)
     until(lambda: fleet.states()["hot"] == 3, lambda: f"all are hot: {fleet.states()}")

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from policy_store import documented_acl
-from pool_store import (BEAT, FLEET, LATE, LIMIT, LINGER, MEMBER, PLACE, QUIET, RECOVERY, SECOND, SESSION, START, STRIKE, KeptSprite, PoolModel,
+from pool_store import (BEAT, CROWD, FLEET, LATE, LIMIT, LINGER, MEMBER, PLACE, QUIET, RECOVERY, SECOND, SESSION, START, STRIKE, KeptSprite, PoolModel,
                         PoolStore, name_of, names_in, tenants_in)
 
 MOST, MAY_RUN = 12, 7
@@ -351,6 +351,33 @@ def write_kept(store, sprite, kept):
     store.redis.hset(ROOT + "s:K", sprite, f"{sprite}:{kept.lease}:{kept.used}:{START}:0")
     if kept.lease and kept.till:
         store.redis.zadd(ROOT + "c:K", {f"{kept.lease}:1000:20260101": kept.till})
+
+
+def test_who_waits_for_a_place_has_it_in_turn(timed):
+    a, b = ready(timed, "a", "b")
+    assert [reserve(timed, a, turn, turn, 2) for turn in (20, 21)] == [["ok"]] * 2
+    assert reserve(timed, b, 22, 22, 2)[0] == "crowded"
+    timed.clock += PLACE
+    timed.call("note", *a, 23, f"{name_of('a', 20)}:gone:0:0:0:0:0:")
+    assert reserve(timed, a, 24, 24, 2) == ["crowded", PLACE], "a place is free, and it is not its turn"
+    timed.clock += 1
+    assert reserve(timed, b, 25, 25, 2) == ["ok"] and reserve(timed, b, 26, 26, 2)[0] == "crowded"
+    timed.call("note", *b, 27, f"{name_of('b', 25)}:gone:0:0:0:0:0:")
+    assert reserve(timed, b, 28, 28, 2) == ["crowded", PLACE], "the other one asked before"
+    timed.call("note", *a, 29, f"{name_of('a', 21)}:gone:0:0:0:0:0:")
+    assert reserve(timed, b, 30, 30, 2) == ["ok"], "there is one for each"
+    assert reserve(timed, a, 31, 31, 2) == ["ok"]
+    assert reserve(timed, b, 32, 32, 2)[0] == "crowded"
+    timed.call("note", *a, 33, f"{name_of('a', 31)}:gone:0:0:0:0:0:")
+    timed.clock += CROWD - 1
+    assert reserve(timed, a, 34, 34, 2)[0] == "crowded"
+    timed.clock += 1
+    assert reserve(timed, a, 35, 35, 2) == ["ok"], "the other one has not asked again"
+    assert reserve(timed, a, 36, 36, 2)[0] == "crowded"
+    timed.clock += 1
+    assert reserve(timed, b, 36, 36, 2)[0] == "crowded"
+    timed.call("note", *b, 37, f"{name_of('b', 30)}:gone:0:0:0:0:0:")
+    assert reserve(timed, b, 38, 38, 2) == ["crowded", PLACE], "who has not asked for so long begins anew"
 
 
 def kept(timed, number, lease, used, till=0):
