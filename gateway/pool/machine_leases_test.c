@@ -156,7 +156,10 @@ static void what_idles_makes_way_for_who_waits(void **state)
 	      {"destroyed a ok", "forget a"}, {"destroyed b ok", "forget b"}, {"fleet own=1", "reserve d 3, reserve e 3"});
 	/* A named session of this machine's. */
 	SHARE(SIZES(.hot = 3, .max = 9), THREE_HOT, {"fleet own=3", ""}, {"kept 1 1", ""},
-	      {"unplaced", "close a, note a destroying, reserve d 3, destroy a"});
+	      {"unplaced", "close a, note a destroying, reserve d 3, destroy a"},
+	      /* It is refused again, and what makes way for it is not gone yet. */
+	      {"unplaced", ""}, {"fleet own=3 crowd=1 waiting=1", ""}, {"destroyed a ok", "forget a"},
+	      {"unplaced", "close b, note b destroying, destroy b"});
 }
 
 /* --- second strikes --------------------------------------------------------------------------- */

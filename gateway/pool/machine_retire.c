@@ -66,11 +66,21 @@ static size_t hot_of_nobody(const struct machine *machine, struct pool_member **
 	return n;
 }
 
+/* Those whose place will soon be free: nothing has shown yet that it takes longer. */
+static size_t on_their_way(const struct machine *machine)
+{
+	size_t n = 0;
+	const struct pool_member *member;
+	DL_FOREACH (machine->roster.lists[POOL_DESTROYING], member)
+		n += !member->wait_us && !member->absent_us && !member->doubtful_us && !member->foreign;
+	return n;
+}
+
 /* Destroyed, not parked: the provider pauses only later, and so long it runs. */
 void machine_make_way(struct machine *machine, uint64_t now_us, size_t count)
 {
 	struct pool_member *oldest = NULL;
-	while (count-- && hot_of_nobody(machine, &oldest))
+	while (on_their_way(machine) < count && hot_of_nobody(machine, &oldest))
 		machine_let_go(machine, now_us, oldest);
 }
 
