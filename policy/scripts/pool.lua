@@ -409,7 +409,7 @@ local function renew(said)
   local answer = {
     total(), redis.call('SCARD', PREFIX .. 'of:' .. session), others_warm(),
     abandoned, #sessions, made_lately(window_ms), money, closed_ms, count, window_ms, recovering() > 0 and 1 or 0,
-    may_list(sessions) and 1 or 0, redis.call('HGET', INS, instance) ~= epoch and 1 or 0}
+    may_list(sessions) and 1 or 0, tonumber(redis.call('HGET', INS, instance) or 0) > tonumber(epoch) and 1 or 0}
   local sums, tenants = others(sessions), nil
   sums[2], tenants = others_tenants(sessions) -- newer than what they said
   for _, sum in ipairs(sums) do answer[#answer + 1] = sum end

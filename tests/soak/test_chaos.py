@@ -236,8 +236,7 @@ class Chaos:
 
     def flush(self):
         """The pool's records only: without tokens nothing would go on."""
-        for key in self.fleet.store.scan_iter("sg:{g}:pool:*"):
-            self.fleet.store.delete(key)
+        self.fleet.store.eval("return redis.call('DEL', unpack(redis.call('KEYS', ARGV[1])))", 0, "sg:{g}:pool:*")
         self.done.append("the records were flushed")
 
     def cut(self):
