@@ -347,18 +347,29 @@ static struct slice last_value(const struct http_fields *fields, struct slice na
 	return value;
 }
 
-/* The rightmost address that is not a trusted peer itself. */
-static struct slice forwarded_for(const struct http_fields *fields, const struct peer_set *trusted)
+/* The rightmost address of a line that is not a trusted peer itself, empty where something else comes first; false = all are trusted. */
+static bool forwarded_in(struct slice list, const struct peer_set *trusted, struct slice *found)
 {
-	struct slice list = last_value(fields, SLICE("X-Forwarded-For"));
 	while (list.len) {
-		struct slice member = last_member(list);
-		if (!peer_is_address(member))
-			return (struct slice){0};
-		if (!peer_set_has(trusted, member))
-			return member;
+		*found = last_member(list);
+		if (!peer_is_address(*found))
+			*found = (struct slice){0};
+		if (!found->len || !peer_set_has(trusted, *found))
+			return true;
 		const char *comma = memrchr(list.data, ',', list.len);
 		list.len = comma ? (size_t)(comma - list.data) : 0;
+	}
+	return false;
+}
+
+/* Several lines are one list (RFC 9110 section 5.3): some proxies add a line of their own. */
+static struct slice forwarded_for(const struct http_fields *fields, const struct peer_set *trusted)
+{
+	struct slice found;
+	for (size_t i = fields->count; i > 0; i--) {
+		const struct http_field *field = &fields->at[i - 1];
+		if (slice_equal_nocase(field->name, SLICE("X-Forwarded-For")) && forwarded_in(field->value, trusted, &found))
+			return found;
 	}
 	return (struct slice){0};
 }

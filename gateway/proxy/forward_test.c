@@ -198,6 +198,8 @@ static void test_trusted_peers_are_believed(void **state UNUSED)
 	trust("192.0.2.0/24");
 	client("X-Forwarded-For: 1.1.1.1\nX-Forwarded-Proto: https", "1.1.1.1", "https");
 	client("X-Forwarded-For: 6.6.6.6, 1.1.1.1, 192.0.2.9\nX-Forwarded-Proto: http, https", "1.1.1.1", "https");
+	client("X-Forwarded-For: 6.6.6.6, 1.1.1.1\nX-Forwarded-For: 192.0.2.9, 192.0.2.8", "1.1.1.1", "http");
+	client("X-Forwarded-For: 1.1.1.1\nX-Forwarded-For: junk, 192.0.2.9", "192.0.2.7", "http");
 	client("X-Forwarded-For: 1.1.1.1\nFly-Client-IP: 2001:db8::5", "2001:db8::5", "http");
 	client("X-Forwarded-For: junk\nFly-Client-IP: junk\nX-Forwarded-Proto: ftp", "192.0.2.7", "http");
 	client("X-Forwarded-For: 192.0.2.1", "192.0.2.7", "http");
