@@ -222,12 +222,15 @@ static size_t pool_size(uint64_t size)
 	return size == CONFIG_AUTO ? SIZING_AUTO : (size_t)size;
 }
 
-static void apply(struct gateway *gateway, const struct config *fresh)
+static bool apply(struct gateway *gateway, const struct config *fresh)
 {
+	bool all = true;
 	for (unsigned i = 0; i < gateway->workers; i++)
-		if (gateway->slots[i].worker && !worker_reload(gateway->slots[i].worker, fresh))
-			log_error("reload: out of memory, a worker has its old limits");
+		all &= !gateway->slots[i].worker || worker_reload(gateway->slots[i].worker, fresh);
+	if (!all)
+		log_error("reload: out of memory, a worker has its old limits");
 	exec_agent_resize(gateway->agent, pool_size(fresh->pool_hot), pool_size(fresh->pool_warm));
+	return all;
 }
 
 static void note_reload(struct gateway *gateway, bool ok)
@@ -243,10 +246,9 @@ static void reload(struct gateway *gateway)
 	if (!gateway->file || gateway->draining)
 		return;
 	struct config *fresh = reload_read(gateway->file, gateway->config, gateway->live);
-	note_reload(gateway, fresh != NULL);
+	note_reload(gateway, fresh && apply(gateway, fresh));
 	if (!fresh)
 		return;
-	apply(gateway, fresh);
 	reload_free(gateway->live, gateway->config);
 	gateway->live = fresh;
 }
@@ -690,6 +692,7 @@ static int open_files(struct gateway *gateway)
 static int build(struct gateway *gateway, const struct metrics_build *identity)
 {
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN); /* until there is a loop to read the settings anew: it would end the process */
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return fail("curl", "could not be initialised");
 	if (open_files(gateway) < 0 || limit_clients(gateway) < 0 || make_cache(gateway) < 0 || make_degraded(gateway) < 0)
