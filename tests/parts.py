@@ -289,6 +289,7 @@ FUZZ_BRIEF = ("fuzz, 5 s each", lambda: fuzz(5))
 FUZZ = ("fuzz, 60 s each", lambda: fuzz(60))
 BENCH = ("bench", lambda: script("tests/bench/run.py", 3600, "release", sys.argv[2:]))
 POOL = ("pool in virtual time", lambda: script("tests/bench/run.py", 1200, "release", ["pool"]))
+POLICY = ("policy, time and CPU", lambda: script("tests/bench/run.py", 1200, "release", ["admission", "failures"]))
 BARS = ("bars", lambda: python_tests("release", "tests/integration", "-m", "bar", "-s", parallel=False, env={"SG_BARS": "1"}))
 OBSERVE = ("observe", lambda: python_tests("release", "tests/observe", parallel=False))
 BROWSER = ("browser", lambda: python_tests("release", "tests/browser", parallel=False))
@@ -306,7 +307,7 @@ PARTS = {
     "observe": [OBSERVE], "browser": [BROWSER], "bench": [BENCH], "bars": [BARS], "scorecard": [SCORECARD], "image": [IMAGE], "package": [PACKAGE], "soak": [SOAK],
     "chaos": [CHAOS], "mutants": [MUTANTS],
     "full": [FORMAT, MUTANTS_FIT, UNIT, EMULATOR, SDK, SDK_GO, SPRITES, INTEGRATION, UNIT_ASAN, INTEGRATION_ASAN, UNIT_TSAN,
-             INTEGRATION_TSAN, FUZZ, OBSERVE, BROWSER, BARS, POOL, SCORECARD, SOAK, IMAGE, PACKAGE],
+             INTEGRATION_TSAN, FUZZ, OBSERVE, BROWSER, BARS, POOL, POLICY, SCORECARD, SOAK, IMAGE, PACKAGE],
 }
 
 

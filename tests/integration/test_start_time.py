@@ -19,6 +19,7 @@ def serves(port):
 
 
 @pytest.mark.alone
+@pytest.mark.bar
 def test_it_serves_within_100_ms(rig, stack):
     def start():
         began = time.monotonic()

@@ -92,6 +92,7 @@ def test_what_it_shows(gateway, executor):
     last = shown["recent"][0]
     assert (last["outcome"], last["exit_code"], last["kid"]) == ("exited", 3, gateway.kid) and last["tier"] in ("hot", "warm", "cold"), last
     assert sum(tier["count"] for tier in shown["tiers"]) >= 2
+    assert all(0 <= tier["p50_ms"] <= tier["p99_ms"] for tier in shown["tiers"] if tier["count"]), shown["tiers"]
     assert [one["total"] for one in shown["refusals"] if one["reason"] == "invalid_request"] == [1]
     [budget] = shown["budgets"]
     assert budget["kid"] == gateway.kid and budget["limit_s"] == 600 and 0 < budget["left_s"] <= 400, budget

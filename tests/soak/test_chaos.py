@@ -33,7 +33,7 @@ SESSION = "chaos"       # of each token that has one
 # In each of these states a gateway is killed; the fault makes it last, or begin.
 EDGES = [
     ("intent", "latency", {"ms": 300}), ("creating", "create_hang", {"delay_ms": 3000}), ("creating", "create_429", {}),
-    ("preparing", "latency", {"ms": 500}), ("quarantine", "http_error", {"status": 429, "limit": "requests", "retry_after_seconds": 2, "match": {"path": POLICY}}),
+    ("preparing", "latency", {"ms": 500}), ("quarantine", "http_error", {"status": 500, "match": {"path": POLICY}}),
     ("warm", None, {}), ("hot", None, {}), ("leased", "cut_before_exit", {}),
     ("leased", "kill_vm", {"delay_ms": 50}), ("recycling", "create_429", {"rate": 1.0, "retry_after_seconds": 5}), ("destroying", "delete_500", {}),
     ("destroying", "latency", {"ms": 500}),
