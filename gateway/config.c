@@ -61,7 +61,8 @@ static const struct setting settings[] = {
 	{"datasette_timeout_seconds", SECONDS, AT(datasette_timeout_ms), "60", 1000, HOUR_MS, LIVE,
 	 "Longest wait for the beginning of Datasette's answer, and longest silence within it (of event streams: at least 15 minutes)."},
 	{"datasette_insert_rows", NUMBER, AT(datasette_insert_rows), "100", 1, 100000, 0,
-	 "Rows that a command's output is written into Datasette with at once, at most what its setting max_insert_rows says."},
+	 "Rows that a command's output is written into Datasette with at once, at most what its setting max_insert_rows says: "
+	 "/-/insert and /-/upsert refuse larger batches with 400."},
 	{"client_idle_seconds", NUMBER, AT(client_idle_seconds), "75", 1, 3600, 0,
 	 "Longest time that a client's connection stays open between two requests, or without taking any of its answer. One that vanished is "
 	 "given up 3 s later, whatever it waits for."},
