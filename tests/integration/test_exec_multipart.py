@@ -1,10 +1,12 @@
 """Bodies of type multipart/form-data: the request as one part, files as the others."""
+import contextlib
 import json
 
 import pytest
 
 from answers import Ran, problem
-from rig import until
+from rig import leases, until
+from wire import Wire
 
 BYTES = bytes(range(256)) * 40
 
@@ -85,3 +87,32 @@ def test_with_a_key(stack):
     again = until(lambda: (got := send(stack, fields, [("a", b"one")], headers, boundary="2")).status_code == 200 and got, "it is replayed")
     assert again.json()["stdout"] == first.stdout == "one" and again.headers["Idempotency-Replayed"] == "true"
     problem(send(stack, fields, [("a", b"two")], headers), 422, "idempotency-mismatch")
+
+
+def test_another_sandbox_gets_all_of_them(rig):
+    """The first one refuses the command, which was not started."""
+    emulator = rig.emulator().view
+    gateway = rig.gateway(emulator=emulator, pool_hot=2, pool_ahead=0)
+    gateway.until_ready()
+    with emulator.faulty("op_error", count=1):
+        ran = Ran(send(gateway, {"command": "cat - bytes", "stdin": {"part": "in"}, "files": {"bytes": {"part": "bytes"}}}, [("in", b"begun"), ("bytes", BYTES)]))
+        assert emulator.hits("op_error") == 1
+    assert ran.bytes("stdout") == b"begun" + BYTES and emulator.starts(ran.exec_id) == 1
+
+
+def test_leaving_in_the_middle(rig):
+    """Bodies that are not whole count, until their clients have left: sixteen of the largest fit. None of them is asked about."""
+    gateway = rig.gateway(workers=1, exec_max_body_bytes="64KiB")
+    begun = PART % (b"a", b"x" * 60_000)
+
+    def told():
+        return send(gateway, {"command": "true"}, [("a", b"x" * 60_000)]).status_code
+    with contextlib.ExitStack() as stack:
+        for _ in range(17):
+            wire = stack.enter_context(Wire(gateway.port))
+            wire.ask("POST", "/-/agent/exec", f"Authorization: Bearer {gateway.token}", "Content-Type: multipart/form-data; boundary=b",
+                     f"Content-Length: {len(begun) + 100}", body=begun, length=False)
+        until(lambda: told() == 503, "no other body fits")
+        assert leases(rig.stack.redis) == 0
+    until(lambda: told() == 422, "there is room again")
+    assert leases(rig.stack.redis) == 0 and gateway.metrics().get("spritegate_exec_running") == 0
