@@ -157,3 +157,52 @@ def test_every_part_has_an_example():
     assert {heading for heading, text in parts.items() if "```sh\n" not in text} == set(ELSEWHERE)
     for heading, test in ELSEWHERE.items():
         assert (TOP / "tests" / test).exists() and test in parts[heading], heading
+
+
+# In place of curl: the bodies that would be sent, with a NUL after each.
+SENDING = r"""curl() { while [ $# -gt 0 ]; do case $1 in
+  -d) if [ "$2" = @- ]; then cat; else printf %s "$2"; fi; printf '\0';;
+  -F) case $2 in request=*) printf '%s\0' "${2#request=}";; esac;;
+esac >>"$SENT"; shift; done; }
+"""
+FIELDS = json.loads((TOP / "gateway/endpoint/openapi.json").read_text(encoding="utf-8"))["components"]["schemas"]["Request"]["properties"]
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory):
+    """What the examples ask for; those of MCP have another form."""
+    sent = tmp_path_factory.mktemp("examples") / "sent"
+    first = SENDING + next(text for kind, text in BLOCKS if not kind and text.startswith("GATEWAY="))
+    for command, _ in EXAMPLES:
+        subprocess.run(["bash", "-c", first + command], env=clean_environment({"SENT": str(sent)}), stdin=subprocess.DEVNULL, capture_output=True,
+                       timeout=60, check=False)
+    bodies = [json.loads(text) for text in sent.read_text(encoding="utf-8").split("\0") if text]
+    return [body for body in bodies if "jsonrpc" not in body]
+
+
+def kinds_of(schema):
+    """Of sources: the member that says where it is from."""
+    if "oneOf" in schema:
+        return set().union(*map(kinds_of, schema["oneOf"]))
+    return set(schema.get("required", ["string"]))
+
+
+def kinds(sources):
+    return set().union(*({"string"} if isinstance(source, str) else set(source) - {"mode"} for source in sources))
+
+
+def test_every_field_has_an_example(requests):
+    assert set().union(*requests) == set(FIELDS)
+
+
+def test_every_kind_of_source_has_an_example(requests):
+    assert kinds(body["stdin"] for body in requests if "stdin" in body) == kinds_of(FIELDS["stdin"])
+    files = [source for body in requests for source in body.get("files", {}).values()]
+    assert kinds(files) == kinds_of(FIELDS["files"]["additionalProperties"])
+
+
+def test_every_way_to_write_rows_has_an_example(requests):
+    targets = [body["stdout_to"] for body in requests if "stdout_to" in body]
+    assert set().union(*targets) == set(FIELDS["stdout_to"]["properties"])
+    assert {target["datasette"].rpartition("/")[2] for target in targets} == {"create", "insert", "upsert"}
+    assert {"csv", "ndjson"} <= {target.get("format") for target in targets}
