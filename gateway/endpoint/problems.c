@@ -423,11 +423,11 @@ static const char *degraded_detail(const char *result)
 
 struct exec_problem exec_problem_unavailable(const struct admission_answer *answer)
 {
-	struct exec_problem problem = (struct exec_problem){.status = 503,
-							    .code = "policy-unavailable",
-							    .outcome = "error",
-							    .reason = "unavailable",
-							    .retry_after_s = exec_retry_after_seconds(answer->retry_after_ms)};
+	struct exec_problem problem = {.status = 503,
+				       .code = "policy-unavailable",
+				       .outcome = "error",
+				       .reason = "unavailable",
+				       .retry_after_s = exec_retry_after_seconds(answer->retry_after_ms)};
 	const char *more = answer->degraded ? degraded_detail(answer->degraded) : "";
 	snprintf(problem.detail, sizeof problem.detail, "The store of tokens and limits does not answer; nothing was run.%s", more);
 	return problem;

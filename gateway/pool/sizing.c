@@ -24,11 +24,17 @@ size_t sizing_reserve(uint64_t create_limit)
 	return create_limit > 2 * RESERVE ? RESERVE : 0;
 }
 
+/* Erlang-B of `stock`, from that of one less; 1 of none. */
+static double erlang_b(size_t stock, double offered, double of_less)
+{
+	return offered * of_less / ((double)stock + offered * of_less);
+}
+
 double sizing_erlang_b(size_t stock, double offered)
 {
 	double b = 1;
 	for (size_t n = 1; n <= stock; n++)
-		b = offered * b / ((double)n + offered * b);
+		b = erlang_b(n, offered, b);
 	return b;
 }
 
@@ -40,7 +46,7 @@ size_t sizing_stock(double offered, double miss, size_t most)
 	size_t stock = 0;
 	while (stock < most && b > miss) {
 		stock++;
-		b = offered * b / ((double)stock + offered * b);
+		b = erlang_b(stock, offered, b);
 	}
 	return stock;
 }
@@ -56,7 +62,7 @@ static size_t hot_size(double rate, double lead_s, size_t most)
 	double offered = rate * lead_s, b = 1;
 	size_t stock = 0;
 	while (stock < most) {
-		double next = offered * b / ((double)stock + 1 + offered * b);
+		double next = erlang_b(stock + 1, offered, b);
 		if (!is_worth_it(rate, offered, b - next))
 			break;
 		b = next;

@@ -92,12 +92,12 @@ static enum frame_refusal refusal_of(struct slice code)
 	return REFUSAL_OTHER;
 }
 
-/* The first of two members that is a string. */
-static struct slice either(const json_t *object, const char *first, const char *second)
+/* Sprites has two names for it. */
+static struct slice complaint(const json_t *object)
 {
 	struct slice text;
-	if (!json_get_string(object, first, &text))
-		json_get_string(object, second, &text);
+	if (!json_get_string(object, "message", &text))
+		json_get_string(object, "error", &text);
 	return text;
 }
 
@@ -121,7 +121,7 @@ static int parse_envelope(struct frames *frames, struct slice text, struct frame
 		json_get_string(args, "code", &code);
 		frame->kind = FRAME_REFUSED;
 		frame->refusal = refusal_of(code);
-		frame->bytes = either(args, "message", "error");
+		frame->bytes = complaint(args);
 	}
 	return FRAMES_FRAME;
 }
@@ -140,7 +140,7 @@ static int parse_information(struct frames *frames, struct slice text, struct fr
 		json_get_string(message, "session_id", &frame->bytes);
 	} else if (slice_equal(type, SLICE("error"))) {
 		frame->kind = FRAME_NOTE;
-		frame->bytes = either(message, "message", "error");
+		frame->bytes = complaint(message);
 	}
 	return FRAMES_FRAME;
 }
