@@ -184,11 +184,10 @@ static void on_fetched(void *ctx, const struct relay_summary *summary)
 	meters_relay(&worker->meters, summary);
 }
 
-static void on_rejected(void *ctx, const char *reason)
+static void on_rejected(void *ctx)
 {
 	struct worker *worker = ctx;
 	meters_rejected(&worker->meters);
-	log_debug("http: refused before it was a request: %s", reason);
 }
 
 static void on_crowded(void *ctx, enum http_crowd crowd)

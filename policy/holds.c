@@ -1,6 +1,5 @@
 #include "policy/holds.h"
 
-#include "gateway/base/log.h"
 #include "policy/keys.h"
 #include "policy/script.h"
 

@@ -240,11 +240,6 @@ void pool_store_forget(struct pool_store *store, const char *name)
 	pool_store_note(store, &gone);
 }
 
-const char *pool_store_session(const struct pool_store *store)
-{
-	return store->session;
-}
-
 /* --- life ------------------------------------------------------------------- */
 
 static void on_link_state(void *ctx, enum link_breaker breaker)

@@ -99,6 +99,3 @@ MUST_CHECK int pool_store_leave(struct pool_store *store, pool_store_done done, 
 /* Never awaited. */
 void pool_store_note(struct pool_store *store, const struct pool_record *record);
 void pool_store_forget(struct pool_store *store, const char *name);
-
-/* "" before the first join. */
-const char *pool_store_session(const struct pool_store *store);

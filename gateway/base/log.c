@@ -4,23 +4,15 @@
 #include "gateway/base/json_text.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 8192
 
-static _Atomic int threshold = LOG_LEVEL_INFO;
-
-void log_set_level(enum log_level level)
-{
-	threshold = level;
-}
-
-void log_raw(int fd, struct slice line)
+static void write_line(struct slice line)
 {
 	while (line.len) {
-		ssize_t n = write(fd, line.data, line.len);
+		ssize_t n = write(STDERR_FILENO, line.data, line.len);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -43,9 +35,7 @@ static int put_subject(struct buf *line, const struct log_subject *subject)
 
 void log_write(enum log_level level, const struct log_subject *subject, const char *format, ...)
 {
-	static const char *const names[] = {"debug", "info", "warning", "error"};
-	if ((int)level < threshold)
-		return;
+	static const char *const names[] = {"info", "warning", "error"};
 	char text[LINE_MAX_BYTES / 2];
 	va_list args;
 	va_start(args, format);
@@ -66,5 +56,5 @@ void log_write(enum log_level level, const struct log_subject *subject, const ch
 	if (r == 0)
 		r = buf_append(&line, SLICE("}\n"));
 	if (r == 0)
-		log_raw(STDERR_FILENO, buf_peek(&line));
+		write_line(buf_peek(&line));
 }

@@ -11,7 +11,7 @@
 #include "gateway/base/slice.h"
 #include "gateway/base/trace.h"
 
-enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARNING, LOG_LEVEL_ERROR };
+enum log_level { LOG_LEVEL_INFO, LOG_LEVEL_WARNING, LOG_LEVEL_ERROR };
 
 /* The request or command that a line is about; what is "" is left out. Plain data. */
 struct log_subject {
@@ -20,15 +20,9 @@ struct log_subject {
 	char trace_id[TRACE_ID_LEN + 1];
 };
 
-void log_set_level(enum log_level level);
-
 /* `subject` NULL: it is about none. */
 void log_write(enum log_level level, const struct log_subject *subject, const char *format, ...) PRINTF(3, 4);
 
-/* Writes a ready line (with its own newline) in one write(2); used by the access and audit logs. */
-void log_raw(int fd, struct slice line);
-
-#define log_debug(...)   log_write(LOG_LEVEL_DEBUG, NULL, __VA_ARGS__)
 #define log_info(...)    log_write(LOG_LEVEL_INFO, NULL, __VA_ARGS__)
 #define log_warning(...) log_write(LOG_LEVEL_WARNING, NULL, __VA_ARGS__)
 #define log_error(...)   log_write(LOG_LEVEL_ERROR, NULL, __VA_ARGS__)

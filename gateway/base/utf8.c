@@ -76,17 +76,3 @@ size_t utf8_unfinished_tail(struct slice text)
 	}
 	return 0;
 }
-
-size_t utf8_next_boundary(struct slice text, size_t at)
-{
-	while (at < text.len && is_continuation((unsigned char)text.data[at]))
-		at++;
-	return at;
-}
-
-size_t utf8_previous_boundary(struct slice text, size_t at)
-{
-	while (at > 0 && at < text.len && is_continuation((unsigned char)text.data[at]))
-		at--;
-	return at;
-}

@@ -15,9 +15,3 @@ static inline bool utf8_is_valid(struct slice text)
 
 /* How many bytes at the end are the start of a character that is not finished yet: 0 to 3. */
 size_t utf8_unfinished_tail(struct slice text);
-
-/* The first position >= at that is not inside a character, assuming valid text. */
-size_t utf8_next_boundary(struct slice text, size_t at);
-
-/* The last position <= at that is not inside a character, assuming valid text. */
-size_t utf8_previous_boundary(struct slice text, size_t at);

@@ -202,7 +202,6 @@ void call_mcp_free(struct call *call);
 /* --- call_signs.c: a tool's answer that is long in coming is a stream with signs of life --- */
 
 void call_signs_begin(struct call *call);
-void call_signs_tick(uv_timer_t *timer);
 
 /* The last event, when the stream has begun. */
 void call_signs_end(struct call *call, struct exec_job *job);

@@ -1,6 +1,5 @@
 #include "gateway/endpoint/call.h"
 
-#include "gateway/base/log.h"
 #include "gateway/base/redact.h"
 #include "gateway/endpoint/origin.h"
 

@@ -1,6 +1,5 @@
 #include "gateway/endpoint/call.h"
 
-#include "gateway/base/log.h"
 #include "gateway/endpoint/quota.h"
 #include "gateway/mcp/origin.h"
 #include "gateway/mcp/tools.h"

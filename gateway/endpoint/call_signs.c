@@ -10,17 +10,6 @@
 #define TICK_MS  500
 #define SIGN_MAX 2048 /* a token for progress may be 256 bytes, each of them escaped */
 
-void call_signs_begin(struct call *call)
-{
-	struct exec_endpoint *endpoint = call->endpoint;
-	if (!exec_accepts_events(call->reply.head->fields))
-		return;
-	call->format = STREAM_SSE;
-	call->sign_due_ms = uv_now(endpoint->options.loop) + SIGN_MS;
-	if (!uv_is_active((uv_handle_t *)&endpoint->signs_timer))
-		uv_timer_start(&endpoint->signs_timer, call_signs_tick, TICK_MS, TICK_MS);
-}
-
 /* `json`: one line and its end. */
 static int put_event(struct slice json, struct buf *out)
 {
@@ -54,7 +43,7 @@ static void give_sign(struct call *call)
 		log_warning_of(&call->subject, "exec: no memory for a sign of life");
 }
 
-void call_signs_tick(uv_timer_t *timer)
+static void tick(uv_timer_t *timer)
 {
 	struct exec_endpoint *endpoint = timer->data;
 	uint64_t now = uv_now(endpoint->options.loop);
@@ -71,6 +60,17 @@ void call_signs_tick(uv_timer_t *timer)
 	}
 	if (!wanted)
 		uv_timer_stop(timer);
+}
+
+void call_signs_begin(struct call *call)
+{
+	struct exec_endpoint *endpoint = call->endpoint;
+	if (!exec_accepts_events(call->reply.head->fields))
+		return;
+	call->format = STREAM_SSE;
+	call->sign_due_ms = uv_now(endpoint->options.loop) + SIGN_MS;
+	if (!uv_is_active((uv_handle_t *)&endpoint->signs_timer))
+		uv_timer_start(&endpoint->signs_timer, tick, TICK_MS, TICK_MS);
 }
 
 void call_signs_end(struct call *call, struct exec_job *job)

@@ -1,6 +1,5 @@
 #include "gateway/endpoint/call.h"
 
-#include "gateway/base/log.h"
 #include "gateway/endpoint/pages.h"
 #include "gateway/mcp/tools.h"
 

@@ -1,4 +1,3 @@
-#include "gateway/base/clock.h"
 #include "gateway/http/answer_head.h"
 #include "gateway/http/internal.h"
 

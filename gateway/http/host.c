@@ -1,7 +1,5 @@
 #include "gateway/http/host.h"
 
-#include "gateway/base/attr.h"
-
 static bool is_alnum(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');

@@ -126,7 +126,7 @@ struct http_server {
 
 /* server.c */
 void server_kick(struct http_server *server);
-void server_rejected(struct http_server *server, const char *reason);
+void server_rejected(struct http_server *server);
 
 /* sweep.c */
 void sweep_connections(struct http_server *server, uint64_t now);

@@ -152,17 +152,3 @@ bool listener_has_backlog(int fd)
 	struct pollfd waiting = {.fd = fd, .events = POLLIN};
 	return poll(&waiting, 1, 0) == 1 && (waiting.revents & POLLIN);
 }
-
-int listener_port(int fd, unsigned *port)
-{
-	union {
-		struct sockaddr any;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-	} name;
-	socklen_t len = sizeof name;
-	if (getsockname(fd, &name.any, &len) < 0)
-		return -errno;
-	*port = ntohs(name.any.sa_family == AF_INET6 ? name.v6.sin6_port : name.v4.sin_port);
-	return 0;
-}

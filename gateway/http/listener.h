@@ -32,6 +32,3 @@ MUST_CHECK int listener_refuse(int fd);
 
 /* Whether connections wait to be accepted. */
 bool listener_has_backlog(int fd);
-
-/* The port that the kernel chose for port 0. -errno. */
-MUST_CHECK int listener_port(int fd, unsigned *port);

@@ -268,8 +268,3 @@ void http_request_inform(struct http_request *request, unsigned status, const st
 	if (sent >= 0 && (size_t)sent < bytes.len)
 		request_cut(request);
 }
-
-void http_request_close_after(struct http_request *request)
-{
-	request->close = true;
-}

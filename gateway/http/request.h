@@ -162,6 +162,3 @@ void http_request_abort(struct http_request *request);
 
 /* Sends an interim answer (102-199, RFC 9110 section 15.2) when the client speaks HTTP/1.1 and nothing is answered yet; else ignored. */
 void http_request_inform(struct http_request *request, unsigned status, const struct http_fields *fields);
-
-/* Without this an answered request keeps its connection when it can. */
-void http_request_close_after(struct http_request *request);

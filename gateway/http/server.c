@@ -45,10 +45,10 @@ void http_server_defaults(struct http_server_options *options)
 	};
 }
 
-void server_rejected(struct http_server *server, const char *reason)
+void server_rejected(struct http_server *server)
 {
 	if (server->options.observer.on_rejected)
-		server->options.observer.on_rejected(server->options.observer.ctx, reason);
+		server->options.observer.on_rejected(server->options.observer.ctx);
 }
 
 /* --- libmicrohttpd's callbacks ------------------------------------------------------------------------------------------ */
@@ -65,29 +65,13 @@ static void on_message(void *ctx, const char *format, va_list args)
 	static const char refusal[] = "Error processing request (HTTP response code is %u";
 	if (strncmp(format, "%s", 2) == 0) {
 		if (is_bad_line(va_arg(args, const char *)))
-			server_rejected(ctx, "framing");
+			server_rejected(ctx);
 		return;
 	}
 	if (strncmp(format, refusal, sizeof refusal - 1) != 0)
 		return;
-	unsigned status = va_arg(args, unsigned);
-	refusal_note(status);
-	switch (status) {
-	case 413:
-		server_rejected(ctx, "body_limit");
-		break;
-	case 414:
-		server_rejected(ctx, "target_limit");
-		break;
-	case 431:
-		server_rejected(ctx, "header_limit");
-		break;
-	case 505:
-		server_rejected(ctx, "version");
-		break;
-	default:
-		server_rejected(ctx, "framing");
-	}
+	refusal_note(va_arg(args, unsigned));
+	server_rejected(ctx);
 }
 
 static void *on_target(void *ctx UNUSED, const char *target, struct MHD_Connection *mhd)

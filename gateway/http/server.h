@@ -42,7 +42,7 @@ struct http_observer {
 	/* `refusal` is HTTP_GUARD_OK for those that were not refused. */
 	void (*on_finished)(void *ctx, const struct http_head *head, const struct http_summary *summary, enum http_guard_reason refusal);
 	/* libmicrohttpd refused bytes that never became a request (or a connection was closed for being slow). */
-	void (*on_rejected)(void *ctx, const char *reason);
+	void (*on_rejected)(void *ctx);
 	/* A connection was closed because there are too many. */
 	void (*on_crowded)(void *ctx, enum http_crowd crowd);
 };

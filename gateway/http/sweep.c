@@ -101,7 +101,7 @@ static void sweep_head(struct http_connection *connection, uint64_t now)
 	if (connection->request) {
 		static const struct http_problem problem = {.status = 408, .code = "request-timeout"};
 		connection_say(connection, &problem);
-		server_rejected(connection->server, "timeout");
+		server_rejected(connection->server);
 	}
 	connection_hang_up(connection);
 }
@@ -125,7 +125,7 @@ static void too_slow(struct http_request *request)
 {
 	request_tell_gone(request);
 	request->slow = request->aborted = true;
-	server_rejected(request->server, "timeout");
+	server_rejected(request->server);
 	request_touch(request);
 }
 

@@ -66,7 +66,6 @@ struct lease_report {
 	uint64_t claimants[LEASE_CLAIMANTS]; /* tenants that have claimed lately (fair.h) */
 	size_t claimant_count;
 	uint64_t claims_per_1000s;      /* recent rate */
-	bool bursting;
 	uint64_t spent_nusd;            /* nano dollars, all of this process so far: a repeated beat adds nothing */
 	uint64_t closed_ms;             /* the provider lets nobody create for so long; 0 = it does */
 	struct provider_limit limit;    /* as it was last told or learnt; count 0 = not known */

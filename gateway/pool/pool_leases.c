@@ -100,7 +100,6 @@ static struct lease_report report(const struct pool *pool)
 		.leased = machine->roster.counts[POOL_LEASED],
 		.waiting = machine->waiting,
 		.claims_per_1000s = (uint64_t)(demand_slow(&machine->demand) * 1000),
-		.bursting = demand_bursts(&machine->demand),
 		.spent_nusd = machine->spend.total_nusd,
 		.closed_ms = closed_us > now_us ? (closed_us - now_us) / 1000 : 0,
 		.limit = {.count = gate->budget.ceiling, .window_ms = gate->budget.period_us / 1000, .left = UINT64_MAX},

@@ -56,14 +56,13 @@ static struct pool_claim *undelivered(const struct pool *pool, const struct pool
 	return NULL;
 }
 
-static void on_lost(void *ctx, const char *reason)
+static void on_lost(void *ctx, const char *reason UNUSED)
 {
 	struct pool_member *member = ctx;
 	struct pool *pool = member->pool;
 	struct pool_claim *claim = undelivered(pool, member);
 	if (member->state != POOL_HOT && !claim)
 		return;
-	log_debug("pool: lost the channel of %s: %s", member->name, reason);
 	if (pool->observer.on_lost)
 		pool->observer.on_lost(pool->observer.ctx);
 	if (claim) {

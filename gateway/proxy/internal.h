@@ -31,7 +31,6 @@ struct carry {
 struct relay {
 	struct relay_options options;
 	struct carry *free;
-	size_t active;
 	struct buf head, key;      /* reused for every request */
 	struct http_fields fields; /* reused for every response */
 	struct flight *flights;

@@ -299,7 +299,6 @@ static void on_finished(void *ctx, const struct http_summary *summary)
 	carry->summary.http = *summary;
 	if (relay->options.on_finished)
 		relay->options.on_finished(relay->options.ctx, http_request_head(carry->request), &carry->summary);
-	relay->active--;
 	carry->next = relay->free;
 	relay->free = carry;
 }
@@ -402,7 +401,6 @@ void relay_handle(struct relay *relay, struct http_request *request)
 		http_request_abort(request);
 		return;
 	}
-	relay->active++;
 	carry->passes_body = forward_passes_body(http_request_head(request));
 	http_request_attach(request, &sink, carry);
 	if (relay->options.tunnels && upgrade_is_asked(http_request_head(request))) {
@@ -452,9 +450,4 @@ void relay_free(struct relay *relay)
 	cached_deinit(relay);
 	buf_deinit(&relay->head);
 	free(relay);
-}
-
-size_t relay_active(const struct relay *relay)
-{
-	return relay->active;
 }

@@ -2,7 +2,7 @@
  * relay - carries a request to Datasette and the answer back, both ways at once, in bounded memory
  *
  * Owns:       the exchanges it starts, also those that renew what is in the cache. Not the requests, not the pools.
- * Lifetime:   relay_new … relay_free; relay_free only when relay_active() is 0 (http_server_stop ends all requests).
+ * Lifetime:   relay_new … relay_free; relay_free only when no request is under way (http_server_stop ends all).
  * Runs on:    the loop of its pools.
  * Re-entry:   relay_handle() is called inside on_request and answers at once only with problems; no callback runs inside a call.
  * Bounds:     2 * HTTP_REQUEST_BUFFER of the answer and EXCHANGE_BUFFER of the body, a request.
@@ -67,5 +67,3 @@ void relay_free(struct relay *relay);
 
 /* Takes over a request inside on_request. */
 void relay_handle(struct relay *relay, struct http_request *request);
-
-size_t relay_active(const struct relay *relay);
