@@ -241,9 +241,6 @@ class Sprites:
         """What was started ahead of a command is there, and has been told of: no fault meets that any more."""
         until(lambda: any(sprite["waits"] for sprite in self.state()["sprites"] if sprite["name"] == name), "something waits for its command")
 
-    def until_started(self, exec_count):
-        until(lambda: len(self.state()["starts"]) >= exec_count, f"{exec_count} commands were started", interval=0.005)
-
     def fault(self, name, **more):
         answer = self.http.post("/_emulator/faults", json={"name": name, **more})
         assert answer.status_code == 200, answer.text

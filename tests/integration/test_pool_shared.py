@@ -42,10 +42,6 @@ def share(rig, redis, emulator):
     return start
 
 
-def is_filled(gateway, **counts):
-    return all(members(gateway, state) == count for state, count in counts.items())
-
-
 def test_together_they_stay_below_the_maximum(share, emulator):
     first, second = (share(pool_hot=2, pool_max=3, pool_wait_seconds=20) for _ in range(2))
     until(lambda: emulator.view.alive() == 3, "three are there", RECOVERY)

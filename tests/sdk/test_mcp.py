@@ -3,7 +3,6 @@ import collections
 import contextlib
 import fnmatch
 import json
-import os
 import pathlib
 import re
 import subprocess
