@@ -188,11 +188,11 @@ def script(path, seconds, preset=None, arguments=()):
 
 
 def integration(preset, seconds=2400):
-    """All at once, but for the tests whose subject is time: they have the machine to themselves."""
+    """All at once, in the order of fixtures.py, but for the tests whose subject is time: they have the machine to themselves."""
     failed = None
     for options, parallel in ((("-m", "not alone"), True), (("-m", "alone"), False)):
         try:
-            python_tests(preset, "tests/integration", *options, parallel=parallel, seconds=seconds)
+            python_tests(preset, "tests/integration", "--no-loadscope-reorder", *options, parallel=parallel, seconds=seconds)
         except Failed as failure:
             failed = failed or failure
     if failed:

@@ -15,7 +15,7 @@ def sprites(shared_rig):
 @pytest.fixture
 def gateway(stack, rig, sprites):
     """One for each test: what a fault leaves behind, a drain must remove; the next test meets no back-off."""
-    gateway = rig.gateway(emulator=sprites, pool_hot=1, pool_max=4, pool_wait_seconds=4)
+    gateway = rig.gateway(emulator=sprites, pool_hot=1, pool_max=4, pool_wait_seconds=4, drain_accept_seconds=0)
     gateway.until_ready()
     sprites.until_waiting(*sprites.names())
     yield gateway

@@ -191,7 +191,7 @@ def test_supply(shared_rig, gateway, sprites, drained, row):
 @pytest.mark.parametrize("row", [row for row in ROWS if row.strikes == "restore"], ids=str)
 def test_restore(rig, row):
     sprites = rig.emulator("--create-limit", f"{CREATIONS}/60s", "--checkpoint-delay", "50ms", "--restore-delay", "50ms").view
-    gateway = rig.gateway(emulator=sprites, **row.settings)
+    gateway = rig.gateway(emulator=sprites, drain_accept_seconds=0, **row.settings)
     until(lambda: members(gateway, "warm") == 1, "one is prepared")
     name, used = f"sg-{gateway.instance}-*", []
     strike(sprites, row, name)
