@@ -17,12 +17,13 @@ set(SG_SHIM_CMAKE ${CMAKE_CURRENT_LIST_FILE})
 find_program(MUSL_GCC musl-gcc REQUIRED)
 
 function(sg_shim module)
-  set(source ${CMAKE_SOURCE_DIR}/gateway/shim/shim.c)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/gateway/shim/*.c)
+  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/gateway/shim/*.h)
   set(made ${CMAKE_CURRENT_BINARY_DIR}/shim)
   add_custom_command(OUTPUT ${made}/shim VERBATIM
     COMMAND ${MUSL_GCC} -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Os -static -s -fno-asynchronous-unwind-tables
-      -I${CMAKE_SOURCE_DIR} -o ${made}/shim ${source}
-    DEPENDS ${source} ${CMAKE_SOURCE_DIR}/gateway/sprites/record.h)
+      -I${CMAKE_SOURCE_DIR} -o ${made}/shim ${sources}
+    DEPENDS ${sources} ${headers} ${CMAKE_SOURCE_DIR}/gateway/sprites/record.h)
   add_custom_command(OUTPUT ${made}/image.c VERBATIM
     COMMAND ${CMAKE_COMMAND} -DSOURCE=${made}/shim -DOUTPUT=${made}/image.c -P ${SG_SHIM_CMAKE}
     DEPENDS ${made}/shim ${SG_SHIM_CMAKE})
@@ -30,7 +31,7 @@ function(sg_shim module)
 
   # For the tests, with the sanitizers and warnings of everything else.
   if(SPRITEGATE_TESTS)
-    add_executable(shim ${source})
+    add_executable(shim ${sources})
     target_include_directories(shim PRIVATE ${CMAKE_SOURCE_DIR})
     target_compile_definitions(shim PRIVATE _GNU_SOURCE)
     sg_compile_options(shim)

@@ -124,7 +124,7 @@ MUTANTS = [
            "if (call->with_agent)\n\t\tcall_cancel(call, call->exec_id);", "if (0)\n\t\tcall_cancel(call, call->exec_id);", integration("exec_abort")),
     Mutant("a source that breaks ends the input in order", "gateway/endpoint/call_fetch.c",
            "pass_on(call, 0, EXEC_INPUT_BROKEN, failure);", "pass_on(call, 0, EXEC_INPUT_END, failure);", integration("exec_source")),
-    Mutant("a command runs though its files are cut", "gateway/shim/shim.c",
+    Mutant("a command runs though its files are cut", "gateway/shim/shim_parts.c",
            "if (n <= 0)\n\t\t\t_exit(EXIT_NO_INPUT);", "if (n <= 0)\n\t\t\treturn;", ("unit:exec_launch_test",)),
     Mutant("a slow reader is not waited for", "gateway/exec/run_answer.c",
            "if (run->sandbox && delivery_is_full(&run->delivery))", "if (0)", integration("exec_stream")),

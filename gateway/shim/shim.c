@@ -35,7 +35,9 @@
  *
  * Without arguments it says that it can be run here.
  */
-#include "gateway/sprites/record.h"
+#include "gateway/shim/guard.h"
+#include "gateway/shim/read_back.h"
+#include "gateway/shim/shim_parts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,71 +48,18 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#define EXIT_NO_INPUT 125
-#define EXIT_SETUP    126
-#define EXIT_MISSING  127
-#define EXIT_SIGNAL   128
-
-#define LINE_BYTES 128
 #define ORDER_LINE 9 /* with its end */
 #define ORDER_MAX  ((size_t)2 * 1024 * 1024)
 #define LINGER_MS  100
 #define COPY_BYTES 65536
-#define GUARD_MS   5000 /* between two looks */
 #define WAIT_S     90   /* for a command; the gateway ends one that waits after 20 */
-#define UNTIL_LEN  17
-
-static struct iovec text(const char *string)
-{
-	return (struct iovec){(void *)(uintptr_t)string, strlen(string)};
-}
-
-static _Noreturn void fail(int status, const char *what, const char *about)
-{
-	struct iovec words[] = {text("spritegate: "), text(what), text(": "), text(about), text(": "), text(strerror(errno)), text("\n")};
-	(void)!writev(STDERR_FILENO, words, sizeof words / sizeof *words);
-	_exit(status);
-}
-
-static void read_all(char *to, size_t len)
-{
-	while (len) {
-		ssize_t n = read(STDIN_FILENO, to, len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			_exit(EXIT_NO_INPUT);
-		to += n;
-		len -= (size_t)n;
-	}
-}
-
-/* Without its end. Byte by byte: what follows is not ours. */
-static size_t read_line(char line[LINE_BYTES])
-{
-	size_t len = 0;
-	for (char c;;) {
-		read_all(&c, 1);
-		if (c == '\n')
-			break;
-		if (len == LINE_BYTES - 1)
-			_exit(EXIT_SETUP);
-		line[len++] = c;
-	}
-	line[len] = '\0';
-	return len;
-}
 
 static const int limited[] = {RLIMIT_NPROC, RLIMIT_FSIZE, RLIMIT_DATA};
 #define LIMITS (sizeof limited / sizeof *limited)
@@ -125,7 +74,7 @@ struct line {
 static void read_start(struct line *start)
 {
 	char line[LINE_BYTES];
-	size_t len = read_line(line);
+	size_t len = shim_read_line(line);
 	char *blank = strchr(line, ' ');
 	char *numbers = blank ? blank + 1 : line + len;
 	start->lasts_s = strtoul(numbers, &numbers, 10);
@@ -150,7 +99,7 @@ static void limit(const rlim_t limits[LIMITS])
 		now.rlim_max = limits[i];
 		now.rlim_cur = now.rlim_cur < limits[i] ? now.rlim_cur : limits[i];
 		if (setrlimit(limited[i], &now) < 0)
-			fail(EXIT_SETUP, "setrlimit", "command");
+			shim_fail(EXIT_SETUP, "setrlimit", "command");
 	}
 }
 
@@ -162,30 +111,10 @@ static _Noreturn void become(char **argv)
 		argv[-1] = (char *)(uintptr_t)"bash";
 		execvp(argv[-1], argv - 1);
 	}
-	fail(errno == ENOENT ? EXIT_MISSING : EXIT_SETUP, "exec", argv[0]);
+	shim_fail(errno == ENOENT ? EXIT_MISSING : EXIT_SETUP, "exec", argv[0]);
 }
 
 static char bytes[COPY_BYTES];
-
-static bool write_all(int fd, const char *from, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, from, len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return false;
-		from += n;
-		len -= (size_t)n;
-	}
-	return true;
-}
-
-static void put_hex(char *to, uint64_t number)
-{
-	for (int i = 15; i >= 0; i--, number >>= 4)
-		to[i] = "0123456789abcdef"[number & 15];
-}
 
 /* --- files --- */
 
@@ -194,7 +123,7 @@ static void make_parents(char *path)
 	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
 		*slash = '\0';
 		if (mkdir(path, 0755) < 0 && errno != EEXIST)
-			fail(EXIT_SETUP, "mkdir", path);
+			shim_fail(EXIT_SETUP, "mkdir", path);
 		*slash = '/';
 	}
 }
@@ -203,15 +132,15 @@ static void copy_pieces(int fd, const char *path)
 {
 	char line[LINE_BYTES];
 	for (;;) {
-		read_line(line);
+		shim_read_line(line);
 		unsigned long long left = strtoull(line, NULL, 10);
 		if (!left)
 			return;
 		while (left) {
 			size_t len = left < sizeof bytes ? (size_t)left : sizeof bytes;
-			read_all(bytes, len);
-			if (!write_all(fd, bytes, len))
-				fail(EXIT_SETUP, "write", path);
+			shim_read(bytes, len);
+			if (!shim_write(fd, bytes, len))
+				shim_fail(EXIT_SETUP, "write", path);
 			left -= len;
 		}
 	}
@@ -224,21 +153,21 @@ static void write_file(const char *line)
 	size_t len = strtoul(rest, NULL, 10);
 	if (!len || len >= sizeof path)
 		_exit(EXIT_SETUP);
-	read_all(path, len);
+	shim_read(path, len);
 	path[len] = '\0';
 	make_parents(path);
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
-		fail(EXIT_SETUP, "open", path);
+		shim_fail(EXIT_SETUP, "open", path);
 	copy_pieces(fd, path);
 	if (fchmod(fd, mode) < 0 || close(fd) < 0)
-		fail(EXIT_SETUP, "write", path);
+		shim_fail(EXIT_SETUP, "write", path);
 }
 
 static void write_files(void)
 {
 	char line[LINE_BYTES];
-	while (read_line(line))
+	while (shim_read_line(line))
 		write_file(line);
 }
 
@@ -254,7 +183,7 @@ struct stream {
 static void keep(struct stream *stream, size_t len)
 {
 	bool fits = stream->size <= RECORD_MAX;
-	if (fits && write_all(stream->record, bytes, len))
+	if (fits && shim_write(stream->record, bytes, len))
 		return;
 	if (!fits)
 		(void)!ftruncate(stream->record, 0);
@@ -270,164 +199,13 @@ static bool pass_on(struct stream *stream)
 		return true;
 	if (n <= 0)
 		return false;
-	if (!write_all(stream->to, bytes, (size_t)n))
+	if (!shim_write(stream->to, bytes, (size_t)n))
 		_exit(EXIT_SETUP);
 	stream->size += (uint64_t)n;
 	stream->owed -= n;
 	if (stream->record >= 0)
 		keep(stream, (size_t)n);
 	return true;
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void block_signals(sigset_t *before)
-{
-	sigset_t all;
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, before);
-}
-
-/* --- the guard --- */
-
-/* When all ends, in milliseconds of this machine's time awake. */
-static int64_t read_until(int fd)
-{
-	char text[UNTIL_LEN] = "";
-	(void)!pread(fd, text, UNTIL_LEN - 1, 0);
-	return (int64_t)strtoull(text, NULL, 16);
-}
-
-static bool write_until(int fd, int64_t until_ms)
-{
-	char text[UNTIL_LEN];
-	put_hex(text, (uint64_t)until_ms);
-	text[UNTIL_LEN - 1] = '\n';
-	return pwrite(fd, text, sizeof text, 0) == (ssize_t)sizeof text;
-}
-
-/* Another file of that name has a guard of its own. */
-static bool is_replaced(int folder, int fd)
-{
-	struct stat here, there;
-	return fstat(fd, &here) == 0 && fstatat(folder, RECORD_UNTIL, &there, AT_SYMLINK_NOFOLLOW) == 0 && here.st_ino != there.st_ino;
-}
-
-/* Of what keeps a descriptor somebody may wait for the end. */
-static void keep_only(int folder, int fd)
-{
-	unsigned low = (unsigned)(folder < fd ? folder : fd), high = (unsigned)(folder < fd ? fd : folder);
-	if (low > 0)
-		syscall(SYS_close_range, 0, low - 1, 0);
-	if (high > low + 1)
-		syscall(SYS_close_range, low + 1, high - 1, 0);
-	syscall(SYS_close_range, high + 1, UINT_MAX, 0);
-}
-
-static _Noreturn void guard(int folder, int fd)
-{
-	keep_only(folder, fd);
-	setsid();
-	for (;;) {
-		for (int64_t left_ms; (left_ms = read_until(fd) - now_ms()) > 0;)
-			poll(NULL, 0, left_ms < GUARD_MS ? (int)left_ms : GUARD_MS);
-		/* On any other machine there is more than what a session left. */
-		if (is_replaced(folder, fd) || access(RECORD_INSIDE, F_OK) != 0)
-			_exit(0);
-		/* A command that has begun meanwhile relies on this guard. */
-		if (read_until(fd) <= now_ms())
-			break;
-	}
-	kill(-1, SIGKILL);
-	_exit(0);
-}
-
-static int64_t until_ms(unsigned long lasts_s)
-{
-	return now_ms() + (int64_t)lasts_s * 1000;
-}
-
-static int open_until(int folder)
-{
-	return openat(folder, RECORD_UNTIL, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-}
-
-/* Says until when all may go on. The descriptor that a guard needs, or -1: there is one at a time, whose file is locked. */
-static int say_until(unsigned long lasts_s, int folder)
-{
-	int fd = open_until(folder);
-	if (fd < 0)
-		return -1;
-	if (write_until(fd, until_ms(lasts_s)) && flock(fd, LOCK_EX | LOCK_NB) == 0)
-		return fd;
-	close(fd);
-	return -1;
-}
-
-/* Nothing is said until there is a command; without one it ends with the one that waits, whose end of the pipe is closed then. */
-static _Noreturn void guard_ahead(int folder, int fd, int waiting)
-{
-	struct pollfd polls = {STDIN_FILENO, 0, 0};
-	setsid();
-	/* In place of the streams: it keeps nothing else. */
-	if (dup2(waiting, STDIN_FILENO) < 0 || dup2(folder, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0)
-		_exit(EXIT_SETUP);
-	syscall(SYS_close_range, STDERR_FILENO + 1, UINT_MAX, 0);
-	while (!read_until(STDERR_FILENO))
-		if (poll(&polls, 1, GUARD_MS) > 0 && !read_until(STDERR_FILENO))
-			_exit(0);
-	guard(STDOUT_FILENO, STDERR_FILENO);
-}
-
-/* The descriptor of what is to be said, or -1: another guard has not ended yet, then one is started with the command. */
-static int start_guard_ahead(int folder)
-{
-	sigset_t before;
-	int ends[2], fd = open_until(folder);
-	if (fd < 0)
-		return -1;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0 || ftruncate(fd, 0) < 0 || pipe2(ends, O_CLOEXEC) < 0) {
-		close(fd);
-		return -1;
-	}
-	block_signals(&before);
-	pid_t child = fork();
-	if (child == 0)
-		guard_ahead(folder, fd, ends[0]);
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	close(ends[0]);
-	if (child > 0)
-		return fd;
-	close(ends[1]);
-	close(fd);
-	return -1;
-}
-
-/* Without it the command runs all the same. */
-static void start_guard(int folder, int unguarded)
-{
-	if (unguarded < 0)
-		return;
-	if (fork() == 0)
-		guard(folder, unguarded);
-	close(unguarded);
-}
-
-/* What this process becomes has no child that it does not know. */
-static void start_adopted_guard(int folder, int unguarded)
-{
-	pid_t child = unguarded >= 0 ? fork() : -1;
-	if (child == 0) {
-		start_guard(folder, unguarded);
-		_exit(0);
-	}
-	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
-		continue;
 }
 
 /* --- passing on --- */
@@ -445,7 +223,7 @@ static void pass_all_on(struct stream streams[2], int ended)
 	struct pollfd polls[] = {{streams[0].from, POLLIN, 0}, {streams[1].from, POLLIN, 0}, {ended, POLLIN, 0}};
 	int64_t end_ms = INT64_MAX;
 	while (polls[0].fd >= 0 || polls[1].fd >= 0) {
-		int64_t left_ms = end_ms - now_ms();
+		int64_t left_ms = end_ms - shim_now_ms();
 		if (left_ms <= 0 && streams[0].owed <= 0 && streams[1].owed <= 0)
 			return;
 		if (poll(polls, 3, end_ms == INT64_MAX ? -1 : left_ms > 0 ? (int)left_ms : 0) < 0)
@@ -457,7 +235,7 @@ static void pass_all_on(struct stream streams[2], int ended)
 			}
 		if (polls[2].revents) {
 			polls[2].fd = -1;
-			end_ms = now_ms() + LINGER_MS;
+			end_ms = shim_now_ms() + LINGER_MS;
 			note_owed(&streams[0]);
 			note_owed(&streams[1]);
 		}
@@ -477,7 +255,7 @@ static void finish_record(const struct stream streams[2], int folder, const char
 		return;
 	memcpy(line, nonce, RECORD_NONCE_LEN);
 	line[RECORD_NONCE_LEN] = '\n';
-	(void)!write_all(open_record(folder, RECORD_END), line, sizeof line);
+	(void)!shim_write(open_record(folder, RECORD_END), line, sizeof line);
 }
 
 static void report(const struct stream streams[2], const char *nonce, uint64_t own_end)
@@ -485,10 +263,10 @@ static void report(const struct stream streams[2], const char *nonce, uint64_t o
 	char text[RECORD_REPORT_LEN];
 	text[0] = RECORD_REPORT_MARK;
 	memcpy(text + 1, nonce, RECORD_NONCE_LEN);
-	put_hex(text + 1 + RECORD_NONCE_LEN, streams[0].size);
-	put_hex(text + 1 + RECORD_NONCE_LEN + 16, streams[1].size);
-	put_hex(text + 1 + RECORD_NONCE_LEN + 32, own_end);
-	(void)!write_all(STDOUT_FILENO, text, sizeof text);
+	shim_put_hex(text + 1 + RECORD_NONCE_LEN, streams[0].size);
+	shim_put_hex(text + 1 + RECORD_NONCE_LEN + 16, streams[1].size);
+	shim_put_hex(text + 1 + RECORD_NONCE_LEN + 32, own_end);
+	(void)!shim_write(STDOUT_FILENO, text, sizeof text);
 }
 
 /* Waits for the first process. */
@@ -539,14 +317,14 @@ static _Noreturn void record(const char *nonce, int folder, int out, int err, in
 static void make_pipe(int ends[2])
 {
 	if (pipe2(ends, O_CLOEXEC) < 0)
-		fail(EXIT_SETUP, "pipe", "record");
+		shim_fail(EXIT_SETUP, "pipe", "record");
 }
 
 static pid_t fork_or_fail(void)
 {
 	pid_t pid = fork();
 	if (pid < 0)
-		fail(EXIT_SETUP, "fork", "record");
+		shim_fail(EXIT_SETUP, "fork", "record");
 	return pid;
 }
 
@@ -588,12 +366,12 @@ static void start_recorder(struct recording *recording, int folder)
 	sigset_t before;
 	recording->nonce = mmap(NULL, RECORD_NONCE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (recording->nonce == MAP_FAILED)
-		fail(EXIT_SETUP, "mmap", "record");
+		shim_fail(EXIT_SETUP, "mmap", "record");
 	make_pipe(out);
 	make_pipe(err);
 	make_pipe(ended);
 	make_pipe(done);
-	block_signals(&before);
+	shim_block_signals(&before);
 	if (fork_or_fail() == 0) {
 		close(out[1]);
 		close(err[1]);
@@ -615,7 +393,7 @@ static void start_recorder(struct recording *recording, int folder)
 static _Noreturn void run_recorded(const struct line *start, struct recording *recording, int folder, int unguarded, char **argv)
 {
 	sigset_t before;
-	block_signals(&before);
+	shim_block_signals(&before);
 	memcpy(recording->nonce, start->nonce, RECORD_NONCE_LEN);
 	pid_t command = fork_or_fail();
 	if (command == 0) {
@@ -628,124 +406,12 @@ static _Noreturn void run_recorded(const struct line *start, struct recording *r
 	/* The command's end must end the pipes. */
 	close(recording->out[1]);
 	close(recording->err[1]);
-	start_guard(folder, unguarded);
+	guard_start(folder, unguarded);
 	int status = wait_for(command);
 	tell_own_end(recording->ended[1], status);
 	close(recording->ended[1]);
 	hear(recording->done[0]);
 	_exit(status);
-}
-
-/* --- files that are read back --- */
-
-static char piece[RECORD_READ_MAX];
-
-static void put_line(const char *nonce, char kind, const struct stat *about, size_t len)
-{
-	const uint64_t numbers[] = {(uint64_t)about->st_size,
-				    len,
-				    about->st_dev,
-				    about->st_ino,
-				    (uint64_t)about->st_mtim.tv_sec * 1000000000 + (uint64_t)about->st_mtim.tv_nsec,
-				    (uint64_t)about->st_ctim.tv_sec * 1000000000 + (uint64_t)about->st_ctim.tv_nsec};
-	char line[RECORD_READ_LINE_LEN];
-	memcpy(line, nonce, RECORD_NONCE_LEN);
-	line[RECORD_NONCE_LEN] = kind;
-	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-		put_hex(line + RECORD_NONCE_LEN + 1 + 16 * i, numbers[i]);
-	line[sizeof line - 1] = '\n';
-	if (!write_all(STDOUT_FILENO, line, sizeof line) || !write_all(STDOUT_FILENO, piece, len))
-		_exit(EXIT_SETUP);
-}
-
-static char kind_of_error(void)
-{
-	if (errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG || errno == ELOOP)
-		return RECORD_READ_NOT_FOUND;
-	return errno == EACCES || errno == EPERM ? RECORD_READ_DENIED : RECORD_READ_FAILED;
-}
-
-static char kind_of(const struct stat *about)
-{
-	if (S_ISDIR(about->st_mode))
-		return RECORD_READ_DIRECTORY;
-	return S_ISREG(about->st_mode) ? RECORD_READ_FILE : RECORD_READ_NOT_REGULAR;
-}
-
-static bool is_same(const struct stat *a, const struct stat *b)
-{
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
-	       a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
-}
-
-/* As many bytes as its size says, or it has changed. */
-static char read_open(int fd, off_t offset, size_t most, struct stat *about, size_t *len)
-{
-	struct stat after;
-	if (fstat(fd, about) < 0)
-		return RECORD_READ_FAILED;
-	if (kind_of(about) != RECORD_READ_FILE)
-		return kind_of(about);
-	size_t want = offset < about->st_size ? (size_t)(about->st_size - offset) : 0, got = 0;
-	if (want > most)
-		want = most;
-	while (got < want) {
-		ssize_t n = pread(fd, piece + got, want - got, offset + (off_t)got);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return RECORD_READ_FAILED;
-		if (n == 0)
-			return RECORD_READ_CHANGED;
-		got += (size_t)n;
-	}
-	if (fstat(fd, &after) < 0 || !is_same(about, &after))
-		return RECORD_READ_CHANGED;
-	*len = got;
-	return RECORD_READ_FILE;
-}
-
-/* A device is not even opened. Links are followed: there is nothing in a Sprite that its command could not have copied. */
-static char read_back(const char *path, off_t offset, size_t most, struct stat *about, size_t *len)
-{
-	if (stat(path, about) < 0)
-		return kind_of_error();
-	if (kind_of(about) != RECORD_READ_FILE)
-		return kind_of(about);
-	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	if (fd < 0)
-		return kind_of_error();
-	char kind = read_open(fd, offset, most, about, len);
-	close(fd);
-	return kind;
-}
-
-static _Noreturn void read_files_back(char **argv)
-{
-	const char *nonce = argv[3];
-	char line[LINE_BYTES], path[PATH_MAX], *rest;
-	size_t left = strtoul(argv[4], NULL, 10);
-	if (strlen(nonce) != RECORD_NONCE_LEN || left > sizeof piece)
-		_exit(EXIT_SETUP);
-	bool in_cwd = chdir(argv[2]) == 0;
-	while (read_line(line)) {
-		struct stat about = {0};
-		off_t offset = strtoll(line, &rest, 10);
-		size_t path_len = strtoul(rest, NULL, 10), len = 0;
-		if (!path_len || path_len >= sizeof path)
-			_exit(EXIT_SETUP);
-		read_all(path, path_len);
-		path[path_len] = '\0';
-		if (!left)
-			continue;
-		bool there = in_cwd || path[0] == '/';
-		char kind = there ? read_back(path, offset, left, &about, &len) : RECORD_READ_NOT_FOUND;
-		put_line(nonce, kind, &about, len);
-		left -= len;
-	}
-	put_line(nonce, RECORD_READ_END, &(struct stat){0}, 0);
-	_exit(0);
 }
 
 /* Where this program lies. */
@@ -763,7 +429,7 @@ static int open_own_folder(char *path)
 static size_t read_order_length(void)
 {
 	char line[ORDER_LINE + 1] = "", *end;
-	read_all(line, ORDER_LINE);
+	shim_read(line, ORDER_LINE);
 	size_t len = strtoul(line, &end, 16);
 	if (*end != '\n' || !len || len > ORDER_MAX)
 		_exit(EXIT_SETUP);
@@ -776,13 +442,13 @@ static char **read_order(char *name, int *argc)
 	size_t len = read_order_length(), count = 0;
 	char *text = malloc(len);
 	if (!text)
-		fail(EXIT_SETUP, "malloc", "wait");
-	read_all(text, len);
+		shim_fail(EXIT_SETUP, "malloc", "wait");
+	shim_read(text, len);
 	for (size_t i = 0; i < len; i++)
 		count += !text[i];
 	char **argv = calloc(count + 2, sizeof *argv);
 	if (!argv || text[len - 1])
-		fail(EXIT_SETUP, "argv", "wait");
+		shim_fail(EXIT_SETUP, "argv", "wait");
 	argv[0] = name;
 	for (size_t i = 1; i <= count; i++, text += strlen(text) + 1)
 		argv[i] = text;
@@ -796,15 +462,15 @@ static char **read_order(char *name, int *argc)
 static char **set_up(const struct line *start, int argc, char **argv)
 {
 	if (chdir(argv[1]) < 0)
-		fail(EXIT_SETUP, "cd", argv[1]);
+		shim_fail(EXIT_SETUP, "cd", argv[1]);
 	if (setenv("PWD", argv[1], 1) < 0)
-		fail(EXIT_SETUP, "PWD", argv[1]);
+		shim_fail(EXIT_SETUP, "PWD", argv[1]);
 	if (start->files)
 		write_files();
 	int next = 3;
 	for (long left = strtol(argv[2], NULL, 10); left > 0 && next < argc - 1; left--, next++)
 		if (putenv(argv[next]) != 0)
-			fail(EXIT_SETUP, "export", argv[next]);
+			shim_fail(EXIT_SETUP, "export", argv[next]);
 	return argv + next;
 }
 
@@ -814,13 +480,13 @@ int main(int argc, char **argv)
 	struct recording recording;
 	bool waits = argc == 2 && strcmp(argv[1], RECORD_WAIT) == 0;
 	if (argc < 4 && !waits)
-		return argc == 1 && write_all(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0 : EXIT_SETUP;
+		return argc == 1 && shim_write(STDOUT_FILENO, RECORD_SHIM_SAYS, strlen(RECORD_SHIM_SAYS)) ? 0 : EXIT_SETUP;
 	if (argc == 5 && strcmp(argv[1], RECORD_READ) == 0)
-		read_files_back(argv);
+		read_back_all(argv);
 	int folder = open_own_folder(argv[0]), until = -1, unguarded = -1;
 	if (waits) {
 		start_recorder(&recording, folder);
-		until = start_guard_ahead(folder);
+		until = guard_start_ahead(folder);
 		alarm(WAIT_S);
 		argv = read_order(argv[0], &argc);
 	}
@@ -830,12 +496,12 @@ int main(int argc, char **argv)
 		_exit(EXIT_SETUP);
 	if (start.records && !waits)
 		start_recorder(&recording, folder);
-	if (start.lasts_s && (until < 0 || !write_until(until, until_ms(start.lasts_s))))
-		unguarded = say_until(start.lasts_s, folder);
+	if (start.lasts_s && (until < 0 || !guard_tell(until, start.lasts_s)))
+		unguarded = guard_say(start.lasts_s, folder);
 	argv = set_up(&start, argc, argv);
 	if (start.records)
 		run_recorded(&start, &recording, folder, unguarded, argv);
-	start_adopted_guard(folder, unguarded);
+	guard_start_adopted(folder, unguarded);
 	limit(start.limits);
 	become(argv);
 }
