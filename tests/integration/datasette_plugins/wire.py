@@ -2,6 +2,7 @@
 import asyncio
 import gzip
 import hashlib
+import time
 import urllib.parse
 
 from datasette import Response, hookimpl
@@ -146,6 +147,12 @@ async def late(request):
     return Response.text("late")
 
 
+async def busy(request):
+    """Nothing else happens meanwhile, as when a large page is made."""
+    time.sleep(0.05)
+    return Response.text("done")
+
+
 @hookimpl
 def asgi_wrapper():
     """An answer of Datasette itself that stops after ?_wire_pieces= pieces, until /-/wire/open?name=_wire_gate was asked."""
@@ -170,4 +177,4 @@ def asgi_wrapper():
 def register_routes():
     return [(rf"^/-/wire/{path}$", view) for path, view in (
         ("echo.*", echo), ("events", events), ("crash", crash), ("cookies", cookies), ("fields", fields), (r"size/(?P<size>\d+)", sized),
-        (r"status/(?P<status>\d+)", status), ("gate", gate), ("packed", packed), ("open", open_gate), ("form", form), ("refuse", refuse), ("late", late))]
+        (r"status/(?P<status>\d+)", status), ("gate", gate), ("packed", packed), ("open", open_gate), ("form", form), ("refuse", refuse), ("late", late), ("busy", busy))]
