@@ -334,7 +334,7 @@ def spec(stack, name):
                 "env": {}}
     if name == "datasette":
         data = STATE / "datasette"
-        return {"argv": [python, "-m", "datasette", "serve", str(data / "sample.db"), str(data / "readonly.db"),
+        return {"argv": [python, str(TOP / "tests/fixtures/plain_datasette.py"), "serve", str(data / "sample.db"), str(data / "readonly.db"),
                          "-c", str(TOP / "tests/fixtures/datasette.yml"), "-h", "127.0.0.1", "-p", port],
                 "env": {"DATASETTE_SECRET": sample.SECRET}}
     if name == "sprites":

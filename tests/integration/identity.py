@@ -6,7 +6,7 @@ import time
 import itsdangerous
 
 import rig as rigs
-from rig import PYTHON, Part, client, free_port, httpx
+from rig import DATASETTE, Part, client, free_port, httpx
 
 SECRET = "secret of the identity tests"
 RULES = [{"policy": "staff", "allow": {"role": ["admin", "analyst"], "id": "tom"}}, {"policy": "guests", "allow": {"guest": True}},
@@ -44,7 +44,7 @@ class Datasette(Part):
         plugins.mkdir()
         (plugins / "people.py").write_text(PEOPLE.format(path=str(self.people_path)))
         port = free_port()
-        super().__init__("datasette", [PYTHON, "-m", "datasette", "serve", "--memory", "-h", "127.0.0.1", "-p", port, "--secret", SECRET,
+        super().__init__("datasette", [*DATASETTE, "serve", "--memory", "-h", "127.0.0.1", "-p", port, "--secret", SECRET,
                                        "--plugins-dir", plugins])
         self.url = f"http://127.0.0.1:{port}"
         self.http = client(base_url=self.url)

@@ -26,6 +26,7 @@ from stack import free_port  # noqa: E402
 PYTHON = os.environ.get("SG_PYTHON", sys.executable)
 PRESET = os.environ.get("SG_PRESET", "release")
 BINARY = TOP / "build" / PRESET / "spritegate"
+DATASETTE = [PYTHON, TOP / "tests/fixtures/plain_datasette.py"]
 
 # What a build with sanitizers may take longer and larger than the one that ships.
 SLOWER = {"asan": 4, "tsan": 10}.get(PRESET, 1)

@@ -12,7 +12,7 @@ import pytest
 
 import rig as rigs
 from answers import problem
-from rig import LOGS, PYTHON, Part, client, free_port, numbers, until
+from rig import DATASETTE, LOGS, PYTHON, Part, client, free_port, numbers, until
 
 SECRET = "secret of the audit tests"
 WHEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -171,7 +171,7 @@ def test_a_reader_that_stops_holds_nobody_up(rig, path):
 class Datasette(Part):
     def __init__(self, folder, port=None):
         self.folder, self.port = folder, port or free_port()
-        super().__init__("datasette", [PYTHON, "-m", "datasette", "serve", folder / "logs.db", "--create", "--root", "--secret", SECRET,
+        super().__init__("datasette", [*DATASETTE, "serve", folder / "logs.db", "--create", "--root", "--secret", SECRET,
                                        "-h", "127.0.0.1", "-p", self.port])
         self.url = f"http://127.0.0.1:{self.port}"
         # No more than docs/AUDIT.md asks for.

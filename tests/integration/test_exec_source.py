@@ -14,7 +14,7 @@ import pytest
 from answers import is_uuid7, problem
 from nasty import PIECE
 from processes import new_mark, running
-from rig import LARGER, PYTHON, TOP, Part, client, free_port, httpx, leases, until
+from rig import DATASETTE, LARGER, PYTHON, TOP, Part, client, free_port, httpx, leases, until
 from sources import Upstream, failed, shared, upstream  # noqa: F401
 from streamed import Streamed
 from wire import Wire, exec_request
@@ -38,7 +38,7 @@ class Table(Part):
             db.executemany("insert into big values (?, ?)", ((i, f"row {i}, \"quoted\"\n" + "x" * 990) for i in range(self.ROWS)))
         db.close()
         self.port = free_port()
-        super().__init__("datasette", [PYTHON, "-m", "datasette", "serve", folder / "fixtures.db", "-h", "127.0.0.1", "-p", self.port])
+        super().__init__("datasette", [*DATASETTE, "serve", folder / "fixtures.db", "-h", "127.0.0.1", "-p", self.port])
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = client(base_url=self.url)
         self.until_up(self.answers)

@@ -58,7 +58,7 @@ class Datasette(rigs.Part):
         (folder / "assets/page é.html").write_text("<h1>a blank in the name</h1>")
         port = rigs.free_port()
         super().__init__("datasette", [
-            rigs.PYTHON, "-m", "datasette", "serve", *writable, folder / "odd.db", "-i", folder / "frozen.db", "--cors", "--root",
+            *rigs.DATASETTE, "serve", *writable, folder / "odd.db", "-i", folder / "frozen.db", "--cors", "--root",
             "--plugins-dir", pathlib.Path(__file__).parent / "datasette_plugins", "--static", f"assets:{folder / 'assets'}",
             "-c", rigs.TOP / "tests/fixtures/datasette.yml", "--secret", sample.SECRET, "-h", "127.0.0.1", "-p", port, *PATIENT, *options],
             env, folder)

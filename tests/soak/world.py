@@ -12,7 +12,7 @@ import time
 
 import rig as rigs
 from fleet import Fleet
-from rig import BINARY, PYTHON, TOP, free_port, until
+from rig import BINARY, DATASETTE, TOP, free_port, until
 from sample import SECRET
 from storm import CSV, MIB, PAGES, until_quiet
 from test_websocket import echo
@@ -31,7 +31,7 @@ FAULTS = ["cut_before_start", "cut_after_start", "cut_before_output", "cut_after
 class Datasette(rigs.Part):
     def __init__(self, folder, port):
         self.folder, self.port, self.url = folder, port, f"http://127.0.0.1:{port}"
-        super().__init__("datasette", [PYTHON, "-m", "datasette", "serve", folder / "sample.db", "-c", TOP / "tests/fixtures/datasette.yml",
+        super().__init__("datasette", [*DATASETTE, "serve", folder / "sample.db", "-c", TOP / "tests/fixtures/datasette.yml",
                                        "-h", "127.0.0.1", "-p", port, "--setting", "sql_time_limit_ms", SQL_LIMIT_MS], {"DATASETTE_SECRET": SECRET})
         self.http = rigs.client(base_url=self.url)
         self.until_up(self.answers)
