@@ -61,7 +61,7 @@ struct lease_record {
 
 /* What this instance says of itself with each beat. */
 struct lease_report {
-	size_t hot_target, warm_target; /* the second is for the whole pool, as this instance sees it */
+	size_t hot_target;
 	size_t leased, waiting;
 	uint64_t claimants[LEASE_CLAIMANTS]; /* tenants that have claimed lately (fair.h) */
 	size_t claimant_count;
@@ -91,12 +91,10 @@ struct lease_fleet {
 	size_t tenant_count;
 	uint64_t others_claims_per_1000s;
 	size_t others_crowd; /* instances that wait until fewer Sprites run */
-	uint64_t created;  /* creations of the last window, by all */
 	uint64_t spent_nusd;  /* this UTC day, by all */
 	uint64_t day_left_ms; /* that day goes on for so long */
 	uint64_t closed_ms;  /* as in the report, the longest that any has said and that is not over */
-	struct provider_limit limit; /* as in the report, the last that any has said */
-	bool recovering;   /* nothing is reserved, stolen or swept at present */
+	bool recovering;   /* nothing is reserved or stolen at present */
 	bool list;         /* it is this instance's turn to list and to sweep; told once */
 	bool superseded;   /* another process has joined as this instance later: drain, and say why */
 };
@@ -190,7 +188,7 @@ struct lease_ops {
 	int (*sweep)(void *self, const char *const *names, size_t count, lease_struck found, lease_done done, void *ctx);
 
 	/* Writes records that are missing and corrects this session's own; with those of other sessions nothing is done but `revoked`.
-	 * After a join that was `fresh`, or when `lost`. Also while recovering. */
+	 * After each join, and when `lost`. Also while recovering. */
 	int (*restore)(void *self, const struct lease_record *records, size_t count, lease_done done, void *ctx);
 
 	/* Ends the session at once: what it leaves may be adopted. Notes made before are sent first. */

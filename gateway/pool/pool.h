@@ -37,7 +37,7 @@ struct pool_grant {
 	struct sandbox *sandbox;
 	const char *tier;           /* "hot", "warm" or "cold" (enum pool_tier); static */
 	uint64_t ready_from_us, ready_us; /* when its creation, wake or restore began, and when it was ready; by the pool's clock */
-	uint64_t retry_after_ms;    /* refused: when another try makes sense, 1000 … 300000 */
+	uint64_t retry_after_ms;    /* refused: when another try makes sense, 1000 … 3600000 */
 	const char *detail;         /* refused: a plain sentence without secrets, static; else "" */
 };
 

@@ -96,7 +96,6 @@ static struct lease_report report(const struct pool *pool)
 		closed_us = gate->until_us[GATE_CAPACITY];
 	struct lease_report said = {
 		.hot_target = machine_hot_wanted(machine),
-		.warm_target = machine->target.warm,
 		.leased = machine->roster.counts[POOL_LEASED],
 		.waiting = machine->waiting,
 		.claims_per_1000s = (uint64_t)(demand_slow(&machine->demand) * 1000),
