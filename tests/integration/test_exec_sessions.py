@@ -209,6 +209,20 @@ def test_what_it_left_ends_though_nobody_is_there_to_end_it(start, emulator, red
           lambda: f"its Sprite is paused: {emulator.view.state()}", ENDED)
 
 
+def test_a_command_ends_with_its_gateway_though_nobody_is_there_to_end_it(start, emulator, redis):
+    """One that holds nothing awake."""
+    gateway, mark = start(pool_hot=1), new_mark()
+    gateway.until_ready()
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        dying = threads.submit(gateway.exec, command=f"sleep {mark}", timeout_seconds=200)
+        until(lambda: running(mark), "it has begun", ENDED)
+        gateway.kill()
+        redis.kill()
+        assert dying.exception()
+    until(lambda: not running(mark), "it has ended", ENDED)
+    until(lambda: "running" not in [one["status"] for one in emulator.view.state()["sprites"]], lambda: f"no Sprite runs: {emulator.view.state()}", ENDED)
+
+
 def test_a_command_without_a_session_ends_though_nobody_is_there_to_end_it(start, emulator, redis):
     """The provider would let go on what keeps its Sprite awake."""
     gateway, mark = start(pool_hot=1), new_mark()
