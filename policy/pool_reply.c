@@ -147,7 +147,7 @@ static bool read_fleet(const redisReply *reply, size_t at, struct pool_fleet *f)
 				     NULL,
 				     &f->others_hot_target,
 				     &f->others_leased,
-				     &f->others_waiting,
+				     &f->make_way,
 				     &f->others_claims,
 				     &f->day_left_ms,
 				     &f->others_crowd};

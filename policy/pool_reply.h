@@ -46,7 +46,7 @@ struct pool_reply {
 struct pool_fleet {
 	uint64_t total, own, warm, ended, instances, created, spent_nusd, day_left_ms, closed_ms, limit_count, limit_window_ms;
 	bool recovering, list, superseded;
-	uint64_t others_hot_target, others_leased, others_waiting, others_claims, others_crowd;
+	uint64_t others_hot_target, others_leased, make_way, others_claims, others_crowd;
 	struct pool_fleet_tenant {
 		uint64_t id, held;
 	} tenants[POOL_REPLY_TENANTS_MAX];

@@ -98,7 +98,8 @@ static void test_join_and_beat(void **state UNUSED)
 	assert_string_equal(joined.session, "a-b/17");
 	assert_true(joined.fresh && fleet.list && !fleet.recovering && !fleet.superseded);
 	assert_true(fleet.total == 1 && fleet.instances == 5 && fleet.spent_nusd == UINT64_MAX && fleet.limit_window_ms == 10);
-	assert_true(fleet.others_hot_target == 14 && fleet.others_claims == 17 && fleet.day_left_ms == 18 && fleet.others_crowd == 19);
+	assert_true(fleet.others_hot_target == 14 && fleet.make_way == 16 && fleet.others_claims == 17 && fleet.day_left_ms == 18 &&
+		    fleet.others_crowd == 19);
 	assert_true(fleet.others_leased == 15 && fleet.tenant_count == 2);
 	assert_true(fleet.tenants[0].id == 0xdeadbeefdeadbeef && fleet.tenants[0].held == 3 && fleet.tenants[1].held == 0);
 	assert_int_equal(pool_reply_revoked_count(reply, true), 2);

@@ -94,7 +94,7 @@ static struct lease_fleet read_fleet(const struct pool_fleet *from)
 		.instances = from->instances,
 		.others_hot_target = from->others_hot_target,
 		.others_leased = from->others_leased,
-		.others_waiting = from->others_waiting,
+		.make_way = from->make_way,
 		.others_claims_per_1000s = from->others_claims,
 		.others_crowd = from->others_crowd,
 		.spent_nusd = from->spent_nusd,

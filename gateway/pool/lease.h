@@ -62,7 +62,8 @@ struct lease_record {
 /* What this instance says of itself with each beat. */
 struct lease_report {
 	size_t hot_target;
-	size_t leased, waiting;
+	size_t leased;
+	size_t waiting; /* claims for which nothing is on its way */
 	uint64_t claimants[LEASE_CLAIMANTS]; /* tenants that have claimed lately (fair.h) */
 	size_t claimant_count;
 	uint64_t claims_per_1000s;      /* recent rate */
@@ -84,13 +85,14 @@ struct lease_fleet {
 	size_t warm;       /* nobody's, parked by the others */
 	size_t ended;      /* records of sessions that have ended: somebody should adopt them */
 	size_t instances;  /* sessions that have not ended, this one too */
-	size_t others_hot_target, others_waiting;
+	size_t others_hot_target;
 	size_t others_leased; /* by their records, those of sessions that have just ended too */
 	struct lease_tenant
 		tenants[LEASE_TENANTS_MAX]; /* of the other instances, all together; should there be more, those that hold most */
 	size_t tenant_count;
 	uint64_t others_claims_per_1000s;
 	size_t others_crowd; /* instances that wait until fewer Sprites run */
+	size_t make_way;     /* that idle here are to go for them, or be on their way out already */
 	uint64_t spent_nusd;  /* this UTC day, by all */
 	uint64_t day_left_ms; /* that day goes on for so long */
 	uint64_t closed_ms;  /* as in the report, the longest that any has said and that is not over */

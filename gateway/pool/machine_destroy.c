@@ -13,12 +13,18 @@
 
 /* --- destroying ------------------------------------------------------------------------------- */
 
+/* Somebody waits until fewer exist, or run: here, or at another machine. */
+static bool lacks_room(const struct machine *machine)
+{
+	return !machine_room(machine) || machine->gate.until_us[GATE_CAPACITY] || machine_running_limit(machine) ||
+	       machine->lease.place_us[true] || machine->lease.fleet.others_crowd;
+}
+
 /* Nobody waits any more, or only for room: what was put off need not be. */
 static void end_deferral(struct machine *machine)
 {
-	bool full = !machine_room(machine) || machine->gate.until_us[GATE_CAPACITY];
 	struct pool_member *member;
-	if (machine->waiting && !full && !machine_running_limit(machine) && !machine->stopping)
+	if (machine->waiting && !lacks_room(machine) && !machine->stopping)
 		return;
 	DL_FOREACH (machine->roster.lists[POOL_DESTROYING], member) {
 		if (!member->deferred)

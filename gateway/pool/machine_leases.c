@@ -393,15 +393,6 @@ void machine_struck(struct machine *machine, uint64_t now_us, const char *name)
 
 /* --- time ------------------------------------------------------------------------------------- */
 
-/* Who waits there gets what idles here. */
-static void make_way(struct machine *machine, uint64_t now_us)
-{
-	const struct lease_fleet *fleet = &machine->lease.fleet;
-	if (fleet->others_crowd)
-		machine_make_way(machine, now_us,
-				 fleet->others_crowd > fleet->others_waiting ? fleet->others_crowd : fleet->others_waiting);
-}
-
 void machine_fleet(struct machine *machine, uint64_t now_us, const struct machine_event *event)
 {
 	machine->lease.joined = true;
@@ -411,7 +402,7 @@ void machine_fleet(struct machine *machine, uint64_t now_us, const struct machin
 	spend_told(&machine->spend, now_us, event->fleet->spent_nusd, event->fleet->day_left_ms * MS, event->said_nusd, event->counted);
 	if (event->fleet->list && !machine->list.busy && !machine->stopping)
 		machine_start_listing(machine);
-	make_way(machine, now_us);
+	machine_make_way(machine, now_us, machine->lease.fleet.make_way);
 	/* What waited for it. */
 	machine_pass_supply(machine, now_us);
 	machine_pass_leases(machine, now_us);

@@ -152,14 +152,64 @@ static void what_idles_makes_way_for_who_waits(void **state)
 {
 	(void)state;
 	SHARE(SIZES(.hot = 3, .max = 9), THREE_HOT,
-	      {"fleet own=3 crowd=1 waiting=2", "close a, note a destroying, close b, note b destroying, destroy a, destroy b"},
+	      {"fleet own=3 crowd=1 way=2", "close a, note a destroying, close b, note b destroying, destroy a, destroy b"},
 	      {"destroyed a ok", "forget a"}, {"destroyed b ok", "forget b"}, {"fleet own=1", "reserve d 3, reserve e 3"});
 	/* A named session of this machine's. */
 	SHARE(SIZES(.hot = 3, .max = 9), THREE_HOT, {"fleet own=3", ""}, {"kept 1 1", ""},
 	      {"unplaced", "close a, note a destroying, reserve d 3, destroy a"},
 	      /* It is refused again, and what makes way for it is not gone yet. */
-	      {"unplaced", ""}, {"fleet own=3 crowd=1 waiting=1", ""}, {"destroyed a ok", "forget a"},
+	      {"unplaced", ""}, {"fleet own=3 crowd=1 way=1", ""}, {"destroyed a ok", "forget a"},
 	      {"unplaced", "close b, note b destroying, destroy b"});
+}
+
+/* The limit is one that only another machine was told of. */
+static void what_was_used_is_destroyed_at_once_when_a_place_is_missing(void **state)
+{
+	(void)state;
+#define A_IS_USED                                                                                                   \
+	{"start", ""}, {"fleet", ""}, {"claim 1 9000", "reserve a 0"}, {"reserved a", "note a creating, create a"}, \
+		{"created a ok", "note a preparing, prepare a"}, {"prepared a ok", "note a hot, note a leased, grant 1 a cold"}
+	SHARE(SIZES(.max = 9), A_IS_USED, {"claim 2 90000", "reserve b 0"}, {"reserved b", "note b creating, create b"},
+	      {"release a", "close a, note a destroying"}, {"wait 4999", ""}, {"wait 1", "destroy a"});
+	SHARE(SIZES(.max = 9), A_IS_USED, {"claim 2 90000", "reserve b 0"}, {"crowded b 500", ""},
+	      {"release a", "close a, note a destroying, destroy a"});
+	SHARE(SIZES(.max = 9), A_IS_USED, {"claim 2 90000", "reserve b 0"}, {"reserved b", "note b creating, create b"},
+	      {"release a", "close a, note a destroying"}, {"fleet own=2 crowd=1", "destroy a"});
+}
+
+static void what_was_restored_makes_way_last(void **state)
+{
+	(void)state;
+	static const struct machine_options two = {.sizing = SIZES(.hot = 2, .max = 9, .create_limit = 2), .shared = true, .recycle = true};
+	static const struct row told[] = {{"start", ""},
+					  {"fleet", "reserve a 2, reserve b 2"},
+					  {"reserved a", "note a creating, create a"},
+					  {"reserved b", "note b creating, create b"},
+					  {"created a ok", "note a preparing, prepare a"},
+					  {"prepared a ok", "note a hot"},
+					  {"created b ok", "note b preparing, prepare b"},
+					  {"prepared b ok", "note b hot"},
+					  {"claim 1 9000 1", "note b leased, grant 1 b hot"},
+					  {"release b", "close b, note b recycling, restore b"},
+					  {"restored b ok", "note b hot"},
+					  {"fleet own=2 crowd=1 way=1", "close a, note a destroying, destroy a"},
+					  {"fleet own=2 crowd=1 way=2", "close b, note b destroying, destroy b"}};
+	run(&two, told, ARRAY_LEN(told));
+	/* Another tenant waits here, and is told that as many run as may. */
+	static const struct machine_options one = {.sizing = SIZES(.hot = 1, .max = 9, .create_limit = 2), .shared = true, .recycle = true};
+	static const struct row refused[] = {{"start", ""},
+					     {"fleet", "reserve a 1"},
+					     {"reserved a", "note a creating, create a"},
+					     {"created a ok", "note a preparing, prepare a"},
+					     {"prepared a ok", "note a hot"},
+					     {"claim 1 9000 1", "note a leased, grant 1 a hot, reserve b 1"},
+					     {"crowded b 5000", ""},
+					     {"release a", "close a, note a recycling, restore a"},
+					     {"restored a ok", "note a hot"},
+					     {"claim 2 9000 2", "reserve c 0"},
+					     {"crowded c 500", "close a, note a destroying, destroy a"},
+					     {"wait 500", "reserve d 0"}};
+	run(&one, refused, ARRAY_LEN(refused));
 }
 
 /* --- second strikes --------------------------------------------------------------------------- */
@@ -199,6 +249,8 @@ int main(void)
 		cmocka_unit_test(who_finds_no_place_asks_again),
 		cmocka_unit_test(what_finds_no_place_is_woken_later),
 		cmocka_unit_test(what_idles_makes_way_for_who_waits),
+		cmocka_unit_test(what_was_used_is_destroyed_at_once_when_a_place_is_missing),
+		cmocka_unit_test(what_was_restored_makes_way_last),
 		cmocka_unit_test(a_parked_one_that_two_lists_did_not_show_is_asked_for_and_destroyed),
 		cmocka_unit_test(others_that_two_lists_did_not_show),
 	};

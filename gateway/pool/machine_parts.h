@@ -139,7 +139,7 @@ bool machine_may_park(const struct machine *machine, const struct pool_member *m
 
 /* --- machine_retire.c --- */
 
-/* Lets go of so many that idle here, the oldest first, since somebody else waits for a place to run. */
+/* Somebody else waits for a place to run: what idles here goes, the oldest first, until so many are on their way out. */
 void machine_make_way(struct machine *machine, uint64_t now_us, size_t count);
 
 /* Replaces what is too old, and lets go of what is too many. */

@@ -76,12 +76,20 @@ static size_t on_their_way(const struct machine *machine)
 	return n;
 }
 
+/* What was restored for its tenant goes last. utlist: the head's prev is the tail. */
+static struct pool_member *most_dispensable(const struct machine *machine)
+{
+	struct pool_member *head = machine->roster.lists[POOL_HOT], *oldest = head ? head->prev : NULL;
+	hot_of_nobody(machine, &oldest);
+	return oldest;
+}
+
 /* Destroyed, not parked: the provider pauses only later, and so long it runs. */
 void machine_make_way(struct machine *machine, uint64_t now_us, size_t count)
 {
-	struct pool_member *oldest = NULL;
-	while (on_their_way(machine) < count && hot_of_nobody(machine, &oldest))
-		machine_let_go(machine, now_us, oldest);
+	struct pool_member *member;
+	while (on_their_way(machine) < count && (member = most_dispensable(machine)))
+		machine_let_go(machine, now_us, member);
 }
 
 void machine_retire(struct machine *machine, uint64_t now_us)

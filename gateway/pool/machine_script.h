@@ -211,7 +211,7 @@ static void send_fleet(struct script *script, const char *a, const char *b, cons
 				    .others_claims_per_1000s = told("claims", a, b, c, d),
 				    .others_leased = told("leased", a, b, c, d),
 				    .others_crowd = told("crowd", a, b, c, d),
-				    .others_waiting = told("waiting", a, b, c, d),
+				    .make_way = told("way", a, b, c, d),
 				    .day_left_ms = 86400000};
 	/* What tenant 1 holds there, and another that wants something. */
 	const size_t first = told("first", a, b, c, d), wants = told("wants", a, b, c, d);

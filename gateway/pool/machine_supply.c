@@ -359,6 +359,19 @@ static void make_room(struct machine *machine, uint64_t now_us)
 	}
 }
 
+/* Those who wait lack nothing but a place to run. */
+static bool lacks_place(struct machine *machine, uint64_t now_us, const struct stock *stock)
+{
+	uint64_t opens_us = budget_opens_us(&machine->gate.budget, 0, false);
+	if (may_run_another(machine, now_us, true) || !machine_is_fresh(machine, now_us))
+		return false;
+	if ((stock->warm || machine->lease.fleet.warm) && !gate_wakes_open_us(&machine->gate, false))
+		return true;
+	if (opens_us > now_us)
+		block(machine, opens_us);
+	return machine_room(machine) && machine_may_begin(machine, now_us);
+}
+
 static void note_shortage(struct machine *machine, uint64_t now_us, bool is_short)
 {
 	if (!is_short)
@@ -409,4 +422,7 @@ void machine_fill(struct machine *machine, uint64_t now_us)
 	}
 	if (on_way < waiters || (have < wanted && have < NEWCOMERS))
 		make_room(machine, now_us);
+	/* What idles then was restored for somebody else. */
+	if (on_way < waiters && lacks_place(machine, now_us, &stock))
+		machine_make_way(machine, now_us, waiters - on_way);
 }

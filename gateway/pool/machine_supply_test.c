@@ -101,6 +101,12 @@ static void the_limit_on_running_holds(void **state)
 	     {"prepared a ok", "grant 2 a warm"}, {"release a", "close a, destroy a"}, {"wait 500", ""}, {"destroyed a ok", "create c"});
 }
 
+/* a for tenant 1, while tenant 2 has b. */
+#define FIRST_IS_RESTORED                                                                                              \
+	{"start", "list"}, {"listed ok", "create a"}, {"created a ok", "prepare a"}, {"prepared a ok", ""},            \
+		{"claim 1 9000 1", "grant 1 a hot, create b"}, {"release a", "close a, restore a"}, {"pass 1500", ""}, \
+		{"restored a ok", ""}, {"claim 2 9000 2", ""}, {"created b ok", "prepare b"}, {"prepared b ok", "grant 2 b cold"}
+
 static void used_members_are_restored_when_creations_are_short(void **state)
 {
 	(void)state;
@@ -143,6 +149,12 @@ static void used_members_are_restored_when_creations_are_short(void **state)
 	PLAY(true, SIZES(.max = 10, .create_limit = 1), STARTED, {"claim 1 9000 1", "create a"}, {"created a ok", "prepare a"},
 	     {"prepared a ok", "grant 1 a cold"}, {"release a", "close a, restore a"}, {"restored a ok", "close a"}, {"wait 599999", ""},
 	     {"wait 1", "destroy a"});
+	/* Its place to run is for others who wait, */
+	PLAY(true, SIZES(.hot = 1, .max = 10, .create_limit = 3, .running_limit = 2), FIRST_IS_RESTORED,
+	     {"claim 3 90000 2", "close a, destroy a"}, {"destroyed a ok", "create c"});
+	/* … unless that is not all that they lack. */
+	PLAY(true, SIZES(.hot = 1, .max = 10, .create_limit = 2, .running_limit = 2), FIRST_IS_RESTORED, {"claim 3 90000 2", ""},
+	     {"wait 29999", ""}, {"wait 1", "close a"});
 	/* Its room is for others who wait. */
 	PLAY(true, SIZES(.max = 1, .create_limit = 1), STARTED, {"claim 1 9000 1", "create a"}, {"created a ok", "prepare a"},
 	     {"prepared a ok", "grant 1 a cold"}, {"release a", "close a, restore a"}, {"restored a ok", "close a"},

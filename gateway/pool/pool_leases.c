@@ -87,6 +87,14 @@ static struct lease_record record_of(const struct pool *pool, const struct pool_
 	return record;
 }
 
+/* Nothing is on its way for them. What has only been asked for is not. */
+static size_t unserved(const struct machine *machine)
+{
+	const size_t *counts = machine->roster.counts;
+	size_t on_way = counts[POOL_CREATING] + counts[POOL_PREPARING] + counts[POOL_QUARANTINE];
+	return machine->waiting > on_way ? machine->waiting - on_way : 0;
+}
+
 static struct lease_report report(const struct pool *pool)
 {
 	const struct machine *machine = &pool->machine;
@@ -97,7 +105,7 @@ static struct lease_report report(const struct pool *pool)
 	struct lease_report said = {
 		.hot_target = machine_hot_wanted(machine),
 		.leased = machine->roster.counts[POOL_LEASED],
-		.waiting = machine->waiting,
+		.waiting = unserved(machine),
 		.claims_per_1000s = (uint64_t)(demand_slow(&machine->demand) * 1000),
 		.spent_nusd = machine->spend.total_nusd,
 		.closed_ms = closed_us > now_us ? (closed_us - now_us) / 1000 : 0,

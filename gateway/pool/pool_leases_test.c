@@ -73,6 +73,22 @@ static void a_beat_tells_who_has_claimed_lately(void **state)
 	assert_int_equal(f->report.leased, 1);
 }
 
+static void a_beat_tells_how_many_wait_with_nothing_on_its_way(void **state)
+{
+	struct fixture *f = *state;
+	struct pool_claim *claim;
+	fill(f);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pool_claim(f->pool, 17, 60000, on_grant, f, &claim), 0);
+	told(f, "reserve", (struct lease_result){.code = LEASE_OK});
+	/* Stock, then those who wait. */
+	for (int i = 0; i < 3; i++)
+		told(f, "reserve", (struct lease_result){.code = LEASE_REFUSED, .refusal = LEASE_CROWDED, .retry_after_ms = 60000});
+	expect(f, "note:leased reserve reserve reserve note:creating create reserve ");
+	pass(f, 5);
+	assert_int_equal(f->report.waiting, 1);
+}
+
 static void a_session_that_has_ended_gives_up_what_is_idle(void **state)
 {
 	struct fixture *f = *state;
@@ -415,6 +431,7 @@ int main(void)
 		TEST(it_joins_until_it_is_heard),
 		TEST(nothing_is_granted_without_a_young_beat),
 		TEST(a_beat_tells_who_has_claimed_lately),
+		TEST(a_beat_tells_how_many_wait_with_nothing_on_its_way),
 		TEST(a_session_that_has_ended_gives_up_what_is_idle),
 		TEST(after_a_flush_what_we_have_is_written_again),
 		TEST(a_list_goes_to_the_sweep),

@@ -35,6 +35,7 @@ local QUIET_MS = 100000   -- … and what a session used, whose channel is kept 
 local LIMIT_MS = 120000   -- a limit is known so long after it was told last, longer than until another gateway has listed
 local PLACE_MS = 500      -- who waits for a place asks again then
 local CROWD_MS = 2000     -- … and has gone when it has not asked for so long
+local LEAVING_MS = 10000  -- what is being destroyed is taken to be gone soon for so long
 
 local MEMBERS_MAX = 25    -- handed over by one call
 local SESSIONS_MAX = 100
@@ -176,12 +177,18 @@ local function crowd()
   return redis.call('ZRANGEBYSCORE', CROWD, '(' .. int(now), int(now + CROWD_MS))
 end
 
+-- Since when, but for those that have just been given one.
+local function asked()
+  local since = {}
+  for _, waiting in ipairs(crowd()) do since[waiting] = tonumber(redis.call('ZSCORE', ASKED, waiting) or nil) end
+  return since
+end
+
 -- How many of them have waited for longer than this one.
 local function earlier()
-  local asked, count = {}, 0
-  for _, waiting in ipairs(crowd()) do asked[waiting] = tonumber(redis.call('ZSCORE', ASKED, waiting) or nil) end
-  for _, at in pairs(asked) do
-    if at < (asked[session] or math.huge) then count = count + 1 end
+  local since, count = asked(), 0
+  for _, at in pairs(since) do
+    if at < (since[session] or math.huge) then count = count + 1 end
   end
   return count
 end
@@ -301,17 +308,31 @@ local function made_lately(window_ms)
   return window_ms > 0 and redis.call('ZCOUNT', MADE, '(' .. int(now - window_ms), '+inf') or 0
 end
 
--- Of the other living sessions, added up, as they have said it: hot targets, leased, waiting, claims.
-local function others(sessions)
-  local sums = {0, 0, 0, 0}
-  for _, other in ipairs(sessions) do
-    local i = 0
-    for number in string.gmatch(other ~= session and redis.call('HGET', SAID, other) or '', '(%d+):') do
-      i = i + 1
-      sums[i] = sums[i] + tonumber(number)
-    end
+-- How many that idle here are to make way for others: of the places that those wait for, what is not free and what no other gateway is
+-- giving up. So whoever beats first does it, and the next one finds that it was done.
+local function to_make_way()
+  local limit, wanted = may_run(0), 0
+  for other in pairs(asked()) do
+    local waiting = string.match(redis.call('HGET', SAID, other) or '', '^%d+:%d+:(%d+):')
+    if other ~= session then wanted = wanted + math.max(1, tonumber(waiting or 1)) end
   end
-  return sums
+  if limit == 0 or wanted == 0 then return 0 end
+  local members, leaving = redis.call('HGETALL', MEMBERS), 0
+  for i = 2, #members, 2 do
+    local owner, since = string.match(members[i], '^destroying:([^:]*):%d+:(%d+):')
+    if owner and owner ~= session and left(tonumber(since) + LEAVING_MS, LEAVING_MS) > 0 then leaving = leaving + 1 end
+  end
+  return math.max(0, wanted - leaving - math.max(0, limit - running()))
+end
+
+-- Of the other living sessions, added up, as they have said it: hot targets and claims.
+local function others(sessions)
+  local targets, claims = 0, 0
+  for _, other in ipairs(sessions) do
+    local target, rate = string.match(other ~= session and redis.call('HGET', SAID, other) or '', '^(%d+):%d+:%d+:(%d+):')
+    targets, claims = targets + tonumber(target or 0), claims + tonumber(rate or 0)
+  end
+  return targets, claims
 end
 
 -- What others have leased -> how many, and a flat list: how many tenants, and of each who it is and how many it has there, 0 = it has
@@ -382,7 +403,7 @@ local function tell_lost(answer, acknowledged)
   end
 end
 
--- 1 hot target  2 leased  3 waiting  4 claims in 1000 s  5 money so far, nano dollars
+-- 1 hot target  2 leased  3 claims that wait and for which nothing is on its way  4 claims in 1000 s  5 money so far, nano dollars
 -- 6 creations that the provider allows in a window, 0 = not said  7 the window, ms  8 creations are closed for so long, ms
 -- 9 turn of the last beat whose answer was read  10 who has claimed lately, tenants with blanks between them
 -- 11 Sprites that may run at once, as far as this gateway knows; 0 = it knows of no limit
@@ -410,13 +431,13 @@ local function renew(said)
     total(), redis.call('SCARD', PREFIX .. 'of:' .. session), others_warm(),
     abandoned, #sessions, made_lately(window_ms), money, closed_ms, count, window_ms, recovering() > 0 and 1 or 0,
     may_list(sessions) and 1 or 0, tonumber(redis.call('HGET', INS, instance) or 0) > tonumber(epoch) and 1 or 0}
-  local sums, tenants = others(sessions), nil
-  sums[2], tenants = others_tenants(sessions) -- newer than what they said
-  for _, sum in ipairs(sums) do answer[#answer + 1] = sum end
-  answer[#answer + 1] = DAY_MS - now % DAY_MS
+  local targets, claims = others(sessions)
+  local leased, tenants = others_tenants(sessions)
   local others_crowd = 0
   for _, other in ipairs(crowd()) do others_crowd = others_crowd + (other ~= session and 1 or 0) end
-  answer[#answer + 1] = others_crowd
+  for _, number in ipairs({targets, leased, to_make_way(), claims, DAY_MS - now % DAY_MS, others_crowd}) do
+    answer[#answer + 1] = number
+  end
   for _, value in ipairs(tenants) do answer[#answer + 1] = value end
   tell_lost(answer, said[9])
   return answer
@@ -427,8 +448,9 @@ end
 local operations = {}
 
 -- 5... as in renew() -> 'ok', records and strangers, own records, others' parked ones, records of ended sessions, living sessions,
--- creations of the window, money of the day, closed ms, limit, its window ms, recovering, list, superseded, the four of others(),
--- what is left of the day, ms, other sessions that wait for a place, the list of others_tenants(), then names that are not ours any more
+-- creations of the window, money of the day, closed ms, limit, its window ms, recovering, list, superseded, others' hot targets and
+-- leases, how many are to make way here, others' claims, what is left of the day, ms, other sessions that wait for a place, the list of
+-- others_tenants(), then names that are not ours any more
 function operations.beat()
   local instance = string.match(session, '^(.*)/')
   local known = tonumber(redis.call('HGET', BACK, instance) or 0)

@@ -12,10 +12,10 @@ BEAT, SESSION, RECOVERY, STRIKE, RELIST, KEPT = 5 * SECOND, 15 * SECOND, 20 * SE
 LATE = 90 * SECOND
 DAY = 86_400 * SECOND
 HANDED, MADE, TENANTS = 25, 2000, 32
-LINGER, QUIET, LIMIT, PLACE, CROWD = 35 * SECOND, 100 * SECOND, 120 * SECOND, 500, 2 * SECOND
+LINGER, QUIET, LIMIT, PLACE, CROWD, LEAVING = 35 * SECOND, 100 * SECOND, 120 * SECOND, 500, 2 * SECOND, 10 * SECOND
 
 FLEET = ("total own warm ended instances created money closed limit window recovering list superseded "
-         "hot_target leased waiting claims day_left crowd").split()
+         "hot_target leased way claims day_left crowd").split()
 MEMBER = "name state age idle owned tenant uses left exec parked".split()
 EXISTING = {"preparing", "warm", "hot", "leased", "recycling", "quarantine"}
 
@@ -189,9 +189,21 @@ class PoolModel:
     def crowd(self):
         return [session for session, till in self.waits.items() if self.now < till <= self.now + CROWD]
 
+    def waiting(self):
+        return {session: self.asked[session] for session in self.crowd() if session in self.asked}
+
+    def to_make_way(self):
+        limit, others = self.may_run(0), self.waiting().keys() - {self.session}
+        if not limit or not others:
+            return 0
+        wanted = sum(max(1, self.said[other][2]) if other in self.said else 1 for other in others)
+        leaving = sum(record.state == "destroying" and record.session != self.session and self.bounded(record.since + LEAVING - self.now, LEAVING) > 0
+                      for record in self.members.values())
+        return max(0, wanted - leaving - max(0, limit - self.running()))
+
     def is_full(self, limit, for_stock):
-        asked = {session: self.asked[session] for session in self.crowd() if session in self.asked}
-        earlier = sum(at < asked.get(self.session, math.inf) for at in asked.values())
+        waiting = self.waiting()
+        earlier = sum(at < waiting.get(self.session, math.inf) for at in waiting.values())
         return limit and ((for_stock and self.crowd()) or self.running() + earlier >= limit)
 
     def crowded(self, for_stock):
@@ -267,8 +279,8 @@ class PoolModel:
         living = {session for session, end in self.sessions.items() if end > now}
         ended = self.sessions.keys() - living
         parked = [record for record in self.members.values() if record.is_stock() and record.session != me]
-        sums = [sum(self.said[other][i] for other in living - {me} if other in self.said) for i in range(4)]
-        sums[1], tenants = self.tenants(living)
+        hot_target, claims = (sum(self.said[other][i] for other in living - {me} if other in self.said) for i in (0, 3))
+        leased, tenants = self.tenants(living)
         instance, epoch = me.split("/")
         created = sum(at > now - self.window for at in self.made.values()) if self.window else 0
         may_list = self.may_list()
@@ -278,8 +290,8 @@ class PoolModel:
         lost |= {name: self.turn for name in told if not lost[name]}
         return [self.total(), len(self.own(me)), len(parked), sum(len(self.own(one)) for one in ended), len(living), created,
                 str(self.money.get(now // DAY, 0)), closed, self.limit, self.window, int(self.recovering() > 0), may_list,
-                int(self.instances.get(instance) != int(epoch)), *sums, DAY - now % DAY,
-                len(set(self.crowd()) - {me}), *tenants, *told]
+                int(self.instances.get(instance) != int(epoch)), hot_target, leased, self.to_make_way(), claims,
+                DAY - now % DAY, len(set(self.crowd()) - {me}), *tenants, *told]
 
     def trim_made(self):
         latest = sorted(self.made.items(), key=lambda item: (item[1], item[0]))[-MADE:]

@@ -55,6 +55,23 @@ def test_no_more_run_than_may_whichever_gateway_has_them(rig):
     assert 3 <= fleet.sprites.state()["max_running"] <= 4
 
 
+def test_one_idle_sprite_makes_way_for_one_claim_elsewhere(rig):
+    """Two gateways hold all that may run, and nothing runs in them; the third one has a claim."""
+    fleet = Fleet(rig, count=1, pool_max=12, pool_hot=2, pool_running_limit=4, pool_wait_seconds=30)
+    fleet.until_ready()         # one after the other, so that they do not beat at the same moment
+    fleet.gateways.append(fleet.start("g1"))
+    fleet.until_ready()
+    until(lambda: fleet.states()["hot"] == 4, lambda: f"as many are hot as may run: {fleet.states()}", 60)
+    idle = fleet.records()
+    assert len({owner for _, owner in idle.values()}) == 2
+    third = fleet.start("g2", pool_hot=0)
+    began = time.monotonic()
+    assert third.exec(token=fleet.tokens[0], command="sleep 6").status_code == 200
+    print(f"ended after {time.monotonic() - began:.1f} s, of which it ran 6")
+    assert len(idle.keys() & fleet.records().keys()) == 3, (idle, fleet.records())
+    assert fleet.sprites.state()["max_running"] == 4
+
+
 def asleep(fleet):
     """A session that the first gateway has begun, and that was not used for so long that it is paused; its Sprite."""
     fleet.gateways[0].run("echo one >note", session="s")

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from policy_store import documented_acl
-from pool_store import (BEAT, CROWD, FLEET, LATE, LIMIT, LINGER, MEMBER, PLACE, QUIET, RECOVERY, SECOND, SESSION, START, STRIKE, KeptSprite, PoolModel,
+from pool_store import (BEAT, CROWD, FLEET, LATE, LEAVING, LIMIT, LINGER, MEMBER, PLACE, QUIET, RECOVERY, SECOND, SESSION, START, STRIKE, KeptSprite, PoolModel,
                         PoolStore, name_of, names_in, tenants_in)
 
 MOST, MAY_RUN = 12, 7
@@ -378,6 +378,32 @@ def test_who_waits_for_a_place_has_it_in_turn(timed):
     assert reserve(timed, b, 36, 36, 2)[0] == "crowded"
     timed.call("note", *b, 37, f"{name_of('b', 30)}:gone:0:0:0:0:0:")
     assert reserve(timed, b, 38, 38, 2) == ["crowded", PLACE], "who has not asked for so long begins anew"
+
+
+def test_what_idles_makes_way_for_each_who_waits_once(timed):
+    a, b, c = ready(timed, "a", "b", "c")
+    for number, who in enumerate((a, a, c, c)):
+        assert reserve(timed, who, 20 + number, number, 4) == ["ok"]
+        timed.call("note", *who, 30 + number, f"{name_of(who[1][0], number)}:hot:0:0:0:0:0:")
+    assert beat(timed, a, 40)["way"] == 0
+    assert reserve(timed, b, 40, 40, 4)[0] == "crowded"
+    assert beat(timed, a, 41)["way"] == 1, "for one at least"
+    assert dict(zip(FLEET, timed.call("beat", *b, 41, 0, 0, 3, *[0] * 6)[1:]))["way"] == 0, "nobody else waits"
+    assert beat(timed, a, 43)["way"] == 3
+    timed.call("note", *a, 44, *[f"{name_of('a', number)}:destroying:0:0:0:0:0:" for number in (0, 1)])
+    assert (beat(timed, c, 44)["way"], beat(timed, a, 45)["way"]) == (1, 3), "what it gives up itself it knows"
+    for turn in range(50, 50 + LEAVING // SECOND):
+        timed.clock += SECOND
+        assert reserve(timed, b, turn, turn, 4)[0] == "crowded"
+        assert beat(timed, a, turn)["way"] == 3
+        assert beat(timed, c, turn)["way"] == (1 if turn < 49 + LEAVING // SECOND else 3), "it is not gone after so long"
+    timed.call("note", *a, 70, f"{name_of('a', 0)}:gone:0:0:0:0:0:")
+    assert beat(timed, c, 70)["way"] == 2, "one place is free"
+    assert reserve(timed, b, 71, 71, 4) == ["ok"]
+    assert beat(timed, c, 71)["way"] == 0, "it waits no more until it asks again"
+    assert reserve(timed, b, 72, 72, 4)[0] == "crowded" and beat(timed, c, 72)["way"] == 3
+    timed.redis.delete(timed.prefix + "limits")
+    assert beat(timed, c, 73)["way"] == 0, "no limit is known any more"
 
 
 def kept(timed, number, lease, used, till=0):
