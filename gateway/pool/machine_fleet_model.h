@@ -38,6 +38,8 @@
 #define STRIKE_US      (60 * SECOND_US)
 #define PAUSE_US       (30 * SECOND_US) /* what has no channel is paused by the provider */
 #define LINGER_US      (35 * SECOND_US) /* … and counts as running in the store so long */
+#define CHANNEL_US     (60 * SECOND_US) /* a session's channel is kept so long */
+#define QUIET_US       (100 * SECOND_US) /* … and it counts as running in the store so long after its last use */
 #define LATE_US        (85 * SECOND_US) /* a creation that nobody answered takes effect this late at most */
 
 #define CHECK(world, condition)                                                                                                       \
@@ -71,6 +73,13 @@ struct stray {
 	uint64_t strike_us;
 };
 
+/* The Sprite of a named session. */
+struct kept {
+	char name[NAME];
+	bool in_use, asleep;
+	uint64_t used_us;
+};
+
 struct session {
 	uint64_t end_us;
 	int node;
@@ -84,7 +93,7 @@ struct store {
 	struct record records[RECORDS];
 	struct stray strays[SPRITES];
 	struct session sessions[SESSIONS];
-	char kept[SPRITES][NAME]; /* Sprites of named sessions: no records, but they count */
+	struct kept kept[SPRITES]; /* no records, but they count */
 	uint64_t latest, turn_us, parkings;
 };
 
@@ -157,7 +166,7 @@ struct node {
 };
 
 struct figures {
-	uint64_t grants, crowded, steals, adoptions, flushes, fences, crashes, falls, taken, keeps;
+	uint64_t grants, crowded, steals, adoptions, flushes, fences, crashes, falls, taken, keeps, wakes;
 };
 
 struct world {
@@ -237,11 +246,11 @@ static struct stray *stray_find(struct store *store, const char *name)
 }
 
 /* "" = a free one. */
-static char *kept_find(struct store *store, const char *name)
+static struct kept *kept_find(struct store *store, const char *name)
 {
 	for (size_t i = 0; i < SPRITES; i++)
-		if (strcmp(store->kept[i], name) == 0)
-			return store->kept[i];
+		if (strcmp(store->kept[i].name, name) == 0)
+			return &store->kept[i];
 	return NULL;
 }
 
@@ -268,11 +277,18 @@ static size_t total(struct store *store)
 	for (size_t i = 0; i < RECORDS; i++)
 		n += store->records[i].name[0] != 0;
 	for (size_t i = 0; i < SPRITES; i++)
-		n += (store->strays[i].name[0] && !record_find(store, store->strays[i].name)) + (store->kept[i][0] != 0);
+		n += (store->strays[i].name[0] && !record_find(store, store->strays[i].name)) + (store->kept[i].name[0] != 0);
 	return n;
 }
 
-/* What was paused long ago does not run. A named session's is left out here. */
+/* What was not counted once has no place from then on. */
+static bool session_runs(const struct world *world, struct kept *kept)
+{
+	kept->asleep |= !kept->in_use && kept->used_us + QUIET_US <= world->now_us;
+	return !kept->asleep;
+}
+
+/* What was paused long ago does not run. */
 static bool is_crowded(struct world *world)
 {
 	struct store *store = &world->store;
@@ -283,8 +299,11 @@ static bool is_crowded(struct world *world)
 		const struct record *record = &store->records[i];
 		running += record->name[0] && (record->state != POOL_WARM || record->parked_us + LINGER_US > world->now_us);
 	}
-	for (size_t i = 0; i < SPRITES; i++)
+	for (size_t i = 0; i < SPRITES; i++) {
+		struct kept *kept = &store->kept[i];
 		running += store->strays[i].name[0] && !record_find(store, store->strays[i].name);
+		running += kept->name[0] && !record_find(store, kept->name) && session_runs(world, kept);
+	}
 	world->figures.crowded += running >= world->may_run;
 	return running >= world->may_run;
 }
@@ -354,6 +373,8 @@ static struct lease_fleet fleet_of(struct world *world, uint64_t session)
 	fleet.list = world->now_us >= store->turn_us;
 	if (fleet.list)
 		store->turn_us = world->now_us + (is_recovering(world) ? RELIST_US : STRIKE_US);
+	fleet.others_crowd = world->may_run && chance(world, 10);
+	fleet.make_way = fleet.others_crowd ? any(world, 3) : 0;
 	return fleet;
 }
 

@@ -3,7 +3,7 @@
  * second, answers that are lost or come twice, owners that stand still and go on, Sprites that become a named session's.
  *
  * Always: no more Sprites than the maximum, in all machines together; no Sprite that two machines use; none that serves a second
- * token; none that is a session's is granted or destroyed; no more run than may; nothing is granted, woken or created without a young
+ * token; none that is a session's is granted or destroyed; no more run than may, those of sessions too; nothing is granted, woken or created without a young
  * beat and a record, nor before the time that the provider said. After a quiet time every Sprite is known to one machine and to the
  * store. A failure prints the seed of its episode: SG_MODEL_SEED=<seed> plays it alone, SG_MODEL_EVENTS=<n> plays more or fewer events.
  */
@@ -315,9 +315,10 @@ static void become_sessions(struct world *world, struct node *node)
 	const struct record *record = record_find(&world->store, member->name);
 	if (!sprite || !sprite->exists || (record && record->session != node->session))
 		return;
-	char *kept = kept_find(&world->store, "");
+	struct kept *kept = kept_find(&world->store, "");
 	CHECK(world, kept);
-	strcpy(kept, member->name);
+	*kept = (struct kept){.in_use = true, .used_us = world->now_us};
+	strcpy(kept->name, member->name);
 	sprite->bound = !sprite->contested;
 	world->figures.keeps++;
 	if (world->upsets && chance(world, 10))
@@ -327,12 +328,35 @@ static void become_sessions(struct world *world, struct node *node)
 }
 
 /* Its Sprite is destroyed by whoever ends it. */
-static void end_session(struct world *world, char *name)
+static void end_session(struct world *world, struct kept *kept)
 {
-	struct sprite *sprite = name[0] ? sprite_find(world, name) : NULL;
+	struct sprite *sprite = kept->name[0] ? sprite_find(world, kept->name) : NULL;
 	if (sprite)
 		*sprite = (struct sprite){0};
-	memset(name, 0, NAME);
+	*kept = (struct kept){0};
+}
+
+/* A command of the session ends, or begins: it finds a channel, or its Sprite is woken if it may run. */
+static void use_session(struct world *world, struct node *node, struct kept *kept)
+{
+	struct sprite *sprite = kept->name[0] ? sprite_find(world, kept->name) : NULL;
+	if (!sprite || !sprite->bound)
+		return;
+	if (kept->in_use) {
+		bool long_ago = chance(world, 50);
+		kept->in_use = false;
+		kept->used_us = world->now_us - (long_ago ? QUIET_US : 0);
+		sprite->pauses_us = world->now_us + (long_ago ? 0 : CHANNEL_US + PAUSE_US);
+		return;
+	}
+	if (world->may_run && !session_runs(world, kept) && (is_recovering(world) || is_crowded(world))) {
+		send(world, node, (struct machine_event){.type = MACHINE_CROWDED});
+		return;
+	}
+	world->figures.wakes += kept->asleep;
+	*kept = (struct kept){.in_use = true, .used_us = world->now_us};
+	strcpy(kept->name, sprite->name);
+	sprite->pauses_us = 0;
 }
 
 static void upset(struct world *world, struct node *node)
@@ -381,8 +405,10 @@ static void random_event(struct world *world)
 		lose(world, node);
 	else if (dice < 880 && running)
 		become_sessions(world, node);
-	else if (dice < 900)
-		end_session(world, world->store.kept[any(world, 16)]);
+	else if (dice < 892)
+		end_session(world, &world->store.kept[any(world, 16)]);
+	else if (dice < 900 && running)
+		use_session(world, node, &world->store.kept[any(world, 8)]);
 	else
 		pass_time(world, any(world, chance(world, 1) ? 10 * SECOND_US : SECOND_US / 3));
 }
@@ -454,7 +480,7 @@ static void calm(struct world *world)
 		node->stopped_us = 0;
 	}
 	for (size_t i = 0; i < SPRITES; i++)
-		end_session(world, world->store.kept[i]);
+		end_session(world, &world->store.kept[i]);
 	settle(world, 90 * SECOND_US);
 	for (size_t i = 0; i < NODES; i++)
 		if (!world->nodes[i].up)
@@ -493,6 +519,7 @@ static size_t play(uint64_t seed, struct figures *all)
 	all->falls += world.figures.falls;
 	all->taken += world.figures.taken;
 	all->keeps += world.figures.keeps;
+	all->wakes += world.figures.wakes;
 	return world.events;
 }
 
@@ -517,13 +544,13 @@ static void random_events_break_no_rule(void **state)
 	/* A world in which nothing happens proves nothing. */
 	print_message(
 		"seeds 1 to %llu: %llu grants, %llu times as many ran as may, %llu stolen, %llu adopted, %llu fenced, %llu flushed, %llu crashed, "
-		"%llu fell back, %llu taken before, %llu became a session's\n",
+		"%llu fell back, %llu taken before, %llu became a session's, %llu of those woken\n",
 		(unsigned long long)seed, (unsigned long long)all.grants, (unsigned long long)all.crowded, (unsigned long long)all.steals,
 		(unsigned long long)all.adoptions, (unsigned long long)all.fences, (unsigned long long)all.flushes,
 		(unsigned long long)all.crashes, (unsigned long long)all.falls, (unsigned long long)all.taken,
-		(unsigned long long)all.keeps);
+		(unsigned long long)all.keeps, (unsigned long long)all.wakes);
 	assert_true(events < EVENTS || (all.grants && all.crowded && all.steals && all.adoptions && all.fences && all.flushes &&
-					all.crashes && all.falls && all.taken && all.keeps));
+					all.crashes && all.falls && all.taken && all.keeps && all.wakes));
 }
 
 int main(void)

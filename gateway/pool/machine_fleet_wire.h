@@ -38,7 +38,7 @@ static size_t running(struct world *world)
 	for (size_t i = 0; i < SPRITES; i++) {
 		const struct sprite *sprite = &world->sprites[i];
 		bool paused = sprite->pauses_us && sprite->pauses_us <= world->now_us;
-		n += sprite->exists && !paused && !sprite->bound && !kept_find(&world->store, sprite->name);
+		n += sprite->exists && !paused;
 	}
 	return n;
 }
