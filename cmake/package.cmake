@@ -19,7 +19,9 @@ install(FILES ${made}/spritegate.conf.5.gz DESTINATION share/man/man5)
 install(FILES ${made}/changelog.gz ${from}/copyright DESTINATION share/doc/spritegate)
 install(FILES ${CMAKE_SOURCE_DIR}/deploy/spritegate.bash-completion DESTINATION share/bash-completion/completions RENAME spritegate)
 install(FILES ${from}/spritegate.service DESTINATION lib/systemd/system)
+install(FILES ${from}/sysusers.conf DESTINATION lib/sysusers.d RENAME spritegate.conf)
 install(FILES ${from}/datasette.service DESTINATION share/doc/spritegate/examples)
+# Until it is configured nobody but root has anything to read in it.
 install(FILES ${from}/spritegate.conf DESTINATION /etc/spritegate PERMISSIONS OWNER_READ OWNER_WRITE)
 
 set(CPACK_GENERATOR DEB)
@@ -32,7 +34,7 @@ set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION httpd)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 # WebSockets of libcurl, whose symbols are older.
-set(CPACK_DEBIAN_PACKAGE_DEPENDS "ca-certificates, libcurl4t64 (>= 8.14)")
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "ca-certificates, libcurl4t64 (>= 8.14), systemd | systemd-standalone-sysusers | systemd-sysusers")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS redis-server)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${from}/postinst ${from}/prerm ${from}/postrm ${made}/conffiles)

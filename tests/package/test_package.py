@@ -3,6 +3,7 @@ import gzip
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -16,6 +17,7 @@ BUILD = TOP / "build/package"
 # What lintian says that is meant so.
 MEANT = {"bogus-mail-host", "bogus-mail-host-in-debian-changelog",     # there is no address to write to
          "non-standard-file-perm"}                                     # the configuration holds secrets
+CONFIG = "/etc/spritegate/spritegate.conf"
 
 
 def call(*words, seconds=600, ok=True, **more):
@@ -60,21 +62,79 @@ def test_it_says_what_it_needs(unpacked):
     assert "libcurl4t64 (>= 8.14)" in fields["Depends"]
 
 
-def test_its_files(unpacked, tmp_path):
-    state = tmp_path / "var/lib/private/spritegate/settlements"
-    state.parent.mkdir(parents=True)
-    state.touch()
+def test_its_files(unpacked):
     files = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file() and "DEBIAN" not in path.parts}
-    assert files == {"usr/bin/spritegate", "usr/lib/systemd/system/spritegate.service", "etc/spritegate/spritegate.conf",
+    assert files == {"usr/bin/spritegate", "usr/lib/systemd/system/spritegate.service", "usr/lib/sysusers.d/spritegate.conf", "etc/spritegate/spritegate.conf",
                      "usr/share/bash-completion/completions/spritegate", "usr/share/man/man1/spritegate.1.gz", "usr/share/man/man5/spritegate.conf.5.gz",
                      "usr/share/doc/spritegate/changelog.gz", "usr/share/doc/spritegate/copyright", "usr/share/doc/spritegate/examples/datasette.service"}
     assert (unpacked / "etc/spritegate/spritegate.conf").stat().st_mode & 0o777 == 0o600
     assert (unpacked / "DEBIAN/conffiles").read_text(encoding="utf-8") == "/etc/spritegate/spritegate.conf\n"
     call("shellcheck", *(unpacked / "DEBIAN").glob("p*"))
-    for script, word in (("postinst", "configure"), ("prerm", "remove"), ("postrm", "purge")):
-        # No systemd runs here: there is nothing for it to do.
-        call(unpacked / "DEBIAN" / script, word, env={**os.environ, "DPKG_ROOT": str(tmp_path)})
-        assert state.exists() == (word != "purge")
+
+
+# --- installed ---------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def installed(deb, tmp_path_factory):
+    """This system once more, with what dpkg makes of the package; no systemd runs in it."""
+    layers = tmp_path_factory.mktemp("installed")
+    root = layers / "root"
+    call("mount", "-t", "tmpfs", "-o", "mode=755", "layers", layers)
+    try:
+        for name in ("upper", "work", "root"):
+            (layers / name).mkdir()
+        call("mount", "-t", "overlay", "-o", f"lowerdir=/,upperdir={layers}/upper,workdir={layers}/work", "overlay", root)
+        for name in ("dev", "proc"):
+            call("mount", "--bind", f"/{name}", root / name)
+        shutil.copy(deb, root / "spritegate.deb")
+        install(root)
+        yield root
+    finally:
+        call("umount", "--lazy", "--recursive", layers)
+
+
+def install(root):
+    call("chroot", root, "dpkg", "--install", "/spritegate.deb")
+
+
+def owner(root, path):
+    return call("chroot", root, "stat", "--format", "%U:%G %a", path).strip()
+
+
+def as_user(root, user, group):
+    return ["chroot", root, "setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+
+
+def test_only_the_gateways_user_reads_its_settings(installed):
+    assert owner(installed, CONFIG) == "root:spritegate 640"
+    gateway, stranger = as_user(installed, "spritegate", "spritegate"), as_user(installed, "nobody", "nogroup")
+    assert call(*gateway, "head", "-n", 1, CONFIG).startswith("# Settings of the gateway")
+    assert "Permission denied" in call(*gateway, "sh", "-c", f"echo x >>{CONFIG}", ok=False)
+    assert "Permission denied" in call(*stranger, "cat", CONFIG, ok=False)
+
+
+def test_an_upgrade_keeps_what_an_administrator_said(installed):
+    changed = installed / CONFIG.lstrip("/")
+    before = changed.read_text(encoding="utf-8")
+    changed.write_text(before + "workers = 1\n", encoding="utf-8")
+    call("chroot", installed, "dpkg-statoverride", "--update", "--add", "root", "root", "600", CONFIG)
+    install(installed)
+    assert owner(installed, CONFIG) == "root:root 600" and "workers = 1" in changed.read_text(encoding="utf-8")
+    call("chroot", installed, "dpkg-statoverride", "--remove", CONFIG)
+    install(installed)
+    assert owner(installed, CONFIG) == "root:spritegate 640"
+    changed.write_text(before, encoding="utf-8")
+
+
+def test_a_purge_leaves_nothing(installed):
+    state = installed / "var/lib/spritegate/settlements"
+    state.parent.mkdir()
+    state.touch()
+    call("chroot", installed, "dpkg", "--remove", "spritegate")
+    assert state.exists() and (installed / CONFIG.lstrip("/")).exists()
+    call("chroot", installed, "dpkg", "--purge", "spritegate")
+    assert not state.parent.exists() and not (installed / CONFIG.lstrip("/")).parent.exists()
+    install(installed)
 
 
 def test_its_program_serves_with_its_configuration(unpacked, rig, stack, tmp_path):
@@ -97,14 +157,16 @@ def test_its_program_serves_with_its_configuration(unpacked, rig, stack, tmp_pat
 
 # --- the unit ----------------------------------------------------------------
 
+PAGE = (TOP / "docs/PACKAGE.md").read_text(encoding="utf-8")
 UNIT = TOP / "deploy/debian/spritegate.service"
 DATASETTE_UNIT = TOP / "deploy/debian/datasette.service"
 
 
 def test_the_unit_is_confined():
-    """0 is a safe service, 10 an unsafe one."""
+    """0 is a safe service, 10 an unsafe one; 20 here is 2.0."""
     said = call("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", UNIT)
-    print(said.strip().splitlines()[-1])
+    exposure = re.search(r"exposure level for \S+: ([\d.]+)", said)[1]
+    assert f"`systemd-analyze security`: {exposure}" in PAGE, exposure
 
 
 @pytest.mark.parametrize("unit", [UNIT, DATASETTE_UNIT], ids=lambda unit: unit.stem)
@@ -114,9 +176,14 @@ def test_systemd_understands(unit):
     assert not complaints, said
 
 
+def of_the_unit(name):
+    """What it says there, in words."""
+    return shlex.split(re.search(rf"^{name}=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)[1])
+
+
 def test_the_unit_starts_the_program(unpacked):
-    words = re.search(r"^ExecStart=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)[1].split()
-    assert (unpacked / words[0].lstrip("/")).is_file() and words[1:3] == ["serve", "--config"]
+    words = of_the_unit("ExecStart")
+    assert (unpacked / words[0].lstrip("/")).is_file() and words[1:] == ["serve", "--config", CONFIG]
 
 
 def system_calls(name):
@@ -156,16 +223,53 @@ def test_the_filter_of_system_calls_lets_it_work(rig, stack, tmp_path):
     traced = int(pathlib.Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()[0])
     os.kill(traced, 15)
     assert gateway.wait(60) == 0
-    used = {line.split()[-1] for line in until(lambda: counts.read_text(encoding="utf-8"), "strace has counted").splitlines()
-            if re.match(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+\d+", line)} - {"total"}
+    used = counted(counts)
     assert len(used) > 30
     assert used - {"execve"} <= allowed_calls(), used - allowed_calls()
 
 
+def counted(file):
+    """The calls in what strace has counted."""
+    return {line.split()[-1] for line in until(lambda: file.read_text(encoding="utf-8"), "strace has counted").splitlines()
+            if re.match(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+\d+", line)} - {"total"}
+
+
+def test_systemctl_reload_changes_settings(installed, rig, stack):
+    """As the unit's user, without capabilities, from the file that the operator edits; what it does is allowed there."""
+    config, counts = installed / CONFIG.lstrip("/"), installed / "tmp/calls"
+    shipped = config.read_text(encoding="utf-8")
+    (user,) = of_the_unit("User")
+    as_it = as_user(installed, user, user)
+    gateway = rigs.OwnGateway({"datasette_url": stack.datasette, "redis_url": stack.redis_url, "sprites_url": stack.sprites.url,
+                               "sprites_token": stack.sprites.token, "pepper": stack.pepper, "pool_hot": 0}, argv=[*as_it, *of_the_unit("ExecStart")])
+    rig.add(gateway, gateway.stop_at_once)
+    env = {**rigs.clean_environment(gateway.settings), "MAINPID": str(gateway.pid)}
+
+    def reload(line, *before):
+        config.write_text(f"{shipped}{line}\n", encoding="utf-8")
+        return subprocess.run([*as_it, *before, *of_the_unit("ExecReload")], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+
+    def refused():
+        return [gateway.http.post("/sample/stations", content=b"x" * 2000).status_code == 413 for _ in range(10)]
+
+    assert not any(refused())
+    done = reload("max_body_bytes = 1KiB", "strace", "-f", "-c", "-o", "/tmp/calls")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    until(lambda: all(refused()), "every worker has the new limit")
+    used = counted(counts)
+    assert {"kill", "execve"} <= used and used - {"execve"} <= allowed_calls(), used - allowed_calls()
+
+    done = reload("max_body_bytes = 17GiB")
+    assert done.returncode and "max_body_bytes" in done.stderr and "reload: nothing was changed" not in gateway.log, done.stderr
+    config.chmod(0o600)
+    done = reload("max_body_bytes = 2KiB")
+    assert done.returncode and f"{CONFIG}: cannot be read" in done.stderr, done.stderr
+    assert all(refused())
+    config.chmod(0o640)
+    config.write_text(shipped, encoding="utf-8")
+
+
 # --- docs/PACKAGE.md: who follows it has a gateway -----------------------------
-
-PAGE = (TOP / "docs/PACKAGE.md").read_text(encoding="utf-8")
-
 
 def written(path):
     """What the page has its reader put into that file."""
