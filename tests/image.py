@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Build the Dockerfile and look at the result: what is in it, who it runs as, that it serves on a read-only disk.
+"""Build each Dockerfile and look at the result: what is in it, who it runs as, that it serves, the gateway on a read-only disk.
 
 debian:trixie-slim is made here with debootstrap, so that no registry is needed.
 """
@@ -21,6 +21,7 @@ import yaml
 TOP = pathlib.Path(__file__).resolve().parent.parent
 CACHE = TOP / "build/image"
 BASE, IMAGE, BOTH = "localhost/debian:trixie-slim", "localhost/spritegate:test", "localhost/spritegate-with-datasette:test"
+ALERTS = "localhost/spritegate-alerts:test"
 LARGEST_MB = 130        # of 10^6 bytes
 REVISION = "0123abc"
 NOT_IN_SLIM = ["usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*", "var/cache/apt/*",
@@ -214,6 +215,33 @@ def check_compose(root):
         server.kill()
 
 
+def is_ready(server, port):
+    """On the network of that process."""
+    words = ["nsenter", f"--net=/proc/{server.pid}/ns/net", "curl", "--silent", "--fail", "--max-time", "5", f"http://127.0.0.1:{port}/-/ready"]
+    return subprocess.run(words, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def check_alerts(root):
+    """Prometheus and Alertmanager of deploy/prometheus/fly, with a network of their own: their ports are not to be chosen."""
+    inside = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-euc", "ip link set lo up" + WRITABLE, root, "env", "-i", *environment_of(ALERTS)]
+    entrypoint = json.loads(run("buildah", "inspect", ALERTS))["Docker"]["config"]["Entrypoint"]
+    folder = pathlib.Path(entrypoint[0]).parent
+    run(*inside, "promtool", "check", "config", folder / "prometheus.yml")
+    run(*inside, "amtool", "check-config", folder / "alertmanager.yml")
+    given = [f"{name}=http://127.0.0.1:1" for name in ("ALERT_PAGE", "ALERT_TICKET")]
+    server = subprocess.Popen([str(word) for word in (*inside, "GATEWAY_APP=spritegate", *given, *entrypoint)], stdin=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        for port, what in ((9090, "Prometheus"), (9093, "Alertmanager")):
+            while not (up := is_ready(server, port)) and server.poll() is None and time.monotonic() < end:
+                time.sleep(0.2)
+            check(f"with the rules, {what} is ready", up)
+        server.terminate()
+        check("both of them end with 0 on SIGTERM", server.wait(timeout=60) == 0)
+    finally:
+        server.kill()
+
+
 def answers(url):
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -232,15 +260,17 @@ def main():
     certificates = "/tmp/machine-certificates.crt"
     run(*build, "--volume", f"/etc/ssl/certs/ca-certificates.crt:{certificates}:ro", "--build-arg", f"PIP_CERT={certificates}",
         "--target", "with-datasette", "-t", BOTH, ".")
+    run(*build, "-f", "deploy/prometheus/fly/Dockerfile", "-t", ALERTS, ".")
     user = check_config()
-    containers = [run("buildah", "from", "--pull-never", image) for image in (IMAGE, BOTH)]
+    containers = [run("buildah", "from", "--pull-never", image) for image in (IMAGE, BOTH, ALERTS)]
     try:
-        root, both = (pathlib.Path(run("buildah", "mount", container)) for container in containers)
+        root, both, alerts = (pathlib.Path(run("buildah", "mount", container)) for container in containers)
         check_files(root)
         check_serving(root, user)
         check_python_packages(both)
         check_both(both)
         check_compose(both)
+        check_alerts(alerts)
     finally:
         run("buildah", "rm", *containers)
         run("buildah", "prune", "--force", quiet=True)

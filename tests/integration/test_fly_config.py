@@ -5,10 +5,12 @@ import subprocess
 import tomllib
 
 import pytest
+import yaml
 
 from rig import BINARY, TOP, clean_environment
 
 FILES = ["fly.toml", "deploy/one-machine/fly.toml"]
+ALERTS = "deploy/prometheus/fly/fly.toml"
 PAGE = (TOP / "deploy/FLY.md").read_text(encoding="utf-8")
 
 # As flyctl's configuration reference has them, of the sections used here. A key it does not know is ignored without a word.
@@ -27,6 +29,7 @@ KNOWN = {
                "auto_extend_size_limit", "processes"},
     "vm": {"size", "memory", "cpus", "cpu_kind", "gpu_kind", "gpus", "memory_mb", "host_dedication_id", "processes"},
     "build": {"builder", "args", "buildpacks", "image", "settings", "builtin", "dockerfile", "ignorefile", "build-target"},
+    "restart": {"policy", "retries", "processes"},
     "deploy": {"strategy", "max_unavailable", "wait_timeout", "release_command", "release_command_timeout", "release_command_vm"},
 }
 FREE = {"env", "processes", "build.args"}       # names of the user's own
@@ -63,7 +66,9 @@ def settings():
     return {name: (default, kind == "secret") for name, kind, default in re.findall(r"^\| `(\w+)` \| ([^|]+) \| `?([^|`]*)`? \|", table, re.MULTILINE)}
 
 
-def test_every_key_is_known(fly):
+@pytest.mark.parametrize("file", [*FILES, ALERTS])
+def test_every_key_is_known(file):
+    fly = fly_of(file)
     assert unknown(fly) == []
     assert unknown({**fly, "http_services": {}}) == [".http_services"] and unknown({"vm": [{"size": "", "ram": ""}]}) == ["vm.ram"]
 
@@ -102,6 +107,22 @@ def test_checks_need_no_sprites(fly, rig):
     assert "checks" not in fly and "machine_checks" not in fly["http_service"]
 
 
+def test_who_watches_finds_the_gateway_and_keeps_to_itself(settings):
+    alerts, gateway = fly_of(ALERTS), fly_of(FILES[0])
+    program = (TOP / ALERTS).with_name("run").read_text(encoding="utf-8")
+    assert not {"http_service", "services"} & set(alerts), "nobody outside may read its pages"
+    assert alerts["env"] == {"GATEWAY_APP": gateway["app"]} and alerts["app"] != gateway["app"]
+    (found,) = yaml.safe_load((TOP / ALERTS).with_name("prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    (where,) = found["dns_sd_configs"]
+    assert (where["names"], where["type"], where["port"]) == ([f"{gateway['app']}.internal"], "AAAA", default(settings, "ADMIN_LISTEN"))
+    # A setting keeps the port on the private network's address.
+    assert settings["SPRITEGATE_ADMIN_LISTEN"][0].startswith("[::]:") and "SPRITEGATE_ADMIN_LISTEN" not in gateway["env"]
+    for check in alerts["checks"].values():
+        assert f"--web.listen-address=:{check['port']} " in program.replace("\n", " "), check
+    assert f"data=${{ALERTS_DATA:-{alerts['mounts'][0]['destination']}}}\n" in program
+    assert [one["source"] for one in alerts["mounts"]] == [words[3] for words in options("fly volumes create") if ALERTS in words]
+
+
 # --- deploy/FLY.md: nobody who follows it meets a name that is not there -------
 
 def split(line):
@@ -115,7 +136,7 @@ def options(command):
     return [split(line) for line in lines if line.startswith(command)]
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", [*FILES, ALERTS])
 def test_its_secrets_are_those_of_the_file(file):
     text = (TOP / file).read_text(encoding="utf-8")
     needed = set(re.findall(r"[A-Z]+_[A-Z_]+", text[text.index("# Secrets"):text.index("app =")])) - {"FLY_MACHINE_ID", "SPRITEGATE_INSTANCE"}
@@ -129,7 +150,7 @@ def test_its_settings_and_files_exist(settings):
         for option, value in zip(words, words[1:]):
             assert option not in ("--config", "--dockerfile") or (TOP / value).is_file(), words
             assert option != "--build-target" or f" AS {value}\n" in (TOP / "Dockerfile").read_text(encoding="utf-8")
-            assert option != "--region" or value == fly_of(FILES[0])["primary_region"] == fly_of(FILES[1])["primary_region"]
+            assert option != "--region" or {fly_of(file)["primary_region"] for file in (*FILES, ALERTS)} == {value}
 
 
 def test_its_tokens_can_be_made(stack):
@@ -143,10 +164,10 @@ def test_its_tokens_can_be_made(stack):
 # As flyctl's reference has them: {command: its options on the page}. An option that is not known ends a command, and one that is left
 # out may ask a question.
 COMMANDS = {
-    "apps create": set(), "apps destroy": set(), "auth login": set(), "certs add": set(), "checks list": set(),
+    "apps create": set(), "apps destroy": set(), "auth login": set(), "certs add": set(), "checks list": {"--config"},
     "deploy": {"--ha", "--build-arg", "--config", "--dockerfile", "--build-target", "--image"},
-    "ips list": set(), "ips release": set(), "ips allocate-v6": {"--private"},
-    "logs": {"--no-tail"}, "machine destroy": {"--force"}, "machine list": set(), "machine stop": set(), "platform regions": set(), "proxy": set(),
+    "ips list": {"--config"}, "ips release": set(), "ips allocate-v6": {"--private"},
+    "logs": {"--no-tail"}, "machine destroy": {"--force"}, "machine list": set(), "machine stop": set(), "platform regions": set(), "proxy": {"--config"},
     "redis create": {"--name", "--region", "--no-replicas", "--disable-eviction", "--enable-prodpack"}, "redis destroy": set(), "redis status": set(),
     "releases": {"--image"}, "scale count": {"--region"}, "secrets set": {"--config"}, "ssh console": {"--config", "-C"}, "ssh sftp shell": set(),
     "volumes create": {"--size", "--region", "--yes", "--config"},

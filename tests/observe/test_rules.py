@@ -26,6 +26,10 @@ def promtool(*words):
 def test_files_are_valid():
     promtool("check", "rules", "--lint=all", "--lint-fatal", PROMETHEUS / "rules.yml", PROMETHEUS / "alerts.yml")
     promtool("check", "config", PROMETHEUS / "prometheus.yml")
+    promtool("check", "config", PROMETHEUS / "fly/prometheus.yml")
+    for command in (["amtool", "check-config", PROMETHEUS / "fly/alertmanager.yml"], ["shellcheck", PROMETHEUS / "fly/run"]):
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.timeout(700)
