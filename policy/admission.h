@@ -200,16 +200,22 @@ MUST_CHECK int admission_settle(struct admission *admission, const struct admiss
 /* Takes up the settlements that the last run has left in options.unsettled; for one admission of the process, at its start. -ENOMEM. */
 MUST_CHECK int admission_restore(struct admission *admission);
 
-/* A lease whose command runs: while it is held it is renewed, and it can be ended through Redis (`lease kill`, `token revoke --kill`,
- * admission_request.kill) within a second.
+/* Why a command is to end. */
+struct admission_kill {
+	bool killed;
+	bool lost; /* the lease was found to have ended; else there is a mark in Redis */
+};
+
+/* A lease whose command runs or waits for its input: while it is held it is renewed, and it can be ended through Redis (`lease kill`,
+ * `token revoke --kill`, admission_request.kill) within a second.
  * Lies in the caller's own struct. Set `lease` and `on_killed`, zero the rest. on_killed runs once, from the loop, when the command is to
- * end: there is a mark in Redis, or (`lost`) the lease was found to have ended. It may let go. */
+ * end; `kill` says why. It may let go. */
 struct admission_hold {
 	struct admission_lease lease;
 	void (*on_killed)(struct admission_hold *hold);
-	bool lost;
+	struct admission_kill kill;
 	/* The admission's own: */
-	bool killed, renewing;
+	bool renewing;
 	uint64_t renewed_ms; /* in loop time */
 	struct admission_hold *prev, *next;
 };

@@ -63,9 +63,9 @@ static void on_renewal(struct link_command *command, enum link_event event, cons
 	if (event != LINK_REPLY || reply->type != REDIS_REPLY_INTEGER)
 		return;
 	hold->renewed_ms = uv_now(holds->loop);
-	if (reply->integer || hold->killed)
+	if (reply->integer || hold->kill.killed)
 		return;
-	hold->killed = hold->lost = true;
+	hold->kill = (struct admission_kill){.killed = true, .lost = true};
 	hold->on_killed(hold);
 }
 
@@ -99,9 +99,9 @@ static void kill_those(struct holds *holds, const struct redisReply *reply)
 		const redisReply *mark = reply->element[i];
 		struct slice name = mark->type == REDIS_REPLY_STRING ? slice_of(mark->str, mark->len) : (struct slice){0};
 		DL_FOREACH_SAFE (holds->list, hold, next)
-			if (name.len && !hold->killed &&
+			if (name.len && !hold->kill.killed &&
 			    (slice_equal(name, slice_str(hold->lease.id)) || slice_equal(name, slice_str(hold->lease.kid)))) {
-				hold->killed = true;
+				hold->kill.killed = true;
 				hold->on_killed(hold);
 			}
 	}

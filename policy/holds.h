@@ -1,5 +1,5 @@
 /*
- * holds - leases whose commands run here: renewed while they do, ended when an operator wants it
+ * holds - leases whose commands run here or wait for their input: renewed while they do, ended when an operator wants it
  *
  * Redis is asked every 300 ms, in one command for all of them, and only while there are any. What an operator wants stays in Redis for
  * longer than a lease can last, so a connection that was away misses nothing. A lease for more than admit.lua covers at first is renewed

@@ -75,6 +75,8 @@ MUTANTS = [
            "admission_restore(agent->settlement) == 0 ?", "true ?", integration("settlements_file")),
     Mutant("marks of operators are not looked at", "policy/holds.c",
            "if (event == LINK_REPLY && !holds->stopped && reply->type == REDIS_REPLY_ARRAY)", "if (0)", integration("policy_kill")),
+    Mutant("what is killed while it waits for its input runs", "gateway/exec/agent.c",
+           "if (kill.killed)", "if (0)", integration("policy_kill")),
     Mutant("what the caller does not want recorded is", "gateway/telemetry/tracer.c",
            "if (!tracer || !trace->sampled || !trace->id[0])", "if (!tracer || !trace->id[0])", ("unit:telemetry_tracer_test",)),
     Mutant("strangers have spans", "gateway/endpoint/call_admit.c",

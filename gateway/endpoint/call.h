@@ -31,6 +31,7 @@ struct fetch_source {
 /* What Datasette is asked for, one after the other, on its way to the command's files and standard input. */
 struct fetch {
 	struct exec_job *held;        /* until Datasette has answered: owned, and its lease is ours to give back */
+	struct admission_hold hold;   /* so long */
 	struct fetch_source *sources;
 	size_t count, at;
 	struct buf after;             /* what the shim and the command are to read after all of them */
@@ -208,7 +209,8 @@ void call_signs_end(struct call *call, struct exec_job *job);
 
 /* --- call_fetch.c: standard input from Datasette --- */
 
-/* Takes a job: the agent gets it when Datasette has answered with 200, otherwise the call is refused. `max` bytes are read, 0 = any. */
+/* Takes a job: the agent gets it when Datasette has answered with 200, or as killed when there is a mark for it, otherwise the call is
+ * refused. `max` bytes are read, 0 = any. */
 void call_fetch(struct call *call, struct exec_job *job, uint64_t max);
 
 /* The sandbox has taken so many bytes. */

@@ -36,6 +36,13 @@ static void leave(struct call *call)
 	DL_DELETE2(call->endpoint->fetching, call, fetch.prev, fetch.next);
 }
 
+/* Its lease is the next owner's to hold. */
+static struct exec_job *take_held(struct call *call)
+{
+	admission_let_go(call->endpoint->admission, &call->fetch.hold);
+	return TAKE(call->fetch.held);
+}
+
 /* --- to the agent --- */
 
 /* What was read goes after what is to be sent already. */
@@ -97,8 +104,18 @@ static void fail(struct call *call, const struct source_failure *failure)
 		pass_on(call, 0, EXEC_INPUT_BROKEN, failure);
 		return;
 	}
-	call_give_back(call, TAKE(call->fetch.held));
+	call_give_back(call, take_held(call));
 	call_refuse(call, exec_problem_source(failure, call->exec_id));
+}
+
+/* The agent answers it as all that are killed, without a sandbox. */
+static void on_killed(struct admission_hold *hold)
+{
+	struct call *call = CONTAINER_OF(hold, struct call, fetch.hold);
+	leave(call);
+	struct exec_job *job = take_held(call);
+	job->kill = hold->kill;
+	call_send_job(call, job);
 }
 
 /* --- from Datasette --- */
@@ -160,7 +177,7 @@ static void on_head(void *ctx, const struct response_head *head)
 		return;
 	}
 	if (fetch->held)
-		call_send_job(call, TAKE(fetch->held));
+		call_send_job(call, take_held(call));
 	if (!call->with_agent)
 		leave(call);
 	else if (begin_source(fetch) < 0)
@@ -328,17 +345,19 @@ void call_fetch(struct call *call, struct exec_job *job, uint64_t max)
 	struct fetch *fetch = &call->fetch;
 	size_t input = job->request->input.len;
 	*fetch = (struct fetch){.held = job,
+				.hold = {.lease = job->lease, .on_killed = on_killed},
 				.max = max,
 				.bytes = exec_request_input(job->request),
 				.after = BUF_MAX(input + 8),
 				.read = BUF_MAX(EXEC_INPUT_WINDOW),
 				.out = BUF_MAX(2 * EXEC_INPUT_WINDOW + EXEC_MAX_PATH_BYTES + input)};
 	job->feeds = true;
+	admission_hold(call->endpoint->admission, &fetch->hold);
 	if (list_sources(fetch, job->request) == 0) {
 		ask(call);
 		return;
 	}
-	call_give_back(call, TAKE(fetch->held));
+	call_give_back(call, take_held(call));
 	call_refuse(call, exec_problem_internal);
 }
 
@@ -364,5 +383,5 @@ void call_fetch_stop(struct call *call)
 	buf_deinit(&fetch->read);
 	buf_deinit(&fetch->out);
 	if (fetch->held)
-		call_give_back(call, TAKE(fetch->held));
+		call_give_back(call, take_held(call));
 }

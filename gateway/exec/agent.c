@@ -116,7 +116,7 @@ static struct entry *find_entry(struct exec_agent *agent, const char *exec_id)
 
 static bool killed_by_operator(const struct entry *entry)
 {
-	return entry && (entry->hold.killed || entry->by_operator);
+	return entry && (entry->hold.kill.killed || entry->by_operator);
 }
 
 static const char *killer_of(const struct exec_agent *agent, const struct entry *entry)
@@ -149,7 +149,7 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 static void on_killed(struct admission_hold *hold)
 {
 	struct entry *entry = CONTAINER_OF(hold, struct entry, hold);
-	log_info_of(&hold->lease.subject, "exec: killed, %s", hold->lost ? "its lease has ended" : "there is a mark in Redis");
+	log_info_of(&hold->lease.subject, "exec: killed, %s", hold->kill.lost ? "its lease has ended" : "there is a mark in Redis");
 	run_cancel(entry->run);
 }
 
@@ -180,6 +180,7 @@ static void refuse(struct exec_agent *agent, struct exec_job *job)
 static void start(struct exec_agent *agent, struct exec_job *job)
 {
 	struct entry *entry = calloc(1, sizeof *entry);
+	const struct admission_kill kill = job->kill;
 	if (entry) {
 		*entry = (struct entry){.hold = {.lease = job->lease, .on_killed = on_killed}, .start_us = clock_mono_us()};
 		recent_grant(&agent->recent, &job->lease, &job->budget, clock_wall_ms());
@@ -194,6 +195,11 @@ static void start(struct exec_agent *agent, struct exec_job *job)
 	DL_APPEND(agent->runs, entry);
 	agent->run_count++;
 	admission_hold(agent->settlement, &entry->hold);
+	if (kill.killed) {
+		/* It has no Sprite yet: none is given inside run_start(). */
+		entry->hold.kill = kill;
+		on_killed(&entry->hold);
+	}
 }
 
 /* NULL when it has ended. */

@@ -45,6 +45,7 @@ struct exec_job {
 	uint64_t admit_us;
 	struct fields_budget budget;     /* of its token, with what this job reserves */
 	enum stream_format format;
+	struct admission_kill kill; /* killed before it was handed over: it is not run, and answered as canceled */
 	bool feeds;        /* more standard input follows that of the request, in pieces (EXEC_INPUT) */
 	struct admission_session session; /* of a request with one */
 	char egress[ADMISSION_EGRESS_MAX + 1]; /* what it may reach; "" = nothing */

@@ -1,4 +1,5 @@
 """Ending what runs: `token revoke --kill` and `lease kill`, with three gateways on one Redis."""
+import concurrent.futures
 import json
 import subprocess
 import threading
@@ -7,9 +8,11 @@ import time
 import pytest
 
 import rig as rigs
-from answers import problem
+from answers import Ran, problem
+from answers import Ran
+from policy_store import command_of
 from processes import new_mark, running
-from rig import BARS, leases, margin, until
+from rig import BARS, LOGS, leases, margin, numbers, until
 from streamed import Streamed
 
 BAR = 1.0       # seconds
@@ -38,17 +41,20 @@ marks = iter(new_mark, None)
 
 
 @pytest.fixture
-def three(rig):
-    redis, emulator = rig.redis(), rig.emulator()
-    return redis, [rig.gateway(redis=redis, emulator=emulator, token=False) for _ in range(3)]
+def store(rig):
+    return rig.redis()
 
 
 @pytest.fixture
-def cli(three, stack):
-    redis, _ = three
+def three(rig, store):
+    emulator = rig.emulator()
+    return store, [rig.gateway(redis=store, emulator=emulator, token=False) for _ in range(3)]
 
+
+@pytest.fixture
+def cli(store, stack):
     def run(*words):
-        env = rigs.clean_environment({"SPRITEGATE_REDIS_URL": redis.url, "SPRITEGATE_PEPPER": stack.pepper})
+        env = rigs.clean_environment({"SPRITEGATE_REDIS_URL": store.url, "SPRITEGATE_PEPPER": stack.pepper})
         return subprocess.run([rigs.BINARY, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
                               check=False)
     return run
@@ -160,6 +166,100 @@ def test_what_runs_for_long_is_renewed_and_ends_with_its_lease(rig, three, cli):
     assert running(sleepers[0].mark)
     assert cli("lease", "kill", "--all", "--yes").returncode == 0
     sleepers[0].check_killed()
+
+
+def audited(gateway, exec_id):
+    """What the audit has of a command: the decision, then the run, which come from two threads and lie there in any order."""
+    with open(gateway.settings["SPRITEGATE_AUDIT_LOG"], encoding="utf-8") as log:
+        return sorted((line for line in map(json.loads, log) if line["exec_id"] == exec_id), key=lambda line: line["record"])
+
+
+class Stalled:
+    """Gateways whose Datasette takes requests for /x and says nothing."""
+
+    def __init__(self, rig, store, count):
+        self.fake, self.left = rig.upstream(), []
+        self.fake.on("/x")(self.say_nothing)
+        self.emulator = rig.emulator()
+        self.gateways = [rig.gateway(redis=store, emulator=self.emulator, token=False, datasette_url=self.fake.url, datasette_timeout_seconds=600,
+                                     pool_hot=1, audit_log=LOGS / f"audit-{next(numbers)}.log") for _ in range(count)]
+        for gateway in self.gateways:
+            gateway.until_ready()
+
+    def say_nothing(self, exchange):
+        self.left.append(exchange.left_within(rigs.PATIENCE))
+        exchange.hang_up()
+
+    def asked(self):
+        return sum(exchange.target == "/x" for exchange in self.fake.requests)
+
+    def check_unrun(self, gateway, store, answer):
+        """It was answered as canceled, nothing of it ran, and nothing was charged."""
+        ran = Ran(answer)
+        assert (ran.outcome, ran.exit_code, ran.stdout, ran.json["sandbox"]["tier"]) == ("canceled", None, "", "none"), ran.json
+        assert self.emulator.view.starts(ran.exec_id) == 0
+        decision, run = until(lambda: len(found := audited(gateway, ran.exec_id)) == 2 and found, "both records are there")
+        assert (decision["decision"], run["outcome"], run["reason"], run["sandbox"]) == ("allow", "canceled", "killed", None)
+        until(lambda: leases(store.client) == 0, "the lease is given back")
+        for key in store.client.scan_iter(f"sg:{{g}}:b:{run['kid']}:*"):
+            day = store.client.hgetall(key)
+            assert {name: int(day[name]) for name in ("used", "held", "out_held", "reqs")} == {"used": 0, "held": 0, "out_held": 0, "reqs": 0}
+
+
+@pytest.fixture
+def callers():
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+SOURCE = {"command": "echo never; cat", "stdin": {"datasette": "/x"}, "timeout_seconds": 200}
+
+
+@pytest.mark.alone
+@pytest.mark.bar
+@pytest.mark.parametrize("round", range(5 if BARS else 1))
+def test_revoke_kill_ends_what_waits_for_its_input(rig, store, cli, callers, round):
+    """A command that is known to its worker only, since Datasette has not begun its answer."""
+    stalled = Stalled(rig, store, 3)
+    token = rig.mint(store)
+    waiting = [callers.submit(gateway.exec, token=token["token"], **SOURCE) for gateway in stalled.gateways]
+    until(lambda: stalled.asked() == 3, "Datasette was asked")
+    limit = BAR * margin()
+    begun = time.monotonic()
+    done = cli("token", "revoke", "--kill", token["kid"], "--json")
+    took = time.monotonic() - begun
+    assert (done.returncode, done.stderr) == (0, "")
+    answers = [one.result(rigs.PATIENCE) for one in waiting]
+    print(f"round {round}: gone after {took:.2f} s")
+    assert took < max(limit, BAR * margin()), f"{took:.1f} s"
+    assert [line.get("gone") for line in lines(done)] == [None, True, True, True]
+    for gateway, answer in zip(stalled.gateways, answers):
+        stalled.check_unrun(gateway, store, answer)
+    until(lambda: len(stalled.left) == 3 and None not in stalled.left, "Datasette is left")
+
+
+@pytest.mark.parametrize("how", ["lease kill", "delete", "streamed"])
+def test_what_waits_for_its_input_can_be_ended_by_name(rig, store, cli, callers, how):
+    stalled = Stalled(rig, store, 2)
+    token = rig.mint(store, sessions=1)
+    one, other = stalled.gateways
+    streamed = Streamed(one, token=token["token"], session="s", **SOURCE) if how == "streamed" else None
+    pending = None if streamed else callers.submit(one.exec, token=token["token"], session="s", **SOURCE)
+    until(lambda: stalled.asked() == 1, "Datasette was asked")
+    lease, = json.loads(cli("lease", "list", "--json").stdout)
+    if how == "delete":
+        deleted = other.http.delete(f"/-/agent/exec/{command_of(lease['lease'])}", headers={"Authorization": f"Bearer {token['token']}"})
+        assert deleted.status_code == 202, deleted.text
+    else:
+        assert cli("lease", "kill", lease["lease"]).returncode == 0
+    if streamed:
+        streamed.all()
+        assert (streamed.outcome, streamed.stdout, streamed.result["sandbox"]["tier"]) == ("canceled", b"", "none"), streamed.result
+        streamed.wire.close()
+    else:
+        stalled.check_unrun(one, store, pending.result(rigs.PATIENCE))
+    # The session is free again, and the token as it was.
+    assert one.run("echo on", token=token["token"], session="s").stdout == "on\n"
 
 
 def test_lease_kill_says_what_it_does_not_find(cli):
