@@ -312,7 +312,8 @@ static void say_wrong_type(const struct admission_call *call, const struct redis
 static bool stays_wrong(const struct admission_answer *answer)
 {
 	return answer->code == ADMISSION_INVALID_TOKEN &&
-	       (strcmp(answer->log_reason, "unknown") == 0 || strcmp(answer->log_reason, "bad-mac") == 0);
+	       (strcmp(answer->log_reason, "unknown") == 0 || strcmp(answer->log_reason, "bad-mac") == 0 ||
+		strcmp(answer->log_reason, "other-pepper") == 0);
 }
 
 static void on_answer(struct admission_call *call, const struct redisReply *reply)

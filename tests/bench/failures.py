@@ -17,10 +17,10 @@ import servers
 from figures import number, table
 from processes import NotMeasured, Programs
 
-ROUNDS = 2500       # so 10,000 wrong tokens
+ROUNDS = 2500       # so 15,000 wrong tokens
 DRAWS = 400
 SIGMAS = 6
-STRANGERS = ("unknown kid", "wrong secret")     # what can be sent without a secret
+STRANGERS = ("unknown kid", "wrong secret", "other pepper")     # what can be sent without a secret
 FLOOR_US = {"stranger": 10, "holder": 30}
 BLIND_US = 60       # a run in which more than this would not count has found nothing when it finds nothing
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -74,7 +74,8 @@ def differences(times, kinds, rounds):
     halves = {each: statistics.median(us[i] for i in rounds) for each, us in times.items()}
     middle = {kind: statistics.median(times[kind, half][i] for half in "ab" for i in rounds) for kind in kinds}
     found = {("halves", kind): halves[kind, "a"] - halves[kind, "b"] for kind in kinds}
-    found["kinds", STRANGERS[1], STRANGERS[0]] = middle[STRANGERS[1]] - middle[STRANGERS[0]]
+    for kind in STRANGERS[1:]:
+        found["kinds", kind, STRANGERS[0]] = middle[kind] - middle[STRANGERS[0]]
     for kind in kinds:
         found["kinds", kind, "the others"] = middle[kind] - statistics.mean(middle[other] for other in kinds if other != kind)
     return found
@@ -87,10 +88,12 @@ def tokens(redis_port):
         if change in ("revoke", "suspend"):
             servers.token_command(redis_port, change, minted["kid"])
         return minted
-    good, revoked, suspended, expired = (made(change) for change in (None, "revoke", "suspend", "expire"))
+    good, elsewhere, revoked, suspended, expired = (made(change) for change in (None, None, "revoke", "suspend", "expire"))
+    with redis.Redis(port=redis_port) as store:
+        store.hset("sg:{g}:k:" + elsewhere["kid"], "pep", word(8))
     time.sleep(1.5)
-    return {STRANGERS[0]: lambda: sealed(word(16)), STRANGERS[1]: lambda: sealed(good["kid"]), "revoked": lambda: revoked["token"],
-            "suspended": lambda: suspended["token"], "expired": lambda: expired["token"]}
+    return {STRANGERS[0]: lambda: sealed(word(16)), STRANGERS[1]: lambda: sealed(good["kid"]), STRANGERS[2]: lambda: sealed(elsewhere["kid"]),
+            "revoked": lambda: revoked["token"], "suspended": lambda: suspended["token"], "expired": lambda: expired["token"]}
 
 
 def word(length):
