@@ -9,6 +9,7 @@
 #include "gateway/status_view.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <utlist.h>
 
@@ -208,7 +209,9 @@ static int cancel(struct status *status, struct http_request *request, struct sl
 		log_warning_of(&subject, "status: a cancellation with a wrong token was refused");
 		return respond_problem(request, 401, "invalid-token", SLICE("This is not the admin token."), NULL);
 	}
-	if (!agent || !exec_agent_kill(agent, exec_id))
+	char by[80];
+	snprintf(by, sizeof by, "admin:%.*s", SLICE_FMT(http_request_head(request)->peer));
+	if (!agent || !exec_agent_kill(agent, exec_id, by))
 		return respond_problem(request, 404, "exec-not-found", SLICE("No such command runs at this gateway."), NULL);
 	struct http_fields fields = {0};
 	if (http_fields_add(&fields, SLICE("Content-Type"), SLICE("application/json")) != 0 ||

@@ -25,6 +25,7 @@
 #define ADMISSION_NAMES_MAX   8192
 #define ADMISSION_EGRESS_MAX  1000
 #define ADMISSION_SESSION_MAX 64 /* [A-Za-z0-9._-] */
+#define ADMISSION_BY_MAX      128
 
 enum admission_code {
 	ADMISSION_GRANTED,
@@ -204,6 +205,7 @@ MUST_CHECK int admission_restore(struct admission *admission);
 struct admission_kill {
 	bool killed;
 	bool lost; /* the lease was found to have ended; else there is a mark in Redis */
+	char by[ADMISSION_BY_MAX + 1]; /* who left the mark, as they say themselves; "" = not known */
 };
 
 /* A lease whose command runs or waits for its input: while it is held it is renewed, and it can be ended through Redis (`lease kill`,

@@ -3,6 +3,7 @@
 #include "policy/limits.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -590,10 +591,23 @@ static int cli_token(struct cli *cli, int argc, char **argv)
 		cli, "the commands are create, list, show, set, rotate, suspend, resume, revoke, export and import; --help explains them");
 }
 
+/* As the environment says: who may write into Redis may call themselves anything. "" = a name that could not stand in the audit. */
+static void name_operator(char by[RECORD_TEXT_MAX + 1])
+{
+	char host[HOST_NAME_MAX + 1] = "", text[RECORD_TEXT_MAX + 2], uid[24];
+	const char *sudo = getenv("SUDO_USER"), *user = sudo && *sudo ? sudo : getenv("USER");
+	snprintf(uid, sizeof uid, "uid%u", (unsigned)getuid());
+	(void)gethostname(host, sizeof host - 1);
+	snprintf(text, sizeof text, "%s@%s", user && *user ? user : uid, host);
+	snprintf(by, RECORD_TEXT_MAX + 1, "%s", record_actor_is_valid(slice_str(text)) ? text : "");
+}
+
 int policy_cli(const char *noun, int argc, char **argv, const struct policy_cli_options *options)
 {
 	struct cli cli = {.options = options, .noun = noun, .verb = argc > 0 ? argv[0] : ""};
-	cli.store = store_open(slice_str(options->redis_url));
+	char by[RECORD_TEXT_MAX + 1];
+	name_operator(by);
+	cli.store = store_open(slice_str(options->redis_url), by);
 	if (!cli.store)
 		return cli_fail(&cli, "out of memory");
 	int r;

@@ -13,8 +13,9 @@
 #define UNRENEWED_MS 60000 /* as in admit.lua */
 
 #define KEY_SIZE (sizeof KEY_KILL + ADMISSION_LEASE_LEN)
+#define KEYS     4 /* of each lease */
 
-_Static_assert(ADMISSION_LEASE_LEN > ADMISSION_KID_LEN, "a key of either fits");
+_Static_assert(ADMISSION_LEASE_LEN > ADMISSION_KID_LEN && sizeof KEY_KILL > sizeof KEY_KILL_BY, "any key fits");
 
 static struct admission_hold *find(const struct holds *holds, const char *lease)
 {
@@ -91,20 +92,45 @@ static void renew_those_due(struct holds *holds)
 
 /* --- kills -------------------------------------------------------------------- */
 
-/* The value of a mark is the name in its key: the answer says by itself which of them are there. */
-static void kill_those(struct holds *holds, const struct redisReply *reply)
+static bool is_named(const struct admission_hold *hold, struct slice name)
+{
+	return !hold->kill.killed && (slice_equal(name, slice_str(hold->lease.id)) || slice_equal(name, slice_str(hold->lease.kid)));
+}
+
+static void kill_those(struct holds *holds, struct slice name)
 {
 	struct admission_hold *hold, *next;
+	DL_FOREACH_SAFE (holds->list, hold, next)
+		if (is_named(hold, name)) {
+			hold->kill.killed = true;
+			hold->on_killed(hold);
+		}
+}
+
+static void note_who(struct holds *holds, struct slice name, struct slice by)
+{
+	struct admission_hold *hold;
+	DL_FOREACH (holds->list, hold)
+		if (is_named(hold, name))
+			snprintf(hold->kill.by, sizeof hold->kill.by, "%.*s", SLICE_FMT(by));
+}
+
+static struct slice text_at(const struct redisReply *reply, size_t i)
+{
+	const redisReply *value = reply->element[i];
+	return value->type == REDIS_REPLY_STRING ? slice_of(value->str, value->len) : (struct slice){0};
+}
+
+/* The value of a mark is the name in its key, that of a note begins with it: the answer says by itself what is there. */
+static void take_marks(struct holds *holds, const struct redisReply *reply)
+{
 	for (size_t i = 0; i < reply->elements; i++) {
-		const redisReply *mark = reply->element[i];
-		struct slice name = mark->type == REDIS_REPLY_STRING ? slice_of(mark->str, mark->len) : (struct slice){0};
-		DL_FOREACH_SAFE (holds->list, hold, next)
-			if (name.len && !hold->kill.killed &&
-			    (slice_equal(name, slice_str(hold->lease.id)) || slice_equal(name, slice_str(hold->lease.kid)))) {
-				hold->kill.killed = true;
-				hold->on_killed(hold);
-			}
+		struct slice by = text_at(reply, i), name;
+		if (by.len && slice_next(&by, ' ', &name) && by.len)
+			note_who(holds, name, by);
 	}
+	for (size_t i = 0; i < reply->elements; i++)
+		kill_those(holds, text_at(reply, i));
 }
 
 static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply)
@@ -114,12 +140,12 @@ static void on_event(struct link_command *command, enum link_event event, const 
 		return; /* its answer or the end of the connection follows */
 	holds->asking = false;
 	if (event == LINK_REPLY && !holds->stopped && reply->type == REDIS_REPLY_ARRAY)
-		kill_those(holds, reply);
+		take_marks(holds, reply);
 }
 
-static size_t put_key(const char *name, char key[KEY_SIZE])
+static size_t put_key(const char *prefix, const char *name, char key[KEY_SIZE])
 {
-	int n = snprintf(key, KEY_SIZE, KEY_KILL "%s", name);
+	int n = snprintf(key, KEY_SIZE, "%s%s", prefix, name);
 	return n > 0 ? (size_t)n : 0;
 }
 
@@ -128,17 +154,18 @@ static void ask(struct holds *holds)
 	struct admission_hold *hold;
 	size_t count = 0, argc = 1;
 	DL_COUNT(holds->list, hold, count);
-	CLEANUP(free_ptr) char(*keys)[KEY_SIZE] = calloc(2 * count, sizeof *keys);
-	CLEANUP(free_ptr) const char **argv = calloc(2 * count + 1, sizeof *argv);
-	CLEANUP(free_ptr) size_t *lengths = calloc(2 * count + 1, sizeof *lengths);
+	CLEANUP(free_ptr) char(*keys)[KEY_SIZE] = calloc(KEYS * count, sizeof *keys);
+	CLEANUP(free_ptr) const char **argv = calloc(KEYS * count + 1, sizeof *argv);
+	CLEANUP(free_ptr) size_t *lengths = calloc(KEYS * count + 1, sizeof *lengths);
 	if (!keys || !argv || !lengths)
 		return;
 	argv[0] = "MGET";
 	lengths[0] = strlen(argv[0]);
 	DL_FOREACH (holds->list, hold) {
-		const char *const names[] = {hold->lease.id, hold->lease.kid};
-		for (size_t i = 0; i < ARRAY_LEN(names); i++, argc++) {
-			lengths[argc] = put_key(names[i], keys[argc - 1]);
+		/* Who named the lease itself is told, if that was somebody else. */
+		const char *const names[] = {hold->lease.kid, hold->lease.id};
+		for (size_t i = 0; i < KEYS; i++, argc++) {
+			lengths[argc] = put_key(i < KEYS / 2 ? KEY_KILL : KEY_KILL_BY, names[i % 2], keys[argc - 1]);
 			argv[argc] = keys[argc - 1];
 		}
 	}

@@ -15,11 +15,13 @@
 _Static_assert(STORE_E_REDIS == REDIS_BLOCKING_E_FAILED, "one code is passed on as the other");
 _Static_assert(REDIS_BLOCKING_ARGS_MAX >= 2 * RECORD_FIELDS + 2, "a whole record is one HSET");
 
-struct store *store_open(struct slice url)
+struct store *store_open(struct slice url, const char *by)
 {
 	struct store *store = calloc(1, sizeof *store);
-	if (store)
-		redis_blocking_init(&store->redis, url);
+	if (!store)
+		return NULL;
+	redis_blocking_init(&store->redis, url);
+	snprintf(store->by, sizeof store->by, "%s", by);
 	return store;
 }
 
@@ -199,9 +201,17 @@ int store_usage(struct store *store, struct slice kid, struct store_usage *usage
 
 int store_audit(struct store *store, const char *action, const char *what, struct slice name, struct slice who)
 {
-	struct slice args[] = {SLICE("XADD"),   SLICE(KEY_AUDIT),  SLICE("MAXLEN"), SLICE("~"), SLICE(AUDIT_MAX), SLICE("*"),
-			       SLICE("action"), slice_str(action), slice_str(what), name,       SLICE("actor"),   who};
-	return store_tell(store, args, ARRAY_LEN(args) - (who.len ? 0 : 2));
+	struct slice args[14] = {SLICE("XADD"), SLICE(KEY_AUDIT), SLICE("MAXLEN"),   SLICE("~"),      SLICE(AUDIT_MAX),
+				 SLICE("*"),    SLICE("action"),  slice_str(action), slice_str(what), name};
+	const struct slice more[][2] = {{SLICE("actor"), who}, {SLICE("by"), slice_str(store->by)}};
+	size_t count = 10;
+	for (size_t i = 0; i < ARRAY_LEN(more); i++) {
+		if (!more[i][1].len)
+			continue;
+		args[count++] = more[i][0];
+		args[count++] = more[i][1];
+	}
+	return store_tell(store, args, count);
 }
 
 int store_begin(struct store *store)
@@ -328,13 +338,26 @@ int store_change(struct store *store, struct slice kid, const struct record *loa
 	return r ? r : store_commit(store);
 }
 
-int store_kill(struct store *store, const char *what, struct slice name)
+static int set_for_kill(struct store *store, const char *prefix, struct slice name, struct slice value)
 {
 	char key[STORE_KEY_MAX];
-	struct slice args[] = {SLICE("SET"), store_key(key, KEY_KILL, name), name, SLICE("PX"), SLICE(STORE_KILL_MS)};
+	struct slice args[] = {SLICE("SET"), store_key(key, prefix, name), value, SLICE("PX"), SLICE(STORE_KILL_MS)};
+	return store_tell(store, args, ARRAY_LEN(args));
+}
+
+int store_mark(struct store *store, struct slice name)
+{
+	char note[RECORD_NAME_MAX + sizeof store->by + 2];
+	snprintf(note, sizeof note, "%.*s %s", SLICE_FMT(name), store->by);
+	int r = set_for_kill(store, KEY_KILL, name, name);
+	return r || !store->by[0] ? r : set_for_kill(store, KEY_KILL_BY, name, slice_str(note));
+}
+
+int store_kill(struct store *store, const char *what, struct slice name)
+{
 	int r = store_begin(store);
 	if (r == 0)
-		r = store_tell(store, args, ARRAY_LEN(args));
+		r = store_mark(store, name);
 	if (r == 0)
 		r = store_audit(store, "kill", what, name, (struct slice){0});
 	return r ? r : store_commit(store);

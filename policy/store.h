@@ -57,8 +57,9 @@ struct store_member {
 /* What to list: all tokens, all policies, the tokens that have leases or sessions. */
 enum store_kind { STORE_TOKENS, STORE_POLICIES, STORE_LEASES, STORE_SESSIONS };
 
-/* Always gives a store unless memory is short (NULL); whether it can be used is the result of the first call. */
-struct store *store_open(struct slice url);
+/* Always gives a store unless memory is short (NULL); whether it can be used is the result of the first call. `by`: who makes changes, for
+ * the audit; printable ASCII without blanks, "" = not known. Copied. */
+struct store *store_open(struct slice url, const char *by);
 void store_close(struct store *store);
 
 /* One plain phrase, valid until the next call. */

@@ -15,6 +15,7 @@ struct redisReply;
 
 struct store {
 	struct redis_blocking redis;
+	char by[RECORD_TEXT_MAX + 1];
 };
 
 /* redis_blocking.h: *reply is the caller's; an answer that must not be an error. */
@@ -36,6 +37,9 @@ bool store_copy_text(struct slice from, char *to, size_t size);
 /* A transaction; every command of it must have worked. */
 MUST_CHECK int store_begin(struct store *store);
 MUST_CHECK int store_commit(struct store *store);
+
+/* What runs under a kid or a lease is to end, and who wants that. */
+MUST_CHECK int store_mark(struct store *store, struct slice name);
 
 /* `what` is "kid" or "policy", `who` the token's actor. */
 MUST_CHECK int store_audit(struct store *store, const char *action, const char *what, struct slice name, struct slice who);

@@ -90,16 +90,15 @@ int store_sessions(struct store *store, struct slice kid, struct store_session *
 /* As close_session() of admit.lua writes it. */
 static int put_closed(struct store *store, const struct store_session *session, struct slice scope, uint64_t now_ms)
 {
-	char of_kid[STORE_KEY_MAX], mark[STORE_KEY_MAX], at[24];
+	char of_kid[STORE_KEY_MAX], at[24];
 	struct slice kid = slice_str(session->kid), lease = slice_str(session->lease), sprite = slice_str(session->sprite);
 	snprintf(at, sizeof at, "%" PRIu64, lease.len ? now_ms + CLOSED_MS : now_ms);
 	struct slice forget[] = {SLICE("HDEL"), store_key(of_kid, KEY_SESSIONS, kid), slice_str(session->name)};
-	struct slice kill[] = {SLICE("SET"), store_key(mark, KEY_KILL, lease), lease, SLICE("PX"), SLICE(STORE_KILL_MS)};
 	struct slice disown[] = {SLICE("HSET"), SLICE(KEY_SESSION_OF), sprite, scope};
 	struct slice due[] = {SLICE("ZADD"), SLICE(KEY_SESSION_ENDS), slice_str(at), sprite};
 	int r = store_begin(store);
 	r = r ? r : store_tell(store, forget, ARRAY_LEN(forget));
-	r = r || !lease.len ? r : store_tell(store, kill, ARRAY_LEN(kill));
+	r = r || !lease.len ? r : store_mark(store, lease);
 	r = r || !sprite.len ? r : store_tell(store, disown, ARRAY_LEN(disown));
 	r = r || !sprite.len ? r : store_tell(store, due, ARRAY_LEN(due));
 	r = r ? r : store_audit(store, "session-close", "kid", kid, (struct slice){0});

@@ -136,7 +136,7 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 		admission_let_go(agent->settlement, &entry->hold);
 	tally_metrics(agent->metrics, job, result, killer_of(agent, entry));
 	if (agent->audit)
-		tally_audit(agent->audit, job, result, killed_by_operator(entry));
+		tally_audit(agent->audit, job, result, killed_by_operator(entry) ? entry->hold.kill.by : NULL);
 	remember(agent, job, result);
 	spans_of_run(&agent->spans, job, result);
 	if (job->request->session)
@@ -600,13 +600,14 @@ const struct recent *exec_agent_recent(const struct exec_agent *agent)
 	return &agent->recent;
 }
 
-bool exec_agent_kill(struct exec_agent *agent, struct slice exec_id)
+bool exec_agent_kill(struct exec_agent *agent, struct slice exec_id, const char *by)
 {
 	struct entry *entry;
 	DL_FOREACH (agent->runs, entry) {
 		if (!slice_equal(slice_str(entry->exec_id), exec_id) || !run_phase(entry->run))
 			continue;
 		entry->by_operator = true;
+		snprintf(entry->hold.kill.by, sizeof entry->hold.kill.by, "%s", by);
 		log_info_of(&entry->hold.lease.subject, "exec: killed by an operator");
 		run_cancel(entry->run);
 		return true;

@@ -35,14 +35,15 @@ void tally_metrics(struct metrics_shard *metrics, const struct exec_job *job, co
 	}
 }
 
-void tally_audit(struct audit *audit, const struct exec_job *job, const struct exec_result *result, bool by_operator)
+void tally_audit(struct audit *audit, const struct exec_job *job, const struct exec_result *result, const char *killed_by)
 {
 	struct audit_record record = AUDIT_RECORD("run");
 	record.exec_id = slice_str(job->message.exec_id);
 	record.trace_id = slice_str(job->root.trace.id);
 	record.kid = slice_str(job->lease.kid);
 	record.actor = slice_str(job->lease.actor);
-	record.reason = by_operator ? "killed" : NULL;
+	record.reason = killed_by ? "killed" : NULL;
+	record.by = killed_by;
 	record.code = job->answer.code;
 	record.command_sha256 = slice_str(job->command_sha256);
 	record.stdin_bytes = job->stdin_bytes;

@@ -14,4 +14,5 @@
 /* `ended_by`: who canceled it, if it was canceled; a word of METRIC_EXEC_KILLED. */
 void tally_metrics(struct metrics_shard *metrics, const struct exec_job *job, const struct exec_result *result, const char *ended_by);
 
-void tally_audit(struct audit *audit, const struct exec_job *job, const struct exec_result *result, bool by_operator);
+/* `killed_by`: who ended it, "" = that is not known; NULL = no operator has. */
+void tally_audit(struct audit *audit, const struct exec_job *job, const struct exec_result *result, const char *killed_by);

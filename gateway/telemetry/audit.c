@@ -63,6 +63,7 @@ const struct audit_column audit_columns[] = {
 	{"shadow", "text"},
 	{"decision", "text"},
 	{"reason", "text"},
+	{"by", "text"},
 	{"code", "text"},
 	{"command_sha256", "text"},
 	{"command", "text"},
@@ -145,6 +146,7 @@ static int write_line(const struct audit *audit, const struct audit_record *r, s
 	put_json(&w, r->shadow.len > 2 ? r->shadow : (struct slice){0});
 	put_word(&w, r->decision);
 	put_word(&w, r->reason);
+	put_word(&w, r->by);
 	put_word(&w, r->code);
 	put_text(&w, r->command_sha256);
 	put_json(&w, r->command);

@@ -40,7 +40,7 @@ struct audit_record {
 	struct slice exec_id, request_id, trace_id, client, kid, actor, policy;
 	uint64_t policy_version; /* 0 = none */
 	struct slice shadow;  /* JSON array of limits that would have refused */
-	const char *decision, *reason, *code;
+	const char *decision, *reason, *by, *code; /* by: who wanted it so, other than its caller */
 	struct slice command_sha256;
 	struct slice command; /* JSON text; empty unless it is to be recorded */
 	uint64_t stdin_bytes, granted_ms;

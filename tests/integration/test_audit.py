@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import threading
 
@@ -12,11 +13,14 @@ import pytest
 
 import rig as rigs
 from answers import problem
+from policy_store import lease_of
+from processes import new_mark, running
 from rig import DATASETTE, LOGS, PYTHON, Part, client, free_port, numbers, until
+from streamed import Streamed
 
 SECRET = "secret of the audit tests"
 WHEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-MEMBERS = ("id time record instance exec_id request_id trace_id client kid actor policy policy_version shadow decision reason code "
+MEMBERS = ("id time record instance exec_id request_id trace_id client kid actor policy policy_version shadow decision reason by code "
            "command_sha256 command stdin_bytes granted_ms egress sandbox tier outcome exit_code wait_ms wall_ms stdout_bytes stderr_bytes "
            "lost").split()
 
@@ -95,6 +99,45 @@ def test_refusals_and_runs_that_did_not_end_by_themselves(rig, path):
     assert about(path, answer.json()["exec_id"], "run").items() >= {"outcome": "timed_out", "exit_code": None}.items()
     text = path.read_text(encoding="utf-8")
     assert secret not in text and "sleep 60" not in text, "no secret, and no command unless it is asked for"
+
+
+def test_who_ended_a_command(rig, path):
+    """As far as that can be known: the command line says it, the admin listener sees an address, an owner is named by the token."""
+    redis, admin = rig.redis(), {"Authorization": "Bearer " + "a" * 32}
+    gateway = rig.gateway(redis=redis, audit_log=path, admin_token="a" * 32)
+    owner = {"Authorization": f"Bearer {gateway.token}"}
+    other = rig.gateway(redis=redis, token=False)
+    host = socket.gethostname()
+
+    def cli(*words, **who):
+        env = rigs.clean_environment({"SPRITEGATE_REDIS_URL": redis.url, "SPRITEGATE_PEPPER": rig.stack.pepper, **{"SUDO_USER": "", "USER": "", **who}})
+        subprocess.run([rigs.BINARY, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=rigs.PATIENCE, check=True)
+        return redis.client.xrevrange("sg:{g}:audit", count=1)[0][1].get("by")
+
+    def told(end, by):
+        mark = new_mark()
+        with Streamed(gateway, command=f"sleep {mark}", timeout_seconds=200) as streamed:
+            exec_id = streamed.head()["X-Exec-Id"]
+            until(lambda: running(mark), "it runs")
+            end(exec_id)
+            streamed.all()
+        run = about(path, exec_id, "run")
+        assert (run["outcome"], run["reason"], run["by"]) == ("canceled", "killed", by), run
+        decision = about(path, exec_id, "decision")
+        assert decision["by"] is None
+
+    def kill(name, **who):
+        def end(exec_id):
+            assert cli("lease", "kill", lease_of(exec_id), **who) == name
+        told(end, name)
+
+    told(lambda exec_id: gateway.admin_http.delete(f"/status/commands/{exec_id}", headers=admin), "admin:127.0.0.1")
+    kill(f"olga@{host}", USER="olga")
+    kill(f"ann@{host}", USER="root", SUDO_USER="ann")
+    kill(f"uid{os.getuid()}@{host}")
+    kill(None, USER="no name")
+    told(lambda exec_id: other.http.delete(f"/-/agent/exec/{exec_id}", headers=owner), None)
+    told(lambda exec_id: cli("token", "revoke", "--kill", gateway.kid, USER="olga"), f"olga@{host}")
 
 
 def test_the_text_of_commands_when_it_is_asked_for(rig, path):

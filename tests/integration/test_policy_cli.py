@@ -212,7 +212,8 @@ def test_revoke_acts_on_the_next_call_and_is_recorded(cli, redis):
     assert channel.get_message(timeout=60)["data"] == f"revoke {kid}"
     channel.close()
     assert redis.hget(f"sg:{{g}}:k:{kid}", "ver") == "2"
-    assert [entry["action"] for _, entry in redis.xrange("sg:{g}:audit")] == ["create", "revoke"]
+    by = f"{os.environ.get('SUDO_USER') or 'olga'}@{socket.gethostname()}"
+    assert [(entry["action"], entry["by"]) for _, entry in redis.xrange("sg:{g}:audit")] == [("create", by), ("revoke", by)]
     missing = cli("revoke", "0" * 16)
     assert missing.returncode == 1 and not redis.exists("sg:{g}:k:" + "0" * 16)
 
