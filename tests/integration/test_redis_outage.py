@@ -2,6 +2,8 @@
 import concurrent.futures
 import contextlib
 import json
+import pathlib
+import signal
 import statistics
 import threading
 import time
@@ -142,10 +144,21 @@ def p99(times):
     return sorted(times)[len(times) * 99 // 100]
 
 
+def freeze(store):
+    store.signal(signal.SIGSTOP)
+    stat = pathlib.Path(f"/proc/{store.pid}/stat")
+    until(lambda: stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T", "Redis is stopped")
+
+
+# A connection that answers nothing is given up after 2 s: what follows is seen, too.
+FROZEN_S = 3
+
+
 @pytest.mark.alone
 @pytest.mark.bar
-def test_killed_under_load(store, rig):
-    """Refused in 50 ms, what was under way when Redis was killed included; the pages' p99 is what it was, in a band; and commands run 2 s
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_away_under_load(store, rig, how):
+    """Refused in 50 ms, what was under way when Redis went included; the pages' p99 is what it was, in a band; and commands run 2 s
     after Redis is back."""
     gateway = rig.gateway(redis=store, emulator=rig.emulator(), pool_hot=4, redis_timeout_ms=40,
                           token={"rate": "100000/1m", "burst": 10_000, "conc": 100})
@@ -156,13 +169,22 @@ def test_killed_under_load(store, rig):
     with Load(gateway) as load:
         load.until_asked(0, pages, 50)
         killed = time.monotonic()
-        store.kill()
+        if how == "killed":
+            store.kill()
+        else:
+            freeze(store)
         dead = time.monotonic()
         before = load.since("page", 0)
         load.until_asked(dead, pages, 200)
+        if how == "frozen":
+            until(lambda: time.monotonic() > dead + FROZEN_S, "the connection was given up")
         ended, during = load.ended_since("command", killed), load.since("page", dead)
-        again = store.again()
-        rig.add(again, again.kill)
+        if how == "killed":
+            again = store.again()
+            rig.add(again, again.kill)
+        else:
+            again = store
+            store.signal(signal.SIGCONT)
         back = time.monotonic()
         until(lambda: any(status == 200 for _, _, _, status, _ in load.since("command", back)), "commands run again")
         recovered = min(began + took for _, began, took, status, _ in load.since("command", back) if status == 200) - back
@@ -176,12 +198,13 @@ def test_killed_under_load(store, rig):
     assert all(began < dead for _, began, _, status, _ in ended if status == 200), "a command ran without Redis"
     assert {status for _, _, _, status, _ in load.since("page", 0)} == {200}
     with_redis, without, again_with = (p99([took for _, _, took, _, _ in some]) for some in (before, during, after))
-    print(f"refused after {median_ms(refused):.1f} ms, p99 {p99(refused) * 1000:.1f} of {len(refused)}, {len(under_way)} of them under way before; "
+    print(f"{how}: refused after {median_ms(refused):.1f} ms, p99 {p99(refused) * 1000:.1f} of {len(refused)}, {len(under_way)} of them under way before; "
           f"pages' p99 {with_redis * 1000:.1f} before, {without * 1000:.1f} without Redis, {again_with * 1000:.1f} ms after; "
           f"back after {recovered:.2f} s")
     assert p99(refused) * 1000 < BAR_MS * factor
     assert without < max(with_redis, again_with) * PAGES_BAND * factor + PAGES_SLACK, "pages are slower without Redis"
     assert recovered < 2 * factor
+    until(lambda: leases(again.client) == 0, "what was admitted after all is given back")
 
 
 @pytest.mark.alone
