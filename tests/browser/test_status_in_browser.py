@@ -1,5 +1,6 @@
 """The status page as a person sees it: on a phone, in the dark, by keyboard, while things happen. Screenshots: build/screenshots."""
 import concurrent.futures
+import decimal
 import json
 import os
 
@@ -94,6 +95,40 @@ def test_what_it_says(page, gateway):
     page.until_text("#refusals", "invalid request")
     page.until_text("#budgets", gateway.kid)
     assert page.run("return document.querySelector('#budgets meter').max") == 600
+
+
+def told(gateway):
+    """What the page is told next."""
+    with gateway.admin_http.stream("GET", "/status/events") as answer:
+        return next(json.loads(line.removeprefix("data:")) for line in answer.iter_lines() if line)
+
+
+def counts(state):
+    return {tier["tier"]: tier["count"] for tier in state["tiers"]}
+
+
+def test_what_it_says_of_tiers(page, gateway):
+    """As many a minute as commands were run, in the window that the page names."""
+    before = counts(told(gateway))
+    ran = [gateway.run("true").sandbox["tier"] for _ in range(4)]
+
+    def rows():
+        return page.run("return [...document.querySelectorAll('#tiers tr')].map(row => [...row.cells].map(cell => cell.innerText))")
+
+    def a_minute(state):
+        minutes = max(state["window_s"], 5) / 60
+        return {tier: str(decimal.Decimal(count / minutes).quantize(decimal.Decimal("0.1"), decimal.ROUND_HALF_UP)) for tier, count in counts(state).items()}
+
+    def shown():
+        state, table = told(gateway), rows()
+        # In a window of a minute a count that is not divided would be right, too.
+        return abs(state["window_s"] - 60) > 5 and {row[0]: row[1] for row in table} == a_minute(state) and (state, table)
+
+    state, table = until(shown, lambda: f"the page says {rows()}, it was told {a_minute(told(gateway))}")
+    assert state["window_s"] < 300 and counts(state) == {tier: count + ran.count(tier) for tier, count in before.items()}, (state, ran)
+    assert [row[0] for row in table] == list(before)
+    for tier, _, half, most in table:
+        assert half.startswith("≤ ") is most.startswith("≤ ") is bool(counts(state)[tier]), table
 
 
 def test_it_goes_on_by_itself(page, gateway):
