@@ -4,11 +4,13 @@
 #include "gateway/base/json_text.h"
 #include "gateway/curl/curl_probe.h"
 #include "gateway/endpoint/identity.h"
+#include "gateway/json/json.h"
 #include "gateway/serve.h"
 #include "policy/checkup.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +19,7 @@
 #include <unistd.h>
 
 #define PROBE_MS 5000
+#define ROWS_MS  4000 /* after that */
 
 static const char *const status_names[] = {"ok", "warn", "fail"};
 
@@ -153,17 +156,64 @@ static void examine_sprites(const struct config *config, checkup_tell tell, void
 	tell(ctx, &checkup);
 }
 
-static void examine_datasette(const struct config *config, checkup_tell tell, void *ctx)
+static void ask_datasette(const struct config *config, const char *page, long timeout_ms, struct buf *body,
+			  struct curl_probe_result *result)
 {
 	struct slice where = slice_str(config->datasette_url);
 	const char *path = slice_has_prefix(where, SLICE("http+unix://")) ? where.data + 12
 			   : slice_has_prefix(where, SLICE("unix:"))      ? where.data + 5
 									  : NULL;
-	char url[1200], detail[320];
+	char url[1200];
 	bool slash = where.len && where.data[where.len - 1] == '/';
-	snprintf(url, sizeof url, "%s%s-/versions.json", path ? "http://localhost/" : config->datasette_url, path || slash ? "" : "/");
+	snprintf(url, sizeof url, "%s%s-/%s", path ? "http://localhost/" : config->datasette_url, path || slash ? "" : "/", page);
+	ask(
+		&(struct curl_probe){
+			.url = url, .unix_path = path, .ca_file = config->datasette_ca_file, .timeout_ms = timeout_ms, .body = body},
+		result);
+}
+
+/* What Datasette takes at once. False: it does not tell, `why`. */
+static bool insert_rows(const struct config *config, uint64_t *rows, char why[300])
+{
 	struct curl_probe_result result;
-	ask(&(struct curl_probe){.url = url, .unix_path = path, .ca_file = config->datasette_ca_file, .timeout_ms = PROBE_MS}, &result);
+	struct json_failure failure;
+	CLEANUP(buf_deinit) struct buf body = BUF_MAX(64 * 1024);
+	ask_datasette(config, "settings.json", ROWS_MS, &body, &result);
+	if (!result.status)
+		snprintf(why, 300, "%s", result.error);
+	else
+		snprintf(why, 300, "/-/settings.json answers %ld", result.status);
+	if (result.status != 200)
+		return false;
+	snprintf(why, 300, "/-/settings.json has no max_insert_rows");
+	CLEANUP(json_decref_ptr) json_t *settings = json_parse(buf_peek(&body), 32, &failure);
+	return settings && json_get_u64(settings, "max_insert_rows", rows);
+}
+
+static void compare_rows(const struct config *config, checkup_tell tell, void *ctx)
+{
+	char detail[400], why[300];
+	uint64_t rows = 0, ours = config->datasette_insert_rows;
+	struct checkup checkup = {.name = "datasette-rows", .detail = detail, .status = CHECKUP_WARN};
+	if (!insert_rows(config, &rows, why)) {
+		snprintf(detail, sizeof detail, "Datasette's max_insert_rows is not known: %s", why);
+		checkup.advice = "Look yourself: DATASETTE_INSERT_ROWS must not be above it.";
+	} else if (ours > rows) {
+		snprintf(detail, sizeof detail, "DATASETTE_INSERT_ROWS is %" PRIu64 ", Datasette's max_insert_rows only %" PRIu64, ours,
+			 rows);
+		checkup.advice = "Lower the one or raise the other: /-/insert and /-/upsert refuse the rows of stdout_to with 400.";
+	} else {
+		checkup.status = CHECKUP_OK;
+		snprintf(detail, sizeof detail, "%" PRIu64 " at once; Datasette takes %" PRIu64, ours, rows);
+	}
+	tell(ctx, &checkup);
+}
+
+static void examine_datasette(const struct config *config, checkup_tell tell, void *ctx)
+{
+	char detail[320];
+	struct curl_probe_result result;
+	ask_datasette(config, "versions.json", PROBE_MS, NULL, &result);
 	struct checkup checkup = {.name = "datasette", .detail = detail, .status = CHECKUP_OK};
 	snprintf(detail, sizeof detail, "answers %ld after %llu ms", result.status, (unsigned long long)result.took_us / 1000);
 	if (!result.status) {
@@ -178,6 +228,8 @@ static void examine_datasette(const struct config *config, checkup_tell tell, vo
 		checkup.advice = "Is it Datasette? /-/versions.json should be there.";
 	}
 	tell(ctx, &checkup);
+	if (checkup.status == CHECKUP_OK)
+		compare_rows(config, tell, ctx);
 }
 
 /* --- processes ---------------------------------------------------------------------------------------------------------------- */

@@ -12,6 +12,11 @@ static size_t drop(char *data UNUSED, size_t size, size_t count, void *ctx UNUSE
 	return size * count;
 }
 
+static size_t keep(char *data, size_t size, size_t count, void *ctx)
+{
+	return buf_append(ctx, slice_of(data, size * count)) < 0 ? 0 : size * count;
+}
+
 static CURLcode set_token(CURL *easy, const struct secret *token)
 {
 	struct slice text = secret_peek(token);
@@ -43,7 +48,9 @@ static CURLcode set_up(CURL *easy, const struct curl_probe *probe, char error[CU
 		if (texts[i].value)
 			code = curl_easy_setopt(easy, texts[i].option, texts[i].value);
 	if (code == CURLE_OK)
-		code = curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, drop);
+		code = curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, probe->body ? keep : drop);
+	if (code == CURLE_OK)
+		code = curl_easy_setopt(easy, CURLOPT_WRITEDATA, probe->body);
 	bool own_ca = probe->ca_file && *probe->ca_file;
 	if (code == CURLE_OK && own_ca)
 		code = curl_easy_setopt(easy, CURLOPT_CAINFO, probe->ca_file);

@@ -1,10 +1,11 @@
 /*
- * curl_probe - one GET whose answer's status is all that matters; for the command line
+ * curl_probe - one GET whose answer's status is most of what matters; for the command line
  *
- * Blocks, at most timeout_ms. Follows no redirects, uses no proxy, drops the body.
+ * Blocks, at most timeout_ms. Follows no redirects, uses no proxy.
  */
 #pragma once
 
+#include "gateway/base/buf.h"
 #include "gateway/base/secret.h"
 
 #include <stdint.h>
@@ -15,6 +16,7 @@ struct curl_probe {
 	const char *ca_file;        /* NULL or "" = the system's */
 	const struct secret *token; /* NULL = none; else sent as a bearer token */
 	long timeout_ms;
+	struct buf *body;           /* gets the answer's, and no more than fits: then there was no answer; NULL = it is dropped */
 };
 
 struct curl_probe_result {

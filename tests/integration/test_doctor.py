@@ -6,12 +6,14 @@ import subprocess
 import threading
 import time
 
+import httpx
 import pytest
 
 from certificates import certificate
-from rig import BINARY, SLOWER, clean_environment, free_port
+from rig import BINARY, LOGS, SLOWER, clean_environment, free_port, numbers
+from twins import Datasette
 
-LINES = ["settings", "redis", "redis-version", "redis-eviction", "redis-clock", "redis-latency", "redis-scripts", "sprites", "datasette"]
+LINES = ["settings", "redis", "redis-version", "redis-eviction", "redis-clock", "redis-latency", "redis-scripts", "sprites", "datasette", "datasette-rows"]
 SECONDS = 60 * SLOWER      # 10 and the start of the program, on a machine that is slow
 
 
@@ -263,6 +265,56 @@ def test_datasette_behind_https(stack, rig, tmp_path):
 def test_something_else_in_place_of_datasette(stack):
     report = doctor(stack, datasette_url=stack.admin)
     assert report.code == 0 and report.status("datasette") == "warn", report.json
+
+
+@pytest.fixture(scope="module")
+def private(shared_rig):
+    """A Datasette that takes seven rows at once, and tells its settings to nobody without a login."""
+    folder = LOGS / f"doctor-{next(numbers)}"
+    part = Datasette(folder, "--setting", "max_insert_rows", "7", "-s", "allow.id", "root")
+    shared_rig.add(part, part.kill)
+
+    def refuses():
+        try:
+            return httpx.get(f"{part.url}/-/versions.json", trust_env=False).status_code == 403
+        except httpx.TransportError:
+            return False
+    part.until_up(refuses)
+    return part
+
+
+@pytest.fixture(scope="module")
+def seven(shared_rig):
+    """A Datasette that takes seven rows at once."""
+    folder = LOGS / f"doctor-{next(numbers)}"
+    part = Datasette(folder, "--setting", "max_insert_rows", "7")
+    shared_rig.add(part, part.kill)
+    part.until_up(part.answers)
+    return part
+
+
+def test_rows_that_datasette_takes_at_once(stack, seven):
+    """More is a warning: it refuses them, and everything else works."""
+    assert doctor(stack, datasette_insert_rows=100).bad() == set(), "Datasette's own default"
+    for ours, status in ((7, "ok"), (8, "warn"), (1, "ok")):
+        report = doctor(stack, datasette_url=seven.url, datasette_insert_rows=ours)
+        assert (report.code, report.status("datasette-rows")) == (0, status), report.json
+        assert report.bad() == ({"datasette-rows"} if status == "warn" else set()), report.json
+        assert f"{ours}" in (detail := report.checks["datasette-rows"]["detail"]) and "7" in detail, detail
+    assert doctor(stack, datasette_insert_rows=101).bad() == {"datasette-rows"}
+
+
+def test_a_datasette_that_does_not_tell_how_many_rows(stack, private, rig):
+    report = doctor(stack, datasette_url=private.url)
+    assert report.code == 0 and report.bad() == {"datasette-rows"}, report.json
+    assert "not known" in (detail := report.checks["datasette-rows"]["detail"]) and "403" in detail, detail
+    assert "DATASETTE_INSERT_ROWS" in report.checks["datasette-rows"]["advice"]
+    upstream = rig.upstream()
+    upstream.on("/-/versions.json")(lambda exchange: exchange.reply(body=b"{}"))
+    for body in (b"{}", b"[]", b"nonsense", b'{"max_insert_rows": "100"}', b'{"max_insert_rows": -1}', b'{"a": "%s"}' % (b"x" * 100_000)):
+        upstream.on("/-/settings.json")(lambda exchange, body=body: exchange.reply(body=body))
+        report = doctor(stack, datasette_url=upstream.url)
+        assert report.code == 0 and report.bad() == {"datasette-rows"} and "not known" in report.checks["datasette-rows"]["detail"], report.json
 
 
 def test_nothing_hangs(stack):
