@@ -216,6 +216,18 @@ def test_long_output(alice, bob):
     assert alice.call("read_command_output", exec_id="../quota") == gone
 
 
+def test_a_long_path(alice, work):
+    """It is told twice, and a model is told no more than fits."""
+    plain, wide = (f"/tmp/long/{'/'.join([letter * 120] * 16)}/file" for letter in ("a", "\N{LATIN SMALL LETTER U WITH DIAERESIS}"))
+    wrote = alice.call("write_sprite_file", **work, path=plain, content="one")
+    assert wrote == {"ok": True, "path": plain, "message": f"Wrote 3 characters to {plain}"}
+    wrote = alice.call("write_sprite_file", **work, path=wide, content="two")
+    assert len(json.dumps(wrote)) < 10_000 and "agent_output_truncated" not in wrote, wrote
+    assert wrote["ok"] and wrote["message"] == f"Wrote 3 characters to {wrote['path']}"
+    assert wrote["path"].startswith(wide[:200]) and wrote["path"].endswith(wide[-200:]) and "characters left out" in wrote["path"]
+    assert alice.call("exec_on_sprite", **work, command="cat $(find /tmp/long -name file | sort)")["stdout"] == "onetwo"
+
+
 def test_long_output_in_its_longest_form(alice):
     """What takes the most room as JSON is kept as well."""
     ran = alice.call("run_command", command="head -c 300000 /dev/zero | tr '\\0' '\\1' | tee /dev/stderr")

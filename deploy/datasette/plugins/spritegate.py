@@ -47,6 +47,7 @@ SETTINGS = {"url": "http://127.0.0.1:8080", "sprites": True, "sprites_per_actor"
 # Datasette Agent cuts what is longer than 10,000 characters of ASCII JSON, and keeps only the beginning. Two streams and the rest fit below that.
 STREAM_CHARACTERS = 3500
 PAGE_CHARACTERS = 8000
+PATH_CHARACTERS = 4500       # twice
 
 # The gateway answers every request; this, and the time of the command, is for one that is gone without a word.
 SILENCE_SECONDS = 660
@@ -447,7 +448,8 @@ def absolute(path):
 async def write_sprite_file(datasette, actor, context, name: str, path: str, content: str):
     fields = {"argv": ["true"], "cwd": "/", "files": {absolute(path): {"text": content}}}
     went_well(await in_sprite(datasette, actor, name, once(context), **fields), f"write {path}")
-    return {"ok": True, "path": path, "message": f"Wrote {len(content)} characters to {path}"}
+    shown = shortened(path, PATH_CHARACTERS)
+    return {"ok": True, "path": shown, "message": f"Wrote {len(content)} characters to {shown}"}
 
 
 async def content_of(datasette, actor, name, path):
