@@ -25,7 +25,7 @@ while True:
 def small(shared_rig):
     """A gateway whose Sprites have 8 MiB of disk together."""
     emulator = shared_rig.emulator(disk="size=8m")
-    gateway = shared_rig.gateway(emulator=emulator, exec_max_processes=48)
+    gateway = shared_rig.gateway(emulator=emulator, exec_max_processes=48, token={"sessions": 1})
     gateway.sprites = emulator.view
     return gateway
 
@@ -58,6 +58,11 @@ def bombed(request):
     yield from go_on_afterwards(request.getfixturevalue(request.param))
 
 
+def close(gateway, session):
+    closed = gateway.http.delete(f"/-/agent/exec/sessions/{session}", headers={"Authorization": f"Bearer {gateway.token}"})
+    assert closed.status_code == 200, closed.text
+
+
 def test_a_fork_bomb(bombed):
     """In a session of its own, where no signal for the command's group finds it."""
     mark = next(marks)
@@ -85,10 +90,37 @@ def test_a_fork_bomb_in_a_session(unlimited):
     until(lambda: len(running(mark)) > 40, "it has taken all it can get")
     answer = unlimited.exec(command="echo next", session="full", timeout_seconds=60)
     assert answer.status_code in (200, 502, 503) and answer.json()["outcome"] in ("exited", "unknown", "not_started"), answer.text
-    closed = unlimited.http.delete("/-/agent/exec/sessions/full", headers={"Authorization": f"Bearer {unlimited.token}"})
-    assert closed.status_code == 200, closed.text
+    close(unlimited, "full")
     until(lambda: not running(mark), "all its processes are gone")
     unlimited.sprites.until_alive(0)
+
+
+def test_a_fork_bomb_that_ends_in_a_session(unlimited):
+    """With its time, when it stays in the command's group: the session is there as before."""
+    unlimited.sprites.until_alive(0)
+    mark = next(marks)
+    assert unlimited.run("echo kept >note", session="bomb").exit_code == 0
+    ran = unlimited.run(f"exec {BOMB.format(mark)}", session="bomb", timeout_seconds=5)
+    assert (ran.outcome, ran.stdout) == ("timed_out", "begun\n"), ran.json
+    until(lambda: not running(mark), "all its processes are gone")
+    assert unlimited.run("cat note", session="bomb").stdout == "kept\n"
+    close(unlimited, "bomb")
+    unlimited.sprites.until_alive(0)
+
+
+def test_a_full_disk_in_a_session(gateway):
+    """It stays full, and the session as it is, until a command makes room."""
+    def run(command, **fields):
+        return gateway.run(command, session="full", timeout_seconds=60, **fields)
+    ran = run("echo kept >note; cat /dev/zero >/tmp/filler; echo $?")
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 0, "1\n") and "No space left" in ran.stderr, ran.json
+    ran = run("cat note; head -c 100000 /dev/zero >more; echo $?")
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 0, "kept\n1\n") and "No space left" in ran.stderr, ran.json
+    ran = run("echo ran", files={"/tmp/a": "x" * 100_000})
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 126, "") and "No space left" in ran.stderr, ran.json
+    ran = run("rm /tmp/filler && head -c 100000 /dev/zero >more; cat note; stat -c %s more")
+    assert (ran.exit_code, ran.stdout, ran.json["sandbox"]["session"]["created"]) == (0, "kept\n100000\n", False), ran.json
+    close(gateway, "full")
 
 
 def test_a_full_disk(gateway):
@@ -120,7 +152,7 @@ def test_a_flood_of_rows(gateway):
 
 @pytest.fixture(scope="module")
 def limited(shared_rig):
-    return shared_rig.gateway(exec_max_processes=40, exec_max_file_bytes="1MiB", exec_max_memory_bytes="128MiB")
+    return shared_rig.gateway(exec_max_processes=40, exec_max_file_bytes="1MiB", exec_max_memory_bytes="128MiB", token={"sessions": 1})
 
 
 FORKS = """python3 -c '
@@ -145,6 +177,32 @@ def test_limits_of_a_command(limited, command, exit_code, stdout, stderr):
     """It is told by the system; its caller is told what it ended with."""
     ran = limited.run(command, timeout_seconds=60)
     assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", exit_code, stdout) and stderr in ran.stderr, ran.json
+
+
+EATER = "echo kept >note; tail /dev/zero; echo $?"
+
+
+def ate(ran):
+    assert (ran.outcome, ran.exit_code, ran.stdout) == ("exited", 0, "1\n") and "memory exhausted" in ran.stderr, ran.json
+
+
+@pytest.mark.parametrize("session", [None, "eater"])
+def test_a_memory_eater(limited, session):
+    """It is refused more, and its session goes on."""
+    fields = {"session": session} if session else {}
+    ate(limited.run(EATER, timeout_seconds=60, **fields))
+    assert limited.run("cat note; true", **fields).stdout == ("kept\n" if session else "")
+    if session:
+        close(limited, session)
+
+
+def test_a_memory_eater_without_limits(rig):
+    """It meets those of its Sprite."""
+    emulator = rig.emulator()
+    gateway = rig.gateway(emulator=emulator)
+    resource.prlimit(emulator.pid, resource.RLIMIT_DATA, (512 * MIB, resource.RLIM_INFINITY))
+    ate(gateway.run(EATER, timeout_seconds=60))
+    assert gateway.run("echo next").stdout == "next\n"
 
 
 ULIMITS = "ulimit -Hu; ulimit -Hf; ulimit -Hd"
