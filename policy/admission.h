@@ -39,6 +39,7 @@ enum admission_code {
 	ADMISSION_UNAVAILABLE,        /* Redis away, slow or broken: fail closed */
 	/* Of an existing command: */
 	ADMISSION_RUNNING,
+	ADMISSION_ENDING,             /* … and was to end before: now it is killed */
 	ADMISSION_FINISHED,           /* `result` is what it ended with */
 	ADMISSION_NO_COMMAND,         /* never was, not any more, or another token's */
 	/* Of a request with an idempotency key that was seen before; `prior` is the id of its command: */
@@ -70,7 +71,7 @@ struct admission_request {
 	/* Digests of its idempotency key, empty = none, and of its body; at most 64 bytes each. */
 	struct slice key, fingerprint;
 	bool look;               /* nothing is to run: what is known of the command exec_id is asked. Only token and address are read */
-	bool kill;               /* … and it is to end, on whatever gateway it runs: within a second */
+	bool kill;               /* … and it is to end, on whatever gateway it runs: by TERM, and when it was asked for before by KILL */
 	struct slice program;    /* what the command allow list is asked about: argv[0], or "bash" for `command` */
 	uint64_t want_ms;        /* wall time the caller asks for; the token's own cap lowers it */
 	uint64_t wait_ms;        /* how long it may wait for a sandbox before that: the lease lasts for both */
@@ -203,18 +204,19 @@ MUST_CHECK int admission_restore(struct admission *admission);
 
 /* Why a command is to end. */
 struct admission_kill {
-	bool killed;
+	bool stopped; /* its owner wants it ended, which may take its time */
+	bool killed; /* it is to end at once */
 	bool lost; /* the lease was found to have ended; else there is a mark in Redis */
 	char by[ADMISSION_BY_MAX + 1]; /* who left the mark, as they say themselves; "" = not known */
 };
 
 /* A lease whose command runs or waits for its input: while it is held it is renewed, and it can be ended through Redis (`lease kill`,
  * `token revoke --kill`, admission_request.kill) within a second.
- * Lies in the caller's own struct. Set `lease` and `on_killed`, zero the rest. on_killed runs once, from the loop, when the command is to
- * end; `kill` says why. It may let go. */
+ * Lies in the caller's own struct. Set `lease` and `on_end`, zero the rest. on_end runs from the loop when `kill` says that the command is to
+ * be stopped, and when it says that it is to be killed: once for each at most, and for no stop after a kill. It may let go. */
 struct admission_hold {
 	struct admission_lease lease;
-	void (*on_killed)(struct admission_hold *hold);
+	void (*on_end)(struct admission_hold *hold);
 	struct admission_kill kill;
 	/* The admission's own: */
 	bool renewing;

@@ -47,6 +47,14 @@ static int send_renewal(struct renewal *renewal, bool by_text)
 	return script_send(renewal->holds->link, &renewal->command, &script_renew, by_text, args, ARRAY_LEN(args));
 }
 
+static void end(struct admission_hold *hold, bool *how)
+{
+	if (*how)
+		return;
+	*how = true;
+	hold->on_end(hold);
+}
+
 /* What failed is tried again in the next turn of the timer. */
 static void on_renewal(struct link_command *command, enum link_event event, const struct redisReply *reply)
 {
@@ -66,8 +74,8 @@ static void on_renewal(struct link_command *command, enum link_event event, cons
 	hold->renewed_ms = uv_now(holds->loop);
 	if (reply->integer || hold->kill.killed)
 		return;
-	hold->kill = (struct admission_kill){.killed = true, .lost = true};
-	hold->on_killed(hold);
+	hold->kill = (struct admission_kill){.stopped = hold->kill.stopped, .lost = true};
+	end(hold, &hold->kill.killed);
 }
 
 static void renew(struct holds *holds, struct admission_hold *hold)
@@ -97,14 +105,15 @@ static bool is_named(const struct admission_hold *hold, struct slice name)
 	return !hold->kill.killed && (slice_equal(name, slice_str(hold->lease.id)) || slice_equal(name, slice_str(hold->lease.kid)));
 }
 
-static void kill_those(struct holds *holds, struct slice name)
+static void end_those(struct holds *holds, struct slice name)
 {
 	struct admission_hold *hold, *next;
+	bool stops = slice_has_prefix(name, SLICE(KILL_STOP));
+	if (stops)
+		name = slice_from(name, sizeof KILL_STOP - 1);
 	DL_FOREACH_SAFE (holds->list, hold, next)
-		if (is_named(hold, name)) {
-			hold->kill.killed = true;
-			hold->on_killed(hold);
-		}
+		if (is_named(hold, name))
+			end(hold, stops ? &hold->kill.stopped : &hold->kill.killed);
 }
 
 static void note_who(struct holds *holds, struct slice name, struct slice by)
@@ -130,7 +139,7 @@ static void take_marks(struct holds *holds, const struct redisReply *reply)
 			note_who(holds, name, by);
 	}
 	for (size_t i = 0; i < reply->elements; i++)
-		kill_those(holds, text_at(reply, i));
+		end_those(holds, text_at(reply, i));
 }
 
 static void on_event(struct link_command *command, enum link_event event, const struct redisReply *reply)

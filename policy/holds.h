@@ -8,7 +8,7 @@
  * Owns:       its timer, its question and the renewals under way; the holds are their makers'.
  * Lifetime:   holds_init, holds_stop, then its timer is closed; the link must have been freed first (it ends the question).
  * Runs on:    the link's loop.
- * Re-entry:   on_killed runs from the loop only; it may let go of its own hold, of no other.
+ * Re-entry:   on_end runs from the loop only; it may let go of its own hold, of no other.
  * Bounds:     one question, and one renewal of each lease, under way.
  */
 #pragma once

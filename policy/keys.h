@@ -19,7 +19,8 @@
 #define KEY_RESULT_BYTES KEY_PREFIX "xb"         /* their sizes added up */
 #define KEY_ACTOR_INDEX  KEY_PREFIX "ix:actor:"  /* + actor: its kids */
 #define KEY_BOOKED       KEY_PREFIX "d:"         /* + lease that only a gateway knew of: it is booked */
-#define KEY_KILL         KEY_PREFIX "kill:"      /* + kid or lease: what runs under it is to end; its value is that name again */
+#define KEY_KILL         KEY_PREFIX "kill:"      /* + kid or lease: what runs under it is to end; its value is that name again … */
+#define KILL_STOP        "stop:"                 /* … after this when TERM comes first */
 #define KEY_KILL_BY      KEY_PREFIX "by:"        /* + kid or lease that is marked so: that name, a blank, and who left the mark */
 #define KEY_AUDIT        KEY_PREFIX "audit"      /* what operators did */
 #define KEY_EVENTS       KEY_PREFIX "ev"         /* channel: "revoke <kid>" */

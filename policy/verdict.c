@@ -53,6 +53,7 @@ static const struct outcome outcomes[] = {
 	{"forgotten", ADMISSION_FORGOTTEN, true},
 	{"other-body", ADMISSION_OTHER_BODY, true},
 	{"running", ADMISSION_RUNNING, true},
+	{"ending", ADMISSION_ENDING, true},
 	{"finished", ADMISSION_FINISHED, true},
 	{"absent", ADMISSION_NO_COMMAND, true},
 	{"session-denied", ADMISSION_SESSION_DENIED, true},

@@ -180,7 +180,7 @@ static void test_words(void **state UNUSED)
 		{"environment", ADMISSION_VARIABLE_DENIED}, {"running", ADMISSION_RUNNING},
 		{"absent", ADMISSION_NO_COMMAND},           {"replay", ADMISSION_REPLAY},
 		{"in-progress", ADMISSION_IN_PROGRESS},     {"forgotten", ADMISSION_FORGOTTEN},
-		{"other-body", ADMISSION_OTHER_BODY},
+		{"other-body", ADMISSION_OTHER_BODY},       {"ending", ADMISSION_ENDING},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
 		struct fake fake;

@@ -62,7 +62,7 @@ void call_refuse(struct call *call, struct exec_problem problem)
 
 void call_cancel(const struct call *call, const char *exec_id)
 {
-	struct exec_cancel *cancel = exec_cancel_new(exec_id, call->cancels);
+	struct exec_cancel *cancel = exec_cancel_new(exec_id, call->cancels, !call->cancels || call->cancels_again);
 	if (!cancel) {
 		log_error_of(&call->subject, "exec: could not be canceled, it ends at its timeout");
 		return;

@@ -85,7 +85,7 @@ struct call {
 	struct deposit deposit;
 	/* Of a question about another command: */
 	char looked_for[ID_UUID_LEN + 1];
-	bool cancels;
+	bool cancels, cancels_again;
 	struct slice session;         /* named by the path, which lives as long as the request */
 	struct slice asked;           /* … in the words of peek.lua and admit.lua */
 	bool asked_ends;

@@ -163,8 +163,8 @@ static void count_shadowed(struct call *call, const char *names)
 /* Nothing was asked to run. */
 static bool is_about_a_command(enum admission_code code)
 {
-	return code == ADMISSION_NO_COMMAND || code == ADMISSION_RUNNING || code == ADMISSION_FINISHED || code == ADMISSION_SESSIONS ||
-	       code == ADMISSION_SESSION_CLOSED;
+	return code == ADMISSION_NO_COMMAND || code == ADMISSION_RUNNING || code == ADMISSION_ENDING || code == ADMISSION_FINISHED ||
+	       code == ADMISSION_SESSIONS || code == ADMISSION_SESSION_CLOSED;
 }
 
 static void count_policy(struct call *call, const struct admission_answer *answer)
@@ -250,6 +250,7 @@ void call_refuse_decision(struct call *call, const struct admission_answer *answ
 	case ADMISSION_GRANTED:
 	case ADMISSION_REPLAY:
 	case ADMISSION_RUNNING:
+	case ADMISSION_ENDING:
 	case ADMISSION_FINISHED:
 	case ADMISSION_NO_COMMAND:
 		log_error_of(&call->subject, "exec: an answer to another question");

@@ -108,8 +108,8 @@ static void fail(struct call *call, const struct source_failure *failure)
 	call_refuse(call, exec_problem_source(failure, call->exec_id));
 }
 
-/* The agent answers it as all that are killed, without a sandbox. */
-static void on_killed(struct admission_hold *hold)
+/* The agent answers it as all that are ended, without a sandbox. */
+static void on_ended(struct admission_hold *hold)
 {
 	struct call *call = CONTAINER_OF(hold, struct call, fetch.hold);
 	leave(call);
@@ -345,7 +345,7 @@ void call_fetch(struct call *call, struct exec_job *job, uint64_t max)
 	struct fetch *fetch = &call->fetch;
 	size_t input = job->request->input.len;
 	*fetch = (struct fetch){.held = job,
-				.hold = {.lease = job->lease, .on_killed = on_killed},
+				.hold = {.lease = job->lease, .on_end = on_ended},
 				.max = max,
 				.bytes = exec_request_input(job->request),
 				.after = BUF_MAX(input + 8),

@@ -59,9 +59,11 @@ static void on_known(void *ctx, const struct admission_answer *answer)
 	call_remember(call, answer);
 	switch (answer->code) {
 	case ADMISSION_RUNNING:
+	case ADMISSION_ENDING:
 		/* Another gateway sees the mark that it has now; here it need not wait for that. */
 		if (call->cancels) {
 			call_decide(call, "allow", "canceled", NULL);
+			call->cancels_again = answer->code == ADMISSION_ENDING;
 			call_cancel(call, call->looked_for);
 		}
 		respond_state(call, call->cancels ? 202 : 200, call->cancels ? "canceling" : "running");

@@ -145,10 +145,23 @@ static void on_answered(void *ctx, struct exec_job *job, const struct exec_resul
 		reply(job);
 }
 
-/* An operator wants it ended, or its owner through another gateway. */
-static void on_killed(struct admission_hold *hold)
+/* Its owner wants it ended. He is heard by message and by the mark in Redis, whichever comes first. */
+static void stop(struct entry *entry)
+{
+	if (entry->on_request)
+		return;
+	entry->on_request = true;
+	run_stop(entry->run);
+}
+
+/* It is killed for an operator, or when its owner asks for the second time. */
+static void on_end(struct admission_hold *hold)
 {
 	struct entry *entry = CONTAINER_OF(hold, struct entry, hold);
+	if (!hold->kill.killed) {
+		stop(entry);
+		return;
+	}
 	log_info_of(&hold->lease.subject, "exec: killed, %s", hold->kill.lost ? "its lease has ended" : "there is a mark in Redis");
 	run_cancel(entry->run);
 }
@@ -182,7 +195,7 @@ static void start(struct exec_agent *agent, struct exec_job *job)
 	struct entry *entry = calloc(1, sizeof *entry);
 	const struct admission_kill kill = job->kill;
 	if (entry) {
-		*entry = (struct entry){.hold = {.lease = job->lease, .on_killed = on_killed}, .start_us = clock_mono_us()};
+		*entry = (struct entry){.hold = {.lease = job->lease, .on_end = on_end}, .start_us = clock_mono_us()};
 		recent_grant(&agent->recent, &job->lease, &job->budget, clock_wall_ms());
 		entry->run = run_start(&agent->owner, job);
 	}
@@ -195,10 +208,10 @@ static void start(struct exec_agent *agent, struct exec_job *job)
 	DL_APPEND(agent->runs, entry);
 	agent->run_count++;
 	admission_hold(agent->settlement, &entry->hold);
-	if (kill.killed) {
+	if (kill.stopped || kill.killed) {
 		/* It has no Sprite yet: none is given inside run_start(). */
 		entry->hold.kill = kill;
-		on_killed(&entry->hold);
+		on_end(&entry->hold);
 	}
 }
 
@@ -212,9 +225,11 @@ static struct run *find(struct exec_agent *agent, const char *exec_id)
 static void cancel(struct exec_agent *agent, struct exec_cancel *message)
 {
 	struct entry *entry = find_entry(agent, message->message.exec_id);
-	if (entry) {
-		entry->on_request = message->on_request;
+	if (entry && message->at_once) {
+		entry->on_request |= message->on_request;
 		run_cancel(entry->run);
+	} else if (entry) {
+		stop(entry);
 	}
 	free(message);
 }
@@ -609,7 +624,7 @@ bool exec_agent_kill(struct exec_agent *agent, struct slice exec_id, const char 
 		entry->by_operator = true;
 		snprintf(entry->hold.kill.by, sizeof entry->hold.kill.by, "%s", by);
 		log_info_of(&entry->hold.lease.subject, "exec: killed by an operator");
-		run_cancel(entry->run);
+		run_stop(entry->run);
 		return true;
 	}
 	return false;

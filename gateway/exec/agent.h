@@ -75,5 +75,5 @@ struct exec_running {
 size_t exec_agent_running(const struct exec_agent *agent, struct exec_running *out, size_t max);
 const struct recent *exec_agent_recent(const struct exec_agent *agent);
 
-/* Ends a command for an operator, `by` whom the audit tells. False when none of this id runs here. */
+/* Ends a command for an operator, `by` whom the audit tells, as run_stop(). False when none of this id runs here. */
 bool exec_agent_kill(struct exec_agent *agent, struct slice exec_id, const char *by);

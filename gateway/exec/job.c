@@ -53,13 +53,14 @@ bool exec_credit_send(struct mailbox *to, const char *exec_id, size_t bytes)
 	return true;
 }
 
-struct exec_cancel *exec_cancel_new(const char *exec_id, bool on_request)
+struct exec_cancel *exec_cancel_new(const char *exec_id, bool on_request, bool at_once)
 {
 	struct exec_cancel *cancel = calloc(1, sizeof *cancel);
 	if (!cancel)
 		return NULL;
 	cancel->message.kind = EXEC_CANCEL;
 	cancel->on_request = on_request;
+	cancel->at_once = at_once;
 	memcpy(cancel->message.exec_id, exec_id, sizeof cancel->message.exec_id);
 	return cancel;
 }

@@ -45,7 +45,7 @@ struct exec_job {
 	uint64_t admit_us;
 	struct fields_budget budget;     /* of its token, with what this job reserves */
 	enum stream_format format;
-	struct admission_kill kill; /* killed before it was handed over: it is not run, and answered as canceled */
+	struct admission_kill kill; /* why it was ended before it was handed over: it is not run, and answered as canceled */
 	bool feeds;        /* more standard input follows that of the request, in pieces (EXEC_INPUT) */
 	struct admission_session session; /* of a request with one */
 	char egress[ADMISSION_EGRESS_MAX + 1]; /* what it may reach; "" = nothing */
@@ -65,6 +65,7 @@ struct exec_job {
 struct exec_cancel {
 	struct exec_message message;
 	bool on_request;                 /* somebody asked for it; else its client has left */
+	bool at_once;                    /* by KILL; else TERM comes first */
 };
 
 /* Bytes of pieces that the client has taken, or of input that the sandbox has. */
@@ -109,7 +110,7 @@ struct exec_piece {
 };
 
 /* NULL when out of memory. */
-struct exec_cancel *exec_cancel_new(const char *exec_id, bool on_request);
+struct exec_cancel *exec_cancel_new(const char *exec_id, bool on_request, bool at_once);
 
 /* Gives credit to the other side. False: no memory, later with more. */
 MUST_CHECK bool exec_credit_send(struct mailbox *to, const char *exec_id, size_t bytes);

@@ -81,9 +81,10 @@ void run_enter(struct run *run, enum run_state state, uint64_t timeout_ms)
 /* 200 is for commands that are known to have run. */
 static void finish_late(struct run *run)
 {
-	if (!run->started)
+	bool unknown = !run->started && run->late == EXEC_TIMED_OUT;
+	if (unknown)
 		snprintf(run->result.detail, sizeof run->result.detail, "The sandbox did not say in time that the command has started.");
-	run_finish(run, run->started ? EXEC_TIMED_OUT : EXEC_UNKNOWN);
+	run_finish(run, unknown ? EXEC_UNKNOWN : run->late);
 }
 
 /* Rows that Datasette has not taken yet, or has taken just now, may be before the end of the command. It may take them, then they are dropped. */
@@ -103,6 +104,13 @@ static bool waits_for_rows(struct run *run)
 	return true;
 }
 
+static void terminate(struct run *run)
+{
+	run_enter(run, TERMINATING, RUN_TERM_MS);
+	if (sandbox_signal(run->sandbox, "TERM") != 0)
+		log_info_of(&run->job->lease.subject, "exec: TERM could not be sent");
+}
+
 static void on_timer(uv_timer_t *timer)
 {
 	struct run *run = timer->data;
@@ -110,9 +118,7 @@ static void on_timer(uv_timer_t *timer)
 		run->started = sandbox_has_started(run->sandbox);
 	switch (run->state) {
 	case RUNNING:
-		run_enter(run, TERMINATING, RUN_TERM_MS);
-		if (sandbox_signal(run->sandbox, "TERM") != 0)
-			log_info_of(&run->job->lease.subject, "exec: TERM could not be sent");
+		terminate(run);
 		break;
 	case TERMINATING:
 		run_enter(run, KILLING, RUN_KILL_MS);
@@ -162,7 +168,7 @@ static void on_exited(void *ctx, unsigned exit_code)
 	}
 	/* Its output may have come late, and a KILL upon the one who waits for that to be passed on. */
 	bool in_time = run->state == RUNNING || verify_own_end(&run->verify, &run->result.exit_code);
-	run->outcome = in_time ? EXEC_EXITED : EXEC_TIMED_OUT;
+	run->outcome = in_time ? EXEC_EXITED : run->late;
 	bool compare = verify_has_to_compare(&run->verify, run->owner->verify_bytes);
 	if (compare || run->job->request->output_count || run->writer.target)
 		run_check(run, compare);
@@ -262,7 +268,7 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	struct run *run = calloc(1, sizeof *run);
 	if (!run)
 		return NULL;
-	*run = (struct run){.owner = owner, .job = job};
+	*run = (struct run){.owner = owner, .job = job, .limit_ms = job->timeout_ms, .late = EXEC_TIMED_OUT};
 	job->stdin_bytes = job->request->input.len;
 	delivery_init(&run->delivery, job);
 	feed_init(&run->feed, job);
@@ -317,6 +323,17 @@ void run_cancel(struct run *run)
 		return;
 	}
 	stop(run, EXEC_CANCELED);
+}
+
+void run_stop(struct run *run)
+{
+	if (run->state != RUNNING) {
+		run_cancel(run);
+		return;
+	}
+	run->limit_ms = run_ran_us(run) / 1000;
+	run->late = EXEC_CANCELED;
+	terminate(run);
 }
 
 /* The end of its input never came, so the command cannot have taken what it got for all of it. */

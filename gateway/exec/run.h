@@ -10,10 +10,10 @@
  * Owns:       its job until it is answered, its claim, its member.
  * Lifetime:   run_start … on_freed, which comes after the job was answered and the member released.
  * Runs on:    the agent loop.
- * Re-entry:   on_answered may run inside run_cancel, never inside run_start; on_freed runs inside neither.
- * Bounds:     a command ends at its timeout plus 2 s (TERM to KILL) plus 1 s (KILL to giving up; 8 s when rows wait for Datasette), and 13 s
- *             after the timeout its output is checked or no longer is, or sooner when 10 s brought nothing; two tries to
- *             start it, the second only if the first certainly did not.
+ * Re-entry:   on_answered may run inside run_cancel and run_stop, never inside run_start; on_freed runs inside neither.
+ * Bounds:     a command ends at its timeout, or when it is told to stop before that, plus 2 s (TERM to KILL) plus 1 s (KILL to giving up; 8 s
+ *             when rows wait for Datasette), and 13 s after that time its output is checked or no longer is, or sooner when 10 s brought
+ *             nothing; two tries to start it, the second only if the first certainly did not.
  */
 #pragma once
 
@@ -45,6 +45,9 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job);
 
 /* Kills the command; the job is answered with `canceled` at once. */
 void run_cancel(struct run *run);
+
+/* The same of one that is ending already or does not run yet. Another is ended as at its timeout, and answered with `canceled` when it has. */
+void run_stop(struct run *run);
 
 /* "waiting" (for a Sprite), "running", "ending" or "checking"; NULL once it is answered. */
 const char *run_phase(const struct run *run);

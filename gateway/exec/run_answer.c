@@ -129,7 +129,7 @@ enum exec_outcome run_without_memory(struct run *run)
 uint64_t run_ran_us(const struct run *run)
 {
 	uint64_t us = clock_mono_us() - run->result.run_start_us;
-	uint64_t most_us = (run->job->timeout_ms + RUN_TERM_MS + RUN_KILL_MS) * 1000;
+	uint64_t most_us = (run->limit_ms + RUN_TERM_MS + RUN_KILL_MS) * 1000;
 	return us < most_us ? us : most_us;
 }
 

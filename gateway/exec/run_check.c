@@ -6,7 +6,7 @@
 
 uint64_t run_check_left_ms(const struct run *run)
 {
-	uint64_t most_ms = run->job->timeout_ms + RUN_TERM_MS + RUN_KILL_MS + CHECK_MS;
+	uint64_t most_ms = run->limit_ms + RUN_TERM_MS + RUN_KILL_MS + CHECK_MS;
 	uint64_t used_ms = (clock_mono_us() - run->result.run_start_us) / 1000;
 	return used_ms < most_ms ? most_ms - used_ms : 0;
 }
@@ -93,7 +93,9 @@ static const char *missing_output(struct run *run)
 		return "The output did not arrive as the command wrote it.";
 	if (output_truncated(&run->result.streams[0]))
 		return "The output is longer than max_output_bytes.";
-	return run->outcome == EXEC_EXITED ? NULL : "The command was ended at its time-out.";
+	if (run->outcome == EXEC_EXITED)
+		return NULL;
+	return run->outcome == EXEC_CANCELED ? "The command was canceled." : "The command was ended at its time-out.";
 }
 
 static void on_compared(void *ctx)

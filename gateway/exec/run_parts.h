@@ -39,6 +39,8 @@ struct run {
 	struct verify verify;
 	struct collect collect;      /* of a job that wants files back */
 	struct writer writer;        /* of a job whose output is rows for Datasette */
+	uint64_t limit_ms;           /* of its time: the timeout, or when it was told to stop */
+	enum exec_outcome late;      /* … and what one is that ends after that */
 	enum exec_outcome outcome;          /* of the command whose output is being checked */
 	bool started; /* known at the timeout or later */
 	unsigned tries;

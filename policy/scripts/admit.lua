@@ -109,9 +109,11 @@ end
 if ends ~= '' then
   local its_lease = lease_of(ends)
   if not its_lease then return report(known_of(ends)) end
-  -- The gateway that runs it looks for this.
-  redis.call('SET', PREFIX .. 'kill:' .. its_lease, its_lease, 'PX', KILL_MS)
-  return report('running', 0, '', 0)
+  -- The gateway that runs it looks for this. First the command is asked to end, the next time it is killed.
+  local mark = PREFIX .. 'kill:' .. its_lease
+  local first = redis.call('SET', mark, 'stop:' .. its_lease, 'NX', 'PX', KILL_MS)
+  if not first then redis.call('SET', mark, its_lease, 'PX', KILL_MS) end
+  return report(first and 'running' or 'ending', 0, '', 0)
 end
 
 -- A name of the list that ends in * stands for all that begin so.

@@ -25,7 +25,7 @@ class Model:
         self.sessions = {}      # (kid, name) → Session
         self.ends = {}          # Sprite → when it is looked at, ms
         self.sprites = {}       # Sprite → "scope kid name", or the scope alone
-        self.kills = set()      # leases
+        self.kills = {}         # lease → its mark
 
     def bucket(self, name, now, count, per_ms, burst):
         interval = max(1, per_ms * 1000 // count)
@@ -126,7 +126,9 @@ class Model:
         elif ends:
             code, what = self.known_of(kid, ends, now_ms)
             if code == "running":
-                self.kills.add(lease_of(ends))
+                its_lease = lease_of(ends)
+                code = "ending" if its_lease in self.kills else "running"
+                self.kills[its_lease] = its_lease if its_lease in self.kills else f"stop:{its_lease}"
         elif r["cmds"] and program not in r["cmds"].split() and refuses("command"):
             code = "command"
         elif denied and refuses("environment"):
@@ -278,7 +280,7 @@ class Model:
         busy = self.runs(kid, s.lease, now_ms)
         del self.sessions[kid, name]
         if busy:
-            self.kills.add(s.lease)
+            self.kills[s.lease] = s.lease
         if s.sprite:
             self.sprites[s.sprite] = SCOPE
             self.ends[s.sprite] = now_ms + CLOSED_MS * busy

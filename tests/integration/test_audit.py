@@ -114,7 +114,7 @@ def test_who_ended_a_command(rig, path):
         subprocess.run([rigs.BINARY, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=rigs.PATIENCE, check=True)
         return redis.client.xrevrange("sg:{g}:audit", count=1)[0][1].get("by")
 
-    def told(end, by):
+    def told(end, by, reason="killed"):
         mark = new_mark()
         with Streamed(gateway, command=f"sleep {mark}", timeout_seconds=200) as streamed:
             exec_id = streamed.head()["X-Exec-Id"]
@@ -122,7 +122,7 @@ def test_who_ended_a_command(rig, path):
             end(exec_id)
             streamed.all()
         run = about(path, exec_id, "run")
-        assert (run["outcome"], run["reason"], run["by"]) == ("canceled", "killed", by), run
+        assert (run["outcome"], run["reason"], run["by"]) == ("canceled", reason, by), run
         decision = about(path, exec_id, "decision")
         assert decision["by"] is None
 
@@ -136,7 +136,7 @@ def test_who_ended_a_command(rig, path):
     kill(f"ann@{host}", USER="root", SUDO_USER="ann")
     kill(f"uid{os.getuid()}@{host}")
     kill(None, USER="no name")
-    told(lambda exec_id: other.http.delete(f"/-/agent/exec/{exec_id}", headers=owner), None)
+    told(lambda exec_id: other.http.delete(f"/-/agent/exec/{exec_id}", headers=owner), None, reason=None)
     told(lambda exec_id: cli("token", "revoke", "--kill", gateway.kid, USER="olga"), f"olga@{host}")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import answers
 from processes import new_mark, running
-from rig import leases, until
+from rig import SLOWER, leases, until
 from streamed import NDJSON, Streamed
 from wire import Wire, exec_request
 
@@ -291,6 +291,108 @@ def test_cancel_a_stream_that_waits_for_a_sandbox(rig):
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [line["type"] for line in lines] == ["accepted", "result"]
     assert lines[1]["outcome"] == "canceled" and emulator.view.state()["starts"] == {}
+
+
+# Says when it is told to end, and ends by itself or not.
+TIDY = "trap 'echo tidied; exit 0' TERM; echo begun; while :; do sleep 0.05; done"
+STUBBORN = "trap 'echo told' TERM; echo begun; while :; do sleep 0.05; done"
+
+
+def begun(gateway, command, **fields):
+    """The streamed answer of a command that has printed its first line, and the rest of its objects."""
+    streamed = Streamed(gateway, command=command, timeout_seconds=60, **fields)
+    objects = iter(streamed)
+    next(one for one in objects if one["type"] == "stdout")
+    return streamed, objects
+
+
+def canceled(streamed, objects, stdout):
+    with streamed:
+        for _ in objects:
+            pass
+    assert (streamed.ok, streamed.outcome, streamed.result["exit_code"], streamed.result["signal"]) == (True, "canceled", None, None), streamed.result
+    assert streamed.stdout in stdout
+    return streamed.result["duration_ms"]
+
+
+def test_term_comes_first(stack):
+    """What a command prints while it tidies up is there, and nobody waits for the end of the two seconds."""
+    streamed, objects = begun(stack, TIDY)
+    assert ask(stack, "DELETE", streamed.exec_id).status_code == 202
+    ran_ms = canceled(streamed, objects, [b"begun\ntidied\n"])
+    assert ran_ms < 2000 * SLOWER, f"{ran_ms} ms"
+    assert streamed.result["output_check"] == "counted", "its end was seen"
+    assert finished(stack, streamed.exec_id) == as_stored(streamed)
+
+
+def test_kill_comes_two_seconds_later(stack):
+    token = stack.mint(budget="600s/day")["token"]
+    streamed, objects = begun(stack, STUBBORN, token=token)
+    asked = time.monotonic()
+    assert ask(stack, "DELETE", streamed.exec_id, token=token).status_code == 202
+    ran_ms = canceled(streamed, objects, [b"begun\ntold\n"])
+    assert 1900 <= ran_ms and 1.9 <= time.monotonic() - asked <= 20 * SLOWER, f"{ran_ms} ms"
+    stack.until_settled(token)
+    used = stack.get("/-/agent/exec/quota", headers={"Authorization": f"Bearer {token}"}).json()["budget"]["used_ms"]
+    assert abs(used - ran_ms) <= 1, f"{ran_ms} ms, and {used} ms are paid"
+
+
+def test_asking_again_kills(stack):
+    streamed, objects = begun(stack, STUBBORN)
+    for _ in range(2):
+        assert ask(stack, "DELETE", streamed.exec_id).status_code == 202
+    canceled(streamed, objects, [b"begun\n", b"begun\ntold\n"])
+    assert streamed.result["output_check"] == "none", "its end was waited for"
+
+
+def test_it_may_end_in_time(stack):
+    """Its own end is told as that, whoever has asked meanwhile."""
+    for wait in (0.28, 0.29, 0.3, 0.31, 0.32):
+        streamed, objects = begun(stack, "echo begun; sleep 0.3; exit 7")
+        with streamed:
+            time.sleep(wait)
+            assert ask(stack, "DELETE", streamed.exec_id).status_code in (200, 202)
+            for _ in objects:
+                pass
+        assert (streamed.outcome, streamed.result["exit_code"]) in (("exited", 7), ("canceled", None)), streamed.result
+
+
+def test_leaving_after_asking_kills(stack):
+    mark = next(marks)
+    streamed, _ = begun(stack, f"trap '' TERM; echo begun; sleep {mark}; sleep {mark}")
+    until(lambda: running(mark), "it sleeps", interval=0.005)
+    assert ask(stack, "DELETE", streamed.exec_id).status_code == 202
+    streamed.wire.close()
+    told = finished(stack, streamed.exec_id)
+    assert (told["outcome"], told["output_check"]) == ("canceled", "none"), told
+    until(lambda: not running(mark), "the process is gone")
+
+
+def test_term_comes_first_through_another_gateway(stack, rig):
+    """And is what its owner wanted, not an operator."""
+    other = rig.gateway(token=False)
+
+    def ended_by():
+        return {reason: stack.metrics().get("spritegate_exec_killed_total", reason=reason) for reason in ("request", "operator")}
+    before = ended_by()
+    streamed, objects = begun(stack, TIDY)
+    assert ask(other, "DELETE", streamed.exec_id, token=stack.token).status_code == 202
+    canceled(streamed, objects, [b"begun\ntidied\n"])
+    assert ended_by() == before | {"request": before["request"] + 1}
+    streamed, objects = begun(stack, STUBBORN)
+    for _ in range(2):
+        assert ask(other, "DELETE", streamed.exec_id, token=stack.token).status_code == 202
+    canceled(streamed, objects, [b"begun\n", b"begun\ntold\n"])
+    assert streamed.result["output_check"] == "none", "its end was waited for"
+
+
+def test_a_session_goes_on_after_it(stack):
+    streamed, objects = begun(stack, TIDY, session="canceled")
+    assert ask(stack, "DELETE", streamed.exec_id).status_code == 202
+    canceled(streamed, objects, [b"begun\ntidied\n"])
+    ran = stack.run("echo next", session="canceled")
+    assert ran.stdout == "next\n" and ran.json["sandbox"] == {"tier": "hot", "session": {"name": "canceled", "created": False}}
+    stack.http.delete("/-/agent/exec/sessions/canceled", headers={"Authorization": f"Bearer {stack.token}"})
 
 
 def test_cancel_what_has_finished(stack):

@@ -95,6 +95,16 @@ def test_canceled(stack):
         for found in streamed:
             if found["type"] == "stdout":
                 stack.http.delete(f"/-/agent/exec/{streamed.exec_id}", headers=headers)
+    assert (streamed.outcome, streamed.result["files"], streamed.files) == ("canceled", {"a": {"bytes": 2}}, {"a": b"x\n"})
+
+
+def test_killed(stack):
+    """Its end is not seen, whatever it has written."""
+    headers = {"Authorization": f"Bearer {stack.token}"}
+    with Streamed(stack, command="trap '' TERM; echo x >a; echo ready; sleep 600", outputs=["a"], timeout_seconds=200) as streamed:
+        for found in streamed:
+            for _ in range(2 if found["type"] == "stdout" else 0):
+                stack.http.delete(f"/-/agent/exec/{streamed.exec_id}", headers=headers)
     assert (streamed.outcome, streamed.result["files"]) == ("canceled", {"a": {"error": "not_read"}})
 
 

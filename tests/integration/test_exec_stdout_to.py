@@ -315,7 +315,21 @@ def test_rows_still_come_when_the_time_is_over(rig, upstream):
     assert (ran.outcome, ran.exit_code, ran.stdout_to) == ("exited", 3, wrote(250, 50)), ran.json
 
 
-def test_canceled_while_it_writes(upstream):
+@pytest.mark.parametrize("rest, detail", [("", "The command was canceled."), ("{", "The output ends within a row.")], ids=["whole", "unfinished"])
+def test_canceled(upstream, rest, detail):
+    """All that it printed is written, but for an unfinished row."""
+    upstream.on(INSERT)(lambda exchange: (exchange.read(), exchange.reply("201 Created", body=b"{}")))
+    with Streamed(upstream.gateway, command=f"{LINES.format(0, 150)}; printf '%s' '{rest}'; echo x >&2; sleep 600", stdout_to={"datasette": INSERT},
+                  timeout_seconds=200) as streamed:
+        for found in streamed:
+            if found["type"] == "stderr":
+                upstream.gateway.http.delete(f"/-/agent/exec/{streamed.exec_id}", headers={"Authorization": f"Bearer {upstream.gateway.token}"})
+    found = streamed.result["stdout_to"]
+    assert (streamed.outcome, found["rows_written"], found["rows_in_doubt"], found["resume_from"]) == ("canceled", 150, 0, 150), found
+    assert found["error"]["detail"] == detail
+
+
+def test_killed_while_it_writes(upstream):
     """What was under way is in doubt, and told."""
     asked, go_on = threading.Event(), threading.Event()
 
@@ -325,12 +339,13 @@ def test_canceled_while_it_writes(upstream):
         asked.set()
         go_on.wait(60)
         exchange.hang_up()
-    answers = []
-    with Streamed(upstream.gateway, command=f"{LINES.format(0, 150)}; echo x >&2; sleep 600", stdout_to={"datasette": INSERT}, timeout_seconds=200) as streamed:
+    with Streamed(upstream.gateway, command=f"trap '' TERM; {LINES.format(0, 150)}; echo x >&2; sleep 600", stdout_to={"datasette": INSERT},
+                  timeout_seconds=200) as streamed:
         for found in streamed:
             if found["type"] == "stderr":
                 assert asked.wait(60)
-                answers.append(upstream.gateway.http.delete(f"/-/agent/exec/{streamed.exec_id}", headers={"Authorization": f"Bearer {upstream.gateway.token}"}))
+                for _ in range(2):
+                    upstream.gateway.http.delete(f"/-/agent/exec/{streamed.exec_id}", headers={"Authorization": f"Bearer {upstream.gateway.token}"})
     go_on.set()
     found = streamed.result["stdout_to"]
     assert (streamed.outcome, found["rows_written"], found["rows_in_doubt"], found["resume_from"]) == ("canceled", 0, 100, 0), found

@@ -193,13 +193,13 @@ class Stalled:
     def asked(self):
         return sum(exchange.target == "/x" for exchange in self.fake.requests)
 
-    def check_unrun(self, gateway, store, answer):
+    def check_unrun(self, gateway, store, answer, reason="killed"):
         """It was answered as canceled, nothing of it ran, and nothing was charged."""
         ran = Ran(answer)
         assert (ran.outcome, ran.exit_code, ran.stdout, ran.json["sandbox"]["tier"]) == ("canceled", None, "", "none"), ran.json
         assert self.emulator.view.starts(ran.exec_id) == 0
         decision, run = until(lambda: len(found := audited(gateway, ran.exec_id)) == 2 and found, "both records are there")
-        assert (decision["decision"], run["outcome"], run["reason"], run["sandbox"]) == ("allow", "canceled", "killed", None)
+        assert (decision["decision"], run["outcome"], run["reason"], run["sandbox"]) == ("allow", "canceled", reason, None)
         until(lambda: leases(store.client) == 0, "the lease is given back")
         for key in store.client.scan_iter(f"sg:{{g}}:b:{run['kid']}:*"):
             day = store.client.hgetall(key)
@@ -257,7 +257,7 @@ def test_what_waits_for_its_input_can_be_ended_by_name(rig, store, cli, callers,
         assert (streamed.outcome, streamed.stdout, streamed.result["sandbox"]["tier"]) == ("canceled", b"", "none"), streamed.result
         streamed.wire.close()
     else:
-        stalled.check_unrun(one, store, pending.result(rigs.PATIENCE))
+        stalled.check_unrun(one, store, pending.result(rigs.PATIENCE), None if how == "delete" else "killed")
     # The session is free again, and the token as it was.
     assert one.run("echo on", token=token["token"], session="s").stdout == "on\n"
 

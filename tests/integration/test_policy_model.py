@@ -214,7 +214,7 @@ class Pair:
         for (kid, key), made in list(model.keys.items())[-20:]:
             assert redis.get(f"sg:{{g}}:i:{kid}:{key}") == " ".join(made)
         if model.kills:
-            assert redis.exists(*(f"sg:{{g}}:kill:{lease}" for lease in model.kills)) == len(model.kills)
+            assert redis.mget(f"sg:{{g}}:kill:{lease}" for lease in model.kills) == list(model.kills.values())
 
     def compare_limits(self):
         for (kind, name), leases in self.model.leases.items():

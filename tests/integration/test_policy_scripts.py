@@ -938,7 +938,12 @@ def test_what_is_known_of_a_command(timed):
     assert timed.admit(other, ends=command).code == "absent"
     assert not timed.redis.exists(f"sg:{{g}}:kill:{lease}")
     assert timed.admit(token, ends=command).code == "running"
-    assert timed.redis.get(f"sg:{{g}}:kill:{lease}") == lease
+    mark = f"sg:{{g}}:kill:{lease}"
+    assert timed.redis.get(mark) == f"stop:{lease}", "it is killed before it was asked"
+    for _ in range(2):
+        assert timed.admit(token, ends=command).code == "ending"
+        assert timed.redis.get(mark) == lease
+    assert 0 < timed.redis.pttl(mark) <= 7_200_000
     assert timed.settle(token, lease, answer, used=5, command=command, result="200\n{}\n") == 1
     told = timed.peek(token, command)
     assert (told.code, told.what, told.granted_ms, told.running) == ("finished", "200\n{}\n", 0, 0)

@@ -44,9 +44,9 @@ def state(gateway):
         return next(events)
 
 
-def begin(gateway, pool, mark, **fields):
+def begin(gateway, pool, mark, before="", **fields):
     """A command that runs until it is ended: its answer to come."""
-    answer = pool.submit(gateway.exec, command=f"sleep {mark}", timeout_seconds=200, **fields)
+    answer = pool.submit(gateway.exec, command=f"{before}sleep {mark}", timeout_seconds=200, **fields)
     until(lambda: running(mark), "the command runs")
     return answer
 
@@ -137,6 +137,19 @@ def test_cancelling(gateway, executor):
     assert gateway.metrics().get("spritegate_exec_killed_total", reason="operator") == before + 1
     problem(cancel(gateway, one["exec_id"]), 404, "exec-not-found")
     assert state(gateway)["running"] == []
+
+
+@pytest.mark.parametrize("number, before, times, stdout, check", [
+    (31353, "trap 'echo tidied' TERM; ", 1, "tidied\n", "counted"), (31354, "trap '' TERM; ", 2, "", "none")], ids=["by TERM", "again"])
+def test_how_it_ends(gateway, executor, number, before, times, stdout, check):
+    """By TERM; the second time by KILL, and its end is not waited for."""
+    pending = begin(gateway, executor, f"{number}.{os.getpid()}", before)
+    [one] = state(gateway)["running"]
+    for _ in range(times):
+        assert cancel(gateway, one["exec_id"]).status_code == 202
+    ended = pending.result().json()
+    assert (ended["outcome"], ended["stdout"], ended["output_check"]) == ("canceled", stdout, check)
+    until(lambda: not running(f"{number}.{os.getpid()}"), "the process is gone")
 
 
 def test_nobody_else_cancels(gateway, executor):
