@@ -121,7 +121,7 @@ def check_files(root):
     listed = {one["name"]: one["version"] for one in sbom["components"]}
     check(f"lists its {len(listed)} packages", sbom["bomFormat"] == "CycloneDX" and listed.items() >= {
         name.partition(":")[0]: version for name, version in packages.items()}.items())
-    linked = {name: listed.get(name) for name in ("musl-dev", "uthash-dev", "libgcc-14-dev")}
+    linked = {name: listed.get(name) for name in ("libmicrohttpd-dev", "musl-dev", "uthash-dev", "libgcc-14-dev")}
     check(f"lists what was linked statically {linked}", all(linked.values()) and not linked.keys() & packages.keys())
     check("brings its licence", (root / "usr/share/doc/spritegate/LICENSE").exists())
 

@@ -12,7 +12,7 @@ import time
 import pieces
 import servers
 from control_socket import RECORD, REPORT_BYTES, ControlSocket, launch
-from figures import bar_table, missed_bars, number, percentile, table
+from figures import bar_table, missed_bars, number, percentile, percentile_difference, table
 from processes import NotMeasured, Programs
 
 COMMAND = "echo hello"
@@ -145,9 +145,9 @@ RANDOM = random.Random(1)
 
 
 def one_pair(gateway, sprites, caller, bare):
-    """Either first, by chance."""
+    """Once through the gateway and twice bare, in an order by chance: what two bare ones differ by is the machine's."""
     pair = {}
-    for who in RANDOM.sample(("gateway", "bare"), 2):
+    for who in RANDOM.sample(("gateway", "bare", "again"), 3):
         if who == "gateway":
             wait_rest(gateway, sprites)
             pair[who] = caller.run()
@@ -161,20 +161,22 @@ def one_pair(gateway, sprites, caller, bare):
 
 
 def hot_pairs(result):
-    """All, through the gateway, bare."""
+    """All, through the gateway, bare, and bare again."""
     hot = [pair for pair in result["pairs"] if pair["gateway"]["tier"] == "hot"]
-    return hot, *([pair[who]["ms"] for pair in hot] for who in ("gateway", "bare"))
+    return hot, *([pair[who]["ms"] for pair in hot] for who in ("gateway", "bare", "again"))
 
 
 def bars(result):
     """(what, figure, reached); None: nothing is demanded. The percentiles of two series are compared: those of the paired differences hold how
     much each command varies by itself, twice."""
-    _, through, bare = hot_pairs(result)
-    paired = [one - other for one, other in zip(through, bare)]
+    _, through, bare, again = hot_pairs(result)
     for percent, most in ADDED_MS.items():
-        added = percentile(through, percent) - percentile(bare, percent)
-        yield f"a hot command: p{percent} at most {most} ms above the bare one's", f"{signed(added)} ms", added <= most
-        yield f"… p{percent} of the paired differences", f"{signed(percentile(paired, percent))} ms", None
+        added = percentile_difference(through, bare, percent)
+        yield f"a hot command: p{percent} at most {most} ms above the bare one's", ranged(added), added[0] <= most
+        yield "… the same of a bare one and another bare one", ranged(percentile_difference(again, bare, percent)), None
+        for who, series in (("the gateway's", through), ("another bare one's", again)):
+            paired = [one - other for one, other in zip(series, bare)]
+            yield f"… p{percent} of the paired differences, {who}", f"{signed(percentile(paired, percent))} ms", None
     yield from pieces.bars(result["output_ms"])
 
 
@@ -184,22 +186,27 @@ def missed(result):
 
 def show(result):
     pairs = result["pairs"]
-    hot, through, bare = hot_pairs(result)
+    hot, through, bare, again = hot_pairs(result)
     series = {
         "through the gateway": through,
         "bare": bare,
+        "bare again": again,
         "added (paired difference)": [pair["gateway"]["ms"] - pair["bare"]["ms"] for pair in hot],
         **{f"gateway's own: {part}": [pair["gateway"]["timing_ms"][part] for pair in hot] for part in ("admit", "claim", "exec")},
         **pieces.series(result["output_ms"]),
         "GET /-/gateway/health": result["health_ms"]}
     rows = [[name, *(signed(percentile(values, percent)) for percent in PERCENTILES)] for name, values in series.items()]
-    rows.insert(3, ["added (difference of the percentiles)",
+    rows.insert(4, ["added (difference of the percentiles)",
                     *(signed(percentile(through, percent) - percentile(bare, percent)) for percent in PERCENTILES)])
     ratios = [pair["gateway"]["ms"] / pair["bare"]["ms"] for pair in hot]
     rows.append(["gateway / bare", *(f"{percentile(ratios, percent):.2f}" for percent in PERCENTILES)])
     pool = ", ".join(f"{name} {value}" for name, value in result["pool"].items())
     return (table(["ms", *(f"p{percent}" for percent in PERCENTILES)], rows) + "\n\n" + bar_table(bars(result)) +
             f"\n\n{len(pairs)} pairs of `{COMMAND}`, {len(hot) / len(pairs):.0%} of them hot ({pool}); the figures are of the hot ones")
+
+
+def ranged(figures):
+    return "{} [{}–{}] ms".format(*map(signed, figures))
 
 
 def signed(value):

@@ -46,6 +46,19 @@ def pooled_ratios(ours, theirs, percents):
             for percent, each in found.items()}
 
 
+def percentile_difference(ones, others, percent):
+    """(difference, low, high) of the percentiles of two series that were measured in turns; the interval as above, of turns drawn anew."""
+    draw, last = random.Random(1), len(ones) - 1
+
+    def difference(one, other):
+        return percentile(one, percent) - percentile(other, percent)
+    found = []
+    for _ in range(RESAMPLES):
+        chosen = [draw.randint(0, last) for _ in ones]
+        found.append(difference([ones[index] for index in chosen], [others[index] for index in chosen]))
+    return difference(ones, others), percentile(found, 2.5), percentile(found, 97.5)
+
+
 def median_of(rounds, figure):
     return statistics.median(each[figure] for each in rounds)
 
