@@ -286,7 +286,9 @@ struct run *run_start(const struct run_owner *owner, struct exec_job *job)
 	run->result.admit_us = job->admit_us;
 	run->result.claim_start_us = clock_mono_us();
 	run->tries = 1;
-	if (init_parts(run) < 0 || run_claim(run) < 0) {
+	/* What was ended before it came here is canceled next, and claims nothing. */
+	bool is_ended = job->kill.stopped || job->kill.killed;
+	if (init_parts(run) < 0 || (!is_ended && run_claim(run) < 0)) {
 		free_run(run);
 		return NULL;
 	}

@@ -177,12 +177,12 @@ def audited(gateway, exec_id):
 class Stalled:
     """Gateways whose Datasette takes requests for /x and says nothing."""
 
-    def __init__(self, rig, store, count):
+    def __init__(self, rig, store, count, hot=1):
         self.fake, self.left = rig.upstream(), []
         self.fake.on("/x")(self.say_nothing)
         self.emulator = rig.emulator()
         self.gateways = [rig.gateway(redis=store, emulator=self.emulator, token=False, datasette_url=self.fake.url, datasette_timeout_seconds=600,
-                                     pool_hot=1, audit_log=LOGS / f"audit-{next(numbers)}.log") for _ in range(count)]
+                                     pool_hot=hot, audit_log=LOGS / f"audit-{next(numbers)}.log") for _ in range(count)]
         for gateway in self.gateways:
             gateway.until_ready()
 
@@ -260,6 +260,25 @@ def test_what_waits_for_its_input_can_be_ended_by_name(rig, store, cli, callers,
         stalled.check_unrun(one, store, pending.result(rigs.PATIENCE), None if how == "delete" else "killed")
     # The session is free again, and the token as it was.
     assert one.run("echo on", token=token["token"], session="s").stdout == "on\n"
+
+
+@pytest.mark.parametrize("how", ["lease kill", "delete"])
+@pytest.mark.parametrize("session", [None, "s"])
+def test_what_was_ended_while_it_waited_claims_no_sandbox(rig, store, cli, callers, how, session):
+    stalled = Stalled(rig, store, 1, hot=0)
+    token = rig.mint(store, sessions=1)
+    gateway, = stalled.gateways
+    pending = callers.submit(gateway.exec, token=token["token"], **SOURCE, **({"session": session} if session else {}))
+    until(lambda: stalled.asked() == 1, "Datasette was asked")
+    lease, = json.loads(cli("lease", "list", "--json").stdout)
+    if how == "delete":
+        gateway.http.delete(f"/-/agent/exec/{command_of(lease['lease'])}", headers={"Authorization": f"Bearer {token['token']}"})
+    else:
+        assert cli("lease", "kill", lease["lease"]).returncode == 0
+    stalled.check_unrun(gateway, store, pending.result(rigs.PATIENCE), None if how == "delete" else "killed")
+    time.sleep(1)
+    assert stalled.emulator.view.names() == []
+    assert gateway.metrics().get("spritegate_pool_creates_total") == 0
 
 
 def test_lease_kill_says_what_it_does_not_find(cli):
