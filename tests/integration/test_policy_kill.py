@@ -9,7 +9,6 @@ import pytest
 
 import rig as rigs
 from answers import Ran, problem
-from answers import Ran
 from policy_store import command_of
 from processes import new_mark, running
 from rig import BARS, LOGS, leases, margin, numbers, until
@@ -201,7 +200,9 @@ class Stalled:
         decision, run = until(lambda: len(found := audited(gateway, ran.exec_id)) == 2 and found, "both records are there")
         assert (decision["decision"], run["outcome"], run["reason"], run["sandbox"]) == ("allow", "canceled", reason, None)
         until(lambda: leases(store.client) == 0, "the lease is given back")
-        for key in store.client.scan_iter(f"sg:{{g}}:b:{run['kid']}:*"):
+        days = list(store.client.scan_iter(f"sg:{{g}}:b:{run['kid']}:*"))
+        assert days, "it was reserved"
+        for key in days:
             day = store.client.hgetall(key)
             assert {name: int(day[name]) for name in ("used", "held", "out_held", "reqs")} == {"used": 0, "held": 0, "out_held": 0, "reqs": 0}
 
