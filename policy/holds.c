@@ -74,7 +74,7 @@ static void on_renewal(struct link_command *command, enum link_event event, cons
 	hold->renewed_ms = uv_now(holds->loop);
 	if (reply->integer || hold->kill.killed)
 		return;
-	hold->kill = (struct admission_kill){.stopped = hold->kill.stopped, .lost = true};
+	hold->kill.lost = true;
 	end(hold, &hold->kill.killed);
 }
 
@@ -120,7 +120,7 @@ static void note_who(struct holds *holds, struct slice name, struct slice by)
 {
 	struct admission_hold *hold;
 	DL_FOREACH (holds->list, hold)
-		if (is_named(hold, name))
+		if (!hold->kill.by[0] && is_named(hold, name))
 			snprintf(hold->kill.by, sizeof hold->kill.by, "%.*s", SLICE_FMT(by));
 }
 
@@ -170,12 +170,17 @@ static void ask(struct holds *holds)
 		return;
 	argv[0] = "MGET";
 	lengths[0] = strlen(argv[0]);
-	DL_FOREACH (holds->list, hold) {
-		/* Who named the lease itself is told, if that was somebody else. */
-		const char *const names[] = {hold->lease.kid, hold->lease.id};
-		for (size_t i = 0; i < KEYS; i++, argc++) {
-			lengths[argc] = put_key(i < KEYS / 2 ? KEY_KILL : KEY_KILL_BY, names[i % 2], keys[argc - 1]);
+	/* Who named a lease itself comes before all who named a kid: the first is told. */
+	static const struct {
+		const char *prefix;
+		bool of_kid;
+	} asked[KEYS] = {{KEY_KILL, true}, {KEY_KILL, false}, {KEY_KILL_BY, false}, {KEY_KILL_BY, true}};
+	for (size_t i = 0; i < KEYS; i++) {
+		DL_FOREACH (holds->list, hold) {
+			const char *name = asked[i].of_kid ? hold->lease.kid : hold->lease.id;
+			lengths[argc] = put_key(asked[i].prefix, name, keys[argc - 1]);
 			argv[argc] = keys[argc - 1];
+			argc++;
 		}
 	}
 	holds->question = (struct link_command){.event = on_event};

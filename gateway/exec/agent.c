@@ -21,7 +21,7 @@ struct entry {
 	struct run *run;
 	struct admission_hold hold; /* until it is answered: its lease is settled then */
 	bool on_request;            /* its owner has canceled it */
-	bool by_operator;           /* an operator has, through this gateway */
+	bool by_operator;           /* an operator has, through this gateway: by TERM first, so it is not hold.kill.killed */
 	uint64_t start_us;
 	struct entry *prev, *next;
 };
@@ -621,8 +621,9 @@ bool exec_agent_kill(struct exec_agent *agent, struct slice exec_id, const char 
 	DL_FOREACH (agent->runs, entry) {
 		if (!slice_equal(slice_str(entry->exec_id), exec_id) || !run_phase(entry->run))
 			continue;
+		if (!killed_by_operator(entry))
+			snprintf(entry->hold.kill.by, sizeof entry->hold.kill.by, "%s", by);
 		entry->by_operator = true;
-		snprintf(entry->hold.kill.by, sizeof entry->hold.kill.by, "%s", by);
 		log_info_of(&entry->hold.lease.subject, "exec: killed by an operator");
 		run_stop(entry->run);
 		return true;

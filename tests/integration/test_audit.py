@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 
+import httpx
 import pytest
 
 import rig as rigs
@@ -138,6 +139,32 @@ def test_who_ended_a_command(rig, path):
     kill(None, USER="no name")
     told(lambda exec_id: other.http.delete(f"/-/agent/exec/{exec_id}", headers=owner), None, reason=None)
     told(lambda exec_id: cli("token", "revoke", "--kill", gateway.kid, USER="olga"), f"olga@{host}")
+
+
+def test_the_first_who_ended_a_command_is_told(rig, path):
+    """Marks come on top of each other: of a lease and its token, and while a command that was canceled on the status page tidies up."""
+    redis = rig.redis()
+    gateway = rig.gateway(redis=redis, audit_log=path, admin_token="a" * 32)
+    marks = [new_mark() for _ in range(4)]
+    streams = [Streamed(gateway, command=f"trap '' TERM; sleep {mark}; sleep {mark}", timeout_seconds=200) for mark in marks]
+    ids = [stream.head()["X-Exec-Id"] for stream in streams]
+    until(lambda: all(running(mark) for mark in marks), "they run")
+    elsewhere = client(base_url=gateway.admin, transport=httpx.HTTPTransport(local_address="127.0.0.2"))
+    with elsewhere:
+        for http, exec_id in ((gateway.admin_http, ids[3]), (elsewhere, ids[3]), (gateway.admin_http, ids[0])):
+            answer = http.delete(f"/status/commands/{exec_id}", headers={"Authorization": "Bearer " + "a" * 32})
+            assert answer.status_code == 202, answer.text
+    with redis.client.pipeline() as both:
+        for name, by in ((lease_of(ids[1]), "ann"), (gateway.kid, "olga")):
+            both.set(f"sg:{{g}}:kill:{name}", name, px=60_000)
+            both.set(f"sg:{{g}}:by:{name}", f"{name} {by}", px=60_000)
+        both.execute()
+    for stream in streams:
+        stream.all()
+        stream.wire.close()
+    runs = [about(path, exec_id, "run") for exec_id in ids]
+    assert [(run["reason"], run["by"]) for run in runs] == [
+        ("killed", "admin:127.0.0.1"), ("killed", "ann"), ("killed", "olga"), ("killed", "admin:127.0.0.1")]
 
 
 def test_the_text_of_commands_when_it_is_asked_for(rig, path):
