@@ -113,10 +113,17 @@ static void set_times(struct flags *flags, uint64_t now)
 		flags->record.nbf = now + flags->starts_ms;
 }
 
+/* As the environment says, "" = it does not. Who may write into Redis may call themselves anything. */
+static const char *name_user(void)
+{
+	const char *sudo = getenv("SUDO_USER"), *user = sudo && *sudo ? sudo : getenv("USER");
+	return user ? user : "";
+}
+
 static void name_creator(struct record *record)
 {
-	const char *user = getenv("USER");
-	if (!user || !record_actor_is_valid(slice_str(user)))
+	const char *user = name_user();
+	if (!record_actor_is_valid(slice_str(user)))
 		return;
 	snprintf(record->created_by, sizeof record->created_by, "%s", user);
 	record->present |= RECORD_BIT(RECORD_CREATED_BY);
@@ -591,14 +598,14 @@ static int cli_token(struct cli *cli, int argc, char **argv)
 		cli, "the commands are create, list, show, set, rotate, suspend, resume, revoke, export and import; --help explains them");
 }
 
-/* As the environment says: who may write into Redis may call themselves anything. "" = a name that could not stand in the audit. */
+/* "" = a name that could not stand in the audit. */
 static void name_operator(char by[RECORD_TEXT_MAX + 1])
 {
 	char host[HOST_NAME_MAX + 1] = "", text[RECORD_TEXT_MAX + 2], uid[24];
-	const char *sudo = getenv("SUDO_USER"), *user = sudo && *sudo ? sudo : getenv("USER");
+	const char *user = name_user();
 	snprintf(uid, sizeof uid, "uid%u", (unsigned)getuid());
 	(void)gethostname(host, sizeof host - 1);
-	snprintf(text, sizeof text, "%s@%s", user && *user ? user : uid, host);
+	snprintf(text, sizeof text, "%s@%s", *user ? user : uid, host);
 	snprintf(by, RECORD_TEXT_MAX + 1, "%s", record_actor_is_valid(slice_str(text)) ? text : "");
 }
 

@@ -26,8 +26,8 @@ def redis(server):
 
 @pytest.fixture
 def cli(server, redis):
-    def run(*words, url=None, pepper=PEPPER.decode(), noun="token", stdin=""):
-        env = rig.clean_environment({"SPRITEGATE_REDIS_URL": url or server.url, "SPRITEGATE_PEPPER": pepper, "USER": "olga"})
+    def run(*words, url=None, pepper=PEPPER.decode(), noun="token", stdin="", **who):
+        env = rig.clean_environment({"SPRITEGATE_REDIS_URL": url or server.url, "SPRITEGATE_PEPPER": pepper, "SUDO_USER": "", "USER": "olga", **who})
         return subprocess.run([rig.BINARY, noun, *words], env=env, input=stdin, capture_output=True, text=True,
                               timeout=120, check=False)
     return run
@@ -56,6 +56,12 @@ def test_create_makes_a_token_that_the_script_accepts(cli, redis):
     assert store.admit(known, scope="other").code == "scope"
     assert secret not in json.dumps([redis.hgetall(f"sg:{{g}}:k:{kid}"), redis.xrange("sg:{g}:audit")])
     assert redis.smembers("sg:{g}:ix:actor:ann") == {kid}
+
+
+def test_who_creates_is_named_as_in_the_audit(cli, redis):
+    for who, name in (({}, "olga"), ({"USER": "root", "SUDO_USER": "ann"}, "ann"), ({"USER": ""}, None), ({"USER": "two words"}, None)):
+        kid = made(cli("create", "--actor", "ann", "--json", **who))["kid"]
+        assert redis.hget(f"sg:{{g}}:k:{kid}", "created_by") == name, who
 
 
 def test_create_writes_what_was_asked(cli, redis):
