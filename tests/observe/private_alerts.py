@@ -65,7 +65,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def until(condition, what, seconds=180):
+def until(condition, what, seconds=80):
     began = time.monotonic()
     while not (value := condition()):
         if time.monotonic() - began > seconds:

@@ -22,7 +22,7 @@ def test_somebody_is_called():
     (tried,) = re.findall(r"-C '(amtool [^']*)'", PAGE)
     with tempfile.NamedTemporaryFile("w", suffix=".resolv") as resolv:
         os.chmod(resolv.name, 0o644)
-        done = subprocess.run(["unshare", "--net", "--mount", PYTHON, script, BINARY, RUN, resolv.name, tried], env=clean_environment(),
+        done = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", PYTHON, script, BINARY, RUN, resolv.name, tried], env=clean_environment(),
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-6000:]
     seen = json.loads(done.stdout)

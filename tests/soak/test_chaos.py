@@ -266,7 +266,7 @@ def test_chaos(rig):
     try:
         for number in range(ROUNDS):
             chaos.round(number)
-            print(f"{time.monotonic() - began:6.0f} s  {'; '.join(chaos.done[-2:])}", flush=True)
+            print(f"{time.monotonic() - began:6.0f} s  {fleet.sprites.state()['max_alive']:2} Sprites at most; {'; '.join(chaos.done[-2:])}", flush=True)
     finally:
         for client in clients:
             client.ends.set()
