@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 import httpx
 import pytest
@@ -165,6 +166,22 @@ def test_the_first_who_ended_a_command_is_told(rig, path):
     runs = [about(path, exec_id, "run") for exec_id in ids]
     assert [(run["reason"], run["by"]) for run in runs] == [
         ("killed", "admin:127.0.0.1"), ("killed", "ann"), ("killed", "olga"), ("killed", "admin:127.0.0.1")]
+
+
+def test_who_canceled_is_told_when_the_lease_is_lost_before_the_end(rig, path):
+    """It is renewed after 20 s, while the command does not heed TERM."""
+    redis, mark = rig.redis(), new_mark()
+    gateway = rig.gateway(redis=redis, audit_log=path, admin_token="a" * 32)
+    with Streamed(gateway, command=f"trap '' TERM; sleep {mark}; sleep {mark}", timeout_seconds=200) as streamed:
+        exec_id = streamed.head()["X-Exec-Id"]
+        begun = time.monotonic()
+        until(lambda: running(mark), "it runs")
+        redis.client.delete(f"sg:{{g}}:c:{gateway.kid}")
+        time.sleep(max(0, begun + 19.2 - time.monotonic()))
+        assert gateway.admin_http.delete(f"/status/commands/{exec_id}", headers={"Authorization": "Bearer " + "a" * 32}).status_code == 202
+        streamed.all()
+    run = about(path, exec_id, "run")
+    assert (run["reason"], run["by"]) == ("killed", "admin:127.0.0.1"), run
 
 
 def test_the_text_of_commands_when_it_is_asked_for(rig, path):
