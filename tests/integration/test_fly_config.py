@@ -166,10 +166,10 @@ def test_its_tokens_can_be_made(stack):
 COMMANDS = {
     "apps create": set(), "apps destroy": set(), "auth login": set(), "certs add": set(), "checks list": {"--config"},
     "deploy": {"--ha", "--build-arg", "--config", "--dockerfile", "--build-target", "--image"},
-    "ips list": {"--config"}, "ips release": set(), "ips allocate-v6": {"--private"},
+    "ips list": {"--config", "-a"}, "ips release": {"-a"}, "ips allocate-v6": {"--private", "-a"},
     "logs": {"--no-tail"}, "machine destroy": {"--force"}, "machine list": set(), "machine stop": set(), "platform regions": set(), "proxy": {"--config"},
-    "redis create": {"--name", "--region", "--no-replicas", "--disable-eviction", "--enable-prodpack"}, "redis destroy": set(), "redis status": set(),
-    "releases": {"--image"}, "scale count": {"--region"}, "secrets set": {"--config"}, "ssh console": {"--config", "-C"}, "ssh sftp shell": set(),
+    "redis create": {"--name", "--region", "--no-replicas", "--disable-eviction", "--enable-prodpack", "--plan"}, "redis destroy": set(), "redis status": set(),
+    "releases": {"--image"}, "scale count": {"--region"}, "redis plans": set(), "secrets import": set(), "secrets set": {"--config"}, "ssh console": {"--config", "-C"}, "ssh sftp shell": {"--config"},
     "volumes create": {"--size", "--region", "--yes", "--config"},
 }
 

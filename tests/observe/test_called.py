@@ -19,7 +19,8 @@ PAGE = (TOP / "deploy/FLY.md").read_text(encoding="utf-8")
 @pytest.mark.timeout(600)
 def test_somebody_is_called():
     script = pathlib.Path(__file__).resolve().parent / "private_alerts.py"
-    (tried,) = re.findall(r"-C '(amtool [^']*)'", PAGE)
+    tried, ticket = re.findall(r"-C '(amtool [^']*)'", PAGE)
+    assert ticket == tried.replace("severity=page", "severity=ticket")
     with tempfile.NamedTemporaryFile("w", suffix=".resolv") as resolv:
         os.chmod(resolv.name, 0o644)
         done = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", PYTHON, script, BINARY, RUN, resolv.name, tried], env=clean_environment(),
