@@ -174,6 +174,14 @@ COMMANDS = {
 }
 
 
+def test_the_page_names_the_app_of_other_sides():
+    """Without it flyctl takes the gateway's, from the fly.toml of the checkout. And no shell cuts a webhook at its `&`."""
+    side = PAGE.partition("### Datasette's side")[2].partition("## Both on one machine")[0].replace("\n", " ")
+    commands = re.findall(r"`(fly [^`]*)`", side)
+    assert len(commands) >= 3 and all(command.endswith(" -a my-datasette") for command in commands), commands
+    assert re.findall(r"(.)ALERT_\w+=https", PAGE) == ["'", "'"]
+
+
 def test_flyctl_knows_its_commands():
     inline = [split(line) for line in re.findall(r"`(fly [^`]*)`", PAGE.replace("\n", " "))]
     found = set()
