@@ -125,6 +125,10 @@ static int set_options(struct call *call, const char *method, const char *url, c
 		code = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)client->options.connect_timeout_ms);
 	if (code == CURLE_OK)
 		code = curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)client->options.timeout_ms);
+	/* What is sent on a kept connection that ends without an answer curl sends again by itself. Of a creation the first may have taken effect,
+	 * and the second be refused. */
+	if (code == CURLE_OK && call->kind == SPRITES_CREATE)
+		code = curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
 	return code == CURLE_OK ? 0 : code == CURLE_OUT_OF_MEMORY ? -ENOMEM : -EIO;
 }
 

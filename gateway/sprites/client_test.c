@@ -207,6 +207,19 @@ static void test_no_answer(void **state UNUSED)
 	assert_true(seen.verdict.not_ready);
 }
 
+/* The server may have done it before it closed the kept connection: what a second one is told would be taken for the answer to the first. */
+static void test_a_creation_is_sent_once(void **state UNUSED)
+{
+	SCRIPT({"HTTP/1.1 204 No Content\r\n\r\n", 0}, {NULL, 0}, {"HTTP/1.1 429 x\r\n\r\n", 0});
+	assert_int_equal(client_delete(client, "a", on_done, NULL), 0);
+	wait_done(1);
+	assert_int_equal(client_create(client, "sg-1", on_done, NULL), 0);
+	wait_done(2);
+	assert_int_equal(seen.verdict.code, PROVIDER_UNAVAILABLE);
+	assert_int_equal(seen.verdict.status, 0);
+	assert_true(asked("DELETE /v1/sprites/a\nPOST /v1/sprites\n"));
+}
+
 static void test_silence(void **state UNUSED)
 {
 	SCRIPT({"", 0});
@@ -308,6 +321,7 @@ int main(void)
 		TEST(test_rate_limit_fields),
 		TEST(test_redirects_are_not_followed),
 		TEST(test_no_answer),
+		TEST(test_a_creation_is_sent_once),
 		TEST(test_silence),
 		TEST(test_long_bodies),
 		TEST(test_bound_of_calls),
